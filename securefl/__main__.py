@@ -1,0 +1,5 @@
+"""``python -m securefl``."""
+
+from securefl.cli import main
+
+main()

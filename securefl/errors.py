@@ -1,0 +1,71 @@
+"""What can go wrong, by blame; each class knows the exit code its blame deserves.
+
+A "no" is not here: a refusal is a value (``terms.Refusal``). Our own bugs are ``AssertionError``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Fault(Exception):
+    """Something outside this code is wrong; the message says what and what to do."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class OperatorFault(Fault):
+    """The person who runs this gave us something unusable. Nothing was changed.
+
+    Args:
+        what: what was found, with the value.
+        remedy: what would do instead.
+        place: file, line and field, as far as known: ``policy.yaml:14: budget.epsilon``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, remedy: str = "", place: str = "") -> None:
+        self.what, self.remedy, self.place = what, remedy, place
+        super().__init__((f"{place}: " if place else "") + what + (f"; {remedy}" if remedy else ""))
+
+
+class Missing(OperatorFault):
+    """An optional part, a file or a model is not installed here."""
+
+
+class PeerFault(Fault):
+    """A peer sent what the protocol does not allow. The message is dropped, the state is unchanged."""
+
+    exit_code = 5
+
+
+class OutOfTurn(PeerFault):
+    """The message is well formed, and this is not its turn."""
+
+
+class Malformed(PeerFault):
+    """Bytes that are not the canonical encoding of what was expected."""
+
+
+class Forged(PeerFault):
+    """A signature, key or digest that does not match who the message says it is from."""
+
+
+class Unsafe(PeerFault):
+    """A request that would show more than a sum over enough members."""
+
+
+class Tampered(Fault):
+    """Stored evidence does not hold together.
+
+    Args:
+        where: the ledger file and, where known, the entry's index.
+        why: which check failed.
+    """
+
+    exit_code = 4
+
+    def __init__(self, where: str, why: str, entry: int | None = None) -> None:
+        self.where, self.why, self.entry = where, why, entry
+        super().__init__(f"{where}{'' if entry is None else f', entry {entry}'}: {why}")

@@ -1,0 +1,140 @@
+"""Who somebody is, and every key that is derived: Ed25519 identities, X25519 boxes, HKDF with labels.
+
+Randomness is always an argument. A secret prints as its length.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from securefl.errors import Forged, OperatorFault
+from securefl.terms import PublicKey
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """32 bytes with one use, named by the code that makes it."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != 32:
+            raise ValueError(f"a secret has 32 bytes, not {len(self.raw)}")
+
+    def __repr__(self) -> str:
+        return "Secret(32 bytes, not shown)"
+
+
+def derive(secret: Secret, label: str, context: bytes = b"") -> Secret:
+    """A key that is good for ``label`` in ``context`` alone (HKDF-SHA-256, RFC 5869)."""
+    info = b"securefl/1/" + label.encode() + b"\0" + context
+    return Secret(HKDF(hashes.SHA256(), 32, salt=None, info=info).derive(secret.raw))
+
+
+class Identity:
+    """A long-term signing key. Everything it signs carries a label, so no statement passes for another."""
+
+    def __init__(self, seed: Secret) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed.raw)
+        self.public = PublicKey(self._key.public_key().public_bytes_raw())
+
+    def __repr__(self) -> str:
+        return f"Identity({self.public.hex()[:16]})"
+
+    def sign(self, label: str, statement: bytes) -> bytes:
+        """64 bytes that only this identity can make for this label and statement (RFC 8032)."""
+        return self._key.sign(_labelled(label, statement))
+
+
+def verify(key: PublicKey, label: str, statement: bytes, signature: bytes) -> None:
+    """Nothing happens if the signature holds.
+
+    Raises:
+        Forged: it does not, or the key is no key.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, _labelled(label, statement))
+    except (InvalidSignature, ValueError) as fault:
+        raise Forged(f"a signature for {label!r} does not hold under key {key.hex()[:16]}") from fault
+
+
+def _labelled(label: str, statement: bytes) -> bytes:
+    return b"securefl/1/" + label.encode() + b"\0" + statement
+
+
+def public_half(secret: Secret) -> bytes:
+    """The X25519 public key of a secret: 32 bytes (RFC 7748)."""
+    return X25519PrivateKey.from_private_bytes(secret.raw).public_key().public_bytes_raw()
+
+
+def agree(secret: Secret, public: bytes) -> Secret:
+    """The secret two parties share, each from its own secret and the other's public key.
+
+    Raises:
+        Forged: the public key is malformed or of low order.
+    """
+    try:
+        shared = X25519PrivateKey.from_private_bytes(secret.raw).exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError as fault:
+        raise Forged("an X25519 key that agrees on nothing") from fault
+    return Secret(shared)
+
+
+def seal_box(to: bytes, label: str, context: bytes, message: bytes, rand: Secret) -> bytes:
+    """A message only the holder of ``to`` can open: ephemeral X25519, HKDF, AES-256-GCM; 48 bytes longer.
+
+    Args:
+        rand: fresh for every box. The nonce is constant because the key never returns.
+    """
+    ephemeral = public_half(rand)
+    key = derive(agree(rand, to), label, ephemeral + to + context)
+    return ephemeral + AESGCM(key.raw).encrypt(bytes(12), message, context)
+
+
+def open_box(secret: Secret, label: str, context: bytes, box: bytes) -> bytes:
+    """The message in a box.
+
+    Raises:
+        Forged: altered, for somebody else, or for another label or context.
+    """
+    ephemeral, sealed = box[:32], box[32:]
+    if len(ephemeral) < 32:
+        raise Forged("a box that is too short")
+    key = derive(agree(secret, ephemeral), label, ephemeral + public_half(secret) + context)
+    try:
+        return AESGCM(key.raw).decrypt(bytes(12), sealed, context)
+    except InvalidTag as fault:
+        raise Forged(f"a box for {label!r} does not open") from fault
+
+
+def load_or_create(path: Path) -> Identity:
+    """The identity kept at ``path``; made there, readable by its owner alone, if there is none.
+
+    Raises:
+        OperatorFault: the file is not a key, or others may read it.
+    """
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            raise OperatorFault("others may read this key", f"run: chmod 600 {path}", str(path)) from None
+        raw = path.read_bytes()
+        if len(raw) != 32:
+            remedy = "restore it from its backup, or move it away to become a new identity"
+            raise OperatorFault(f"{len(raw)} bytes where a key has 32", remedy, str(path)) from None
+        return Identity(Secret(raw))
+    with os.fdopen(descriptor, "wb") as file:
+        seed = os.urandom(32)
+        file.write(seed)
+        file.flush()
+        os.fsync(file.fileno())
+    return Identity(Secret(seed))

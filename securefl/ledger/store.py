@@ -1,0 +1,160 @@
+"""Where a ledger lives: one SQLite file, append-only, every write one transaction that survives a power cut.
+
+WAL with synchronous=FULL; writers take the lock before they read, so what a decision read is what it commits on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from securefl import keys, wire
+from securefl.errors import Malformed, OperatorFault, Tampered
+from securefl.ledger import merkle
+from securefl.terms import Entry, Hash, Head, Leaf, MemberId, PublicKey, SignedHead
+
+SCHEMA = 1
+metadata = sa.MetaData()
+leaves = sa.Table(
+    "leaves",
+    metadata,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String, nullable=False, index=True),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+)
+heads = sa.Table(
+    "head",
+    metadata,
+    sa.Column("one", sa.Integer, sa.CheckConstraint("one = 1"), primary_key=True, autoincrement=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.Column("signed", sa.LargeBinary, nullable=False),
+)
+
+
+def open_store(path: Path) -> sa.Engine:
+    """The store at ``path``, with its tables.
+
+    Raises:
+        OperatorFault: the file is no such store, is of a newer version, or cannot be written.
+    """
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+
+    @sa.event.listens_for(engine, "connect")
+    def _(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's own types
+        del record
+        connection.isolation_level = None  # the driver begins nothing by itself; "begin" below does
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    with begin(engine) as conn:
+        found = conn.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if found > SCHEMA:
+            raise OperatorFault(f"a store of version {found}; this program knows {SCHEMA}", "update securefl", str(path))
+        metadata.create_all(conn)
+        conn.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
+    return engine
+
+
+@contextmanager
+def begin(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One write transaction: everything in the block, or nothing.
+
+    Raises:
+        OperatorFault: the disk is full, the file cannot be written, or it is no database.
+    """
+    try:
+        with engine.begin() as conn:
+            yield conn
+    except sa.exc.DBAPIError as fault:
+        what = str(fault.orig)
+        remedy = {
+            "database or disk is full": "free some space; nothing was lost, and the same command goes on from here",
+            "attempt to write a readonly database": "make the file writable for the site's own user",
+            "database is locked": "another process holds this site for too long; wait for it",
+        }.get(what, "restore the file from its backup")
+        raise OperatorFault(what, remedy, str(engine.url.database)) from fault
+
+
+def append(
+    conn: sa.Connection, identity: keys.Identity, owner: MemberId, at: int, entries: Sequence[Entry]
+) -> SignedHead:
+    """The ledger with these entries at its end, under a new signed head."""
+    row = conn.execute(sa.select(heads.c.frontier)).first()
+    frontier: merkle.Frontier = merkle.Frontier() if row is None else wire.decode(row.frontier, merkle.Frontier)
+    for entry in entries:
+        data = wire.encode(Leaf(at, entry))
+        values = {"position": frontier.size, "kind": type(entry).__name__, "leaf": data}
+        conn.execute(sa.insert(leaves).values(**values))
+        frontier = frontier.append(merkle.leaf_hash(data))
+    signed = sign(identity, Head(owner, frontier.size, frontier.root()))
+    conn.execute(sa.delete(heads))
+    conn.execute(sa.insert(heads).values(one=1, frontier=wire.encode(frontier), signed=wire.encode(signed)))
+    return signed
+
+
+def sign(identity: keys.Identity, head: Head) -> SignedHead:
+    """A head under its owner's key."""
+    return SignedHead(head, identity.sign("head", wire.encode(head)))
+
+
+def head(conn: sa.Connection) -> SignedHead | None:
+    """The latest head; None for a ledger without entries."""
+    row = conn.execute(sa.select(heads.c.signed)).first()
+    return None if row is None else wire.decode(row.signed, SignedHead)
+
+
+def raw(conn: sa.Connection) -> Iterator[bytes]:
+    """Every leaf's bytes, in order."""
+    for row in conn.execute(sa.select(leaves.c.leaf).order_by(leaves.c.position)):
+        yield row.leaf
+
+
+def entries(conn: sa.Connection) -> Iterator[Leaf]:
+    """Every leaf, in order."""
+    for data in raw(conn):
+        yield wire.decode(data, Leaf)
+
+
+def leaves_of(conn: sa.Connection, kinds: Sequence[str]) -> Iterator[Leaf]:
+    """The leaves of these kinds, in order."""
+    query = sa.select(leaves.c.leaf).where(leaves.c.kind.in_(kinds)).order_by(leaves.c.position)
+    for row in conn.execute(query):
+        yield wire.decode(row.leaf, Leaf)
+
+
+def check(conn: sa.Connection, key: PublicKey, where: str = "ledger.db") -> None:
+    """Nothing happens if the whole ledger is what its signed head says.
+
+    Raises:
+        Tampered: it is not.
+    """
+    signed = head(conn)
+    frontier = merkle.Frontier()
+    for index, row in enumerate(conn.execute(sa.select(leaves).order_by(leaves.c.position))):
+        try:
+            leaf: Leaf = wire.decode(row.leaf, Leaf)
+        except Malformed as fault:
+            raise Tampered(where, str(fault), index) from fault
+        if row.position != index or row.kind != type(leaf.entry).__name__:
+            raise Tampered(where, "an entry is missing, moved or relabelled", index)
+        frontier = frontier.append(merkle.leaf_hash(row.leaf))
+    if signed is None:
+        if frontier.size:
+            raise Tampered(where, "entries without a head")
+        return
+    keys.verify(key, "head", wire.encode(signed.head), signed.signature)
+    if (signed.head.size, signed.head.root) != (frontier.size, frontier.root()):
+        raise Tampered(where, f"{frontier.size} entries do not give the root of the head over {signed.head.size}")
+    stored: Hash = conn.execute(sa.select(heads.c.frontier)).scalar_one()
+    if wire.decode(stored, merkle.Frontier) != frontier:
+        raise Tampered(where, "the stored frontier is not that of the entries")

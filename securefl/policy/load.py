@@ -1,0 +1,115 @@
+"""A policy from its file: the document, its bytes, and the hash it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from securefl import documents
+from securefl.policy.document import Budget, Context, PolicyDocument, Protection, Release, Training, Valid
+from securefl.terms import Hash, Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A well-formed policy."""
+
+    document: PolicyDocument
+    text: bytes
+    hash: Hash
+
+    @property
+    def federation(self) -> str:
+        """Whose policy it is."""
+        return self.document.federation
+
+    @property
+    def version(self) -> int:
+        """Which one it is."""
+        return self.document.version
+
+    @property
+    def valid(self) -> Valid:
+        """When it holds."""
+        return self.document.valid
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent."""
+        return self.document.budget
+
+    @property
+    def training(self) -> Training:
+        """How members may train."""
+        return self.document.training
+
+    @property
+    def protection(self) -> Protection:
+        """How updates must be hidden."""
+        return self.document.protection
+
+    @property
+    def release(self) -> Release:
+        """What may leave."""
+        return self.document.release
+
+    @property
+    def context(self) -> Context:
+        """What for, and where."""
+        return self.document.context
+
+
+def load(path: Path) -> Policy:
+    """The policy at ``path``.
+
+    Raises:
+        OperatorFault: with file, line and field, for everything that is wrong.
+    """
+    return _policy(documents.read(path))
+
+
+def parse(text: bytes, name: str) -> Policy:
+    """The policy in ``text``."""
+    return _policy(documents.parse(text, name))
+
+
+def policy_hash(text: bytes) -> Hash:
+    """The name of a policy: SHA-256 of its bytes, labelled."""
+    return Hash(hashlib.sha256(b"policy\0" + text).digest())
+
+
+def _policy(document: documents.Document) -> Policy:
+    return Policy(documents.validate(document, PolicyDocument), document.text, policy_hash(document.text))
+
+
+def check(policy: Policy, now: int) -> tuple[str, ...]:
+    """What in a well-formed policy can never be met, or does less than it seems to."""
+    notes = []
+    budget, protection = policy.budget, policy.protection
+    day = datetime.fromtimestamp(now, UTC).date()
+    if policy.valid.until < day:
+        notes.append(f"valid.until: {policy.valid.until} is over: every plan is refused")
+    if policy.valid.from_ > day:
+        notes.append(f"valid.from: {policy.valid.from_} is to come: every plan is refused until then")
+    if budget.per_round.epsilon > budget.epsilon:
+        notes.append("budget.per_round.epsilon: above budget.epsilon, so it never decides")
+    if budget.epsilon > budget.per_dataset.epsilon:
+        notes.append("budget.epsilon: above budget.per_dataset.epsilon, so it never decides")
+    if protection.min_cohort - protection.colluding <= 1:
+        notes.append("protection.min_cohort: a sum would hold fewer than two honest inputs: every plan is refused")
+    if Scheme.CLEAR in protection.schemes:
+        notes.append("protection.schemes: `clear` shows every update to the coordinator")
+    if budget.unit != "record":
+        notes.append("budget.unit: only record-level plans exist so far: every plan is refused")
+    empty = {
+        "training.mechanisms": policy.training.mechanisms,
+        "training.modules": policy.training.modules,
+        "training.base_models": policy.training.base_models,
+        "protection.schemes": protection.schemes,
+        "context.purposes": policy.context.purposes,
+        "context.regions": policy.context.regions,
+    }
+    notes += [f"{name}: empty, so every plan is refused" for name, values in empty.items() if not values]
+    return tuple(notes)

@@ -1,0 +1,123 @@
+"""Epsilon is a view of events: privacy loss distributions by dp-accounting, Rényi DP beside them.
+
+PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is looser
+by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from securefl import wire
+from securefl.privacy.account import Account, compose
+from securefl.terms import Event, Level, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
+
+INTERVAL = 1e-3
+NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
+
+
+def epsilon_pld(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of all events together, at ``delta``, add-or-remove-one neighbours. 0 for no events.
+
+    Raises:
+        Unbounded: no finite epsilon describes them.
+    """
+    return _pld(compose(events), _checked(delta))
+
+
+def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
+    """The same by Rényi DP: never below what it should be, and usually above `epsilon_pld`."""
+    return _rdp(compose(events), _checked(delta))
+
+
+def _checked(delta: float) -> float:
+    if not 0 < delta < 1:
+        raise Unbounded(f"delta={delta} is not in (0, 1)")
+    return delta
+
+
+@lru_cache(maxsize=4096)
+def _pld(events: tuple[Event, ...], delta: float) -> float:
+    if not events:
+        return 0.0
+    from dp_accounting import pld  # noqa: PLC0415
+
+    return _epsilon(pld.PLDAccountant(_neighbours(), value_discretization_interval=INTERVAL), events, delta)
+
+
+@lru_cache(maxsize=4096)
+def _rdp(events: tuple[Event, ...], delta: float) -> float:
+    if not events:
+        return 0.0
+    from dp_accounting import rdp  # noqa: PLC0415
+
+    return _epsilon(rdp.RdpAccountant(neighboring_relation=_neighbours()), events, delta)
+
+
+def _neighbours() -> Any:  # noqa: ANN401 - dp_accounting's own enum
+    import dp_accounting  # noqa: PLC0415
+
+    return dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+
+
+def _epsilon(accountant: Any, events: tuple[Event, ...], delta: float) -> float:  # noqa: ANN401
+    import dp_accounting  # noqa: PLC0415
+
+    for event in events:
+        step = dp_accounting.PoissonSampledDpEvent(
+            float(event.sampling_rate), dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
+        )
+        accountant.compose(step, event.steps)
+    epsilon = float(accountant.get_epsilon(delta))
+    if not 0 <= epsilon < math.inf:
+        raise Unbounded(f"epsilon={epsilon}")
+    return epsilon
+
+
+def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
+    """What this plan costs, alone and on top of what stands at each level; rounded up.
+
+    Raises:
+        Unbounded: no finite price.
+    """
+    event = plan.learning.event
+
+    def after(level: Level, name: str) -> Any:  # noqa: ANN401 - MicroEpsilon
+        return micro_epsilon(epsilon_pld((*account.events(level, name), event), delta))
+
+    return Price(
+        plan=wire.plan_hash(plan),
+        account=account.digest,
+        round=micro_epsilon(epsilon_pld((event,), delta)),
+        after={
+            Level.DATASET: after(Level.DATASET, dataset),
+            Level.FEDERATION: after(Level.FEDERATION, plan.federation),
+        },
+    )
+
+
+def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) -> Fraction:
+    """The least noise multiplier, on a grid of 1/10000, whose cost is at most ``target``.
+
+    Raises:
+        Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.
+    """
+    if not 0 < target < math.inf:
+        raise Unbounded(f"epsilon={target}")
+
+    def cost(ticks: int) -> float:
+        return epsilon_pld((PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps),), delta)
+
+    low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
+    while cost(high) > target:
+        low, high = high, high * 2
+        if high > 1000 * NOISE_GRID:
+            raise Unbounded(f"epsilon {target} over {steps} steps at rate {sampling_rate} needs noise above 1000")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) > target else (low, middle)
+    return Fraction(high, NOISE_GRID)

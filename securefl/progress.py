@@ -1,0 +1,81 @@
+"""Progress as a person sees it: a bar on a terminal, plain lines elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told what happens, in order."""
+
+    def say(self, text: str) -> None:
+        """A thing worth a line."""
+        ...
+
+    def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
+        """A round is about to begin; this much is spent."""
+        ...
+
+    def step(self, member: str, done: int, steps: int) -> None:
+        """A member did one more step."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
+        """Nothing."""
+
+    def step(self, member: str, done: int, steps: int) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """One plain line a round."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
+        """One line."""
+        self.say(f"round {number}/{rounds}  epsilon {epsilon:.3f} of {limit:g}")
+
+    def step(self, member: str, done: int, steps: int) -> None:
+        """Nothing: a line a step would be too many."""
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Bars if standard error is a terminal, lines if not."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        rounds_bar = bars.add_task("rounds", total=None)
+        steps_bar = bars.add_task("", total=None, visible=False)
+
+        class Shown:
+            def say(self, text: str) -> None:
+                bars.console.print(text, highlight=False)
+
+            def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
+                told = f"round {number}/{rounds}, epsilon {epsilon:.3f} of {limit:g}"
+                bars.update(rounds_bar, description=told, completed=number - 1, total=rounds)
+
+            def step(self, member: str, done: int, steps: int) -> None:
+                bars.update(steps_bar, description=member, completed=done, total=steps, visible=True)
+
+        yield Shown()

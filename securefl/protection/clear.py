@@ -1,0 +1,94 @@
+"""No protection: the coordinator sees every update. For comparison alone; policies that allow it say so by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from securefl import wire
+from securefl.errors import Forged, Unsafe
+from securefl.keys import Identity, Secret
+from securefl.protection import fixed_point
+from securefl.seams import Enrolment
+from securefl.terms import Aggregate, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A vector anybody can read: grid integers, int64, little endian."""
+
+    values: bytes
+
+
+class ClearMember:
+    """The member's half."""
+
+    scheme = Scheme.CLEAR
+    enrols = False
+
+    def enrol(
+        self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
+        identity: Identity, rand: Secret,
+    ) -> Enrolment:  # fmt: skip
+        """Nothing to prepare."""
+        del me, run, round_, threshold, boxes, identity, rand
+        return Enrolment(b"", b"")
+
+    def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
+        """The cohort is large enough and the sum fits."""
+        del me, box, enrolment, relayed, material
+        if len(plan.cohort) < plan.cover.min_cohort:
+            raise Unsafe(f"a cohort of {len(plan.cohort)}; at least {plan.cover.min_cohort} are needed")
+        fixed_point.check_encoding(plan.cover.encoding, len(plan.cohort))
+
+    def seal(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes,
+        update: Update, rand: Secret,
+    ) -> tuple[bytes, bytes]:  # fmt: skip
+        """The vector as it is."""
+        self.admit(me, plan, box, enrolment, relayed, material)
+        del rand
+        return wire.encode(Bare(fixed_point.encode_update(update, plan).astype("<i8").tobytes())), b""
+
+    def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
+        """Nobody asks."""
+        raise Unsafe("there is nothing to ask about a vector in the clear")
+
+    def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
+        """This scheme has no key."""
+        if material or custodian is not None:
+            raise Forged("a vector in the clear has no custodian")
+
+
+class ClearCoordinator:
+    """The coordinator's half."""
+
+    scheme = Scheme.CLEAR
+    enrols = False
+    asks = False
+
+    def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
+        """Nothing to relay."""
+        del enrolled
+        return dict.fromkeys(cohort, b"")
+
+    def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
+        """Nothing to ask."""
+        del plan, sealed
+        return {}
+
+    def open(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
+        answers: Mapping[MemberId, bytes],
+    ) -> Aggregate:  # fmt: skip
+        """The sum."""
+        del enrolled, answers
+        total = np.zeros(plan.dimension, np.int64)
+        for member, payload in sorted(sealed.items()):
+            bare: Bare = wire.decode(payload, Bare)
+            if len(bare.values) != total.nbytes:
+                raise Forged(f"{member} sent {len(bare.values)} bytes where {total.nbytes} belong")
+            total += np.frombuffer(bare.values, "<i8")
+        return Aggregate(total, tuple(sorted(sealed)), plan.cover.encoding)

@@ -1,0 +1,83 @@
+"""Reals as integers on a public grid, and integers as elements of a ring that cannot overflow.
+
+A sum of ``n`` values of ``value_bits`` bits fits the ring if ``n <= 2**(ring_bits - value_bits)``; that is checked before
+anything is trained.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from securefl.errors import Fault, Unsafe
+from securefl.terms import FixedPoint, Plan, Update
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SATURATION_LIMIT = 0.001  # share of values that may lie outside the grid's range
+
+
+class Unsound(Fault):
+    """An update that is not a vector of finite numbers of the planned shape and range: nothing of it leaves."""
+
+    exit_code = 2
+
+
+def check_encoding(encoding: FixedPoint, members: int) -> None:
+    """Nothing happens if a sum over ``members`` values cannot wrap around.
+
+    Raises:
+        Unsafe: it can, or the encoding is not one this code carries.
+    """
+    if encoding.ring_bits not in (32, 64) or not 2 <= encoding.value_bits <= min(encoding.ring_bits, 52):
+        raise Unsafe(f"no such encoding: {encoding.value_bits} bits in a ring of {encoding.ring_bits}")
+    if not 0 <= encoding.fraction_bits < encoding.value_bits + 16:
+        raise Unsafe(f"{encoding.fraction_bits} fraction bits in {encoding.value_bits}-bit values")
+    if members > encoding.capacity():
+        raise Unsafe(f"a sum over {members} members can overflow: the encoding holds {encoding.capacity()}")
+
+
+def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int64]:
+    """The nearest grid points, clamped to ``value_bits``: (dimension,) -> (dimension,).
+
+    Raises:
+        Unsound: a value is not finite, or more than 0.1 % of them had to be clamped.
+    """
+    if not np.isfinite(values).all():
+        raise Unsound("an update with NaN or infinity")
+    top = (1 << (encoding.value_bits - 1)) - 1
+    scaled = np.rint(values * float(1 << encoding.fraction_bits))
+    clamped = np.clip(scaled, -top - 1, top)
+    saturated = int((clamped != scaled).sum())
+    if saturated > SATURATION_LIMIT * len(values):
+        share = saturated / len(values)
+        raise Unsound(f"{share:.2%} of the values lie outside +-{top / (1 << encoding.fraction_bits):g}")
+    return clamped.astype(np.int64)
+
+
+def encode_update(update: Update, plan: Plan) -> NDArray[np.int64]:
+    """An update of the planned shape, on the plan's grid.
+
+    Raises:
+        Unsound: it is not.
+    """
+    if update.values.shape != (plan.dimension,):
+        raise Unsound(f"an update of shape {update.values.shape} where the plan says {plan.dimension} values")
+    return encode(update.values, plan.cover.encoding)
+
+
+def to_ring(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.unsignedinteger]:
+    """Two's complement modulo 2**ring_bits, little endian."""
+    return values.astype("<u4" if ring_bits == 32 else "<u8")
+
+
+def from_ring(elements: NDArray[np.unsignedinteger], ring_bits: int) -> NDArray[np.int64]:
+    """The integers that `to_ring` came from, as long as none overflowed."""
+    return elements.view("<i4" if ring_bits == 32 else "<i8").astype(np.int64)
+
+
+def ring_dtype(ring_bits: int) -> str:
+    """How one element lies in memory and on the wire."""
+    return "<u4" if ring_bits == 32 else "<u8"

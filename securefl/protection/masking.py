@@ -1,0 +1,404 @@
+"""Secure aggregation by pairwise masks: the coordinator sees uniform noise from each, and the sum of all.
+
+After Bonawitz et al. (2017) with keys of one round. Member ``i`` adds a self mask from its seed ``b_i`` and, for every
+peer ``j``, plus or minus a mask both derive from X25519(sk_i, pk_j). Pairwise masks cancel in the sum. Seeds of survivors
+and keys of the dropped are shared ``T`` of ``n``, so the sum opens although members fall silent; a survivor's key and a
+dropped member's seed are never revealed, so no single vector opens.
+
+Masks are bound to the plan's hash: members who were shown different plans do not cancel, and their sum is noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from securefl import keys, wire
+from securefl.errors import Forged, PeerFault, Unsafe
+from securefl.keys import Identity, Secret
+from securefl.protection import fixed_point, shamir
+from securefl.seams import Enrolment
+from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHUNK_BYTES = 64 * 1024  # stays in the first-level cache while it is drawn and added
+
+
+class TooFew(PeerFault):
+    """Not enough members are left to open a sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a member publishes for one round, signed by its identity."""
+
+    run: RunId
+    round: int
+    member: MemberId
+    threshold: int
+    mask_key: bytes  # X25519 public key
+    seed: bytes  # SHA-256 commitment of the self-mask seed
+    roster: tuple[MemberId, ...]  # sorted; a member's point is its place here, from 1
+    key_shares: tuple[bytes, ...]  # commitments, in roster order
+    seed_shares: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """A statement, its signature, and a box for each peer."""
+
+    statement: Statement
+    signature: bytes
+    boxes: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One peer's shares of one member's secrets of one round."""
+
+    key: bytes
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """What a member keeps of its enrolment, until the round is over."""
+
+    round: int
+    threshold: int
+    key: bytes
+    seed: bytes
+    own: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What one member of a cohort is given of one peer's enrolment."""
+
+    statement: Statement
+    signature: bytes
+    box: bytes  # empty for a member's own
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What one member of a cohort is given of all of them."""
+
+    peers: tuple[Relayed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """The masked vector: ring elements, little endian."""
+
+    elements: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The shares a member holds of its cohort, to answer one question."""
+
+    shares: Mapping[str, Pair]
+
+
+@dataclass(frozen=True, slots=True)
+class Survivors:
+    """The question: these members' vectors are in the sum."""
+
+    members: tuple[MemberId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """The answer: seed shares of survivors, key shares of the dropped; never both of one member."""
+
+    seeds: Mapping[str, bytes]
+    keys: Mapping[str, bytes]
+
+
+def check_cover(plan: Plan) -> None:
+    """Nothing happens if a sum under this plan is safe to open.
+
+    Raises:
+        Unsafe: two groups could each open the other's half, a colluding minority could open one input, or it overflows.
+    """
+    cover, members = plan.cover, len(plan.cohort)
+    if members < cover.min_cohort:
+        raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
+    if cover.min_cohort - cover.colluding <= 1:
+        raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} of them colluding, holds fewer than two honest inputs")
+    if not members + cover.colluding < 2 * cover.threshold <= 2 * members:
+        raise Unsafe(f"a threshold of {cover.threshold} of {members} with {cover.colluding} colluding is not safe")
+    fixed_point.check_encoding(cover.encoding, members)
+
+
+def mask(into: NDArray[np.unsignedinteger], key: Secret, *, subtract: bool = False) -> None:
+    """``into`` plus (or minus) the AES-256-CTR keystream of ``key``, in place, modulo the ring."""
+    stream = Cipher(algorithms.AES(key.raw), modes.CTR(bytes(16))).encryptor()
+    zeros = bytes(CHUNK_BYTES)
+    drawn = bytearray(CHUNK_BYTES)
+    width = CHUNK_BYTES // into.itemsize
+    elements = np.frombuffer(drawn, into.dtype)
+    add = np.subtract if subtract else np.add
+    for start in range(0, len(into), width):
+        part = into[start : start + width]
+        stream.update_into(zeros, drawn)
+        add(part, elements[: len(part)], out=part)
+
+
+def _pair_key(mine: Secret, theirs: bytes, context: Hash, a: MemberId, b: MemberId) -> Secret:
+    low, high = sorted((a, b))
+    place = wire.encode((low, high))
+    return keys.derive(keys.agree(mine, theirs), "pair-mask", context + place)
+
+
+def _self_key(seed: Secret, context: Hash) -> Secret:
+    return keys.derive(seed, "self-mask", context)
+
+
+def _seed_commitment(seed: bytes) -> bytes:
+    return hashlib.sha256(b"self-mask-seed\0" + seed).digest()
+
+
+def _place(statement_run: RunId, round_: int, dealer: MemberId, peer: MemberId) -> bytes:
+    return wire.encode((bytes(statement_run), round_, dealer, peer))
+
+
+def check_statement(statement: Statement, signature: bytes, plan: Plan, member: MemberId, key: PublicKey) -> None:
+    """Nothing happens if this is ``member``'s statement for this plan's run and round.
+
+    Raises:
+        Forged: it is not.
+    """
+    if (statement.run, statement.round, statement.member) != (plan.run, plan.round, member):
+        raise Forged(f"a mask key of {statement.member} for round {statement.round} where {member}'s for {plan.round} belongs")
+    if statement.threshold != plan.cover.threshold:
+        raise Forged(f"{member} shared its keys {statement.threshold} of n; the plan says {plan.cover.threshold}")
+    keys.verify(key, "mask-key", wire.encode(statement), signature)
+
+
+class MaskingMember:
+    """The member's half."""
+
+    scheme = Scheme.MASKING
+    enrols = True
+
+    def enrol(
+        self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
+        identity: Identity, rand: Secret,
+    ) -> Enrolment:  # fmt: skip
+        """A key and a seed of one round, each shared ``threshold`` of n among the roster in ``boxes``."""
+        roster = tuple(sorted(boxes))
+        points = tuple(range(1, len(roster) + 1))
+        key, seed = keys.derive(rand, "mask-key"), keys.derive(rand, "self-mask-seed")
+        key_shares = shamir.split(key, threshold, points, keys.derive(rand, "key-polynomial"))
+        seed_shares = shamir.split(seed, threshold, points, keys.derive(rand, "seed-polynomial"))
+        dealer = _place(run, round_, me, MemberId(""))
+        statement = Statement(
+            run, round_, me, threshold, keys.public_half(key), _seed_commitment(seed.raw), roster,
+            tuple(shamir.commitment(dealer, "key", point, key_shares[point]) for point in points),
+            tuple(shamir.commitment(dealer, "seed", point, seed_shares[point]) for point in points),
+        )  # fmt: skip
+        sealed = {}
+        own = Pair(b"", b"")
+        for point, peer in zip(points, roster, strict=True):
+            pair = Pair(key_shares[point], seed_shares[point])
+            if peer == me:
+                own = pair
+                continue
+            place = _place(run, round_, me, peer)
+            fresh = keys.derive(rand, "box", peer.encode())
+            sealed[str(peer)] = keys.seal_box(boxes[peer], "shares", place, wire.encode(pair), fresh)
+        private = Private(round_, threshold, key.raw, seed.raw, own)
+        public = Public(statement, identity.sign("mask-key", wire.encode(statement)), sealed)
+        return Enrolment(wire.encode(private), wire.encode(public))
+
+    def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
+        """A sum under this plan is safe, and every peer's keys and shares hold."""
+        del material
+        self._checked(me, plan, box, enrolment, relayed)
+
+    def _checked(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes
+    ) -> tuple[Private, dict[str, Statement], dict[str, Pair]]:
+        check_cover(plan)
+        private: Private = wire.decode(enrolment, Private)
+        if (private.round, private.threshold) != (plan.round, plan.cover.threshold):
+            raise Unsafe(f"keys of round {private.round} for a plan of round {plan.round}")
+        relay: Relay = wire.decode(relayed, Relay)
+        seats = {seat.member: seat.key for seat in plan.cohort}
+        if sorted(peer.statement.member for peer in relay.peers) != sorted(seats):
+            raise Forged("keys of others than the cohort")
+        statements: dict[str, Statement] = {}
+        shares: dict[str, Pair] = {}
+        for peer in relay.peers:
+            member = peer.statement.member
+            check_statement(peer.statement, peer.signature, plan, member, seats[member])
+            if me not in peer.statement.roster:
+                raise Forged(f"{member} gave this member no share")
+            pair = private.own
+            if member != me:
+                place = _place(plan.run, plan.round, member, me)
+                pair = wire.decode(keys.open_box(box, "shares", place, peer.box), Pair)
+            _check_pair(peer.statement, me, pair)
+            statements[member], shares[member] = peer.statement, pair
+        if statements[me].mask_key != keys.public_half(Secret(private.key)):
+            raise Forged("this member's own key was replaced")
+        return private, statements, shares
+
+    def seal(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes,
+        update: Update, rand: Secret,
+    ) -> tuple[bytes, bytes]:  # fmt: skip
+        """The masked vector, and the shares that may be asked for."""
+        del material, rand
+        private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
+        context = wire.plan_hash(plan)
+        bits = plan.cover.encoding.ring_bits
+        elements = fixed_point.to_ring(fixed_point.encode_update(update, plan), bits)
+        mask(elements, _self_key(Secret(private.seed), context))
+        for peer, statement in statements.items():
+            if peer != me:
+                pair_key = _pair_key(Secret(private.key), statement.mask_key, context, me, MemberId(peer))
+                mask(elements, pair_key, subtract=me > peer)
+        return wire.encode(Masked(elements.tobytes())), wire.encode(Kept(shares))
+
+    def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
+        """Seed shares of the survivors and key shares of the dropped."""
+        survivors: Survivors = wire.decode(question, Survivors)
+        cohort = {seat.member for seat in plan.cohort}
+        named = set(survivors.members)
+        if not named <= cohort or len(named) != len(survivors.members):
+            raise Unsafe("survivors who are not in the cohort, or stand there twice")
+        if me not in named:
+            raise Unsafe("this member's vector was sent, and is said to be missing")
+        if len(named) < max(plan.cover.threshold, plan.cover.min_cohort):
+            raise Unsafe(f"a sum over {len(named)} of {len(cohort)} members")
+        shares = wire.decode(kept, Kept).shares
+        return wire.encode(
+            Revealed(
+                {name: shares[name].seed for name in sorted(named)},
+                {name: shares[name].key for name in sorted(cohort - named)},
+            )
+        )
+
+    def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
+        """This scheme has no key that somebody else holds."""
+        if material or custodian is not None:
+            raise Forged("masking has no custodian")
+
+
+def _check_pair(statement: Statement, receiver: MemberId, pair: Pair) -> None:
+    dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
+    index = statement.roster.index(receiver)
+    if len(statement.key_shares) != len(statement.roster) or len(statement.seed_shares) != len(statement.roster):
+        raise Forged(f"{statement.member} committed to another number of shares than its roster has")
+    if shamir.commitment(dealer, "key", index + 1, pair.key) != statement.key_shares[index]:
+        raise Forged(f"a key share of {statement.member} that it did not commit to")
+    if shamir.commitment(dealer, "seed", index + 1, pair.seed) != statement.seed_shares[index]:
+        raise Forged(f"a seed share of {statement.member} that it did not commit to")
+
+
+class MaskingCoordinator:
+    """The coordinator's half: it relays boxes it cannot open, and opens the sum alone."""
+
+    scheme = Scheme.MASKING
+    enrols = True
+    asks = True
+
+    def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
+        """Everybody's statement for everybody, and to each the boxes meant for it."""
+        publics = {member: _public(enrolled[member]) for member in cohort}
+        relays = {}
+        for receiver in cohort:
+            peers = tuple(
+                Relayed(public.statement, public.signature, public.boxes.get(str(receiver), b""))
+                for _, public in sorted(publics.items())
+            )
+            relays[receiver] = wire.encode(Relay(peers))
+        return relays
+
+    def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
+        """The same question to every survivor."""
+        del plan
+        question = wire.encode(Survivors(tuple(sorted(sealed))))
+        return dict.fromkeys(sealed, question)
+
+    def open(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
+        answers: Mapping[MemberId, bytes],
+    ) -> Aggregate:  # fmt: skip
+        """The exact integer sum over the survivors.
+
+        Raises:
+            TooFew: fewer survivors or usable answers than the plan needs.
+            Forged: a vector is not what the plan says.
+        """
+        survivors = tuple(sorted(sealed))
+        cover, bits = plan.cover, plan.cover.encoding.ring_bits
+        if len(survivors) < max(cover.threshold, cover.min_cohort):
+            raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
+        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
+        total = np.zeros(plan.dimension, fixed_point.ring_dtype(bits))
+        for member in survivors:
+            masked: Masked = wire.decode(sealed[member], Masked)
+            if len(masked.elements) != total.nbytes:
+                raise Forged(f"{member} sent {len(masked.elements)} bytes where {total.nbytes} belong")
+            total += np.frombuffer(masked.elements, total.dtype)
+        context = wire.plan_hash(plan)
+        revealed = _readable(answers, survivors)
+        dropped = [seat.member for seat in plan.cohort if seat.member not in sealed]
+        for member in survivors:
+            seed = _gathered(statements[member], "seed", ((m, r.seeds) for m, r in revealed.items()), cover.threshold)
+            if _seed_commitment(seed.raw) != statements[member].seed:
+                raise Forged(f"the seed of {member} is not the one it committed to")
+            mask(total, _self_key(seed, context), subtract=True)
+        for member in dropped:
+            key = _gathered(statements[member], "key", ((m, r.keys) for m, r in revealed.items()), cover.threshold)
+            if keys.public_half(key) != statements[member].mask_key:
+                raise Forged(f"the key of {member} is not the one it published")
+            for peer in survivors:  # what each survivor added for the dropped member is taken out
+                mask(total, _pair_key(key, statements[peer].mask_key, context, member, peer), subtract=peer < member)
+        return Aggregate(fixed_point.from_ring(total, bits), survivors, cover.encoding)
+
+
+def _public(enrolled: bytes) -> Public:
+    public: Public = wire.decode(enrolled, Public)
+    return public
+
+
+def _readable(answers: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...]) -> dict[MemberId, Revealed]:
+    revealed = {}
+    for member, answer in answers.items():
+        if member in survivors:
+            try:
+                revealed[member] = wire.decode(answer, Revealed)
+            except PeerFault:
+                continue  # the others may be enough
+    return revealed
+
+
+def _gathered(
+    statement: Statement, kind: str, offered: Iterable[tuple[MemberId, Mapping[str, bytes]]], threshold: int
+) -> Secret:
+    """A secret from the shares that match their commitments; a wrong one is left out."""
+    dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
+    committed = statement.key_shares if kind == "key" else statement.seed_shares
+    good = {}
+    for member, shares in offered:
+        share = shares.get(statement.member)
+        if share is None or member not in statement.roster:
+            continue
+        index = statement.roster.index(member)
+        if shamir.commitment(dealer, kind, index + 1, share) == committed[index]:
+            good[index + 1] = share
+    if len(good) < threshold:
+        raise TooFew(f"{len(good)} good {kind} shares of {statement.member}; {threshold} are needed")
+    return shamir.combine(good, threshold)

@@ -1,0 +1,498 @@
+"""One run, seen from the coordinator. No clock, no socket, no randomness, and no way to look at one member.
+
+Rule 1: every legal move is a row of ``RULES``; nothing else moves the run.
+Rule 2: a duplicate or late message is a row too, so that "ignored" is a decision.
+Rule 3: who does not answer while patience lasts is left out of that phase (``Elapsed``). A sum is opened over at least
+        ``max(threshold, min_cohort)`` members, or the run ends cleanly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from securefl import wire
+from securefl.errors import Forged, OutOfTurn, PeerFault
+from securefl.keys import Identity
+from securefl.protocol import messages as m
+from securefl.seams import CoordinatorProtection, Strategy
+from securefl.terms import (
+    Closed,
+    Entry,
+    Envelope,
+    Got,
+    Hash,
+    MemberId,
+    Opened,
+    Opening,
+    Plan,
+    Refused,
+    Reason,
+    Released,
+    Scheme,
+    Seat,
+    Sent,
+    SignedHead,
+    Witnessed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugs:
+    """What the machine is given and does not keep."""
+
+    identity: Identity
+    protection: Callable[[str], CoordinatorProtection]
+    strategy: Strategy
+
+
+# Events: what can happen to a run.
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Somebody wants this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An answer, as it came."""
+
+    sender: MemberId
+    frame: m.Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """Patience is over: who has not answered will not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The process was restarted: whoever has not answered is asked again, with the same bytes."""
+
+
+Event = Started | Received | Elapsed | Resumed
+
+# States: where we are. Each holds what its own moves need.
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What every state of a run shares. ``plan`` is the plan of the round under way, or of the next one."""
+
+    session: m.Session
+    policy_text: bytes
+    rounds: int
+    plan: Plan
+    state: bytes  # the adapter state ``plan`` starts from
+    accepts: Mapping[str, m.Frame]
+    enrolled: Mapping[str, bytes]  # for ``plan.round``
+    heads: Mapping[str, SignedHead]  # the latest seen of each peer's ledger, in this run or an earlier one
+    unanswered: Mapping[str, Envelope]  # asked, not answered
+
+    @property
+    def need(self) -> int:
+        """Fewer survivors than this and no sum is opened."""
+        cover = self.plan.cover
+        return max(cover.min_cohort, cover.threshold if cover.scheme is Scheme.MASKING else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Nobody has been asked yet."""
+
+    course: Course
+
+
+@dataclass(frozen=True, slots=True)
+class Inviting:
+    """Waiting for who takes part."""
+
+    course: Course
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolling:
+    """Waiting for keys and shares of the round ahead."""
+
+    course: Course
+
+
+@dataclass(frozen=True, slots=True)
+class Collecting:
+    """Waiting for sealed results."""
+
+    course: Course
+    sealed: Mapping[str, Envelope]
+    following: Mapping[str, bytes]
+    declined: Mapping[str, tuple[Reason, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Waiting for what opening the sum needs."""
+
+    course: Course
+    sealed: Mapping[str, Envelope]
+    following: Mapping[str, bytes]
+    answers: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Waiting for everybody's last word."""
+
+    course: Course
+    outcome: str
+    why: str
+    last_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Over. ``course.state`` is the adapter the run ended with."""
+
+    course: Course
+    outcome: str
+    why: str
+    last_round: int
+
+
+State = Planned | Inviting | Enrolling | Collecting | Asking | Closing | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next state, what to write down, and what to send: in that order."""
+
+    state: State
+    entries: tuple[Entry, ...] = ()
+    outbound: tuple[Envelope, ...] = ()
+
+
+def on_started(state: Planned, event: Started, plugs: Plugs) -> Step:
+    """Invite every member, and the custodian if there is one."""
+    del event
+    course, session = state.course, state.course.session
+    custodian = (session.custodian,) if session.custodian else ()
+    peers = (*session.roster, *custodian)
+    opened = Opened(
+        session.run, session.federation, "coordinator", course.policy_text, "", (*peers, session.coordinator)
+    )
+    asked = {seat.member: m.Invite(session) for seat in peers}
+    return _ask(Inviting(course), asked, 0, plugs, (opened,))
+
+
+def on_accept(state: Inviting, event: Received, plugs: Plugs) -> Step:
+    """Note who takes part; when everybody has spoken, enrol them."""
+    accept = m.opened(event.frame.envelope, m.Accept)
+    assert isinstance(accept, m.Accept)
+    course = _answered(state.course, event)
+    course = replace(course, accepts={**course.accepts, event.sender: event.frame})
+    return _when_answered(replace(state, course=course), event, plugs, invited)
+
+
+def invited(state: Inviting, plugs: Plugs) -> Step:
+    """Enrol those who accepted, for the first round."""
+    course = state.course
+    session = course.session
+    missing = [seat.member for seat in session.roster if seat.member not in course.accepts]
+    if len(session.roster) - len(missing) < course.need:
+        return _close(course, "aborted", f"{', '.join(missing)} did not accept; {course.need} members are needed", plugs)
+    if session.custodian is not None and session.custodian.member not in course.accepts:
+        return _close(course, "aborted", "the custodian did not accept", plugs)
+    return _enrol(replace(course, unanswered={}), plugs)
+
+
+def on_enrolled(state: Enrolling, event: Received, plugs: Plugs) -> Step:
+    """Note a member's keys and shares; when everybody has spoken, propose the plan."""
+    enrolled = m.opened(event.frame.envelope, m.Enrolled)
+    assert isinstance(enrolled, m.Enrolled)
+    course = _answered(state.course, event)
+    if enrolled.round != course.plan.round:
+        raise OutOfTurn(f"{event.sender} enrols for round {enrolled.round} in round {course.plan.round}")
+    course = replace(course, enrolled={**course.enrolled, event.sender: enrolled.public})
+    return _when_answered(replace(state, course=course), event, plugs, enlisted)
+
+
+def enlisted(state: Enrolling, plugs: Plugs) -> Step:
+    """Propose the round's plan to everybody who is enrolled."""
+    course = replace(state.course, unanswered={})
+    return _propose(course, plugs)
+
+
+def on_submitted(state: Collecting, event: Received, plugs: Plugs) -> Step:
+    """Keep a sealed result; when everybody has spoken, ask what opening the sum needs."""
+    submitted = m.opened(event.frame.envelope, m.Submitted)
+    assert isinstance(submitted, m.Submitted)
+    course = _answered(state.course, event)
+    receipt = event.frame.envelope.receipt
+    if submitted.round != course.plan.round or receipt.plan != wire.plan_hash(course.plan):
+        raise Forged(f"{event.sender} submits for another plan")
+    state = replace(
+        state, course=course, sealed={**state.sealed, event.sender: event.frame.envelope},
+        following={**state.following, event.sender: submitted.following},
+    )  # fmt: skip
+    return _when_answered(state, event, plugs, collected)
+
+
+def on_declined(state: Collecting, event: Received, plugs: Plugs) -> Step:
+    """Note who refuses this round, and why."""
+    declined = m.opened(event.frame.envelope, m.Declined)
+    assert isinstance(declined, m.Declined)
+    course = _answered(state.course, event)
+    state = replace(state, course=course, declined={**state.declined, event.sender: declined.reasons})
+    refused = Refused(course.session.run, declined.round, f"plan, by {event.sender}", declined.reasons)
+    moved = _when_answered(state, event, plugs, collected)
+    return replace(moved, entries=(*moved.entries[:1], refused, *moved.entries[1:]))
+
+
+def collected(state: Collecting, plugs: Plugs) -> Step:
+    """Ask the survivors, or end cleanly if they are too few."""
+    course = replace(state.course, unanswered={})
+    if len(state.sealed) < course.need:
+        if state.declined:
+            member, reasons = sorted(state.declined.items())[0]
+            others = f" (and {len(state.declined) - 1} more)" if len(state.declined) > 1 else ""
+            why = f"round {course.plan.round} refused by {member}{others}: {'; '.join(map(str, reasons))}"
+            return _close(course, "refused", why, plugs)
+        why = f"{len(state.sealed)} of {len(course.plan.cohort)} sealed results arrived; {course.need} are needed"
+        return _close(course, "aborted", why, plugs)
+    protection = plugs.protection(course.session.scheme)
+    sealed = {MemberId(name): envelope for name, envelope in state.sealed.items()}
+    questions = protection.ask(course.plan, sealed)
+    asking = Asking(course, state.sealed, state.following, {})
+    if not questions:
+        return opened(asking, plugs)
+    asked = {member: m.Ask(course.plan.round, question) for member, question in questions.items()}
+    return _ask(asking, asked, course.plan.round, plugs)
+
+
+def on_answered(state: Asking, event: Received, plugs: Plugs) -> Step:
+    """Keep an answer; when everybody has spoken, open the sum."""
+    answered = m.opened(event.frame.envelope, m.Answered)
+    assert isinstance(answered, m.Answered)
+    course = _answered(state.course, event)
+    if answered.round != course.plan.round:
+        raise OutOfTurn(f"{event.sender} answers about round {answered.round} in round {course.plan.round}")
+    state = replace(state, course=course, answers={**state.answers, event.sender: answered.answer})
+    return _when_answered(state, event, plugs, opened)
+
+
+def opened(state: Asking, plugs: Plugs) -> Step:
+    """Open the sum, make the next adapter state of it, and go on to the next round."""
+    course, plan = replace(state.course, unanswered={}), state.course.plan
+    payloads = {}
+    for name, envelope in state.sealed.items():
+        submitted = m.opened(envelope, m.Submitted)
+        assert isinstance(submitted, m.Submitted)
+        payloads[MemberId(name)] = submitted.payload
+    answers = {MemberId(name): answer for name, answer in state.answers.items()}
+    enrolled = {seat.member: course.enrolled[seat.member] for seat in plan.cohort}
+    try:
+        aggregate = plugs.protection(course.session.scheme).open(plan, enrolled, payloads, answers)
+    except PeerFault as fault:
+        return _close(course, "aborted", f"round {plan.round} cannot be opened: {fault}", plugs)
+    after = plugs.strategy.next(course.state, aggregate)
+    digest = m.state_digest(after)
+    run = course.session.run
+    sum_digest = Hash(hashlib.sha256(aggregate.total.tobytes()).digest())
+    entries = (
+        Opening(run, plan.round, wire.plan_hash(plan), tuple(sorted(aggregate.survivors)), sum_digest),
+        Released(run, plan.round, digest),
+    )
+    following = replace(plan, round=plan.round + 1, base=digest)
+    course = replace(course, plan=following, state=after, enrolled=state.following)
+    if plan.round >= course.rounds:
+        moved = _close(course, "finished", "every round ran", plugs, plan.round)
+    else:
+        moved = _enrol(course, plugs)
+    return replace(moved, entries=(*entries, *moved.entries))
+
+
+def on_bye(state: Closing, event: Received, plugs: Plugs) -> Step:
+    """Keep a peer's last head."""
+    course = _answered(state.course, event)
+    return _when_answered(replace(state, course=course), event, plugs, said)
+
+
+def said(state: Closing, plugs: Plugs) -> Step:
+    """Write down every head, and the end."""
+    del plugs
+    course = replace(state.course, unanswered={})
+    witnessed = tuple(Witnessed(head) for _, head in sorted(course.heads.items()))
+    closed = Closed(course.session.run, state.outcome, state.why)
+    return Step(Ended(course, state.outcome, state.why, state.last_round), (*witnessed, closed))
+
+
+def on_elapsed(state: Any, event: Elapsed, plugs: Plugs) -> Step:  # noqa: ANN401 - any state that waits
+    """Go on without those who did not answer."""
+    del event
+    return WHEN_ANSWERED[type(state)](state, plugs)
+
+
+def on_resumed(state: State, event: Resumed, plugs: Plugs) -> Step:
+    """Ask again whoever has not answered."""
+    del event, plugs
+    return Step(state, outbound=tuple(envelope for _, envelope in sorted(state.course.unanswered.items())))
+
+
+def ignore(state: State, event: Event, plugs: Plugs) -> Step:
+    """A late or repeated answer changes nothing."""
+    del event, plugs
+    return Step(state)
+
+
+WHEN_ANSWERED: Final[Mapping[type, Callable[[Any, Plugs], Step]]] = {
+    Inviting: invited,
+    Enrolling: enlisted,
+    Collecting: collected,
+    Asking: opened,
+    Closing: said,
+}
+
+Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
+_ROUND: Final = frozenset({Enrolling, Collecting, Closing})
+
+RULES: Final[Mapping[tuple[type, type], Rule]] = {
+    (Planned,    Started):     (on_started,   frozenset({Inviting})),
+    (Inviting,   m.Accept):    (on_accept,    frozenset({Inviting}) | _ROUND),
+    (Inviting,   Elapsed):     (on_elapsed,   _ROUND),
+    (Enrolling,  m.Accept):    (ignore,       frozenset({Enrolling})),
+    (Enrolling,  m.Enrolled):  (on_enrolled,  _ROUND),
+    (Enrolling,  m.Submitted): (ignore,       frozenset({Enrolling})),
+    (Enrolling,  m.Declined):  (ignore,       frozenset({Enrolling})),
+    (Enrolling,  m.Answered):  (ignore,       frozenset({Enrolling})),
+    (Enrolling,  Elapsed):     (on_elapsed,   _ROUND),
+    (Collecting, m.Enrolled):  (ignore,       frozenset({Collecting})),
+    (Collecting, m.Submitted): (on_submitted, frozenset({Asking}) | _ROUND),
+    (Collecting, m.Declined):  (on_declined,  frozenset({Asking}) | _ROUND),
+    (Collecting, m.Answered):  (ignore,       frozenset({Collecting})),
+    (Collecting, Elapsed):     (on_elapsed,   frozenset({Asking}) | _ROUND),
+    (Asking,     m.Submitted): (ignore,       frozenset({Asking})),
+    (Asking,     m.Declined):  (ignore,       frozenset({Asking})),
+    (Asking,     m.Answered):  (on_answered,  frozenset({Asking}) | _ROUND),
+    (Asking,     Elapsed):     (on_elapsed,   _ROUND),
+    (Closing,    m.Accept):    (ignore,       frozenset({Closing})),
+    (Closing,    m.Enrolled):  (ignore,       frozenset({Closing})),
+    (Closing,    m.Submitted): (ignore,       frozenset({Closing})),
+    (Closing,    m.Declined):  (ignore,       frozenset({Closing})),
+    (Closing,    m.Answered):  (ignore,       frozenset({Closing})),
+    (Closing,    m.Bye):       (on_bye,       frozenset({Closing, Ended})),
+    (Closing,    Elapsed):     (on_elapsed,   frozenset({Ended})),
+    (Ended,      m.Bye):       (ignore,       frozenset({Ended})),
+    (Planned,    Resumed):     (on_resumed,   frozenset({Planned})),
+    (Inviting,   Resumed):     (on_resumed,   frozenset({Inviting})),
+    (Enrolling,  Resumed):     (on_resumed,   frozenset({Enrolling})),
+    (Collecting, Resumed):     (on_resumed,   frozenset({Collecting})),
+    (Asking,     Resumed):     (on_resumed,   frozenset({Asking})),
+    (Closing,    Resumed):     (on_resumed,   frozenset({Closing})),
+    (Ended,      Resumed):     (on_resumed,   frozenset({Ended})),
+}  # fmt: skip
+
+REPLIES: Final = {kind.__name__: kind for kind in (m.Accept, m.Enrolled, m.Submitted, m.Declined, m.Answered, m.Bye)}
+
+
+def step(state: State, event: Event, plugs: Plugs) -> Step:
+    """Move the run by one event.
+
+    Raises:
+        OutOfTurn: no rule covers this event in this state.
+        PeerFault: the answer is not from who it says, or not what was asked for.
+            After any of these the state is unchanged.
+    """
+    kind: type = type(event)
+    if isinstance(event, Received):
+        kind = REPLIES.get(event.frame.envelope.receipt.kind, type(None))
+        _check(state.course, event)
+        if event.sender not in state.course.unanswered and (type(state), kind) in RULES:
+            return ignore(state, event, plugs)
+    rule = RULES.get((type(state), kind))
+    if rule is None:
+        raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
+    act, targets = rule
+    moved = act(state, event, plugs)
+    assert type(moved.state) in targets, "a rule moved to a state its row does not name"
+    return moved
+
+
+def _check(course: Course, event: Received) -> None:
+    """The answer is from the peer it came from, under the key the run began with, and its ledger did not shrink."""
+    session = course.session
+    peers = (*session.roster, *((session.custodian,) if session.custodian else ()))
+    known = {seat.member: seat.key for seat in peers}
+    if event.sender not in known:
+        raise Forged(f"{event.sender} is no peer of this run")
+    key = known[event.sender]
+    m.check(event.frame.envelope, event.sender, session.coordinator.member, session.run, key)
+    if event.frame.head is None:
+        raise Forged(f"{event.sender} shows no ledger")
+    m.check_head(event.frame.head, event.sender, key)
+    m.check_progress(course.heads.get(event.sender), event.frame.head)
+
+
+def _answered(course: Course, event: Received) -> Course:
+    assert event.frame.head is not None, "checked when it arrived"
+    unanswered = {name: envelope for name, envelope in course.unanswered.items() if name != event.sender}
+    return replace(course, unanswered=unanswered, heads={**course.heads, event.sender: event.frame.head})
+
+
+def _when_answered(state: Any, event: Received, plugs: Plugs, then: Callable[[Any, Plugs], Step]) -> Step:  # noqa: ANN401
+    got = Got(event.frame.envelope.receipt, event.frame.envelope.signature)
+    if state.course.unanswered:
+        return Step(state, (got,))
+    moved = then(state, plugs)
+    return replace(moved, entries=(got, *moved.entries))
+
+
+def _ask(
+    state: Any, asked: Mapping[MemberId, m.Request], round_: int, plugs: Plugs, entries: tuple[Entry, ...] = ()  # noqa: ANN401
+) -> Step:
+    session, course = state.course.session, state.course
+    plan = wire.plan_hash(course.plan) if isinstance(state, Collecting | Asking) else None
+    outbound = tuple(
+        m.enclose(plugs.identity, session.coordinator.member, to, session.run, round_, message, plan)
+        for to, message in sorted(asked.items())
+    )
+    course = replace(course, unanswered={envelope.receipt.to: envelope for envelope in outbound})
+    sent = tuple(Sent(envelope.receipt, envelope.signature) for envelope in outbound)
+    return Step(replace(state, course=course), (*entries, *sent), outbound)
+
+
+def _enrol(course: Course, plugs: Plugs) -> Step:
+    """Ask those for keys whose keys for this round did not travel with their last result."""
+    joined = [seat.member for seat in course.session.roster if seat.member in course.accepts]
+    missing = [member for member in joined if member not in course.enrolled]
+    if not missing:
+        return _propose(course, plugs)
+    frames = tuple(frame for _, frame in sorted(course.accepts.items()))
+    asked: dict[MemberId, m.Request] = {member: m.Enrol(course.plan.round, frames) for member in missing}
+    return _ask(Enrolling(course), asked, course.plan.round, plugs)
+
+
+def _propose(course: Course, plugs: Plugs) -> Step:
+    cohort: tuple[Seat, ...] = tuple(seat for seat in course.session.roster if seat.member in course.enrolled)
+    if len(cohort) < course.need:
+        why = f"{len(cohort)} members are ready for round {course.plan.round}; {course.need} are needed"
+        return _close(course, "aborted", why, plugs)
+    plan = replace(course.plan, cohort=cohort)
+    course = replace(course, plan=plan)
+    names = tuple(seat.member for seat in cohort)
+    relayed = plugs.protection(course.session.scheme).relay(names, {name: course.enrolled[name] for name in names})
+    asked: dict[MemberId, m.Request] = {
+        name: m.Propose(plan, course.state, relayed.get(name, b"")) for name in names
+    }
+    return _ask(Collecting(course, {}, {}, {}), asked, plan.round, plugs)
+
+
+def _close(course: Course, outcome: str, why: str, plugs: Plugs, last_round: int | None = None) -> Step:
+    done = course.plan.round - 1 if last_round is None else last_round
+    heads = tuple(head for _, head in sorted(course.heads.items()))
+    message = m.Close(outcome, why, done, course.state if done else b"", heads)
+    asked: dict[MemberId, m.Request] = {MemberId(name): message for name in course.accepts}
+    if not asked:
+        return Step(Ended(course, outcome, why, done), (Closed(course.session.run, outcome, why),))
+    return _ask(Closing(course, outcome, why, done), asked, 0, plugs)

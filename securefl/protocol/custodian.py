@@ -1,0 +1,198 @@
+"""One run, seen from the custodian of a decryption key.
+
+The custodian is neither a member nor the coordinator. It adds the signed inputs itself and decrypts their sum, once a
+round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to: masks under the
+encryption remove that trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from securefl import keys, wire
+from securefl.errors import Forged, OutOfTurn, Unsafe
+from securefl.keys import Identity
+from securefl.protection.ckks import Summation
+from securefl.protocol import messages as m
+from securefl.protocol.member import Charter, Received, witnessed
+from securefl.seams import KeyHolder
+from securefl.terms import (
+    Closed,
+    Entry,
+    Envelope,
+    Got,
+    Hash,
+    MemberId,
+    Opened,
+    Opening,
+    Plan,
+    Released,
+    Sent,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugs:
+    """What the machine is given and does not keep."""
+
+    identity: Identity
+    holder: KeyHolder
+    min_cohort: int  # from the custodian's own copy of the policy
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No run yet."""
+
+    charter: Charter
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """In a run. ``opened_round`` is the last round a sum was opened for: each round has one."""
+
+    charter: Charter
+    session: m.Session
+    opened_round: int
+    request: Hash
+    reply: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The run is over here."""
+
+    charter: Charter
+    session: m.Session
+    request: Hash
+    reply: Envelope
+    outcome: str
+
+
+State = Idle | Holding | Left
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next state, what to write down, and what to answer: in that order."""
+
+    state: State
+    entries: tuple[Entry, ...]
+    outbound: Envelope | None
+
+
+def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
+    """Join, and hand out what members need to encrypt."""
+    charter = state.charter
+    invite = m.opened(event.envelope, m.Invite)
+    assert isinstance(invite, m.Invite)
+    session = invite.session
+    if (session.federation, session.policy) != (charter.federation, charter.policy):
+        raise Unsafe("another federation or policy than this custodian agreed to")
+    if (session.coordinator, session.custodian) != (charter.coordinator, charter.custodian):
+        raise Forged("another coordinator or custodian than this one was set up with")
+    if any(seat not in charter.peers for seat in session.roster) or len(set(session.roster)) != len(session.roster):
+        raise Forged("a roster with strangers or doubles")
+    accept = m.Accept(keys.public_half(keys.derive(event.rand, "session-box")), plugs.holder.material())
+    envelope = _enveloped(charter, session, plugs, accept, 0)
+    everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
+    opened = Opened(session.run, session.federation, "custodian", charter.policy_text, "", everybody)
+    holding = Holding(charter, session, 0, event.envelope.receipt.digest, envelope)
+    return Step(holding, (opened, *_both(event, envelope)), envelope)
+
+
+def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
+    """Open the sum of one round's signed inputs; never a second sum of the same round."""
+    ask = m.opened(event.envelope, m.Ask)
+    assert isinstance(ask, m.Ask)
+    question: Summation = wire.decode(ask.question, Summation)
+    plan, session = question.plan, state.session
+    name = wire.plan_hash(plan)
+    # 1. the plan belongs to this run, and its round has not been opened
+    if (plan.run, plan.policy, plan.federation) != (session.run, session.policy, session.federation):
+        raise Unsafe("a plan of another run, policy or federation")
+    if plan.round <= state.opened_round or plan.round != ask.round:
+        raise OutOfTurn(f"a sum for round {plan.round}: the last one opened was of round {state.opened_round}")
+    # 2. every input is signed by a member of the cohort for this very plan, and each member stands there once
+    if any(seat not in session.roster for seat in plan.cohort):
+        raise Forged("a cohort with strangers")
+    known = {seat.member: seat.key for seat in plan.cohort}
+    payloads: dict[MemberId, bytes] = {}
+    for envelope in question.inputs:
+        receipt = envelope.receipt
+        if receipt.sender not in known or receipt.sender in payloads:
+            raise Forged(f"an input of {receipt.sender}, who is not in the cohort or stands there twice")
+        m.check(envelope, receipt.sender, session.coordinator.member, session.run, known[receipt.sender])
+        if receipt.plan != name:
+            raise Forged(f"an input of {receipt.sender} for another plan")
+        submitted = m.opened(envelope, m.Submitted)
+        assert isinstance(submitted, m.Submitted)
+        payloads[receipt.sender] = submitted.payload
+    # 3. they are enough
+    if len(payloads) < max(plugs.min_cohort, plan.cover.min_cohort):
+        raise Unsafe(f"a sum over {len(payloads)} members; at least {plugs.min_cohort} are needed")
+    answer = plugs.holder.open_sum(plan, payloads)
+    reply = _enveloped(state.charter, session, plugs, m.Answered(plan.round, answer), plan.round, name)
+    opening = Opening(plan.run, plan.round, name, tuple(sorted(payloads)), wire.digest("answer", answer))
+    moved = replace(state, opened_round=plan.round, request=event.envelope.receipt.digest, reply=reply)
+    return Step(moved, (opening, *_both(event, reply)), reply)
+
+
+def on_close(state: Holding, event: Received, plugs: Plugs) -> Step:
+    """Leave, and keep everybody's head."""
+    close = m.opened(event.envelope, m.Close)
+    assert isinstance(close, m.Close)
+    session = state.session
+    reply = _enveloped(state.charter, session, plugs, m.Bye(close.outcome), 0)
+    entries: list[Entry] = list(witnessed(state.charter, session, close, event))
+    if close.state:
+        entries.append(Released(session.run, close.round, m.state_digest(close.state)))
+    entries.append(Closed(session.run, close.outcome, close.why))
+    left = Left(state.charter, session, event.envelope.receipt.digest, reply, close.outcome)
+    return Step(left, (*entries, *_both(event, reply)), reply)
+
+
+Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
+
+RULES: Final[Mapping[tuple[type, type], Rule]] = {
+    (Idle,    m.Invite): (on_invite, frozenset({Holding})),
+    (Holding, m.Ask):    (on_ask,    frozenset({Holding})),
+    (Holding, m.Close):  (on_close,  frozenset({Left})),
+}  # fmt: skip
+
+REQUESTS: Final = {kind.__name__: kind for kind in (m.Invite, m.Ask, m.Close)}
+
+
+def step(state: State, event: Received, plugs: Plugs) -> Step:
+    """Move the run by one request.
+
+    Raises:
+        OutOfTurn: no rule covers this request in this state.
+        PeerFault: it is forged, or asks for what is not allowed. The state is unchanged.
+    """
+    receipt = event.envelope.receipt
+    charter = state.charter
+    run = receipt.run if isinstance(state, Idle) else state.session.run
+    m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
+    if not isinstance(state, Idle) and state.request == receipt.digest:
+        return Step(state, (), state.reply)
+    kind = REQUESTS.get(receipt.kind, type(None))
+    rule = RULES.get((type(state), kind))
+    if rule is None:
+        raise OutOfTurn(f"{receipt.kind} while {type(state).__name__}")
+    act, targets = rule
+    moved = act(state, event, plugs)
+    assert type(moved.state) in targets, "a rule moved to a state its row does not name"
+    return moved
+
+
+def _enveloped(
+    charter: Charter, session: m.Session, plugs: Plugs, message: m.Reply, round_: int, plan: Hash | None = None
+) -> Envelope:
+    return m.enclose(plugs.identity, charter.me, session.coordinator.member, session.run, round_, message, plan)
+
+
+def _both(event: Received, reply: Envelope) -> tuple[Entry, Entry]:
+    return Got(event.envelope.receipt, event.envelope.signature), Sent(reply.receipt, reply.signature)

@@ -1,0 +1,512 @@
+"""One run, seen from a member. No clock, no socket, no randomness, no records.
+
+Rule 1: every legal move is a row of ``RULES``; nothing else moves the run.
+Rule 2: a repeated request gets the stored reply. A second training would spend the budget twice, and two updates
+        under one mask show their difference.
+Rule 3: reserving and training are effects: the machine asks, its driver does, and the result comes back as an event.
+        No state ever holds an ``Update``.
+Rule 4: the coordinator's word is not enough. The plan is compared with the member's own charter before the policy
+        and the account are asked, and both are asked before a record is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from securefl import keys, wire
+from securefl.errors import Fault, Forged, OutOfTurn, Unsafe
+from securefl.keys import Identity, Secret
+from securefl.protocol import messages as m
+from securefl.seams import MemberProtection
+from securefl.terms import (
+    Closed,
+    Entry,
+    Envelope,
+    Freed,
+    Got,
+    Grant,
+    Hash,
+    MemberId,
+    MicroEpsilon,
+    Opened,
+    Plan,
+    Reason,
+    Refusal,
+    Refused,
+    Released,
+    Reserved,
+    Seat,
+    Sent,
+    Settled,
+    SignedHead,
+    Update,
+    Witnessed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """What this member knows on its own authority, whatever a coordinator says."""
+
+    me: MemberId
+    federation: str
+    policy: Hash
+    policy_text: bytes
+    dataset: str
+    coordinator: Seat
+    custodian: Seat | None
+    peers: tuple[Seat, ...]  # every member, this one among them
+    witnessed: Mapping[str, SignedHead]  # the last head seen of each peer's ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Plugs:
+    """What the machine is given and does not keep: the key that signs, and the scheme."""
+
+    identity: Identity
+    protection: Callable[[str], MemberProtection]
+
+
+# Effects: what the machine asks its driver to do.
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Decide about this plan and set its price aside, in one transaction."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Run this plan, from this adapter state."""
+
+    plan: Plan
+    base: bytes
+
+
+Effect = Reserve | Train
+
+# Events: what can happen to a run.
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request that claims to be from the coordinator, and fresh entropy to answer it with."""
+
+    envelope: Envelope
+    head: SignedHead | None  # of the coordinator's ledger
+    rand: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What policy and account say to the plan."""
+
+    answer: Grant | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Training is over; the update is sealed in this same step."""
+
+    update: Update
+    rand: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Training failed, and nothing of it is left."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The process was restarted: what was under way is asked for again."""
+
+
+Event = Received | Decided | Trained | Stopped | Resumed
+
+# States: where we are. Each holds what its own moves need.
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No run yet."""
+
+    charter: Charter
+
+
+@dataclass(frozen=True, slots=True)
+class Seated:
+    """What every state of a run shares."""
+
+    charter: Charter
+    session: m.Session
+    box: bytes  # X25519 secret of this session
+    boxes: Mapping[str, bytes]  # every peer's box key; empty before the first Enrol
+    material: bytes
+    next_round: int  # no earlier round is ever entered again
+    enrolment: bytes  # this member's secrets for `next_round`; empty if not enrolled
+    request: Hash  # digest of the request answered last
+    reply: Envelope | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Between rounds."""
+
+    seat: Seated
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """A plan is before policy and account."""
+
+    seat: Seated
+    proposal: m.Propose
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """A plan is paid for, and being trained."""
+
+    seat: Seated
+    proposal: m.Propose
+    cost: MicroEpsilon
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The result has left, sealed. One question about it may still be answered."""
+
+    seat: Seated
+    plan: Plan
+    kept: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The run is over here."""
+
+    seat: Seated
+    outcome: str
+    state: bytes  # the adapter the run ended with
+
+
+State = Idle | Ready | Deciding | Learning | Sealed | Left
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next state, what to write down, what to do, and what to answer: in that order."""
+
+    state: State
+    entries: tuple[Entry, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    outbound: Envelope | None = None
+
+
+def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
+    """Join a run that is what this member's own charter says, and no other."""
+    charter = state.charter
+    invite = m.opened(event.envelope, m.Invite)
+    assert isinstance(invite, m.Invite)
+    session = invite.session
+    # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
+    if (session.federation, session.policy) != (charter.federation, charter.policy):
+        raise Unsafe(f"{session.federation} under policy {session.policy.hex()[:12]} is not what this site agreed to")
+    if (session.coordinator, session.custodian) != (charter.coordinator, charter.custodian):
+        raise Forged("another coordinator or custodian than this site was set up with")
+    # 2. every peer is one this site knows, under the key it knows, and each stands there once
+    strangers = [seat.member for seat in session.roster if seat not in charter.peers]
+    if strangers or len(set(session.roster)) != len(session.roster):
+        raise Forged(f"a roster with strangers or doubles: {', '.join(strangers) or 'doubles'}")
+    if charter.me not in {seat.member for seat in session.roster}:
+        raise Unsafe("a roster without this member")
+    box = keys.derive(event.rand, "session-box")
+    seat = Seated(charter, session, box.raw, {}, b"", 1, b"", Hash(b""), None)
+    everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
+    opened = Opened(session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody)
+    return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b""), 0, entries=(opened,))
+
+
+def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
+    """Make keys and shares for a round that has not been entered yet."""
+    seat = state.seat
+    enrol = m.opened(event.envelope, m.Enrol)
+    assert isinstance(enrol, m.Enrol)
+    if enrol.round < seat.next_round:
+        raise OutOfTurn(f"round {enrol.round} again: the next one here is {seat.next_round}")
+    if not seat.boxes:
+        boxes, material = _acceptances(seat, enrol.accepts)
+        plugs.protection(seat.session.scheme).check_material(
+            material, seat.session.custodian.key if seat.session.custodian else None
+        )
+        seat = replace(seat, boxes=boxes, material=material)
+    enrolment = plugs.protection(seat.session.scheme).enrol(
+        seat.charter.me, seat.session.run, enrol.round, seat.session.threshold, _members_only(seat), plugs.identity,
+        keys.derive(event.rand, "enrol"),
+    )  # fmt: skip
+    seat = replace(seat, next_round=enrol.round, enrolment=enrolment.secret)
+    return _replied(seat, Ready, event, plugs, m.Enrolled(enrol.round, enrolment.public), enrol.round)
+
+
+def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
+    """Put a plan before policy and account, once it is what this member's own charter and session say."""
+    seat, session = state.seat, state.seat.session
+    proposal = m.opened(event.envelope, m.Propose)
+    assert isinstance(proposal, m.Propose)
+    plan = proposal.plan
+    # 1. the plan belongs to this run, and to a round that has not been entered
+    if (plan.run, plan.federation, plan.policy) != (session.run, session.federation, session.policy):
+        raise Unsafe("a plan of another run, federation or policy")
+    if plan.round != seat.next_round:
+        raise OutOfTurn(f"a plan for round {plan.round}: the next one here is {seat.next_round}")
+    # 2. its cohort is part of the roster, with this member in it, and each member once
+    if any(each not in session.roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
+        raise Forged("a cohort with strangers or doubles")
+    if seat.charter.me not in {each.member for each in plan.cohort}:
+        raise Unsafe("a cohort without this member")
+    # 3. it is covered as the session says
+    custodian = session.custodian.key if session.custodian else None
+    if (plan.cover.scheme, plan.cover.threshold, plan.cover.custodian) != (
+        session.scheme, session.threshold, custodian,
+    ):  # fmt: skip
+        raise Unsafe("a plan under another protection than the session")
+    # 4. it starts from the state it names
+    if m.state_digest(proposal.base) != plan.base or len(proposal.base) != 4 * plan.dimension:
+        raise Forged("an adapter state that is not the one the plan names")
+    # 5. a sum under it would be safe
+    plugs.protection(session.scheme).admit(
+        seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
+    )
+    got = Got(event.envelope.receipt, event.envelope.signature)
+    seat = replace(seat, request=event.envelope.receipt.digest, reply=None)
+    return Step(Deciding(seat, proposal), (got,), (Reserve(plan),))
+
+
+def on_decided(state: Deciding, event: Decided, plugs: Plugs) -> Step:
+    """Train what was granted; answer with every reason what was refused."""
+    plan = state.proposal.plan
+    if isinstance(event.answer, Refusal):
+        return _declined(state.seat, plan, event.answer.reasons, plugs, ())
+    grant = event.answer
+    assert grant.plan == wire.plan_hash(plan), "a grant for another plan"
+    reserved = Reserved(plan, state.seat.charter.dataset, grant.price, grant.nonce)
+    learning = Learning(state.seat, state.proposal, grant.price.round)
+    return Step(learning, (reserved,), (Train(plan, state.proposal.base),))
+
+
+def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
+    """Seal the update in the step that receives it; the next round's keys travel with it."""
+    seat, plan = state.seat, state.proposal.plan
+    protection = plugs.protection(seat.session.scheme)
+    name = wire.plan_hash(plan)
+    settled = Settled(name, event.update.did)
+    if event.update.did != plan.learning.event:
+        reason = Reason("training", f"{event.update.did}", f"{plan.learning.event}", "train what was priced")
+        return _declined(seat, plan, (reason,), plugs, ())  # the reservation stands: nobody knows what to settle
+    try:
+        payload, kept = protection.seal(
+            seat.charter.me, plan, Secret(seat.box), seat.enrolment, state.proposal.relayed, seat.material, event.update,
+            keys.derive(event.rand, "seal"),
+        )  # fmt: skip
+    except Fault as fault:  # whatever is wrong with sealing, the budget is spent and nothing leaves
+        reason = Reason("protection.seal", str(fault), "an update that can be sealed", "mend what it names")
+        return _declined(seat, plan, (reason,), plugs, (settled,))
+    following = protection.enrol(
+        seat.charter.me, seat.session.run, plan.round + 1, seat.session.threshold, _members_only(seat), plugs.identity,
+        keys.derive(event.rand, "enrol"),
+    )  # fmt: skip
+    seat = replace(seat, next_round=plan.round + 1, enrolment=following.secret)
+    message = m.Submitted(plan.round, payload, following.public)
+    envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost)
+    entries = (settled, Sent(envelope.receipt, envelope.signature))
+    return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope)
+
+
+def on_stopped(state: Learning, event: Stopped, plugs: Plugs) -> Step:
+    """Give the reservation back: no result of this plan exists."""
+    reason = Reason("training", event.why, "training that ends", "see the site's own messages")
+    freed = Freed(wire.plan_hash(state.proposal.plan), event.why)
+    return _declined(state.seat, state.proposal.plan, (reason,), plugs, (freed,))
+
+
+def on_ask(state: Sealed, event: Received, plugs: Plugs) -> Step:
+    """Answer one question about the round just sealed, and forget what would answer a second."""
+    seat, plan = state.seat, state.plan
+    ask = m.opened(event.envelope, m.Ask)
+    assert isinstance(ask, m.Ask)
+    if ask.round != plan.round:
+        raise OutOfTurn(f"a question about round {ask.round} in round {plan.round}")
+    answer = plugs.protection(seat.session.scheme).answer(seat.charter.me, plan, state.kept, ask.question)
+    message = m.Answered(plan.round, answer)
+    return _replied(seat, Ready, event, plugs, message, plan.round, plan=wire.plan_hash(plan))
+
+
+def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs: Plugs) -> Step:
+    """Leave; keep everybody's head, and give back what nothing was sent for."""
+    seat = state.seat
+    close = m.opened(event.envelope, m.Close)
+    assert isinstance(close, m.Close)
+    entries: list[Entry] = list(witnessed(seat.charter, seat.session, close, event))
+    if isinstance(state, Learning):
+        entries.append(Freed(wire.plan_hash(state.proposal.plan), "the run closed before a result was sealed"))
+    if close.state:
+        entries.append(Released(seat.session.run, close.round, m.state_digest(close.state)))
+    entries.append(Closed(seat.session.run, close.outcome, close.why))
+    envelope = _enveloped(seat, plugs, m.Bye(close.outcome), 0)
+    got = Got(event.envelope.receipt, event.envelope.signature)
+    seat = replace(seat, request=event.envelope.receipt.digest, reply=envelope)
+    entries.append(Sent(envelope.receipt, envelope.signature))
+    return Step(Left(seat, close.outcome, close.state), (got, *entries), outbound=envelope)
+
+
+def on_resumed(state: State, event: Resumed, plugs: Plugs) -> Step:
+    """Ask again for the effect that was under way; its result was saved nowhere, so it left nothing."""
+    del event, plugs
+    if isinstance(state, Deciding):
+        return Step(state, effects=(Reserve(state.proposal.plan),))
+    if isinstance(state, Learning):
+        return Step(state, effects=(Train(state.proposal.plan, state.proposal.base),))
+    return Step(state)
+
+
+Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
+
+RULES: Final[Mapping[tuple[type, type], Rule]] = {
+    (Idle,     m.Invite):  (on_invite,  frozenset({Ready})),
+    (Ready,    m.Enrol):   (on_enrol,   frozenset({Ready})),
+    (Ready,    m.Propose): (on_propose, frozenset({Deciding})),
+    (Ready,    m.Close):   (on_close,   frozenset({Left})),
+    (Deciding, Decided):   (on_decided, frozenset({Ready, Learning})),
+    (Deciding, m.Close):   (on_close,   frozenset({Left})),
+    (Learning, Trained):   (on_trained, frozenset({Ready, Sealed})),
+    (Learning, Stopped):   (on_stopped, frozenset({Ready})),
+    (Learning, m.Close):   (on_close,   frozenset({Left})),
+    (Sealed,   m.Enrol):   (on_enrol,   frozenset({Ready})),
+    (Sealed,   m.Propose): (on_propose, frozenset({Deciding})),
+    (Sealed,   m.Ask):     (on_ask,     frozenset({Ready})),
+    (Sealed,   m.Close):   (on_close,   frozenset({Left})),
+    (Idle,     Resumed):   (on_resumed, frozenset({Idle})),
+    (Ready,    Resumed):   (on_resumed, frozenset({Ready})),
+    (Deciding, Resumed):   (on_resumed, frozenset({Deciding})),
+    (Learning, Resumed):   (on_resumed, frozenset({Learning})),
+    (Sealed,   Resumed):   (on_resumed, frozenset({Sealed})),
+    (Left,     Resumed):   (on_resumed, frozenset({Left})),
+}  # fmt: skip
+
+REQUESTS: Final = {kind.__name__: kind for kind in (m.Invite, m.Enrol, m.Propose, m.Ask, m.Close)}
+
+
+def step(state: State, event: Event, plugs: Plugs) -> Step:
+    """Move the run by one event.
+
+    Raises:
+        OutOfTurn: no rule covers this event in this state.
+        PeerFault: the message is not from the coordinator, or asks for what is not allowed.
+            After any of these the state is unchanged.
+    """
+    kind: type = type(event)
+    if isinstance(event, Received):
+        receipt = event.envelope.receipt
+        charter = state.charter if isinstance(state, Idle) else state.seat.charter
+        run = receipt.run if isinstance(state, Idle) else state.seat.session.run
+        m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
+        if not isinstance(state, Idle) and state.seat.request == receipt.digest:
+            return on_resumed(state, Resumed(), plugs) if state.seat.reply is None else Step(
+                state, outbound=state.seat.reply
+            )
+        kind = REQUESTS.get(receipt.kind, type(None))
+    rule = RULES.get((type(state), kind))
+    if rule is None:
+        raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
+    act, targets = rule
+    moved = act(state, event, plugs)
+    assert type(moved.state) in targets, "a rule moved to a state its row does not name"
+    return moved
+
+
+def _enveloped(
+    seat: Seated, plugs: Plugs, message: m.Reply, round_: int, plan: Hash | None = None, cost: MicroEpsilon | None = None
+) -> Envelope:
+    to, run = seat.session.coordinator.member, seat.session.run
+    price = MicroEpsilon(0) if cost is None else cost
+    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price)
+
+
+def _replied(
+    seat: Seated, into: type[Ready], event: Received, plugs: Plugs, message: m.Reply, round_: int,
+    plan: Hash | None = None, entries: tuple[Entry, ...] = (),
+) -> Step:  # fmt: skip
+    envelope = _enveloped(seat, plugs, message, round_, plan)
+    receipt = event.envelope.receipt
+    seat = replace(seat, request=receipt.digest, reply=envelope)
+    told = (*entries, Got(receipt, event.envelope.signature), Sent(envelope.receipt, envelope.signature))
+    return Step(into(seat), told, outbound=envelope)
+
+
+def _declined(
+    seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plugs, entries: tuple[Entry, ...]
+) -> Step:
+    """Out of this round, not out of the run: the enrolment is used up, and the round is not entered again."""
+    seat = replace(seat, next_round=plan.round + 1, enrolment=b"")
+    envelope = _enveloped(seat, plugs, m.Declined(plan.round, reasons), plan.round, wire.plan_hash(plan))
+    refused = Refused(plan.run, plan.round, "plan", reasons)
+    told = (*entries, refused, Sent(envelope.receipt, envelope.signature))
+    return Step(Ready(replace(seat, reply=envelope)), told, outbound=envelope)
+
+
+def _acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, bytes], bytes]:
+    """Every peer's box key, each under its own signature, from a ledger that is not older than what was seen."""
+    session = seat.session
+    known = {each.member: each for each in (*session.roster, *_custodian(seat))}
+    boxes: dict[str, bytes] = {}
+    material = b""
+    for frame in frames:
+        sender = frame.envelope.receipt.sender
+        if sender not in known or sender in boxes:
+            raise Forged(f"an acceptance of {sender}, who is no peer or stands here twice")
+        m.check(frame.envelope, sender, session.coordinator.member, session.run, known[sender].key)
+        accept = m.opened(frame.envelope, m.Accept)
+        assert isinstance(accept, m.Accept)
+        if frame.head is None:
+            raise Forged(f"an acceptance of {sender} without its ledger's head")
+        m.check_head(frame.head, sender, known[sender].key)
+        m.check_progress(seat.charter.witnessed.get(sender), frame.head)
+        boxes[sender] = accept.box
+        if session.custodian is not None and sender == session.custodian.member:
+            material = accept.material
+    if boxes.get(seat.charter.me) != keys.public_half(Secret(seat.box)):
+        raise Forged("this member's own acceptance is missing or altered")
+    return boxes, material
+
+
+def witnessed(charter: Charter, session: m.Session, close: m.Close, event: Received) -> tuple[Witnessed, ...]:
+    """Every other party's head that came with a ``Close``, once each is known to be signed and not to go back.
+
+    Raises:
+        Forged: one is not.
+    """
+    custodian = (session.custodian,) if session.custodian else ()
+    known = {each.member: each.key for each in (*session.roster, session.coordinator, *custodian)}
+    heads = [*close.heads, *((event.head,) if event.head else ())]
+    for head in heads:
+        if head.head.owner not in known:
+            raise Forged(f"a head of {head.head.owner}, who is no peer")
+        m.check_head(head, head.head.owner, known[head.head.owner])
+        m.check_progress(charter.witnessed.get(head.head.owner), head)
+    return tuple(Witnessed(head) for head in heads if head.head.owner != charter.me)
+
+
+def _members_only(seat: Seated) -> dict[MemberId, bytes]:
+    members = {each.member for each in seat.session.roster}
+    return {MemberId(name): box for name, box in seat.boxes.items() if name in members}
+
+
+def _custodian(seat: Seated) -> tuple[Seat, ...]:
+    return (seat.session.custodian,) if seat.session.custodian else ()

@@ -1,0 +1,228 @@
+"""Every message, and the signed envelope it travels in.
+
+The coordinator asks, a peer answers at most once; peers never start.
+
+=============  ==========================  ====================================================
+asked          answered with               what is true afterwards
+=============  ==========================  ====================================================
+``Invite``     ``Accept``                  both sides agree on the run, its policy and its peers
+``Enrol``      ``Enrolled``                the peer's keys and shares for one round are out
+``Propose``    ``Submitted``, ``Declined`` a plan was trained and sealed, or refused with reasons
+``Ask``        ``Answered``                what opening the sum needs; one question a round
+``Close``      ``Bye``                     the run is over, and everybody has seen everybody's head
+=============  ==========================  ====================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from securefl import keys, wire
+from securefl.errors import Forged
+from securefl.terms import (
+    Envelope,
+    Hash,
+    MemberId,
+    MicroEpsilon,
+    Plan,
+    PublicKey,
+    Reason,
+    Receipt,
+    RunId,
+    Scheme,
+    Seat,
+    SignedHead,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a whole run has in common; a member agrees to it once."""
+
+    run: RunId
+    federation: str
+    policy: Hash
+    scheme: Scheme
+    threshold: int
+    coordinator: Seat
+    custodian: Seat | None
+    roster: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """Will you take part in this run?"""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """I will. Peers seal to ``box`` for this run alone; a custodian also sends what members need to encrypt."""
+
+    box: bytes  # X25519 public key, 32 bytes
+    material: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An envelope and, from a peer with a ledger, the head of that ledger as it was when the envelope left."""
+
+    envelope: Envelope
+    head: SignedHead | None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """Prepare round ``round``. The first time it carries every peer's acceptance, as its sender signed it."""
+
+    round: int
+    accepts: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """My keys and shares for that round, to be relayed."""
+
+    round: int
+    public: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Run this plan from this adapter state."""
+
+    plan: Plan
+    base: bytes
+    relayed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The plan ran; here is the sealed result, and what the next round needs from me."""
+
+    round: int
+    payload: bytes
+    following: bytes  # as `Enrolled.public`, for round + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """My policy, my budget or my checks say no. Nothing ran."""
+
+    round: int
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Sealing is over: this is what opening the sum needs from you."""
+
+    round: int
+    question: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The one answer for that round."""
+
+    round: int
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The run is over. The final adapter state, and every peer's head for you to keep."""
+
+    outcome: str  # "finished" | "refused" | "aborted"
+    why: str
+    round: int  # the last round that ended with a release; 0 if none
+    state: bytes
+    heads: tuple[SignedHead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """Recorded. My ledger's final head travels beside this message."""
+
+    outcome: str
+
+
+Request = Invite | Enrol | Propose | Ask | Close
+Reply = Accept | Enrolled | Submitted | Declined | Answered | Bye
+
+
+def enclose(
+    identity: keys.Identity,
+    sender: MemberId,
+    to: MemberId,
+    run: RunId,
+    round_: int,
+    message: Request | Reply,
+    plan: Hash | None = None,
+    cost: MicroEpsilon = MicroEpsilon(0),  # noqa: B008 - an int
+) -> Envelope:
+    """The message under its sender's signature: the receipt says what left, and the signature is over the receipt."""
+    body = wire.encode(message)
+    digest = Hash(hashlib.sha256(body).digest())
+    receipt = Receipt(sender, to, run, round_, type(message).__name__, plan, cost, digest, len(body))
+    return Envelope(receipt, identity.sign("receipt", wire.encode(receipt)), body)
+
+
+def check(envelope: Envelope, sender: MemberId, to: MemberId, run: RunId, key: PublicKey) -> None:
+    """Nothing happens if this is from ``sender``, for ``to``, of this run, unaltered.
+
+    Raises:
+        Forged: it is not.
+    """
+    receipt = envelope.receipt
+    if (receipt.sender, receipt.to, receipt.run) != (sender, to, run):
+        raise Forged(f"a {receipt.kind} from {receipt.sender} to {receipt.to} where one from {sender} to {to} belongs")
+    if hashlib.sha256(envelope.body).digest() != receipt.digest or len(envelope.body) != receipt.size:
+        raise Forged(f"a {receipt.kind} whose body is not the one its receipt names")
+    keys.verify(key, "receipt", wire.encode(receipt), envelope.signature)
+
+
+def opened(envelope: Envelope, expected: object) -> Request | Reply:
+    """The message inside.
+
+    Raises:
+        Malformed: the body is none of ``expected``.
+        Forged: the receipt names another kind of message.
+    """
+    message: Request | Reply = wire.decode(envelope.body, expected)
+    if type(message).__name__ != envelope.receipt.kind:
+        raise Forged(f"a {type(message).__name__} with the receipt of a {envelope.receipt.kind}")
+    return message
+
+
+def state_digest(state: bytes) -> Hash:
+    """SHA-256 of an adapter state: what plans and releases name it by."""
+    return Hash(hashlib.sha256(state).digest())
+
+
+def check_head(signed: SignedHead, owner: MemberId, key: PublicKey) -> None:
+    """Nothing happens if ``owner`` signed this head.
+
+    Raises:
+        Forged: it did not.
+    """
+    if signed.head.owner != owner:
+        raise Forged(f"a head of {signed.head.owner}'s ledger where {owner}'s belongs")
+    keys.verify(key, "head", wire.encode(signed.head), signed.signature)
+
+
+def check_progress(known: SignedHead | None, shown: SignedHead) -> None:
+    """Nothing happens if a ledger that showed ``known`` may show ``shown`` now.
+
+    Raises:
+        Forged: it is shorter than it was, or another ledger of the same length.
+    """
+    if known is None or shown == known:
+        return
+    if shown.head.size < known.head.size:
+        was, now = known.head.size, shown.head.size
+        raise Forged(f"{shown.head.owner} shows a ledger of {now} entries, and has shown {was} before")
+    if shown.head.size == known.head.size and shown.head.root != known.head.root:
+        raise Forged(f"{shown.head.owner} shows two ledgers of {shown.head.size} entries")

@@ -1,0 +1,156 @@
+"""The long-lived process of one site: it holds keys, policy, account, ledger, model and records, and answers requests.
+
+It carries a machine's steps into the world: record, then save, then answer. An engine's job only carries bytes to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from securefl import keys, wire
+from securefl.errors import Fault, PeerFault
+from securefl.policy.decide import decide
+from securefl.protocol import custodian, member
+from securefl.protocol import messages as m
+from securefl.terms import Grant, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+    from securefl.privacy.account import Account
+    from securefl.runtime.home import Home
+    from securefl.seams import Trainer
+    from securefl.terms import Envelope
+
+_TRIES = 64  # re-pricings when other runs charge the same account meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAgent:
+    """One member's site. ``handle`` answers one request; everything it decides is in its own ledger first."""
+
+    home: Home
+    charter: member.Charter
+    policy: Policy
+    plugs: member.Plugs
+    trainer: Trainer
+    price: Callable[[Plan, Account], Price]
+    entropy: Callable[[int], bytes]
+
+    def handle(self, data: bytes) -> bytes:
+        """The answer to one request.
+
+        Raises:
+            PeerFault: the request is not from the coordinator or not allowed; that is in the ledger, and nothing moved.
+        """
+        frame: m.Frame = wire.decode(data, m.Frame)
+        run = frame.envelope.receipt.run
+        with self.home.transaction() as conn:
+            saved = self.home.saved(conn, run, member.State)
+            state = saved or member.Idle(_refreshed(self.charter, self.home.witnessed(conn)))
+            try:
+                event = member.Received(frame.envelope, frame.head, self._secret())
+                moved = member.step(state, event, self.plugs)
+            except PeerFault as fault:
+                moved = fault
+            else:
+                head = self.home.commit(conn, run, moved.entries, moved.state)
+        if isinstance(moved, PeerFault):
+            _write_down(self.home, frame.envelope, moved)
+            raise moved
+        while moved.effects:
+            moved, head = self._perform(moved)
+        return _answer(moved.outbound, head)
+
+    def _perform(self, moved: member.Step) -> tuple[member.Step, SignedHead | None]:
+        effect = moved.effects[0]
+        if isinstance(effect, member.Reserve):
+            return self._reserve(moved.state, effect.plan)
+        try:
+            update = self.trainer.train(effect.plan, effect.base)
+        except PeerFault as fault:  # the plan does not fit what is loaded here: nothing was trained
+            return self._move(moved.state, effect.plan, member.Stopped(str(fault)))
+        return self._move(moved.state, effect.plan, member.Trained(update, self._secret()))
+
+    def _reserve(self, state: member.State, plan: Plan) -> tuple[member.Step, SignedHead | None]:
+        """Price outside, decide inside: one transaction holds the decision, the reservation and its ledger leaf."""
+        for _ in range(_TRIES):
+            with self.home.transaction() as conn:
+                account = self.home.account(conn)
+            try:
+                price: Price | Refusal = self.price(plan, account)
+            except (Unbounded, ValueError, ArithmeticError) as fault:
+                price = Refusal((Reason("budget.price", f"no price: {fault}", "a finite price", "add noise"),))
+            with self.home.transaction() as conn:
+                if self.home.account(conn).digest != account.digest:
+                    continue  # another run charged this account meanwhile
+                answer: Grant | Refusal = (
+                    price if isinstance(price, Refusal) else decide(self.policy, plan, account, price, self.home.clock())
+                )
+                moved = member.step(state, member.Decided(answer), self.plugs)
+                return moved, self.home.commit(conn, plan.run, moved.entries, moved.state)
+        raise PeerFault("the account is charged faster by other runs than this plan can be priced; ask again later")
+
+    def _move(self, state: member.State, plan: Plan, event: member.Event) -> tuple[member.Step, SignedHead | None]:
+        moved = member.step(state, event, self.plugs)
+        with self.home.transaction() as conn:
+            return moved, self.home.commit(conn, plan.run, moved.entries, moved.state)
+
+    def _secret(self) -> keys.Secret:
+        return keys.Secret(self.entropy(32))
+
+
+@dataclass(frozen=True, slots=True)
+class CustodianAgent:
+    """The holder of a decryption key. It has no records and no account."""
+
+    home: Home
+    charter: member.Charter
+    plugs: custodian.Plugs
+    entropy: Callable[[int], bytes] = field(repr=False)
+
+    def handle(self, data: bytes) -> bytes:
+        """The answer to one request.
+
+        Raises:
+            PeerFault: as for a member.
+        """
+        frame: m.Frame = wire.decode(data, m.Frame)
+        run = frame.envelope.receipt.run
+        with self.home.transaction() as conn:
+            saved = self.home.saved(conn, run, custodian.State)
+            state = saved or custodian.Idle(_refreshed(self.charter, self.home.witnessed(conn)))
+            moved: Any
+            try:
+                event = member.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
+                moved = custodian.step(state, event, self.plugs)
+            except PeerFault as fault:
+                moved = fault
+            else:
+                head = self.home.commit(conn, run, moved.entries, moved.state)
+        if isinstance(moved, PeerFault):
+            _write_down(self.home, frame.envelope, moved)
+            raise moved
+        return _answer(moved.outbound, head)
+
+
+Agent = MemberAgent | CustodianAgent
+
+
+def _refreshed(charter: member.Charter, witnessed: Any) -> member.Charter:  # noqa: ANN401 - a mapping of heads
+    from dataclasses import replace  # noqa: PLC0415
+
+    return replace(charter, witnessed=witnessed)
+
+
+def _write_down(home: Home, envelope: Envelope, fault: Fault) -> None:
+    receipt = envelope.receipt
+    reason = Reason(type(fault).__name__, receipt.kind, "what the protocol allows", str(fault))
+    with home.transaction() as conn:
+        home.record(conn, (Refused(receipt.run, receipt.round, receipt.kind, (reason,)),))
+
+
+def _answer(outbound: Envelope | None, head: SignedHead | None) -> bytes:
+    assert outbound is not None, "every step without effects answers"
+    return wire.encode(m.Frame(outbound, head))

@@ -1,0 +1,65 @@
+"""The coordinator's steps, carried into the world: record, then save, then send. In that order, here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from securefl import wire
+from securefl.errors import PeerFault
+from securefl.protocol import coordinator as c
+from securefl.protocol import messages as m
+from securefl.seams import Failure, Runtime
+from securefl.terms import MemberId, Reason, Refused, RunId
+
+if TYPE_CHECKING:
+    from securefl.runtime.home import Home
+
+Observer = Callable[[c.State, c.Step], None]
+
+
+def drive(
+    home: Home, start: c.State, plugs: c.Plugs, runtime: Runtime, patience_s: float, observe: Observer
+) -> c.Ended:
+    """The end of a run, from wherever it stood: an interrupted run goes on where its last saved step left it."""
+    run = start.course.session.run
+    with home.transaction() as conn:
+        saved = home.saved(conn, run, c.State)
+    state: c.State = saved or start
+    pending = _advance(home, state, c.Resumed() if saved else c.Started(), plugs, observe)
+    while not isinstance(pending.state, c.Ended):
+        state = pending.state
+        with home.transaction() as conn:
+            from securefl.ledger import store  # noqa: PLC0415
+
+            head = store.head(conn)
+        asked = [(envelope.receipt.to, wire.encode(m.Frame(envelope, head))) for envelope in pending.outbound]
+        pending = c.Step(state)
+        for sender, answer in runtime.exchange(asked, patience_s):
+            if isinstance(answer, Failure):
+                _note(home, run, sender, answer.why)
+                continue
+            try:
+                frame: m.Frame = wire.decode(answer, m.Frame)
+                moved = _advance(home, pending.state, c.Received(sender, frame), plugs, observe)
+            except PeerFault as fault:
+                _note(home, run, sender, f"{type(fault).__name__}: {fault}")
+                continue
+            pending = c.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
+        if not pending.outbound and not isinstance(pending.state, c.Ended):
+            pending = _advance(home, pending.state, c.Elapsed(), plugs, observe)
+    return pending.state
+
+
+def _advance(home: Home, state: c.State, event: c.Event, plugs: c.Plugs, observe: Observer) -> c.Step:
+    moved = c.step(state, event, plugs)
+    with home.transaction() as conn:
+        home.commit(conn, state.course.session.run, moved.entries, moved.state)
+    observe(state, moved)
+    return moved
+
+
+def _note(home: Home, run: RunId, sender: MemberId, why: str) -> None:
+    reason = Reason("no answer", sender, "an answer while patience lasts", why)
+    with home.transaction() as conn:
+        home.record(conn, (Refused(run, 0, "answer", (reason,)),))

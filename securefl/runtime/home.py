@@ -1,0 +1,113 @@
+"""What one party keeps: its key, its ledger, and where its machine stands. One database, so one transaction.
+
+A home outlives every run: whatever a run's output folder is called, the same account is charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from securefl import keys, wire
+from securefl.errors import OperatorFault
+from securefl.ledger import export, store
+from securefl.privacy.account import Account
+from securefl.terms import Entry, MemberId, RunId, SignedHead, Witnessed
+
+_metadata = sa.MetaData()
+_machines = sa.Table(
+    "machines",
+    _metadata,
+    sa.Column("run", sa.LargeBinary, primary_key=True),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+)
+
+ACCOUNT_KINDS = ("Reserved", "Settled", "Freed")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One party's own place. Nobody else writes here."""
+
+    owner: MemberId
+    path: Path
+    identity: keys.Identity
+    engine: sa.Engine
+    clock: Callable[[], int]
+
+    @classmethod
+    def at(cls, path: Path, owner: MemberId, clock: Callable[[], int]) -> Home:
+        """The home at ``path``, made there if there is none; its ledger is checked whole before it is used.
+
+        Raises:
+            OperatorFault: the folder cannot be written, or holds another party's home.
+            Tampered: the ledger does not fit its head.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as fault:
+            raise OperatorFault(f"cannot make a home here: {fault.strerror}", "choose a folder you may write", str(path)) from fault
+        identity = keys.load_or_create(path / "identity.key")
+        engine = store.open_store(path / "ledger.db")
+        home = cls(owner, path, identity, engine, clock)
+        with home.transaction() as conn:
+            _metadata.create_all(conn)
+            head = store.head(conn)
+            if head is not None and head.head.owner != owner:
+                remedy = "give each party a folder of its own"
+                raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
+            store.check(conn, identity.public)
+        return home
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """All of it, or nothing: decision, reservation, ledger leaf and machine state commit together."""
+        with store.begin(self.engine) as conn:
+            yield conn
+
+    def commit(self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object) -> SignedHead | None:
+        """Record, then save; sending comes after the transaction."""
+        head = store.append(conn, self.identity, self.owner, self.clock(), entries) if entries else store.head(conn)
+        row = {"run": bytes(run), "state": wire.encode(state)}
+        conn.execute(sa.delete(_machines).where(_machines.c.run == row["run"]))
+        conn.execute(sa.insert(_machines).values(**row))
+        return head
+
+    def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> SignedHead:
+        """Write down what moved no machine: a refused message."""
+        return store.append(conn, self.identity, self.owner, self.clock(), entries)
+
+    def saved(self, conn: sa.Connection, run: RunId, expected: Any) -> Any:  # noqa: ANN401 - a union of states
+        """Where the machine of this run stands; None if it never moved."""
+        row = conn.execute(sa.select(_machines.c.state).where(_machines.c.run == bytes(run))).first()
+        return None if row is None else wire.decode(row.state, expected)
+
+    def account(self, conn: sa.Connection) -> Account:
+        """The account: a fold over this ledger, so it cannot differ from it."""
+        return Account.of(leaf.entry for leaf in store.leaves_of(conn, ACCOUNT_KINDS))
+
+    def witnessed(self, conn: sa.Connection) -> Mapping[str, SignedHead]:
+        """The largest head seen of each other party's ledger."""
+        seen: dict[str, SignedHead] = {}
+        for leaf in store.leaves_of(conn, ("Witnessed",)):
+            entry = leaf.entry
+            assert isinstance(entry, Witnessed), "leaves_of filters by kind"
+            owner = entry.head.head.owner
+            if owner not in seen or seen[owner].head.size < entry.head.head.size:
+                seen[owner] = entry.head
+        return seen
+
+    def export(self, folder: Path) -> None:
+        """A copy of the whole ledger that can be checked without this home."""
+        with self.transaction() as conn:
+            head = store.head(conn)
+            if head is None:
+                return
+            leaves = tuple(wire.encode(leaf) for leaf in store.entries(conn))
+        file = export.LedgerFile(self.owner, self.identity.public, leaves, head)
+        export.write(folder / f"{self.owner}.ledger", file)

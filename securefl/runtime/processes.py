@@ -1,0 +1,98 @@
+"""Members as processes of their own: each can be killed, and comes back from its own home."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from securefl.errors import Fault
+from securefl.runtime.inprocess import Handler
+from securefl.seams import Failure
+from securefl.terms import MemberId
+
+Maker = Callable[[], Handler]  # importable by name: the child builds its own agent
+
+
+def _serve(make: Maker, pipe: Connection) -> None:
+    handler: Handler | None = None
+    while True:
+        try:
+            request = pipe.recv_bytes()
+        except EOFError:  # whoever asked is gone
+            return
+        try:
+            handler = handler or make()
+            pipe.send_bytes(b"+" + handler.handle(request))
+        except Fault as fault:
+            pipe.send_bytes(b"-" + f"{type(fault).__name__}: {fault}".encode())
+
+
+class Processes:
+    """One process for each peer, started when it is first asked and again after it died."""
+
+    def __init__(self, makers: Mapping[MemberId, Maker]) -> None:
+        self._makers = dict(makers)
+        self._spawn = get_context("spawn")
+        self._running: dict[MemberId, tuple[BaseProcess, Connection]] = {}
+
+    def exchange(
+        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+    ) -> Iterator[tuple[MemberId, bytes | Failure]]:
+        """Ask all at once; yield answers in the order they come. Who is silent too long is ended."""
+        waiting: dict[Connection, MemberId] = {}
+        for member, request in outbound:
+            pipe = self._pipe(member)
+            try:
+                pipe.send_bytes(request)
+            except OSError as fault:
+                self._end(member)
+                yield member, Failure(f"its process is gone: {fault}")
+            else:
+                waiting[pipe] = member
+        deadline = time.monotonic() + patience_s
+        while waiting:
+            ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                break
+            for pipe in ready:
+                assert isinstance(pipe, Connection), "only pipes are waited for"
+                member = waiting.pop(pipe)
+                try:
+                    answer = pipe.recv_bytes()
+                except (EOFError, OSError):
+                    self._end(member)
+                    yield member, Failure("its process died before it answered")
+                    continue
+                yield member, answer[1:] if answer[:1] == b"+" else Failure(answer[1:].decode())
+        for member in waiting.values():
+            self._end(member)
+            yield member, Failure(f"silent for {patience_s:.0f} s")
+
+    def close(self) -> None:
+        """No process of this runtime is left."""
+        for member in list(self._running):
+            self._end(member)
+
+    def pid(self, member: MemberId) -> int | None:
+        """The process of a peer that was asked at least once."""
+        return self._running[member][0].pid if member in self._running else None
+
+    def _pipe(self, member: MemberId) -> Connection:
+        if member in self._running and self._running[member][0].is_alive():
+            return self._running[member][1]
+        ours, theirs = self._spawn.Pipe()
+        process = self._spawn.Process(target=_serve, args=(self._makers[member], theirs), daemon=True)
+        process.start()
+        theirs.close()
+        self._running[member] = (process, ours)
+        return ours
+
+    def _end(self, member: MemberId) -> None:
+        process, pipe = self._running.pop(member)
+        pipe.close()
+        if process.is_alive():
+            process.kill()
+        process.join()

@@ -1,0 +1,160 @@
+"""The plugs. Read this file second: who may be replaced, and what each must keep.
+
+Randomness is an argument everywhere; a plug never draws its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from securefl.keys import Identity, Secret
+from securefl.terms import Aggregate, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What a member brings to one round before the plan is known."""
+
+    secret: bytes  # kept by the member, used in this round alone
+    public: bytes  # goes to the coordinator, which relays each peer's part
+
+
+class MemberProtection(Protocol):
+    """The member's half of a scheme. Pure: state comes in as bytes and goes out as bytes."""
+
+    scheme: Scheme
+    enrols: bool  # whether `enrol` has anything to send before a round
+
+    def enrol(
+        self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
+        identity: Identity, rand: Secret,
+    ) -> Enrolment:  # fmt: skip
+        """Keys and shares for one round: the keys signed by ``identity``, the shares sealed to each peer's box key."""
+        ...
+
+    def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
+        """Nothing happens if a sum under this plan would be safe; asked before any record is touched.
+
+        Raises:
+            Unsafe: the cohort, threshold or capacity does not bear a safe sum.
+            Forged: a relayed key or share does not hold under its member's identity.
+        """
+        ...
+
+    def seal(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes,
+             update: Update, rand: Secret) -> tuple[bytes, bytes]:  # fmt: skip
+        """The update, hidden; and what the member must keep to answer a question afterwards.
+
+        Everything `admit` checks is checked here too.
+
+        Args:
+            box: the session's X25519 secret, opens what peers sealed for this member.
+            enrolment: the secret this member kept from `enrol`.
+            relayed: what the coordinator passed on from the peers for this round.
+            material: what the scheme was given for the whole session (a public key), checked on joining.
+
+        Raises:
+            Unsafe: the cohort, threshold or capacity does not bear a safe sum.
+            Forged: a relayed key or share does not hold.
+        """
+        ...
+
+    def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
+        """The one answer after sealing.
+
+        Raises:
+            Unsafe: the question would open more than one sum over enough members.
+        """
+        ...
+
+    def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
+        """Nothing happens if the session's material is what it should be.
+
+        Raises:
+            Forged: it is not signed by the custodian, or not for this scheme.
+        """
+        ...
+
+
+class CoordinatorProtection(Protocol):
+    """The coordinator's half of a scheme. It relays, asks, and opens sums; it can open nothing else."""
+
+    scheme: Scheme
+    enrols: bool
+    asks: bool  # whether `ask` has questions after sealing
+
+    def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
+        """What each member of the cohort is given with the plan."""
+        ...
+
+    def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
+        """Who is asked what, once sealing is over."""
+        ...
+
+    def open(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
+        answers: Mapping[MemberId, bytes],
+    ) -> Aggregate:  # fmt: skip
+        """The sum over the members in ``sealed``.
+
+        Raises:
+            PeerFault: too few answers, or answers that do not fit: a clean abort, never a wrong sum.
+        """
+        ...
+
+
+class KeyHolder(Protocol):
+    """The custodian's half of a scheme with a decryption key."""
+
+    scheme: Scheme
+
+    def material(self) -> bytes:
+        """What members need to encrypt, signed by the custodian."""
+        ...
+
+    def open_sum(self, plan: Plan, sealed: Mapping[MemberId, bytes]) -> bytes:
+        """The sum of the sealed inputs, as grid integers.
+
+        Raises:
+            PeerFault: an input is not what the plan says it is.
+        """
+        ...
+
+
+class Trainer(Protocol):
+    """Training at one member: the only code that reads records."""
+
+    def train(self, plan: Plan, base: bytes) -> Update:
+        """Train as the plan says from the adapter state ``base``; private noise is in the result."""
+        ...
+
+
+class Strategy(Protocol):
+    """What becomes of a sum. It is handed an ``Aggregate``, so it cannot look at one member."""
+
+    def next(self, state: bytes, aggregate: Aggregate) -> bytes:
+        """The adapter state of the next round: float32, little endian, (dimension,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A peer that did not answer, and why, as data."""
+
+    why: str
+
+
+class Runtime(Protocol):
+    """How messages travel. The coordinator asks, a peer answers at most once; peers never start."""
+
+    def exchange(
+        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+    ) -> Iterator[tuple[MemberId, bytes | Failure]]:
+        """Carry each message; yield each answer as it comes, or a failure."""
+        ...

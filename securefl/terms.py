@@ -1,0 +1,429 @@
+"""The nouns of a round, in the order a round makes them. Read this file first.
+
+Every value here is frozen. Numbers that are signed, summed or compared are integers or exact
+fractions in a named unit; floating point appears only inside an ``Update`` and in derived views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NewType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MemberId = NewType("MemberId", str)
+Hash = NewType("Hash", bytes)  # SHA-256, 32 bytes
+RunId = NewType("RunId", bytes)  # 16 bytes, drawn once per run
+PublicKey = NewType("PublicKey", bytes)  # Ed25519, 32 bytes
+MicroEpsilon = NewType("MicroEpsilon", int)  # millionths of epsilon, rounded up
+
+
+class Unit(StrEnum):
+    """Whose presence the guarantee hides."""
+
+    RECORD = "record"
+    CLIENT = "client"
+
+
+class Neighbours(StrEnum):
+    """Which two data sets the guarantee compares."""
+
+    ADD_OR_REMOVE_ONE = "add-or-remove-one"
+
+
+class Scheme(StrEnum):
+    """How an update is hidden on its way."""
+
+    CLEAR = "clear"
+    MASKING = "masking"
+    CKKS = "ckks"
+
+
+class Level(StrEnum):
+    """Whose limit a charge counts against."""
+
+    DATASET = "dataset"
+    FEDERATION = "federation"
+
+
+# 1. What training costs.
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonGaussian:
+    """``steps`` sums, each over a Poisson sample, clipped per record, with Gaussian noise.
+
+    The sampled Gaussian mechanism of Mironov, Talwar and Zhang (2019). A value of this type always
+    has noise: a multiplier that is not positive and finite cannot be constructed.
+    """
+
+    sampling_rate: Fraction  # (0, 1]: each record's independent chance to be in one step
+    noise_multiplier: Fraction  # > 0: standard deviation of the noise / clip_l2
+    steps: int  # >= 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"sampling_rate={self.sampling_rate} is not in (0, 1]")
+        if not self.noise_multiplier > 0:
+            raise ValueError(f"noise_multiplier={self.noise_multiplier} is not above 0")
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps} is not at least 1")
+
+
+Event = PoissonGaussian  # a closed list: a new mechanism is a new type, and a type never changes its meaning
+
+
+class Unbounded(ValueError):
+    """No finite cost describes this, so no budget can pay for it."""
+
+
+def micro_epsilon(epsilon: float) -> MicroEpsilon:
+    """Epsilon in millionths, rounded up: a cost is never understated.
+
+    Raises:
+        Unbounded: epsilon is infinite, negative or not a number.
+    """
+    if not 0 <= epsilon < math.inf:  # NaN fails every comparison, so it is refused here too
+        raise Unbounded(f"epsilon={epsilon}")
+    return MicroEpsilon(math.ceil(Fraction(epsilon) * 1_000_000))
+
+
+# 2. The plan: knobs and their privacy event in one frozen object, so they cannot disagree.
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A base model, named as the operator named it and pinned by content."""
+
+    name: str
+    digest: Hash  # over configuration, weights and tokenizer files
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the adapter is for. ``kind`` is ``classification``."""
+
+    kind: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """LoRA with a frozen A (orthonormal rows drawn from ``seed``, the same for all) and a trained B, and a head."""
+
+    targets: tuple[str, ...]  # names of linear layers, as PEFT matches them
+    rank: int
+    alpha: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """How a member trains. Every number is a public constant: none depends on how many records a member has."""
+
+    event: Event
+    clip_l2: Fraction  # > 0: L2 norm one record's gradient is clipped to
+    divisor: int  # >= 1: what the noised sum of a step is divided by
+    learning_rate: Fraction
+    optimizer: str  # "sgd" | "adamw"
+    max_tokens: int
+    micro_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoint:
+    """Reals as integers on the grid 2**-fraction_bits, ``value_bits`` wide with sign, added modulo 2**ring_bits."""
+
+    value_bits: int
+    fraction_bits: int
+    ring_bits: int
+
+    def capacity(self) -> int:
+        """The largest number of values whose sum cannot wrap around."""
+        return 1 << (self.ring_bits - self.value_bits) if self.ring_bits >= self.value_bits else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """How updates are hidden, and from whom at the least."""
+
+    scheme: Scheme
+    min_cohort: int  # a sum over fewer members is never opened
+    threshold: int  # shares needed to open a mask (masking)
+    colluding: int  # members assumed to pool what they know with the coordinator
+    encoding: FixedPoint
+    custodian: PublicKey | None  # who holds the decryption key (CKKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A member of a cohort: the name, the key that signs for it, and the region it stands in."""
+
+    member: MemberId
+    key: PublicKey
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One round, complete. What is priced is what runs."""
+
+    federation: str
+    policy: Hash
+    run: RunId
+    round: int  # from 1
+    purpose: str
+    model: Model
+    task: Task
+    adapter: Adapter
+    learning: Learning
+    cover: Cover
+    cohort: tuple[Seat, ...]
+    release: tuple[str, ...]  # everything that leaves a site besides protocol messages: "weights"
+    base: Hash  # digest of the adapter state trained from
+    dimension: int  # entries of an update
+
+
+# 3. Leave, or not.
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one plan would cost, computed for one state of one account."""
+
+    plan: Hash
+    account: Hash  # digest of the account it was computed for: for any other it is void
+    round: MicroEpsilon  # this plan alone
+    after: Mapping[Level, MicroEpsilon]  # each level's total with this plan in it
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to run one plan once, at a price already set aside. Made by ``policy.decide`` alone."""
+
+    plan: Hash
+    price: Price
+    nonce: bytes  # 16 bytes: one grant, one reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One rule that says no: what was asked, what is allowed, the smallest change that would pass."""
+
+    rule: str
+    value: str
+    limit: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.value} is outside {self.limit}; {self.fix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No, with every reason. A refusal without a reason cannot be made."""
+
+    reasons: tuple[Reason, ...]
+
+    def __post_init__(self) -> None:
+        if not self.reasons:
+            raise ValueError("a refusal names at least one reason")
+
+
+# 4. What a member learned: never leaves its member; `wire` has no rule for it.
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Update:
+    """The change of the trainable tensors, and what training really did."""
+
+    values: NDArray[np.float64]  # (dimension,)
+    did: Event
+
+    def __repr__(self) -> str:
+        return f"Update({len(self.values)} values, not shown)"
+
+    def __reduce__(self) -> Any:  # noqa: ANN401 - the signature of object.__reduce__
+        raise TypeError("an Update stays at its member: it has no serial form")
+
+
+# 5. What leaves, and the receipt for it.
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A sender's statement of what left it: signed, kept by both ends, enough to check the bytes later."""
+
+    sender: MemberId
+    to: MemberId
+    run: RunId
+    round: int  # 0 outside any round
+    kind: str  # the message's name
+    plan: Hash | None  # of the plan it belongs to
+    cost: MicroEpsilon  # price of the round this message carries the result of; 0 for all others
+    digest: Hash  # SHA-256 of the body
+    size: int  # bytes of the body
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message on its way: a receipt, its signature, and the body the receipt speaks of."""
+
+    receipt: Receipt
+    signature: bytes  # 64 bytes, Ed25519 over the receipt
+    body: bytes
+
+
+# 6. What the coordinator may look at.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """A sum over the survivors. Made by ``Protection.open`` alone."""
+
+    total: NDArray[np.int64]  # (dimension,), in grid units
+    survivors: tuple[MemberId, ...]
+    encoding: FixedPoint
+
+    def mean(self) -> NDArray[np.float64]:
+        """The survivors' mean, as reals: (dimension,)."""
+        return self.total / (len(self.survivors) * float(1 << self.encoding.fraction_bits))
+
+
+# 7. What happened: the entries of a ledger. Hashes, knobs and costs; never payload.
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run begins, here, under this policy, with these peers."""
+
+    run: RunId
+    federation: str
+    role: str  # "member" | "coordinator" | "custodian"
+    policy: bytes  # the document itself, so that a copied ledger can be checked alone
+    dataset: str  # the account's root at this site; empty where no records are held
+    peers: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A plan was allowed and its price set aside, before any record was touched."""
+
+    plan: Plan
+    dataset: str
+    price: Price
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a reserved plan really did. It replaces the reservation."""
+
+    plan: Hash
+    did: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """A reservation given back, because nothing of the plan ran."""
+
+    plan: Hash
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A plan or a request was refused, by policy, budget or protocol."""
+
+    run: RunId
+    round: int
+    what: str
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message left this party."""
+
+    receipt: Receipt
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A message arrived here, and its signature held."""
+
+    receipt: Receipt
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A sum was opened, over these survivors."""
+
+    run: RunId
+    round: int
+    plan: Hash
+    survivors: tuple[MemberId, ...]
+    digest: Hash  # of the integer sum
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The adapter state a round ended with; every member receives the same."""
+
+    run: RunId
+    round: int
+    digest: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A promise about a whole ledger: its owner's first ``size`` entries have this root."""
+
+    owner: MemberId
+    size: int
+    root: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A head, under its owner's key."""
+
+    head: Head
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Another party's head, seen here: from now on it cannot show less."""
+
+    head: SignedHead
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A run ended here: ``finished``, ``refused`` or ``aborted``, and why."""
+
+    run: RunId
+    outcome: str
+    why: str
+
+
+Entry = (
+    Opened | Reserved | Settled | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One line of a ledger: when, and what."""
+
+    at: int  # seconds since 1970, by the owner's clock
+    entry: Entry

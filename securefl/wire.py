@@ -1,0 +1,155 @@
+"""Values as bytes and back: deterministic CBOR (RFC 8949, 4.2.1), one encoding per value.
+
+Types drive the codec: a dataclass travels as ``[name, field, ...]``, and decoding takes the type
+that is expected. There is no rule for floats or arrays, so an ``Update`` has no serial form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from enum import Enum
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, Union
+
+import cbor2
+
+from securefl.errors import Malformed
+from securefl.terms import Aggregate, Hash, Plan, Update
+
+LIMIT_BYTES = 256 * 1024 * 1024  # larger frames are refused before they are parsed
+
+
+def encode(value: object) -> bytes:
+    """The one canonical encoding of ``value``.
+
+    Raises:
+        TypeError: some part of it has no rule: floats, arrays, sets, updates.
+    """
+    return cbor2.dumps(_pack(value), canonical=True)
+
+
+def decode(data: bytes, expected: Any) -> Any:  # noqa: ANN401 - `expected` may be a union
+    """The value that ``data`` is the canonical encoding of.
+
+    Raises:
+        Malformed: not CBOR, not canonical, too large, or not of the expected type.
+    """
+    if len(data) > LIMIT_BYTES:
+        raise Malformed(f"{len(data)} bytes, more than the {LIMIT_BYTES} allowed")
+    try:
+        value = _unpacker(expected)(cbor2.loads(data))
+        again = encode(value)
+    except (cbor2.CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as fault:
+        raise Malformed(f"not a {_name(expected)}: {fault}") from fault
+    if again != data:
+        raise Malformed(f"a {_name(expected)} in a second encoding: only the canonical one is accepted")
+    return value
+
+
+def digest(label: str, value: object) -> Hash:
+    """SHA-256 over the label and the canonical encoding: one meaning per label."""
+    return Hash(hashlib.sha256(label.encode() + b"\0" + encode(value)).digest())
+
+
+def plan_hash(plan: Plan) -> Hash:
+    """The plan's name: what grants, receipts and masks are bound to."""
+    return digest("plan", plan)
+
+
+def _pack(value: object) -> object:
+    if value is None or isinstance(value, bool | int | str | bytes) and not isinstance(value, Enum):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Fraction):
+        return [value.numerator, value.denominator]
+    if isinstance(value, Update | Aggregate):
+        raise TypeError(f"{type(value).__name__} has no encoding: it stays where it was made")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__name__, *(_pack(getattr(value, field)) for field in _hints(type(value)))]
+    if isinstance(value, tuple):
+        return [_pack(item) for item in value]
+    if isinstance(value, Mapping):
+        return {_key(key): _pack(item) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} has no encoding")
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"{type(key).__name__} as a key has no encoding")
+    return str(key.value) if isinstance(key, Enum) else key
+
+
+@lru_cache(maxsize=None)
+def _hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+@lru_cache(maxsize=None)
+def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401, PLR0911 - one return per kind of type
+    while hasattr(expected, "__supertype__"):
+        expected = expected.__supertype__
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (Union, types.UnionType):
+        return _one_of(args)
+    if origin is tuple and args[-1] is Ellipsis:
+        return lambda raw: tuple(_unpacker(args[0])(item) for item in _exactly(raw, list))
+    if origin is tuple:
+        return lambda raw: tuple(_unpacker(t)(item) for t, item in zip(args, _exactly(raw, list), strict=True))
+    if origin is not None and issubclass(origin, Mapping):
+        return lambda raw: {_unpacker(args[0])(k): _unpacker(args[1])(v) for k, v in _exactly(raw, dict).items()}
+    if expected is Fraction:
+        return _fraction
+    if isinstance(expected, type) and issubclass(expected, Enum):
+        return expected
+    if dataclasses.is_dataclass(expected):
+        return lambda raw: _dataclass(expected, raw)
+    if expected in (int, str, bytes, bool, type(None)):
+        return lambda raw: _exactly(raw, expected)
+    raise AssertionError(f"no decoding for {expected}")
+
+
+def _one_of(options: tuple[Any, ...]) -> Callable[[Any], Any]:
+    named: dict[str, Any] = {option.__name__: option for option in options if dataclasses.is_dataclass(option)}
+    plain = [option for option in options if option is not type(None) and not dataclasses.is_dataclass(option)]
+    assert len(plain) <= 1, "a union holds dataclasses, None and at most one plain type"
+
+    def unpack(raw: Any) -> Any:  # noqa: ANN401
+        if raw is None and type(None) in options:
+            return None
+        if named and isinstance(raw, list) and raw and raw[0] in named:
+            return _dataclass(named[raw[0]], raw)
+        if plain:
+            return _unpacker(plain[0])(raw)
+        raise ValueError(f"one of {', '.join(named)} expected")
+
+    return unpack
+
+
+def _dataclass(cls: Any, raw: Any) -> Any:  # noqa: ANN401
+    hints = _hints(cls)
+    name, *fields = _exactly(raw, list)
+    if name != cls.__name__:
+        raise ValueError(f"{cls.__name__} expected, found {name!r}")
+    return cls(*(_unpacker(hint)(field) for hint, field in zip(hints.values(), fields, strict=True)))
+
+
+def _fraction(raw: Any) -> Fraction:  # noqa: ANN401
+    numerator, denominator = (_exactly(part, int) for part in _exactly(raw, list))
+    return Fraction(numerator, denominator)
+
+
+def _exactly(raw: Any, cls: type) -> Any:  # noqa: ANN401
+    if type(raw) is not cls:
+        raise ValueError(f"{cls.__name__} expected, found {type(raw).__name__}")
+    return raw
+
+
+def _name(expected: Any) -> str:  # noqa: ANN401
+    return getattr(expected, "__name__", str(expected))
