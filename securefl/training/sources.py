@@ -1,0 +1,79 @@
+"""Where models and records are found, by the names people write. Nothing here reads a record or loads a model.
+
+Three kinds of names: ``distribution:NAME/PATH`` is a file of an installed package (found through its metadata, never
+imported); a path that starts with ``.``, ``/`` or ``~``, or that exists beside the federation's file; anything else is a
+Hugging Face name, looked up in the local cache alone.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from securefl.errors import Missing, OperatorFault
+
+DISTRIBUTION = "distribution:"
+
+
+def _pattern(raw: str) -> str:
+    try:
+        re.compile(raw)
+    except re.error as fault:
+        raise ValueError(f"no regular expression: {fault}") from fault
+    return raw
+
+
+class Replace(BaseModel):
+    """Text that is changed in every record, in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pattern: Annotated[str, AfterValidator(_pattern)]
+    with_: str = Field(alias="with")
+
+
+class DataSource(BaseModel):
+    """A member's records: which file, which columns, which rows, and what is held out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str = Field(description="CSV, TSV or JSON Lines; or a Hugging Face data set on this machine")
+    split: str = Field("train", description="of a Hugging Face data set")
+    encoding: str = "utf-8"
+    text: str = Field("text", description="the column with the text")
+    label: str = Field("label", description="the column with the label")
+    contains: str | None = Field(None, description="only rows whose text contains this, in any case")
+    first_of: tuple[str, ...] = Field((), description="`contains` must be the first of these in the text: rows are disjoint")
+    replace: tuple[Replace, ...] = ()
+    deduplicate: bool = True
+    heldout: float = Field(0.2, ge=0, lt=1, description="share that is never trained on")
+
+
+def resolve(name: str, folder: Path) -> Path | str:
+    """The path a name stands for, or the Hugging Face name it is.
+
+    Raises:
+        Missing: a distribution that is not installed, or a file that is not there.
+    """
+    if name.startswith(DISTRIBUTION):
+        package, _, inside = name.removeprefix(DISTRIBUTION).partition("/")
+        try:
+            path = Path(str(distribution(package).locate_file(inside)))
+        except PackageNotFoundError:
+            remedy = f"pip install --no-deps {package}"
+            raise Missing(f"the distribution {package} is not installed", remedy, name) from None
+        if not path.exists():
+            raise Missing(f"the distribution {package} holds no {inside}", "check the path inside it", name)
+        return path
+    path = (folder / Path(name).expanduser()).resolve()
+    if path.exists():
+        return path
+    if name.startswith((".", "/", "~")) or Path(name).suffix:
+        raise Missing(f"there is no {path}", "check the path; it is relative to the federation's file", name)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise OperatorFault(f"{name!r} is no model or data name", "write a folder, a Hugging Face name, or distribution:NAME/PATH")
+    return name

@@ -1,0 +1,35 @@
+"""The adapter as bytes: all trainable tensors in the order of their names, float32, little endian."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from securefl.errors import Malformed
+from securefl.training.model import Built
+
+
+def dump(built: Built) -> bytes:
+    """The trainable tensors as they stand: (dimension,) float32."""
+    flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in built.trainable])
+    return flat.cpu().numpy().astype("<f4").tobytes()
+
+
+def load(built: Built, state: bytes) -> None:
+    """The trainable tensors are exactly this state.
+
+    Raises:
+        Malformed: it has another length, or holds what is no finite number.
+    """
+    if len(state) != 4 * built.dimension:
+        raise Malformed(f"an adapter state of {len(state)} bytes for a model with {4 * built.dimension}")
+    values = np.frombuffer(state, "<f4")
+    if not np.isfinite(values).all():
+        raise Malformed("an adapter state with NaN or infinity")
+    start = 0
+    with torch.no_grad():
+        for _, parameter in built.trainable:
+            part = torch.from_numpy(values[start : start + parameter.numel()].copy())
+            parameter.copy_(part.view_as(parameter))
+            start += parameter.numel()
+    assert dump(built) == state, "a tensor did not take its value"
