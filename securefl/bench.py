@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl.audit import replay
-from securefl.ledger import export
 from securefl.progress import Progress
 from securefl.terms import Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
 
@@ -87,7 +86,7 @@ def measure(
     """Score the first and the last adapter state, and whatever else was asked for."""
 
     def score(state_of: Callable[[str], bytes]) -> dict[str, Scores]:
-        return {name: shared.evaluate(state_of(name), part.heldout) for name, part in records.items()}
+        return {name: shared.evaluate(state_of(name), part.heldout, plan.learning.max_tokens) for name, part in records.items()}
 
     before = score(lambda _: start)
     after = score(lambda _: ended.course.state) if ended.last_round else None
@@ -132,9 +131,170 @@ def train_openly(shared: SharedModel, start: bytes, records: Mapping[str, Record
     return state
 
 
-def _pooled(scores: Mapping[str, Scores]) -> dict[str, float]:
-    """Accuracy, macro-F1 and majority share over all members' held-out rows together."""
+def _pooled(scores: Mapping[str, Scores]) -> Scores:
+    """All members' held-out rows together."""
     from securefl.training.evaluate import pooled  # noqa: PLC0415
 
-    total = pooled(scores.values())
-    return {"accuracy": total.accuracy, "macro_f1": total.macro_f1, "majority": total.majority}
+    return pooled(scores.values())
+
+
+def compose(
+    loaded: Loaded, policy: Policy, plan: Plan, ended: c.Ended, measured: Measured, out: Path, watch: Stopwatch,
+    adapter: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The report: everything but accuracy and seconds is read from the ledgers in ``out``, not from what was configured."""
+    from securefl.audit.verify import Ledger, read_all  # noqa: PLC0415
+
+    ledgers = read_all(out)
+    run = plan.run
+    coordinator = ledgers[MemberId("coordinator")]
+    rows = replay.accounts(out)
+    worst = max((row for row in rows if row["level"] == Level.DATASET), key=lambda row: row["spent"] + row["reserved"])
+    spent_at: dict[int, float] = {}
+    for ledger in ledgers.values():
+        for _, entry in ledger.each(Reserved):
+            if entry.plan.run == run:
+                after = entry.price.after[Level.DATASET] / 1e6
+                spent_at[entry.plan.round] = max(spent_at.get(entry.plan.round, 0.0), after)
+
+    def size(kind: type[Got | Sent], ledger: Ledger, number: int | None = None) -> int:
+        return sum(
+            entry.receipt.size
+            for _, entry in ledger.each(kind)
+            if entry.receipt.run == run and number in (None, entry.receipt.round)
+        )
+
+    openings = {e.round: e.survivors for _, e in coordinator.each(Opening) if e.run == run}
+    rounds = [
+        {
+            "round": number,
+            "survivors": [str(member) for member in openings.get(number, ())],
+            "epsilon_after": spent_at.get(number),
+            "bytes_up": size(Got, coordinator, number),
+            "bytes_down": size(Sent, coordinator, number),
+        }
+        for number in sorted({*openings, *spent_at})
+    ]
+    shown = measured.after or measured.before
+    total, before = _pooled(shown), _pooled(measured.before)
+    seconds = {link: round(value, 3) for link, value in sorted(watch.seconds.items())}
+    inner = sum(seconds.get(link, 0.0) for link in ("training", "protection", "pricing"))
+    if "rounds" in seconds:
+        seconds["protocol"] = round(max(0.0, seconds.pop("rounds") - inner), 3)
+    seconds["total"] = round(sum(seconds.values()), 3)
+    regions = {member.name: member.region for member in loaded.file.members}
+    budget = policy.budget
+    return {
+        "federation": loaded.file.name,
+        "run": run.hex(),
+        "outcome": {"status": ended.outcome, "why": ended.why},
+        "policy_hash": policy.hash.hex(),
+        "model": {"name": plan.model.name, "digest": plan.model.digest.hex(), "trained_parameters": plan.dimension},
+        "members": [
+            {
+                "name": name,
+                "region": regions[name],
+                "heldout": {
+                    "n": shown[name].n,
+                    "majority": shown[name].majority,
+                    "before": measured.before[name].accuracy,
+                    "after": shown[name].accuracy,
+                    "macro_f1": shown[name].macro_f1,
+                    "local_only": measured.local[name].accuracy if measured.local else None,
+                    "without_privacy": measured.open_[name].accuracy if measured.open_ else None,
+                },
+                "note": NOTE,
+            }
+            for name in regions
+        ],
+        "rounds": rounds,
+        "accuracy": {
+            "majority": total.majority,
+            "before": before.accuracy,
+            "after": total.accuracy,
+            "macro_f1": total.macro_f1,
+            "local_only": _pooled(measured.local).accuracy if measured.local else None,
+            "without_privacy": _pooled(measured.open_).accuracy if measured.open_ else None,
+            "note": NOTE,
+        },
+        "epsilon": {
+            "limit": worst["limit"],
+            "spent": worst["spent"],
+            "reserved": worst["reserved"],
+            "left": worst["left"],
+            "delta": float(budget.delta),
+            "unit": budget.unit.value,
+            "neighbours": budget.neighbours.value,
+            "sampler": "poisson",
+            "accountant": "dp-accounting PLD, interval 1e-3",
+            "accountant_version": version("dp-accounting"),
+            "rdp": _rdp(out),
+            "member": worst["member"],
+        },
+        "accounts": rows,
+        "bytes": {"up": size(Got, coordinator), "down": size(Sent, coordinator)},
+        "seconds": seconds,
+        "protections": protections(plan, openings),
+        "adapter": adapter.name if adapter else None,
+        "versions": {name: version(name) for name in ("securefl", "torch", "transformers", "peft", "opacus", "dp-accounting")},
+    }
+
+
+def _rdp(out: Path) -> float:
+    told: float = replay.replay(out)["epsilon"]["rdp"]
+    return told
+
+
+def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]]) -> dict[str, Any]:
+    """What was on, and who can open what."""
+    cover = plan.cover
+    who = {
+        Scheme.CLEAR: "UNSAFE: the coordinator sees every update",
+        Scheme.MASKING: f"nobody alone; the coordinator with {cover.threshold} or more members could open single updates",
+        Scheme.CKKS: "the custodian holds the key and is trusted not to open single updates; with the coordinator it could",
+    }
+    return {
+        "scheme": cover.scheme.value,
+        "min_cohort": cover.min_cohort,
+        "threshold": cover.threshold if cover.scheme is Scheme.MASKING else None,
+        "colluding": cover.colluding,
+        "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
+        "who_can_open": who[cover.scheme],
+        "noise_generator": "AES-256-CTR, a 256-bit key for each draw, kept nowhere",
+        "noise_multiplier": float(plan.learning.event.noise_multiplier),
+        "clip_l2": float(plan.learning.clip_l2),
+        "sampling_rate": [plan.learning.event.sampling_rate.numerator, plan.learning.event.sampling_rate.denominator],
+    }
+
+
+def table(report: dict[str, Any], out: Path) -> str:
+    """What a person reads at the end of a run."""
+    told, cost = report["accuracy"], report["epsilon"]
+    extra = [name for name in ("local_only", "without_privacy") if told[name] is not None]
+    head = f"{'member':<14}{'rows':>6}{'majority':>10}{'before':>9}{'after':>9}{'macro-F1':>10}" + "".join(f"{e:>17}" for e in extra)
+    lines = [f"accuracy on held-out rows ({NOTE})", head]
+    for member in report["members"]:
+        h = member["heldout"]
+        lines.append(
+            f"{member['name']:<14}{h['n']:>6}{h['majority']:>10.3f}{h['before']:>9.3f}{h['after']:>9.3f}{h['macro_f1']:>10.3f}"
+            + "".join(f"{h[e]:>17.3f}" for e in extra)
+        )
+    lines.append(
+        f"{'all':<14}{sum(m['heldout']['n'] for m in report['members']):>6}{told['majority']:>10.3f}{told['before']:>9.3f}"
+        f"{told['after']:>9.3f}{told['macro_f1']:>10.3f}" + "".join(f"{told[e]:>17.3f}" for e in extra)
+    )
+    links = ", ".join(f"{link} {value:.1f}" for link, value in report["seconds"].items())
+    outcome = report["outcome"]
+    lines += [
+        "",
+        f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}"
+        f" ({cost['unit']} level, {cost['neighbours']}, {cost['sampler']} sampling, {cost['accountant']})",
+        f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",
+        f"bytes    {report['bytes']['up']:,} up, {report['bytes']['down']:,} down",
+        f"seconds  {links}",
+        f"outcome  {outcome['status']}: {outcome['why']}",
+        f"report   {out / 'report.html'}",
+        f"adapter  {out / 'adapter' if report['adapter'] else 'none: no round finished'}",
+        f"check it: securefl audit verify {out}",
+    ]
+    return "\n".join(lines)

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import federation_file, keys, wire
+from securefl import federation_file, keys
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.policy.decide import Check, decide, explain as explain_decision
@@ -52,6 +52,7 @@ from securefl.terms import (
 )
 
 if TYPE_CHECKING:
+    from securefl.bench import Stopwatch
     from securefl.policy.load import Policy
     from securefl.training.trainer import SharedModel
 
@@ -307,7 +308,7 @@ def party(
         custodian, seats, {},
     )  # fmt: skip
     if name == CUSTODIAN:
-        holder = schemes.key_holder(Scheme.CKKS, home.path / "he.key", home.identity)
+        holder = schemes.key_holder(Scheme.CKKS, home.identity, home.path / "he.key")
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
         return CustodianAgent(home, charter, plugs, entropy)
     assert shared is not None, "a member has a model"
@@ -352,6 +353,7 @@ def run(
         OperatorFault: something given is unusable, or ``out`` holds another or a finished run.
     """
     from securefl import bench  # noqa: PLC0415
+    from securefl.audit import report as report_page  # noqa: PLC0415
 
     shown = progress or Silent()
     places = Places(loaded, sites.resolve() if sites else None)
@@ -381,16 +383,10 @@ def run(
             stack.callback(processes.close)
             runtime: InProcess | Processes = processes
         else:
-            timed = bench.Timed(watch)
-            runtime = InProcess({name: timed.party(party(places, name, shared, entropy, shown)) for name in names})
+            runtime = InProcess({name: _timed(party(places, name, shared, entropy, shown), watch) for name in names})
         strategy = FedAvg(Fraction(loaded.file.strategy.learning_rate))
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
-        limit = float(policy.budget.per_dataset.epsilon)
-
-        def observe(before: c.State, moved: c.Step) -> None:
-            if isinstance(moved.state, c.Collecting) and not isinstance(before, c.Collecting):
-                number = moved.state.course.plan.round
-                shown.round(number, course.rounds, bench.spent_so_far(places.of(seats[0].member)), limit)
+        observe = _observer(places, policy, seats[0].member, shown)
 
         with watch("rounds"):
             ended = drive(home, c.Planned(course), plugs, runtime, 3600.0, observe)
@@ -398,14 +394,50 @@ def run(
             Home.at(places.of(name), MemberId(name), clock).export(out / "ledger")
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
-            measured = bench.measure(shared, start_state, ended, records, loaded, plan, arms, shown)
+            measured = bench.measure(shared, start_state, ended, records, plan, arms, shown)
         adapter = out / "adapter" if ended.last_round else None
         if adapter is not None:
-            shared.save(ended.course.state, adapter)
-        report = bench.report(loaded, policy, plan, ended, measured, out, watch, adapter)
-        bench.write(report, out)
+            shared.save(ended.course.state, adapter, plan.learning.max_tokens)
+        report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter)
+        report_page.write(report, out)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
+
+
+def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent | CustodianAgent:
+    """The same party; what its training, protection and pricing take is measured."""
+    from securefl.bench import Timed  # noqa: PLC0415
+
+    if isinstance(agent, CustodianAgent):
+        return replace(agent, plugs=replace(agent.plugs, holder=Timed(agent.plugs.holder, watch, "protection")))
+
+    def protection(scheme: str) -> Any:  # noqa: ANN401 - a half, timed
+        return Timed(schemes.member_half(scheme), watch, "protection")
+
+    return replace(
+        agent,
+        plugs=replace(agent.plugs, protection=protection),
+        trainer=Timed(agent.trainer, watch, "training"),
+        price=watch.wrap("pricing", agent.price),
+    )
+
+
+def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress) -> Callable[[c.State, c.Step], None]:
+    """Tells each round as it begins, with what one member has spent so far by its own ledger."""
+    from securefl.privacy.accountant import epsilon_pld  # noqa: PLC0415
+
+    home = _home(places, member)
+    limit = float(policy.budget.per_dataset.epsilon)
+    dataset = {each.name: each.dataset or each.name for each in places.loaded.file.members}[member]
+
+    def observe(before: c.State, moved: c.Step) -> None:
+        if isinstance(moved.state, c.Collecting) and not isinstance(before, c.Collecting):
+            with home.transaction() as conn:
+                events = home.account(conn).events(Level.DATASET, dataset)
+            course = moved.state.course
+            shown.round(course.plan.round, course.rounds, epsilon_pld(events, float(policy.budget.delta)), limit)
+
+    return observe
 
 
 @contextmanager
@@ -455,4 +487,3 @@ def summary(result: Result, out: Path) -> str:
 
 
 __all__ = ["Arms", "Explained", "Result", "explain", "load_model", "plan_of", "run", "summary"]
-_ = (Mapping, Level, wire)

@@ -1,0 +1,186 @@
+"""A run's report: one shape, checked when it is written, as JSON for programs and as one self-contained page for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = Path(__file__).with_name("report.schema.json")
+
+
+class Part(BaseModel):
+    """A part of the report; nothing unknown stands in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Outcome(Part):
+    """How the run ended."""
+
+    status: str
+    why: str
+
+
+class ModelPart(Part):
+    """What was trained."""
+
+    name: str
+    digest: str
+    trained_parameters: int
+
+
+class HeldOut(Part):
+    """Accuracy on one member's rows that were not trained on."""
+
+    n: int
+    majority: float
+    before: float
+    after: float
+    macro_f1: float
+    local_only: float | None
+    without_privacy: float | None
+
+
+class MemberRow(Part):
+    """One member."""
+
+    name: str
+    region: str
+    heldout: HeldOut
+    note: str
+
+
+class RoundRow(Part):
+    """One round."""
+
+    round: int
+    survivors: list[str]
+    epsilon_after: float | None
+    bytes_up: int
+    bytes_down: int
+
+
+class Accuracy(Part):
+    """All members' held-out rows together."""
+
+    majority: float
+    before: float
+    after: float
+    macro_f1: float
+    local_only: float | None
+    without_privacy: float | None
+    note: str
+
+
+class EpsilonPart(Part):
+    """What was promised and spent, at the data set where it is most."""
+
+    limit: float
+    spent: float
+    reserved: float
+    left: float
+    delta: float
+    unit: str
+    neighbours: str
+    sampler: str
+    accountant: str
+    accountant_version: str
+    rdp: float
+    member: str
+
+
+class AccountRow(Part):
+    """One account."""
+
+    member: str
+    level: str
+    name: str
+    limit: float
+    spent: float
+    reserved: float
+    left: float
+    delta: float
+    unit: str
+
+
+class Bytes(Part):
+    """What travelled, as receipts say: bodies of messages."""
+
+    up: int
+    down: int
+
+
+class Protections(Part):
+    """What was on."""
+
+    scheme: str
+    min_cohort: int
+    threshold: int | None
+    colluding: int
+    cohort_sizes: list[int]
+    who_can_open: str
+    noise_generator: str
+    noise_multiplier: float
+    clip_l2: float
+    sampling_rate: tuple[int, int]
+
+
+class Report(Part):
+    """Everything a run tells."""
+
+    federation: str
+    run: str
+    outcome: Outcome
+    policy_hash: str
+    model: ModelPart
+    members: list[MemberRow]
+    rounds: list[RoundRow]
+    accuracy: Accuracy
+    epsilon: EpsilonPart
+    accounts: list[AccountRow]
+    bytes: Bytes
+    seconds: dict[str, float] = Field(description="wall time by link")
+    protections: Protections
+    adapter: str | None
+    versions: dict[str, str]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of ``report.json``."""
+    return Report.model_json_schema()
+
+
+def write(facts: dict[str, Any], out: Path) -> None:
+    """``report.json``, ``report.html`` and the pictures are in ``out``.
+
+    Raises:
+        pydantic.ValidationError: the facts have not the report's shape; nothing is written.
+    """
+    from securefl.audit import plots  # noqa: PLC0415
+
+    report = Report.model_validate(facts)
+    plain = report.model_dump(mode="json")
+    pictures = plots.draw(plain, out / "plots")
+    _put(out / "report.json", json.dumps(plain, indent=2, ensure_ascii=False))
+    _put(out / "report.html", page(plain, pictures))
+
+
+def page(plain: dict[str, Any], pictures: dict[str, str]) -> str:
+    """One page that needs nothing else. Whatever stands in the facts is text, never markup."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+    from markupsafe import Markup  # noqa: PLC0415
+
+    folder = Path(__file__).with_name("templates")
+    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    drawn = {name: Markup(svg) for name, svg in pictures.items()}  # noqa: S704 - made by plots.draw, which escapes text
+    return environment.get_template("report.html.j2").render(r=plain, pictures=drawn)
+
+
+def _put(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
