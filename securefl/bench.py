@@ -46,7 +46,9 @@ class Stopwatch:
             yield
         finally:
             self.seconds[link] = self.seconds.get(link, 0.0) + time.monotonic() - began
-            self._path.write_text(json.dumps(self.seconds))
+            beside = self._path.with_name(self._path.name + ".new")
+            beside.write_text(json.dumps(self.seconds))
+            beside.replace(self._path)
 
     def wrap(self, link: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """The same call, timed."""

@@ -7,13 +7,14 @@ transport failed; 70 a bug of ours; 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from securefl.errors import Fault
+from securefl.errors import Fault, Interrupted
 
 app = typer.Typer(help=__doc__.split("\n", 1)[0], no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
@@ -46,8 +47,11 @@ def run(
 
     loaded = federation_file.load(federation)
     arms = f.Arms(local=with_local, without_privacy=without_privacy)
-    with progress() as shown:
-        result = f.run(loaded, out, sites=sites, arms=arms, progress=shown)
+    try:
+        with progress() as shown:
+            result = f.run(loaded, out, sites=sites, arms=arms, progress=shown)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; what was spent is recorded, and the same command goes on from here") from None
     answer = {
         "run": str(out),
         "report": str(out / "report.json"),
@@ -183,12 +187,12 @@ def doctor(as_json: Json = False) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run one command; every fault becomes its message and its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("OMP_WAIT_POLICY", "passive"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)  # nothing is fetched at run time; waiting threads leave the cores to others
     try:
         app(args=arguments, standalone_mode=True)
     except Fault as fault:
         code, text = fault.exit_code, str(fault)
-    except KeyboardInterrupt:
-        code, text = 130, "interrupted; what was spent is recorded, and the same command goes on from here"
     except Exception as bug:  # the one place: anything else is our own fault
         import traceback  # noqa: PLC0415
 

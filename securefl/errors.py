@@ -30,6 +30,12 @@ class OperatorFault(Fault):
         super().__init__((f"{place}: " if place else "") + what + (f"; {remedy}" if remedy else ""))
 
 
+class Interrupted(Fault):
+    """A person stopped it. What was recorded stays, and the same command goes on from there."""
+
+    exit_code = 130
+
+
 class Missing(OperatorFault):
     """An optional part, a file or a model is not installed here."""
 

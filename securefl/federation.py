@@ -467,7 +467,7 @@ def _claimed(out: Path, loaded: federation_file.Loaded, policy: Policy) -> Itera
                 remedy = "restore the federation file and policy this run began with, or choose another --out"
                 raise OperatorFault("this folder holds an unfinished run of another federation file or policy", remedy, str(out))
         else:
-            if any(each.name != ".lock" for each in out.iterdir()):
+            if {each.name for each in out.iterdir()} - {".lock", "run.json.new"}:
                 raise OperatorFault("this folder is not empty and holds no run", "choose another --out", str(out))
             found = {"run": keys.Secret(os.urandom(32)).raw[:16].hex(), **what, "outcome": None}
             _write(path, json.dumps(found, indent=1).encode())

@@ -6,6 +6,7 @@ Randomness is always an argument. A secret prints as its length.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,19 +123,31 @@ def load_or_create(path: Path) -> Identity:
     Raises:
         OperatorFault: the file is not a key, or others may read it.
     """
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise OperatorFault("others may read this key", f"run: chmod 600 {path}", str(path)) from None
-        raw = path.read_bytes()
-        if len(raw) != 32:
-            remedy = "restore it from its backup, or move it away to become a new identity"
-            raise OperatorFault(f"{len(raw)} bytes where a key has 32", remedy, str(path)) from None
-        return Identity(Secret(raw))
-    with os.fdopen(descriptor, "wb") as file:
-        seed = os.urandom(32)
-        file.write(seed)
-        file.flush()
-        os.fsync(file.fileno())
-    return Identity(Secret(seed))
+    raw = kept(path, lambda: os.urandom(32))
+    if len(raw) != 32:
+        remedy = "restore it from its backup, or move it away to become a new identity"
+        raise OperatorFault(f"{len(raw)} bytes where a key has 32", remedy, str(path))
+    return Identity(Secret(raw))
+
+
+def kept(path: Path, make: Callable[[], bytes]) -> bytes:
+    """What is kept at ``path``, readable by its owner alone; made once, whole or not at all.
+
+    Raises:
+        OperatorFault: others may read it.
+    """
+    if not path.exists():
+        beside = path.with_name(f"{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(beside, path)  # fails if somebody else was first: theirs is then the one
+        except FileExistsError:
+            pass
+        finally:
+            beside.unlink()
+    if path.stat().st_mode & 0o077:
+        raise OperatorFault("others may read this key", f"run: chmod 600 {path}", str(path))
+    return path.read_bytes()

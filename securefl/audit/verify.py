@@ -2,7 +2,7 @@
 
 Checks, in this order; the first that fails names the ledger and the entry:
 
-1. the folder holds ledgers, and nothing else, each named by its owner;
+1. the folder holds ledgers, and nothing else, each named by its owner, and that of everybody a ledger here has seen;
 2. every file and every leaf is the canonical encoding of what it should be;
 3. the head is signed by the ledger's key and covers exactly the leaves;
 4. every receipt is signed by its sender, under the key that all ledgers give it;
@@ -133,6 +133,7 @@ def check(ledgers: Mapping[MemberId, Ledger]) -> None:
     Raises:
         Tampered: one of them fails.
     """
+    _complete(ledgers)
     for ledger in ledgers.values():
         _keys_agree(ledger, ledgers)
         _receipts(ledger, ledgers)
@@ -140,6 +141,13 @@ def check(ledgers: Mapping[MemberId, Ledger]) -> None:
         _account(ledger)
     _releases(ledgers)
     _endings(ledgers)
+
+
+def _complete(ledgers: Mapping[MemberId, Ledger]) -> None:
+    for ledger in ledgers.values():
+        for index, entry in ledger.each(Witnessed):
+            if entry.head.head.owner not in ledgers:
+                raise Tampered(f"{ledger.owner}.ledger", f"it has seen a ledger of {entry.head.head.owner}, which is missing", index)
 
 
 def _keys_agree(ledger: Ledger, ledgers: Mapping[MemberId, Ledger]) -> None:
@@ -184,9 +192,7 @@ def _witnesses(ledger: Ledger, ledgers: Mapping[MemberId, Ledger]) -> None:
     where = f"{ledger.owner}.ledger"
     for index, entry in ledger.each(Witnessed):
         head, signature = entry.head.head, entry.head.signature
-        other = ledgers.get(head.owner)
-        if other is None:
-            continue  # its owner is not part of this copy
+        other = ledgers[head.owner]
         try:
             keys.verify(other.key, "head", wire.encode(head), signature)
         except Fault as fault:

@@ -11,7 +11,6 @@ as long as the scheme's error stays under half a grid step, and no low-order res
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from securefl import keys, wire
-from securefl.errors import Forged, Missing, OperatorFault, Unsafe
+from securefl.errors import Forged, Missing, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point
 from securefl.seams import Enrolment
@@ -223,15 +222,7 @@ class CkksKeyHolder:
         Raises:
             OperatorFault: others may read the key.
         """
-        if not path.exists():
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_new_context())
-                file.flush()
-                os.fsync(file.fileno())
-        if path.stat().st_mode & 0o077:
-            raise OperatorFault("others may read this key", f"run: chmod 600 {path}", str(path))
-        return cls(path.read_bytes(), identity)
+        return cls(keys.kept(path, _new_context), identity)
 
     def material(self) -> bytes:
         """The public context, signed."""

@@ -82,8 +82,10 @@ def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
         Missing: the model is not on this machine.
         OperatorFault: it is no encoder this code can pool, or a target is no linear layer of it.
     """
-    from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoModel, AutoTokenizer, logging  # noqa: PLC0415
 
+    logging.set_verbosity_error()  # a base model without its own head is what is wanted here
+    logging.disable_progress_bar()
     encoder = _base(AutoModel, found)
     tokenizer = AutoTokenizer.from_pretrained(str(found), local_files_only=True)
     if tokenizer.pad_token is None:

@@ -5,6 +5,7 @@ Run on synthetic text. What fails is refused with the tensor, its layer and the 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -44,6 +45,7 @@ def wrap(model: nn.Module) -> nn.Module:
             owner = model.get_submodule(name.rpartition(".")[0])
             what = f"the trainable tensor `{name}` belongs to a {type(owner).__name__}"
             raise OperatorFault(what, "freeze it, or use adapters whose tensors are linear layers (LoRA)")
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")  # frozen inputs need no gradient
     wrapped: nn.Module = GradSampleModule(model, loss_reduction="sum")
     return wrapped
 
@@ -81,9 +83,8 @@ def _off_zero(parameters: list[nn.Parameter]) -> None:
 def _gradients(built: Built, wrapped: nn.Module, encoded: Encoded, indices: list[int]) -> list[torch.Tensor]:
     """Per tensor: (records, numel)."""
     parameters = [parameter for _, parameter in built.trainable]
-    per_record_gradients_of = per_record_gradients
     try:
-        flat = per_record_gradients_of(wrapped, parameters, encoded.batch(indices))
+        flat = per_record_gradients(wrapped, parameters, encoded.batch(indices))
     except (AttributeError, ValueError, RuntimeError, TypeError):
         for name, parameter in built.trainable:
             found = getattr(parameter, "grad_sample", None)

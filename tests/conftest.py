@@ -1,0 +1,30 @@
+"""Before anything heavy is imported: one thread that waits quietly, and nothing fetched."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=60)
+settings.load_profile("here")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A small federation on disk: three members, a tiny model, made-up messages."""
+    from tests.small import Small
+
+    return Small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def finished(small, tmp_path_factory):
+    """A small run that finished; copy it before changing it."""
+    home = tmp_path_factory.mktemp("finished")
+    result = small.run(home / "run", home / "sites")
+    assert result.outcome == "finished", result.why
+    return home

@@ -1,0 +1,135 @@
+"""A whole federation that trains in a second: a tiny encoder with random weights, and messages made of a few words."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import yaml
+
+WORDS = {
+    "bad": "late lost broken rude delayed cancelled dirty worst".split(),
+    "good": "great kind smooth thanks lovely quick best friendly".split(),
+}
+FILLER = "my flight to the gate was so very and crew bag seat today".split()
+MEMBERS = ("north", "south", "west")
+CANARY = "zanzibar-canary-4711"
+
+POLICY = """\
+securefl_policy: 1
+federation: small
+version: 1
+valid: {from: 2020-01-01, until: 2099-12-31}
+budget: {unit: record, neighbours: add-or-remove-one, epsilon: 20, delta: 1e-5, per_round: {epsilon: 10}, per_dataset: {epsilon: 20}, overlap: 1}
+training:
+  mechanisms: [poisson-gaussian]
+  clip: {at_most: 1.0, norm: l2}
+  noise_multiplier: {at_least: 0.5}
+  modules: [query, value]
+  rank: {at_most: 8}
+  base_models: [./model]
+protection: {schemes: [masking, ckks], min_cohort: 3, threshold: {at_least: 2}, colluding: 1}
+release: {fields: [weights], to: members}
+context: {purposes: [testing], regions: [here]}
+"""
+
+FEDERATION = {
+    "securefl_federation": 1,
+    "name": "small",
+    "policy": "policy.yaml",
+    "purpose": "testing",
+    "model": "./model",
+    "task": {"kind": "classification", "labels": ["bad", "good"]},
+    "adapter": {"targets": ["query", "value"], "rank": 4, "alpha": 8, "seed": 1},
+    "data": {"text": "text", "label": "label"},
+    "training": {
+        "rounds": 2, "steps": 2, "sampling_rate": "1/4", "noise_multiplier": 0.8, "clip": 0.5, "divisor": 20,
+        "learning_rate": 0.1, "optimizer": "sgd", "max_tokens": 16, "micro_batch": 16,
+    },
+    "protection": "masking",
+    "members": [{"name": name, "region": "here", "data": {"file": f"{name}.csv"}} for name in MEMBERS],
+}  # fmt: skip
+
+
+def rows(name: str, count: int = 60) -> list[tuple[str, str]]:
+    drawn = random.Random(name)
+    made = []
+    for _ in range(count):
+        label = drawn.choice(sorted(WORDS))
+        words = drawn.sample(FILLER, 4) + drawn.sample(WORDS[label], 2)
+        drawn.shuffle(words)
+        made.append((" ".join(words), label))
+    return made
+
+
+def save_model(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    import torch
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted({*FILLER, *WORDS["bad"], *WORDS["good"]})]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+
+
+def entropy(label: str):
+    """Randomness that repeats, for tests that compare two runs."""
+    counter = 0
+
+    def draw(size: int) -> bytes:
+        nonlocal counter
+        counter += 1
+        return hashlib.shake_256(f"{label}/{counter}".encode()).digest(size)
+
+    return draw
+
+
+class Small:
+    """The federation's folder, and runs of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        save_model(folder / "model")
+        (folder / "policy.yaml").write_text(POLICY)
+        for name in MEMBERS:
+            lines = ["text,label", *(f"{text},{label}" for text, label in rows(name))]
+            (folder / f"{name}.csv").write_text("\n".join(lines) + f"\n{CANARY} {name} was great,good\n")
+        self.file()
+
+    def file(self, name: str = "federation.yaml", policy: str | None = None, **changes) -> Path:
+        """The federation's file, changed; nested keys as ``training__rounds``."""
+        document = yaml.safe_load(yaml.safe_dump(FEDERATION))
+        for key, value in changes.items():
+            place = document
+            *outer, last = key.split("__")
+            for part in outer:
+                place = place[part]
+            place[last] = value
+        if policy is not None:
+            (self.folder / f"{name}.policy.yaml").write_text(policy)
+            document["policy"] = f"{name}.policy.yaml"
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return path
+
+    def run(self, out: Path, sites: Path, file: Path | None = None, draw=None, **options):
+        """A run in this process."""
+        from securefl import federation, federation_file
+
+        loaded = federation_file.load(file or self.folder / "federation.yaml")
+        if draw is not None:
+            options["entropy"] = draw
+        return federation.run(loaded, out, sites=sites, **options)
