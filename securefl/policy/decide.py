@@ -150,7 +150,7 @@ def _protection(policy: Policy, plan: Plan, account: Balance, price: Price, now:
                     "a key that no member holds", "name a custodian of its own")  # fmt: skip
     capacity = cover.encoding.capacity()
     yield Check("protection.capacity", members <= capacity, f"{members} members", f"at most {capacity} in this encoding",
-                "use fewer value_bits or a ring of 64 bits")  # fmt: skip
+                f"lower value_bits to {cover.encoding.ring_bits - (members - 1).bit_length()}, or use a wider ring")  # fmt: skip
 
 
 def _release(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Iterator[Check]:

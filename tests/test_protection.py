@@ -1,0 +1,404 @@
+"""Masks cancel, ciphertexts add, single vectors stay closed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securefl import keys, wire
+from securefl.errors import Forged, PeerFault, Unsafe
+from securefl.keys import Secret
+from securefl.protection import ckks, fixed_point, masking, schemes, shamir
+from securefl.protection.fixed_point import Unsound
+from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Receipt, RunId, Scheme, Update
+from tests.worlds import EVENT, World, identity, seat
+
+RUN = RunId(bytes(16))
+
+
+def secret(label: str) -> Secret:
+    return Secret(hashlib.sha256(label.encode()).digest())
+
+
+class Round:
+    """One masked round between members that all behave, up to what the test makes of it."""
+
+    def __init__(self, n: int, dimension: int = 5, threshold: int | None = None, scheme: Scheme = Scheme.MASKING, label: str = "") -> None:
+        self.names = [MemberId(f"m{i:02d}") for i in range(n)]
+        self.threshold = threshold or (n + 1) // 2 + 1
+        plan = World().coordinator.state.course.plan
+        cover = replace(plan.cover, scheme=scheme, threshold=self.threshold, min_cohort=3, colluding=1, encoding=FixedPoint(24, 16, 32))
+        self.plan = replace(plan, run=RUN, cohort=tuple(seat(name) for name in self.names), cover=cover, dimension=dimension)
+        self.member, self.coordinator = schemes.member_half(scheme), schemes.coordinator_half(scheme)
+        self.box = {name: secret(f"{label}box {name}") for name in self.names}
+        boxes = {name: keys.public_half(self.box[name]) for name in self.names}
+        self.enrolment = {
+            name: self.member.enrol(name, RUN, 1, self.threshold, boxes, identity(name), secret(f"{label}enrol {name}"))
+            for name in self.names
+        }
+        self.enrolled = {name: self.enrolment[name].public for name in self.names}
+        self.relays = self.coordinator.relay(tuple(self.names), self.enrolled)
+        self.values = {
+            name: np.random.default_rng(i).integers(-(2**20), 2**20, dimension) / 2**16 for i, name in enumerate(self.names)
+        }
+        self.sealed: dict[MemberId, bytes] = {}
+        self.kept: dict[MemberId, bytes] = {}
+
+    def seal(self, name: MemberId, plan=None, relay: bytes | None = None) -> bytes:
+        update = Update(self.values[name], EVENT)
+        payload, kept = self.member.seal(
+            name, plan or self.plan, self.box[name], self.enrolment[name].secret, relay or self.relays[name], b"", update, secret("s")
+        )
+        self.sealed[name], self.kept[name] = payload, kept
+        return payload
+
+    def finish(self, silent: tuple[MemberId, ...] = ()) -> np.ndarray:
+        envelopes = {name: Envelope(Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(b""), 0), b"", b"") for name in self.sealed}
+        questions = self.coordinator.ask(self.plan, envelopes)
+        answers = {
+            name: self.member.answer(name, self.plan, self.kept[name], question)
+            for name, question in questions.items()
+            if name not in silent
+        }
+        return self.coordinator.open(self.plan, self.enrolled, self.sealed, answers).total
+
+    def expected(self) -> np.ndarray:
+        return sum(np.rint(self.values[name] * 2**16).astype(np.int64) for name in self.sealed)
+
+
+@given(st.integers(3, 9), st.integers(1, 20), st.data())
+@settings(max_examples=40)
+def test_the_sum_is_exact_whoever_survives_in_whatever_order(n: int, dimension: int, data: st.DataObject) -> None:
+    made = Round(n, dimension)
+    need = max(made.threshold, 3)
+    survivors = data.draw(st.permutations(made.names))[: data.draw(st.integers(need, n))]
+    for name in survivors:
+        made.seal(name)
+    silent = tuple(survivors[: data.draw(st.integers(0, len(survivors) - made.threshold))])
+    assert np.array_equal(made.finish(silent), made.expected())
+
+
+@pytest.mark.parametrize("n", [3, 5, 6])
+def test_too_few_survivors_or_answers_end_cleanly(n: int) -> None:
+    made = Round(n)
+    need = max(made.threshold, 3)
+    for name in made.names[: need - 1]:
+        made.seal(name)
+    with pytest.raises(PeerFault):
+        made.finish()
+    for name in made.names:
+        made.seal(name)
+    with pytest.raises(masking.TooFew):
+        made.finish(silent=tuple(made.names[: n - made.threshold + 1]))
+
+
+def test_a_wrong_share_is_left_out_and_too_many_wrong_ones_end_cleanly() -> None:
+    made = Round(6)
+    for name in made.names:
+        made.seal(name)
+
+    def lie(name: MemberId) -> None:
+        shares = wire.decode(made.kept[name], masking.Kept).shares
+        made.kept[name] = wire.encode(masking.Kept({peer: replace(pair, seed=bytes(66)) for peer, pair in shares.items()}))
+
+    for name in made.names[: 6 - made.threshold]:
+        lie(name)
+    assert np.array_equal(made.finish(), made.expected())
+    lie(made.names[-1])
+    with pytest.raises(masking.TooFew):
+        made.finish()
+
+
+def test_a_dropped_members_vector_stays_closed_although_its_key_is_known() -> None:
+    made = Round(5, dimension=400)
+    for name in made.names:
+        made.seal(name)
+    late = made.names[0]
+    vector = made.sealed.pop(late)
+    total = made.finish()
+    assert np.array_equal(total, made.expected())
+    # With every pairwise mask of the late member taken off, its own mask still covers it.
+    private = wire.decode(made.enrolment[late].secret, masking.Private)
+    elements = np.frombuffer(wire.decode(vector, masking.Masked).elements, "<u4").copy()
+    context = wire.plan_hash(made.plan)
+    for peer in made.names[1:]:
+        theirs = wire.decode(made.enrolled[peer], masking.Public).statement.mask_key
+        pair = masking._pair_key(Secret(private.key), theirs, context, late, peer)
+        masking.mask(elements, pair, subtract=late < peer)
+    bare = fixed_point.to_ring(fixed_point.encode(made.values[late], made.plan.cover.encoding), 32)
+    assert (elements == bare).mean() < 0.05
+    masking.mask(elements, masking._self_key(Secret(private.seed), context), subtract=True)
+    assert np.array_equal(elements, bare)
+
+
+def test_members_who_were_shown_different_plans_give_noise() -> None:
+    made = Round(5, dimension=300)
+    for name in made.names[:-1]:
+        made.seal(name)
+    other = replace(made.plan, base=Hash(b"x" * 32))
+    made.seal(made.names[-1], plan=other)
+    assert (made.finish() == made.expected()).mean() < 0.05
+
+
+def test_a_masked_vector_is_uniform_and_two_rounds_of_one_update_are_independent() -> None:
+    vectors = []
+    for label in ("one", "two"):
+        made = Round(3, dimension=40_000, label=label)
+        vectors.append(np.frombuffer(wire.decode(made.seal(made.names[0]), masking.Masked).elements, "<u4"))
+    for vector in vectors:
+        counts = np.bincount(vector >> 24, minlength=256)
+        chi = ((counts - 40_000 / 256) ** 2 / (40_000 / 256)).sum()
+        assert 150 < chi < 380, "255 degrees of freedom: p between 1e-6 and 1 - 1e-6"
+        centred = vector.astype(float) - vector.mean()
+        assert abs((centred[1:] * centred[:-1]).mean() / centred.var()) < 0.025
+    a, b = (vector.astype(float) for vector in vectors)
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.025
+
+
+REFUSALS: dict[str, Callable[[Round], dict]] = {
+    "a threshold that a minority could meet": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, threshold=3))},
+    "a threshold nobody meets": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, threshold=7))},
+    "a cohort of two": lambda r: {"plan": replace(r.plan, cohort=r.plan.cohort[:2])},
+    "all but one colluding": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, colluding=2))},
+    "a sum that overflows": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, encoding=FixedPoint(31, 16, 32)))},
+    "another round": lambda r: {"plan": replace(r.plan, round=2)},
+    "another run": lambda r: {"plan": replace(r.plan, run=RunId(b"x" * 16))},
+    "keys of fewer than the cohort": lambda r: {"relay": wire.encode(masking.Relay(wire.decode(r.relays[r.names[0]], masking.Relay).peers[:-1]))},
+    "bytes that are no relay": lambda r: {"relay": b"\x00"},
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_a_member_refuses_before_it_masks(what: str) -> None:
+    made = Round(6)
+    arguments = REFUSALS[what](made)
+    plan, relay = arguments.get("plan", made.plan), arguments.get("relay", made.relays[made.names[0]])
+    with pytest.raises(PeerFault):
+        made.member.admit(made.names[0], plan, made.box[made.names[0]], made.enrolment[made.names[0]].secret, relay, b"")
+    with pytest.raises(PeerFault):
+        made.seal(made.names[0], plan=plan, relay=relay)
+
+
+@pytest.mark.parametrize("change", ["key", "seed", "share", "box", "signature"])
+def test_a_coordinator_that_alters_what_it_relays_is_found(change: str) -> None:
+    made = Round(4)
+    relay = wire.decode(made.relays[made.names[0]], masking.Relay)
+    peers = list(relay.peers)
+    other = peers[1]
+    statement = other.statement
+    peers[1] = {
+        "key": replace(other, statement=replace(statement, mask_key=keys.public_half(secret("mallory")))),
+        "seed": replace(other, statement=replace(statement, seed=bytes(32))),
+        "share": replace(other, statement=replace(statement, key_shares=tuple(reversed(statement.key_shares)))),
+        "box": replace(other, box=other.box[:-1] + bytes([other.box[-1] ^ 1])),
+        "signature": replace(other, signature=bytes(64)),
+    }[change]
+    with pytest.raises(Forged):
+        made.seal(made.names[0], relay=wire.encode(masking.Relay(tuple(peers))))
+
+
+@pytest.mark.parametrize("survivors", [
+    ["m00", "m01", "m02"], ["m01", "m02", "m03", "m04"], ["m00", "m01", "m02", "mallory"], ["m00", "m00", "m01", "m02"], [],
+])  # fmt: skip
+def test_a_member_does_not_answer_what_would_open_too_little(survivors: list[str]) -> None:
+    made = Round(6)
+    made.seal(made.names[0])
+    question = wire.encode(masking.Survivors(tuple(MemberId(name) for name in survivors)))
+    with pytest.raises(Unsafe):
+        made.member.answer(made.names[0], made.plan, made.kept[made.names[0]], question)
+
+
+def test_an_answer_never_holds_both_shares_of_one_member() -> None:
+    made = Round(6)
+    made.seal(made.names[0])
+    question = wire.encode(masking.Survivors(tuple(made.names[:4])))
+    told = wire.decode(made.member.answer(made.names[0], made.plan, made.kept[made.names[0]], question), masking.Revealed)
+    assert set(told.seeds) == set(made.names[:4])
+    assert set(told.keys) == set(made.names[4:])
+
+
+# Shamir
+
+
+@given(st.integers(1, 7), st.data())
+@settings(max_examples=40)
+def test_any_threshold_shares_give_the_secret_and_one_fewer_does_not(threshold: int, data: st.DataObject) -> None:
+    n = data.draw(st.integers(threshold, 9))
+    whole = secret(f"{threshold}/{n}")
+    shares = shamir.split(whole, threshold, tuple(range(1, n + 1)), secret("polynomial"))
+    chosen = data.draw(st.permutations(sorted(shares)))
+    assert shamir.combine({point: shares[point] for point in chosen[:threshold]}, threshold).raw == whole.raw
+    with pytest.raises(Forged):
+        shamir.combine({point: shares[point] for point in chosen[: threshold - 1]}, threshold)
+    if threshold > 1:
+        with pytest.raises(Forged):  # the wrong number of true shares gives no 32-byte secret
+            shamir.combine({point: shares[point] for point in chosen[: threshold - 1]}, threshold - 1)
+
+
+# Fixed point
+
+
+@given(st.integers(2, 52), st.integers(1, 64), st.sampled_from([32, 64]))
+def test_every_accepted_plan_is_free_of_overflow(value_bits: int, members: int, ring_bits: int) -> None:
+    encoding = FixedPoint(value_bits, 4, ring_bits)
+    try:
+        fixed_point.check_encoding(encoding, members)
+    except Unsafe:
+        return
+    top, bottom = 2 ** (value_bits - 1) - 1, -(2 ** (value_bits - 1))
+    for extreme in (top, bottom):
+        total = sum(int(x) for x in [extreme] * members)
+        ring = np.zeros(1, fixed_point.ring_dtype(ring_bits))
+        for _ in range(members):
+            ring += fixed_point.to_ring(np.array([extreme], np.int64), ring_bits)
+        assert int(fixed_point.from_ring(ring, ring_bits)[0]) == total
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=20))
+def test_encoding_is_within_half_a_grid_step(values: list[float]) -> None:
+    encoded = fixed_point.encode(np.array(values), FixedPoint(24, 12, 32))
+    assert np.abs(encoded / 2**12 - np.array(values)).max() <= 0.5 / 2**12
+
+
+@pytest.mark.parametrize("values", [[np.nan], [np.inf], [-np.inf], [1e9] * 10])
+def test_what_is_not_finite_or_far_out_of_range_is_not_sealed(values: list[float]) -> None:
+    with pytest.raises(Unsound):
+        fixed_point.encode(np.array(values), FixedPoint(24, 16, 32))
+
+
+# CKKS
+
+
+class Encrypted(Round):
+    def __init__(self, n: int = 4, dimension: int = 50) -> None:
+        super().__init__(n, dimension, scheme=Scheme.CKKS)
+        self.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"))
+        self.material = self.holder.material()
+        self.plan = replace(self.plan, cover=replace(self.plan.cover, custodian=identity("custodian").public))
+
+    def seal(self, name: MemberId, plan=None, relay: bytes | None = None) -> bytes:
+        update = Update(self.values[name], EVENT)
+        payload, _ = self.member.seal(name, plan or self.plan, self.box[name], b"", b"", self.material, update, secret("s"))
+        self.sealed[name] = payload
+        return payload
+
+    def sum(self) -> np.ndarray:
+        return np.frombuffer(wire.decode(self.holder.open_sum(self.plan, self.sealed), ckks.Summed).values, "<i8")
+
+
+@pytest.mark.parametrize(("n", "dimension"), [(3, 1), (4, 2048), (8, 5000)])
+def test_a_ckks_sum_is_exact(n: int, dimension: int) -> None:
+    made = Encrypted(n, dimension)
+    for name in made.names:
+        made.seal(name)
+    assert np.array_equal(made.sum(), made.expected())
+
+
+def test_ckks_error_is_far_below_half_a_grid_step() -> None:
+    made = Encrypted(8, 4096)
+    for name in made.names:
+        made.seal(name)
+    context = ckks._tenseal().context_from(made.holder._secret)
+    worst = 0.0
+    for payload, name in zip(made.sealed.values(), made.sealed, strict=True):
+        chunks = wire.decode(payload, ckks.Encrypted).chunks
+        reals = np.concatenate([np.array(ckks._tenseal().ckks_vector_from(context, chunk).decrypt()) for chunk in chunks])
+        worst = max(worst, np.abs(reals - np.rint(made.values[name] * 2**16) / 2**16).max())
+    assert 0 < worst < ckks.ERROR_PER_INPUT
+
+
+def test_the_material_holds_no_secret_and_only_the_custodians_is_accepted() -> None:
+    made = Encrypted()
+    made.member.check_material(made.material, identity("custodian").public)
+    context = ckks._tenseal().context_from(wire.decode(made.material, ckks.Material).context)
+    assert not context.has_secret_key()
+    leaky = wire.encode(ckks.Material(made.holder._secret, identity("custodian").sign("he-key", made.holder._secret)))
+    with pytest.raises(Unsafe):
+        made.member.check_material(leaky, identity("custodian").public)
+    for other in (identity("mallory").public, None):
+        with pytest.raises(Forged):
+            made.member.check_material(made.material, other)
+    ts = ckks._tenseal()
+    weak = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60])
+    raw = weak.serialize(save_public_key=True, save_secret_key=False, save_galois_keys=False, save_relin_keys=False)
+    with pytest.raises(Unsafe, match="degree"):
+        made.member.check_material(wire.encode(ckks.Material(raw, identity("custodian").sign("he-key", raw))), identity("custodian").public)
+
+
+@pytest.mark.parametrize("what", ["another key", "another plan", "a flipped byte", "another shape", "too few"])
+def test_a_custodian_opens_nothing_that_does_not_fit(what: str) -> None:
+    made = Encrypted()
+    for name in made.names:
+        made.seal(name)
+    first = made.names[0]
+    given_ = wire.decode(made.sealed[first], ckks.Encrypted)
+    if what == "another key":
+        other = Encrypted()
+        made.sealed[first] = other.seal(first)
+    elif what == "another plan":
+        made.seal(first, plan=replace(made.plan, base=Hash(b"x" * 32)))
+    elif what == "a flipped byte":
+        chunk = bytearray(given_.chunks[0])
+        chunk[0] ^= 0xFF
+        made.sealed[first] = wire.encode(replace(given_, chunks=(bytes(chunk),)))
+    elif what == "another shape":
+        made.sealed[first] = wire.encode(replace(given_, dimension=49))
+    else:
+        made.sealed = dict(list(made.sealed.items())[:2])
+    with pytest.raises(PeerFault):
+        made.sum()
+
+
+def test_an_encoding_too_fine_for_ckks_is_refused_before_training() -> None:
+    made = Encrypted()
+    fine = replace(made.plan, cover=replace(made.plan.cover, encoding=FixedPoint(24, 23, 32)))
+    with pytest.raises(Unsafe, match="finer"):
+        made.member.admit(made.names[0], fine, made.box[made.names[0]], b"", b"", made.material)
+
+
+def test_the_custodians_key_is_its_owners_alone(tmp_path) -> None:
+    from securefl.errors import OperatorFault
+    from securefl.protection.ckks import CkksKeyHolder
+
+    first = CkksKeyHolder.at(tmp_path / "he.key", identity("custodian"))
+    assert (tmp_path / "he.key").stat().st_mode & 0o777 == 0o600
+    assert CkksKeyHolder.at(tmp_path / "he.key", identity("custodian")).material() == first.material()
+    (tmp_path / "he.key").chmod(0o644)
+    with pytest.raises(OperatorFault, match="chmod 600"):
+        CkksKeyHolder.at(tmp_path / "he.key", identity("custodian"))
+
+
+# Nothing readable leaves.
+
+CANARY = float(Fraction(0x5A5A5A, 2**16))
+
+
+@pytest.mark.parametrize(("scheme", "readable"), [(Scheme.CLEAR, True), (Scheme.MASKING, False), (Scheme.CKKS, False)])
+def test_a_planted_value_is_in_no_byte_that_leaves_unless_nothing_is_hidden(scheme: Scheme, readable: bool, monkeypatch) -> None:
+    import tests.worlds as worlds
+
+    monkeypatch.setattr(worlds, "an_update", lambda name, round_, dimension: np.full(dimension, CANARY))
+    world = World(scheme=scheme, dimension=64)
+    assert world.play().outcome == "finished"
+    integer = round(CANARY * 2**16)
+    forms = [np.full(2, integer, dtype).tobytes() for dtype in ("<i8", "<u4")] + [np.full(2, CANARY, dtype).tobytes() for dtype in ("<f8", "<f4")]
+    left = b"".join(data for name, data in world.carried if name in world.names)
+    assert any(form in left for form in forms) == readable
+
+
+def test_without_tenseal_masking_works_and_ckks_says_what_to_install(monkeypatch) -> None:
+    import sys
+
+    from securefl.errors import Missing
+
+    monkeypatch.setitem(sys.modules, "tenseal", None)
+    assert World().play().outcome == "finished"
+    with pytest.raises(Missing, match=r"pip install 'securefl\[he\]'"):
+        schemes.key_holder(Scheme.CKKS, identity("custodian"))
