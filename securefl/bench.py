@@ -20,7 +20,6 @@ from securefl.progress import Progress
 from securefl.terms import Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
 
 if TYPE_CHECKING:
-    from securefl.federation import Arms
     from securefl.federation_file import Loaded
     from securefl.policy.load import Policy
     from securefl.protocol import coordinator as c
@@ -69,6 +68,14 @@ class Timed:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the plug's own attribute
         value = getattr(self._inner, name)
         return self._watch.wrap(self._link, value) if callable(value) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """What else is trained on this bench, for comparison; nothing of it is released."""
+
+    local: bool = False
+    without_privacy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

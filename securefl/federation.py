@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl import federation_file, keys
+from securefl.bench import Arms
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.policy.decide import Check, decide, explain as explain_decision
@@ -58,14 +59,6 @@ if TYPE_CHECKING:
 
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Arms:
-    """What else is trained on this bench, for comparison; nothing of it is released."""
-
-    local: bool = False
-    without_privacy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +369,9 @@ def run(
         )
         with home.transaction() as conn:
             heads = dict(home.witnessed(conn))
-        course = c.Course(session, policy.text, loaded.file.training.rounds, plan, start_state, {}, {}, heads, {})
+        course = c.Course(
+            session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {}
+        )
         names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
         if loaded.file.runtime == "processes":
             processes = Processes({name: Recipe(loaded.path, places.sites, name, entropy) for name in names})
@@ -384,7 +379,7 @@ def run(
             runtime: InProcess | Processes = processes
         else:
             runtime = InProcess({name: _timed(party(places, name, shared, entropy, shown), watch) for name in names})
-        strategy = FedAvg(Fraction(loaded.file.strategy.learning_rate))
+        strategy = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = _observer(places, policy, seats[0].member, shown)
 

@@ -5,6 +5,7 @@ Paths in it are relative to the file itself.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,9 +54,16 @@ class TrainingPart(Part):
     clip: Rational = Field(description="L2 norm that one record's gradient is clipped to")
     divisor: int = Field(ge=1, description="what the noised sum of a step is divided by: a public constant")
     learning_rate: Rational
+    learning_rate_end: Rational | None = Field(None, description="of the last round, reached in equal steps; the same if not given")
     optimizer: Literal["sgd", "adamw"] = "adamw"
     max_tokens: int = Field(64, ge=4, le=8192)
     micro_batch: int = Field(64, ge=1)
+
+    def rates(self) -> tuple[Fraction, ...]:
+        """The learning rate of each round."""
+        end = self.learning_rate if self.learning_rate_end is None else self.learning_rate_end
+        steps = max(self.rounds - 1, 1)
+        return tuple(self.learning_rate + (end - self.learning_rate) * Fraction(n, steps) for n in range(self.rounds))
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TrainingPart:
@@ -63,7 +71,7 @@ class TrainingPart(Part):
             raise ValueError("give either noise_multiplier or epsilon")
         if not 0 < self.sampling_rate <= 1:
             raise ValueError("sampling_rate is in (0, 1]")
-        for name in ("clip", "learning_rate", "noise_multiplier", "epsilon"):
+        for name in ("clip", "learning_rate", "learning_rate_end", "noise_multiplier", "epsilon"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is above 0")
@@ -92,6 +100,7 @@ class StrategyPart(Part):
 
     kind: Literal["fedavg"] = "fedavg"
     learning_rate: Rational = Field(1, validate_default=True, description="step along the members' mean change")
+    momentum: Rational = Field(0, validate_default=True, ge=0, lt=1, description="share of the last step that is taken again")
 
 
 class MemberPart(Part):

@@ -138,8 +138,8 @@ class Trainer(Protocol):
 class Strategy(Protocol):
     """What becomes of a sum. It is handed an ``Aggregate``, so it cannot look at one member."""
 
-    def next(self, state: bytes, aggregate: Aggregate) -> bytes:
-        """The adapter state of the next round: float32, little endian, (dimension,)."""
+    def next(self, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
+        """The adapter state of the next round, from this round's and the one before: float32, little endian, (dimension,)."""
         ...
 
 

@@ -144,7 +144,7 @@ class World:
         plan = Plan("f", POLICY_HASH, run, 1, "test", Model("m", Hash(bytes(32))), Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start),
                     self.dimension)  # fmt: skip
-        course = c.Course(session, POLICY, self.rounds, plan, start, {}, {}, {}, {})
+        course = c.Course(session, POLICY, (learning.learning_rate,) * self.rounds, plan, start, start, {}, {}, {}, {})
         self.parties: dict[str, Party] = {}
         for name in self.names:
             charter = mm.Charter(MemberId(name), "f", POLICY_HASH, POLICY, f"{name}-data", coordinator, custodian, seats, {})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Final
 
 from securefl import wire
@@ -85,13 +86,19 @@ class Course:
 
     session: m.Session
     policy_text: bytes
-    rounds: int
+    rates: tuple[Fraction, ...]  # the members' learning rate in each round: as many as there are rounds
     plan: Plan
     state: bytes  # the adapter state ``plan`` starts from
+    previous: bytes  # the one before it
     accepts: Mapping[str, m.Frame]
     enrolled: Mapping[str, bytes]  # for ``plan.round``
     heads: Mapping[str, SignedHead]  # the latest seen of each peer's ledger, in this run or an earlier one
     unanswered: Mapping[str, Envelope]  # asked, not answered
+
+    @property
+    def rounds(self) -> int:
+        """How many there are to be."""
+        return len(self.rates)
 
     @property
     def need(self) -> int:
@@ -296,7 +303,7 @@ def opened(state: Asking, plugs: Plugs) -> Step:
         aggregate = plugs.protection(course.session.scheme).open(plan, enrolled, payloads, answers)
     except PeerFault as fault:
         return _close(course, "aborted", f"round {plan.round} cannot be opened: {fault}", plugs)
-    after = plugs.strategy.next(course.state, aggregate)
+    after = plugs.strategy.next(course.state, course.previous, aggregate)
     digest = m.state_digest(after)
     run = course.session.run
     sum_digest = Hash(hashlib.sha256(aggregate.total.tobytes()).digest())
@@ -304,8 +311,10 @@ def opened(state: Asking, plugs: Plugs) -> Step:
         Opening(run, plan.round, wire.plan_hash(plan), tuple(sorted(aggregate.survivors)), sum_digest),
         Released(run, plan.round, digest),
     )
-    following = replace(plan, round=plan.round + 1, base=digest)
-    course = replace(course, plan=following, state=after, enrolled=state.following)
+    rate = course.rates[min(plan.round, course.rounds - 1)]
+    learning = replace(plan.learning, learning_rate=rate)
+    following = replace(plan, round=plan.round + 1, base=digest, learning=learning)
+    course = replace(course, plan=following, state=after, previous=course.state, enrolled=state.following)
     if plan.round >= course.rounds:
         moved = _close(course, "finished", "every round ran", plugs, plan.round)
     else:

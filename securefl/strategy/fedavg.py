@@ -14,14 +14,18 @@ from securefl.terms import Aggregate
 
 @dataclass(frozen=True, slots=True)
 class FedAvg:
-    """``state + learning_rate * mean(change)``; float32, little endian, (dimension,)."""
+    """``state + learning_rate * mean(change) + momentum * (state - previous)``; float32, little endian, (dimension,).
+
+    Momentum is FedAvgM's (Hsu, Qi and Brown 2019), written with the previous state so that two states and a sum replay it.
+    """
 
     learning_rate: Fraction = Fraction(1)
+    momentum: Fraction = Fraction(0)
 
-    def next(self, state: bytes, aggregate: Aggregate) -> bytes:
+    def next(self, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
         """The state of the next round. The arithmetic is float64, rounded once to float32."""
-        import numpy as np  # noqa: PLC0415 - the only line of this layer that needs it
+        import numpy as np  # noqa: PLC0415 - the only lines of this layer that need it
 
-        before = np.frombuffer(state, dtype="<f4").astype(np.float64)
-        after = before + float(self.learning_rate) * aggregate.mean()
+        now, before = (np.frombuffer(each, dtype="<f4").astype(np.float64) for each in (state, previous))
+        after = now + float(self.learning_rate) * aggregate.mean() + float(self.momentum) * (now - before)
         return after.astype("<f4").tobytes()

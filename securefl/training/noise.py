@@ -60,6 +60,8 @@ class ClippedSum:
 
 def noised(clipped: ClippedSum, event: Event, rand: Entropy) -> NDArray[np.float64]:
     """The sum with Gaussian noise of deviation ``noise_multiplier * clip``, on the public grid: (dimension,)."""
+    if not isinstance(clipped, ClippedSum):
+        raise TypeError("only a clipped sum can be noised")  # an array has a method called clip
     clip = float(clipped.clip)
     noise = gaussian(rand, len(clipped.values)) * (float(event.noise_multiplier) * clip)
     grid = clip * 2.0**-GRID_BITS

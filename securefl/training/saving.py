@@ -45,8 +45,9 @@ def save(built: Built, task: Task, model: str, path: str, tokens: int, out: Path
     """
     out.mkdir(parents=True, exist_ok=True)
     built.model.encoder.save_pretrained(str(out))  # type: ignore[operator]
-    head = built.model.head
-    save_file({"weight": head.weight.detach().contiguous(), "bias": head.bias.detach().contiguous()}, str(out / HEAD))
+    head, center = built.model.head, built.model.center
+    bias = (head.bias - head.weight @ center).detach()  # what is taken off the features goes into the bias
+    save_file({"weight": head.weight.detach().contiguous(), "bias": bias.contiguous()}, str(out / HEAD))
     (out / "labels.json").write_text(json.dumps(list(task.labels)))
     text = README.format(model=model, path=path, out=out.name, head=HEAD, tokens=tokens, labels=list(task.labels))
     (out / "README.md").write_text(text)
