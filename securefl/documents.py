@@ -1,30 +1,34 @@
 """Documents that people write: strict YAML with line numbers, and errors that name file, line, field and remedy.
 
-Stricter than YAML: no aliases, no tags, one document, text keys, each once; `true`, `false` and `null` are the only words
-that are not text; numbers are finite and keep what was written, so 0.1 is exactly a tenth.
+Stricter than YAML: no aliases, no tags, one document, text keys, each once; `true`, `false` and `null` are the only
+words that are not text; numbers are finite, decimal and keep what was written, so 0.1 is exactly a tenth.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, Strict, ValidationError, WithJsonSchema
+from yaml.reader import ReaderError
 
 from securefl.errors import OperatorFault
 
 LIMIT_BYTES = 1024 * 1024
 LIMIT_DEPTH = 32
+LIMIT_VALUES = 100_000
 LIMIT_DIGITS = 64
+LIMIT_SHOWN = 80  # characters of a wrong value that an error repeats
 
-_INTEGER = re.compile(r"[-+]?[0-9]+\Z")
-_DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]{1,4})?\Z")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")  # 010 is ten to some readers and eight to others: here it is text
+_DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,4})?\Z")
 _NOT_FINITE = re.compile(r"[-+]?\.?(nan|inf|infinity)\Z", re.IGNORECASE)
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
@@ -47,13 +51,30 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
+    def under(self, *path: str | int) -> Document:
+        """The part at ``path``, as a document of its own: same file, same lines.
+
+        Raises:
+            KeyError, IndexError: there is nothing at this path.
+        """
+        value = self.value
+        for step in path:
+            value = value[step]
+        inside = {place[len(path) :]: line for place, line in self.lines.items() if place[: len(path)] == path}
+        return Document(self.name, self.text, value, inside)
+
+    def over(self, base: Document) -> Document:
+        """``base`` with the fields of this mapping in place of its own, each with the line it was written on."""
+        kept = {place: line for place, line in base.lines.items() if not place or place[0] not in self.value}
+        return Document(self.name, self.text, {**base.value, **self.value}, {**self.lines, **kept})
+
 
 class Decimal(float):
     """A number with a point or an exponent, and how it was written."""
 
     literal: str
 
-    def __new__(cls, literal: str) -> Decimal:
+    def __new__(cls, literal: str) -> Self:
         """The nearest float, and the text it stands for."""
         number = super().__new__(cls, literal)
         number.literal = literal
@@ -82,6 +103,17 @@ Rational = Annotated[
 ]
 
 
+def _no_boolean(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+    if isinstance(raw, bool | float):  # Python holds that True == 1 == 1.0
+        raise ValueError("1 is expected")  # noqa: TRY004 - pydantic reads ValueError
+    return raw
+
+
+Whole = Annotated[int, Strict()]  # neither true nor 3.0 nor "3" is a whole number
+Flag = Annotated[bool, Strict()]  # neither "yes" nor 1 is true
+First = Annotated[Literal[1], BeforeValidator(_no_boolean)]  # the version of a format that has had one so far
+
+
 def read(path: Path) -> Document:
     """The document at ``path``.
 
@@ -108,15 +140,19 @@ def parse(text: bytes, name: str) -> Document:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as fault:
         line = text.count(b"\n", 0, fault.start) + 1
-        raise OperatorFault(f"byte {text[fault.start]:#04x} is not UTF-8", "save the file as UTF-8", f"{name}:{line}") from fault
+        place = f"{name}:{line}"
+        raise OperatorFault(f"byte {text[fault.start]:#04x} is not UTF-8", "save the file as UTF-8", place) from fault
     try:
         _refuse_early(decoded, name)
         node = yaml.compose(decoded, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as fault:
-        line = fault.problem_mark.line + 1 if fault.problem_mark else 1
-        raise OperatorFault(f"not YAML: {fault.problem}", "mend the line", f"{name}:{line}") from fault
-    except yaml.YAMLError as fault:
-        raise OperatorFault(f"not YAML: {fault}", "remove what is no text", name) from fault
+        at = f"{name}:{fault.problem_mark.line + 1}" if fault.problem_mark is not None else name
+        raise OperatorFault(f"not YAML: {fault.problem}", "mend the line", at) from fault
+    except ReaderError as fault:
+        place = f"{name}:{decoded.count(chr(10), 0, fault.position) + 1}"
+        raise OperatorFault(f"not YAML: the character {fault.character!r} in it", "remove it", place) from fault
+    except (yaml.YAMLError, ValueError, OverflowError) as fault:  # a character or a version number out of all bounds
+        raise OperatorFault(f"not YAML: {fault}", "remove what no reader can represent", name) from fault
     if node is None:
         raise OperatorFault("an empty document", "write what it should say", name)
     lines: dict[Path_, int] = {}
@@ -124,20 +160,24 @@ def parse(text: bytes, name: str) -> Document:
 
 
 def _refuse_early(decoded: str, name: str) -> None:
-    """Depth, aliases, tags and second documents are found in the stream, before anything is built."""
-    depth = documents = 0
+    """Size, depth, aliases, tags and second documents are found in the stream, before anything is built."""
+    depth = started = values = 0
     for event in yaml.parse(decoded, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise OperatorFault("an anchor or alias", "write the value out", f"{name}:{line}")
+        assert event.start_mark is not None, "an event of a text knows its place"
+        place = f"{name}:{event.start_mark.line + 1}"
+        if getattr(event, "anchor", None) is not None:  # an alias has one too
+            raise OperatorFault("an anchor or alias", "write the value out", place)
         if getattr(event, "tag", None) is not None:
-            raise OperatorFault(f"the tag {event.tag}", "remove it", f"{name}:{line}")
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        if documents > 1:
-            raise OperatorFault("a second document", "one file holds one", f"{name}:{line}")
+            raise OperatorFault(f"the tag {getattr(event, 'tag', '')}", "remove it", place)
+        started += isinstance(event, yaml.DocumentStartEvent)
+        if started > 1:
+            raise OperatorFault("a second document", "one file holds one", place)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > LIMIT_DEPTH:
-            raise OperatorFault(f"nested deeper than {LIMIT_DEPTH}", "flatten it", f"{name}:{line}")
+            raise OperatorFault(f"nested deeper than {LIMIT_DEPTH}", "flatten it", place)
+        values += isinstance(event, yaml.NodeEvent)
+        if values > LIMIT_VALUES:
+            raise OperatorFault(f"more than {LIMIT_VALUES} values", "split the document", place)
 
 
 def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], name: str) -> Any:  # noqa: ANN401
@@ -147,9 +187,10 @@ def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], name: str) -> 
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key_line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise OperatorFault("a key that is no text", "write a name", f"{name}:{key_line}")
-            key = key_node.value
+            key = _scalar(key_node, f"{name}:{key_line}") if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                shown = f" ({key!r})" if isinstance(key_node, yaml.ScalarNode) else ""
+                raise OperatorFault(f"a key that is no text{shown}", "write a name", f"{name}:{key_line}")
             if key in found:
                 first = lines[(*path, key)]
                 raise OperatorFault(f"`{key}` stands twice (first on line {first})", "keep one", f"{name}:{key_line}")
@@ -164,6 +205,9 @@ def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], name: str) -> 
 
 def _scalar(node: yaml.ScalarNode, place: str) -> Any:  # noqa: ANN401
     text: str = node.value
+    unwritable = next((mark for mark in text if mark == "\0" or "\ud800" <= mark <= "\udfff"), None)
+    if unwritable is not None:
+        raise OperatorFault(f"the character {unwritable!a} in a text", "remove it", place)
     if node.style is not None:  # quoted or block text is text
         return text
     if text in _WORDS:
@@ -178,6 +222,8 @@ def _scalar(node: yaml.ScalarNode, place: str) -> Any:  # noqa: ANN401
         number = Decimal(text)
         if abs(number) == float("inf"):
             raise OperatorFault(f"{text} is too large", "write a smaller number", place)
+        if float(number) == 0 and Fraction(text) != 0:
+            raise OperatorFault(f"{text} is too close to 0", "write 0, or a larger number", place)
         return number
     return text
 
@@ -195,11 +241,22 @@ def validate(document: Document, model: type[M]) -> M:
         raise OperatorFault("\n".join(problems)) from fault
 
 
+_WANTED = {
+    "model_type": "write its fields under it, one a line",
+    "model_attributes_type": "write its fields under it, one a line",
+    "dict_type": "write its fields under it, one a line",
+    "tuple_type": "write a list, such as [a, b]",
+    "list_type": "write a list, such as [a, b]",
+    "int_type": "write a whole number",
+    "bool_type": "write true or false",
+    "string_type": "write text, in quotes if it looks like a number",
+}
+
+
 def _told(document: Document, model: type[BaseModel], error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    where: Path_ = tuple(part for part in error["loc"] if _stands(document.value, part) or isinstance(part, str | int))
-    path = _existing(document.value, where)
+    where: Path_ = error["loc"]
     dotted = ".".join(str(part) for part in where) or "the document"
-    place = f"{document.name}:{document.line_of(path)}: {dotted}"
+    place = f"{document.name}:{document.line_of(_existing(document.value, where))}: {dotted}"
     if error["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, where[:-1]))
         close = difflib.get_close_matches(str(where[-1]), known, 1)
@@ -207,44 +264,45 @@ def _told(document: Document, model: type[BaseModel], error: Any) -> str:  # noq
         return f"{place}: unknown key; {hint}"
     if error["type"] == "missing":
         return f"{place}: missing; add `{where[-1]}`"
-    found = error["input"]
-    shown = f"found {found!r}" if isinstance(found, str | int | float | bool) or found is None else "found a structure"
-    return f"{place}: {shown}; {error['msg'].removeprefix('Value error, ')}"
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "it should be")
+    return f"{place}: found {_shown(error['input'])}; {_WANTED.get(error['type'], message)}"
 
 
-def _stands(value: Any, part: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, dict) and part in value
+def _shown(found: Any) -> str:  # noqa: ANN401
+    if isinstance(found, dict | list | tuple):
+        return "a mapping" if isinstance(found, dict) else "a list"
+    if found is None or isinstance(found, bool):
+        return {None: "nothing", True: "true", False: "false"}[found]
+    text = found.literal if isinstance(found, Decimal) else repr(found)
+    return text if len(text) <= LIMIT_SHOWN else f"{text[:LIMIT_SHOWN]}..."
 
 
 def _existing(value: Any, path: Path_) -> Path_:  # noqa: ANN401
     """As much of the path as the document has."""
     walked: list[str | int] = []
     for part in path:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
+        inside_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if not inside_list and not (isinstance(value, dict) and part in value):
             break
+        value = value[part]
         walked.append(part)
     return tuple(walked)
 
 
 def _fields_at(model: type[BaseModel], path: Path_) -> Iterator[str]:
-    current: Any = model
+    """The keys that may be written at this place."""
     for part in path:
         if isinstance(part, int):
             continue
-        annotation = current.model_fields[part].annotation if part in current.model_fields else None
-        current = next(_models_in(annotation), None)
-        if current is None:
+        named = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+        inner = next(_models_in(named.get(part)), None)
+        if inner is None:
             return
-    yield from current.model_fields
+        model = inner
+    yield from (info.alias or name for name, info in model.model_fields.items())
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
-    import typing  # noqa: PLC0415
-
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in typing.get_args(annotation):

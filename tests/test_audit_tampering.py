@@ -12,7 +12,7 @@ import pytest
 
 from securefl import cli, keys, wire
 from securefl.audit.verify import verify
-from securefl.ledger import export, merkle, store
+from securefl.ledger import export, heads, merkle
 from securefl.terms import Closed, Hash, Head, Leaf, MemberId, Reserved, Sent, Settled, SignedHead
 
 
@@ -31,7 +31,7 @@ def resigned(run: Path, finished: Path, owner: str, leaves: list[bytes]) -> None
     """What the owner itself could write: new leaves under a head it signs."""
     identity = keys.load_or_create(finished / "sites" / owner / "identity.key")
     hashes = [merkle.leaf_hash(leaf) for leaf in leaves]
-    head = store.sign(identity, Head(MemberId(owner), len(leaves), merkle.root(hashes)))
+    head = heads.sign(identity, Head(MemberId(owner), len(leaves), merkle.root(hashes)))
     rewrite(run, owner, lambda file: replace(file, leaves=tuple(leaves), head=head))
 
 
@@ -158,7 +158,7 @@ def test_an_added_ending_is_found(run: Path, finished: Path) -> None:
     last: Leaf = wire.decode(leaves[-1], Leaf)
     leaves[-1] = wire.encode(replace(last, entry=Closed(last.entry.run, "refused", "never mind")))
     resigned(run, finished, "coordinator", leaves)
-    assert "ended otherwise" in verify(run).why
+    assert "ended 'finished' here" in verify(run).why
 
 
 @pytest.mark.parametrize("where", ["nothing", "empty"])

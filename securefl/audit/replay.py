@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from securefl.audit.verify import Ledger, check, read_all
-from securefl.errors import OperatorFault, Tampered
+from securefl.audit.copies import Ledger, read_all, read_one
+from securefl.audit.verify import check
+from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.policy.decide import MECHANISMS
 from securefl.privacy import accountant
@@ -15,28 +19,31 @@ from securefl.terms import Level, Opened
 
 
 def replay(run: Path) -> dict[str, Any]:
-    """Every privacy event, and the largest total over members at their data sets.
+    """Every privacy event that counts, and the largest total over the members' data sets.
+
+    Returns:
+        ``{"events": [...], "epsilon": {"pld", "rdp", "delta"}}``; delta is the least that a policy names.
 
     Raises:
         Tampered: the ledgers do not verify.
     """
     ledgers = read_all(run)
     check(ledgers)
-    events: list[dict[str, Any]] = []
-    worst_pld = worst_rdp = 0.0
-    delta = None
-    for ledger in ledgers.values():
-        policy = _policy(ledger)
-        if policy is None or ledger.owner not in _members(ledger):
-            continue
-        delta = float(policy.budget.delta)
-        account = Account.of(leaf.entry for leaf in ledger.leaves)
-        events += [_event(ledger, charge) for charge in account.charges]
-        for dataset in sorted({charge.dataset for charge in account.charges}):
-            standing = account.events(Level.DATASET, dataset)
-            worst_pld = max(worst_pld, accountant.epsilon_pld(standing, delta))
-            worst_rdp = max(worst_rdp, accountant.epsilon_rdp(standing, delta))
-    return {"events": events, "epsilon": {"pld": worst_pld, "rdp": worst_rdp, "delta": delta}}
+    delta = min(float(policy.budget.delta) for ledger in ledgers.values() for policy in _policies(ledger).values())
+    members = [(ledger, _account(ledger)) for ledger in ledgers.values() if _joined(ledger)]
+    totals = [
+        account.events(Level.DATASET, dataset)
+        for _, account in members
+        for dataset in sorted({charge.dataset for charge in account.charges})
+    ]
+    return {
+        "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
+        "epsilon": {
+            "pld": max((accountant.epsilon_pld(events, delta) for events in totals), default=0.0),
+            "rdp": max((accountant.epsilon_rdp(events, delta) for events in totals), default=0.0),
+            "delta": delta,
+        },
+    }
 
 
 def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
@@ -51,65 +58,71 @@ def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
     }
 
 
-def _members(ledger: Ledger) -> set[str]:
-    return {str(ledger.owner) for _, opened in ledger.each(Opened) if opened.role == "member"}
+def _account(ledger: Ledger) -> Account:
+    return Account.of(leaf.entry for leaf in ledger.leaves)
 
 
-def _policy(ledger: Ledger) -> policies.Policy | None:
-    """The policy of the latest run."""
-    texts = [opened.policy for _, opened in ledger.each(Opened)]
-    return policies.parse(texts[-1], f"{ledger.owner}.ledger") if texts else None
+def _standing(account: Account) -> tuple[Charge, ...]:
+    return tuple(charge for charge in account.charges if charge.standing is not Standing.FREED)
+
+
+def _joined(ledger: Ledger) -> list[Opened]:
+    """The runs it took part in with records of its own."""
+    return [opened for _, opened in ledger.each(Opened) if opened.role == "member"]
+
+
+def _policies(ledger: Ledger) -> Mapping[str, policies.Policy]:
+    """Each federation's policy, as it was in its latest run here."""
+    latest = {opened.federation: opened.policy for _, opened in ledger.each(Opened)}
+    return {name: policies.parse(text, ledger.name) for name, text in latest.items()}
 
 
 def accounts(path: Path) -> list[dict[str, Any]]:
-    """Limit, spent, reserved and left of every account, from a run, a folder of ledgers, or one ledger's file.
+    """Limit, spent, reserved and left of every account, from a run, a folder of ledgers, or one ledger.
 
-    Costs are rounded up, what is left is rounded down.
+    Costs include the policy's overlap; what is left is never overstated. A data set that several federations train on
+    is held to the strictest of their limits.
 
     Raises:
-        Tampered: a ledger's head does not cover it.
+        Tampered: a ledger's head does not cover it, or its account does not fit together.
         OperatorFault: there is nothing here.
     """
     if not path.exists():
         raise OperatorFault("nothing here", "give a run, its ledger folder, or one .ledger file", str(path))
-    if path.is_file():
-        from securefl.audit.verify import read_one  # noqa: PLC0415
-
-        ledgers = [read_one(path)]
-    else:
-        ledgers = list(read_all(path).values())
-    rows = [row for ledger in ledgers for row in _rows(ledger)]
-    if not rows and not any(_policy(ledger) for ledger in ledgers):
-        raise Tampered(str(path), "ledgers without a run")
-    return rows
+    ledgers = [read_one(path)] if path.is_file() else list(read_all(path).values())
+    return [row for ledger in ledgers for row in _rows(ledger)]
 
 
 def _rows(ledger: Ledger) -> list[dict[str, Any]]:
-    policy = _policy(ledger)
-    opened = [entry for _, entry in ledger.each(Opened) if entry.role == "member"]
-    if policy is None or not opened:
-        return []
-    account = Account.of(leaf.entry for leaf in ledger.leaves)
-    budget, delta = policy.budget, float(policy.budget.delta)
-    names = [(Level.DATASET, name, budget.per_dataset.epsilon) for name in sorted({e.dataset for e in opened})]
-    names += [(Level.FEDERATION, name, budget.epsilon) for name in sorted({e.federation for e in opened})]
+    account, joined, by_name = _account(ledger), _joined(ledger), _policies(ledger)
     rows = []
-    for level, name, limit in names:
-        standing = account.standing(level, name)
-        total = accountant.epsilon_pld((charge.event for charge in standing), delta)
-        settled = (charge.event for charge in standing if charge.standing is Standing.SETTLED)
-        spent = accountant.epsilon_pld(settled, delta)
-        rows.append(
-            {
-                "member": str(ledger.owner),
-                "level": level.value,
-                "name": name,
-                "limit": float(limit),
-                "spent": spent * budget.overlap,
-                "reserved": max(0.0, total - spent) * budget.overlap,
-                "left": max(0.0, float(limit) - total * budget.overlap),
-                "delta": delta,
-                "unit": budget.unit.value,
-            }
-        )
+    for dataset in sorted({opened.dataset for opened in joined}):
+        here = [by_name[opened.federation] for opened in joined if opened.dataset == dataset]
+        strictest = min(here, key=lambda policy: (policy.budget.per_dataset.epsilon, policy.budget.delta))
+        rows.append(_row(ledger, account, Level.DATASET, dataset, strictest, strictest.budget.per_dataset.epsilon))
+    for name in sorted({opened.federation for opened in joined}):
+        policy = by_name[name]
+        rows.append(_row(ledger, account, Level.FEDERATION, name, policy, policy.budget.epsilon))
     return rows
+
+
+def _row(
+    ledger: Ledger, account: Account, level: Level, name: str, policy: policies.Policy, limit: Fraction
+) -> dict[str, Any]:
+    budget, delta = policy.budget, float(policy.budget.delta)
+    standing = account.standing(level, name)
+    settled = [charge.event for charge in standing if charge.standing is Standing.SETTLED]
+    spent = accountant.epsilon_pld(settled, delta) * budget.overlap
+    total = accountant.epsilon_pld((charge.event for charge in standing), delta) * budget.overlap
+    left = float(limit) - total
+    return {
+        "member": str(ledger.owner),
+        "level": level.value,
+        "name": name,
+        "limit": float(limit),
+        "spent": spent,
+        "reserved": max(0.0, total - spent),
+        "left": math.nextafter(left, -math.inf) if left > 0 else 0.0,
+        "delta": delta,
+        "unit": budget.unit.value,
+    }

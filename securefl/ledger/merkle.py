@@ -95,7 +95,7 @@ def _subproof(leaves: Sequence[Hash], size: int, *, whole: bool) -> tuple[Hash, 
     return (*_subproof(leaves[split:], size - split, whole=False), root(leaves[:split]))
 
 
-def consistent(old: Hash, old_size: int, new: Hash, new_size: int, proof: Sequence[Hash]) -> bool:
+def consistent(old: Hash, old_size: int, new: Hash, new_size: int, proof: Sequence[Hash]) -> bool:  # noqa: C901
     """Whether the proof shows that the old tree is a prefix of the new one (RFC 9162, 2.1.4.2)."""
     if old_size > new_size or old_size < 0:
         return False

@@ -8,16 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from sqlite3 import DatabaseError
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
 from securefl import keys, wire
-from securefl.errors import Malformed, OperatorFault, Tampered
+from securefl.errors import Forged, Malformed, OperatorFault, Tampered
+from securefl.ledger import heads as signing
 from securefl.ledger import merkle
-from securefl.terms import Entry, Hash, Head, Leaf, MemberId, PublicKey, SignedHead
+from securefl.terms import Entry, Head, Leaf, MemberId, PublicKey, SignedHead
 
 SCHEMA = 1
+RESTORE = "restore the file from its backup"
+REMEDIES = {
+    "database or disk is full": "free some space; nothing was lost, and the same command goes on from here",
+    "disk I/O error": "look at the disk; nothing was lost, and the same command goes on from here",
+    "attempt to write a readonly database": "make the file and its folder writable for the site's own user",
+    "unable to open database file": "make the folder, and make it writable for the site's own user",
+    "database is locked": "another process holds this site for too long; wait for it",
+    "file is not a database": "move the file away, or restore the ledger from its backup",
+}
 metadata = sa.MetaData()
 leaves = sa.Table(
     "leaves",
@@ -41,7 +52,7 @@ def open_store(path: Path) -> sa.Engine:
     Raises:
         OperatorFault: the file is no such store, is of a newer version, or cannot be written.
     """
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), connect_args={"timeout": 60})
 
     @sa.event.listens_for(engine, "connect")
     def _(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's own types
@@ -59,7 +70,10 @@ def open_store(path: Path) -> sa.Engine:
     with begin(engine) as conn:
         found = conn.exec_driver_sql("PRAGMA user_version").scalar_one()
         if found > SCHEMA:
-            raise OperatorFault(f"a store of version {found}; this program knows {SCHEMA}", "update securefl", str(path))
+            what = f"a store of version {found}; this program knows {SCHEMA}"
+            raise OperatorFault(what, "update securefl", str(path))
+        if found == 0 and sa.inspect(conn).get_table_names():
+            raise OperatorFault("another program's database", "choose a path of its own for the ledger", str(path))
         metadata.create_all(conn)
         conn.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
     return engine
@@ -76,13 +90,14 @@ def begin(engine: sa.Engine) -> Iterator[sa.Connection]:
         with engine.begin() as conn:
             yield conn
     except sa.exc.DBAPIError as fault:
-        what = str(fault.orig)
-        remedy = {
-            "database or disk is full": "free some space; nothing was lost, and the same command goes on from here",
-            "attempt to write a readonly database": "make the file writable for the site's own user",
-            "database is locked": "another process holds this site for too long; wait for it",
-        }.get(what, "restore the file from its backup")
-        raise OperatorFault(what, remedy, str(engine.url.database)) from fault
+        _blame(engine, fault.orig)
+    except DatabaseError as fault:  # while connecting: the driver's own error
+        _blame(engine, fault)
+
+
+def _blame(engine: sa.Engine, fault: BaseException | None) -> NoReturn:
+    what = str(fault)
+    raise OperatorFault(what, REMEDIES.get(what, RESTORE), str(engine.url.database)) from fault
 
 
 def append(
@@ -96,15 +111,10 @@ def append(
         values = {"position": frontier.size, "kind": type(entry).__name__, "leaf": data}
         conn.execute(sa.insert(leaves).values(**values))
         frontier = frontier.append(merkle.leaf_hash(data))
-    signed = sign(identity, Head(owner, frontier.size, frontier.root()))
+    signed = signing.sign(identity, Head(owner, frontier.size, frontier.root()))
     conn.execute(sa.delete(heads))
     conn.execute(sa.insert(heads).values(one=1, frontier=wire.encode(frontier), signed=wire.encode(signed)))
     return signed
-
-
-def sign(identity: keys.Identity, head: Head) -> SignedHead:
-    """A head under its owner's key."""
-    return SignedHead(head, identity.sign("head", wire.encode(head)))
 
 
 def head(conn: sa.Connection) -> SignedHead | None:
@@ -138,7 +148,6 @@ def check(conn: sa.Connection, key: PublicKey, where: str = "ledger.db") -> None
     Raises:
         Tampered: it is not.
     """
-    signed = head(conn)
     frontier = merkle.Frontier()
     for index, row in enumerate(conn.execute(sa.select(leaves).order_by(leaves.c.position))):
         try:
@@ -148,13 +157,18 @@ def check(conn: sa.Connection, key: PublicKey, where: str = "ledger.db") -> None
         if row.position != index or row.kind != type(leaf.entry).__name__:
             raise Tampered(where, "an entry is missing, moved or relabelled", index)
         frontier = frontier.append(merkle.leaf_hash(row.leaf))
-    if signed is None:
+    stored = conn.execute(sa.select(heads)).first()
+    if stored is None:
         if frontier.size:
             raise Tampered(where, "entries without a head")
         return
-    keys.verify(key, "head", wire.encode(signed.head), signed.signature)
+    try:
+        signed: SignedHead = wire.decode(stored.signed, SignedHead)
+        signing.verify(key, signed)
+        kept: merkle.Frontier = wire.decode(stored.frontier, merkle.Frontier)
+    except (Malformed, Forged) as fault:
+        raise Tampered(where, str(fault)) from fault
     if (signed.head.size, signed.head.root) != (frontier.size, frontier.root()):
         raise Tampered(where, f"{frontier.size} entries do not give the root of the head over {signed.head.size}")
-    stored: Hash = conn.execute(sa.select(heads.c.frontier)).scalar_one()
-    if wire.decode(stored, merkle.Frontier) != frontier:
+    if kept != frontier:
         raise Tampered(where, "the stored frontier is not that of the entries")

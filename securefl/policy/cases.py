@@ -1,24 +1,31 @@
 """Cases beside a policy: plans it must grant and plans it must refuse, and by which rules.
 
-``NAME.cases.yaml`` beside ``NAME.yaml`` holds a base plan and, for each case, what differs in it.
+``NAME.cases.yaml`` beside ``NAME.yaml`` holds a base plan and, for each case, what differs in it. Prices are given, not
+computed: a case asks what the policy says to a cost, not what a plan costs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from securefl import documents, wire
-from securefl.documents import Rational
+from securefl.documents import Document, First, Flag, Rational
 from securefl.errors import OperatorFault
 from securefl.policy.decide import decide
+from securefl.policy.document import Day
 from securefl.policy.load import Policy, load
-from securefl.policy.plan_document import PlanDocument, plan_of
-from securefl.terms import Hash, Level, Price, Refusal, micro_epsilon
+from securefl.policy.plan_document import draft
+from securefl.terms import Hash, Level, MicroEpsilon, Price, Refusal
+
+Cost = Annotated[Rational, Field(ge=0)]
 
 
 class Case(BaseModel):
@@ -26,13 +33,21 @@ class Case(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    change: dict[str, Any] = Field(default_factory=dict)
-    epsilon_round: Rational = Field(0, validate_default=True, description="what the round would cost")
-    epsilon_after: Rational = Field(0, validate_default=True, description="what all rounds would have cost")
-    day: str | None = None
+    name: str = Field(description="what is asked, in words")
+    change: dict[str, Any] = Field(default_factory=dict, description="fields of the plan that differ")
+    epsilon_round: Cost = Field(Fraction(0), description="what the round would cost")
+    epsilon_after: Cost = Field(Fraction(0), description="what all the federation's rounds would have cost")
+    epsilon_dataset: Cost | None = Field(None, description="the same for the data set; epsilon_after if not given")
+    again: Flag = Field(False, description="whether the plan was reserved before")
+    day: Day | None = Field(None, description="asked on another day")
     expect: Literal["grant", "refuse"]
-    rules: tuple[str, ...] = ()
+    rules: tuple[str, ...] = Field((), description="exactly the rules that refuse")
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> Case:
+        if (self.expect == "refuse") != bool(self.rules):
+            raise ValueError("a refusal names its rules, and a grant names none")
+        return self
 
 
 class CasesDocument(BaseModel):
@@ -40,9 +55,9 @@ class CasesDocument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    securefl_cases: Literal[1]
-    day: str = Field(description="the day on which the policy is asked")
-    plan: dict[str, Any]
+    securefl_cases: First
+    day: Day = Field(description="the day on which the policy is asked")
+    plan: dict[str, Any] = Field(description="what a case does not change")
     cases: tuple[Case, ...] = Field(min_length=1)
 
 
@@ -58,22 +73,26 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
-    """An account nothing was ever charged to."""
+class Imagined:
+    """An account that knows one plan, or none."""
 
-    digest: Hash = Hash(bytes(32))
+    known: Hash | None
+
+    @property
+    def digest(self) -> Hash:
+        """Its name."""
+        return wire.digest("imagined account", self.known or b"")
 
     def knows(self, plan: Hash) -> bool:
-        """No."""
-        del plan
-        return False
+        """Whether it is this one."""
+        return plan == self.known
 
 
 def policies_in(folder: Path) -> Iterator[Path]:
     """Every policy that has cases.
 
     Raises:
-        OperatorFault: there is none, or cases stand without their policy.
+        OperatorFault: there is none.
     """
     found = sorted(folder.glob("*.cases.yaml"))
     if not found:
@@ -83,28 +102,50 @@ def policies_in(folder: Path) -> Iterator[Path]:
 
 
 def run(path: Path) -> tuple[Outcome, ...]:
-    """Every case beside the policy at ``path``, decided."""
+    """Every case beside the policy at ``path``, decided.
+
+    Raises:
+        OperatorFault: the policy, the cases or a plan in them is not well formed, with line and field.
+    """
     policy = load(path)
     document = documents.read(path.with_name(path.stem + ".cases.yaml"))
     written = documents.validate(document, CasesDocument)
-    return tuple(_run(policy, path, written, case) for case in written.cases)
+    return tuple(
+        Outcome(path.stem, case.name, not why, why, rules)
+        for index, case in enumerate(written.cases)
+        for rules in [_refused_by(policy, written, case, _planned(document, index))]
+        for why in [_differs(case, rules)]
+    )
 
 
-def _run(policy: Policy, path: Path, written: CasesDocument, case: Case) -> Outcome:
-    from datetime import UTC, datetime  # noqa: PLC0415
+def _planned(document: Document, index: int) -> Document:
+    """The plan of one case, each field with the line it was written on."""
+    case = document.under("cases", index)
+    changed = case.under("change").over(document.under("plan")) if "change" in case.value else document.under("plan")
+    return Document(changed.name, changed.text, {"securefl_plan": 1, **changed.value}, changed.lines)
 
-    plan = plan_of(PlanDocument.model_validate({"securefl_plan": 1, **written.plan, **case.change}), policy.hash)
-    day = datetime.fromisoformat(case.day or written.day).replace(tzinfo=UTC)
-    after = micro_epsilon(float(case.epsilon_after))
-    price = Price(
-        wire.plan_hash(plan), Fresh().digest, micro_epsilon(float(case.epsilon_round)),
-        {Level.DATASET: after, Level.FEDERATION: after},
-    )  # fmt: skip
-    answer = decide(policy, plan, Fresh(), price, int(day.timestamp()))
-    rules = tuple(reason.rule for reason in answer.reasons) if isinstance(answer, Refusal) else ()
+
+def _refused_by(policy: Policy, written: CasesDocument, case: Case, planned: Document) -> tuple[str, ...]:
+    plan = draft(planned, policy.hash)
+    name = wire.plan_hash(plan)
+    account = Imagined(name if case.again else None)
+    of_dataset = case.epsilon_after if case.epsilon_dataset is None else case.epsilon_dataset
+    after = {Level.DATASET: _micro(of_dataset), Level.FEDERATION: _micro(case.epsilon_after)}
+    price = Price(name, account.digest, _micro(case.epsilon_round), after)
+    now = datetime.combine(case.day or written.day, time(), UTC)
+    answer = decide(policy, plan, account, price, int(now.timestamp()))
+    return tuple(reason.rule for reason in answer.reasons) if isinstance(answer, Refusal) else ()
+
+
+def _differs(case: Case, rules: tuple[str, ...]) -> str:
+    """How the answer differs from what the case expects; empty if it does not."""
     decision = "refuse" if rules else "grant"
     if decision != case.expect:
-        return Outcome(path.stem, case.name, False, f"{decision}, not {case.expect}: {', '.join(rules)}", rules)
-    if case.expect == "refuse" and set(rules) != set(case.rules):
-        return Outcome(path.stem, case.name, False, f"refused by {', '.join(rules)}; not {', '.join(case.rules)}", rules)
-    return Outcome(path.stem, case.name, True, "", rules)
+        return f"{decision}, not {case.expect}" + (f": {', '.join(rules)}" if rules else "")
+    if set(rules) != set(case.rules):
+        return f"refused by {', '.join(rules)}; not {', '.join(case.rules)}"
+    return ""
+
+
+def _micro(epsilon: Fraction) -> MicroEpsilon:
+    return MicroEpsilon(math.ceil(epsilon * 1_000_000))  # a cost rounds up

@@ -7,17 +7,34 @@ error while deciding is a refusal.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Protocol
 
 from securefl import wire
-from securefl.policy.load import Policy
-from securefl.terms import Grant, Hash, Level, MicroEpsilon, Neighbours, Plan, PoissonGaussian, Price, Reason, Refusal, Scheme, Unit
+from securefl.policy.document import ANY_MODEL, DIGEST
+from securefl.policy.load import Policy, safe_threshold
+from securefl.terms import (
+    Cover,
+    Grant,
+    Hash,
+    Level,
+    MicroEpsilon,
+    Model,
+    Neighbours,
+    Plan,
+    PoissonGaussian,
+    Price,
+    Reason,
+    Refusal,
+    Scheme,
+    Unit,
+)
 
 MECHANISMS = {PoissonGaussian: "poisson-gaussian"}
+SUMS_A_ROUND = 1  # how many sums over one cohort a round opens
 
 
 class Balance(Protocol):
@@ -37,45 +54,45 @@ class Balance(Protocol):
 class Check:
     """One rule, held against one plan."""
 
-    rule: str
+    rule: str  # the policy's field, dotted
     held: bool
-    value: str
-    limit: str
-    fix: str
+    value: str  # what the plan says
+    limit: str  # what the policy says
+    fix: str  # the smallest change that would pass; means something only where the rule does not hold
 
 
 def decide(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Grant | Refusal:
-    """Leave to run the plan once at this price, or every reason why not."""
+    """Leave to run the plan once at this price, or every reason why not; ``now`` in seconds since 1970."""
     try:
-        failed = tuple(
-            Reason(check.rule, check.value, check.limit, check.fix)
-            for check in explain(policy, plan, account, price, now)
-            if not check.held
-        )
+        checks = explain(policy, plan, account, price, now)
+        assert checks, "a decision holds some rules against the plan"
+        failed = tuple(Reason(check.rule, check.value, check.limit, check.fix) for check in checks if not check.held)
         if failed:
             return Refusal(failed)
-        nonce = wire.digest("grant", (wire.plan_hash(plan), account.digest))[:16]
-        return Grant(wire.plan_hash(plan), price, nonce)
+        name = wire.plan_hash(plan)
+        return Grant(name, price, wire.digest("grant", (name, account.digest))[:16])
     except Exception as fault:  # an error refuses, whatever it is: this is the one place where that is the right answer
         kind = type(fault).__name__
         return Refusal((Reason("policy.error", kind, "a decision without errors", "mend the plan or the policy"),))
 
 
 def explain(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> tuple[Check, ...]:
-    """Every rule, held or not. ``decide`` grants if and only if all of these hold, and there are some."""
-    return tuple(
-        check
-        for part in (_context, _training, _protection, _release, _budget)
-        for check in part(policy, plan, account, price, now)
+    """Every rule, held or not. ``decide`` grants if and only if all of these hold; an error it turns into a refusal."""
+    return (
+        *_context(policy, plan, now),
+        *_training(policy, plan),
+        *_protection(policy, plan),
+        *_release(policy, plan),
+        *_budget(policy, plan, account, price),
     )
 
 
-def _context(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Iterator[Check]:
-    del account, price
-    day = datetime.fromtimestamp(now, UTC).date()
-    valid = policy.valid
-    span = f"{valid.from_} to {valid.until}"
-    yield Check("valid", valid.from_ <= day <= valid.until, str(day), span, "use a policy that is valid today")
+def _context(policy: Policy, plan: Plan, now: int) -> Iterator[Check]:
+    day, valid = datetime.fromtimestamp(now, UTC).date(), policy.valid
+    yield Check(
+        "valid", valid.from_ <= day <= valid.until, str(day), f"{valid.from_} to {valid.until}",
+        "use a policy that is valid today",
+    )  # fmt: skip
     yield Check(
         "policy", plan.policy == policy.hash, plan.policy.hex()[:16], policy.hash.hex()[:16],
         f"plan under policy {policy.hash.hex()[:16]}, version {policy.version}",
@@ -85,122 +102,172 @@ def _context(policy: Policy, plan: Plan, account: Balance, price: Price, now: in
         f"set the federation's name to {policy.federation}",
     )  # fmt: skip
     yield _one_of("context.purposes", "purpose", plan.purpose, policy.context.purposes)
-    elsewhere = sorted({seat.region for seat in plan.cohort} - set(policy.context.regions))
-    yield Check(
-        "context.regions", not elsewhere and bool(policy.context.regions), _listed(elsewhere) if elsewhere else "all inside",
-        _listed(policy.context.regions), "leave out the members in " + _listed(elsewhere),
-    )  # fmt: skip
+    yield _all_of("context.regions", "region", [seat.region for seat in plan.cohort], policy.context.regions)
 
 
-def _training(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Iterator[Check]:
-    del account, price, now
+def _training(policy: Policy, plan: Plan) -> Iterator[Check]:
     rules, learning = policy.training, plan.learning
-    mechanism = MECHANISMS.get(type(learning.event), "unknown")
-    yield _one_of("training.mechanisms", "mechanism", mechanism, rules.mechanisms)
+    yield _one_of(
+        "training.mechanisms", "mechanism", MECHANISMS.get(type(learning.event), "unknown"), tuple(rules.mechanisms)
+    )
+    most = _number(rules.clip.at_most)
     yield Check(
         "training.clip", 0 < learning.clip_l2 <= rules.clip.at_most, _number(learning.clip_l2),
-        f"at most {_number(rules.clip.at_most)} (l2)", f"lower clip to {_number(rules.clip.at_most)}",
+        f"above 0, at most {most} (l2)", f"{'lower' if learning.clip_l2 > 0 else 'raise'} clip to {most}",
     )  # fmt: skip
     noise, least = learning.event.noise_multiplier, rules.noise_multiplier.at_least
     yield Check(
         "training.noise_multiplier", noise >= least, _number(noise), f"at least {_number(least)}",
         f"raise noise_multiplier to {_number(least)}",
     )  # fmt: skip
-    outside = sorted(set(plan.adapter.targets) - set(rules.modules))
+    yield _all_of("training.modules", "target", plan.adapter.targets, rules.modules)
+    rank, highest = plan.adapter.rank, rules.rank.at_most
     yield Check(
-        "training.modules", bool(plan.adapter.targets) and not outside, _listed(outside or plan.adapter.targets),
-        _listed(rules.modules), "leave out " + _listed(outside) if outside else "name a target",
+        "training.rank", 1 <= rank <= highest, str(rank), f"1 to {highest}",
+        f"{'lower' if rank > highest else 'raise'} rank to {highest if rank > highest else 1}",
     )  # fmt: skip
     yield Check(
-        "training.rank", 1 <= plan.adapter.rank <= rules.rank.at_most, str(plan.adapter.rank),
-        f"at most {rules.rank.at_most}", f"lower rank to {rules.rank.at_most}",
-    )  # fmt: skip
-    names = {plan.model.name, f"sha256:{plan.model.digest.hex()}"}
-    yield Check(
-        "training.base_models", bool(names & set(rules.base_models)), plan.model.name, _listed(rules.base_models),
-        "use the model " + " or ".join(rules.base_models),
+        "training.base_models", _is_allowed(plan.model, rules.base_models),
+        f"{plan.model.name} ({DIGEST}{plan.model.digest.hex()[:16]}...)", _listed(rules.base_models),
+        f"use the model {' or '.join(rules.base_models)}" if rules.base_models else _NOTHING,
     )  # fmt: skip
 
 
-def _protection(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Iterator[Check]:
-    del account, price, now
+def _is_allowed(model: Model, allowed: tuple[str, ...]) -> bool:
+    """By content or by name; a model that is only *named* like a digest is not the one the policy pins."""
+    by_name = model.name in allowed and not model.name.startswith(DIGEST)
+    return ANY_MODEL in allowed or by_name or f"{DIGEST}{model.digest.hex()}" in allowed
+
+
+def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
     rules, cover, members = policy.protection, plan.cover, len(plan.cohort)
     yield _one_of("protection.schemes", "protection", cover.scheme.value, tuple(s.value for s in rules.schemes))
     yield _at_least("protection.min_cohort", "min_cohort", cover.min_cohort, rules.min_cohort)
-    least = max(cover.min_cohort, rules.min_cohort)
-    yield _at_least("protection.cohort", "members", members, least)
+    yield _at_least("protection.cohort", "members", members, max(cover.min_cohort, rules.min_cohort))
     yield _at_least("protection.colluding", "colluding", cover.colluding, rules.colluding)
-    sums = 1
     yield Check(
-        "protection.honest", cover.min_cohort - cover.colluding > sums,
-        f"min_cohort {cover.min_cohort} - colluding {cover.colluding}", f"above the {sums} sum released a round",
-        f"raise min_cohort to {cover.colluding + sums + 1}",
+        "protection.honest", cover.min_cohort - cover.colluding > SUMS_A_ROUND,
+        f"min_cohort {cover.min_cohort} - colluding {cover.colluding}", f"above the {SUMS_A_ROUND} sum of a round",
+        f"raise min_cohort to {cover.colluding + SUMS_A_ROUND + 1}",
     )  # fmt: skip
     distinct = len({seat.member for seat in plan.cohort}) == members == len({seat.key for seat in plan.cohort})
-    yield Check("protection.seats", distinct, "a member or key twice" if not distinct else "all different",
-                "each member and key once", "name each member once")  # fmt: skip
+    yield Check(
+        "protection.seats", distinct, "all different" if distinct else "a member or key twice",
+        "each member and key once", "name each member once, with a key of its own",
+    )  # fmt: skip
     if cover.scheme is Scheme.MASKING:
-        safe = (members + cover.colluding) // 2 + 1
-        yield _at_least("protection.threshold", "threshold", cover.threshold, max(rules.threshold.at_least, safe))
-        yield Check("protection.threshold.reachable", cover.threshold <= members, str(cover.threshold),
-                    f"at most the {members} members", f"lower threshold to {members}, or have more members")  # fmt: skip
+        least = max(rules.threshold.at_least, safe_threshold(members, cover.colluding))
+        yield _at_least("protection.threshold", "threshold", cover.threshold, least)
+        yield Check(
+            "protection.threshold.reachable", cover.threshold <= members, str(cover.threshold),
+            f"at most the {members} members", f"lower threshold to {members}, or have {cover.threshold} members",
+        )  # fmt: skip
     if cover.scheme is Scheme.CKKS:
         apart = cover.custodian is not None and cover.custodian not in {seat.key for seat in plan.cohort}
-        yield Check("protection.custodian", apart, "none" if cover.custodian is None else "a member's own key",
-                    "a key that no member holds", "name a custodian of its own")  # fmt: skip
-    capacity = cover.encoding.capacity()
-    yield Check("protection.capacity", members <= capacity, f"{members} members", f"at most {capacity} in this encoding",
-                f"lower value_bits to {cover.encoding.ring_bits - (members - 1).bit_length()}, or use a wider ring")  # fmt: skip
+        found = "no custodian" if cover.custodian is None else f"key {cover.custodian.hex()[:16]}"
+        yield Check(
+            "protection.custodian", apart, found, "a key that no member holds", "name a custodian who is no member"
+        )
+    yield _fits(cover, members)
 
 
-def _release(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Iterator[Check]:
-    del account, price, now
-    outside = sorted(set(plan.release) - set(policy.release.fields))
-    yield Check("release.fields", not outside, _listed(outside) if outside else _listed(plan.release) or "nothing",
-                _listed(policy.release.fields), "do not release " + _listed(outside))  # fmt: skip
-
-
-def _budget(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Iterator[Check]:
-    del now
-    budget, name = policy.budget, wire.plan_hash(plan)
-    yield Check("budget.unit", budget.unit is Unit.RECORD, "record", budget.unit.value,
-                "plans hide records so far: set budget.unit to record")  # fmt: skip
-    yield Check("budget.neighbours", budget.neighbours is Neighbours.ADD_OR_REMOVE_ONE, "add-or-remove-one",
-                budget.neighbours.value, "set budget.neighbours to add-or-remove-one")  # fmt: skip
-    yield Check("budget.price", price.plan == name and price.account == account.digest,
-                "a price of another plan or account", "a price of this plan on this account", "price the plan again")  # fmt: skip
-    yield Check("budget.once", not account.knows(name), "reserved before", "each plan once", "propose a new plan")
-    fewer = "lower steps or sampling_rate, or raise noise_multiplier, until"
-    yield _affordable("budget.per_round.epsilon", price.round, budget.per_round.epsilon, budget.overlap, f"{fewer} the round costs")
-    yield _affordable(
-        "budget.epsilon", price.after[Level.FEDERATION], budget.epsilon, budget.overlap, f"{fewer} all rounds cost"
-    )
-    yield _affordable(
-        "budget.per_dataset.epsilon", price.after[Level.DATASET], budget.per_dataset.epsilon, budget.overlap,
-        f"{fewer} all rounds on this data set cost",
+def _fits(cover: Cover, members: int) -> Check:
+    """The sum cannot wrap around; a ring that nobody computes in holds nothing."""
+    encoding = cover.encoding
+    ring = encoding.ring_bits if 1 <= encoding.ring_bits <= 64 else 64
+    capacity = encoding.capacity() if 1 <= encoding.value_bits <= encoding.ring_bits <= 64 else 0
+    bits = max(1, ring - max(0, members - 1).bit_length())
+    return Check(
+        "protection.capacity", members <= capacity, f"{members} members", f"at most {capacity} in this encoding",
+        f"set ring_bits to {ring} and value_bits to {bits}",
     )  # fmt: skip
 
 
-def _affordable(rule: str, cost: MicroEpsilon, limit: Fraction, overlap: int, fix: str) -> Check:
+def _release(policy: Policy, plan: Plan) -> Iterator[Check]:
+    outside = sorted(set(plan.release) - set(policy.release.fields))
+    yield Check(
+        "release.fields", not outside, _listed(outside or plan.release), _listed(policy.release.fields),
+        f"do not release {_listed(outside)}",
+    )  # fmt: skip
+
+
+def _budget(policy: Policy, plan: Plan, account: Balance, price: Price) -> Iterator[Check]:
+    budget, name = policy.budget, wire.plan_hash(plan)
+    yield Check(
+        "budget.unit", budget.unit is Unit.RECORD, "record", budget.unit.value,
+        "plans hide records so far: agree on a policy with budget.unit record",
+    )  # fmt: skip
+    yield Check(
+        "budget.neighbours", budget.neighbours is Neighbours.ADD_OR_REMOVE_ONE, "add-or-remove-one",
+        budget.neighbours.value, "agree on a policy with budget.neighbours add-or-remove-one",
+    )  # fmt: skip
+    own = price.plan == name and price.account == account.digest
+    yield Check(
+        "budget.price", own, "its own price" if own else "a price of another plan or account",
+        "a price of this plan on this account", "price the plan again",
+    )  # fmt: skip
+    known = account.knows(name)
+    yield Check(
+        "budget.once", not known, "reserved before" if known else "new", "each plan once", "propose it as another round"
+    )
+    of_federation, of_dataset = price.after[Level.FEDERATION], price.after[Level.DATASET]
+    yield _affordable(
+        "budget.per_round.epsilon", "the round costs", price.round, budget.per_round.epsilon, budget.overlap
+    )
+    yield _affordable("budget.epsilon", "all rounds cost", of_federation, budget.epsilon, budget.overlap)
+    yield _affordable(
+        "budget.per_dataset.epsilon",
+        "all rounds on this data set cost",
+        of_dataset,
+        budget.per_dataset.epsilon,
+        budget.overlap,
+    )
+
+
+def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overlap: int) -> Check:
     allowed = math.floor(limit * 1_000_000)  # an allowance rounds down
-    times = f" x {overlap} overlapping members" if overlap > 1 else ""
-    shown = f"epsilon {cost * overlap / 1e6:.6f}" + (f" ({cost / 1e6:.6f}{times})" if times else "")
-    return Check(rule, cost >= 0 and cost * overlap <= allowed, shown, f"at most {_number(limit)}", f"{fix} at most {_number(limit / overlap)}")
+    total = cost * overlap
+    times = f" ({_micro(cost)} for each of {overlap} overlapping members)" if overlap > 1 else ""
+    return Check(
+        rule, 0 <= total <= allowed, f"epsilon {_micro(total)}{times}", f"at most {_number(limit)}",
+        f"lower steps or sampling_rate, or raise noise_multiplier, until {what} at most {_micro(allowed // overlap)}",
+    )  # fmt: skip
+
+
+_NOTHING = "nothing is allowed: agree on another policy"
 
 
 def _one_of(rule: str, knob: str, value: str, allowed: tuple[str, ...]) -> Check:
-    fix = f"set {knob} to {' or '.join(allowed)}" if allowed else "nothing is allowed: change the policy"
+    fix = f"set {knob} to {' or '.join(allowed)}" if allowed else _NOTHING
     return Check(rule, value in allowed, value, _listed(allowed), fix)
+
+
+def _all_of(rule: str, knob: str, values: Iterable[str], allowed: tuple[str, ...]) -> Check:
+    """Some values, and each of them allowed."""
+    named = sorted(set(values))
+    outside = [value for value in named if value not in allowed]
+    some_left = len(outside) < len(named)
+    fix = f"leave out every {knob} of {_listed(outside)}" if some_left else f"set {knob} to {' or '.join(allowed)}"
+    held, limit = bool(named) and not outside, _listed(allowed)
+    return Check(rule, held, _listed(outside or named), limit, fix if allowed else _NOTHING)
 
 
 def _at_least(rule: str, knob: str, value: int, least: int) -> Check:
     return Check(rule, value >= least, str(value), f"at least {least}", f"raise {knob} to {least}")
 
 
-def _listed(values: object) -> str:
-    items = [str(value) for value in values]  # type: ignore[attr-defined]
-    return ", ".join(items) if items else "nothing"
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(values) or "nothing"
+
+
+def _micro(millionths: int) -> str:
+    return f"{millionths // 1_000_000}.{millionths % 1_000_000:06d}"
 
 
 def _number(value: Fraction) -> str:
-    return f"{float(value):.6g}"
+    """Exactly, so that what is told to fix a plan does: a decimal where it ends within 18 places, else a fraction."""
+    scaled = value * 10**18
+    if scaled.denominator != 1:
+        return str(value)
+    whole, rest = divmod(abs(scaled.numerator), 10**18)
+    return f"{'-' * (value < 0)}{whole}" + f".{rest:018d}".rstrip("0").rstrip(".")

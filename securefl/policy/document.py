@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from securefl.documents import Rational
+from securefl.documents import First, Rational, Whole
 from securefl.terms import Neighbours, Scheme, Unit
+
+ANY_MODEL = "any"  # the one word that stands for every base model
+DIGEST = "sha256:"
 
 
 class Section(BaseModel):
@@ -18,130 +22,162 @@ class Section(BaseModel):
 
 
 def _date(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
-    if isinstance(raw, str):
-        return date.fromisoformat(raw)
     if isinstance(raw, date):
         return raw
+    if isinstance(raw, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", raw):
+        return date.fromisoformat(raw)
     raise ValueError("a date such as 2026-01-31 is expected")
+
+
+def _base_model(name: str) -> str:
+    if "*" in name:
+        raise ValueError(f"no pattern is understood: write `{ANY_MODEL}` for every model, or each by name or digest")
+    if name.startswith(DIGEST) and not re.fullmatch(r"[0-9a-f]{64}", name.removeprefix(DIGEST)):
+        raise ValueError(f"write {DIGEST} and 64 lower-case hexadecimal digits")
+    return name
+
+
+def _no_parent(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+    if raw is not None:
+        raise ValueError("nested federations are not supported yet: write `parent: null`")
+    return raw
+
+
+def _no_approvals(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+    if isinstance(raw, bool) or raw != 0:
+        raise ValueError("approvals are not supported yet: write `approvals: {required: 0}`")
+    return raw
 
 
 Day = Annotated[date, BeforeValidator(_date)]
 Positive = Annotated[Rational, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+BaseModelName = Annotated[Name, AfterValidator(_base_model)]
 
 
 class Valid(Section):
     """When the policy holds, both days included, in UTC."""
 
-    from_: Day = Field(alias="from")
-    until: Day
+    from_: Day = Field(alias="from", description="the first day")
+    until: Day = Field(description="the last day")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Valid:
+        if self.until < self.from_:
+            raise ValueError(f"until {self.until} is before valid.from {self.from_}: no day is left")
+        return self
 
 
 class PerRound(Section):
     """What one round may cost."""
 
-    epsilon: Positive
+    epsilon: Positive = Field(description="for one record, in one round")
 
 
 class PerDataset(Section):
     """What all rounds of all federations on one data set of one site may cost together."""
 
-    epsilon: Positive
+    epsilon: Positive = Field(description="for one record, for as long as the data set's account is kept")
 
 
 class Budget(Section):
-    """What may be spent. Limits are compared with the cost times ``overlap``."""
+    """What may be spent. Limits are compared with the cost times ``overlap`` (basic composition)."""
 
-    unit: Unit = Field(description="whose presence is hidden: record or client")
-    neighbours: Neighbours = Field(description="which data sets are compared")
+    unit: Unit = Field(
+        description="whose presence is hidden: record or client; client is refused when deciding, so far"
+    )
+    neighbours: Neighbours = Field(description="which two data sets the guarantee compares")
     epsilon: Positive = Field(description="what this federation may cost one data set, all rounds together")
-    delta: Annotated[Rational, Field(gt=0, lt=1)] = Field(description="the chance the guarantee does not cover")
+    delta: Annotated[Rational, Field(gt=0, lt=1)] = Field(description="the probability the guarantee leaves open")
     per_round: PerRound
     per_dataset: PerDataset
-    overlap: Annotated[int, Field(ge=1)] = Field(description="how many members may hold the same record")
+    overlap: Annotated[Whole, Field(ge=1)] = Field(description="how many members may hold the same record, 1 if none")
 
 
-class AtMost(Section):
-    """A largest value."""
+class RankLimit(Section):
+    """How large an adapter may be."""
 
-    at_most: Annotated[int, Field(ge=1)]
-
-
-class Clip(Section):
-    """How large one record's gradient may be."""
-
-    at_most: Positive
-    norm: Literal["l2"]
+    at_most: Annotated[Whole, Field(ge=1)] = Field(description="LoRA rank")
 
 
-class AtLeast(Section):
-    """A least value."""
+class ClipLimit(Section):
+    """How far one record may move a step."""
 
-    at_least: Positive
+    at_most: Positive = Field(description="norm that one record's gradient is clipped to")
+    norm: Literal["l2"] = Field(description="of which norm")
 
 
-class AtLeastMembers(Section):
-    """A least number of members."""
+class NoiseLimit(Section):
+    """How much noise every step needs."""
 
-    at_least: Annotated[int, Field(ge=1)]
+    at_least: Positive = Field(description="standard deviation of the noise / clip")
+
+
+class ThresholdLimit(Section):
+    """How many members it must take to open a mask."""
+
+    at_least: Annotated[Whole, Field(ge=1)] = Field(
+        description="members; never less than the safe threshold, (members + colluding) // 2 + 1"
+    )
 
 
 class Training(Section):
-    """How members may train."""
+    """How members may train. An empty list allows nothing."""
 
-    mechanisms: tuple[str, ...]
-    clip: Clip
-    noise_multiplier: AtLeast
-    modules: tuple[str, ...] = Field(description="linear layers that may get an adapter")
-    rank: AtMost
-    base_models: tuple[str, ...] = Field(description="names, or sha256:HEX of the content")
+    mechanisms: tuple[Literal["poisson-gaussian"], ...] = Field(description="how training is made private")
+    clip: ClipLimit
+    noise_multiplier: NoiseLimit
+    modules: tuple[Name, ...] = Field(
+        description="linear layers that may get an adapter; as in PEFT, a name stands for all layers that end in it"
+    )
+    rank: RankLimit
+    base_models: tuple[BaseModelName, ...] = Field(
+        description="names, or sha256:HEX over configuration, weights and tokenizer; the word `any` allows every model"
+    )
 
 
 class Protection(Section):
     """How updates must be hidden."""
 
-    schemes: tuple[Scheme, ...]
-    min_cohort: Annotated[int, Field(ge=2)] = Field(description="a sum over fewer members is never opened")
-    threshold: AtLeastMembers = Field(description="shares needed to open a mask")
-    colluding: Annotated[int, Field(ge=0)] = Field(description="members assumed to pool what they know")
+    schemes: tuple[Scheme, ...] = Field(description="masking, ckks, or clear (which hides nothing)")
+    min_cohort: Annotated[Whole, Field(ge=2)] = Field(description="a sum over fewer members is never opened")
+    threshold: ThresholdLimit
+    colluding: Annotated[Whole, Field(ge=0)] = Field(description="members assumed to pool with the coordinator")
 
 
 class Release(Section):
     """What may leave a site besides protocol messages, and to whom."""
 
-    fields: tuple[str, ...]
-    to: Literal["members"]
+    fields: tuple[Name, ...] = Field(description="such as weights; a metric that is not listed does not leave")
+    to: Literal["members"] = Field(description="who gets it")
 
 
 class Context(Section):
-    """What for, and where."""
+    """What for, and where. An empty list allows nothing."""
 
-    purposes: tuple[str, ...]
-    regions: tuple[str, ...]
+    purposes: tuple[Name, ...] = Field(description="what the adapter may be for")
+    regions: tuple[Name, ...] = Field(description="where members may stand")
 
 
 class Approvals(Section):
-    """Who signed; its place is kept, and anything but none is refused."""
+    """Who must have signed; its place is kept, and anything but nobody is refused."""
 
-    required: Literal[0]
+    required: Annotated[Literal[0], BeforeValidator(_no_approvals)] = Field(description="how many signatures")
 
 
 class PolicyDocument(Section):
     """What a federation may learn, at what cost, by whom, protected how."""
 
-    securefl_policy: Literal[1]
-    federation: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    version: Annotated[int, Field(ge=1)]
+    securefl_policy: First = Field(description="version of this format")
+    federation: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")] = Field(description="whose policy it is")
+    version: Annotated[Whole, Field(ge=1)] = Field(description="raised with every change")
     valid: Valid
     budget: Budget
     training: Training
     protection: Protection
     release: Release
     context: Context
-    parent: None = Field(None, description="a federation above; its place is kept")
+    parent: Annotated[None, BeforeValidator(_no_parent)] = Field(
+        None, description="a federation above; its place is kept"
+    )
     approvals: Approvals = Approvals(required=0)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> PolicyDocument:
-        if self.valid.until < self.valid.from_:
-            raise ValueError("valid.until is before valid.from")
-        return self

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from securefl import documents
-from securefl.documents import Rational
+from securefl.documents import First, Flag, Rational, Whole
 from securefl.terms import (
     Adapter,
     Cover,
@@ -34,33 +35,33 @@ class PlanDocument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    securefl_plan: int = Field(ge=1, le=1)
-    federation: str
-    purpose: str
+    securefl_plan: First
+    federation: str = Field(description="whose plan it is")
+    purpose: str = Field(description="what the adapter is for")
     regions: tuple[str, ...] = Field(min_length=1, description="where the members stand, in turn")
-    members: int = Field(ge=1, le=100_000)
-    base_model: str
+    members: Whole = Field(ge=1, le=100_000)
+    base_model: str = Field(description="as the policy names it")
     model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     labels: tuple[str, ...] = ("no", "yes")
-    targets: tuple[str, ...]
-    rank: int = 8
-    alpha: int = 16
-    sampling_rate: Annotated[Rational, Field(gt=0, le=1)]
-    noise_multiplier: Positive
-    steps: int = Field(ge=1)
-    clip: Positive
-    divisor: int = Field(1, ge=1)
-    learning_rate: Positive = Field(1, validate_default=True)
-    protection: Scheme
-    min_cohort: int
-    threshold: int
-    colluding: int
-    value_bits: int = 24
-    fraction_bits: int = 20
-    ring_bits: int = 32
-    custodian: bool = True
+    targets: tuple[str, ...] = Field(description="names of linear layers, as PEFT matches them")
+    rank: Whole = 8
+    alpha: Whole = 16
+    sampling_rate: Annotated[Rational, Field(gt=0, le=1)] = Field(description="each record's chance to be in a step")
+    noise_multiplier: Positive = Field(description="standard deviation of the noise / clip")
+    steps: Whole = Field(ge=1, description="noisy steps in the round")
+    clip: Positive = Field(description="L2 norm that one record's gradient is clipped to")
+    divisor: Whole = Field(1, ge=1)
+    learning_rate: Positive = Fraction(1)
+    protection: Scheme = Field(description="how updates are hidden")
+    min_cohort: Whole = Field(description="a sum over fewer members is not opened")
+    threshold: Whole = Field(description="members it takes to open a mask")
+    colluding: Whole = Field(description="members assumed to pool with the coordinator")
+    value_bits: Whole = 24
+    fraction_bits: Whole = 20
+    ring_bits: Whole = 32
+    custodian: Flag = Field(True, description="whether somebody apart from the members holds the CKKS key")
     release: tuple[str, ...] = ("weights",)
-    round: int = Field(1, ge=1)
+    round: Whole = Field(1, ge=1)
 
 
 def draft(document: documents.Document, policy: Hash) -> Plan:
@@ -89,8 +90,8 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),
         Adapter(written.targets, written.rank, written.alpha, 0),
         Learning(
-            PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps), written.clip, written.divisor,
-            written.learning_rate, "sgd", 64, 64,
+            PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps),
+            written.clip, written.divisor, written.learning_rate, "sgd", 64, 64,
         ),
         Cover(
             written.protection, written.min_cohort, written.threshold, written.colluding,

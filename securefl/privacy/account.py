@@ -1,13 +1,13 @@
 """What a site has promised and spent: a fold over its ledger, so the two cannot differ.
 
-A charge is reserved before training and settled with what really ran. It never gets cheaper than what ran, and a plan is
-charged once, whatever happens: a freed plan cannot be reserved again.
+A charge is reserved before training and settled with what really ran. It never gets cheaper than what ran, and a plan
+is charged once, whatever happens: a freed plan cannot be reserved again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 
@@ -43,24 +43,28 @@ class Charge:
     cost: MicroEpsilon  # of this plan alone, as it was priced
     standing: Standing
 
+    def name_at(self, level: Level) -> str:
+        """Whose limit it counts against at this level."""
+        return self.dataset if level is Level.DATASET else self.federation
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """All charges of one site, in the order they were made."""
+    """All charges of one site, by plan, in the order they were made."""
 
-    charges: tuple[Charge, ...] = ()
+    by_plan: Mapping[Hash, Charge] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Account:
-        """The account these entries amount to.
+        """The account these entries amount to; linear in their number.
 
         Raises:
             AccountFault: they do not fit together.
         """
-        account = cls()
+        charges: dict[Hash, Charge] = {}
         for entry in entries:
-            account = account.apply(entry)
-        return account
+            charges.update(_moved(charges, entry))
+        return cls(charges)
 
     def apply(self, entry: Entry) -> Account:
         """The account after one more entry; most entries change nothing.
@@ -68,63 +72,70 @@ class Account:
         Raises:
             AccountFault: the entry does not fit this account.
         """
-        if isinstance(entry, Reserved):
-            plan = wire.plan_hash(entry.plan)
-            if self.knows(plan):
-                raise AccountFault(f"plan {plan.hex()[:12]} is reserved twice")
-            charge = Charge(
-                plan, entry.plan.federation, entry.dataset, entry.plan.run, entry.plan.round, entry.plan.learning.event,
-                entry.price.round, Standing.RESERVED,
-            )  # fmt: skip
-            return Account((*self.charges, charge))
-        if isinstance(entry, Settled):
-            charge = self._reserved(entry.plan)
-            did, reserved = entry.did, charge.event
-            if (did.sampling_rate, did.noise_multiplier) != (reserved.sampling_rate, reserved.noise_multiplier):
-                raise AccountFault(f"plan {entry.plan.hex()[:12]} ran another mechanism than was reserved")
-            if did.steps > reserved.steps:
-                raise AccountFault(f"plan {entry.plan.hex()[:12]} ran {did.steps} steps, {reserved.steps} were reserved")
-            return self._with(replace(charge, event=did, standing=Standing.SETTLED))
-        if isinstance(entry, Freed):
-            return self._with(replace(self._reserved(entry.plan), standing=Standing.FREED))
-        return self
+        moved = _moved(self.by_plan, entry)
+        return Account({**self.by_plan, **moved}) if moved else self
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """Every charge, in the order they were made."""
+        return tuple(self.by_plan.values())
 
     def knows(self, plan: Hash) -> bool:
-        """Whether this plan was ever reserved here."""
-        return any(charge.plan == plan for charge in self.charges)
+        """Whether this plan was ever reserved here, also when it was freed again."""
+        return plan in self.by_plan
 
     def standing(self, level: Level, name: str) -> tuple[Charge, ...]:
         """The charges that count at this level: reserved and settled."""
-        key = {Level.DATASET: "dataset", Level.FEDERATION: "federation"}[level]
         return tuple(
             charge
-            for charge in self.charges
-            if getattr(charge, key) == name and charge.standing is not Standing.FREED
+            for charge in self.by_plan.values()
+            if charge.name_at(level) == name and charge.standing is not Standing.FREED
         )
 
     def events(self, level: Level, name: str) -> tuple[Event, ...]:
-        """What counts at this level, composed: the same for every order of charges."""
-        return compose(charge.event for charge in self.standing(level, name))
+        """What counts at this level: the same for every order of charges."""
+        return in_order(charge.event for charge in self.standing(level, name))
 
     @property
     def digest(self) -> Hash:
-        """A name for what counts; a price is good for one name. The order of charges does not matter."""
-        return wire.digest("account", tuple(sorted(self.charges, key=lambda charge: charge.plan)))
-
-    def _reserved(self, plan: Hash) -> Charge:
-        for charge in self.charges:
-            if charge.plan == plan and charge.standing is Standing.RESERVED:
-                return charge
-        raise AccountFault(f"plan {plan.hex()[:12]} has no reservation to settle or free")
-
-    def _with(self, changed: Charge) -> Account:
-        return Account(tuple(changed if charge.plan == changed.plan else charge for charge in self.charges))
+        """A name for all charges and where they stand; a price is good for one name. Their order does not matter."""
+        return wire.digest("account", tuple(sorted(self.by_plan.values(), key=lambda charge: charge.plan)))
 
 
-def compose(events: Iterable[Event]) -> tuple[Event, ...]:
-    """The same events with equal mechanisms put together, in one fixed order."""
-    steps: dict[tuple[Fraction, Fraction], int] = {}
-    for event in events:
-        key = (event.sampling_rate, event.noise_multiplier)
-        steps[key] = steps.get(key, 0) + event.steps
-    return tuple(PoissonGaussian(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
+    """The one charge an entry makes or changes, if it does."""
+    if isinstance(entry, Reserved):
+        plan = wire.plan_hash(entry.plan)
+        if plan in charges:
+            raise AccountFault(f"plan {plan.hex()[:12]} is reserved twice")
+        made = Charge(
+            plan, entry.plan.federation, entry.dataset, entry.plan.run, entry.plan.round, entry.plan.learning.event,
+            entry.price.round, Standing.RESERVED,
+        )  # fmt: skip
+        return {plan: made}
+    if isinstance(entry, Settled | Freed):
+        charge = charges.get(entry.plan)
+        if charge is None or charge.standing is not Standing.RESERVED:
+            raise AccountFault(f"plan {entry.plan.hex()[:12]} has no reservation to settle or free")
+        if isinstance(entry, Freed):
+            return {entry.plan: replace(charge, standing=Standing.FREED)}
+        _check_did(entry, charge.event)
+        return {entry.plan: replace(charge, event=entry.did, standing=Standing.SETTLED)}
+    return {}
+
+
+def _check_did(entry: Settled, reserved: Event) -> None:
+    did = entry.did
+    if (did.sampling_rate, did.noise_multiplier) != (reserved.sampling_rate, reserved.noise_multiplier):
+        raise AccountFault(f"plan {entry.plan.hex()[:12]} ran another mechanism than was reserved")
+    if did.steps > reserved.steps:
+        raise AccountFault(f"plan {entry.plan.hex()[:12]} ran {did.steps} steps, {reserved.steps} were reserved")
+
+
+def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The same events in one fixed order, so that their cost is the same number however they came.
+
+    Equal mechanisms are not put together: an accountant's last digits depend on how often it composes, and whoever
+    checks the ledger composes what stands in it, entry by entry.
+    """
+    return tuple(sorted(events, key=lambda event: (event.sampling_rate, event.noise_multiplier, event.steps)))

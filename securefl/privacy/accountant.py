@@ -1,22 +1,28 @@
 """Epsilon is a view of events: privacy loss distributions by dp-accounting, Rényi DP beside them.
 
-PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is looser
-by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
+PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is
+looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 from securefl import wire
-from securefl.privacy.account import Account, compose
-from securefl.terms import Event, Level, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
+from securefl.privacy.account import Account, in_order
+from securefl.terms import Event, Level, MicroEpsilon, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
 
 INTERVAL = 1e-3
+GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
+SLACK = 2e-10  # ... and by more than composing in another order changes
+_STRIDE = 100  # events composed without a stop
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
 
 
@@ -26,12 +32,16 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     Raises:
         Unbounded: no finite epsilon describes them.
     """
-    return _pld(compose(events), _checked(delta))
+    return _pld(in_order(events), _checked(delta))
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
-    """The same by Rényi DP: never below what it should be, and usually above `epsilon_pld`."""
-    return _rdp(compose(events), _checked(delta))
+    """The same by Rényi DP: an upper bound too, and looser than `epsilon_pld`.
+
+    Raises:
+        Unbounded: no finite epsilon describes them.
+    """
+    return _rdp(in_order(events), _checked(delta))
 
 
 def _checked(delta: float) -> float:
@@ -42,22 +52,47 @@ def _checked(delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _pld(events: tuple[Event, ...], delta: float) -> float:
-    if not events:
-        return 0.0
-    from dp_accounting import pld  # noqa: PLC0415
-
-    return _epsilon(pld.PLDAccountant(_neighbours(), value_discretization_interval=INTERVAL), events, delta)
+    return _epsilon(_composed("pld", events), delta) if events else 0.0
 
 
 @lru_cache(maxsize=4096)
 def _rdp(events: tuple[Event, ...], delta: float) -> float:
-    if not events:
-        return 0.0
-    from absl import logging  # noqa: PLC0415
-    from dp_accounting import rdp  # noqa: PLC0415
+    with _quiet():
+        return _epsilon(_composed("rdp", events), delta) if events else 0.0
 
-    logging.set_verbosity(logging.ERROR)  # orders that do not converge are left out, and that is all there is to say
-    return _epsilon(rdp.RdpAccountant(neighboring_relation=_neighbours()), events, delta)
+
+def _composed(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp_accounting's own accountants
+    """An accountant that has seen these events; one more event costs one more composition."""
+    for end in range(0, len(events), _STRIDE):
+        _accountant(kind, events[:end])  # so that the recursion below stays shallow
+    return _accountant(kind, events)
+
+
+@lru_cache(maxsize=256)
+def _accountant(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401
+    import dp_accounting  # noqa: PLC0415
+    from dp_accounting import pld, rdp  # noqa: PLC0415
+
+    if not events:
+        if kind == "pld":
+            return pld.PLDAccountant(_neighbours(), value_discretization_interval=INTERVAL)
+        return rdp.RdpAccountant(neighboring_relation=_neighbours())
+    accountant, event = copy.deepcopy(_accountant(kind, events[:-1])), events[-1]
+    gaussian = dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
+    accountant.compose(dp_accounting.PoissonSampledDpEvent(float(event.sampling_rate), gaussian), event.steps)
+    return accountant
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library warns of every order it leaves out; leaving orders out only makes the bound looser."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _neighbours() -> Any:  # noqa: ANN401 - dp_accounting's own enum
@@ -66,18 +101,11 @@ def _neighbours() -> Any:  # noqa: ANN401 - dp_accounting's own enum
     return dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
-def _epsilon(accountant: Any, events: tuple[Event, ...], delta: float) -> float:  # noqa: ANN401
-    import dp_accounting  # noqa: PLC0415
-
-    for event in events:
-        step = dp_accounting.PoissonSampledDpEvent(
-            float(event.sampling_rate), dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
-        )
-        accountant.compose(step, event.steps)
+def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
     epsilon = float(accountant.get_epsilon(delta))
     if not 0 <= epsilon < math.inf:
         raise Unbounded(f"epsilon={epsilon}")
-    return math.ceil((epsilon + 2e-10) * 2e9) / 2e9  # outward by less than 1e-9: more than composing in another order changes
+    return math.ceil((epsilon + SLACK) * GRID) / GRID
 
 
 def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
@@ -88,7 +116,7 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
     """
     event = plan.learning.event
 
-    def after(level: Level, name: str) -> Any:  # noqa: ANN401 - MicroEpsilon
+    def after(level: Level, name: str) -> MicroEpsilon:
         return micro_epsilon(epsilon_pld((*account.events(level, name), event), delta))
 
     return Price(
@@ -103,7 +131,7 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
 
 
 def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) -> Fraction:
-    """The least noise multiplier, on a grid of 1/10000, whose cost is at most ``target``.
+    """The least noise multiplier above 0.1, on a grid of 1/10000, whose cost is at most ``target``: rounded up.
 
     Raises:
         Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.

@@ -1,4 +1,7 @@
-"""A member's records, read and checked. Errors name file, row and column, and never show a record's text."""
+"""A member's records, read and checked. Errors name file, row and column, and never show a record's text.
+
+A record is a distinct text: rows are de-duplicated before privacy begins, so one record is one row that is trained on.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,18 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from securefl.errors import Missing, OperatorFault
-from securefl.training.sources import DataSource, resolve
+from securefl.training.sources import TABLES, DataSource, resolve
+
+Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
+SHOWN = 24  # a longer value, or one with blanks, may be a text in the wrong column: it is not shown
+SURPLUS = "\0surplus"  # no column is called so: csv refuses the character
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,96 +41,151 @@ class Records:
 
 
 def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
-    """The records a source describes, split by a hash of their text: the same text is always on the same side.
+    """The records a source describes, in the file's order, split by a hash of their text.
+
+    The same text is always on the same side, at every member. Of rows with one text the first counts, and blank texts
+    are left out. With ``first_of``, each row belongs to exactly one of the handles: the one mentioned first, the longer
+    one where two begin at the same place.
 
     Raises:
         OperatorFault: bad bytes, a missing column, an unknown label, or nothing left: with file and row.
         Missing: the file or data set is not on this machine.
     """
     found = resolve(source.file, folder)
-    rows = _table(found, source) if isinstance(found, Path) and found.is_file() else _hub(found, source)
     index = {label: number for number, label in enumerate(labels)}
     seen: set[str] = set()
     train: list[Record] = []
     heldout: list[Record] = []
-    for place, row in rows:
-        for column in (source.text, source.label):
-            if row.get(column) is None:
-                known = ", ".join(sorted(str(name) for name in row if name is not None))
-                raise OperatorFault(f"no column `{column}`", f"the columns are {known}", place)
-        text, label = str(row[source.text]), str(row[source.label])
-        if label not in index:
-            raise OperatorFault(f"the label {label[:40]!r}", f"one of {', '.join(labels)} is expected", place)
-        if not _belongs(text, source):
+    for place, row in _rows(found, source):
+        text = _text(row, source, place)
+        label = _label(row, source, index, place)
+        if not _belongs(text, source) or not text.strip():
             continue
-        for change in source.replace:
-            text = re.sub(change.pattern, change.with_, text)
         if source.deduplicate:
             if text in seen:
                 continue
             seen.add(text)
-        if not text.strip():
-            continue
-        (heldout if _held_out(text, source.heldout) else train).append(Record(text, index[label]))
+        for change in source.replace:
+            text = re.sub(change.pattern, change.with_, text)
+        (heldout if _held_out(text, source.heldout) else train).append(Record(text, label))
+    wanted = f" with {source.contains!r}" if source.contains else ""
     if not train:
-        wanted = f" with {source.contains!r}" if source.contains else ""
         raise OperatorFault(f"no rows{wanted} to train on", "check the file and `contains`", str(found))
+    if source.heldout and not heldout:
+        what = f"none of {len(train)} rows{wanted} is held out at heldout={source.heldout}"
+        raise OperatorFault(what, "raise `heldout`, give more rows, or set it to 0", str(found))
     return Records(tuple(train), tuple(heldout))
+
+
+def _text(row: Mapping[str, Any], source: DataSource, place: str) -> str:
+    text = _column(row, source.text, place)
+    if not isinstance(text, str):
+        raise OperatorFault(f"`{source.text}` is a {type(text).__name__}", "a text is expected", place)
+    return text
+
+
+def _label(row: Mapping[str, Any], source: DataSource, index: Mapping[str, int], place: str) -> int:
+    raw = str(_column(row, source.label, place))
+    label = source.labels.get(raw, raw)
+    if label not in index:
+        shown = repr(raw) if len(raw) <= SHOWN and not re.search(r"\s", raw) else f"a value of {len(raw)} characters"
+        remedy = f"one of {', '.join(index)} is expected; `labels` can map it to one of them"
+        raise OperatorFault(f"`{source.label}` is {shown}", remedy, place)
+    return index[label]
+
+
+def _column(row: Mapping[str, Any], name: str, place: str) -> object:
+    if name not in row:
+        known = ", ".join(sorted(row))
+        raise OperatorFault(f"no column `{name}`", f"the columns are {known}", place)
+    if row[name] is None:
+        raise OperatorFault(f"no value in the column `{name}`", "mend the row", place)
+    return row[name]
 
 
 def _belongs(text: str, source: DataSource) -> bool:
     if source.contains is None:
         return True
     low, wanted = text.lower(), source.contains.lower()
-    at = low.find(wanted)
-    if at < 0:
-        return False
-    return all(low.find(other.lower()) in (-1, *range(at, len(low))) for other in source.first_of if other.lower() != wanted)
+    if not source.first_of:
+        return wanted in low
+    mentioned = [(low.find(each), -len(each), each) for each in map(str.lower, source.first_of) if each in low]
+    return bool(mentioned) and min(mentioned)[2] == wanted
 
 
 def _held_out(text: str, share: float) -> bool:
-    drawn = int.from_bytes(hashlib.sha256(b"held out\0" + text.encode()).digest()[:8], "big")
-    return drawn < int(share * 2**64)
+    drawn = int.from_bytes(hashlib.sha256(b"held out\0" + text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return drawn < int(Fraction(share) * 2**64)
 
 
-def _table(path: Path, source: DataSource) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(found: Path | str, source: DataSource) -> Iterator[Row]:
+    if isinstance(found, str) or found.is_dir():
+        return _hub(found, source)
+    readers: Mapping[str, Callable[[str, Path], Iterator[Row]]] = {
+        ".csv": _comma_separated,
+        ".tsv": _tab_separated,
+        ".tab": _tab_separated,
+        ".jsonl": _json_lines,
+        ".ndjson": _json_lines,
+    }
+    reader = readers.get(found.suffix.lower())
+    if reader is None:
+        raise OperatorFault(f"a file of kind {found.suffix!r}", f"one of {', '.join(TABLES)} is expected", str(found))
+    text = _decoded(found, source.encoding)
+    if not text.strip():
+        raise OperatorFault("no rows", "the file is empty", str(found))
+    return reader(text, found)
+
+
+def _decoded(path: Path, encoding: str) -> str:
     raw = path.read_bytes()
     try:
-        text = raw.decode(source.encoding)
+        return raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as fault:
         line = raw.count(b"\n", 0, fault.start) + 1
-        what = f"byte {raw[fault.start]:#04x} is not {source.encoding}"
-        raise OperatorFault(what, "set `encoding`, or mend the file", f"{path}:{line}") from fault
+        what = f"byte {raw[fault.start]:#04x} is not {encoding}"
+        raise OperatorFault(what, "set `encoding`, or mend the file", f"{path}:{line}") from None
     except LookupError as fault:
-        raise OperatorFault(f"no encoding {source.encoding!r}", "such as utf-8 or latin1", str(path)) from fault
-    if not text.strip():
-        raise OperatorFault("no rows", "the file is empty", str(path))
-    if path.suffix in (".jsonl", ".ndjson"):
-        yield from _json_lines(text, path)
-        return
-    delimiter = "\t" if path.suffix in (".tsv", ".tab") else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        raise OperatorFault(f"no encoding {encoding!r}", "such as utf-8 or latin1", str(path)) from fault
+
+
+def _comma_separated(text: str, path: Path) -> Iterator[Row]:
+    return _separated(text, path, ",")
+
+
+def _tab_separated(text: str, path: Path) -> Iterator[Row]:
+    return _separated(text, path, "\t")
+
+
+def _separated(text: str, path: Path, delimiter: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=SURPLUS, delimiter=delimiter)
     try:
+        names = reader.fieldnames or ()
+        if len(set(names)) != len(names):
+            raise OperatorFault("a column name stands twice", "name each column once", f"{path}:1")
         for row in reader:
+            if SURPLUS in row:
+                what = f"more values than the {len(names)} columns"
+                raise OperatorFault(what, "quote what holds the delimiter", f"{path}:{reader.line_num}")
             yield f"{path}:{reader.line_num}", row
     except csv.Error as fault:
-        raise OperatorFault(f"no table: {fault}", "mend the row", f"{path}:{reader.line_num}") from fault
+        raise OperatorFault(f"no table: {fault}", "mend the row", f"{path}:{reader.line_num}") from None
 
 
-def _json_lines(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+def _json_lines(text: str, path: Path) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: it also splits inside JSON strings
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as fault:
-            raise OperatorFault(f"no JSON: {fault.msg}", "one object a line", f"{path}:{number}") from fault
+        except json.JSONDecodeError as fault:  # its chain would show the line
+            raise OperatorFault(f"no JSON: {fault.msg}", "one object a line", f"{path}:{number}") from None
         if not isinstance(row, dict):
             raise OperatorFault("no JSON object", "one object a line", f"{path}:{number}")
         yield f"{path}:{number}", row
 
 
-def _hub(found: Path | str, source: DataSource) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _hub(found: Path | str, source: DataSource) -> Iterator[Row]:
     try:
         import datasets  # noqa: PLC0415
     except ImportError as fault:
@@ -131,6 +194,7 @@ def _hub(found: Path | str, source: DataSource) -> Iterator[tuple[str, Mapping[s
     try:
         rows = datasets.load_dataset(str(found), split=source.split)
     except (OSError, ValueError, ConnectionError) as fault:
-        raise Missing("this data set is not on this machine", "fetch it first; nothing is fetched here", str(found)) from fault
+        remedy = "fetch it first; nothing is fetched here"
+        raise Missing("this data set is not on this machine", remedy, str(found)) from fault
     for number, row in enumerate(rows, start=1):
         yield f"{found}, row {number}", row

@@ -56,5 +56,5 @@ def score(model: Classifier, encoded: Encoded, labels: int) -> Scores:
 def pooled(parts: Iterable[Scores]) -> Scores:
     """All records together."""
     matrices = [part.counts for part in parts]
-    size = len(matrices[0])
+    size = len(matrices[0]) if matrices else 0
     return Scores(tuple(tuple(sum(m[i][j] for m in matrices) for j in range(size)) for i in range(size)))

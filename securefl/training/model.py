@@ -1,12 +1,15 @@
 """The model a member trains: a frozen encoder with LoRA whose A is frozen too, mean pooling, and a linear head.
 
-A has orthonormal rows drawn from the plan's seed, the same at every member, so the mean of the members' B gives the exact
-mean of their updates (FFA-LoRA, Sun et al. 2024), and noise on B is not multiplied by noise on A.
+A has orthonormal rows drawn from the plan's seed, the same at every member, so the mean of the members' B gives the
+exact mean of their updates (FFA-LoRA, Sun et al. 2024), and noise on B is not multiplied by noise on A.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,17 @@ class Built:
         """Entries of an adapter state."""
         return sum(parameter.numel() for _, parameter in self.trainable)
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable tensors in the layout's order."""
+        return [parameter for _, parameter in self.trainable]
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens the encoder has positions for, as far as its configuration says."""
+        found = getattr(self.model.encoder.config, "max_position_embeddings", None)
+        return found if isinstance(found, int) else None
+
 
 def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
     """The base model with adapter and head; only B and the head can move.
@@ -113,41 +127,74 @@ def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
 
     logging.set_verbosity_error()  # a base model without its own head is what is wanted here
     logging.disable_progress_bar()
-    encoder = _base(AutoModel, found)
-    tokenizer = AutoTokenizer.from_pretrained(str(found), local_files_only=True)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    with _quiet():
+        encoder = _base(AutoModel, found)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(found), local_files_only=True)
+        except (OSError, ValueError, KeyError) as fault:
+            remedy = "put the model's tokenizer files there"
+            raise Missing("no tokenizer that can be loaded", remedy, str(found)) from fault
     return assemble(encoder, tokenizer, task, adapter, str(found))
 
 
 def _base(auto: Any, found: Path | str) -> nn.Module:  # noqa: ANN401 - a transformers class
+    given: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         try:
-            base = auto.from_pretrained(str(found), local_files_only=True, dtype=torch.float32, add_pooling_layer=False)
+            base, info = auto.from_pretrained(str(found), add_pooling_layer=False, **given)
         except TypeError:  # not every architecture has a pooling layer to leave out
-            base = auto.from_pretrained(str(found), local_files_only=True, dtype=torch.float32)
+            base, info = auto.from_pretrained(str(found), **given)
     except (OSError, ValueError, KeyError) as fault:
-        why = str(fault).splitlines()[0][:200]
-        raise Missing(f"no model that can be loaded: {why}", "a folder or cached model with config and weights", str(found)) from fault
+        why = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
+        remedy = "a folder or cached model with config and weights"
+        raise Missing(f"no model that can be loaded: {why}", remedy, str(found)) from fault
+    absent = sorted(map(str, info["missing_keys"]))
+    if absent:
+        what = f"the weights lack {len(absent)} tensors, `{absent[0]}` first: each member would draw its own"
+        raise OperatorFault(what, "use files that hold the whole encoder", str(found))
     module: nn.Module = base
     return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading draws no bars and gives no advice while the block runs."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, name: str) -> Built:  # noqa: ANN401
     """Adapter and head on an encoder that is in memory."""
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415
 
-    hidden = getattr(getattr(encoder, "config", None), "hidden_size", None)
+    config: Any = getattr(encoder, "config", None)
+    hidden = getattr(config, "hidden_size", None)
     if not isinstance(hidden, int):
         raise OperatorFault("a model without `hidden_size`", "use a transformers encoder or decoder", name)
+    words = getattr(config, "vocab_size", None)
+    if words is not None and len(tokenizer) > words:
+        what = f"the tokenizer has {len(tokenizer)} tokens, the model {words}"
+        raise OperatorFault(what, "use the model's own tokenizer", name)
+    config.use_cache = False
     _check_targets(encoder, adapter, name)
-    config = LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, target_modules=_names(encoder, adapter), lora_dropout=0.0, bias="none"
-    )
-    model = Classifier(get_peft_model(encoder, config), hidden, len(task.labels))  # type: ignore[arg-type]
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    names = _names(encoder, adapter)
+    lora = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=names, lora_dropout=0.0, bias="none")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT sets it right for Conv1D, and says so
+        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
+        model = Classifier(get_peft_model(encoder, lora), hidden, len(task.labels))
+    _without_dropout(model)
     for parameter_name, parameter in model.named_parameters():
         if "lora_A" in parameter_name:
             parameter.data.copy_(_orthonormal(adapter.seed, parameter_name, tuple(parameter.shape)))
@@ -163,6 +210,16 @@ def _center(model: Classifier, tokenizer: Any) -> None:  # noqa: ANN401 - a tran
     with torch.no_grad():
         features = [model.pooled(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long)) for row in rows]
         model.center.copy_(torch.round(torch.cat(features).mean(0) * 1024) / 1024)
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """A record's gradient is a function of the record: no layer draws anything."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):  # attention reads its own copy of the configuration
+                setattr(module, name, 0.0)
 
 
 def _names(encoder: nn.Module, adapter: Adapter) -> list[str]:
@@ -183,8 +240,8 @@ def _check_targets(encoder: nn.Module, adapter: Adapter, name: str) -> None:
             raise OperatorFault(f"no layer `{target}`", f"linear layers end in: {', '.join(linear)}", name)
         for found in matched:
             if not _is_linear(modules[found]):
-                kind = type(modules[found]).__name__
-                raise OperatorFault(f"`{found}` is a {kind}", "adapters go on linear layers: " + ", ".join(linear), name)
+                what, remedy = f"`{found}` is a {type(modules[found]).__name__}", "adapters go on linear layers: "
+                raise OperatorFault(what, remedy + ", ".join(linear), name)
 
 
 def _is_linear(module: nn.Module) -> bool:

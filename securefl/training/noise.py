@@ -2,11 +2,12 @@
 
 Gaussian noise is Box-Muller in float64 over 53-bit uniforms. Its tail ends at sqrt(2 * 53 * ln 2) = 8.57 standard
 deviations, beyond which a true Gaussian has mass 1e-17. The noised sum is rounded to a public grid before anything else
-sees it. Only a ``ClippedSum`` can be noised: its clip is the sensitivity. Keys are stored nowhere.
+sees it: what is done after the noise costs nothing. Keys are stored nowhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,48 +22,72 @@ from securefl.terms import Event
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Entropy = Callable[[int], bytes]
-GRID_BITS = 30  # the noised sum is a multiple of clip * 2**-30: far below any noise, far above float64's residues
+Entropy = Callable[[int], bytes]  # so many bytes, fresh and uniform: os.urandom wherever records are
+GRID_BITS = 20  # the grid is this many bits below the clip: far below the noise, far above float64's residues
 
 
 def keystream(rand: Entropy, size: int) -> NDArray[np.uint64]:
-    """``size`` uniform 64-bit integers under a key of its own."""
+    """``size`` uniform 64-bit integers under a key of its own (NIST SP 800-38A, 6.5)."""
     encryptor = Cipher(algorithms.AES(rand(32)), modes.CTR(bytes(16))).encryptor()
     drawn = bytearray(8 * size)
     encryptor.update_into(bytes(8 * size), drawn)
     return np.frombuffer(drawn, "<u8")
 
 
+def repeatable(label: str) -> Entropy:
+    """Bytes that anybody can repeat: for synthetic checks and open training, never for noise on records."""
+    key = hashlib.sha256(b"repeatable\0" + label.encode()).digest()
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    return lambda size: encryptor.update(bytes(size))
+
+
 def gaussian(rand: Entropy, size: int) -> NDArray[np.float64]:
-    """``size`` standard normal values (Box and Muller 1958)."""
+    """``size`` standard normal values (Box and Muller 1958), none beyond 8.58."""
     pairs = (size + 1) // 2
     words = keystream(rand, 2 * pairs) >> np.uint64(11)
-    radius = np.sqrt(-2.0 * np.log((words[:pairs].astype(np.float64) + 1.0) * 2.0**-53))
+    radius = np.sqrt(-2.0 * np.log((words[:pairs].astype(np.float64) + 1.0) * 2.0**-53))  # (u + 1): no logarithm of 0
     angle = words[pairs:].astype(np.float64) * (2.0 * math.pi * 2.0**-53)
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
 
 
 def poisson_sample(rand: Entropy, records: int, rate: Fraction) -> NDArray[np.intp]:
-    """The indices of a Poisson sample: each record by itself, with probability ``rate`` to within 2**-64, never above."""
+    """The indices of a Poisson sample: each record by itself, with probability floor(rate * 2**64) / 2**64.
+
+    That is never above ``rate``, and below it by less than 2**-64: the price is never understated.
+    """
     threshold = rate.numerator * 2**64 // rate.denominator
     if threshold >= 2**64:
         return np.arange(records)
     return np.nonzero(keystream(rand, records) < np.uint64(threshold))[0]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ClippedSum:
-    """A sum to which each record contributed a vector of L2 norm at most ``clip``. Made by the clipper."""
+    """A sum to which each record contributed a vector of L2 norm at most ``clip_l2``. Made by the clipper alone."""
 
     values: NDArray[np.float64]  # (dimension,)
-    clip: Fraction
+    clip_l2: Fraction
 
 
-def noised(clipped: ClippedSum, event: Event, rand: Entropy) -> NDArray[np.float64]:
-    """The sum with Gaussian noise of deviation ``noise_multiplier * clip``, on the public grid: (dimension,)."""
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class NoisedSum:
+    """A clipped sum with its noise, on the public grid. Made by ``noised`` alone; all an optimizer is given."""
+
+    values: NDArray[np.float64]  # (dimension,)
+
+
+def grid(clip_l2: Fraction) -> float:
+    """The public grid: the power of two that lies ``GRID_BITS`` bits below the clip's own, so rounding is exact."""
+    return math.ldexp(1.0, math.frexp(float(clip_l2))[1] - 1 - GRID_BITS)
+
+
+def noised(clipped: ClippedSum, event: Event, rand: Entropy) -> NoisedSum:
+    """The sum plus Gaussian noise of deviation ``noise_multiplier * clip_l2``, rounded to the grid.
+
+    The sensitivity is not an argument: it is the clip that the sum was made with.
+    """
     if not isinstance(clipped, ClippedSum):
-        raise TypeError("only a clipped sum can be noised")  # an array has a method called clip
-    clip = float(clipped.clip)
-    noise = gaussian(rand, len(clipped.values)) * (float(event.noise_multiplier) * clip)
-    grid = clip * 2.0**-GRID_BITS
-    return np.rint((clipped.values + noise) / grid) * grid
+        raise TypeError(f"only a ClippedSum can be noised, not a {type(clipped).__name__}")
+    deviation = float(event.noise_multiplier * clipped.clip_l2)
+    step = grid(clipped.clip_l2)
+    return NoisedSum(np.rint((clipped.values + deviation * gaussian(rand, len(clipped.values))) / step) * step)

@@ -5,15 +5,19 @@ Run on synthetic text. What fails is refused with the tensor, its layer and the 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import nn
 
 from securefl.errors import OperatorFault
+from securefl.terms import Learning, PoissonGaussian
+from securefl.training import step
 from securefl.training.model import Built
-from securefl.training.step import Encoded, per_record_gradients
+from securefl.training.noise import gaussian, repeatable
+from securefl.training.step import Encoded, Losses, cross_entropy, per_record_gradients
 
 TEXTS = (
     "the flight was late and nobody told us",
@@ -22,107 +26,122 @@ TEXTS = (
     "no",
     "my bag has not arrived, number 4711",
 )
+ALL = range(len(TEXTS))
 TOLERANCE = 1e-4  # relative, against a record-at-a-time loop
 COUPLING = 1e-5  # relative change of one record's gradient when another record changes
+UNCOUPLE = "find what couples records: batch statistics, routing, packing, a loss that is averaged over the batch"
 
 COUPLED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+KNOWN = (nn.Linear, nn.LayerNorm)  # layers whose per-record gradients Opacus has by rule
 
 
 def wrap(model: nn.Module) -> nn.Module:
     """The model with Opacus's hooks: every trainable tensor gets ``grad_sample``.
 
     Raises:
-        OperatorFault: a layer mixes records, or a trainable tensor belongs to no layer Opacus knows.
+        OperatorFault: a layer mixes records, or a trainable tensor belongs to no layer that is known.
     """
     from opacus.grad_sample import GradSampleModule  # noqa: PLC0415
 
     for name, module in model.named_modules():
         if isinstance(module, COUPLED):
-            raise OperatorFault(f"`{name}` is a {type(module).__name__}: it mixes records", "use a model with LayerNorm")
-    known = {id(p) for kind in (nn.Linear, nn.LayerNorm) for m in model.modules() if isinstance(m, kind) for p in m.parameters(recurse=False)}
+            what = f"`{name}` is a {type(module).__name__}: it mixes records"
+            raise OperatorFault(what, "use a model with LayerNorm")
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and id(parameter) not in known:
-            owner = model.get_submodule(name.rpartition(".")[0])
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if parameter.requires_grad and not isinstance(owner, KNOWN):
             what = f"the trainable tensor `{name}` belongs to a {type(owner).__name__}"
             raise OperatorFault(what, "freeze it, or use adapters whose tensors are linear layers (LoRA)")
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")  # frozen inputs need no gradient
     wrapped: nn.Module = GradSampleModule(model, loss_reduction="sum")
     return wrapped
 
 
-def check(built: Built, wrapped: nn.Module, encode: Callable[[tuple[str, ...], tuple[int, ...]], Encoded], labels: int) -> None:
+def check(
+    built: Built, wrapped: nn.Module, encode: Callable[[tuple[str, ...], tuple[int, ...]], Encoded], labels: int,
+    losses: Losses = cross_entropy,
+) -> None:  # fmt: skip
     """Nothing happens, and the model is as it was, if every record has a gradient of its own.
 
     Raises:
         OperatorFault: naming the first tensor for which this does not hold.
     """
-    encoded = encode(TEXTS, tuple(i % labels for i in range(len(TEXTS))))
-    parameters = [parameter for _, parameter in built.trainable]
-    before = {name: parameter.detach().clone() for name, parameter in wrapped.named_parameters()}
-    _off_zero(parameters)
+    encoded = encode(TEXTS, tuple(i % labels for i in ALL))
+    before = {name: tensor.detach().clone() for name, tensor in built.model.state_dict().items()}
+    _off_zero(built.parameters)
     try:
-        together = _gradients(built, wrapped, encoded, list(range(len(TEXTS))))
-        _equal_to_a_loop(built, wrapped, encoded, together)
-        _uncoupled(built, wrapped, encoded, together)
-        _moves(built, wrapped, before, together)
+        together = _gradients(built, wrapped, encoded, list(ALL), losses)
+        _uncoupled(built, wrapped, encoded, together, losses)
+        _equal_to_a_loop(built, wrapped, encoded, together, losses)
+        _moves(built, wrapped, encoded)
     finally:
-        with torch.no_grad():
-            for name, parameter in wrapped.named_parameters():
-                parameter.copy_(before[name])
-                parameter.grad = None
+        built.model.load_state_dict(before)
+        step.forget(built.parameters)
 
 
 def _off_zero(parameters: list[nn.Parameter]) -> None:
     """At zero, B's and the head's gradients hide mistakes: check at a point that is not."""
-    generator = torch.Generator().manual_seed(0)  # of a test point, not of noise
+    rand = repeatable("preflight")
     with torch.no_grad():
         for parameter in parameters:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+            drawn = 0.05 * gaussian(rand, parameter.numel())
+            parameter.copy_(torch.from_numpy(drawn.astype(np.float32)).view_as(parameter))
 
 
-def _gradients(built: Built, wrapped: nn.Module, encoded: Encoded, indices: list[int]) -> list[torch.Tensor]:
-    """Per tensor: (records, numel)."""
-    parameters = [parameter for _, parameter in built.trainable]
-    try:
-        flat = per_record_gradients(wrapped, parameters, encoded.batch(indices))
-    except (AttributeError, ValueError, RuntimeError, TypeError):
-        for name, parameter in built.trainable:
-            found = getattr(parameter, "grad_sample", None)
-            if not isinstance(found, torch.Tensor) or found.shape[:1] != (len(indices),):
-                owner = type(wrapped.get_submodule("_module." + name.rpartition(".")[0])).__name__
-                what = f"`{name}` ({owner}) has no gradient for each of {len(indices)} records"
-                raise OperatorFault(what, "freeze it, or turn off what recomputes or replaces its layer") from None
-        raise
-    return list(torch.split(flat, [parameter.numel() for parameter in parameters], dim=1))
+def _gradients(
+    built: Built, wrapped: nn.Module, encoded: Encoded, indices: list[int], losses: Losses
+) -> list[torch.Tensor]:
+    """Per tensor: (records, *shape)."""
+    found = per_record_gradients(wrapped, built.parameters, encoded.batch(indices), losses)
+    for (name, parameter), gradient in zip(built.trainable, found, strict=True):
+        if getattr(gradient, "shape", None) != (len(indices), *parameter.shape):
+            what = f"{_layer(built, name)} has no gradient for each of {len(indices)} records"
+            raise OperatorFault(what, "leave it out of the targets, or turn off what recomputes or replaces its layer")
+    return found
 
 
-def _equal_to_a_loop(built: Built, wrapped: nn.Module, encoded: Encoded, together: list[torch.Tensor]) -> None:
-    for record in range(len(TEXTS)):
-        alone = _gradients(built, wrapped, encoded, [record])
-        for (name, _), batch, one in zip(built.trainable, together, alone, strict=True):
-            if _apart(batch[record], one[0]) > TOLERANCE:
-                what = f"`{name}`: record {record}'s gradient in a batch is not the one it has alone"
-                raise OperatorFault(what, "find what couples records: batch statistics, routing, packing, a batch-mean loss")
-
-
-def _uncoupled(built: Built, wrapped: nn.Module, encoded: Encoded, together: list[torch.Tensor]) -> None:
-    changed = Encoded((*encoded.ids[:-1], encoded.ids[0]), encoded.labels, encoded.pad)
-    others = _gradients(built, wrapped, changed, list(range(len(TEXTS))))
+def _uncoupled(
+    built: Built, wrapped: nn.Module, encoded: Encoded, together: list[torch.Tensor], losses: Losses
+) -> None:
+    """The last record becomes another one: of another length, with another label."""
+    last = len(TEXTS) - 1
+    labels = (*encoded.labels[:last], next(label for label in encoded.labels if label != encoded.labels[last]))
+    changed = Encoded((*encoded.ids[:last], encoded.ids[1]), labels, encoded.pad)
+    others = _gradients(built, wrapped, changed, list(ALL), losses)
     for (name, _), batch, other in zip(built.trainable, together, others, strict=True):
-        for record in range(len(TEXTS) - 1):
-            if _apart(batch[record], other[record]) > max(COUPLING, TOLERANCE / 10):
-                what = f"`{name}`: record {record}'s gradient changes with another record"
-                raise OperatorFault(what, "find what couples records: batch statistics, routing, packing, a batch-mean loss")
+        for record in range(last):
+            if not _apart(batch[record], other[record]) <= COUPLING:  # NaN is refused too
+                what = f"{_layer(built, name)}: record {record}'s gradient changes with another record"
+                raise OperatorFault(what, UNCOUPLE)
 
 
-def _moves(built: Built, wrapped: nn.Module, before: dict[str, torch.Tensor], together: list[torch.Tensor]) -> None:
-    trained = {f"_module.{name}" for name, _ in built.trainable}
-    for (name, _), gradient in zip(built.trainable, together, strict=True):
-        if not bool((gradient != 0).any()):
-            raise OperatorFault(f"`{name}` never gets a gradient", "leave its layer out of the adapter's targets")
-    for name, parameter in wrapped.named_parameters():
-        if name not in trained and not torch.equal(parameter, before[name]):
-            raise OperatorFault(f"the frozen tensor `{name}` moved", "find what writes to it during the forward pass")
+def _equal_to_a_loop(
+    built: Built, wrapped: nn.Module, encoded: Encoded, together: list[torch.Tensor], losses: Losses
+) -> None:
+    for record in ALL:
+        alone = _gradients(built, wrapped, encoded, [record], losses)
+        for (name, _), batch, one in zip(built.trainable, together, alone, strict=True):
+            if not _apart(batch[record], one[0]) <= TOLERANCE:
+                what = f"{_layer(built, name)}: record {record}'s gradient in a batch is not the one it has alone"
+                raise OperatorFault(what, UNCOUPLE)
+
+
+def _moves(built: Built, wrapped: nn.Module, encoded: Encoded) -> None:
+    """After one real step, noise and all, the trainable tensors have moved and nothing else has."""
+    one = Fraction(1)
+    learning = Learning(PoissonGaussian(one, one, 1), one, len(TEXTS), one, "sgd", 64, 2)
+    before = {name: tensor.detach().clone() for name, tensor in built.model.state_dict().items()}
+    step.run(wrapped, built.parameters, encoded, learning, repeatable("preflight step"))
+    trained = {name for name, _ in built.trainable}
+    for name, tensor in built.model.state_dict().items():
+        if torch.equal(tensor, before[name]) == (name in trained):
+            what = "is trained and did not move" if name in trained else "is frozen and moved"
+            remedy = "find what holds or writes to it outside the optimizer"
+            raise OperatorFault(f"{_layer(built, name)} {what}", remedy)
+
+
+def _layer(built: Built, name: str) -> str:
+    owner = built.model.get_submodule(name.rpartition(".")[0])
+    return f"`{name}` ({type(owner).__name__})"
 
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -11,66 +11,94 @@ from safetensors.torch import load_file, save_file
 from securefl.errors import OperatorFault
 from securefl.terms import Task
 from securefl.training.model import Built, Classifier
+from securefl.training.sources import DISTRIBUTION
 
-HEAD = "head.safetensors"
+ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
 
 README = """# A federated adapter
 
-`adapter_model.safetensors` is a LoRA adapter for `{model}`; `{head}` is the classification head on its mean-pooled output.
+`{adapter}` is a LoRA adapter for `{model}`; `{head}` is the classification head on the mean of its
+last hidden states. Texts were cut to {tokens} tokens. Run this in this folder:
 
 ```python
-import torch
+from importlib.metadata import distribution
+
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-base = "{path}"
+base = {base}
 tokenizer = AutoTokenizer.from_pretrained(base)
-encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(base), "{out}").eval()
-head = load_file("{out}/{head}")
-batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, padding=True, return_tensors="pt")
-hidden = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-weight = batch["attention_mask"].unsqueeze(-1).float()
-logits = (hidden * weight).sum(1) / weight.sum(1) @ head["weight"].T + head["bias"]
+encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(base), ".").eval()
+head = load_file("{head}")
+batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
+hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
+logits = hidden.mean(1) @ head["weight"].T + head["bias"]
 print({labels}[int(logits.argmax())])
 ```
 """
 
 
-def save(built: Built, task: Task, model: str, path: str, tokens: int, out: Path) -> None:
-    """``out`` holds adapter, head and a README; ``PeftModel.from_pretrained`` loads it.
+def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
+    """``out`` holds adapter, head, labels and a README, and no path of this machine.
+
+    ``PeftModel.from_pretrained`` loads it.
 
     Raises:
         OperatorFault: what was written does not come back as what was trained.
     """
     out.mkdir(parents=True, exist_ok=True)
-    built.model.encoder.save_pretrained(str(out))  # type: ignore[operator]
-    head, center = built.model.head, built.model.center
-    bias = (head.bias - head.weight @ center).detach()  # what is taken off the features goes into the bias
-    save_file({"weight": head.weight.detach().contiguous(), "bias": bias.contiguous()}, str(out / HEAD))
-    (out / "labels.json").write_text(json.dumps(list(task.labels)))
-    text = README.format(model=model, path=path, out=out.name, head=HEAD, tokens=tokens, labels=list(task.labels))
+    (out / "README.md").unlink(missing_ok=True)  # PEFT would read an older one as its own
+    built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
+    built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
+    head = _head(built.model)
+    facts = {"base": model, "labels": task.labels, "pooling": "mean over the mask"}
+    save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
+    (out / "labels.json").write_text(json.dumps(task.labels))
+    text = README.format(adapter=ADAPTER, model=model, base=_base_as_code(model), head=HEAD, tokens=tokens,
+                         labels=list(task.labels))  # fmt: skip
     (out / "README.md").write_text(text)
-    _check(built, out)
+    _compare(built.model, out)
 
 
-def _check(built: Built, out: Path) -> None:
+def _base_as_code(model: str) -> str:
+    if not model.startswith(DISTRIBUTION):
+        return repr(model)
+    package, _, inside = model.removeprefix(DISTRIBUTION).partition("/")
+    return f"str(distribution({package!r}).locate_file({inside!r}))"
+
+
+def _head(model: Classifier) -> dict[str, torch.Tensor]:
+    """The head on features as they are: what training takes off them goes into the bias."""
+    weight, bias = model.head.weight.detach(), model.head.bias.detach()
+    return {"weight": weight.contiguous(), "bias": (bias - weight @ model.center).contiguous()}
+
+
+def _compare(model: Classifier, out: Path) -> None:
     """PEFT ignores keys it does not know without a word, so what lies on disk is compared with what is in memory."""
-    stored = load_file(str(out / "adapter_model.safetensors"))
-    lora = {n: p for n, p in built.model.encoder.named_parameters() if "lora_" in n}
-    named = {name.replace(".default.", "."): parameter for name, parameter in lora.items()}
-    if stored.keys() != named.keys() or any(not torch.equal(stored[n], p.detach()) for n, p in named.items()):
-        raise OperatorFault("the adapter on disk is not the one in memory", "check the disk, and save again", str(out))
+    stored = load_file(str(out / ADAPTER))
+    stored |= {f"head.{name}": tensor for name, tensor in load_file(str(out / HEAD)).items()}
+    named = {name.replace(".default.", "."): each for name, each in model.encoder.named_parameters() if "lora_" in name}
+    memory = {name: each.detach() for name, each in named.items()}
+    memory |= {f"head.{name}": tensor for name, tensor in _head(model).items()}
+    if stored.keys() != memory.keys() or any(not torch.equal(stored[name], tensor) for name, tensor in memory.items()):
+        raise OperatorFault("the adapter on disk is not the one in memory", "check the files, and save again", str(out))
 
 
-def load(base: torch.nn.Module, hidden: int, out: Path) -> Classifier:
-    """The classifier that was saved at ``out``, on its base model."""
+def load(base: torch.nn.Module, out: Path) -> Classifier:
+    """The classifier that was saved at ``out``, on its base model; every tensor is as it was saved.
+
+    Raises:
+        OperatorFault: the files are not for this base model.
+    """
     from peft import PeftModel  # noqa: PLC0415
 
-    encoder = PeftModel.from_pretrained(base, str(out))  # type: ignore[arg-type]
     head = load_file(str(out / HEAD))
-    model = Classifier(encoder, hidden, len(head["bias"]))
-    with torch.no_grad():
-        model.head.weight.copy_(head["weight"])
-        model.head.bias.copy_(head["bias"])
+    labels, hidden = head["weight"].shape
+    if getattr(getattr(base, "config", None), "hidden_size", None) != hidden:
+        what = f"an adapter for models of width {hidden}"
+        raise OperatorFault(what, "load the base model it was trained on", str(out))
+    model = Classifier(PeftModel.from_pretrained(base, str(out)), hidden, labels)
+    model.head.load_state_dict(head)
+    _compare(model, out)
     return model.eval()

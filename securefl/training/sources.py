@@ -1,8 +1,8 @@
 """Where models and records are found, by the names people write. Nothing here reads a record or loads a model.
 
 Three kinds of names: ``distribution:NAME/PATH`` is a file of an installed package (found through its metadata, never
-imported); a path that starts with ``.``, ``/`` or ``~``, or that exists beside the federation's file; anything else is a
-Hugging Face name, looked up in the local cache alone.
+imported); a path that starts with ``.``, ``/`` or ``~``, or that exists beside the federation's file; anything else is
+a Hugging Face name, looked up in the local cache alone.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from securefl.errors import Missing, OperatorFault
 
 DISTRIBUTION = "distribution:"
+TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")  # kinds of file that are read without further libraries
 
 
 def _pattern(raw: str) -> str:
@@ -46,11 +47,23 @@ class DataSource(BaseModel):
     encoding: str = "utf-8"
     text: str = Field("text", description="the column with the text")
     label: str = Field("label", description="the column with the label")
-    contains: str | None = Field(None, description="only rows whose text contains this, in any case")
-    first_of: tuple[str, ...] = Field((), description="`contains` must be the first of these in the text: rows are disjoint")
+    labels: dict[str, str] = Field(default_factory=dict, description="the file's labels, as the task calls them")
+    contains: str | None = Field(None, min_length=1, description="only rows whose text contains this, in any case")
+    first_of: tuple[str, ...] = Field((), description="only rows where `contains` is the first of these: no row twice")
     replace: tuple[Replace, ...] = ()
     deduplicate: bool = True
     heldout: float = Field(0.2, ge=0, lt=1, description="share that is never trained on")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataSource:
+        if self.text == self.label:
+            raise ValueError(f"text and label are both the column {self.text!r}")
+        lowered = [each.lower() for each in self.first_of]
+        if len(set(lowered)) != len(lowered) or "" in lowered:
+            raise ValueError("first_of: each of them once, and none empty")
+        if self.first_of and (self.contains or "").lower() not in lowered:
+            raise ValueError(f"contains: {self.contains!r} is not one of first_of ({', '.join(self.first_of)})")
+        return self
 
 
 def resolve(name: str, folder: Path) -> Path | str:
@@ -72,8 +85,9 @@ def resolve(name: str, folder: Path) -> Path | str:
     path = (folder / Path(name).expanduser()).resolve()
     if path.exists():
         return path
-    if name.startswith((".", "/", "~")) or Path(name).suffix:
+    if name.startswith((".", "/", "~")) or Path(name).suffix in TABLES:
         raise Missing(f"there is no {path}", "check the path; it is relative to the federation's file", name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise OperatorFault(f"{name!r} is no model or data name", "write a folder, a Hugging Face name, or distribution:NAME/PATH")
+        remedy = "write a path, a Hugging Face name, or distribution:NAME/PATH"
+        raise OperatorFault(f"{name!r} is no name of a model or of data", remedy)
     return name

@@ -11,7 +11,7 @@ from securefl.training.model import Built
 
 def dump(built: Built) -> bytes:
     """The trainable tensors as they stand: (dimension,) float32."""
-    flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in built.trainable])
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in built.parameters])
     return flat.cpu().numpy().astype("<f4").tobytes()
 
 
@@ -26,10 +26,8 @@ def load(built: Built, state: bytes) -> None:
     values = np.frombuffer(state, "<f4")
     if not np.isfinite(values).all():
         raise Malformed("an adapter state with NaN or infinity")
-    start = 0
+    parts = torch.split(torch.from_numpy(values.astype(np.float32)), [each.numel() for each in built.parameters])
     with torch.no_grad():
-        for _, parameter in built.trainable:
-            part = torch.from_numpy(values[start : start + parameter.numel()].copy())
+        for parameter, part in zip(built.parameters, parts, strict=True):
             parameter.copy_(part.view_as(parameter))
-            start += parameter.numel()
     assert dump(built) == state, "a tensor did not take its value"

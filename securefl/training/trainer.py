@@ -6,17 +6,18 @@ One base model in memory can serve several members of one process; each training
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from securefl.errors import PeerFault
 from securefl.terms import Adapter, Model, Plan, Task, Update
 from securefl.training import preflight, saving, state, step
 from securefl.training.evaluate import Scores, score
 from securefl.training.model import Built, build, model_digest
+from securefl.training.noise import poisson_sample, repeatable
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
@@ -34,12 +35,13 @@ class Mismatch(PeerFault):
 class SharedModel:
     """A base model with adapter and head, in memory once."""
 
-    def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter, path: str) -> None:
-        self.model, self.task, self.adapter, self.path = model, task, adapter, path
+    def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter) -> None:
+        self.model, self.task, self.adapter = model, task, adapter
         self._built = built
         self._wrapped: nn.Module = preflight.wrap(built.model)
         self._encoded: dict[tuple[int, int], tuple[object, Encoded]] = {}
         self._start = state.dump(built)
+        self._safe = False
 
     @classmethod
     def load(cls, name: str, folder: Path, task: Task, adapter: Adapter) -> SharedModel:
@@ -49,7 +51,7 @@ class SharedModel:
             OperatorFault: it is not here, or cannot carry this adapter.
         """
         found = resolve(name, folder)
-        return cls(build(found, task, adapter), Model(name, model_digest(found)), task, adapter, str(found))
+        return cls(build(found, task, adapter), Model(name, model_digest(found)), task, adapter)
 
     @property
     def dimension(self) -> int:
@@ -67,42 +69,78 @@ class SharedModel:
             OperatorFault: naming the tensor, its layer and the fix.
         """
         preflight.check(self._built, self._wrapped, lambda t, y: self._tokens(t, y, max_tokens), len(self.task.labels))
+        self._safe = True
+
+    def admit(self, plan: Plan) -> None:
+        """Nothing happens if this plan can be trained on what is loaded here, and preflight passed; no record is read.
+
+        Raises:
+            Mismatch: the plan is for another model, task or adapter, or asks what no training here can do.
+            OperatorFault: the model fails preflight.
+        """
+        for what, asked, here in (
+            ("the base model's digest", plan.model.digest.hex()[:16], self.model.digest.hex()[:16]),
+            ("task", plan.task, self.task),
+            ("adapter", plan.adapter, self.adapter),
+            ("dimension", plan.dimension, self.dimension),
+        ):
+            if asked != here:
+                raise Mismatch(f"the plan's {what} is {asked}; what is loaded here, {self.model.name}, has {here}")
+        learning, longest = plan.learning, self._built.longest
+        possible = (
+            learning.optimizer in ("sgd", "adamw"),
+            learning.clip_l2 > 0 and learning.learning_rate > 0,
+            learning.divisor >= 1 and learning.micro_batch >= 1 and learning.max_tokens >= 1,
+            longest is None or learning.max_tokens <= longest,
+        )
+        if not all(possible):
+            raise Mismatch(f"no training here can do {learning} with a model of {longest} positions")
+        if not self._safe:
+            self.preflight()
 
     def train(
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,
-        progress: Callable[[int, int], None] = lambda done, steps: None,
+        progress: Callable[[int, int], None] = step.unwatched,
     ) -> Update:  # fmt: skip
         """The change a plan's private steps make, and what they really were.
 
         Raises:
             Mismatch: the plan is not for what is loaded here.
         """
-        self._check(plan)
+        self.admit(plan)
         state.load(self._built, base)
         encoded = self._records(records, plan.learning.max_tokens)
-        parameters = [parameter for _, parameter in self._built.trainable]
         self._wrapped.train()
-        done = step.run(self._wrapped, parameters, encoded, plan.learning, rand, progress)
-        event = plan.learning.event
-        did = type(event)(event.sampling_rate, event.noise_multiplier, done)
-        after = np.frombuffer(state.dump(self._built), "<f4").astype(np.float64)
+        try:
+            done = step.run(self._wrapped, self._built.parameters, encoded, plan.learning, rand, progress)
+            after = np.frombuffer(state.dump(self._built), "<f4").astype(np.float64)
+        finally:  # what one member trained is not left for the next, whatever happened
+            step.forget(self._built.parameters)
+            state.load(self._built, self._start)
+        did = replace(plan.learning.event, steps=done)
         return Update(after - np.frombuffer(base, "<f4").astype(np.float64), did)
 
     def train_without_privacy(self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int) -> bytes:
-        """NOT PRIVATE: the same steps on the same share of records without clipping or noise; for comparison on a bench."""
-        self._check(plan)
+        """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
+
+        A step takes the mean over its sample, and a step with an empty sample changes nothing.
+        """
+        self.admit(plan)
         state.load(self._built, base)
         encoded = self._records(records, plan.learning.max_tokens)
-        generator = np.random.default_rng(seed)
-        optimizer = step.optimizer_of([parameter for _, parameter in self._built.trainable], plan.learning)
-        for _ in range(plan.learning.event.steps):
-            chosen = np.nonzero(generator.random(len(encoded.ids)) < float(plan.learning.event.sampling_rate))[0]
-            optimizer.zero_grad()
-            for part in step.micro_batches(encoded, [int(i) for i in chosen], plan.learning.micro_batch):
-                ids, mask, labels = encoded.batch(part)
-                loss = torch.nn.functional.cross_entropy(self._built.model(ids, mask), labels, reduction="sum")
-                (loss / len(chosen)).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        rand = repeatable(f"without privacy {seed}")
+        optimizer = step.optimizer_of(self._built.parameters, plan.learning)
+        self._wrapped.disable_hooks()  # type: ignore[operator]
+        try:
+            for _ in range(plan.learning.event.steps):
+                chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
+                optimizer.zero_grad()
+                for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch):
+                    ids, mask, labels = encoded.batch(part)
+                    step.backward(step.cross_entropy(self._built.model(ids, mask), labels).sum() / len(chosen))
+                optimizer.step()
+        finally:
+            self._wrapped.enable_hooks()  # type: ignore[operator]
         return state.dump(self._built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
@@ -110,20 +148,14 @@ class SharedModel:
         state.load(self._built, adapter_state)
         self._built.model.eval()
         try:
-            with torch.no_grad():
-                return score(self._built.model, self._records(records, max_tokens), len(self.task.labels))
+            return score(self._built.model, self._records(records, max_tokens), len(self.task.labels))
         finally:
             self._built.model.train()
 
     def save(self, adapter_state: bytes, out: Path, max_tokens: int = 64) -> None:
         """The state as files that PEFT loads."""
         state.load(self._built, adapter_state)
-        saving.save(self._built, self.task, self.model.name, self.path, max_tokens, out)
-
-    def _check(self, plan: Plan) -> None:
-        here = (self.model.digest, self.task, self.adapter, self.dimension)
-        if (plan.model.digest, plan.task, plan.adapter, plan.dimension) != here:
-            raise Mismatch(f"the plan is for another model, task or adapter than {self.model.name} as loaded here")
+        saving.save(self._built, self.task, self.model.name, max_tokens, out)
 
     def _records(self, records: tuple[Record, ...], max_tokens: int) -> Encoded:
         key = (id(records), max_tokens)
@@ -134,8 +166,9 @@ class SharedModel:
 
     def _tokens(self, texts: tuple[str, ...], labels: tuple[int, ...], max_tokens: int) -> Encoded:
         tokenizer = self._built.tokenizer
+        pad = tokenizer.pad_token_id or 0  # behind the mask, so any token of the model would do
         ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"] if texts else []
-        return Encoded(tuple(tuple(row) or (tokenizer.pad_token_id,) for row in ids), labels, tokenizer.pad_token_id)
+        return Encoded(tuple(tuple(row) or (pad,) for row in ids), labels, pad)
 
 
 class LoraTrainer:
@@ -143,13 +176,19 @@ class LoraTrainer:
 
     def __init__(
         self, shared: SharedModel, records: Callable[[], Records], rand: Entropy,
-        progress: Callable[[int, int], None] = lambda done, steps: None,
+        progress: Callable[[int, int], None] = step.unwatched,
     ) -> None:  # fmt: skip
         self._shared, self._load, self._rand, self._progress = shared, records, rand, progress
         self._records: Records | None = None
 
     def train(self, plan: Plan, base: bytes) -> Update:
-        """Train as the plan says; records are read at the first training, not before."""
+        """Train as the plan says; records are read at the first training, once the plan and the model were checked.
+
+        Raises:
+            Mismatch: the plan is not for what is loaded here.
+            OperatorFault: the model fails preflight, or the records cannot be read.
+        """
+        self._shared.admit(plan)
         if self._records is None:
             self._records = self._load()
         return self._shared.train(plan, base, self._records.train, self._rand, self._progress)

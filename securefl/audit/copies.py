@@ -1,0 +1,90 @@
+"""What was copied: ledgers, read, canonical, signed, and covered by their heads. Checks 1 to 3 of ``verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from securefl.errors import Forged, Tampered
+from securefl.ledger import export, heads, merkle
+from securefl.terms import Hash, Leaf, MemberId, Opened, PublicKey, RunId, Seat
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """One party's ledger, read."""
+
+    owner: MemberId
+    key: PublicKey
+    leaves: tuple[Leaf, ...]
+    hashes: tuple[Hash, ...]
+
+    @property
+    def name(self) -> str:
+        """The file it is kept in."""
+        return f"{self.owner}{export.SUFFIX}"
+
+    def each(self, kind: type[T]) -> Iterator[tuple[int, T]]:
+        """The entries of one kind, with their places."""
+        for index, leaf in enumerate(self.leaves):
+            if isinstance(leaf.entry, kind):
+                yield index, leaf.entry
+
+    def opened(self, run: RunId) -> Opened | None:
+        """How this party joined a run, if it did."""
+        return next((entry for _, entry in self.each(Opened) if entry.run == run), None)
+
+    def wrong(self, why: str, entry: int | None = None) -> Tampered:
+        """The finding that names this ledger."""
+        return Tampered(self.name, why, entry)
+
+
+def of_seat(ledgers: Mapping[MemberId, Ledger], seat: Seat) -> Ledger | None:
+    """The ledger of this very party: the same name, and the same key."""
+    ledger = ledgers.get(seat.member)
+    return ledger if ledger is not None and ledger.key == seat.key else None
+
+
+def read_all(run: Path) -> Mapping[MemberId, Ledger]:
+    """Every ledger of a run, by owner: checks 1 to 3.
+
+    Args:
+        run: a run's folder, or the folder with the ledgers itself.
+
+    Raises:
+        Tampered: one of the checks fails.
+    """
+    folder = run / "ledger" if (run / "ledger").is_dir() else run
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    if not paths:
+        raise Tampered(str(folder), "no ledgers here")
+    for path in paths:
+        if path.suffix != export.SUFFIX or not path.is_file():
+            raise Tampered(path.name, "not a ledger, and it stands among them")
+    ledgers = (read_one(path) for path in paths)
+    return {ledger.owner: ledger for ledger in ledgers}
+
+
+def read_one(path: Path) -> Ledger:
+    """One ledger, by itself: checks 2 and 3.
+
+    Raises:
+        Tampered: one of them fails.
+    """
+    file = export.read(path)
+    head = file.head.head
+    if path.name != f"{file.owner}{export.SUFFIX}" or head.owner != file.owner:
+        raise Tampered(path.name, f"the ledger of {file.owner}, with a head of {head.owner}")
+    try:
+        heads.verify(file.key, file.head)
+    except Forged as fault:
+        raise Tampered(path.name, str(fault)) from fault
+    leaves = export.leaves_of(file, path.name)
+    hashes = tuple(merkle.leaf_hash(data) for data in file.leaves)
+    if (head.size, head.root) != (len(hashes), merkle.root(hashes)):
+        raise Tampered(path.name, f"{len(hashes)} entries do not give the root its owner signed over {head.size}")
+    return Ledger(file.owner, file.key, leaves, hashes)

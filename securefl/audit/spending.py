@@ -1,0 +1,160 @@
+"""Did every plan come under the policy, at its true price? Check 7 of ``verify``: each decision, taken again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from securefl import wire
+from securefl.audit.copies import Ledger, of_seat
+from securefl.policy import load as policies
+from securefl.policy.decide import decide
+from securefl.privacy import accountant
+from securefl.privacy.account import Account, AccountFault, Standing
+from securefl.terms import (
+    Freed,
+    Got,
+    Grant,
+    Hash,
+    Leaf,
+    Level,
+    MemberId,
+    Opened,
+    Opening,
+    Plan,
+    Released,
+    Reserved,
+    RunId,
+    Sent,
+    Settled,
+    micro_epsilon,
+)
+
+if TYPE_CHECKING:
+    from securefl.audit.witnesses import Runs
+
+SLACK = 1  # one millionth of epsilon: another machine's last digit
+
+
+def check_account(ledger: Ledger) -> Account:
+    """The account of this ledger's owner, once every entry of it was found right.
+
+    Raises:
+        Tampered: a plan was charged twice, too little, or not at all; or no policy here would have let it run.
+    """
+    account = Account()
+    opened: dict[RunId, tuple[Opened, policies.Policy]] = {}
+    proposed: set[Hash] = set()
+    left: set[Hash] = set()
+    for index, leaf in enumerate(ledger.leaves):
+        entry = leaf.entry
+        if isinstance(entry, Opened):
+            opened[entry.run] = (entry, policies.parse(entry.policy, f"{ledger.name}, entry {index}"))
+        elif isinstance(entry, Got) and entry.receipt.kind == "Propose" and entry.receipt.plan is not None:
+            proposed.add(entry.receipt.plan)
+        elif isinstance(entry, Sent) and entry.receipt.kind == "Submitted":
+            _check_result(ledger, index, entry, account, left)
+        elif isinstance(entry, Freed) and entry.plan in left:
+            raise ledger.wrong("a reservation was freed whose result had left", index)
+        elif isinstance(entry, Reserved):
+            if wire.plan_hash(entry.plan) not in proposed:
+                raise ledger.wrong("reserved a plan that nobody had proposed", index)
+            if entry.plan.run not in opened:
+                raise ledger.wrong("reserved in a run that had not begun", index)
+            _check_price(ledger, index, leaf, entry, account, *opened[entry.plan.run])
+        try:
+            account = account.apply(entry)
+        except AccountFault as fault:
+            raise ledger.wrong(str(fault), index) from fault
+    return account
+
+
+def _check_result(ledger: Ledger, index: int, entry: Sent, account: Account, left: set[Hash]) -> None:
+    plan = entry.receipt.plan
+    if plan is None or plan in left:
+        raise ledger.wrong("a result of no plan, or a second one of the same plan, left", index)
+    left.add(plan)
+    charge = account.by_plan.get(plan)
+    if charge is None or charge.standing is not Standing.SETTLED or charge.cost != entry.receipt.cost:
+        raise ledger.wrong("a result left that was not settled, at the price its receipt names", index)
+
+
+def _check_price(
+    ledger: Ledger, index: int, leaf: Leaf, entry: Reserved, account: Account, opened: Opened, policy: policies.Policy
+) -> None:
+    if entry.dataset != opened.dataset:
+        raise ledger.wrong(f"charged to {entry.dataset!r}; the run was joined with {opened.dataset!r}", index)
+    budget, price = policy.budget, entry.price
+    delta = float(budget.delta)
+    expected = accountant.price(entry.plan, account, entry.dataset, delta)
+    costs = [("round", price.round, expected.round, budget.per_round.epsilon)]
+    for level, limit in ((Level.DATASET, budget.per_dataset.epsilon), (Level.FEDERATION, budget.epsilon)):
+        if level not in price.after:
+            raise ledger.wrong(f"a price without the total of the {level.value}", index)
+        costs.append((level.value, price.after[level], expected.after[level], limit))
+    for name, told, due, limit in costs:
+        if abs(told - due) > SLACK:
+            raise ledger.wrong(f"the price of the {name} is {told / 1e6}; its events cost {due / 1e6}", index)
+        if told * budget.overlap > limit * 1_000_000:
+            raise ledger.wrong(f"the {name} costs {told / 1e6}, above the limit of {float(limit)}", index)
+    events = (*account.events(Level.DATASET, entry.dataset), entry.plan.learning.event)
+    if micro_epsilon(accountant.epsilon_rdp(events, delta)) + SLACK < expected.after[Level.DATASET]:
+        raise ledger.wrong("the two accountants contradict each other", index)
+    answer = decide(policy, entry.plan, account, price, leaf.at)
+    if not isinstance(answer, Grant):
+        raise ledger.wrong(f"the policy refuses this plan: {'; '.join(map(str, answer.reasons))}", index)
+    if answer.nonce != entry.nonce:
+        raise ledger.wrong("reserved without the grant that this policy and account give", index)
+
+
+def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
+    """Nothing happens if each round was one plan for all, from the last release, opened over enough who really sent.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    plans: dict[Hash, Plan] = {}
+    of_round: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
+    for ledger, index, entry in _reserved(ledgers):
+        plan, name = entry.plan, wire.plan_hash(entry.plan)
+        plans[name] = plan
+        first, member = of_round.setdefault((plan.run, plan.round), (name, ledger.owner))
+        if first != name:
+            raise ledger.wrong(f"another plan for round {plan.round} than {member} was given", index)
+        if plan.run in runs and plan.round > 1:
+            released = _releases(runs[plan.run][0], plan.run)
+            if released.get(plan.round - 1) != plan.base:
+                raise ledger.wrong(f"round {plan.round} does not start from the release of the round before", index)
+    for ledger in ledgers.values():
+        _check_openings(ledger, ledgers, plans)
+
+
+def _reserved(ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Ledger, int, Reserved]]:
+    for ledger in ledgers.values():
+        for index, entry in ledger.each(Reserved):
+            yield ledger, index, entry
+
+
+def _releases(coordinator: Ledger, run: RunId) -> dict[int, Hash]:
+    return {entry.round: entry.digest for _, entry in coordinator.each(Released) if entry.run == run}
+
+
+def _check_openings(ledger: Ledger, ledgers: Mapping[MemberId, Ledger], plans: Mapping[Hash, Plan]) -> None:
+    seen: set[tuple[RunId, int]] = set()
+    for index, entry in ledger.each(Opening):
+        if (entry.run, entry.round) in seen:
+            raise ledger.wrong(f"a second sum of round {entry.round} was opened", index)
+        seen.add((entry.run, entry.round))
+        plan = plans.get(entry.plan)
+        if plan is None:
+            continue  # of a run whose members are not part of this copy: `_settled` below finds those that are
+        seats = {seat.member: seat for seat in plan.cohort}
+        survivors = set(entry.survivors)
+        if len(survivors) != len(entry.survivors) or not survivors <= set(seats):
+            raise ledger.wrong("a sum over strangers, or over somebody twice", index)
+        if len(survivors) < plan.cover.min_cohort:
+            raise ledger.wrong(f"a sum over {len(survivors)} members; the plan asks for {plan.cover.min_cohort}", index)
+        for member in sorted(survivors):
+            owner = of_seat(ledgers, seats[member])
+            if owner is not None and entry.plan not in {settled.plan for _, settled in owner.each(Settled)}:
+                raise ledger.wrong(f"a sum over {member}, whose ledger settled no such plan", index)

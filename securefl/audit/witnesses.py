@@ -1,0 +1,167 @@
+"""Do the parties tell the same story? Checks 4 to 6 of ``verify``: what one ledger says, held against the others.
+
+Parties are told apart by name and key together: a ledger's owner may have taken part in other federations, with other
+parties, whose ledgers are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from securefl import keys, wire
+from securefl.audit.copies import Ledger, of_seat
+from securefl.errors import Forged, Tampered
+from securefl.ledger import heads, merkle
+from securefl.terms import Got, Hash, Head, MemberId, Opened, PublicKey, Released, RunId, Seat, Sent, Witnessed
+
+Runs = Mapping[RunId, tuple[Ledger, Opened]]
+
+
+def covered(ledgers: Mapping[MemberId, Ledger]) -> Runs:
+    """The runs this copy is about: those whose coordinator's ledger is here.
+
+    Raises:
+        Tampered: there is none, or two ledgers coordinate the same run.
+    """
+    runs: dict[RunId, tuple[Ledger, Opened]] = {}
+    for ledger in ledgers.values():
+        for index, opened in ledger.each(Opened):
+            if opened.role == "coordinator":
+                if opened.run in runs:
+                    raise ledger.wrong("a second coordinator, or a second beginning, of one run", index)
+                runs[opened.run] = (ledger, opened)
+    if not runs:
+        raise Tampered("coordinator.ledger", "missing: no ledger here coordinated a run")
+    return runs
+
+
+def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
+    """Nothing happens if nobody's ledger is missing, and none is here that does not belong.
+
+    Raises:
+        Tampered: there is a stranger's ledger, or none of a party that spoke in the coordinator's last run.
+    """
+    seats = {(seat.member, seat.key) for _, opened in runs.values() for seat in opened.peers}
+    for ledger in ledgers.values():
+        if (ledger.owner, ledger.key) not in seats:
+            raise ledger.wrong("its owner, under this key, takes part in no run of these ledgers")
+    for coordinator in {ledger.owner: ledger for ledger, _ in runs.values()}.values():
+        *_, (_, last) = coordinator.each(Opened)
+        heard = {got.receipt.sender for _, got in coordinator.each(Got) if got.receipt.run == last.run}
+        for seat in last.peers:
+            if seat.member in heard and of_seat(ledgers, seat) is None:
+                raise Tampered(f"{seat.member}.ledger", f"missing, and {coordinator.owner} heard from its owner")
+
+
+def check_openings(ledger: Ledger, runs: Runs) -> None:
+    """Nothing happens if this party joined each run once, in its own name, as the coordinator describes the run.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    joined: set[RunId] = set()
+    for index, opened in ledger.each(Opened):
+        if opened.run in joined:
+            raise ledger.wrong("the same run begins twice", index)
+        joined.add(opened.run)
+        if not any((seat.member, seat.key) == (ledger.owner, ledger.key) for seat in opened.peers):
+            raise ledger.wrong("a run without its own seat in it", index)
+        if opened.run not in runs:
+            continue
+        coordinator, told = runs[opened.run]
+        if (opened.federation, opened.policy, _seats(opened)) != (told.federation, told.policy, _seats(told)):
+            raise ledger.wrong(f"another policy, key or peer for this run than {coordinator.owner} has", index)
+
+
+def _seats(opened: Opened) -> list[tuple[MemberId, PublicKey, str]]:
+    return sorted((seat.member, seat.key, seat.region) for seat in opened.peers)
+
+
+def check_receipts(ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Nothing happens if every receipt is signed by its sender, and what one party got, the other has sent.
+
+    The other way round need not hold: messages are lost.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    sent = {owner: {wire.encode(entry.receipt) for _, entry in other.each(Sent)} for owner, other in ledgers.items()}
+    for ledger in ledgers.values():
+        for index, entry, here in _in_runs(ledger):
+            receipt = entry.receipt
+            mine, other = (receipt.sender, receipt.to) if isinstance(entry, Sent) else (receipt.to, receipt.sender)
+            if mine != ledger.owner or other not in here or receipt.sender not in here:
+                raise ledger.wrong(f"a receipt from {receipt.sender} to {receipt.to}, who are not peers here", index)
+            try:
+                keys.verify(here[receipt.sender].key, "receipt", wire.encode(receipt), entry.signature)
+            except Forged as fault:
+                raise ledger.wrong(f"the receipt for a {receipt.kind}: {fault}", index) from fault
+            sender = of_seat(ledgers, here[receipt.sender])
+            if isinstance(entry, Got) and sender is not None and wire.encode(receipt) not in sent[sender.owner]:
+                raise ledger.wrong(f"got a {receipt.kind} that {sender.owner}'s ledger never sent", index)
+
+
+def _in_runs(ledger: Ledger) -> Iterator[tuple[int, Sent | Got, Mapping[MemberId, Seat]]]:
+    peers: dict[RunId, dict[MemberId, Seat]] = {}
+    for index, leaf in enumerate(ledger.leaves):
+        entry = leaf.entry
+        if isinstance(entry, Opened):
+            peers[entry.run] = {seat.member: seat for seat in entry.peers}
+        elif isinstance(entry, Sent | Got):
+            yield index, entry, peers.get(entry.receipt.run, {})
+
+
+def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Nothing happens if every head somebody has seen is a prefix of its owner's ledger.
+
+    Raises:
+        Tampered: a ledger is older, shorter or another than it was when it was seen.
+    """
+    seen: dict[tuple[MemberId, PublicKey, int], tuple[Hash, MemberId]] = {}
+    for ledger in ledgers.values():
+        for key, head in _seen_by(ledger):
+            root, witness = seen.setdefault((head.owner, key, head.size), (head.root, ledger.owner))
+            if root != head.root:
+                raise Tampered(f"{head.owner}.ledger", f"{witness} and {ledger.owner} saw two of {head.size} entries")
+    for (owner, key, size), (root, witness) in sorted(seen.items()):
+        shown = of_seat(ledgers, Seat(owner, key, ""))
+        if shown is None:
+            continue  # its owner is not part of this copy
+        if size > len(shown.hashes):
+            raise shown.wrong(f"{len(shown.hashes)} entries, and {witness} has seen {size}", len(shown.hashes))
+        if merkle.root(shown.hashes[:size]) != root:
+            raise shown.wrong(f"its first {size} entries are not those that {witness} has seen")
+
+
+def _seen_by(ledger: Ledger) -> Iterator[tuple[PublicKey, Head]]:
+    """Every head this party has kept, and the key it holds under."""
+    peers: dict[MemberId, PublicKey] = {}
+    for index, leaf in enumerate(ledger.leaves):
+        if isinstance(leaf.entry, Opened):
+            peers.update({seat.member: seat.key for seat in leaf.entry.peers})
+        if not isinstance(leaf.entry, Witnessed):
+            continue
+        head = leaf.entry.head.head
+        if head.owner not in peers:
+            raise ledger.wrong(f"the head of {head.owner}, who is no peer", index)
+        try:
+            heads.verify(peers[head.owner], leaf.entry.head)
+        except Forged as fault:
+            raise ledger.wrong(str(fault), index) from fault
+        yield peers[head.owner], head
+
+
+def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Nothing happens if everybody who took part in a round records the same release for it.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    seen: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
+    for ledger in ledgers.values():
+        for index, entry in ledger.each(Released):
+            digest, first = seen.setdefault((entry.run, entry.round), (entry.digest, ledger.owner))
+            if digest != entry.digest:
+                raise ledger.wrong(f"another release of round {entry.round} than {first} has", index)
+
+

@@ -1,0 +1,256 @@
+"""The store: what was acknowledged is there after any crash, and what was changed behind its back is found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securefl import keys, wire
+from securefl.errors import Forged, OperatorFault, Tampered
+from securefl.ledger import heads, merkle, store
+from securefl.terms import Closed, Entry, Hash, Head, Leaf, MemberId, Released, RunId, SignedHead
+
+IDENTITY = keys.Identity(keys.Secret(bytes(range(32))))
+OTHER = keys.Identity(keys.Secret(bytes(32)))
+OWNER = MemberId("north")
+RUN = RunId(bytes(16))
+
+
+def entry(number: int) -> Entry:
+    return Released(RUN, number, Hash(bytes(32)))
+
+
+def add(engine: sa.Engine, *entries: Entry) -> SignedHead:
+    with store.begin(engine) as conn:
+        return store.append(conn, IDENTITY, OWNER, 1_000, entries)
+
+
+def look(engine: sa.Engine) -> list[Leaf]:
+    with store.begin(engine) as conn:
+        store.check(conn, IDENTITY.public)
+        return list(store.entries(conn))
+
+
+@settings(max_examples=20, deadline=None)
+@given(batches=st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4), max_size=5))
+def test_what_went_in_comes_out_in_order_and_under_the_tree_of_the_rfc(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
+) -> None:
+    engine = store.open_store(tmp_path_factory.mktemp("store") / "ledger.db")
+    signed = None
+    for batch in batches:
+        signed = add(engine, *(entry(number) for number in batch))
+    expected = [Leaf(1_000, entry(number)) for batch in batches for number in batch]
+    assert look(engine) == expected
+    with store.begin(engine) as conn:
+        assert store.head(conn) == signed
+    if signed is not None:
+        root = merkle.root([merkle.leaf_hash(wire.encode(leaf)) for leaf in expected])
+        assert signed.head == Head(OWNER, len(expected), root)
+        heads.verify(IDENTITY.public, signed)
+    engine.dispose()
+
+
+def test_a_head_holds_under_its_owners_key_and_as_it_was_signed() -> None:
+    signed = heads.sign(IDENTITY, Head(OWNER, 3, Hash(bytes(32))))
+    heads.verify(IDENTITY.public, signed)
+    for key, bad in (
+        (OTHER.public, signed),
+        (IDENTITY.public, SignedHead(Head(OWNER, 4, Hash(bytes(32))), signed.signature)),
+        (IDENTITY.public, SignedHead(signed.head, IDENTITY.sign("receipt", wire.encode(signed.head)))),
+    ):
+        with pytest.raises(Forged, match="north's head over"):
+            heads.verify(key, bad)
+
+
+def test_leaves_are_found_by_kind(tmp_path: Path) -> None:
+    engine = store.open_store(tmp_path / "ledger.db")
+    add(engine, entry(1), Closed(RUN, "finished", ""), entry(2))
+    with store.begin(engine) as conn:
+        assert [leaf.entry for leaf in store.leaves_of(conn, ("Released",))] == [entry(1), entry(2)]
+        assert [leaf.entry for leaf in store.leaves_of(conn, ("Closed",))] == [Closed(RUN, "finished", "")]
+
+
+def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    engine = store.open_store(tmp_path / "ledger.db")
+    add(engine, entry(1))
+    with pytest.raises(ZeroDivisionError), store.begin(engine) as conn:
+        store.append(conn, IDENTITY, OWNER, 1_000, [entry(2)])
+        1 / 0  # noqa: B018
+    assert look(engine) == [Leaf(1_000, entry(1))]
+
+
+def test_writers_at_the_same_time_never_lose_an_entry(tmp_path: Path) -> None:
+    engines = [store.open_store(tmp_path / "ledger.db") for _ in range(4)]
+
+    def write(engine: sa.Engine, base: int) -> None:
+        for number in range(10):
+            add(engine, entry(base + number))
+
+    threads = [threading.Thread(target=write, args=(engine, 100 * n)) for n, engine in enumerate(engines)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [leaf.entry.round for leaf in look(engines[0])]
+    assert sorted(found) == sorted(100 * n + k for n in range(4) for k in range(10))
+    for n in range(4):
+        assert [number for number in found if number // 100 == n] == [100 * n + k for k in range(10)]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.test_ledger_store import add, entry, store
+engine = store.open_store(Path(sys.argv[1]))
+number = int(sys.argv[2])
+while True:
+    print(add(engine, entry(number), entry(number + 1)).head.size, flush=True)
+    number += 2
+"""
+
+
+def test_kill_9_while_appending_leaves_what_was_acknowledged_and_at_most_one_step_more(tmp_path: Path) -> None:
+    path, size = tmp_path / "ledger.db", 0
+    for kill_after in (1, 7, 3, 12):
+        child = subprocess.Popen([sys.executable, "-c", CHILD, path, str(size)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        for _ in range(kill_after):
+            size = int(child.stdout.readline())
+        os.kill(child.pid, signal.SIGKILL)
+        told = [int(line) for line in child.stdout if line.endswith("\n")]
+        size = told[-1] if told else size
+        child.wait()
+        child.stdout.close()
+        engine = store.open_store(path)
+        found = [leaf.entry.round for leaf in look(engine)]
+        assert len(found) in (size, size + 2)
+        assert found == list(range(len(found)))
+        size = len(found)
+        engine.dispose()
+    assert size >= 2 * (1 + 7 + 3 + 12)
+
+
+TAMPERINGS = {
+    "an entry deleted": ("DELETE FROM leaves WHERE position = 1", "missing, moved", 1),
+    "the tail cut off": ("DELETE FROM leaves WHERE position = 3", "do not give the root", None),
+    "two entries swapped": (
+        "UPDATE leaves SET leaf = (SELECT leaf FROM leaves AS o WHERE o.position = 3 - leaves.position) WHERE position IN (1, 2)",
+        "do not give the root", None,
+    ),
+    "an entry changed": ("UPDATE leaves SET leaf = (SELECT leaf FROM leaves WHERE position = 0) WHERE position = 1", "do not give the root", None),
+    "an entry damaged": ("UPDATE leaves SET leaf = x'00' WHERE position = 2", "not a Leaf", 2),
+    "an entry relabelled": ("UPDATE leaves SET kind = 'Settled' WHERE position = 2", "relabelled", 2),
+    "the head gone": ("DELETE FROM head", "without a head", None),
+    "the head damaged": ("UPDATE head SET signed = x'00'", "not a SignedHead", None),
+    "the frontier changed": ("UPDATE head SET frontier = x'00'", "not a Frontier", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_what_is_changed_behind_its_back_is_found(tmp_path: Path, name: str) -> None:
+    engine = store.open_store(tmp_path / "ledger.db")
+    add(engine, *(entry(number) for number in range(4)))
+    look(engine)
+    statement, why, place = TAMPERINGS[name]
+    with store.begin(engine) as conn:
+        assert conn.exec_driver_sql(statement).rowcount > 0
+    with pytest.raises(Tampered, match=why) as caught:
+        look(engine)
+    assert caught.value.entry == place
+    assert caught.value.exit_code == 4
+
+
+def test_an_older_head_and_another_frontier_are_found(tmp_path: Path) -> None:
+    engine = store.open_store(tmp_path / "ledger.db")
+    old = add(engine, entry(0))
+    add(engine, entry(1))
+    with store.begin(engine) as conn:
+        frontier = conn.exec_driver_sql("SELECT frontier FROM head").scalar_one()
+        conn.exec_driver_sql("UPDATE head SET signed = ?", (wire.encode(old),))
+    with pytest.raises(Tampered, match="2 entries do not give the root of the head over 1"):
+        look(engine)
+    other = merkle.Frontier().append(Hash(bytes(32))).append(Hash(bytes(32)))
+    with store.begin(engine) as conn:
+        current = heads.sign(IDENTITY, Head(OWNER, 2, wire.decode(frontier, merkle.Frontier).root()))
+        conn.exec_driver_sql("UPDATE head SET signed = ?, frontier = ?", (wire.encode(current), wire.encode(other)))
+    with pytest.raises(Tampered, match="frontier is not that of the entries"):
+        look(engine)
+
+
+def test_a_ledger_under_another_key_is_found(tmp_path: Path) -> None:
+    engine = store.open_store(tmp_path / "ledger.db")
+    add(engine, entry(0))
+    with store.begin(engine) as conn, pytest.raises(Tampered, match="does not hold under key"):
+        store.check(conn, OTHER.public)
+
+
+def test_an_empty_store_is_in_order_and_has_no_head(tmp_path: Path) -> None:
+    engine = store.open_store(tmp_path / "ledger.db")
+    assert look(engine) == []
+    with store.begin(engine) as conn:
+        assert store.head(conn) is None
+
+
+def test_a_path_with_odd_characters_is_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "a?b=c %41#.db"
+    add(store.open_store(path), entry(0))
+    assert path.exists()
+
+
+def test_files_that_are_no_store_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"no database at all, and long enough to be read as one" * 50)
+    with pytest.raises(OperatorFault, match="not a database; move the file away"):
+        store.open_store(garbage)
+    assert garbage.read_bytes().startswith(b"no database"), "left as it was"
+
+    strange = tmp_path / "strange.db"
+    with sqlite3.connect(strange) as conn:
+        conn.execute("CREATE TABLE bookings (flight TEXT)")
+    with pytest.raises(OperatorFault, match="another program's database"):
+        store.open_store(strange)
+
+    newer = tmp_path / "newer.db"
+    add(store.open_store(newer), entry(0))
+    with sqlite3.connect(newer) as conn:
+        conn.execute("PRAGMA user_version = 99")
+    with pytest.raises(OperatorFault, match="a store of version 99.*update securefl"):
+        store.open_store(newer)
+
+    with pytest.raises(OperatorFault, match="make the folder"):
+        store.open_store(tmp_path / "absent" / "ledger.db")
+
+
+def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
+    engine = store.open_store(tmp_path / "ledger.db")
+    add(engine, entry(0))
+    with pytest.raises(OperatorFault, match=r"full; free some space.*goes on from here"), store.begin(engine) as conn:
+        conn.exec_driver_sql("PRAGMA max_page_count = 1")  # SQLite's own way to say that nothing more fits
+        store.append(conn, IDENTITY, OWNER, 1_000, [Closed(RUN, "aborted", "x" * 100_000)])
+    assert look(engine) == [Leaf(1_000, entry(0))]
+
+
+def test_a_store_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    engine = store.open_store(path)
+    with pytest.raises(OperatorFault, match="make the file and its folder writable"), store.begin(engine) as conn:
+        conn.exec_driver_sql("PRAGMA query_only = ON")
+        store.append(conn, IDENTITY, OWNER, 1_000, [entry(0)])
+
+
+def test_every_write_reaches_the_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
+    with store.begin(store.open_store(tmp_path / "ledger.db")) as conn:
+        assert conn.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        assert conn.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
+        assert conn.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1

@@ -1,0 +1,155 @@
+"""A second opinion on decisions: the rules once more, on plain dictionaries, sharing no code with ``securefl.policy``.
+
+`tests/test_policy_decide.py` compares the two. Everything here is written from what a policy means, the long way.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import datetime as dt
+from fractions import Fraction
+from pathlib import Path
+
+POLICY = {
+    "securefl_policy": 1,
+    "federation": "six-airlines",
+    "version": 1,
+    "valid": {"from": "2026-01-01", "until": "2030-12-31"},
+    "budget": {
+        "unit": "record", "neighbours": "add-or-remove-one", "epsilon": 8, "delta": "1/100000", "per_round": {"epsilon": 4},
+        "per_dataset": {"epsilon": 8}, "overlap": 1,
+    },
+    "training": {
+        "mechanisms": ["poisson-gaussian"], "clip": {"at_most": "1/1", "norm": "l2"}, "noise_multiplier": {"at_least": "1/2"},
+        "modules": ["query", "value", "attention.output.dense"], "rank": {"at_most": 16},
+        "base_models": ["small-bert", "sha256:" + "ab" * 32],
+    },
+    "protection": {"schemes": ["masking", "ckks"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1},
+    "release": {"fields": ["weights"], "to": "members"},
+    "context": {"purposes": ["customer-service"], "regions": ["US", "CA"]},
+    "parent": None,
+    "approvals": {"required": 0},
+}  # fmt: skip
+
+PLAN = {
+    "securefl_plan": 1, "federation": "six-airlines", "purpose": "customer-service", "regions": ["US"], "members": 6,
+    "base_model": "small-bert", "targets": ["query", "value"], "rank": 8, "sampling_rate": "1/8", "noise_multiplier": "9/10",
+    "steps": 4, "clip": "1/2", "protection": "masking", "min_cohort": 3, "threshold": 4, "colluding": 1, "release": ["weights"],
+}  # fmt: skip
+
+# What stands around a plan when it is decided: costs in millionths, and what somebody may have got wrong on the way.
+AROUND = {"round": 1_000_000, "federation": 2_000_000, "dataset": 2_000_000, "day": "2026-06-01", "twist": None}
+
+
+def changed(document: dict, changes: dict) -> dict:
+    """A copy, with dotted fields set."""
+    made = copy.deepcopy(document)
+    for dotted, value in changes.items():
+        *outer, last = dotted.split(".")
+        place = made
+        for part in outer:
+            place = place[part]
+        place[last] = value
+    return made
+
+
+def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C901 - one branch per rule
+    """Which rules refuse; none means leave is given."""
+    broken = set()
+    say = broken.add
+    number = lambda value: Fraction(str(value))  # noqa: E731
+    training, protection, budget = policy["training"], policy["protection"], policy["budget"]
+
+    today = dt.date.fromisoformat(around["day"])
+    if today < dt.date.fromisoformat(policy["valid"]["from"]) or today > dt.date.fromisoformat(
+        policy["valid"]["until"]
+    ):
+        say("valid")
+    if around["twist"] == "another policy":
+        say("policy")
+    if plan["federation"] != policy["federation"]:
+        say("federation")
+    if plan["purpose"] not in policy["context"]["purposes"]:
+        say("context.purposes")
+    stand = [plan["regions"][n % len(plan["regions"])] for n in range(plan["members"])]
+    if any(region not in policy["context"]["regions"] for region in stand):
+        say("context.regions")
+
+    if "poisson-gaussian" not in training["mechanisms"]:
+        say("training.mechanisms")
+    if number(plan["clip"]) > number(training["clip"]["at_most"]):
+        say("training.clip")
+    if number(plan["noise_multiplier"]) < number(training["noise_multiplier"]["at_least"]):
+        say("training.noise_multiplier")
+    if not plan["targets"] or any(target not in training["modules"] for target in plan["targets"]):
+        say("training.modules")
+    if plan["rank"] < 1 or plan["rank"] > training["rank"]["at_most"]:
+        say("training.rank")
+    pinned = "sha256:" + plan.get("model_sha256", "00" * 32)
+    named = plan["base_model"] in training["base_models"] and not plan["base_model"].startswith("sha256:")
+    if not named and pinned not in training["base_models"] and "any" not in training["base_models"]:
+        say("training.base_models")
+
+    if plan["protection"] not in protection["schemes"]:
+        say("protection.schemes")
+    if plan["min_cohort"] < protection["min_cohort"]:
+        say("protection.min_cohort")
+    if plan["members"] < plan["min_cohort"] or plan["members"] < protection["min_cohort"]:
+        say("protection.cohort")
+    if plan["colluding"] < protection["colluding"]:
+        say("protection.colluding")
+    if plan["min_cohort"] - plan["colluding"] < 2:
+        say("protection.honest")
+    if around["twist"] in ("a member twice", "a key twice"):
+        say("protection.seats")
+    if plan["protection"] == "masking":
+        if (
+            plan["threshold"] < protection["threshold"]["at_least"]
+            or 2 * plan["threshold"] <= plan["members"] + plan["colluding"]
+        ):
+            say("protection.threshold")
+        if plan["threshold"] > plan["members"]:
+            say("protection.threshold.reachable")
+    if plan["protection"] == "ckks" and (not plan.get("custodian", True) or around["twist"] == "a member's custodian"):
+        say("protection.custodian")
+    ring, bits = plan.get("ring_bits", 32), plan.get("value_bits", 24)
+    if ring > 64 or bits < 1 or bits > ring or plan["members"] > 2 ** (ring - bits):
+        say("protection.capacity")
+
+    if any(field not in policy["release"]["fields"] for field in plan["release"]):
+        say("release.fields")
+
+    if budget["unit"] != "record":
+        say("budget.unit")
+    if around["twist"] in ("another plan's price", "a stale price"):
+        say("budget.price")
+    if around["twist"] == "reserved before":
+        say("budget.once")
+    for rule, cost, limit in (
+        ("budget.per_round.epsilon", around["round"], budget["per_round"]["epsilon"]),
+        ("budget.epsilon", around["federation"], budget["epsilon"]),
+        ("budget.per_dataset.epsilon", around["dataset"], budget["per_dataset"]["epsilon"]),
+    ):
+        if Fraction(cost * budget["overlap"], 1_000_000) > number(limit):
+            say(rule)
+    return broken
+
+
+def test_the_oracle_shares_no_code_with_what_it_judges():
+    tree = ast.parse(Path(__file__).read_text())
+    names = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+    }
+    assert not any(name.startswith("securefl") for name in names)
+
+
+def test_the_oracle_gives_leave_and_refuses():
+    assert broken_rules(POLICY, PLAN, AROUND) == set()
+    assert broken_rules(POLICY, changed(PLAN, {"rank": 17, "purpose": "x"}), AROUND) == {
+        "training.rank",
+        "context.purposes",
+    }
