@@ -116,7 +116,9 @@ def test_an_account_holds_exactly_what_a_naive_count_holds(case: tuple) -> None:
             event = entries[-1].did if isinstance(entries[-1], Settled) else plan.learning.event
             key = (event.sampling_rate, event.noise_multiplier)
             count[key] = count.get(key, 0) + event.steps
-        told = {(e.sampling_rate, e.noise_multiplier): e.steps for e in account.events(Level.DATASET, dataset)}
+        told: dict[tuple[Fraction, Fraction], int] = {}
+        for e in account.events(Level.DATASET, dataset):
+            told[e.sampling_rate, e.noise_multiplier] = told.get((e.sampling_rate, e.noise_multiplier), 0) + e.steps
         assert told == count
     assert all(account.knows(wire.plan_hash(plan)) for plan, _, _ in history)
     assert not account.knows(ZERO)
