@@ -1,7 +1,7 @@
 """What a one-process run can see and a real federation cannot: accuracy on everybody's held-out rows, and seconds.
 
-Accuracy on held-out rows is a private statistic. Here one person runs all sites, so it is shown, and marked as such; at a
-real site it stays where it is.
+Accuracy on held-out rows is a private statistic. Here one person runs all sites, so it is shown, and marked as such;
+at a real site it stays where it is.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ def measure(
     """Score the first and the last adapter state, and whatever else was asked for."""
 
     def score(state_of: Callable[[str], bytes]) -> dict[str, Scores]:
-        return {name: shared.evaluate(state_of(name), part.heldout, plan.learning.max_tokens) for name, part in records.items()}
+        return {
+            name: shared.evaluate(state_of(name), part.heldout, plan.learning.max_tokens)
+            for name, part in records.items()
+        }
 
     before = score(lambda _: start)
     after = score(lambda _: ended.course.state) if ended.last_round else None
@@ -151,7 +154,7 @@ def compose(
     loaded: Loaded, policy: Policy, plan: Plan, ended: c.Ended, measured: Measured, out: Path, watch: Stopwatch,
     adapter: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The report: everything but accuracy and seconds is read from the ledgers in ``out``, not from what was configured."""
+    """The report: all but accuracy and seconds is read from the ledgers in ``out``, not from what was configured."""
     from securefl.audit.verify import Ledger, read_all  # noqa: PLC0415
 
     ledgers = read_all(out)
@@ -245,7 +248,9 @@ def compose(
         "seconds": seconds,
         "protections": protections(plan, openings),
         "adapter": adapter.name if adapter else None,
-        "versions": {name: version(name) for name in ("securefl", "torch", "transformers", "peft", "opacus", "dp-accounting")},
+        "versions": {
+            name: version(name) for name in ("securefl", "torch", "transformers", "peft", "opacus", "dp-accounting")
+        },
     }
 
 
@@ -259,8 +264,8 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]]) -> dic
     cover = plan.cover
     who = {
         Scheme.CLEAR: "UNSAFE: the coordinator sees every update",
-        Scheme.MASKING: f"nobody alone; the coordinator with {cover.threshold} or more members could open single updates",
-        Scheme.CKKS: "the custodian holds the key and is trusted not to open single updates; with the coordinator it could",
+        Scheme.MASKING: f"nobody alone; the coordinator with {cover.threshold} or more members could open updates",
+        Scheme.CKKS: "the custodian holds the key and is trusted to open sums alone; it could open updates",
     }
     return {
         "scheme": cover.scheme.value,
@@ -280,7 +285,9 @@ def table(report: dict[str, Any], out: Path) -> str:
     """What a person reads at the end of a run."""
     told, cost = report["accuracy"], report["epsilon"]
     extra = [name for name in ("local_only", "without_privacy") if told[name] is not None]
-    head = f"{'member':<14}{'rows':>6}{'majority':>10}{'before':>9}{'after':>9}{'macro-F1':>10}" + "".join(f"{e:>17}" for e in extra)
+    head = f"{'member':<14}{'rows':>6}{'majority':>10}{'before':>9}{'after':>9}{'macro-F1':>10}" + "".join(
+        f"{e:>17}" for e in extra
+    )
     lines = [f"accuracy on held-out rows ({NOTE})", head]
     for member in report["members"]:
         h = member["heldout"]
@@ -289,15 +296,16 @@ def table(report: dict[str, Any], out: Path) -> str:
             + "".join(f"{h[e]:>17.3f}" for e in extra)
         )
     lines.append(
-        f"{'all':<14}{sum(m['heldout']['n'] for m in report['members']):>6}{told['majority']:>10.3f}{told['before']:>9.3f}"
-        f"{told['after']:>9.3f}{told['macro_f1']:>10.3f}" + "".join(f"{told[e]:>17.3f}" for e in extra)
+        f"{'all':<14}{sum(m['heldout']['n'] for m in report['members']):>6}{told['majority']:>10.3f}"
+        f"{told['before']:>9.3f}{told['after']:>9.3f}{told['macro_f1']:>10.3f}"
+        + "".join(f"{told[e]:>17.3f}" for e in extra)
     )
     links = ", ".join(f"{link} {value:.1f}" for link, value in report["seconds"].items())
     outcome = report["outcome"]
     lines += [
         "",
-        f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}"
-        f" ({cost['unit']} level, {cost['neighbours']}, {cost['sampler']} sampling, {cost['accountant']})",
+        f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}",
+        f"         {cost['unit']} level, {cost['neighbours']}, {cost['sampler']} sampling, {cost['accountant']}",
         f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",
         f"bytes    {report['bytes']['up']:,} up, {report['bytes']['down']:,} down",
         f"seconds  {links}",

@@ -16,7 +16,9 @@ import typer
 
 from securefl.errors import Fault, Interrupted
 
-app = typer.Typer(help=__doc__.split("\n", 1)[0], no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=__doc__.split("\n", 1)[0], no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
 budget_app = typer.Typer(help="What was spent, and what is left.", no_args_is_help=True)
 audit_app = typer.Typer(help="Is it true? Offline, from the copied files alone.", no_args_is_help=True)
@@ -24,10 +26,11 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(budget_app, name="budget")
 app.add_typer(audit_app, name="audit")
 
+NUMBERS = ("limit", "spent", "reserved", "left", "delta")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-def _print(as_json: bool, answer: dict[str, Any], text: str) -> None:
+def _print(as_json: bool, answer: dict[str, Any], text: str) -> None:  # noqa: FBT001 - the option's own name
     print(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
@@ -36,8 +39,12 @@ def run(
     federation: Annotated[Path, typer.Argument(help="The federation's file.")],
     out: Annotated[Path, typer.Option(help="Where adapter, ledgers and report go.")],
     sites: Annotated[Path | None, typer.Option(help="Where the sites' homes are; else as the file says.")] = None,
-    with_local: Annotated[bool, typer.Option(help="Also train each member alone, for comparison on this bench.")] = False,
-    without_privacy: Annotated[bool, typer.Option(help="Also train without privacy, for comparison on this bench.")] = False,
+    with_local: Annotated[
+        bool, typer.Option(help="Also train each member alone, for comparison on this bench.")
+    ] = False,
+    without_privacy: Annotated[
+        bool, typer.Option(help="Also train without privacy, for comparison on this bench.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train under policy: RUN gets adapter/, ledger/, report.json and report.html."""
@@ -92,7 +99,10 @@ def policy_explain(
         "decision": explained.decision,
         "reasons": [{"rule": r.rule, "value": r.value, "limit": r.limit, "fix": r.fix} for r in explained.reasons],
     }
-    lines = [f"{'held  ' if check.held else 'FAILED'}  {check.rule}: {check.value} (allowed: {check.limit})" for check in explained.checks]
+    lines = [
+        f"{'held  ' if check.held else 'FAILED'}  {check.rule}: {check.value} (allowed: {check.limit})"
+        for check in explained.checks
+    ]
     lines += [f"  to be allowed: {reason.fix}  [{reason.rule}]" for reason in explained.reasons]
     _print(as_json, answer, "\n".join([*lines, f"decision: {explained.decision}"]))
     if explained.decision == "refuse":
@@ -132,7 +142,7 @@ def budget_show(
     from securefl.audit import replay  # noqa: PLC0415
 
     accounts = replay.accounts(ledger)
-    head = f"{'member':<16}{'level':<12}{'name':<20}{'limit':>10}{'spent':>10}{'reserved':>10}{'left':>10}{'delta':>10}  unit"
+    head = f"{'member':<16}{'level':<12}{'name':<20}" + "".join(f"{each:>10}" for each in NUMBERS) + "  unit"
     rows = [
         f"{a['member']:<16}{a['level']:<12}{a['name']:<20}{a['limit']:>10.4f}{a['spent']:>10.4f}{a['reserved']:>10.4f}"
         f"{a['left']:>10.4f}{a['delta']:>10.0e}  {a['unit']}"

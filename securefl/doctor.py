@@ -66,7 +66,12 @@ def _machine() -> Iterator[Finding]:
 def _surroundings() -> Iterator[Finding]:
     year = time.gmtime().tm_year
     sane = 2026 <= year < 2100
-    yield Finding("clock", "ok" if sane else "warn", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "set the clock: policies have dates")
+    yield Finding(
+        "clock",
+        "ok" if sane else "warn",
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "set the clock: policies have dates",
+    )
     for name, wanted in (("HF_HUB_OFFLINE", "1"), ("OMP_WAIT_POLICY", "passive")):
         found = os.environ.get(name, "")
         status = "ok" if found.lower() == wanted else "warn"

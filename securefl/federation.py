@@ -18,7 +18,8 @@ from securefl import federation_file, keys
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
-from securefl.policy.decide import Check, decide, explain as explain_decision
+from securefl.policy.decide import Check, decide
+from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account
 from securefl.progress import Progress, Silent
 from securefl.protection import schemes
@@ -111,7 +112,8 @@ def introduce(places: Places, policy: Policy) -> tuple[Seat, Seat | None, tuple[
     """
     file = places.loaded.file
     seats = tuple(
-        Seat(MemberId(member.name), _home(places, member.name).identity.public, member.region) for member in file.members
+        Seat(MemberId(member.name), _home(places, member.name).identity.public, member.region)
+        for member in file.members
     )
     coordinator = Seat(COORDINATOR, _home(places, COORDINATOR).identity.public, "")
     custodian = None
@@ -133,7 +135,9 @@ def _pin(home: Path, seats: tuple[Seat, ...]) -> None:
     for seat in seats:
         if known.setdefault(seat.member, seat.key.hex()) != seat.key.hex():
             what = f"{seat.member} shows another key than it did before"
-            remedy = "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
+            remedy = (
+                "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
+            )
             raise OperatorFault(what, remedy, str(path))
     _write(path, json.dumps(known, indent=1, sort_keys=True).encode())
 
@@ -155,7 +159,7 @@ def _adopt(home: Path, policy: Policy) -> None:
 def _write(path: Path, data: bytes) -> None:
     beside = path.with_name(path.name + ".new")
     beside.write_bytes(data)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 # What a round is.
@@ -205,7 +209,7 @@ def plan_of(
 
 
 def noise_of(loaded: federation_file.Loaded, policy: Policy) -> Fraction:
-    """The noise multiplier: as written, or the least with which all rounds together cost at most the written epsilon."""
+    """The noise multiplier: as written, or the least with which all rounds cost at most the written epsilon."""
     training = loaded.file.training
     if training.noise_multiplier is not None:
         return training.noise_multiplier
@@ -236,7 +240,9 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
     document = documents.read(plan_path)
     if isinstance(document.value, dict) and "securefl_federation" in document.value:
         loaded = federation_file.load(plan_path)
-        plan = plan_of(loaded, policy, RunId(bytes(16)), Model(loaded.file.model, Hash(bytes(32))), 1, Hash(bytes(32)), None)
+        plan = plan_of(
+            loaded, policy, RunId(bytes(16)), Model(loaded.file.model, Hash(bytes(32))), 1, Hash(bytes(32)), None
+        )
         cohort = tuple(
             Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
             for member in loaded.file.members
@@ -365,7 +371,14 @@ def run(
         )  # fmt: skip
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         session = m.Session(
-            run_id, policy.federation, policy.hash, plan.cover.scheme, plan.cover.threshold, coordinator, custodian, seats
+            run_id,
+            policy.federation,
+            policy.hash,
+            plan.cover.scheme,
+            plan.cover.threshold,
+            coordinator,
+            custodian,
+            seats,
         )
         with home.transaction() as conn:
             heads = dict(home.witnessed(conn))
@@ -447,7 +460,9 @@ def _claimed(out: Path, loaded: federation_file.Loaded, policy: Policy) -> Itera
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as fault:
-            raise OperatorFault("another process is running there", "wait for it, or choose another --out", str(out)) from fault
+            raise OperatorFault(
+                "another process is running there", "wait for it, or choose another --out", str(out)
+            ) from fault
         path = out / "run.json"
         what = {
             "federation_file": m.state_digest(loaded.path.read_bytes()).hex(),
@@ -460,7 +475,9 @@ def _claimed(out: Path, loaded: federation_file.Loaded, policy: Policy) -> Itera
                 raise OperatorFault(f"this folder holds a run that is over ({found['outcome']})", remedy, str(out))
             if {key: found.get(key) for key in what} != what:
                 remedy = "restore the federation file and policy this run began with, or choose another --out"
-                raise OperatorFault("this folder holds an unfinished run of another federation file or policy", remedy, str(out))
+                raise OperatorFault(
+                    "this folder holds an unfinished run of another federation file or policy", remedy, str(out)
+                )
         else:
             if {each.name for each in out.iterdir()} - {".lock", "run.json.new"}:
                 raise OperatorFault("this folder is not empty and holds no run", "choose another --out", str(out))

@@ -54,7 +54,9 @@ class TrainingPart(Part):
     clip: Rational = Field(description="L2 norm that one record's gradient is clipped to")
     divisor: int = Field(ge=1, description="what the noised sum of a step is divided by: a public constant")
     learning_rate: Rational
-    learning_rate_end: Rational | None = Field(None, description="of the last round, reached in equal steps; the same if not given")
+    learning_rate_end: Rational | None = Field(
+        None, description="of the last round, reached in equal steps; the same if not given"
+    )
     optimizer: Literal["sgd", "adamw"] = "adamw"
     max_tokens: int = Field(64, ge=4, le=8192)
     micro_batch: int = Field(64, ge=1)
@@ -99,8 +101,10 @@ class StrategyPart(Part):
     """What becomes of the sum."""
 
     kind: Literal["fedavg"] = "fedavg"
-    learning_rate: Rational = Field(1, validate_default=True, description="step along the members' mean change")
-    momentum: Rational = Field(0, validate_default=True, ge=0, lt=1, description="share of the last step that is taken again")
+    learning_rate: Rational = Field(default=Fraction(1), description="step along the members' mean change")
+    momentum: Rational = Field(
+        0, validate_default=True, ge=0, lt=1, description="share of the last step that is taken again"
+    )
 
 
 class MemberPart(Part):

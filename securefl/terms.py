@@ -416,9 +416,7 @@ class Closed:
     why: str
 
 
-Entry = (
-    Opened | Reserved | Settled | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
-)
+Entry = Opened | Reserved | Settled | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from typing import Any, Union
 
 import cbor2
@@ -62,7 +62,7 @@ def plan_hash(plan: Plan) -> Hash:
 
 
 def _pack(value: object) -> object:
-    if value is None or isinstance(value, bool | int | str | bytes) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, bool | int | str | bytes) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
         return value.value
@@ -85,14 +85,14 @@ def _key(key: object) -> str:
     return str(key.value) if isinstance(key, Enum) else key
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-@lru_cache(maxsize=None)
-def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401, PLR0911 - one return per kind of type
+@cache
+def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - one return per kind of type
     while hasattr(expected, "__supertype__"):
         expected = expected.__supertype__
     origin, args = typing.get_origin(expected), typing.get_args(expected)
@@ -116,7 +116,7 @@ def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401, PLR0911 -
 
 
 def _one_of(options: tuple[Any, ...]) -> Callable[[Any], Any]:
-    named: dict[str, Any] = {option.__name__: option for option in options if dataclasses.is_dataclass(option)}
+    named: dict[str, Any] = {_name(option): option for option in options if dataclasses.is_dataclass(option)}
     plain = [option for option in options if option is not type(None) and not dataclasses.is_dataclass(option)]
     assert len(plain) <= 1, "a union holds dataclasses, None and at most one plain type"
 

@@ -141,7 +141,12 @@ class Story:
         for name in ("coordinator", *self.cohort):
             role, dataset = ("coordinator", "") if name == "coordinator" else ("member", f"{name}-data")
             opened = Opened(
-                self.run, self.policy.federation, role, self.policy.text, dataset, self.seats((*self.cohort, "coordinator"))
+                self.run,
+                self.policy.federation,
+                role,
+                self.policy.text,
+                dataset,
+                self.seats((*self.cohort, "coordinator")),
             )
             self.note(name, opened)
             if name != "coordinator":
@@ -169,7 +174,9 @@ class Story:
         self.base = digest("state", self.runs, number)
         self.note(
             "coordinator",
-            Opening(self.run, number, name, tuple(MemberId(member) for member in sorted(survivors)), digest("sum", number)),
+            Opening(
+                self.run, number, name, tuple(MemberId(member) for member in sorted(survivors)), digest("sum", number)
+            ),
             Released(self.run, number, self.base),
         )
         self.last = number
@@ -178,7 +185,11 @@ class Story:
         account = self.parties[member].account()
         due = price(plan, account, f"{member}-data", float(self.policy.budget.delta))
         answer = decide(self.policy, plan, account, due, self.at)
-        nonce = answer.nonce if isinstance(answer, Grant) else wire.digest("grant", (wire.plan_hash(plan), account.digest))[:16]
+        nonce = (
+            answer.nonce
+            if isinstance(answer, Grant)
+            else wire.digest("grant", (wire.plan_hash(plan), account.digest))[:16]
+        )
         return Reserved(plan, f"{member}-data", due, nonce)
 
     def close(self, outcome: str = "finished", away: Sequence[str] = ()) -> None:
@@ -191,7 +202,9 @@ class Story:
                     self.note(member, Witnessed(head))
             self.note(member, Released(self.run, self.last, self.base), Closed(self.run, outcome, ""))
             self.say(member, "coordinator", "Bye", 0)
-        self.note("coordinator", *(Witnessed(self.parties[name].head()) for name in members), Closed(self.run, outcome, ""))
+        self.note(
+            "coordinator", *(Witnessed(self.parties[name].head()) for name in members), Closed(self.run, outcome, "")
+        )
 
     def export(self, run: Path) -> Path:
         for name, party in self.parties.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from fractions import Fraction
 from pathlib import Path
 
 from securefl import keys, wire
@@ -11,7 +12,6 @@ from securefl.keys import Secret
 from securefl.ledger import merkle
 from securefl.protection import masking, shamir
 from securefl.terms import Hash, Head, MemberId, PoissonGaussian
-from fractions import Fraction
 
 FOLDER = Path(__file__).parent / "vectors"
 ONE, TWO = (Secret(hashlib.sha256(word).digest()) for word in (b"one", b"two"))
@@ -43,7 +43,10 @@ def bad() -> dict[str, dict[str, str]]:
     event = wire.encode(PoissonGaussian(Fraction(1, 8), Fraction(9, 10), 4))
     return {
         "a box with a flipped bit": {"box": bytes(box).hex(), "fails": "Forged"},
-        "a fraction that is not reduced": {"event": event.replace(b"\x82\x01\x08", b"\x82\x02\x10").hex(), "fails": "Malformed"},
+        "a fraction that is not reduced": {
+            "event": event.replace(b"\x82\x01\x08", b"\x82\x02\x10").hex(),
+            "fails": "Malformed",
+        },
         "noise of zero": {"event": event.replace(b"\x82\x09\x0a", b"\x82\x00\x01").hex(), "fails": "Malformed"},
         "a tail": {"event": (event + b"\0").hex(), "fails": "Malformed"},
         "a head under another label": {"signature": keys.Identity(ONE).sign("receipt", b"x").hex(), "fails": "Forged"},

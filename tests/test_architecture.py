@@ -48,7 +48,9 @@ def test_a_package_is_one_sentence() -> None:
 
 
 def test_nothing_names_a_machine_or_a_registry() -> None:
-    pattern = re.compile(r"/work/|/tmp/|/root/|/home/|pypi\.org|files\.pythonhosted|https?://(?!www\.apache\.org|json-schema\.org|127\.0\.0\.1)")
+    pattern = re.compile(
+        r"/work/|/tmp/|/root/|/home/|pypi\.org|files\.pythonhosted|https?://(?!www\.apache\.org|json-schema\.org|127\.0\.0\.1)"
+    )
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     found = []
     for name in tracked:

@@ -76,7 +76,11 @@ def test_what_was_freed_is_no_event_and_what_was_cut_short_counts_as_it_ran(tmp_
     story.begin()
     story.round(1, lost=["north"])
     story.close()
-    assert {event["member"] for event in replay(story.export(tmp_path / "freed"))["events"]} == {"south", "east", "west"}
+    assert {event["member"] for event in replay(story.export(tmp_path / "freed"))["events"]} == {
+        "south",
+        "east",
+        "west",
+    }
 
     story = Story(lies("north", Settled, lambda entry: did(entry, steps=2)))
     story.begin()

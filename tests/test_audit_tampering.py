@@ -79,7 +79,9 @@ def test_an_entry_dropped_doubled_or_moved_is_found(run: Path, owner: str, how: 
     assert verdict.first_bad["ledger"] == f"{owner}.ledger"
 
 
-def test_a_tail_that_its_own_owner_cuts_off_and_signs_is_found_by_what_the_others_saw(run: Path, finished: Path) -> None:
+def test_a_tail_that_its_own_owner_cuts_off_and_signs_is_found_by_what_the_others_saw(
+    run: Path, finished: Path
+) -> None:
     leaves = list(export.read(run / "ledger" / "north.ledger").leaves)
     resigned(run, finished, "north", leaves[:-1])
     assert "north" in verify(run).why
@@ -110,7 +112,12 @@ def test_an_owner_that_rewrites_its_own_costs_is_found(run: Path, finished: Path
         if isinstance(entry, Reserved) and what == "cheaper":
             entry = replace(entry, price=replace(entry.price, after={k: v // 2 for k, v in entry.price.after.items()}))
         elif isinstance(entry, Reserved) and what == "more noise":
-            learning = replace(entry.plan.learning, event=replace(entry.plan.learning.event, noise_multiplier=entry.plan.learning.event.noise_multiplier * 2))
+            learning = replace(
+                entry.plan.learning,
+                event=replace(
+                    entry.plan.learning.event, noise_multiplier=entry.plan.learning.event.noise_multiplier * 2
+                ),
+            )
             entry = replace(entry, plan=replace(entry.plan, learning=learning))
         elif isinstance(entry, Reserved) and what == "another policy":
             entry = replace(entry, plan=replace(entry.plan, policy=Hash(bytes(32))))
@@ -135,7 +142,9 @@ def test_a_head_of_another_key_is_found(run: Path) -> None:
     other = keys.Identity(keys.Secret(bytes(32)))
 
     def change(file: export.LedgerFile) -> export.LedgerFile:
-        return replace(file, key=other.public, head=SignedHead(file.head.head, other.sign("head", wire.encode(file.head.head))))
+        return replace(
+            file, key=other.public, head=SignedHead(file.head.head, other.sign("head", wire.encode(file.head.head)))
+        )
 
     rewrite(run, "north", change)
     assert not verify(run).ok

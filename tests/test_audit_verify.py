@@ -95,7 +95,9 @@ def test_a_member_that_also_serves_another_federation_is_no_offence(tmp_path: Pa
     stranger = elsewhere.parties["coordinator"]
     opened = stranger.leaves[0].entry
     assert isinstance(opened, Opened)
-    assert opened.run not in {leaf.entry.run for leaf in story.parties["south"].leaves if isinstance(leaf.entry, Opened)}
+    assert opened.run not in {
+        leaf.entry.run for leaf in story.parties["south"].leaves if isinstance(leaf.entry, Opened)
+    }
     # the other federation's coordinator has another key, and its ledger is not here
     north = story.parties["north"]
     north.leaves = [_rekeyed(leaf, opened.run) for leaf in north.leaves]
@@ -108,7 +110,9 @@ def _rekeyed(leaf: Leaf, run: bytes) -> Leaf:
     entry = leaf.entry
     if isinstance(entry, Opened) and entry.run == run:
         others = tuple(seat for seat in entry.peers if seat.member != "coordinator")
-        return replace(leaf, entry=replace(entry, peers=(*others, Seat(MemberId("coordinator"), identity("x").public, ""))))
+        return replace(
+            leaf, entry=replace(entry, peers=(*others, Seat(MemberId("coordinator"), identity("x").public, "")))
+        )
     if isinstance(entry, Got) and entry.receipt.run == run:
         return replace(leaf, entry=replace(entry, signature=identity("x").sign("receipt", wire.encode(entry.receipt))))
     return leaf
@@ -223,7 +227,11 @@ def test_a_fork_is_found_by_those_who_saw_the_other_branch(copy: Path) -> None:
 
 def test_a_ledger_may_be_longer_than_when_it_was_seen(copy: Path) -> None:
     party = told().parties["north"]
-    party.leaves.append(Leaf(audited.NOW, Opened(b"x" * 16, "harbour", "member", POLICY.encode(), "d", audited.Story().seats(["north"]))))
+    party.leaves.append(
+        Leaf(
+            audited.NOW, Opened(b"x" * 16, "harbour", "member", POLICY.encode(), "d", audited.Story().seats(["north"]))
+        )
+    )
     export.write(copy / "ledger" / "north.ledger", party.file())
     assert verify(copy).ok, verify(copy).why
 
@@ -345,10 +353,14 @@ def test_a_reservation_left_open_in_a_finished_run_is_found(tmp_path: Path) -> N
 
 
 def test_a_sum_over_somebody_who_never_paid_is_found(tmp_path: Path) -> None:
-    story = Story(lies("coordinator", Opening, lambda e: (replace(e, survivors=tuple(sorted((*e.survivors, MemberId("west"))))),)))
+    story = Story(
+        lies("coordinator", Opening, lambda e: (replace(e, survivors=tuple(sorted((*e.survivors, MemberId("west"))))),))
+    )
     story.begin()
     story.round(1, lost=["west"])
-    story.parties["west"].leaves = [leaf for leaf in story.parties["west"].leaves if not isinstance(leaf.entry, Settled)]
+    story.parties["west"].leaves = [
+        leaf for leaf in story.parties["west"].leaves if not isinstance(leaf.entry, Settled)
+    ]
     story.close("aborted")
     bad(story.export(tmp_path), "a sum over west, whose ledger settled no such plan", "coordinator.ledger")
 

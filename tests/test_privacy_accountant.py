@@ -67,7 +67,10 @@ def test_the_first_accountant_is_never_above_the_second(events: list[PoissonGaus
 @given(st.lists(some_events, min_size=1, max_size=3))
 def test_both_agree_with_the_library_asked_directly(events: list[PoissonGaussian]) -> None:
     neighbours = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
-    direct = [pld.PLDAccountant(neighbours, value_discretization_interval=1e-3), rdp.RdpAccountant(neighboring_relation=neighbours)]
+    direct = [
+        pld.PLDAccountant(neighbours, value_discretization_interval=1e-3),
+        rdp.RdpAccountant(neighboring_relation=neighbours),
+    ]
     for accountant in direct:
         for one in events:
             gaussian = dp_accounting.GaussianDpEvent(float(one.noise_multiplier))
@@ -129,7 +132,14 @@ def test_a_price_is_each_levels_total_rounded_up_and_names_what_it_is_for() -> N
     first, second, third = a_plan(1), a_plan(2, event(0.05, 1, 7), "g"), a_plan(3)
     gone = a_plan(4)
     account = Account.of(
-        [reserved(first), settled(first, steps=4), reserved(second), reserved(gone), freed(gone), reserved(a_plan(5), "e")]
+        [
+            reserved(first),
+            settled(first, steps=4),
+            reserved(second),
+            reserved(gone),
+            freed(gone),
+            reserved(a_plan(5), "e"),
+        ]
     )
     told = price(third, account, "d", DELTA)
     event_of = third.learning.event

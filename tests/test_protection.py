@@ -30,12 +30,23 @@ def secret(label: str) -> Secret:
 class Round:
     """One masked round between members that all behave, up to what the test makes of it."""
 
-    def __init__(self, n: int, dimension: int = 5, threshold: int | None = None, scheme: Scheme = Scheme.MASKING, label: str = "") -> None:
+    def __init__(
+        self, n: int, dimension: int = 5, threshold: int | None = None, scheme: Scheme = Scheme.MASKING, label: str = ""
+    ) -> None:
         self.names = [MemberId(f"m{i:02d}") for i in range(n)]
         self.threshold = threshold or (n + 1) // 2 + 1
         plan = World().coordinator.state.course.plan
-        cover = replace(plan.cover, scheme=scheme, threshold=self.threshold, min_cohort=3, colluding=1, encoding=FixedPoint(24, 16, 32))
-        self.plan = replace(plan, run=RUN, cohort=tuple(seat(name) for name in self.names), cover=cover, dimension=dimension)
+        cover = replace(
+            plan.cover,
+            scheme=scheme,
+            threshold=self.threshold,
+            min_cohort=3,
+            colluding=1,
+            encoding=FixedPoint(24, 16, 32),
+        )
+        self.plan = replace(
+            plan, run=RUN, cohort=tuple(seat(name) for name in self.names), cover=cover, dimension=dimension
+        )
         self.member, self.coordinator = schemes.member_half(scheme), schemes.coordinator_half(scheme)
         self.box = {name: secret(f"{label}box {name}") for name in self.names}
         boxes = {name: keys.public_half(self.box[name]) for name in self.names}
@@ -46,7 +57,8 @@ class Round:
         self.enrolled = {name: self.enrolment[name].public for name in self.names}
         self.relays = self.coordinator.relay(tuple(self.names), self.enrolled)
         self.values = {
-            name: np.random.default_rng(i).integers(-(2**20), 2**20, dimension) / 2**16 for i, name in enumerate(self.names)
+            name: np.random.default_rng(i).integers(-(2**20), 2**20, dimension) / 2**16
+            for i, name in enumerate(self.names)
         }
         self.sealed: dict[MemberId, bytes] = {}
         self.kept: dict[MemberId, bytes] = {}
@@ -54,13 +66,23 @@ class Round:
     def seal(self, name: MemberId, plan=None, relay: bytes | None = None) -> bytes:
         update = Update(self.values[name], EVENT)
         payload, kept = self.member.seal(
-            name, plan or self.plan, self.box[name], self.enrolment[name].secret, relay or self.relays[name], b"", update, secret("s")
+            name,
+            plan or self.plan,
+            self.box[name],
+            self.enrolment[name].secret,
+            relay or self.relays[name],
+            b"",
+            update,
+            secret("s"),
         )
         self.sealed[name], self.kept[name] = payload, kept
         return payload
 
     def finish(self, silent: tuple[MemberId, ...] = ()) -> np.ndarray:
-        envelopes = {name: Envelope(Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(b""), 0), b"", b"") for name in self.sealed}
+        envelopes = {
+            name: Envelope(Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(b""), 0), b"", b"")
+            for name in self.sealed
+        }
         questions = self.coordinator.ask(self.plan, envelopes)
         answers = {
             name: self.member.answer(name, self.plan, self.kept[name], question)
@@ -106,7 +128,9 @@ def test_a_wrong_share_is_left_out_and_too_many_wrong_ones_end_cleanly() -> None
 
     def lie(name: MemberId) -> None:
         shares = wire.decode(made.kept[name], masking.Kept).shares
-        made.kept[name] = wire.encode(masking.Kept({peer: replace(pair, seed=bytes(66)) for peer, pair in shares.items()}))
+        made.kept[name] = wire.encode(
+            masking.Kept({peer: replace(pair, seed=bytes(66)) for peer, pair in shares.items()})
+        )
 
     for name in made.names[: 6 - made.threshold]:
         lie(name)
@@ -163,14 +187,20 @@ def test_a_masked_vector_is_uniform_and_two_rounds_of_one_update_are_independent
 
 
 REFUSALS: dict[str, Callable[[Round], dict]] = {
-    "a threshold that a minority could meet": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, threshold=3))},
+    "a threshold that a minority could meet": lambda r: {
+        "plan": replace(r.plan, cover=replace(r.plan.cover, threshold=3))
+    },
     "a threshold nobody meets": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, threshold=7))},
     "a cohort of two": lambda r: {"plan": replace(r.plan, cohort=r.plan.cohort[:2])},
     "all but one colluding": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, colluding=2))},
-    "a sum that overflows": lambda r: {"plan": replace(r.plan, cover=replace(r.plan.cover, encoding=FixedPoint(31, 16, 32)))},
+    "a sum that overflows": lambda r: {
+        "plan": replace(r.plan, cover=replace(r.plan.cover, encoding=FixedPoint(31, 16, 32)))
+    },
     "another round": lambda r: {"plan": replace(r.plan, round=2)},
     "another run": lambda r: {"plan": replace(r.plan, run=RunId(b"x" * 16))},
-    "keys of fewer than the cohort": lambda r: {"relay": wire.encode(masking.Relay(wire.decode(r.relays[r.names[0]], masking.Relay).peers[:-1]))},
+    "keys of fewer than the cohort": lambda r: {
+        "relay": wire.encode(masking.Relay(wire.decode(r.relays[r.names[0]], masking.Relay).peers[:-1]))
+    },
     "bytes that are no relay": lambda r: {"relay": b"\x00"},
 }
 
@@ -181,7 +211,9 @@ def test_a_member_refuses_before_it_masks(what: str) -> None:
     arguments = REFUSALS[what](made)
     plan, relay = arguments.get("plan", made.plan), arguments.get("relay", made.relays[made.names[0]])
     with pytest.raises(PeerFault):
-        made.member.admit(made.names[0], plan, made.box[made.names[0]], made.enrolment[made.names[0]].secret, relay, b"")
+        made.member.admit(
+            made.names[0], plan, made.box[made.names[0]], made.enrolment[made.names[0]].secret, relay, b""
+        )
     with pytest.raises(PeerFault):
         made.seal(made.names[0], plan=plan, relay=relay)
 
@@ -219,7 +251,9 @@ def test_an_answer_never_holds_both_shares_of_one_member() -> None:
     made = Round(6)
     made.seal(made.names[0])
     question = wire.encode(masking.Survivors(tuple(made.names[:4])))
-    told = wire.decode(made.member.answer(made.names[0], made.plan, made.kept[made.names[0]], question), masking.Revealed)
+    told = wire.decode(
+        made.member.answer(made.names[0], made.plan, made.kept[made.names[0]], question), masking.Revealed
+    )
     assert set(told.seeds) == set(made.names[:4])
     assert set(told.keys) == set(made.names[4:])
 
@@ -285,7 +319,9 @@ class Encrypted(Round):
 
     def seal(self, name: MemberId, plan=None, relay: bytes | None = None) -> bytes:
         update = Update(self.values[name], EVENT)
-        payload, _ = self.member.seal(name, plan or self.plan, self.box[name], b"", b"", self.material, update, secret("s"))
+        payload, _ = self.member.seal(
+            name, plan or self.plan, self.box[name], b"", b"", self.material, update, secret("s")
+        )
         self.sealed[name] = payload
         return payload
 
@@ -309,7 +345,9 @@ def test_ckks_error_is_far_below_half_a_grid_step() -> None:
     worst = 0.0
     for payload, name in zip(made.sealed.values(), made.sealed, strict=True):
         chunks = wire.decode(payload, ckks.Encrypted).chunks
-        reals = np.concatenate([np.array(ckks._tenseal().ckks_vector_from(context, chunk).decrypt()) for chunk in chunks])
+        reals = np.concatenate(
+            [np.array(ckks._tenseal().ckks_vector_from(context, chunk).decrypt()) for chunk in chunks]
+        )
         worst = max(worst, np.abs(reals - np.rint(made.values[name] * 2**16) / 2**16).max())
     assert 0 < worst < ckks.ERROR_PER_INPUT
 
@@ -329,7 +367,9 @@ def test_the_material_holds_no_secret_and_only_the_custodians_is_accepted() -> N
     weak = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60])
     raw = weak.serialize(save_public_key=True, save_secret_key=False, save_galois_keys=False, save_relin_keys=False)
     with pytest.raises(Unsafe, match="degree"):
-        made.member.check_material(wire.encode(ckks.Material(raw, identity("custodian").sign("he-key", raw))), identity("custodian").public)
+        made.member.check_material(
+            wire.encode(ckks.Material(raw, identity("custodian").sign("he-key", raw))), identity("custodian").public
+        )
 
 
 @pytest.mark.parametrize("what", ["another key", "another plan", "a flipped byte", "another shape", "too few"])
@@ -381,14 +421,18 @@ CANARY = float(Fraction(0x5A5A5A, 2**16))
 
 
 @pytest.mark.parametrize(("scheme", "readable"), [(Scheme.CLEAR, True), (Scheme.MASKING, False), (Scheme.CKKS, False)])
-def test_a_planted_value_is_in_no_byte_that_leaves_unless_nothing_is_hidden(scheme: Scheme, readable: bool, monkeypatch) -> None:
+def test_a_planted_value_is_in_no_byte_that_leaves_unless_nothing_is_hidden(
+    scheme: Scheme, readable: bool, monkeypatch
+) -> None:
     import tests.worlds as worlds
 
     monkeypatch.setattr(worlds, "an_update", lambda name, round_, dimension: np.full(dimension, CANARY))
     world = World(scheme=scheme, dimension=64)
     assert world.play().outcome == "finished"
     integer = round(CANARY * 2**16)
-    forms = [np.full(2, integer, dtype).tobytes() for dtype in ("<i8", "<u4")] + [np.full(2, CANARY, dtype).tobytes() for dtype in ("<f8", "<f4")]
+    forms = [np.full(2, integer, dtype).tobytes() for dtype in ("<i8", "<u4")] + [
+        np.full(2, CANARY, dtype).tobytes() for dtype in ("<f8", "<f4")
+    ]
     left = b"".join(data for name, data in world.carried if name in world.names)
     assert any(form in left for form in forms) == readable
 

@@ -264,9 +264,7 @@ FORGERIES = {
     "a low threshold": lambda f: replaced_plan(
         f, cover=replace(wire.decode(f.envelope.body, m.Propose).plan.cover, threshold=1)
     ),
-    "a doubled seat": lambda f: replaced_plan(
-        f, cohort=(wire.decode(f.envelope.body, m.Propose).plan.cohort[:1] * 4)
-    ),
+    "a doubled seat": lambda f: replaced_plan(f, cohort=(wire.decode(f.envelope.body, m.Propose).plan.cohort[:1] * 4)),
     "a wrong signer": lambda f: resigned(f.envelope.receipt, wire.decode(f.envelope.body, m.Propose), "mallory"),
     "an altered body": lambda f: replace(f, envelope=replace(f.envelope, body=f.envelope.body + b"\0")),
 }
@@ -325,7 +323,9 @@ def test_a_second_question_about_a_round_is_refused() -> None:
         frame = wire.decode(data, m.Frame)
         if frame.envelope.receipt.kind == "Ask" and name == "a":
             question = wire.decode(frame.envelope.body, m.Ask)
-            other = resigned(frame.envelope.receipt, replace(question, question=question.question + b"x"), "coordinator")
+            other = resigned(
+                frame.envelope.receipt, replace(question, question=question.question + b"x"), "coordinator"
+            )
             with pytest.raises(mm.OutOfTurn):
                 handle("a", wire.encode(other))
             questions.append(data)

@@ -14,7 +14,7 @@ from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
-from securefl.terms import Refusal, Reason, Scheme, Update
+from securefl.terms import Reason, Refusal, Scheme, Update
 from tests.worlds import EVENT, World, a_grant, an_update, identity
 
 Visit = tuple[object, object]
@@ -152,7 +152,9 @@ def test_every_pair_at_the_custodian_moves_or_is_out_of_turn(state: type, reques
     frame = wire.decode(ENCRYPTED[3][request_], m.Frame)
     receipt = frame.envelope.receipt
     body = wire.decode(frame.envelope.body, m.Invite | m.Ask | m.Close | m.Propose)
-    envelope = m.enclose(identity("coordinator"), "coordinator", "custodian", receipt.run, receipt.round, body, receipt.plan)
+    envelope = m.enclose(
+        identity("coordinator"), "coordinator", "custodian", receipt.run, receipt.round, body, receipt.plan
+    )
     before = ENCRYPTED[2][state]
     plugs = u.Plugs(identity("custodian"), world.holder, 3)
     kind = u.REQUESTS.get(receipt.kind, type(None))

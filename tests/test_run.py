@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -87,7 +86,11 @@ def test_spent_epsilon_is_what_the_accountant_says_of_the_ledgers_events(finishe
             accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, gaussian), event["steps"])
     expected = accountant.get_epsilon(told["epsilon"]["delta"])
     report = json.loads((finished / "run" / "report.json").read_text())
-    for spent in (told["epsilon"]["pld"], report["epsilon"]["spent"], *(a["spent"] for a in accounts(finished / "run"))):
+    for spent in (
+        told["epsilon"]["pld"],
+        report["epsilon"]["spent"],
+        *(a["spent"] for a in accounts(finished / "run")),
+    ):
         assert expected <= spent + 1e-12
         assert spent == pytest.approx(expected, abs=1e-9)
     assert told["epsilon"]["pld"] <= told["epsilon"]["rdp"]
@@ -107,7 +110,9 @@ def test_commands_print_one_json_object_of_the_promised_shape(finished: Path, sm
         rows = json.loads(text)["accounts"]
         assert code == 0
         assert {"level", "name", "limit", "spent", "reserved", "left", "delta", "unit"} <= set(rows[0])
-    code, text, _ = run_cli(capsys, "policy", "explain", small.folder / "policy.yaml", small.folder / "federation.yaml", "--json")
+    code, text, _ = run_cli(
+        capsys, "policy", "explain", small.folder / "policy.yaml", small.folder / "federation.yaml", "--json"
+    )
     assert (code, json.loads(text)["decision"]) == (0, "grant")
     code, text, _ = run_cli(capsys, "policy", "check", small.folder / "policy.yaml", "--json")
     assert (code, json.loads(text)["ok"]) == (0, True)
@@ -174,7 +179,9 @@ def test_a_shipped_policy_that_allows_the_clear_says_so_in_its_name(small: Small
     assert "UNSAFE" in result.report["protections"]["who_can_open"]
 
 
-def test_the_round_that_would_exceed_the_budget_is_refused_before_training(small: Small, tmp_path: Path, capsys) -> None:
+def test_the_round_that_would_exceed_the_budget_is_refused_before_training(
+    small: Small, tmp_path: Path, capsys
+) -> None:
     tight = POLICY.replace("epsilon: 20", "epsilon: 9")
     file = small.file("tight.yaml", policy=tight)
     codes, spent = [], []
@@ -202,7 +209,9 @@ def test_a_folder_with_a_finished_run_is_left_alone(finished: Path, small: Small
     shutil.copytree(finished, tmp_path / "copy")
     out = tmp_path / "copy" / "run"
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    code, _, told = run_cli(capsys, "run", small.folder / "federation.yaml", "--out", out, "--sites", tmp_path / "copy" / "sites")
+    code, _, told = run_cli(
+        capsys, "run", small.folder / "federation.yaml", "--out", out, "--sites", tmp_path / "copy" / "sites"
+    )
     assert code == 2
     assert "choose another --out" in told
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
@@ -259,7 +268,9 @@ def test_kill_9_at_any_moment_and_the_same_command_goes_on(small: Small, finishe
     assert [row["round"] for row in report["rounds"]] == [1, 2, 3, 4]
 
 
-def test_an_interrupt_says_that_nothing_is_lost_and_the_same_command_goes_on(small: Small, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_an_interrupt_says_that_nothing_is_lost_and_the_same_command_goes_on(
+    small: Small, tmp_path: Path, capsys, monkeypatch
+) -> None:
     from securefl.training import step
 
     calls = 0

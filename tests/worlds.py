@@ -147,7 +147,9 @@ class World:
         course = c.Course(session, POLICY, (learning.learning_rate,) * self.rounds, plan, start, start, {}, {}, {}, {})
         self.parties: dict[str, Party] = {}
         for name in self.names:
-            charter = mm.Charter(MemberId(name), "f", POLICY_HASH, POLICY, f"{name}-data", coordinator, custodian, seats, {})
+            charter = mm.Charter(
+                MemberId(name), "f", POLICY_HASH, POLICY, f"{name}-data", coordinator, custodian, seats, {}
+            )
             self.parties[name] = Party(name, wire.encode(mm.Idle(charter)), mm.State)
         if custodian:
             charter = mm.Charter(MemberId("custodian"), "f", POLICY_HASH, POLICY, "", coordinator, custodian, seats, {})
@@ -267,5 +269,7 @@ def replaced_plan(frame: m.Frame, signer: str = "coordinator", **changes: object
 
 
 def resigned(receipt: object, message: m.Request | m.Reply, signer: str) -> m.Frame:
-    envelope = m.enclose(identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan)
+    envelope = m.enclose(
+        identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan
+    )
     return m.Frame(envelope, signed_head(signer, 10_000))

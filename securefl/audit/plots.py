@@ -15,9 +15,11 @@ def draw(report: dict[str, Any], folder: Path) -> dict[str, str]:
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    settings = {
-        "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "securefl", "svg.fonttype": "none",
-        "axes.edgecolor": QUIET, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "text.parse_math": False,
+    settings: Any = {
+        "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+        "svg.hashsalt": "securefl", "svg.fonttype": "none",
+        "axes.edgecolor": QUIET, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "text.parse_math": False,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
@@ -39,14 +41,35 @@ def _accuracy(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401 - matp
     places = range(len(names))
     axes.bar([p - 0.2 for p in places], [h["before"] for h in held], 0.38, color=QUIET, label="before")
     axes.bar([p + 0.2 for p in places], [h["after"] for h in held], 0.38, color=BLUE, label="after")
-    for key, mark, colour, label in (("local_only", "D", ORANGE, "alone, same noise"), ("without_privacy", "^", GREEN, "no privacy")):
+    for key, mark, colour, label in (
+        ("local_only", "D", ORANGE, "alone, same noise"),
+        ("without_privacy", "^", GREEN, "no privacy"),
+    ):
         if all(h[key] is not None for h in held):
-            axes.scatter([p + 0.2 for p in places], [h[key] for h in held], marker=mark, color=colour, zorder=3, label=label)
-    axes.scatter([p + 0.2 for p in places], [h["majority"] for h in held], marker="_", s=220, color=RED, zorder=3, label="majority class")
+            axes.scatter(
+                [p + 0.2 for p in places], [h[key] for h in held], marker=mark, color=colour, zorder=3, label=label
+            )
+    axes.scatter(
+        [p + 0.2 for p in places],
+        [h["majority"] for h in held],
+        marker="_",
+        s=220,
+        color=RED,
+        zorder=3,
+        label="majority class",
+    )
     axes.set_xticks(list(places), names)
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy on held-out rows\n(bench only, not released)")
-    axes.legend(frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8.5, handletextpad=0.4, columnspacing=1.0)
+    axes.legend(
+        frameon=False,
+        ncols=5,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        fontsize=8.5,
+        handletextpad=0.4,
+        columnspacing=1.0,
+    )
 
 
 def _epsilon(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401
@@ -54,7 +77,13 @@ def _epsilon(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401
     limit = report["epsilon"]["limit"]
     axes.axhline(limit, color=RED, linewidth=1.2, linestyle="--")
     axes.annotate(f"limit {limit:g}", (0, limit), xytext=(2, 3), textcoords="offset points", color=RED, fontsize=9)
-    axes.step([0, *(row["round"] for row in rounds)], [0, *(row["epsilon_after"] for row in rounds)], where="post", color=BLUE, linewidth=2)
+    axes.step(
+        [0, *(row["round"] for row in rounds)],
+        [0, *(row["epsilon_after"] for row in rounds)],
+        where="post",
+        color=BLUE,
+        linewidth=2,
+    )
     axes.set_xlim(left=0)
     axes.set_ylim(0, limit * 1.15)
     axes.set_xlabel("round")
@@ -64,8 +93,20 @@ def _epsilon(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401
 def _bytes(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401
     rounds = report["rounds"]
     numbers = [row["round"] for row in rounds]
-    axes.bar([n - 0.2 for n in numbers], [row["bytes_up"] / 1000 for row in rounds], 0.38, color=BLUE, label="up, all members")
-    axes.bar([n + 0.2 for n in numbers], [row["bytes_down"] / 1000 for row in rounds], 0.38, color=QUIET, label="down, all members")
+    axes.bar(
+        [n - 0.2 for n in numbers],
+        [row["bytes_up"] / 1000 for row in rounds],
+        0.38,
+        color=BLUE,
+        label="up, all members",
+    )
+    axes.bar(
+        [n + 0.2 for n in numbers],
+        [row["bytes_down"] / 1000 for row in rounds],
+        0.38,
+        color=QUIET,
+        label="down, all members",
+    )
     axes.set_xlabel("round")
     axes.set_ylabel("kB")
     axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

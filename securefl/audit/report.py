@@ -1,9 +1,8 @@
-"""A run's report: one shape, checked when it is written, as JSON for programs and as one self-contained page for people."""
+"""A run's report: one shape, checked when it is written; JSON for programs, one self-contained page for people."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,9 @@ def page(plain: dict[str, Any], pictures: dict[str, str]) -> str:
     from markupsafe import Markup  # noqa: PLC0415
 
     folder = Path(__file__).with_name("templates")
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     drawn = {name: Markup(svg) for name, svg in pictures.items()}  # noqa: S704 - made by plots.draw, which escapes text
     return environment.get_template("report.html.j2").render(r=plain, pictures=drawn)
 
@@ -183,4 +184,4 @@ def page(plain: dict[str, Any], pictures: dict[str, str]) -> str:
 def _put(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".new")
     beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    beside.replace(path)

@@ -163,5 +163,3 @@ def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:
             digest, first = seen.setdefault((entry.run, entry.round), (entry.digest, ledger.owner))
             if digest != entry.digest:
                 raise ledger.wrong(f"another release of round {entry.round} than {first} has", index)
-
-

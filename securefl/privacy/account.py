@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from fractions import Fraction
 
 from securefl import wire
 from securefl.errors import Fault
-from securefl.terms import Entry, Event, Freed, Hash, Level, MicroEpsilon, PoissonGaussian, Reserved, RunId, Settled
+from securefl.terms import Entry, Event, Freed, Hash, Level, MicroEpsilon, Reserved, RunId, Settled
 
 
 class AccountFault(Fault):

@@ -3,8 +3,8 @@
 Parameters are add-only: ring dimension 4096 and primes of 60 + 49 bits, the 109 bits that the homomorphic encryption
 standard allows at 128-bit security (Albrecht et al. 2018, table 1). There is no relinearisation or rotation key.
 
-Values are grid integers / 2**fraction_bits at scale 2**40. Decrypted sums are rounded back to the grid, so a sum is exact
-as long as the scheme's error stays under half a grid step, and no low-order residue of a decryption is ever shown
+Values are grid integers / 2**fraction_bits at scale 2**40. Decrypted sums are rounded back to the grid, so a sum is
+exact as long as the scheme's error stays under half a grid step, and no low-order residue of a decryption is ever shown
 (Li and Micciancio 2021). SEAL draws its own randomness (BLAKE2, seeded by the operating system).
 """
 
@@ -94,7 +94,9 @@ def check_bounds(plan: Plan) -> None:
     encoding = cover.encoding
     fixed_point.check_encoding(encoding, members)
     if members * ERROR_PER_INPUT >= 2.0 ** -(encoding.fraction_bits + 1):
-        raise Unsafe(f"{encoding.fraction_bits} fraction bits are finer than a CKKS sum over {members} members is exact")
+        raise Unsafe(
+            f"{encoding.fraction_bits} fraction bits are finer than a CKKS sum over {members} members is exact"
+        )
     largest = members * 2.0 ** (encoding.value_bits - 1 - encoding.fraction_bits)
     if largest * 2.0**SCALE_BITS >= 2.0 ** (PRIMES[0] - 2):
         raise Unsafe(f"a sum of up to {largest:g} overflows the ciphertext's {PRIMES[0]}-bit prime")

@@ -1,7 +1,7 @@
 """Reals as integers on a public grid, and integers as elements of a ring that cannot overflow.
 
-A sum of ``n`` values of ``value_bits`` bits fits the ring if ``n <= 2**(ring_bits - value_bits)``; that is checked before
-anything is trained.
+A sum of ``n`` values of ``value_bits`` bits fits the ring if ``n <= 2**(ring_bits - value_bits)``; that is checked
+before anything is trained.
 """
 
 from __future__ import annotations

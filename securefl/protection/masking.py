@@ -1,8 +1,8 @@
 """Secure aggregation by pairwise masks: the coordinator sees uniform noise from each, and the sum of all.
 
 After Bonawitz et al. (2017) with keys of one round. Member ``i`` adds a self mask from its seed ``b_i`` and, for every
-peer ``j``, plus or minus a mask both derive from X25519(sk_i, pk_j). Pairwise masks cancel in the sum. Seeds of survivors
-and keys of the dropped are shared ``T`` of ``n``, so the sum opens although members fall silent; a survivor's key and a
+peer ``j``, plus or minus a mask both derive from X25519(sk_i, pk_j). Pairwise masks cancel in the sum. Seeds of
+survivors and keys of the dropped are shared ``T`` of ``n``, so the sum opens although members fall silent; a survivor's key and a
 dropped member's seed are never revealed, so no single vector opens.
 
 Masks are bound to the plan's hash: members who were shown different plans do not cancel, and their sum is noise.
@@ -133,7 +133,9 @@ def check_cover(plan: Plan) -> None:
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
     if cover.min_cohort - cover.colluding <= 1:
-        raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} of them colluding, holds fewer than two honest inputs")
+        raise Unsafe(
+            f"a sum over {cover.min_cohort}, {cover.colluding} of them colluding, holds fewer than two honest inputs"
+        )
     if not members + cover.colluding < 2 * cover.threshold <= 2 * members:
         raise Unsafe(f"a threshold of {cover.threshold} of {members} with {cover.colluding} colluding is not safe")
     fixed_point.check_encoding(cover.encoding, members)
@@ -178,7 +180,9 @@ def check_statement(statement: Statement, signature: bytes, plan: Plan, member: 
         Forged: it is not.
     """
     if (statement.run, statement.round, statement.member) != (plan.run, plan.round, member):
-        raise Forged(f"a mask key of {statement.member} for round {statement.round} where {member}'s for {plan.round} belongs")
+        raise Forged(
+            f"a mask key of {statement.member} for round {statement.round} where {member}'s for {plan.round} belongs"
+        )
     if statement.threshold != plan.cover.threshold:
         raise Forged(f"{member} shared its keys {statement.threshold} of n; the plan says {plan.cover.threshold}")
     keys.verify(key, "mask-key", wire.encode(statement), signature)

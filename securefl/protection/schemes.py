@@ -18,7 +18,7 @@ def member_half(scheme: str) -> MemberProtection:
         from securefl.protection.ckks import CkksMember  # noqa: PLC0415
 
         return CkksMember()
-    return {Scheme.MASKING: MaskingMember, Scheme.CLEAR: ClearMember}[Scheme(scheme)]()
+    return MaskingMember() if Scheme(scheme) is Scheme.MASKING else ClearMember()
 
 
 def coordinator_half(scheme: str) -> CoordinatorProtection:
@@ -27,7 +27,7 @@ def coordinator_half(scheme: str) -> CoordinatorProtection:
         from securefl.protection.ckks import CkksCoordinator  # noqa: PLC0415
 
         return CkksCoordinator()
-    return {Scheme.MASKING: MaskingCoordinator, Scheme.CLEAR: ClearCoordinator}[Scheme(scheme)]()
+    return MaskingCoordinator() if Scheme(scheme) is Scheme.MASKING else ClearCoordinator()
 
 
 def key_holder(scheme: str, identity: Identity, path: Path | None = None) -> KeyHolder:

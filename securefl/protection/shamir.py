@@ -66,4 +66,6 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> Secret:
 
 def commitment(dealer: bytes, kind: str, point: int, share: bytes) -> bytes:
     """SHA-256 of a share in its place. A share has 521 bits of entropy below the threshold, so this hides it."""
-    return hashlib.sha256(b"share\0" + kind.encode() + b"\0" + dealer + b"\0" + bytes([point >> 8, point & 255]) + share).digest()
+    return hashlib.sha256(
+        b"share\0" + kind.encode() + b"\0" + dealer + b"\0" + bytes([point >> 8, point & 255]) + share
+    ).digest()

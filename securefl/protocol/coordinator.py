@@ -29,8 +29,8 @@ from securefl.terms import (
     Opened,
     Opening,
     Plan,
-    Refused,
     Reason,
+    Refused,
     Released,
     Scheme,
     Seat,
@@ -208,7 +208,9 @@ def invited(state: Inviting, plugs: Plugs) -> Step:
     session = course.session
     missing = [seat.member for seat in session.roster if seat.member not in course.accepts]
     if len(session.roster) - len(missing) < course.need:
-        return _close(course, "aborted", f"{', '.join(missing)} did not accept; {course.need} members are needed", plugs)
+        return _close(
+            course, "aborted", f"{', '.join(missing)} did not accept; {course.need} members are needed", plugs
+        )
     if session.custodian is not None and session.custodian.member not in course.accepts:
         return _close(course, "aborted", "the custodian did not accept", plugs)
     return _enrol(replace(course, unanswered={}), plugs)
@@ -262,7 +264,7 @@ def collected(state: Collecting, plugs: Plugs) -> Step:
     course = replace(state.course, unanswered={})
     if len(state.sealed) < course.need:
         if state.declined:
-            member, reasons = sorted(state.declined.items())[0]
+            member, reasons = min(state.declined.items())
             others = f" (and {len(state.declined) - 1} more)" if len(state.declined) > 1 else ""
             why = f"round {course.plan.round} refused by {member}{others}: {'; '.join(map(str, reasons))}"
             return _close(course, "refused", why, plugs)
@@ -458,7 +460,11 @@ def _when_answered(state: Any, event: Received, plugs: Plugs, then: Callable[[An
 
 
 def _ask(
-    state: Any, asked: Mapping[MemberId, m.Request], round_: int, plugs: Plugs, entries: tuple[Entry, ...] = ()  # noqa: ANN401
+    state: Any,
+    asked: Mapping[MemberId, m.Request],
+    round_: int,
+    plugs: Plugs,
+    entries: tuple[Entry, ...] = (),
 ) -> Step:
     session, course = state.course.session, state.course
     plan = wire.plan_hash(course.plan) if isinstance(state, Collecting | Asking) else None
@@ -491,9 +497,7 @@ def _propose(course: Course, plugs: Plugs) -> Step:
     course = replace(course, plan=plan)
     names = tuple(seat.member for seat in cohort)
     relayed = plugs.protection(course.session.scheme).relay(names, {name: course.enrolled[name] for name in names})
-    asked: dict[MemberId, m.Request] = {
-        name: m.Propose(plan, course.state, relayed.get(name, b"")) for name in names
-    }
+    asked: dict[MemberId, m.Request] = {name: m.Propose(plan, course.state, relayed.get(name, b"")) for name in names}
     return _ask(Collecting(course, {}, {}, {}), asked, plan.round, plugs)
 
 

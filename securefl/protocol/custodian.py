@@ -27,7 +27,6 @@ from securefl.terms import (
     MemberId,
     Opened,
     Opening,
-    Plan,
     Released,
     Sent,
 )

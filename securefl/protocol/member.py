@@ -418,8 +418,10 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
         run = receipt.run if isinstance(state, Idle) else state.seat.session.run
         m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
         if not isinstance(state, Idle) and state.seat.request == receipt.digest:
-            return on_resumed(state, Resumed(), plugs) if state.seat.reply is None else Step(
-                state, outbound=state.seat.reply
+            return (
+                on_resumed(state, Resumed(), plugs)
+                if state.seat.reply is None
+                else Step(state, outbound=state.seat.reply)
             )
         kind = REQUESTS.get(receipt.kind, type(None))
     rule = RULES.get((type(state), kind))
@@ -432,7 +434,12 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
 
 
 def _enveloped(
-    seat: Seated, plugs: Plugs, message: m.Reply, round_: int, plan: Hash | None = None, cost: MicroEpsilon | None = None
+    seat: Seated,
+    plugs: Plugs,
+    message: m.Reply,
+    round_: int,
+    plan: Hash | None = None,
+    cost: MicroEpsilon | None = None,
 ) -> Envelope:
     to, run = seat.session.coordinator.member, seat.session.run
     price = MicroEpsilon(0) if cost is None else cost
@@ -450,9 +457,7 @@ def _replied(
     return Step(into(seat), told, outbound=envelope)
 
 
-def _declined(
-    seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plugs, entries: tuple[Entry, ...]
-) -> Step:
+def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plugs, entries: tuple[Entry, ...]) -> Step:
     """Out of this round, not out of the run: the enrolment is used up, and the round is not entered again."""
     seat = replace(seat, next_round=plan.round + 1, enrolment=b"")
     envelope = _enveloped(seat, plugs, m.Declined(plan.round, reasons), plan.round, wire.plan_hash(plan))

@@ -47,6 +47,7 @@ class MemberAgent:
         frame: m.Frame = wire.decode(data, m.Frame)
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
+            moved: member.Step | PeerFault
             saved = self.home.saved(conn, run, member.State)
             state = saved or member.Idle(_refreshed(self.charter, self.home.witnessed(conn)))
             try:
@@ -86,7 +87,9 @@ class MemberAgent:
                 if self.home.account(conn).digest != account.digest:
                     continue  # another run charged this account meanwhile
                 answer: Grant | Refusal = (
-                    price if isinstance(price, Refusal) else decide(self.policy, plan, account, price, self.home.clock())
+                    price
+                    if isinstance(price, Refusal)
+                    else decide(self.policy, plan, account, price, self.home.clock())
                 )
                 moved = member.step(state, member.Decided(answer), self.plugs)
                 return moved, self.home.commit(conn, plan.run, moved.entries, moved.state)

@@ -51,7 +51,9 @@ class Home:
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as fault:
-            raise OperatorFault(f"cannot make a home here: {fault.strerror}", "choose a folder you may write", str(path)) from fault
+            raise OperatorFault(
+                f"cannot make a home here: {fault.strerror}", "choose a folder you may write", str(path)
+            ) from fault
         identity = keys.load_or_create(path / "identity.key")
         engine = store.open_store(path / "ledger.db")
         home = cls(owner, path, identity, engine, clock)

@@ -57,8 +57,7 @@ class Processes:
             ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 break
-            for pipe in ready:
-                assert isinstance(pipe, Connection), "only pipes are waited for"
+            for pipe in [each for each in waiting if each in ready]:
                 member = waiting.pop(pipe)
                 try:
                     answer = pipe.recv_bytes()
