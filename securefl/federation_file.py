@@ -130,7 +130,7 @@ class FederationFile(Part):
     data: dict[str, Any] = Field(default_factory=dict, description="what all members' data have in common")
     training: TrainingPart
     protection: ProtectionPart
-    strategy: StrategyPart = StrategyPart()
+    strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
     runtime: Literal["inprocess", "processes"] = "inprocess"
     sites: str = Field("sites", description="folder of the homes that are not named")
     members: tuple[MemberPart, ...] = Field(min_length=2)

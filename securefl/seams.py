@@ -135,7 +135,7 @@ class Strategy(Protocol):
     """What becomes of a sum. It is handed an ``Aggregate``, so it cannot look at one member."""
 
     def next(self, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
-        """The adapter state of the next round, from this round's and the one before: float32, little endian, (dimension,)."""
+        """The next round's adapter state, from this one's and the one before: float32, little endian, (dimension,)."""
         ...
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from securefl import keys, wire
 from securefl.keys import Secret
 from securefl.ledger import merkle
 from securefl.protection import masking, shamir
-from securefl.terms import Hash, Head, MemberId, PoissonGaussian
+from securefl.terms import FixedPoint, Hash, Head, MemberId, Plan, PoissonGaussian, Update
+from tests.worlds import World, identity, seat
 
 FOLDER = Path(__file__).parent / "vectors"
 ONE, TWO = (Secret(hashlib.sha256(word).digest()) for word in (b"one", b"two"))
@@ -20,8 +26,6 @@ ONE, TWO = (Secret(hashlib.sha256(word).digest()) for word in (b"one", b"two"))
 def good() -> dict[str, dict[str, str]]:
     shares = shamir.split(ONE, 3, (1, 2, 3, 4, 5), TWO)
     pair = masking._pair_key(ONE, keys.public_half(TWO), Hash(bytes(32)), MemberId("a"), MemberId("b"))
-    import numpy as np
-
     stream = np.zeros(8, "<u4")
     masking.mask(stream, pair)
     head = Head(MemberId("a"), 3, Hash(bytes(32)))
@@ -53,8 +57,67 @@ def bad() -> dict[str, dict[str, str]]:
     }
 
 
+def masked_round() -> dict[str, Any]:
+    """One masked round of four, the last of whom falls silent before sealing; every byte an independent reader needs."""
+    plan = replace(World().coordinator.state.course.plan, dimension=6, round=1)
+    names = [MemberId(name) for name in "abcd"]
+    cover = replace(plan.cover, threshold=3, min_cohort=3, colluding=1, encoding=FixedPoint(24, 16, 32))
+    plan = replace(plan, cohort=tuple(seat(name) for name in names), cover=cover)
+    member, coordinator = masking.MaskingMember(), masking.MaskingCoordinator()
+    box = {name: Secret(hashlib.sha256(b"box " + name.encode()).digest()) for name in names}
+    boxes = {name: keys.public_half(box[name]) for name in names}
+    rand = {name: Secret(hashlib.sha256(b"enrol " + name.encode()).digest()) for name in names}
+    enrolment = {name: member.enrol(name, plan.run, 1, 3, boxes, identity(name), rand[name]) for name in names}
+    enrolled = {name: enrolment[name].public for name in names}
+    relays = coordinator.relay(tuple(names), enrolled)
+    made: dict[str, Any] = {"plan": wire.encode(plan).hex(), "ring bits": 32, "fraction bits": 16, "members": {}}
+    sealed, answers = {}, {}
+    for place, name in enumerate(names[:3]):
+        integers = np.array([0, 1, -1, (1 << 23) - 1, -(1 << 23), 1000 * place], np.int64)
+        update = Update(integers / 2.0**16, plan.learning.event)
+        sealed[name], kept = member.seal(name, plan, box[name], enrolment[name].secret, relays[name], b"", update, ONE)
+        question = wire.encode(masking.Survivors(tuple(names[:3])))
+        answers[name] = member.answer(name, plan, kept, question)
+        made["members"][name] = {
+            "box": box[name].raw.hex(), "secret": enrolment[name].secret.hex(), "relay": relays[name].hex(),
+            "integers": [int(each) for each in integers], "payload": sealed[name].hex(), "kept": kept.hex(),
+            "question": question.hex(), "answer": answers[name].hex(),
+        }  # fmt: skip
+    made["enrolled"] = {name: public.hex() for name, public in enrolled.items()}
+    made["total"] = [int(each) for each in coordinator.open(plan, enrolled, sealed, answers).total]
+    return {"good": made, "bad": bad_rounds(plan, made, relays, answers)}
+
+
+def bad_rounds(
+    plan: Plan, made: dict[str, Any], relays: Mapping[MemberId, bytes], answers: dict[MemberId, bytes]
+) -> list[Any]:
+    """What must fail, where, and as what: each takes the place of one value of the good round."""
+    relay: masking.Relay = wire.decode(relays[MemberId("a")], masking.Relay)
+    first, other, *rest = relay.peers
+
+    def relayed(peer: masking.Relayed) -> str:
+        return wire.encode(masking.Relay((first, peer, *rest))).hex()
+
+    swapped = replace(other, statement=replace(other.statement, mask_key=keys.public_half(ONE)))
+    box = replace(other, box=other.box[:-1] + bytes([other.box[-1] ^ 1]))
+    answer: masking.Revealed = wire.decode(answers[MemberId("b")], masking.Revealed)
+    wrong = masking.Revealed({name: bytes(66) for name in answer.seeds}, answer.keys)
+    lower = replace(plan, cover=replace(plan.cover, threshold=2))
+    short = bytes.fromhex(made["members"]["c"]["payload"])
+    return [
+        {"what": "a swapped mask key", "member": "a", "relay": relayed(swapped), "fails": "Forged"},
+        {"what": "a box with a flipped bit", "member": "a", "relay": relayed(box), "fails": "Forged"},
+        {"what": "a threshold a minority meets", "member": "a", "plan": wire.encode(lower).hex(), "fails": "Unsafe"},
+        {"what": "a question about two", "member": "a", "question": wire.encode(masking.Survivors((MemberId("a"), MemberId("b")))).hex(), "fails": "Unsafe"},
+        {"what": "a survivor called dropped", "member": "a", "question": wire.encode(masking.Survivors(tuple(map(MemberId, "bcd")))).hex(), "fails": "Unsafe"},
+        {"what": "a wrong share with none to spare", "member": "b", "answer": wire.encode(wrong).hex(), "fails": "TooFew"},
+        {"what": "a vector that is too short", "member": "c", "payload": wire.encode(masking.Masked(wire.decode(short, masking.Masked).elements[:-4])).hex(), "fails": "Forged"},
+    ]  # fmt: skip
+
+
 def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "protection").mkdir(parents=True, exist_ok=True)
+    (FOLDER / "protection" / "masked_round.json").write_text(json.dumps(masked_round(), indent=1) + "\n")
     (FOLDER / "known.json").write_text(json.dumps({"good": good(), "bad": bad()}, indent=1) + "\n")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Secret
-from securefl.protection import ckks, fixed_point, masking, schemes, shamir
+from securefl.protection import ckks, ckks_slots, fixed_point, masking, schemes, shamir
 from securefl.protection.fixed_point import Unsound
 from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Receipt, RunId, Scheme, Update
 from tests.worlds import EVENT, World, identity, seat
@@ -337,25 +337,10 @@ def test_a_ckks_sum_is_exact(n: int, dimension: int) -> None:
     assert np.array_equal(made.sum(), made.expected())
 
 
-def test_ckks_error_is_far_below_half_a_grid_step() -> None:
-    made = Encrypted(8, 4096)
-    for name in made.names:
-        made.seal(name)
-    context = ckks._tenseal().context_from(made.holder._secret)
-    worst = 0.0
-    for payload, name in zip(made.sealed.values(), made.sealed, strict=True):
-        chunks = wire.decode(payload, ckks.Encrypted).chunks
-        reals = np.concatenate(
-            [np.array(ckks._tenseal().ckks_vector_from(context, chunk).decrypt()) for chunk in chunks]
-        )
-        worst = max(worst, np.abs(reals - np.rint(made.values[name] * 2**16) / 2**16).max())
-    assert 0 < worst < ckks.ERROR_PER_INPUT
-
-
 def test_the_material_holds_no_secret_and_only_the_custodians_is_accepted() -> None:
     made = Encrypted()
     made.member.check_material(made.material, identity("custodian").public)
-    context = ckks._tenseal().context_from(wire.decode(made.material, ckks.Material).context)
+    context = ckks_slots.tenseal().context_from(wire.decode(made.material, ckks.Material).context)
     assert not context.has_secret_key()
     leaky = wire.encode(ckks.Material(made.holder._secret, identity("custodian").sign("he-key", made.holder._secret)))
     with pytest.raises(Unsafe):
@@ -363,7 +348,7 @@ def test_the_material_holds_no_secret_and_only_the_custodians_is_accepted() -> N
     for other in (identity("mallory").public, None):
         with pytest.raises(Forged):
             made.member.check_material(made.material, other)
-    ts = ckks._tenseal()
+    ts = ckks_slots.tenseal()
     weak = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60])
     raw = weak.serialize(save_public_key=True, save_secret_key=False, save_galois_keys=False, save_relin_keys=False)
     with pytest.raises(Unsafe, match="degree"):

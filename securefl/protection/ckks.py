@@ -1,11 +1,8 @@
-"""CKKS through TenSEAL: ciphertexts anybody may add and only the custodian can open.
+"""Homomorphic encryption with CKKS: ciphertexts anybody may add and only the custodian can open.
 
-Parameters are add-only: ring dimension 4096 and primes of 60 + 49 bits, the 109 bits that the homomorphic encryption
-standard allows at 128-bit security (Albrecht et al. 2018, table 1). There is no relinearisation or rotation key.
-
-Values are grid integers / 2**fraction_bits at scale 2**40. Decrypted sums are rounded back to the grid, so a sum is
-exact as long as the scheme's error stays under half a grid step, and no low-order residue of a decryption is ever shown
-(Li and Micciancio 2021). SEAL draws its own randomness (BLAKE2, seeded by the operating system).
+The custodian is neither a member nor the coordinator. It receives the signed inputs, adds them and decrypts the sum; a
+single input it could open too, and is trusted not to. What is encrypted, and why the sum is exact, stands in
+`ckks_slots`.
 """
 
 from __future__ import annotations
@@ -14,25 +11,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from securefl import keys, wire
-from securefl.errors import Forged, Missing, Unsafe
+from securefl.errors import Forged, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import fixed_point
+from securefl.protection import ckks_slots, fixed_point
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, FixedPoint, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-DEGREE = 4096
-PRIMES = (60, 49)
-SCALE_BITS = 40
-SLOTS = DEGREE // 2
-ERROR_PER_INPUT = 2.0**-24  # ten times the largest error measured for one fresh ciphertext (5.5e-9)
 CUSTODIAN = MemberId("custodian")
 
 
@@ -71,15 +59,6 @@ class Summed:
     members: tuple[MemberId, ...]
 
 
-def _tenseal() -> Any:  # noqa: ANN401 - a module without types
-    try:
-        import tenseal  # noqa: PLC0415
-        import tenseal.sealapi  # noqa: PLC0415 - gives Python names to the types of SEAL's parameters
-    except ImportError as fault:
-        raise Missing("CKKS needs TenSEAL, which is not installed", "pip install 'securefl[he]'") from fault
-    return tenseal
-
-
 def check_bounds(plan: Plan) -> None:
     """Nothing happens if the sum under this plan is exact.
 
@@ -91,15 +70,8 @@ def check_bounds(plan: Plan) -> None:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
     if cover.min_cohort - cover.colluding <= 1:
         raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs")
-    encoding = cover.encoding
-    fixed_point.check_encoding(encoding, members)
-    if members * ERROR_PER_INPUT >= 2.0 ** -(encoding.fraction_bits + 1):
-        raise Unsafe(
-            f"{encoding.fraction_bits} fraction bits are finer than a CKKS sum over {members} members is exact"
-        )
-    largest = members * 2.0 ** (encoding.value_bits - 1 - encoding.fraction_bits)
-    if largest * 2.0**SCALE_BITS >= 2.0 ** (PRIMES[0] - 2):
-        raise Unsafe(f"a sum of up to {largest:g} overflows the ciphertext's {PRIMES[0]}-bit prime")
+    fixed_point.check_encoding(cover.encoding, members)
+    ckks_slots.check_exact(cover.encoding, members)
 
 
 class CkksMember:
@@ -131,18 +103,14 @@ class CkksMember:
         self.admit(me, plan, box, enrolment, relayed, material)
         del rand
         context_bytes = wire.decode(material, Material).context
-        context = _tenseal().context_from(context_bytes)
         encoding = plan.cover.encoding
-        reals = fixed_point.encode_update(update, plan) / float(1 << encoding.fraction_bits)
-        chunks = tuple(
-            _tenseal().ckks_vector(context, reals[start : start + SLOTS].tolist()).serialize()
-            for start in range(0, plan.dimension, SLOTS)
-        )
+        chunks = ckks_slots.encrypt(context_bytes, fixed_point.encode_update(update, plan), encoding)
         encrypted = Encrypted(key_id(context_bytes), wire.plan_hash(plan), plan.dimension, encoding, chunks)
         return wire.encode(encrypted), b""
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Members are not asked: only the custodian can open."""
+        del me, plan, kept, question
         raise Unsafe("a member has nothing to open a ciphertext with")
 
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
@@ -151,13 +119,7 @@ class CkksMember:
             raise Forged("CKKS without a custodian")
         given: Material = wire.decode(material, Material)
         keys.verify(custodian, "he-key", given.context, given.signature)
-        context = _tenseal().context_from(given.context)
-        if context.has_secret_key() or context.has_galois_keys() or context.has_relin_keys():
-            raise Unsafe("a context with more than a public key")
-        parameters = context.seal_context().data.key_context_data().parms()
-        bits = tuple(prime.bit_count() for prime in parameters.coeff_modulus())
-        if parameters.poly_modulus_degree() != DEGREE or bits != PRIMES:
-            raise Unsafe(f"a context of degree {parameters.poly_modulus_degree()} and primes of {bits} bits")
+        ckks_slots.check_public(given.context)
 
 
 def key_id(context: bytes) -> Hash:
@@ -206,16 +168,13 @@ class CkksKeyHolder:
 
     def __init__(self, secret_context: bytes, identity: Identity) -> None:
         self._secret = secret_context
-        context = _tenseal().context_from(secret_context)
-        self._public = context.serialize(
-            save_public_key=True, save_secret_key=False, save_galois_keys=False, save_relin_keys=False
-        )
+        self._public = ckks_slots.public_half(secret_context)
         self._identity = identity
 
     @classmethod
     def new(cls, identity: Identity) -> CkksKeyHolder:
         """A holder of a fresh key that is stored nowhere."""
-        return cls(_new_context(), identity)
+        return cls(ckks_slots.new_context(), identity)
 
     @classmethod
     def at(cls, path: Path, identity: Identity) -> CkksKeyHolder:
@@ -224,7 +183,7 @@ class CkksKeyHolder:
         Raises:
             OperatorFault: others may read the key.
         """
-        return cls(keys.kept(path, _new_context), identity)
+        return cls(keys.kept(path, ckks_slots.new_context), identity)
 
     def material(self) -> bytes:
         """The public context, signed."""
@@ -240,40 +199,14 @@ class CkksKeyHolder:
         check_bounds(plan)
         if len(sealed) < plan.cover.min_cohort:
             raise Unsafe(f"a sum over {len(sealed)} members; at least {plan.cover.min_cohort} are needed")
-        context = _tenseal().context_from(self._secret)
-        name, encoding = wire.plan_hash(plan), plan.cover.encoding
-        chunks = -(-plan.dimension // SLOTS)
-        totals: list[Any] = []
+        name, encoding, chunks = wire.plan_hash(plan), plan.cover.encoding, ckks_slots.count(plan.dimension)
+        inputs: dict[MemberId, tuple[bytes, ...]] = {}
         for member, payload in sorted(sealed.items()):
             given: Encrypted = wire.decode(payload, Encrypted)
             if (given.key, given.plan, given.dimension, given.encoding, len(given.chunks)) != (
                 key_id(self._public), name, plan.dimension, encoding, chunks,
             ):  # fmt: skip
                 raise Forged(f"{member} sent an input for another key, plan, shape or encoding")
-            vectors = [_loaded(context, chunk, member) for chunk in given.chunks]
-            totals = vectors if not totals else [total + vector for total, vector in zip(totals, vectors, strict=True)]
-        reals = np.concatenate([np.array(total.decrypt()) for total in totals])
-        return wire.encode(Summed(_on_grid(reals, plan).astype("<i8").tobytes(), tuple(sorted(sealed))))
-
-
-def _on_grid(reals: NDArray[np.float64], plan: Plan) -> NDArray[np.int64]:
-    if reals.shape != (plan.dimension,):
-        raise Forged(f"{len(reals)} values where the plan says {plan.dimension}")
-    return np.rint(reals * float(1 << plan.cover.encoding.fraction_bits)).astype(np.int64)
-
-
-def _loaded(context: Any, chunk: bytes, member: MemberId) -> Any:  # noqa: ANN401 - TenSEAL's own types
-    try:
-        return _tenseal().ckks_vector_from(context, chunk)
-    except (ValueError, RuntimeError) as fault:
-        raise Forged(f"{member} sent bytes that are no ciphertext: {fault}") from fault
-
-
-def _new_context() -> bytes:
-    ts = _tenseal()
-    context = ts.context(ts.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=list(PRIMES))
-    context.global_scale = 2.0**SCALE_BITS
-    secret: bytes = context.serialize(
-        save_public_key=True, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
-    )
-    return secret
+            inputs[member] = given.chunks
+        total = ckks_slots.open_sum(self._secret, inputs, plan.dimension, encoding)
+        return wire.encode(Summed(total.astype("<i8").tobytes(), tuple(sorted(sealed))))

@@ -52,8 +52,9 @@ def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int6
     clamped = np.clip(scaled, -top - 1, top)
     saturated = int((clamped != scaled).sum())
     if saturated > SATURATION_LIMIT * len(values):
-        share = saturated / len(values)
-        raise Unsound(f"{share:.2%} of the values lie outside +-{top / (1 << encoding.fraction_bits):g}")
+        # The message may reach the coordinator as the reason of a refusal: it does not say how many, which is private.
+        limit = top / (1 << encoding.fraction_bits)
+        raise Unsound(f"more than {SATURATION_LIMIT:.1%} of the values lie outside +-{limit:g}; clip harder")
     return clamped.astype(np.int64)
 
 

@@ -1,11 +1,16 @@
 """Secure aggregation by pairwise masks: the coordinator sees uniform noise from each, and the sum of all.
 
 After Bonawitz et al. (2017) with keys of one round. Member ``i`` adds a self mask from its seed ``b_i`` and, for every
-peer ``j``, plus or minus a mask both derive from X25519(sk_i, pk_j). Pairwise masks cancel in the sum. Seeds of
-survivors and keys of the dropped are shared ``T`` of ``n``, so the sum opens although members fall silent; a survivor's key and a
-dropped member's seed are never revealed, so no single vector opens.
+peer ``j``, plus or minus a mask both derive from X25519(sk_i, pk_j). Pairwise masks cancel in the sum. Seeds and keys
+are shared ``T`` of ``n``; seeds of survivors and keys of the dropped are revealed, so the sum opens although members
+fall silent. A survivor's key and a dropped member's seed are never revealed, so no single vector opens.
 
-Masks are bound to the plan's hash: members who were shown different plans do not cancel, and their sum is noise.
+A coordinator may show two halves of a roster two plans with two cohorts, call a member a survivor in one and dropped in
+the other, and collect shares of both its secrets. So ``T`` is held against everybody shares were dealt to, not against
+the cohort: with ``2 * T > roster + colluding`` the two collections do not both reach ``T``.
+
+Masks are bound to the plan's hash: masks of members who were shown different plans do not cancel, and their sum is
+noise. Nothing in the sum says so: the coordinator that caused it gains nothing, and cannot tell it from a sum.
 """
 
 from __future__ import annotations
@@ -59,7 +64,7 @@ class Public:
     boxes: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Pair:
     """One peer's shares of one member's secrets of one round."""
 
@@ -67,7 +72,7 @@ class Pair:
     seed: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Private:
     """What a member keeps of its enrolment, until the round is over."""
 
@@ -101,7 +106,7 @@ class Masked:
     elements: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Kept:
     """The shares a member holds of its cohort, to answer one question."""
 
@@ -115,7 +120,7 @@ class Survivors:
     members: tuple[MemberId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Revealed:
     """The answer: seed shares of survivors, key shares of the dropped; never both of one member."""
 
@@ -133,12 +138,24 @@ def check_cover(plan: Plan) -> None:
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
     if cover.min_cohort - cover.colluding <= 1:
-        raise Unsafe(
-            f"a sum over {cover.min_cohort}, {cover.colluding} of them colluding, holds fewer than two honest inputs"
-        )
-    if not members + cover.colluding < 2 * cover.threshold <= 2 * members:
-        raise Unsafe(f"a threshold of {cover.threshold} of {members} with {cover.colluding} colluding is not safe")
+        raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs")
+    check_threshold(plan, members)
+    if cover.threshold > members:
+        raise Unsafe(f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet")
     fixed_point.check_encoding(cover.encoding, members)
+
+
+def check_threshold(plan: Plan, holders: int) -> None:
+    """Nothing happens if ``threshold`` shares of one secret and ``threshold`` of another cannot both be had.
+
+    Each of ``holders`` reveals one of the two, and ``colluding`` of them reveal both.
+
+    Raises:
+        Unsafe: they can.
+    """
+    cover = plan.cover
+    if 2 * cover.threshold <= holders + cover.colluding:
+        raise Unsafe(f"a threshold of {cover.threshold} of {holders} with {cover.colluding} colluding is not safe")
 
 
 def mask(into: NDArray[np.unsignedinteger], key: Secret, *, subtract: bool = False) -> None:
@@ -180,9 +197,7 @@ def check_statement(statement: Statement, signature: bytes, plan: Plan, member: 
         Forged: it is not.
     """
     if (statement.run, statement.round, statement.member) != (plan.run, plan.round, member):
-        raise Forged(
-            f"a mask key of {statement.member} for round {statement.round} where {member}'s for {plan.round} belongs"
-        )
+        raise Forged(f"{statement.member}'s key of round {statement.round} where {member}'s of {plan.round} belongs")
     if statement.threshold != plan.cover.threshold:
         raise Forged(f"{member} shared its keys {statement.threshold} of n; the plan says {plan.cover.threshold}")
     keys.verify(key, "mask-key", wire.encode(statement), signature)
@@ -198,8 +213,14 @@ class MaskingMember:
         self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
         identity: Identity, rand: Secret,
     ) -> Enrolment:  # fmt: skip
-        """A key and a seed of one round, each shared ``threshold`` of n among the roster in ``boxes``."""
+        """A key and a seed of one round, each shared ``threshold`` of n among the roster in ``boxes``.
+
+        Raises:
+            Unsafe: fewer than two shares would give a secret, or more than there are; or this member is not among them.
+        """
         roster = tuple(sorted(boxes))
+        if me not in boxes or not 2 <= threshold <= len(roster):
+            raise Unsafe(f"keys to be shared {threshold} of {len(roster)} among {', '.join(roster)}, by {me}")
         points = tuple(range(1, len(roster) + 1))
         key, seed = keys.derive(rand, "mask-key"), keys.derive(rand, "self-mask-seed")
         key_shares = shamir.split(key, threshold, points, keys.derive(rand, "key-polynomial"))
@@ -245,14 +266,16 @@ class MaskingMember:
         for peer in relay.peers:
             member = peer.statement.member
             check_statement(peer.statement, peer.signature, plan, member, seats[member])
-            if me not in peer.statement.roster:
-                raise Forged(f"{member} gave this member no share")
-            pair = private.own
-            if member != me:
-                place = _place(plan.run, plan.round, member, me)
-                pair = wire.decode(keys.open_box(box, "shares", place, peer.box), Pair)
+            pair = private.own if member == me else _opened(peer, plan, me, box)
             _check_pair(peer.statement, me, pair)
             statements[member], shares[member] = peer.statement, pair
+        roster = statements[me].roster
+        for name, statement in statements.items():
+            if statement.roster != roster:
+                raise Forged(f"{name} dealt its shares to others than this member did")
+        if not set(seats) <= set(roster):
+            raise Forged("a cohort with members nobody dealt shares to")
+        check_threshold(plan, len(roster))  # of all who hold a share, in whatever cohort they are told they are
         if statements[me].mask_key != keys.public_half(Secret(private.key)):
             raise Forged("this member's own key was replaced")
         return private, statements, shares
@@ -299,8 +322,19 @@ class MaskingMember:
             raise Forged("masking has no custodian")
 
 
+def _opened(peer: Relayed, plan: Plan, me: MemberId, box: Secret) -> Pair:
+    place = _place(plan.run, plan.round, peer.statement.member, me)
+    try:
+        pair: Pair = wire.decode(keys.open_box(box, "shares", place, peer.box), Pair)
+    except PeerFault as fault:
+        raise Forged(f"{peer.statement.member} sent this member no shares it can open: {fault}") from fault
+    return pair
+
+
 def _check_pair(statement: Statement, receiver: MemberId, pair: Pair) -> None:
     dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
+    if receiver not in statement.roster:
+        raise Forged(f"{statement.member} gave this member no share")
     index = statement.roster.index(receiver)
     if len(statement.key_shares) != len(statement.roster) or len(statement.seed_shares) != len(statement.roster):
         raise Forged(f"{statement.member} committed to another number of shares than its roster has")
@@ -368,8 +402,9 @@ class MaskingCoordinator:
             key = _gathered(statements[member], "key", ((m, r.keys) for m, r in revealed.items()), cover.threshold)
             if keys.public_half(key) != statements[member].mask_key:
                 raise Forged(f"the key of {member} is not the one it published")
-            for peer in survivors:  # what each survivor added for the dropped member is taken out
-                mask(total, _pair_key(key, statements[peer].mask_key, context, member, peer), subtract=peer < member)
+            for survivor in survivors:  # what each survivor added for the dropped member is taken out
+                pair_key = _pair_key(key, statements[survivor].mask_key, context, member, survivor)
+                mask(total, pair_key, subtract=survivor < member)
         return Aggregate(fixed_point.from_ring(total, bits), survivors, cover.encoding)
 
 
@@ -401,8 +436,13 @@ def _gathered(
         if share is None or member not in statement.roster:
             continue
         index = statement.roster.index(member)
+        if index >= len(committed):
+            raise Forged(f"{statement.member} committed to fewer shares than its roster has")
         if shamir.commitment(dealer, kind, index + 1, share) == committed[index]:
             good[index + 1] = share
     if len(good) < threshold:
         raise TooFew(f"{len(good)} good {kind} shares of {statement.member}; {threshold} are needed")
-    return shamir.combine(good, threshold)
+    try:
+        return shamir.combine(good, threshold)
+    except Forged as fault:
+        raise Forged(f"the {kind} shares {statement.member} committed to: {fault}") from fault

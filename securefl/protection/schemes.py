@@ -13,21 +13,37 @@ from securefl.terms import Scheme
 
 
 def member_half(scheme: str) -> MemberProtection:
-    """The member's half of a scheme."""
-    if scheme == Scheme.CKKS:
-        from securefl.protection.ckks import CkksMember  # noqa: PLC0415
+    """The member's half of a scheme.
 
-        return CkksMember()
-    return MaskingMember() if Scheme(scheme) is Scheme.MASKING else ClearMember()
+    Raises:
+        ValueError: no scheme has this name; there is no default.
+    """
+    match Scheme(scheme):
+        case Scheme.MASKING:
+            return MaskingMember()
+        case Scheme.CKKS:
+            from securefl.protection.ckks import CkksMember  # noqa: PLC0415
+
+            return CkksMember()
+        case Scheme.CLEAR:
+            return ClearMember()
 
 
 def coordinator_half(scheme: str) -> CoordinatorProtection:
-    """The coordinator's half of a scheme."""
-    if scheme == Scheme.CKKS:
-        from securefl.protection.ckks import CkksCoordinator  # noqa: PLC0415
+    """The coordinator's half of a scheme.
 
-        return CkksCoordinator()
-    return MaskingCoordinator() if Scheme(scheme) is Scheme.MASKING else ClearCoordinator()
+    Raises:
+        ValueError: no scheme has this name; there is no default.
+    """
+    match Scheme(scheme):
+        case Scheme.MASKING:
+            return MaskingCoordinator()
+        case Scheme.CKKS:
+            from securefl.protection.ckks import CkksCoordinator  # noqa: PLC0415
+
+            return CkksCoordinator()
+        case Scheme.CLEAR:
+            return ClearCoordinator()
 
 
 def key_holder(scheme: str, identity: Identity, path: Path | None = None) -> KeyHolder:

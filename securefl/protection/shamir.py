@@ -20,9 +20,7 @@ SHARE_BYTES = 66
 def split(secret: Secret, threshold: int, points: tuple[int, ...], rand: Secret) -> dict[int, bytes]:
     """One share for each point; any ``threshold`` of them give the secret, fewer say nothing about it.
 
-    Args:
-        points: distinct, from 1.
-        rand: fresh for every secret: the polynomial's coefficients come from it.
+    ``points`` are distinct, from 1. ``rand`` is fresh for every secret: the polynomial's coefficients come from it.
     """
     if not 1 <= threshold <= len(points) or len(set(points)) != len(points) or min(points) < 1:
         raise ValueError(f"no sharing of {threshold} of {len(points)}")
@@ -66,6 +64,5 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> Secret:
 
 def commitment(dealer: bytes, kind: str, point: int, share: bytes) -> bytes:
     """SHA-256 of a share in its place. A share has 521 bits of entropy below the threshold, so this hides it."""
-    return hashlib.sha256(
-        b"share\0" + kind.encode() + b"\0" + dealer + b"\0" + bytes([point >> 8, point & 255]) + share
-    ).digest()
+    place = b"share\0" + kind.encode() + b"\0" + dealer + b"\0" + point.to_bytes(2, "big")
+    return hashlib.sha256(place + share).digest()

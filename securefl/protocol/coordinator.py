@@ -460,7 +460,7 @@ def _when_answered(state: Any, event: Received, plugs: Plugs, then: Callable[[An
 
 
 def _ask(
-    state: Any,
+    state: Any,  # noqa: ANN401 - any state that has a course
     asked: Mapping[MemberId, m.Request],
     round_: int,
     plugs: Plugs,

@@ -312,8 +312,8 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
         return _declined(seat, plan, (reason,), plugs, ())  # the reservation stands: nobody knows what to settle
     try:
         payload, kept = protection.seal(
-            seat.charter.me, plan, Secret(seat.box), seat.enrolment, state.proposal.relayed, seat.material, event.update,
-            keys.derive(event.rand, "seal"),
+            seat.charter.me, plan, Secret(seat.box), seat.enrolment, state.proposal.relayed, seat.material,
+            event.update, keys.derive(event.rand, "seal"),
         )  # fmt: skip
     except Fault as fault:  # whatever is wrong with sealing, the budget is spent and nothing leaves
         reason = Reason("protection.seal", str(fault), "an update that can be sealed", "mend what it names")

@@ -1,4 +1,4 @@
-"""The coordinator's steps, carried into the world: record, then save, then send. In that order, here and nowhere else."""
+"""The coordinator's steps, carried into the world: record, save, send; in that order, here and nowhere else."""
 
 from __future__ import annotations
 

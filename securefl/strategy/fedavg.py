@@ -1,7 +1,8 @@
 """FedAvg on adapters: the next state is this one plus a step along the members' mean change.
 
 McMahan et al. (2017), with equal weights: weights that depend on how many records a member has would be private
-numbers in the clear. With a frozen, shared A the mean of B is the exact mean of the products BA (FFA-LoRA, Sun et al. 2024).
+numbers in the clear. With a frozen, shared A the mean of B is the exact mean of the products BA (FFA-LoRA, Sun et al.
+2024).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from securefl.terms import Aggregate
 class FedAvg:
     """``state + learning_rate * mean(change) + momentum * (state - previous)``; float32, little endian, (dimension,).
 
-    Momentum is FedAvgM's (Hsu, Qi and Brown 2019), written with the previous state so that two states and a sum replay it.
+    Momentum is FedAvgM's (Hsu, Qi and Brown 2019), written with the previous state: two states and a sum replay it.
     """
 
     learning_rate: Fraction = Fraction(1)
