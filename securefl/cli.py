@@ -6,6 +6,7 @@ transport failed; 70 a bug of ours; 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -26,6 +27,8 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(budget_app, name="budget")
 app.add_typer(audit_app, name="audit")
 
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+NOTHING_LOST = "what was recorded stays, and the same command goes on from here"
 NUMBERS = ("limit", "spent", "reserved", "left", "delta")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -204,10 +207,14 @@ def main(argv: list[str] | None = None) -> None:
     except Fault as fault:
         code, text = fault.exit_code, str(fault)
     except Exception as bug:  # the one place: anything else is our own fault
-        import traceback  # noqa: PLC0415
+        if isinstance(bug, OSError) and bug.errno in STORAGE:
+            place = f"{bug.filename}: " if bug.filename else ""
+            code, text = 2, f"{place}{bug.strerror}; free some space or choose a folder you may write; {NOTHING_LOST}"
+        else:
+            import traceback  # noqa: PLC0415
 
-        traceback.print_exc(file=sys.stderr)
-        code, text = 70, f"a bug in securefl: {type(bug).__name__}: {bug}"
+            traceback.print_exc(file=sys.stderr)
+            code, text = 70, f"a bug in securefl: {type(bug).__name__}: {bug}"
     else:
         return
     print(text, file=sys.stderr)

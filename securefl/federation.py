@@ -29,7 +29,7 @@ from securefl.protocol import member as mm
 from securefl.protocol import messages as m
 from securefl.runtime.agent import CustodianAgent, MemberAgent
 from securefl.runtime.drive import drive
-from securefl.runtime.home import Home
+from securefl.runtime.home import Home, export_all
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.strategy.fedavg import FedAvg
@@ -398,8 +398,7 @@ def run(
 
         with watch("rounds"):
             ended = drive(home, c.Planned(course), plugs, runtime, 3600.0, observe)
-        for name in (*names, COORDINATOR):
-            Home.at(places.of(name), MemberId(name), clock).export(out / "ledger")
+        export_all([_home(places, name) for name in (*names, COORDINATOR)], out / "ledger")
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
             measured = bench.measure(shared, start_state, ended, records, plan, arms, shown)

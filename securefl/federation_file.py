@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from securefl import documents
-from securefl.documents import Rational
+from securefl.documents import First, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.terms import Scheme
 from securefl.training.sources import DataSource
@@ -38,28 +38,28 @@ class AdapterPart(Part):
     """LoRA: A is frozen and the same for all, B is trained."""
 
     targets: tuple[str, ...] = Field(min_length=1, description="names of linear layers, as PEFT matches them")
-    rank: int = Field(8, ge=1, le=1024)
-    alpha: int = Field(16, ge=1)
-    seed: int = Field(0, ge=0, lt=2**63, description="A is drawn from it; public")
+    rank: Whole = Field(8, ge=1, le=1024)
+    alpha: Whole = Field(16, ge=1)
+    seed: Whole = Field(0, ge=0, lt=2**63, description="A is drawn from it; public")
 
 
 class TrainingPart(Part):
     """DP-SGD at each member. Every number is public and the same for all members."""
 
-    rounds: int = Field(ge=1, le=10_000)
-    steps: int = Field(ge=1, description="noisy steps in a round")
+    rounds: Whole = Field(ge=1, le=10_000)
+    steps: Whole = Field(ge=1, description="noisy steps in a round")
     sampling_rate: Rational = Field(description="each record's chance to be in a step, such as 1/20")
     noise_multiplier: Rational | None = Field(None, description="standard deviation of the noise / clip")
     epsilon: Rational | None = Field(None, description="instead of noise_multiplier: what all rounds together may cost")
     clip: Rational = Field(description="L2 norm that one record's gradient is clipped to")
-    divisor: int = Field(ge=1, description="what the noised sum of a step is divided by: a public constant")
+    divisor: Whole = Field(ge=1, description="what the noised sum of a step is divided by: a public constant")
     learning_rate: Rational
     learning_rate_end: Rational | None = Field(
         None, description="of the last round, reached in equal steps; the same if not given"
     )
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    max_tokens: int = Field(64, ge=4, le=8192)
-    micro_batch: int = Field(64, ge=1)
+    max_tokens: Whole = Field(64, ge=4, le=8192)
+    micro_batch: Whole = Field(64, ge=1)
 
     def rates(self) -> tuple[Fraction, ...]:
         """The learning rate of each round."""
@@ -84,11 +84,11 @@ class ProtectionPart(Part):
     """How updates are hidden. What is not given follows from the policy and the number of members."""
 
     scheme: Scheme
-    min_cohort: int | None = Field(None, ge=1)
-    threshold: int | None = Field(None, ge=1)
-    colluding: int | None = Field(None, ge=0)
-    value_bits: int = Field(24, ge=8, le=48)
-    fraction_bits: int = Field(20, ge=0, le=40)
+    min_cohort: Whole | None = Field(None, ge=1)
+    threshold: Whole | None = Field(None, ge=1)
+    colluding: Whole | None = Field(None, ge=0)
+    value_bits: Whole = Field(24, ge=8, le=48)
+    fraction_bits: Whole = Field(20, ge=0, le=40)
     ring_bits: Literal[32, 64] = 32
 
     @model_validator(mode="before")
@@ -120,7 +120,7 @@ class MemberPart(Part):
 class FederationFile(Part):
     """A whole federation, as it is written down."""
 
-    securefl_federation: Literal[1]
+    securefl_federation: First
     name: Name
     policy: str = Field(description="the policy's file")
     purpose: str = Field(min_length=1)

@@ -63,7 +63,7 @@ class Home:
             if head is not None and head.head.owner != owner:
                 remedy = "give each party a folder of its own"
                 raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
-            store.check(conn, identity.public)
+            store.check(conn, identity.public, str(path / "ledger.db"))
         return home
 
     @contextmanager
@@ -104,12 +104,23 @@ class Home:
                 seen[owner] = entry.head
         return seen
 
-    def export(self, folder: Path) -> None:
-        """A copy of the whole ledger that can be checked without this home."""
+    def ledger(self) -> export.LedgerFile | None:
+        """A copy of the whole ledger that can be checked without this home; None before its first entry."""
         with self.transaction() as conn:
             head = store.head(conn)
-            if head is None:
-                return
-            leaves = tuple(wire.encode(leaf) for leaf in store.entries(conn))
-        file = export.LedgerFile(self.owner, self.identity.public, leaves, head)
-        export.write(folder / f"{self.owner}.ledger", file)
+            leaves = tuple(store.raw(conn))
+        return None if head is None else export.LedgerFile(self.owner, self.identity.public, leaves, head)
+
+
+def export_all(homes: Sequence[Home], folder: Path) -> None:
+    """These parties' ledgers in ``folder``, as all of them stood at one moment.
+
+    Raises:
+        OperatorFault: they cannot be written, or never stood still.
+    """
+
+    def copies() -> tuple[export.LedgerFile, ...]:
+        return tuple(file for home in homes if (file := home.ledger()) is not None)
+
+    for file in export.steady(copies):
+        export.write(folder / f"{file.owner}{export.SUFFIX}", file)

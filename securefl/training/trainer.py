@@ -51,7 +51,8 @@ class SharedModel:
             OperatorFault: it is not here, or cannot carry this adapter.
         """
         found = resolve(name, folder)
-        return cls(build(found, task, adapter), Model(name, model_digest(found)), task, adapter)
+        digest = model_digest(found)  # first: it says clearest what is not here
+        return cls(build(found, task, adapter), Model(name, digest), task, adapter)
 
     @property
     def dimension(self) -> int:
