@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def draw(report: dict[str, Any], folder: Path) -> dict[str, str]:
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
-    with mpl.rc_context(settings):
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script the font lacks is drawn as boxes
         for name, paint in (("accuracy", _accuracy), ("epsilon", _epsilon), ("bytes", _bytes)):
             figure = Figure(figsize=(7.2, 3.4), layout="constrained")
             paint(figure.subplots(), report)
@@ -85,6 +87,7 @@ def _epsilon(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401
         linewidth=2,
     )
     axes.set_xlim(left=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, limit * 1.15)
     axes.set_xlabel("round")
     axes.set_ylabel(f"epsilon spent (delta {report['epsilon']['delta']:g})")
@@ -107,6 +110,7 @@ def _bytes(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401
         color=QUIET,
         label="down, all members",
     )
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("round")
     axes.set_ylabel("kB")
     axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
