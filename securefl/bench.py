@@ -10,14 +10,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl.audit import replay
 from securefl.progress import Progress
-from securefl.terms import Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
+from securefl.strategy.rules import rebased
+from securefl.terms import AdapterRule, Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
 
 if TYPE_CHECKING:
     from securefl.federation_file import Loaded
@@ -123,10 +124,19 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
 
     assert private, "local training without noise is what `train_openly` is for"
     state = start
-    for _ in range(rounds):
-        update: Update = shared.train(plan, state, part.train, os.urandom)
-        state = (np.frombuffer(state, "<f4").astype(np.float64) + update.values).astype("<f4").tobytes()
+    for number in range(1, rounds + 1):
+        update: Update = shared.train(_of_round(plan, shared, number), state, part.train, os.urandom)
+        after, begun = np.frombuffer(state, "<f4").astype(np.float64), 0
+        for place in shared.layout.trained(number):
+            size = place.stop - place.start
+            after[place] += update.values[begun : begun + size]
+            begun += size
+        state = after.astype("<f4").tobytes()
     return state
+
+
+def _of_round(plan: Plan, shared: SharedModel, number: int) -> Plan:
+    return replace(plan, round=number, dimension=shared.layout.dimension(number))
 
 
 def train_openly(shared: SharedModel, start: bytes, records: Mapping[str, Records], plan: Plan, rounds: int) -> bytes:
@@ -135,11 +145,14 @@ def train_openly(shared: SharedModel, start: bytes, records: Mapping[str, Record
 
     state = start
     for number in range(rounds):
+        asked = _of_round(plan, shared, number + 1)
         states = [
-            np.frombuffer(shared.train_without_privacy(plan, state, part.train, seed=number), "<f4").astype(np.float64)
+            np.frombuffer(shared.train_without_privacy(asked, state, part.train, seed=number), "<f4").astype(np.float64)
             for part in records.values()
         ]
         state = np.mean(states, axis=0).astype("<f4").tobytes()
+        if plan.adapter.rule is AdapterRule.SVD:
+            state = rebased(shared.layout, state)
     return state
 
 
@@ -247,6 +260,7 @@ def compose(
         "bytes": {"up": size(Got, coordinator), "down": size(Sent, coordinator)},
         "seconds": seconds,
         "protections": protections(plan, openings),
+        "warnings": list(warnings(plan)),
         "adapter": adapter.name if adapter else None,
         "versions": {
             name: version(name) for name in ("securefl", "torch", "transformers", "peft", "opacus", "dp-accounting")
@@ -281,6 +295,14 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]]) -> dic
     }
 
 
+def warnings(plan: Plan) -> tuple[str, ...]:
+    """What a person should know before the run begins."""
+    if plan.adapter.rule is not AdapterRule.BOTH:
+        return ()
+    bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
+    return (f"{bias} of B and A; and noise on one factor is multiplied by the other. Use b-only, alternating or svd.",)
+
+
 def table(report: dict[str, Any], out: Path) -> str:
     """What a person reads at the end of a run."""
     told, cost = report["accuracy"], report["epsilon"]
@@ -304,6 +326,7 @@ def table(report: dict[str, Any], out: Path) -> str:
     outcome = report["outcome"]
     lines += [
         "",
+        *(f"WARNING  {warning}" for warning in report["warnings"]),
         f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}",
         f"         {cost['unit']} level, {cost['neighbours']}, {cost['sampler']} sampling, {cost['accountant']}",
         f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",
