@@ -126,6 +126,9 @@ class Training(Section):
 
     mechanisms: tuple[Literal["poisson-gaussian"], ...] = Field(description="how training is made private")
     clip: ClipLimit
+    clipping: tuple[Literal["flat", "automatic", "quantile"], ...] = Field(
+        ("flat",), description="how gradients may be brought within the clip; flat alone if not given"
+    )
     noise_multiplier: NoiseLimit
     modules: tuple[Name, ...] = Field(
         description="linear layers that may get an adapter; as in PEFT, a name stands for all layers that end in it"

@@ -104,6 +104,7 @@ def _never(policy: Policy, day: date) -> list[str]:
         notes.append("budget.unit: only record-level plans exist so far: every plan is refused")
     empty = {
         "training.mechanisms": policy.training.mechanisms,
+        "training.clipping": policy.training.clipping,
         "training.modules": policy.training.modules,
         "training.base_models": policy.training.base_models,
         "protection.schemes": protection.schemes,
