@@ -175,6 +175,11 @@ def plan_of(
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
     members = len(file.members)
     safe = (members + colluding) // 2 + 1
+    noise = noise_of(loaded, policy)
+    try:
+        clipping = training.clipping.meant(training.divisor, noise)
+    except ValueError as fault:  # noise that was calibrated is known only here
+        raise OperatorFault(str(fault), "or give a larger epsilon", f"{loaded.path}: training.clipping") from fault
     return Plan(
         federation=file.name,
         policy=policy.hash,
@@ -185,13 +190,15 @@ def plan_of(
         task=Task(file.task.kind, file.task.labels),
         adapter=file.adapter.adapter(),
         learning=Learning(
-            event=PoissonGaussian(training.sampling_rate, noise_of(loaded, policy), training.steps),
+            event=PoissonGaussian(training.sampling_rate, noise, training.steps),
             clip_l2=training.clip,
             divisor=training.divisor,
             learning_rate=training.learning_rate,
             optimizer=training.optimizer,
             max_tokens=training.max_tokens,
             micro_batch=training.micro_batch,
+            clipping=clipping,
+            micro_tokens=training.micro_tokens,
         ),
         cover=Cover(
             scheme=cover.scheme,

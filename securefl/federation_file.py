@@ -9,16 +9,29 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from securefl import documents
 from securefl.documents import First, Rational, Whole
 from securefl.errors import OperatorFault
+from securefl.policy.clipping import FLAT, ClippingPart
 from securefl.terms import Adapter, AdapterKind, AdapterRule, Scheme
 from securefl.training.sources import DataSource
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 RESERVED_NAMES = ("coordinator", "custodian")
+
+
+UNPRICED = {
+    "random-allocation": "dp-accounting 0.6 has no event for balls in bins, so nothing here can price it",
+    "shuffle": "a shuffled pass is not a Poisson sample, and pricing it as one would understate it",
+}
+
+
+def _sampler(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+    if isinstance(raw, str) and raw in UNPRICED:
+        raise ValueError(f"{UNPRICED[raw]}: write `sampler: poisson`")
+    return raw
 
 
 class Part(BaseModel):
@@ -64,18 +77,27 @@ class TrainingPart(Part):
 
     rounds: Whole = Field(ge=1, le=10_000)
     steps: Whole = Field(ge=1, description="noisy steps in a round")
+    sampler: Annotated[Literal["poisson"], BeforeValidator(_sampler)] = Field(
+        "poisson", description="how a step's records are drawn: each by itself, at the sampling rate"
+    )
     sampling_rate: Rational = Field(description="each record's chance to be in a step, such as 1/20")
     noise_multiplier: Rational | None = Field(None, description="standard deviation of the noise / clip")
     epsilon: Rational | None = Field(None, description="instead of noise_multiplier: what all rounds together may cost")
     clip: Rational = Field(description="L2 norm that one record's gradient is clipped to")
+    clipping: ClippingPart = Field(FLAT, description="how a gradient is brought within the clip")
     divisor: Whole = Field(ge=1, description="what the noised sum of a step is divided by: a public constant")
     learning_rate: Rational
     learning_rate_end: Rational | None = Field(
         None, description="of the last round, reached in equal steps; the same if not given"
     )
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adamw", "adamw-bc"] = Field(
+        "adamw", description="adamw-bc takes the noise's own variance out of the second moment"
+    )
     max_tokens: Whole = Field(64, ge=4, le=8192)
-    micro_batch: Whole = Field(64, ge=1)
+    micro_batch: Whole = Field(64, ge=1, description="records in memory at once; no result depends on it")
+    micro_tokens: Whole | None = Field(
+        None, ge=1, description="tokens in memory at once, padding included; at least max_tokens"
+    )
 
     def rates(self) -> tuple[Fraction, ...]:
         """The learning rate of each round."""
@@ -93,6 +115,9 @@ class TrainingPart(Part):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is above 0")
+        if self.micro_tokens is not None and self.micro_tokens < self.max_tokens:
+            raise ValueError(f"micro_tokens is at least max_tokens, {self.max_tokens}: a record is not cut in two")
+        self.clipping.meant(self.divisor, self.noise_multiplier)
         return self
 
 

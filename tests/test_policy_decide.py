@@ -93,14 +93,14 @@ PLAN_CHOICES = {
     "kind": ["rslora", "head", "soft-prompt", "bottleneck"], "rule": ["svd", "alternating", "both"],
     "base_model": ["large-bert", "sha256:" + "ab" * 32, "any"], "model_sha256": ["ab" * 32, "cd" * 32],
     "targets": [[], ["value", "value"], ["query", "key"], ["attention.output.dense"], ["dense"]], "rank": [0, 1, 16, 17], "noise_multiplier": ["1/2", "49/100", 3],
-    "clip": [1, "101/100"], "protection": ["ckks", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
+    "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
     "value_bits": [0, 31, 32, 33], "ring_bits": [64, 1 << 40], "release": [[], ["weights", "accuracy"]],
 }  # fmt: skip
 POLICY_CHOICES = {
     "valid": [{"from": a, "until": b} for a, b in (("2026-01-01", "2026-05-31"), ("2026-06-01", "2026-06-01"), ("2026-06-02", "2026-12-31"))],
     "federation": ["five-airlines"], "budget.unit": ["client"],
     "budget.epsilon": [2, "19/10"], "budget.per_round.epsilon": ["1000000/1000001", 1], "budget.per_dataset.epsilon": [1, "20000005/10000000"],
-    "budget.overlap": [2, 4], "training.mechanisms": [[]], "training.clip.at_most": ["1/3", "1/2"], "training.noise_multiplier.at_least": [1, "9/10"],
+    "budget.overlap": [2, 4], "training.mechanisms": [[]], "training.clipping": [[], ["automatic"], ["flat"]], "training.clip.at_most": ["1/3", "1/2"], "training.noise_multiplier.at_least": [1, "9/10"],
     "training.adapters": [[], ["rslora"], ["soft-prompt", "prefix"]], "training.rules": [[], ["svd"], ["both", "alternating"]],
     "training.modules": [[], ["query"], ["value", "query", "value"]], "training.rank.at_most": [4, 8],
     "training.base_models": [[], ["any"], ["large-bert"], ["sha256:" + "ab" * 32]], "protection.schemes": [[], ["ckks"], ["clear", "masking"]],
@@ -189,6 +189,7 @@ LISTS = [
     "training.mechanisms",
     "training.adapters",
     "training.rules",
+    "training.clipping",
     "training.modules",
     "training.base_models",
     "protection.schemes",
@@ -394,7 +395,7 @@ def fixed(asked: dict, rule: str, fix: str) -> list[dict]:  # noqa: C901 - one b
         return [planned(ring_bits=int(found[1]), value_bits=int(found[2]))]
     if found := re.fullmatch(r"set (region|target) to (.+)", fix):
         return [planned(**{OF_PLAN[found[1]]: [value]}) for value in found[2].split(" or ")]
-    if found := re.fullmatch(r"set (purpose|protection|kind|rule) to (.+)", fix):
+    if found := re.fullmatch(r"set (purpose|protection|kind|rule|clipping) to (.+)", fix):
         return [planned(**{found[1]: value}) for value in found[2].split(" or ")]
     if found := re.fullmatch(r"set the federation's name to (.+)", fix):
         return [planned(federation=found[1])]

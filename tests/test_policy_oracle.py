@@ -21,7 +21,7 @@ POLICY = {
         "per_dataset": {"epsilon": 8}, "overlap": 1,
     },
     "training": {
-        "mechanisms": ["poisson-gaussian"], "clip": {"at_most": "1/1", "norm": "l2"}, "noise_multiplier": {"at_least": "1/2"},
+        "mechanisms": ["poisson-gaussian"], "clip": {"at_most": "1/1", "norm": "l2"}, "clipping": ["flat", "quantile"], "noise_multiplier": {"at_least": "1/2"},
         "adapters": ["lora", "bottleneck", "head"], "rules": ["b-only", "svd"],
         "modules": ["query", "value", "attention.output.dense"], "rank": {"at_most": 16},
         "base_models": ["small-bert", "sha256:" + "ab" * 32],
@@ -36,7 +36,7 @@ POLICY = {
 PLAN = {
     "securefl_plan": 1, "federation": "six-airlines", "purpose": "customer-service", "regions": ["US"], "members": 6,
     "base_model": "small-bert", "kind": "lora", "rule": "b-only", "targets": ["query", "value"], "rank": 8, "sampling_rate": "1/8", "noise_multiplier": "9/10",
-    "steps": 4, "clip": "1/2", "protection": "masking", "min_cohort": 3, "threshold": 4, "colluding": 1, "release": ["weights"],
+    "steps": 4, "clip": "1/2", "divisor": 100, "protection": "masking", "min_cohort": 3, "threshold": 4, "colluding": 1, "release": ["weights"],
 }  # fmt: skip
 
 # What stands around a plan when it is decided: costs in millionths, and what somebody may have got wrong on the way.
@@ -81,6 +81,9 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("training.mechanisms")
     if number(plan["clip"]) > number(training["clip"]["at_most"]):
         say("training.clip")
+    clipping = plan.get("clipping", "flat")
+    if (clipping if isinstance(clipping, str) else clipping["kind"]) not in training["clipping"]:
+        say("training.clipping")
     if number(plan["noise_multiplier"]) < number(training["noise_multiplier"]["at_least"]):
         say("training.noise_multiplier")
     kind, rule = plan["kind"], plan["rule"]

@@ -20,7 +20,9 @@ from securefl.terms import (
     Adapter,
     AdapterKind,
     AdapterRule,
+    Automatic,
     Cover,
+    Flat,
     Grant,
     Hash,
     Level,
@@ -30,6 +32,7 @@ from securefl.terms import (
     Plan,
     PoissonGaussian,
     Price,
+    Quantile,
     Reason,
     Refusal,
     Scheme,
@@ -37,6 +40,7 @@ from securefl.terms import (
 )
 
 MECHANISMS = {PoissonGaussian: "poisson-gaussian"}
+CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
 SUMS_A_ROUND = 1  # how many sums over one cohort a round opens
 
 
@@ -118,6 +122,9 @@ def _training(policy: Policy, plan: Plan) -> Iterator[Check]:
         "training.clip", 0 < learning.clip_l2 <= rules.clip.at_most, _number(learning.clip_l2),
         f"above 0, at most {most} (l2)", f"{'lower' if learning.clip_l2 > 0 else 'raise'} clip to {most}",
     )  # fmt: skip
+    yield _one_of(
+        "training.clipping", "clipping", CLIPPINGS.get(type(learning.clipping), "unknown"), tuple(rules.clipping)
+    )
     noise, least = learning.event.noise_multiplier, rules.noise_multiplier.at_least
     yield Check(
         "training.noise_multiplier", noise >= least, _number(noise), f"at least {_number(least)}",

@@ -128,6 +128,9 @@ class Training(Section):
 
     mechanisms: tuple[Literal["poisson-gaussian"], ...] = Field(description="how training is made private")
     clip: ClipLimit
+    clipping: tuple[Literal["flat", "automatic", "quantile"], ...] = Field(
+        ("flat",), description="how gradients may be brought within the clip; flat alone if not given"
+    )
     noise_multiplier: NoiseLimit
     adapters: tuple[AdapterKind, ...] = Field(
         (AdapterKind.LORA,), description="what may be put on the model; LoRA alone if not given"

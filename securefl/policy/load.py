@@ -106,6 +106,7 @@ def _never(policy: Policy, day: date) -> list[str]:
     empty = {
         "training.mechanisms": training.mechanisms,
         "training.adapters": training.adapters,
+        "training.clipping": training.clipping,
         "training.base_models": training.base_models,
         "protection.schemes": protection.schemes,
         "context.purposes": policy.context.purposes,

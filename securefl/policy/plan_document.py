@@ -6,10 +6,11 @@ import hashlib
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from securefl import documents
 from securefl.documents import First, Flag, Rational, Whole
+from securefl.policy.clipping import FLAT, ClippingPart
 from securefl.terms import (
     Adapter,
     AdapterKind,
@@ -54,6 +55,7 @@ class PlanDocument(BaseModel):
     noise_multiplier: Positive = Field(description="standard deviation of the noise / clip")
     steps: Whole = Field(ge=1, description="noisy steps in the round")
     clip: Positive = Field(description="L2 norm that one record's gradient is clipped to")
+    clipping: ClippingPart = Field(FLAT, description="how a gradient is brought within the clip")
     divisor: Whole = Field(1, ge=1)
     learning_rate: Positive = Fraction(1)
     protection: Scheme = Field(description="how updates are hidden")
@@ -66,6 +68,11 @@ class PlanDocument(BaseModel):
     custodian: Flag = Field(True, description="whether somebody apart from the members holds the CKKS key")
     release: tuple[str, ...] = ("weights",)
     round: Whole = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _noise_for_both_sums(self) -> PlanDocument:
+        self.clipping.meant(self.divisor, self.noise_multiplier)
+        return self
 
 
 def draft(document: documents.Document, policy: Hash) -> Plan:
@@ -96,6 +103,7 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         Learning(
             PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps),
             written.clip, written.divisor, written.learning_rate, "sgd", 64, 64,
+            written.clipping.meant(written.divisor),
         ),
         Cover(
             written.protection, written.min_cohort, written.threshold, written.colluding,

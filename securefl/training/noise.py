@@ -89,5 +89,7 @@ def noised(clipped: ClippedSum, event: Event, rand: Entropy) -> NoisedSum:
     if not isinstance(clipped, ClippedSum):
         raise TypeError(f"only a ClippedSum can be noised, not a {type(clipped).__name__}")
     deviation = float(event.noise_multiplier * clipped.clip_l2)
+    if not 0 < deviation < math.inf:  # an event cannot be made like this; one that was changed afterwards ends here
+        raise ValueError(f"noise of deviation {deviation}: no sum is given without noise")
     step = grid(clipped.clip_l2)
     return NoisedSum(np.rint((clipped.values + deviation * gaussian(rand, len(clipped.values))) / step) * step)

@@ -16,14 +16,13 @@ import torch
 from torch import nn
 
 from securefl.terms import Learning
+from securefl.training.clipping import PrivateGradient, Weigh, flat, read, weigh_by
 from securefl.training.noise import ClippedSum, Entropy, noised, poisson_sample
+from securefl.training.optimizers import optimizer_of, tell_noise
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from numpy.typing import NDArray
-
-SHRINK = 1.0 - 2.0**-40  # rounding of a factor never lifts a clipped gradient above the clip
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # ids (batch, tokens), mask (batch, tokens), labels (batch,)
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels -> one loss per record (batch,)
 
@@ -46,11 +45,22 @@ class Encoded:
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(labels)
 
 
-def micro_batches(encoded: Encoded, indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The sample in parts of records of like length: their order does not change a sum."""
-    by_length = sorted(indices, key=lambda i: len(encoded.ids[i]))
-    for start in range(0, len(by_length), size):
-        yield by_length[start : start + size]
+def micro_batches(
+    encoded: Encoded, indices: Sequence[int], size: int, tokens: int | None = None
+) -> Iterator[list[int]]:
+    """The sample in parts of records of like length: their order does not change a sum.
+
+    A part has at most ``size`` records and, once padded, at most ``tokens`` tokens; a longer record is a part alone.
+    """
+    part: list[int] = []
+    for index in sorted(indices, key=lambda i: len(encoded.ids[i])):
+        longest = len(encoded.ids[index])  # of the part too: lengths ascend
+        if part and (len(part) == size or (tokens is not None and (len(part) + 1) * longest > tokens)):
+            yield part
+            part = []
+        part.append(index)
+    if part:
+        yield part
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -93,52 +103,65 @@ def forget(parameters: Sequence[nn.Parameter]) -> None:
         parameter.grad_sample = None  # type: ignore[attr-defined]
 
 
-def clipped(gradients: Sequence[torch.Tensor], clip_l2: float) -> torch.Tensor:
-    """The sum of the records' gradients, each scaled down to L2 norm at most ``clip_l2``: (dimension,), float64.
+def clipped(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = flat) -> torch.Tensor:
+    """The sum of the records' gradients, each scaled to L2 norm at most ``clip_l2``: (dimension,), float64.
 
-    The norm is over all tensors together.
+    The norm is over all tensors together. Where records are counted, one more entry holds the count.
     """
     rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]  # (batch, numel) each
     by_tensor = torch.stack([torch.linalg.vector_norm(row, dim=1, dtype=torch.float64) for row in rows])
     norms = torch.linalg.vector_norm(by_tensor, dim=0)
     usable = torch.isfinite(norms)
-    factors = torch.where(usable, (clip_l2 / norms.clamp(min=1e-300) * SHRINK).clamp(max=1.0), 0.0)
+    factors, counted = weigh(torch.where(usable, norms, 0.0), clip_l2)
     if not bool(usable.all()):  # NaN * 0 is NaN: such rows are taken out, not scaled
+        factors = torch.where(usable, factors, 0.0)
         rows = [torch.where(usable.unsqueeze(1), row, 0.0) for row in rows]
-    return torch.cat([factors @ row.to(torch.float64) for row in rows])
+    parts = [factors @ row.to(torch.float64) for row in rows]
+    if counted is not None:
+        parts.append(torch.where(usable, counted, 0.0).sum().unsqueeze(0))
+    return torch.cat(parts)
 
 
 def clipped_sum(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, sample: Sequence[int], micro_batch: int,
-    clip_l2: Fraction,
+    clip_l2: Fraction, micro_tokens: int | None = None, weigh: Weigh = flat,
 ) -> ClippedSum:  # fmt: skip
     """The clipped gradients of a sample, summed; zero for an empty one. How it is cut into batches does not matter."""
-    total = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64)
-    for part in micro_batches(encoded, sample, micro_batch):
-        total += clipped(per_record_gradients(model, parameters, encoded.batch(part)), float(clip_l2))
+    _, counted = weigh(torch.zeros(0, dtype=torch.float64), float(clip_l2))
+    entries = sum(parameter.numel() for parameter in parameters) + (counted is not None)
+    total = torch.zeros(entries, dtype=torch.float64)
+    for part in micro_batches(encoded, sample, micro_batch, micro_tokens):
+        total += clipped(per_record_gradients(model, parameters, encoded.batch(part)), float(clip_l2), weigh)
     return ClippedSum(total.numpy(), clip_l2)
 
 
 def private_gradient(
-    model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, learning: Learning, rand: Entropy
-) -> NDArray[np.float64]:
-    """One step's gradient, noised and divided: (dimension,). Nothing else of the sample is kept, not even its size."""
+    model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, learning: Learning, clip_l2: Fraction,
+    rand: Entropy,
+) -> PrivateGradient:  # fmt: skip
+    """One step's gradient, noised and divided. Nothing else of the sample is kept, not even its size.
+
+    ``clip_l2`` is this step's: the plan's or, where the clip follows a quantile, what the step before says.
+    """
     sample = [int(i) for i in poisson_sample(rand, len(encoded.ids), learning.event.sampling_rate)]
-    summed = clipped_sum(model, parameters, encoded, sample, learning.micro_batch, learning.clip_l2)
-    return noised(summed, learning.event, rand).values / learning.divisor
+    summed = clipped_sum(
+        model, parameters, encoded, sample, learning.micro_batch, clip_l2, learning.micro_tokens, weigh_by(learning)
+    )
+    return read(learning, clip_l2, noised(summed, learning.event, rand))
+
+
+def descend(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], gradient: PrivateGradient) -> None:
+    """The tensors have moved by one step of the optimizer."""
+    values = torch.from_numpy(gradient.values).to(torch.float32)
+    parts = torch.split(values, [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    tell_noise(optimizer, gradient.deviation)
+    optimizer.step()
 
 
 def unwatched(done: int, steps: int) -> None:
     """Nobody is told how far training is."""
-
-
-def optimizer_of(parameters: Sequence[nn.Parameter], learning: Learning) -> torch.optim.Optimizer:
-    """What turns gradients into steps: fresh, so nothing of one round is carried into the next. No weight decay."""
-    rate = float(learning.learning_rate)
-    if learning.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate)
-    assert learning.optimizer == "adamw", "a plan's optimizer was checked when it was read"
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
 
 
 def run(
@@ -146,14 +169,12 @@ def run(
     progress: Callable[[int, int], None] = unwatched,
 ) -> int:  # fmt: skip
     """``learning.event.steps`` private steps, whatever the samples hold; how many were done."""
-    optimizer = optimizer_of(parameters, learning)
+    optimizer, clip_l2 = optimizer_of(parameters, learning), learning.clip_l2
     done = 0
     while done < learning.event.steps:
-        gradient = torch.from_numpy(private_gradient(model, parameters, encoded, learning, rand)).to(torch.float32)
-        parts = torch.split(gradient, [parameter.numel() for parameter in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-        optimizer.step()
+        gradient = private_gradient(model, parameters, encoded, learning, clip_l2, rand)
+        descend(optimizer, parameters, gradient)
+        clip_l2 = gradient.next_clip_l2
         done += 1
         progress(done, learning.event.steps)
     forget(parameters)

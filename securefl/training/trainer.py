@@ -14,7 +14,7 @@ import numpy as np
 
 from securefl.errors import PeerFault
 from securefl.terms import Adapter, AdapterRule, Model, Plan, Task, Update
-from securefl.training import preflight, saving, state, step
+from securefl.training import optimizers, preflight, saving, state, step
 from securefl.training.evaluate import Scores, score
 from securefl.training.model import Built, build, model_digest
 from securefl.training.noise import poisson_sample, repeatable
@@ -97,8 +97,13 @@ class SharedModel:
             if asked != here:
                 raise Mismatch(f"the plan's {what} is {asked}; what is loaded here, {self.model.name}, has {here}")
         learning, longest = plan.learning, self._built.longest
+        try:  # once more: what was built right can have been changed in memory
+            replace(learning, event=replace(learning.event))
+        except (ValueError, TypeError) as fault:
+            raise Mismatch(f"the plan has no event that noise can be drawn for: {fault}") from fault
         possible = (
-            learning.optimizer in ("sgd", "adamw"),
+            learning.optimizer in optimizers.NAMES,
+            learning.micro_tokens is None or learning.micro_tokens >= learning.max_tokens,
             learning.clip_l2 > 0 and learning.learning_rate > 0,
             learning.divisor >= 1 and learning.micro_batch >= 1 and learning.max_tokens >= 1,
             longest is None or learning.max_tokens <= longest,
@@ -142,13 +147,13 @@ class SharedModel:
         state.load(built, base)
         encoded = self._records(records, plan.learning.max_tokens)
         rand = repeatable(f"without privacy {seed}")
-        optimizer = step.optimizer_of(built.parameters, plan.learning)
+        optimizer = optimizers.optimizer_of(built.parameters, plan.learning)
         self._wrapped.disable_hooks()  # type: ignore[operator]
         try:
             for _ in range(plan.learning.event.steps):
                 chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
                 optimizer.zero_grad()
-                for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch):
+                for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch, plan.learning.micro_tokens):
                     ids, mask, labels = encoded.batch(part)
                     step.backward(step.cross_entropy(built.model(ids, mask), labels).sum() / len(chosen))
                 optimizer.step()
