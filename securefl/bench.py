@@ -6,23 +6,27 @@ at a real site it stays where it is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl.audit import replay
+from securefl.errors import OperatorFault
 from securefl.progress import Progress
-from securefl.terms import Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
+from securefl.terms import Aggregate, FixedPoint, Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
 
 if TYPE_CHECKING:
     from securefl.federation_file import Loaded
     from securefl.policy.load import Policy
     from securefl.protocol import coordinator as c
+    from securefl.seams import Strategy
     from securefl.training.data import Records
     from securefl.training.evaluate import Scores
     from securefl.training.trainer import SharedModel
@@ -89,8 +93,8 @@ class Measured:
 
 
 def measure(
-    shared: SharedModel, start: bytes, ended: c.Ended, records: Mapping[str, Records], plan: Plan, arms: Arms,
-    shown: Progress,
+    shared: SharedModel, start: bytes, ended: c.Ended, records: Mapping[str, Records], plan: Plan, strategy: Strategy,
+    arms: Arms, shown: Progress,
 ) -> Measured:  # fmt: skip
     """Score the first and the last adapter state, and whatever else was asked for."""
 
@@ -110,7 +114,7 @@ def measure(
         local = score(alone.__getitem__)
     if arms.without_privacy:
         shown.say("training the federation without privacy (not released)")
-        state = train_openly(shared, start, records, plan, rounds)
+        state = train_openly(shared, start, records, plan, ended.course.rates, strategy)
         open_ = score(lambda _: state)
     return Measured(before, after, local, open_)
 
@@ -129,18 +133,38 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
     return state
 
 
-def train_openly(shared: SharedModel, start: bytes, records: Mapping[str, Records], plan: Plan, rounds: int) -> bytes:
-    """The federation's adapter without clipping, noise or protection."""
+def train_openly(
+    shared: SharedModel, start: bytes, records: Mapping[str, Records], plan: Plan, rates: Sequence[Fraction],
+    strategy: Strategy, seed: int = 0,
+) -> bytes:  # fmt: skip
+    """The federation's adapter without clipping, noise or protection: the same rounds, rates and strategy."""
     import numpy as np  # noqa: PLC0415
 
-    state = start
-    for number in range(rounds):
-        states = [
-            np.frombuffer(shared.train_without_privacy(plan, state, part.train, seed=number), "<f4").astype(np.float64)
-            for part in records.values()
-        ]
-        state = np.mean(states, axis=0).astype("<f4").tobytes()
+    names = tuple(MemberId(name) for name in records)
+    encoding = FixedPoint(64, 40, 64)  # nothing is clipped, so nothing is known of its size: 2**23 at most
+    previous = state = start
+    for number, rate in enumerate(rates, start=1):
+        asked = replace(plan, round=number, learning=replace(plan.learning, learning_rate=rate))
+        before = np.frombuffer(state, "<f4").astype(np.float64)
+        total = np.zeros(len(before))
+        for name, part in records.items():
+            label = int.from_bytes(hashlib.sha256(f"{seed} {number} {name}".encode()).digest()[:7])
+            after = shared.train_without_privacy(asked, state, part.train, seed=label)
+            total += np.frombuffer(after, "<f4").astype(np.float64) - before
+        if not np.abs(total).max() < 2**22:  # NaN is refused too
+            what = f"training without privacy diverges in round {number}: nothing is clipped there"
+            raise OperatorFault(what, "lower learning_rate")
+        grid = np.rint(total * 2.0**encoding.fraction_bits).astype(np.int64)
+        previous, state = state, strategy.next(state, previous, Aggregate(grid, names, encoding))
     return state
+
+
+def scored(shared: SharedModel, state: bytes, records: Mapping[str, Records], plan: Plan) -> dict[str, Any]:
+    """Accuracy of a state on all members' held-out rows together."""
+    parts = {name: shared.evaluate(state, part.heldout, plan.learning.max_tokens) for name, part in records.items()}
+    total = _pooled(parts)
+    told = {"n": total.n, "majority": total.majority, "after": total.accuracy, "macro_f1": total.macro_f1}
+    return {"accuracy": {**told, "note": NOTE}}
 
 
 def _pooled(scores: Mapping[str, Scores]) -> Scores:
