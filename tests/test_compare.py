@@ -109,7 +109,9 @@ def test_every_private_run_verifies_and_spends_a_budget_of_its_own(done: Path) -
         report = json.loads(folder.read_text())
         assert report["epsilon"]["spent"] == run["spent_epsilon"]
         assert (folder.parent.parent / "sites" / "north" / "ledger.db").exists()
-    identities = {(done / run["report"]).parent.parent.joinpath("sites/north/identity.key").read_bytes() for run in private}
+    identities = {
+        (done / run["report"]).parent.parent.joinpath("sites/north/identity.key").read_bytes() for run in private
+    }
     assert len(identities) == 4
 
 
@@ -166,7 +168,9 @@ def test_a_folder_with_something_else_in_it_is_refused(small: Small, shared: Pat
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.tex"]
 
 
-def test_a_refused_and_a_failed_run_are_shown_and_never_dropped(small: Small, shared: Path, tmp_path: Path, capsys) -> None:
+def test_a_refused_and_a_failed_run_are_shown_and_never_dropped(
+    small: Small, shared: Path, tmp_path: Path, capsys
+) -> None:
     text = EXPERIMENT.replace("epsilon: [8, none]", "epsilon: [8, 1000]").replace("seeds: [1, 2]", "seeds: [1]")
     text = text.replace("adapter.rank: 2", "adapter.targets: [nothing]")
     code, out, _ = run_cli(capsys, "compare", written(small.folder, text, "hard.yaml"), "--out", tmp_path / "out")
@@ -182,7 +186,9 @@ def test_a_refused_and_a_failed_run_are_shown_and_never_dropped(small: Small, sh
     assert [row["runs"] for row in found["summary"]] == [1, 0, 0, 0]
 
 
-def test_an_interrupt_leaves_the_finished_runs_and_says_how_to_go_on(small: Small, shared: Path, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_the_finished_runs_and_says_how_to_go_on(
+    small: Small, shared: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     argv = [sys.executable, "-m", "securefl", "compare", str(written(small.folder)), "--out", str(out), "--jobs", "1"]
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

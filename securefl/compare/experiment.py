@@ -54,6 +54,9 @@ class ExperimentFile(Part):
     )
     seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**63)], ...] = Field(min_length=1)
     arms: tuple[ArmPart, ...] = Field(min_length=1)
+    without_privacy: dict[str, Any] = Field(
+        default_factory=dict, description="fields that only the runs without privacy have otherwise, such as their step"
+    )
 
     @model_validator(mode="after")
     def _names_fit(self) -> ExperimentFile:
@@ -107,7 +110,7 @@ def load(path: Path) -> Experiment:
         for index, arm in enumerate(file.arms):
             for epsilon in file.epsilon:
                 cell = Cell(arm.name, epsilon, seed)
-                changed = _changed(document, base_document, index, arm, _decided(base_document, cell))
+                changed = _changed(document, base_document, index, arm, cell)
                 runs.append((cell, federation_file.of(changed, base_path)))
     return Experiment(file, document.text, base, tuple(runs))
 
@@ -140,31 +143,34 @@ def _decided(base: Document, cell: Cell) -> dict[str, Any]:
     return values
 
 
-def _changed(document: Document, base: Document, index: int, arm: ArmPart, decided: dict[str, Any]) -> Document:
+def _changed(document: Document, base: Document, index: int, arm: ArmPart, cell: Cell) -> Document:
     """The base federation's document with an arm's fields, then the grid's; lines are those of the experiment."""
     value = copy.deepcopy(base.value)
     lines: dict[Path_, int] = {(): document.line_of(("arms", index))}
-    for dotted, new in arm.set.items():
-        where: Path_ = ("arms", index, "set", dotted)
-        place = f"{document.name}:{document.line_of(where)}: arms.{index}.set.{dotted}"
-        if any(dotted == each or each.startswith(dotted + ".") for each in DECIDED):
-            raise OperatorFault(
-                "the experiment itself decides this", "leave it out; set fields beside it one by one", place
-            )
-        for depth in range(_put(value, dotted, new, place)):
-            lines[_parts(dotted)[: depth + 1]] = document.line_of(where)
+    given: list[tuple[Path_, dict[str, Any]]] = [(("arms", index, "set"), arm.set)]
+    if cell.epsilon is None:
+        given.append((("without_privacy",), document.value.get("without_privacy", {})))
+    for above, fields in given:
+        for dotted, new in fields.items():
+            line = document.line_of((*above, dotted))
+            place = f"{document.name}:{line}: {'.'.join(map(str, above))}.{dotted}"
+            if any(dotted == each or each.startswith(dotted + ".") for each in DECIDED):
+                remedy = "leave it out; set fields beside it one by one"
+                raise OperatorFault("the experiment itself decides this", remedy, place)
+            _put(value, dotted, new, place)
+            lines.update({_parts(dotted)[:depth]: line for depth in range(1, len(_parts(dotted)) + 1)})
+    decided = _decided(base, cell)
     for dotted, new in decided.items():
-        _put(value, dotted, new, f"{document.name}:{document.line_of(('federation',))}: {dotted}")
-    text = base.text + b"\n" + repr((arm.set, decided)).encode()
-    return Document(document.name, text, value, lines)
+        _put(value, dotted, new, f"{base.name}: {dotted}")
+    return Document(document.name, base.text + b"\n" + repr((given, decided)).encode(), value, lines)
 
 
 def _parts(dotted: str) -> Path_:
     return tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
 
 
-def _put(value: Any, dotted: str, new: Any, place: str) -> int:  # noqa: ANN401
-    """``value`` has ``new`` at this path; how many parts the path has."""
+def _put(value: Any, dotted: str, new: Any, place: str) -> None:  # noqa: ANN401
+    """``value`` has ``new`` at this path."""
     *outer, last = _parts(dotted)
     for depth, part in enumerate((*outer, last)):
         fits = isinstance(value, dict) and isinstance(part, str) and part != ""
@@ -178,4 +184,3 @@ def _put(value: Any, dotted: str, new: Any, place: str) -> int:  # noqa: ANN401
             value[part] = copy.deepcopy(new)
         else:
             value = value.setdefault(part, {}) if isinstance(value, dict) else value[part]
-    return len(outer) + 1

@@ -18,6 +18,7 @@ from securefl.federation import Workbench
 
 if TYPE_CHECKING:
     from securefl.federation_file import Loaded
+    from securefl.training.data import Records, Whole
     from securefl.training.trainer import SharedModel
 
 OPENLY = "without privacy: no clipping, noise, policy or protection; nothing was charged"
@@ -43,7 +44,8 @@ class Outcome:
 class Kept:
     """What one process keeps from run to run: records and their token ids. Models are built anew, in a tenth second."""
 
-    records: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Whole] = field(default_factory=dict)
+    records: dict[str, Records] = field(default_factory=dict)
     tokens: dict[bytes, dict[Any, Any]] = field(default_factory=dict)
 
     def bench(self) -> Workbench:
@@ -55,11 +57,19 @@ class Kept:
         shared.share_tokens(self.tokens.setdefault(shared.model.digest, {}))
         return shared
 
-    def _records_of(self, loaded: Loaded, name: str) -> Any:  # noqa: ANN401 - training.data.Records
-        key = f"{loaded.folder} {loaded.data[name].model_dump_json(by_alias=True)} {loaded.file.task.labels}"
-        if key not in self.records:
-            self.records[key] = federation.records_of(loaded, name)
-        return self.records[key]
+    def _records_of(self, loaded: Loaded, name: str) -> Records:
+        from securefl.training import data  # noqa: PLC0415
+
+        source, labels = loaded.data[name], loaded.file.task.labels
+        mine, all_ = (
+            f"{loaded.folder} {labels} {each.model_dump_json(by_alias=True)}"
+            for each in (source, source.model_copy(update={"partition": None}))
+        )
+        if mine not in self.records:
+            if all_ not in self.files:
+                self.files[all_] = data.whole(source, loaded.folder, labels)
+            self.records[mine] = data.part(source, self.files[all_])
+        return self.records[mine]
 
 
 def folder_of(cell: Cell) -> Path:

@@ -43,6 +43,15 @@ class Records:
     heldout: tuple[Record, ...]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Whole:
+    """All records of a source, before a member's part is taken: ``cards[i]`` is what dealing sees of ``records[i]``."""
+
+    found: Path | str
+    cards: tuple[Card, ...]
+    records: tuple[Record, ...]
+
+
 def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
     """The records a source describes, in the file's order, split by a hash of their text.
 
@@ -53,6 +62,15 @@ def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
     Raises:
         OperatorFault: bad bytes, a missing column, an unknown label, or nothing left: with file and row.
         Missing: the file or data set is not on this machine.
+    """
+    return part(source, whole(source, folder, labels))
+
+
+def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
+    """All the records of a source, whatever its ``partition``: reading once serves every part.
+
+    Raises:
+        OperatorFault, Missing: as for ``load``.
     """
     found = resolve(source.file, folder)
     index = {label: number for number, label in enumerate(labels)}
@@ -73,25 +91,29 @@ def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
             changed = re.sub(change.pattern, change.with_, changed)
         cards.append(Card(text, label, _held_out(changed, source.heldout)))
         records.append(Record(changed, label))
-    chosen = _chosen(cards, source)
-    train = [records[i] for i in chosen if not cards[i].held]
-    heldout = [records[i] for i in chosen if cards[i].held]
+    chosen = range(len(cards)) if source.limit is None else limited(cards, source.limit)
+    return Whole(found, tuple(cards[i] for i in chosen), tuple(records[i] for i in chosen))
+
+
+def part(source: DataSource, all_: Whole) -> Records:
+    """One member's part of a source's records: all of them where it has no ``partition``.
+
+    Raises:
+        OperatorFault: nothing left to train on, or nothing held out.
+    """
+    mine = list(range(len(all_.cards)))
+    if source.partition is not None and mine:
+        owners = deal(all_.cards, source.partition)
+        mine = [i for i in mine if owners[i] == source.partition.index]
+    train = [all_.records[i] for i in mine if not all_.cards[i].held]
+    heldout = [all_.records[i] for i in mine if all_.cards[i].held]
     wanted = f" with {source.contains!r}" if source.contains else ""
     if not train:
-        raise OperatorFault(f"no rows{wanted} to train on", "check the file and `contains`", str(found))
+        raise OperatorFault(f"no rows{wanted} to train on", "check the file and `contains`", str(all_.found))
     if source.heldout and not heldout:
         what = f"none of {len(train)} rows{wanted} is held out at heldout={source.heldout}"
-        raise OperatorFault(what, "raise `heldout`, give more rows, or set it to 0", str(found))
+        raise OperatorFault(what, "raise `heldout`, give more rows, or set it to 0", str(all_.found))
     return Records(tuple(train), tuple(heldout))
-
-
-def _chosen(cards: list[Card], source: DataSource) -> tuple[int, ...]:
-    """The places of the records that are this member's."""
-    chosen = tuple(range(len(cards))) if source.limit is None else limited(cards, source.limit)
-    if source.partition is None or not chosen:
-        return chosen
-    owners = deal([cards[i] for i in chosen], source.partition)
-    return tuple(i for i, owner in zip(chosen, owners, strict=True) if owner == source.partition.index)
 
 
 def _text(row: Mapping[str, Any], source: DataSource, place: str) -> str:
