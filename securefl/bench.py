@@ -20,7 +20,20 @@ from typing import TYPE_CHECKING, Any
 from securefl.audit import replay
 from securefl.errors import OperatorFault
 from securefl.progress import Progress
-from securefl.terms import Aggregate, FixedPoint, Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
+from securefl.terms import (
+    AdapterRule,
+    Aggregate,
+    FixedPoint,
+    Got,
+    Level,
+    MemberId,
+    Opening,
+    Plan,
+    Reserved,
+    Scheme,
+    Sent,
+    Update,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from securefl.federation_file import Loaded
@@ -127,10 +140,19 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
 
     assert private, "local training without noise is what `train_openly` is for"
     state = start
-    for _ in range(rounds):
-        update: Update = shared.train(plan, state, part.train, os.urandom)
-        state = (np.frombuffer(state, "<f4").astype(np.float64) + update.values).astype("<f4").tobytes()
+    for number in range(1, rounds + 1):
+        update: Update = shared.train(_of_round(plan, shared, number), state, part.train, os.urandom)
+        after, begun = np.frombuffer(state, "<f4").astype(np.float64), 0
+        for place in shared.layout.trained(number):
+            size = place.stop - place.start
+            after[place] += update.values[begun : begun + size]
+            begun += size
+        state = after.astype("<f4").tobytes()
     return state
+
+
+def _of_round(plan: Plan, shared: SharedModel, number: int) -> Plan:
+    return replace(plan, round=number, dimension=shared.layout.dimension(number))
 
 
 def train_openly(
@@ -144,7 +166,7 @@ def train_openly(
     encoding = FixedPoint(64, 40, 64)  # nothing is clipped, so nothing is known of its size: 2**23 at most
     previous = state = start
     for number, rate in enumerate(rates, start=1):
-        asked = replace(plan, round=number, learning=replace(plan.learning, learning_rate=rate))
+        asked = _of_round(replace(plan, learning=replace(plan.learning, learning_rate=rate)), shared, number)
         before = np.frombuffer(state, "<f4").astype(np.float64)
         total = np.zeros(len(before))
         for name, part in records.items():
@@ -154,8 +176,9 @@ def train_openly(
         if not np.abs(total).max() < 2**22:  # NaN is refused too
             what = f"training without privacy diverges in round {number}: nothing is clipped there"
             raise OperatorFault(what, "lower learning_rate")
-        grid = np.rint(total * 2.0**encoding.fraction_bits).astype(np.int64)
-        previous, state = state, strategy.next(state, previous, Aggregate(grid, names, encoding))
+        moved = np.concatenate([total[place] for place in shared.layout.trained(number)])
+        grid = np.rint(moved * 2.0**encoding.fraction_bits).astype(np.int64)
+        previous, state = state, strategy.next(number, state, previous, Aggregate(grid, names, encoding))
     return state
 
 
@@ -271,6 +294,7 @@ def compose(
         "bytes": {"up": size(Got, coordinator), "down": size(Sent, coordinator)},
         "seconds": seconds,
         "protections": protections(plan, openings),
+        "warnings": list(warnings(plan)),
         "adapter": adapter.name if adapter else None,
         "versions": {
             name: version(name) for name in ("securefl", "torch", "transformers", "peft", "opacus", "dp-accounting")
@@ -305,6 +329,14 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]]) -> dic
     }
 
 
+def warnings(plan: Plan) -> tuple[str, ...]:
+    """What a person should know before the run begins."""
+    if plan.adapter.rule is not AdapterRule.BOTH:
+        return ()
+    bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
+    return (f"{bias} of B and A; and noise on one factor is multiplied by the other. Use b-only, alternating or svd.",)
+
+
 def table(report: dict[str, Any], out: Path) -> str:
     """What a person reads at the end of a run."""
     told, cost = report["accuracy"], report["epsilon"]
@@ -328,6 +360,7 @@ def table(report: dict[str, Any], out: Path) -> str:
     outcome = report["outcome"]
     lines += [
         "",
+        *(f"WARNING  {warning}" for warning in report["warnings"]),
         f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}",
         f"         {cost['unit']} level, {cost['neighbours']}, {cost['sampler']} sampling, {cost['accountant']}",
         f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",

@@ -33,8 +33,8 @@ from securefl.runtime.home import Home
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.strategy.fedavg import FedAvg
+from securefl.strategy.rules import Ruled
 from securefl.terms import (
-    Adapter,
     Cover,
     FixedPoint,
     Hash,
@@ -183,7 +183,7 @@ def plan_of(
         purpose=file.purpose,
         model=model,
         task=Task(file.task.kind, file.task.labels),
-        adapter=Adapter(file.adapter.targets, file.adapter.rank, file.adapter.alpha, file.adapter.seed),
+        adapter=file.adapter.adapter(),
         learning=Learning(
             event=PoissonGaussian(training.sampling_rate, noise_of(loaded, policy), training.steps),
             clip_l2=training.clip,
@@ -284,8 +284,8 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
     from securefl.training.trainer import SharedModel  # noqa: PLC0415
 
     file = loaded.file
-    adapter = Adapter(file.adapter.targets, file.adapter.rank, file.adapter.alpha, file.adapter.seed)
-    shared = SharedModel.load(file.model, loaded.folder, Task(file.task.kind, file.task.labels), adapter)
+    task, adapter = Task(file.task.kind, file.task.labels), file.adapter.adapter()
+    shared = SharedModel.load(file.model, loaded.folder, task, adapter)
     shared.preflight()
     return shared
 
@@ -383,9 +383,11 @@ def run(
         coordinator, custodian, seats = introduce(places, policy)
         start_state = shared.initial()
         plan = plan_of(
-            loaded, policy, run_id, shared.model, shared.dimension, m.state_digest(start_state),
+            loaded, policy, run_id, shared.model, shared.layout.dimension(1), m.state_digest(start_state),
             custodian.key if custodian else None,
         )  # fmt: skip
+        for warning in bench.warnings(plan):
+            shown.say(f"WARNING: {warning}")
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         session = m.Session(
             run_id,
@@ -410,7 +412,8 @@ def run(
         else:
             parties = {name: party(places, name, shared, entropy, shown, workbench.records) for name in names}
             runtime = InProcess({name: _timed(each, watch) for name, each in parties.items()})
-        strategy = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
+        fedavg = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
+        strategy = Ruled(shared.layout, fedavg)
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = _observer(places, policy, seats[0].member, shown)
 
@@ -446,9 +449,10 @@ def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Wo
     records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
     start = shared.initial()
     plan = plan_of(
-        loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, m.state_digest(start), None
+        loaded, policy, RunId(bytes(16)), shared.model, shared.layout.dimension(1), m.state_digest(start), None
     )  # fmt: skip
-    strategy = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
+    fedavg = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
+    strategy = Ruled(shared.layout, fedavg)
     state = bench.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
     told = bench.scored(shared, state, records, plan)
     return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from securefl import documents
 from securefl.documents import Document, Rational
 from securefl.errors import OperatorFault
-from securefl.terms import Scheme
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Scheme
 from securefl.training.sources import DataSource
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -35,12 +35,28 @@ class TaskPart(Part):
 
 
 class AdapterPart(Part):
-    """LoRA: A is frozen and the same for all, B is trained."""
+    """What is trained on the frozen model, beside a linear head."""
 
-    targets: tuple[str, ...] = Field(min_length=1, description="names of linear layers, as PEFT matches them")
-    rank: int = Field(8, ge=1, le=1024)
-    alpha: int = Field(16, ge=1)
-    seed: int = Field(0, ge=0, lt=2**63, description="A is drawn from it; public")
+    kind: AdapterKind = Field(AdapterKind.LORA, description="what is put on the model")
+    rule: AdapterRule = Field(AdapterRule.B_ONLY, description="which factor of LoRA a round trains")
+    targets: tuple[str, ...] = Field((), description="names of linear layers, as PEFT matches them")
+    rank: int = Field(8, ge=1, le=1024, description="of LoRA; width of a bottleneck; vectors of a prompt or prefix")
+    alpha: int = Field(16, ge=1, description="LoRA's scale is alpha / rank; rsLoRA's alpha / sqrt(rank)")
+    seed: int = Field(0, ge=0, lt=2**63, description="what starts at random is drawn from it; public")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> AdapterPart:
+        if self.kind.has_targets and not self.targets:
+            raise ValueError(f"kind {self.kind.value} sits on layers: name them in `targets`")
+        if self.targets and not self.kind.has_targets:
+            raise ValueError(f"kind {self.kind.value} sits on no layer: leave `targets` out")
+        if not self.kind.has_factors and self.rule is not AdapterRule.B_ONLY:
+            raise ValueError(f"kind {self.kind.value} has no factors A and B: leave `rule` out")
+        return self
+
+    def adapter(self) -> Adapter:
+        """As plans name it."""
+        return Adapter(self.targets, self.rank, self.alpha, self.seed, self.kind, self.rule)
 
 
 class TrainingPart(Part):
@@ -143,6 +159,11 @@ class FederationFile(Part):
                 raise ValueError(f"two members are called {name}")
             if name in RESERVED_NAMES:
                 raise ValueError(f"no member can be called {name}")
+        if self.adapter.rule is AdapterRule.ALTERNATING and self.strategy.momentum:
+            raise ValueError(
+                "momentum with the rule alternating needs the state before last, which is not kept: "
+                "set strategy.momentum to 0, or use another rule"
+            )
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")
         return self

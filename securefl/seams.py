@@ -134,8 +134,12 @@ class Trainer(Protocol):
 class Strategy(Protocol):
     """What becomes of a sum. It is handed an ``Aggregate``, so it cannot look at one member."""
 
-    def next(self, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
-        """The next round's adapter state, from this one's and the one before: float32, little endian, (dimension,)."""
+    def next(self, round_: int, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
+        """The adapter state after ``round_``, from this one and the one before: float32, little endian, (entries,)."""
+        ...
+
+    def dimension(self, round_: int, state: bytes) -> int:
+        """Entries of an update in ``round_``, which starts from ``state``."""
         ...
 
 

@@ -45,6 +45,36 @@ class Scheme(StrEnum):
     CKKS = "ckks"
 
 
+class AdapterKind(StrEnum):
+    """What is put on the frozen base model and trained. Every kind has a linear head beside it."""
+
+    LORA = "lora"
+    RSLORA = "rslora"  # LoRA scaled by alpha / sqrt(rank)
+    HEAD = "head"  # the head alone, on frozen features
+    SOFT_PROMPT = "soft-prompt"  # trained vectors before the input embeddings
+    PREFIX = "prefix"  # trained keys and values in every layer
+    BOTTLENECK = "bottleneck"  # down, nonlinearity, up, added to a layer's output
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether it is a product BA, to which an ``AdapterRule`` applies."""
+        return self in (AdapterKind.LORA, AdapterKind.RSLORA)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether it sits on layers that are named."""
+        return self.has_factors or self is AdapterKind.BOTTLENECK
+
+
+class AdapterRule(StrEnum):
+    """Which factor of BA a round trains."""
+
+    B_ONLY = "b-only"  # B; A is frozen and the same for all (FFA-LoRA, Sun et al. 2024)
+    ALTERNATING = "alternating"  # B in odd rounds, A in even ones (RoLoRA, Chen et al. 2024)
+    SVD = "svd"  # B; after each sum A and B are those of the product's SVD (FedSVD, Lee et al. 2025)
+    BOTH = "both"  # B and A, each averaged: biased, for comparison
+
+
 class Level(StrEnum):
     """Whose limit a charge counts against."""
 
@@ -115,12 +145,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """LoRA with a frozen A (orthonormal rows drawn from ``seed``, the same for all) and a trained B, and a head."""
+    """What is trained, and a head. What starts at random is drawn from ``seed``, the same for all.
 
-    targets: tuple[str, ...]  # names of linear layers, as PEFT matches them
-    rank: int
-    alpha: int
+    LoRA starts with B at zero and orthonormal rows of A.
+    """
+
+    targets: tuple[str, ...]  # names of linear layers, as PEFT matches them; none for a kind without layers
+    rank: int  # of LoRA; width of a bottleneck; vectors of a prompt or prefix
+    alpha: int  # LoRA alone
     seed: int
+    kind: AdapterKind = AdapterKind.LORA
+    rule: AdapterRule = AdapterRule.B_ONLY  # LoRA alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +222,7 @@ class Plan:
     cohort: tuple[Seat, ...]
     release: tuple[str, ...]  # everything that leaves a site besides protocol messages: "weights"
     base: Hash  # digest of the adapter state trained from
-    dimension: int  # entries of an update
+    dimension: int  # entries of an update: of the tensors this round trains, by ``adapter.rule`` and ``round``
 
 
 # 3. Leave, or not.

@@ -90,6 +90,7 @@ def priced(plan: Plan, account: Known, round_: int, federation: int, dataset: in
 
 PLAN_CHOICES = {
     "federation": ["five-airlines"], "purpose": ["advertising"], "regions": [["US", "CA"], ["US", "EU"], ["EU"]], "members": [2, 3, 4, 5, 7, 9, 300],
+    "kind": ["rslora", "head", "soft-prompt", "bottleneck"], "rule": ["svd", "alternating", "both"],
     "base_model": ["large-bert", "sha256:" + "ab" * 32, "any"], "model_sha256": ["ab" * 32, "cd" * 32],
     "targets": [[], ["value", "value"], ["query", "key"], ["attention.output.dense"], ["dense"]], "rank": [0, 1, 16, 17], "noise_multiplier": ["1/2", "49/100", 3],
     "clip": [1, "101/100"], "protection": ["ckks", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
@@ -100,6 +101,7 @@ POLICY_CHOICES = {
     "federation": ["five-airlines"], "budget.unit": ["client"],
     "budget.epsilon": [2, "19/10"], "budget.per_round.epsilon": ["1000000/1000001", 1], "budget.per_dataset.epsilon": [1, "20000005/10000000"],
     "budget.overlap": [2, 4], "training.mechanisms": [[]], "training.clip.at_most": ["1/3", "1/2"], "training.noise_multiplier.at_least": [1, "9/10"],
+    "training.adapters": [[], ["rslora"], ["soft-prompt", "prefix"]], "training.rules": [[], ["svd"], ["both", "alternating"]],
     "training.modules": [[], ["query"], ["value", "query", "value"]], "training.rank.at_most": [4, 8],
     "training.base_models": [[], ["any"], ["large-bert"], ["sha256:" + "ab" * 32]], "protection.schemes": [[], ["ckks"], ["clear", "masking"]],
     "protection.min_cohort": [2, 6, 7], "protection.threshold.at_least": [1, 5, 7], "protection.colluding": [0, 2], "release.fields": [[], ["weights", "accuracy"]],
@@ -185,6 +187,8 @@ def test_a_grant_is_bound_to_plan_price_and_account():
 
 LISTS = [
     "training.mechanisms",
+    "training.adapters",
+    "training.rules",
     "training.modules",
     "training.base_models",
     "protection.schemes",
@@ -262,7 +266,7 @@ def test_nothing_is_allowed_that_is_not_written():
 
 PARTS = [
     (path, garbage)
-    for path in ("policy", "plan", "account", "price", "now", "plan.federation", "plan.policy", "plan.model", "plan.adapter", "plan.adapter.targets",
+    for path in ("policy", "plan", "account", "price", "now", "plan.federation", "plan.policy", "plan.model", "plan.adapter", "plan.adapter.targets", "plan.adapter.kind", "plan.adapter.rule",
                  "plan.adapter.rank", "plan.learning", "plan.learning.clip_l2", "plan.learning.event", "plan.learning.event.noise_multiplier", "plan.cover",
                  "plan.cover.scheme", "plan.cover.min_cohort", "plan.cover.colluding", "plan.cover.threshold", "plan.cover.encoding",
                  "plan.cover.encoding.ring_bits", "plan.cohort", "plan.release", "price.plan", "price.account", "price.round", "price.after")
@@ -390,7 +394,7 @@ def fixed(asked: dict, rule: str, fix: str) -> list[dict]:  # noqa: C901 - one b
         return [planned(ring_bits=int(found[1]), value_bits=int(found[2]))]
     if found := re.fullmatch(r"set (region|target) to (.+)", fix):
         return [planned(**{OF_PLAN[found[1]]: [value]}) for value in found[2].split(" or ")]
-    if found := re.fullmatch(r"set (purpose|protection) to (.+)", fix):
+    if found := re.fullmatch(r"set (purpose|protection|kind|rule) to (.+)", fix):
         return [planned(**{found[1]: value}) for value in found[2].split(" or ")]
     if found := re.fullmatch(r"set the federation's name to (.+)", fix):
         return [planned(federation=found[1])]

@@ -105,7 +105,7 @@ def test_no_section_may_be_missing(field):
         ("budget.per_round.epsilon", 9, "budget.per_round.epsilon"), ("budget.epsilon", 9, "budget.epsilon"), ("budget.unit", "client", "budget.unit"),
         ("protection.min_cohort", 2, "protection.min_cohort"), ("protection.threshold.at_least", 2, "protection.threshold.at_least"),
         ("protection.schemes", ["clear"], "protection.schemes"), ("valid.until", "2026-05-31", "valid.until"), ("valid.from", "2026-06-02", "valid.from"),
-        ("training.mechanisms", [], "training.mechanisms"), ("training.modules", [], "training.modules"), ("training.base_models", [], "training.base_models"),
+        ("training.mechanisms", [], "training.mechanisms"), ("training.adapters", [], "training.adapters"), ("training.rules", [], "training.rules"), ("training.modules", [], "training.modules"), ("training.base_models", [], "training.base_models"),
         ("protection.schemes", [], "protection.schemes"), ("context.purposes", [], "context.purposes"), ("context.regions", [], "context.regions"),
         ("release.fields", [], "release.fields"),
     ],

@@ -22,6 +22,7 @@ POLICY = {
     },
     "training": {
         "mechanisms": ["poisson-gaussian"], "clip": {"at_most": "1/1", "norm": "l2"}, "noise_multiplier": {"at_least": "1/2"},
+        "adapters": ["lora", "bottleneck", "head"], "rules": ["b-only", "svd"],
         "modules": ["query", "value", "attention.output.dense"], "rank": {"at_most": 16},
         "base_models": ["small-bert", "sha256:" + "ab" * 32],
     },
@@ -34,7 +35,7 @@ POLICY = {
 
 PLAN = {
     "securefl_plan": 1, "federation": "six-airlines", "purpose": "customer-service", "regions": ["US"], "members": 6,
-    "base_model": "small-bert", "targets": ["query", "value"], "rank": 8, "sampling_rate": "1/8", "noise_multiplier": "9/10",
+    "base_model": "small-bert", "kind": "lora", "rule": "b-only", "targets": ["query", "value"], "rank": 8, "sampling_rate": "1/8", "noise_multiplier": "9/10",
     "steps": 4, "clip": "1/2", "protection": "masking", "min_cohort": 3, "threshold": 4, "colluding": 1, "release": ["weights"],
 }  # fmt: skip
 
@@ -82,9 +83,20 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("training.clip")
     if number(plan["noise_multiplier"]) < number(training["noise_multiplier"]["at_least"]):
         say("training.noise_multiplier")
-    if not plan["targets"] or any(target not in training["modules"] for target in plan["targets"]):
+    kind, rule = plan["kind"], plan["rule"]
+    if kind not in training["adapters"]:
+        say("training.adapters")
+    if kind in ("lora", "rslora"):
+        if rule not in training["rules"]:
+            say("training.rules")
+    elif rule != "b-only":
+        say("training.rules")
+    if kind in ("lora", "rslora", "bottleneck"):
+        if not plan["targets"] or any(target not in training["modules"] for target in plan["targets"]):
+            say("training.modules")
+    elif plan["targets"]:
         say("training.modules")
-    if plan["rank"] < 1 or plan["rank"] > training["rank"]["at_most"]:
+    if kind != "head" and (plan["rank"] < 1 or plan["rank"] > training["rank"]["at_most"]):
         say("training.rank")
     pinned = "sha256:" + plan.get("model_sha256", "00" * 32)
     named = plan["base_model"] in training["base_models"] and not plan["base_model"].startswith("sha256:")

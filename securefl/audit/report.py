@@ -144,6 +144,7 @@ class Report(Part):
     bytes: Bytes
     seconds: dict[str, float] = Field(description="wall time by link")
     protections: Protections
+    warnings: list[str] = Field(description="what is known to be wrong with how it was trained")
     adapter: str | None
     versions: dict[str, str]
 

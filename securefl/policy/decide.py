@@ -17,6 +17,9 @@ from securefl import wire
 from securefl.policy.document import ANY_MODEL, DIGEST
 from securefl.policy.load import Policy, safe_threshold
 from securefl.terms import (
+    Adapter,
+    AdapterKind,
+    AdapterRule,
     Cover,
     Grant,
     Hash,
@@ -120,17 +123,32 @@ def _training(policy: Policy, plan: Plan) -> Iterator[Check]:
         "training.noise_multiplier", noise >= least, _number(noise), f"at least {_number(least)}",
         f"raise noise_multiplier to {_number(least)}",
     )  # fmt: skip
-    yield _all_of("training.modules", "target", plan.adapter.targets, rules.modules)
-    rank, highest = plan.adapter.rank, rules.rank.at_most
-    yield Check(
-        "training.rank", 1 <= rank <= highest, str(rank), f"1 to {highest}",
-        f"{'lower' if rank > highest else 'raise'} rank to {highest if rank > highest else 1}",
-    )  # fmt: skip
+    yield from _adapter(policy, plan.adapter)
     yield Check(
         "training.base_models", _is_allowed(plan.model, rules.base_models),
         f"{plan.model.name} ({DIGEST}{plan.model.digest.hex()[:16]}...)", _listed(rules.base_models),
         f"use the model {' or '.join(rules.base_models)}" if rules.base_models else _NOTHING,
     )  # fmt: skip
+
+
+def _adapter(policy: Policy, adapter: Adapter) -> Iterator[Check]:
+    """Layers are asked about where the kind has layers, the rule where it has factors, the rank where it has one."""
+    rules, kind, rule = policy.training, AdapterKind(adapter.kind), AdapterRule(adapter.rule)
+    yield _one_of("training.adapters", "kind", kind.value, tuple(each.value for each in rules.adapters))
+    allowed = tuple(each.value for each in rules.rules) if kind.has_factors else (AdapterRule.B_ONLY.value,)
+    yield _one_of("training.rules", "rule", rule.value, allowed)
+    if kind.has_targets:
+        yield _all_of("training.modules", "target", adapter.targets, rules.modules)
+    else:
+        named = _listed(sorted(set(adapter.targets)))
+        fix = f"leave out every target of {named}"
+        yield Check("training.modules", not adapter.targets, named, f"no layer for kind {kind.value}", fix)
+    rank, highest = adapter.rank, rules.rank.at_most
+    if kind is not AdapterKind.HEAD:
+        yield Check(
+            "training.rank", 1 <= rank <= highest, str(rank), f"1 to {highest}",
+            f"{'lower' if rank > highest else 'raise'} rank to {highest if rank > highest else 1}",
+        )  # fmt: skip
 
 
 def _is_allowed(model: Model, allowed: tuple[str, ...]) -> bool:

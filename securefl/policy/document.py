@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from securefl.documents import First, Rational, Whole
-from securefl.terms import Neighbours, Scheme, Unit
+from securefl.terms import AdapterKind, AdapterRule, Neighbours, Scheme, Unit
 
 ANY_MODEL = "any"  # the one word that stands for every base model
 DIGEST = "sha256:"
@@ -97,7 +97,9 @@ class Budget(Section):
 class RankLimit(Section):
     """How large an adapter may be."""
 
-    at_most: Annotated[Whole, Field(ge=1)] = Field(description="LoRA rank")
+    at_most: Annotated[Whole, Field(ge=1)] = Field(
+        description="LoRA rank, bottleneck width, or vectors of a prompt or prefix"
+    )
 
 
 class ClipLimit(Section):
@@ -127,6 +129,12 @@ class Training(Section):
     mechanisms: tuple[Literal["poisson-gaussian"], ...] = Field(description="how training is made private")
     clip: ClipLimit
     noise_multiplier: NoiseLimit
+    adapters: tuple[AdapterKind, ...] = Field(
+        (AdapterKind.LORA,), description="what may be put on the model; LoRA alone if not given"
+    )
+    rules: tuple[AdapterRule, ...] = Field(
+        (AdapterRule.B_ONLY,), description="which factors of LoRA rounds may train; B alone if not given"
+    )
     modules: tuple[Name, ...] = Field(
         description="linear layers that may get an adapter; as in PEFT, a name stands for all layers that end in it"
     )

@@ -102,15 +102,20 @@ def _never(policy: Policy, day: date) -> list[str]:
         notes.append(f"valid.from: {policy.valid.from_} is to come: every plan is refused until then")
     if policy.budget.unit is not Unit.RECORD:
         notes.append("budget.unit: only record-level plans exist so far: every plan is refused")
+    training = policy.training
     empty = {
-        "training.mechanisms": policy.training.mechanisms,
-        "training.modules": policy.training.modules,
-        "training.base_models": policy.training.base_models,
+        "training.mechanisms": training.mechanisms,
+        "training.adapters": training.adapters,
+        "training.base_models": training.base_models,
         "protection.schemes": protection.schemes,
         "context.purposes": policy.context.purposes,
         "context.regions": policy.context.regions,
     }
     notes += [f"{name}: empty, so every plan is refused" for name, values in empty.items() if not values]
+    if not training.rules and any(kind.has_factors for kind in training.adapters):
+        notes.append("training.rules: empty, so every plan with LoRA is refused")
+    if not training.modules and any(kind.has_targets for kind in training.adapters):
+        notes.append("training.modules: empty, so every plan for an adapter on layers is refused")
     return notes
 
 

@@ -12,6 +12,8 @@ from securefl import documents
 from securefl.documents import First, Flag, Rational, Whole
 from securefl.terms import (
     Adapter,
+    AdapterKind,
+    AdapterRule,
     Cover,
     FixedPoint,
     Hash,
@@ -43,7 +45,9 @@ class PlanDocument(BaseModel):
     base_model: str = Field(description="as the policy names it")
     model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     labels: tuple[str, ...] = ("no", "yes")
-    targets: tuple[str, ...] = Field(description="names of linear layers, as PEFT matches them")
+    kind: AdapterKind = Field(AdapterKind.LORA, description="what is put on the model")
+    rule: AdapterRule = Field(AdapterRule.B_ONLY, description="which factor of LoRA a round trains")
+    targets: tuple[str, ...] = Field((), description="names of linear layers, as PEFT matches them")
     rank: Whole = 8
     alpha: Whole = 16
     sampling_rate: Annotated[Rational, Field(gt=0, le=1)] = Field(description="each record's chance to be in a step")
@@ -88,7 +92,7 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
     return Plan(
         written.federation, policy, RunId(bytes(16)), written.round, written.purpose,
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),
-        Adapter(written.targets, written.rank, written.alpha, 0),
+        Adapter(written.targets, written.rank, written.alpha, 0, written.kind, written.rule),
         Learning(
             PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps),
             written.clip, written.divisor, written.learning_rate, "sgd", 64, 64,

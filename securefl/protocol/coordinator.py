@@ -305,7 +305,7 @@ def opened(state: Asking, plugs: Plugs) -> Step:
         aggregate = plugs.protection(course.session.scheme).open(plan, enrolled, payloads, answers)
     except PeerFault as fault:
         return _close(course, "aborted", f"round {plan.round} cannot be opened: {fault}", plugs)
-    after = plugs.strategy.next(course.state, course.previous, aggregate)
+    after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
     digest = m.state_digest(after)
     run = course.session.run
     sum_digest = Hash(hashlib.sha256(aggregate.total.tobytes()).digest())
@@ -315,7 +315,8 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     )
     rate = course.rates[min(plan.round, course.rounds - 1)]
     learning = replace(plan.learning, learning_rate=rate)
-    following = replace(plan, round=plan.round + 1, base=digest, learning=learning)
+    dimension = plugs.strategy.dimension(plan.round + 1, after)
+    following = replace(plan, round=plan.round + 1, base=digest, learning=learning, dimension=dimension)
     course = replace(course, plan=following, state=after, previous=course.state, enrolled=state.following)
     if plan.round >= course.rounds:
         moved = _close(course, "finished", "every round ran", plugs, plan.round)

@@ -21,6 +21,7 @@ from securefl.keys import Identity, Secret
 from securefl.protocol import messages as m
 from securefl.seams import MemberProtection
 from securefl.terms import (
+    AdapterRule,
     Closed,
     Entry,
     Envelope,
@@ -278,7 +279,7 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     ):  # fmt: skip
         raise Unsafe("a plan under another protection than the session")
     # 4. it starts from the state it names
-    if m.state_digest(proposal.base) != plan.base or len(proposal.base) != 4 * plan.dimension:
+    if m.state_digest(proposal.base) != plan.base or not _covers(plan, len(proposal.base)):
         raise Forged("an adapter state that is not the one the plan names")
     # 5. a sum under it would be safe
     plugs.protection(session.scheme).admit(
@@ -464,6 +465,12 @@ def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plug
     refused = Refused(plan.run, plan.round, "plan", reasons)
     told = (*entries, refused, Sent(envelope.receipt, envelope.signature))
     return Step(Ready(replace(seat, reply=envelope)), told, outbound=envelope)
+
+
+def _covers(plan: Plan, size: int) -> bool:
+    """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where factors rest."""
+    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
+    return size % 4 == 0 and (size > 4 * plan.dimension if rests else size == 4 * plan.dimension)
 
 
 def _acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, bytes], bytes]:

@@ -1,8 +1,7 @@
 """FedAvg on adapters: the next state is this one plus a step along the members' mean change.
 
 McMahan et al. (2017), with equal weights: weights that depend on how many records a member has would be private
-numbers in the clear. With a frozen, shared A the mean of B is the exact mean of the products BA (FFA-LoRA, Sun et al.
-2024).
+numbers in the clear.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from securefl.terms import Aggregate
 
 @dataclass(frozen=True, slots=True)
 class FedAvg:
-    """``state + learning_rate * mean(change) + momentum * (state - previous)``; float32, little endian, (dimension,).
+    """``state + learning_rate * mean(change) + momentum * (state - previous)``; float32, little endian, (entries,).
 
     Momentum is FedAvgM's (Hsu, Qi and Brown 2019), written with the previous state: two states and a sum replay it.
     """
@@ -23,10 +22,16 @@ class FedAvg:
     learning_rate: Fraction = Fraction(1)
     momentum: Fraction = Fraction(0)
 
-    def next(self, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
-        """The state of the next round. The arithmetic is float64, rounded once to float32."""
-        import numpy as np  # noqa: PLC0415 - the only lines of this layer that need it
+    def dimension(self, round_: int, state: bytes) -> int:
+        """Every round's update covers the whole state."""
+        del round_
+        return len(state) // 4
 
+    def next(self, round_: int, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
+        """The state of the next round. The arithmetic is float64, rounded once to float32."""
+        import numpy as np  # noqa: PLC0415
+
+        del round_
         now, before = (np.frombuffer(each, dtype="<f4").astype(np.float64) for each in (state, previous))
         after = now + float(self.learning_rate) * aggregate.mean() + float(self.momentum) * (now - before)
         return after.astype("<f4").tobytes()

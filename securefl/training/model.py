@@ -1,7 +1,8 @@
-"""The model a member trains: a frozen encoder with LoRA whose A is frozen too, mean pooling, and a linear head.
+"""The model a member trains: a frozen encoder with an adapter, mean pooling, and a linear head.
 
-A has orthonormal rows drawn from the plan's seed, the same at every member, so the mean of the members' B gives the
-exact mean of their updates (FFA-LoRA, Sun et al. 2024), and noise on B is not multiplied by noise on A.
+LoRA's A starts with orthonormal rows drawn from the plan's seed, the same at every member. Where it stays frozen, the
+mean of the members' B gives the exact mean of their updates (FFA-LoRA, Sun et al. 2024), and noise on B is not
+multiplied by noise on A.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 from torch import nn
 
 from securefl.errors import Missing, OperatorFault
-from securefl.terms import Adapter, Hash, Task
+from securefl.layout import Layout, Tensor, can_change, trains
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Task
 
 FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt", "*.gguf")
 
@@ -99,17 +101,30 @@ class Built:
 
     model: Classifier
     tokenizer: Any  # a transformers tokenizer
-    trainable: tuple[tuple[str, nn.Parameter], ...]  # sorted by name: the layout of an adapter state
+    trainable: tuple[tuple[str, nn.Parameter], ...]  # what is trained now, sorted by name
+    stateful: tuple[tuple[str, nn.Parameter], ...]  # what can ever change, sorted by name: an adapter state
+    rule: AdapterRule
+
+    @property
+    def layout(self) -> Layout:
+        """The tensors of an adapter state."""
+        return Layout(tuple(Tensor(name, tuple(each.shape)) for name, each in self.stateful), self.rule)
 
     @property
     def dimension(self) -> int:
         """Entries of an adapter state."""
-        return sum(parameter.numel() for _, parameter in self.trainable)
+        return self.layout.entries
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The trainable tensors in the layout's order."""
+        """What is trained now, in the layout's order."""
         return [parameter for _, parameter in self.trainable]
+
+    def at(self, round_: int) -> Built:
+        """The same model, ready for a round: what the round does not train is frozen."""
+        for name, parameter in self.stateful:
+            parameter.requires_grad_(trains(self.rule, name, round_))
+        return replace(self, trainable=tuple((n, p) for n, p in self.stateful if p.requires_grad))
 
     @property
     def longest(self) -> int | None:
@@ -119,7 +134,7 @@ class Built:
 
 
 def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
-    """The base model with adapter and head; only B and the head can move.
+    """The base model with adapter and head; only they can move.
 
     Raises:
         Missing: the model is not on this machine.
@@ -178,8 +193,6 @@ def _quiet() -> Iterator[None]:
 
 def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, name: str) -> Built:  # noqa: ANN401
     """Adapter and head on an encoder that is in memory."""
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
-
     config: Any = getattr(encoder, "config", None)
     hidden = getattr(config, "hidden_size", None)
     if not isinstance(hidden, int):
@@ -190,20 +203,35 @@ def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, n
         raise OperatorFault(what, "use the model's own tokenizer", name)
     config.use_cache = False
     _check_targets(encoder, adapter, name)
-    names = _names(encoder, adapter)
-    lora = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=names, lora_dropout=0.0, bias="none")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT sets it right for Conv1D, and says so
-        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
-        model = Classifier(get_peft_model(encoder, lora), hidden, len(task.labels))
+    encoder.requires_grad_(False)
+    model = Classifier(_attached(encoder, adapter), hidden, len(task.labels))
     _without_dropout(model)
     for parameter_name, parameter in model.named_parameters():
         if "lora_A" in parameter_name:
             parameter.data.copy_(_orthonormal(adapter.seed, parameter_name, tuple(parameter.shape)))
-        parameter.requires_grad_("lora_B" in parameter_name or parameter_name.startswith("head."))
+        parameter.requires_grad_(parameter.requires_grad and can_change(adapter.rule, parameter_name))
     _center(model, tokenizer)
-    trainable = tuple(sorted((n, p) for n, p in model.named_parameters() if p.requires_grad))
-    return Built(model.train(), tokenizer, trainable)
+    stateful = tuple(sorted((n, p) for n, p in model.named_parameters() if p.requires_grad))
+    return Built(model.train(), tokenizer, stateful, stateful, adapter.rule)
+
+
+def _attached(encoder: nn.Module, adapter: Adapter) -> nn.Module:
+    """The frozen encoder with its adapter, whose tensors are all trainable."""
+    if adapter.kind is AdapterKind.HEAD:
+        return encoder
+    if not adapter.kind.has_factors:
+        raise OperatorFault(f"no adapter of kind {adapter.kind.value}", "use lora, rslora or head", "adapter.kind")
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+
+    lora = LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, target_modules=_names(encoder, adapter), lora_dropout=0.0,
+        bias="none", use_rslora=adapter.kind is AdapterKind.RSLORA,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT sets it right for Conv1D, and says so
+        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
+        wrapped: nn.Module = get_peft_model(encoder, lora)
+    return wrapped
 
 
 def _center(model: Classifier, tokenizer: Any) -> None:  # noqa: ANN401 - a transformers tokenizer

@@ -56,6 +56,11 @@ def wrap(model: nn.Module) -> nn.Module:
     return wrapped
 
 
+def unwrap(wrapped: nn.Module) -> None:
+    """The model inside has no hooks any more, and can be wrapped again."""
+    wrapped.to_standard_module()  # type: ignore[operator]
+
+
 def check(
     built: Built, wrapped: nn.Module, encode: Callable[[tuple[str, ...], tuple[int, ...]], Encoded], labels: int,
     losses: Losses = cross_entropy,
@@ -67,7 +72,7 @@ def check(
     """
     encoded = encode(TEXTS, tuple(i % labels for i in ALL))
     before = {name: tensor.detach().clone() for name, tensor in built.model.state_dict().items()}
-    _off_zero(built.parameters)
+    _off_zero([parameter for _, parameter in built.stateful])
     try:
         together = _gradients(built, wrapped, encoded, list(ALL), losses)
         _uncoupled(built, wrapped, encoded, together, losses)

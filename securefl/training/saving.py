@@ -15,6 +15,28 @@ from securefl.training.sources import DISTRIBUTION
 
 ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
 
+HEAD_ALONE = """# A federated head
+
+`{head}` is a classification head on the mean of the last hidden states of `{model}`, which is as it was: there is no
+adapter for PEFT to load. Texts were cut to {tokens} tokens. Run this in this folder:
+
+```python
+from importlib.metadata import distribution
+
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+base = {base}
+tokenizer = AutoTokenizer.from_pretrained(base)
+encoder = AutoModel.from_pretrained(base).eval()
+head = load_file("{head}")
+batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
+hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
+logits = hidden.mean(1) @ head["weight"].T + head["bias"]
+print({labels}[int(logits.argmax())])
+```
+"""
+
 README = """# A federated adapter
 
 `{adapter}` is a LoRA adapter for `{model}`; `{head}` is the classification head on the mean of its
@@ -42,20 +64,23 @@ print({labels}[int(logits.argmax())])
 def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     """``out`` holds adapter, head, labels and a README, and no path of this machine.
 
-    ``PeftModel.from_pretrained`` loads it.
+    ``PeftModel.from_pretrained`` loads LoRA of every rule; a head alone has nothing for it to load.
 
     Raises:
         OperatorFault: what was written does not come back as what was trained.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT would read an older one as its own
-    built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
-    built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
+    lora = hasattr(built.model.encoder, "peft_config")
+    if lora:
+        built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
+        built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
     head = _head(built.model)
     facts = {"base": model, "labels": task.labels, "pooling": "mean over the mask"}
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
     (out / "labels.json").write_text(json.dumps(task.labels))
-    text = README.format(adapter=ADAPTER, model=model, base=_base_as_code(model), head=HEAD, tokens=tokens,
+    told = README if lora else HEAD_ALONE
+    text = told.format(adapter=ADAPTER, model=model, base=_base_as_code(model), head=HEAD, tokens=tokens,
                          labels=list(task.labels))  # fmt: skip
     (out / "README.md").write_text(text)
     _compare(built.model, out)
@@ -76,7 +101,7 @@ def _head(model: Classifier) -> dict[str, torch.Tensor]:
 
 def _compare(model: Classifier, out: Path) -> None:
     """PEFT ignores keys it does not know without a word, so what lies on disk is compared with what is in memory."""
-    stored = load_file(str(out / ADAPTER))
+    stored = load_file(str(out / ADAPTER)) if (out / ADAPTER).exists() else {}
     stored |= {f"head.{name}": tensor for name, tensor in load_file(str(out / HEAD)).items()}
     named = {name.replace(".default.", "."): each for name, each in model.encoder.named_parameters() if "lora_" in name}
     memory = {name: each.detach() for name, each in named.items()}
@@ -98,7 +123,8 @@ def load(base: torch.nn.Module, out: Path) -> Classifier:
     if getattr(getattr(base, "config", None), "hidden_size", None) != hidden:
         what = f"an adapter for models of width {hidden}"
         raise OperatorFault(what, "load the base model it was trained on", str(out))
-    model = Classifier(PeftModel.from_pretrained(base, str(out)), hidden, labels)
+    encoder = PeftModel.from_pretrained(base, str(out)) if (out / ADAPTER).exists() else base
+    model = Classifier(encoder, hidden, labels)
     model.head.load_state_dict(head)
     _compare(model, out)
     return model.eval()

@@ -1,4 +1,4 @@
-"""The adapter as bytes: all trainable tensors in the order of their names, float32, little endian."""
+"""The adapter as bytes: all tensors that can ever change, in the order of their names, float32, little endian."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from securefl.training.model import Built
 
 
 def dump(built: Built) -> bytes:
-    """The trainable tensors as they stand: (dimension,) float32."""
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in built.parameters])
+    """The tensors as they stand: (entries,) float32."""
+    flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in built.stateful])
     return flat.cpu().numpy().astype("<f4").tobytes()
 
 
 def load(built: Built, state: bytes) -> None:
-    """The trainable tensors are exactly this state.
+    """The tensors are exactly this state.
 
     Raises:
         Malformed: it has another length, or holds what is no finite number.
     """
-    if len(state) != 4 * built.dimension:
-        raise Malformed(f"an adapter state of {len(state)} bytes for a model with {4 * built.dimension}")
+    entries = built.layout.entries
+    if len(state) != 4 * entries:
+        raise Malformed(f"an adapter state of {len(state)} bytes for a model with {4 * entries}")
     values = np.frombuffer(state, "<f4")
     if not np.isfinite(values).all():
         raise Malformed("an adapter state with NaN or infinity")
-    parts = torch.split(torch.from_numpy(values.astype(np.float32)), [each.numel() for each in built.parameters])
+    parts = torch.split(torch.from_numpy(values.astype(np.float32)), [each.numel() for _, each in built.stateful])
     with torch.no_grad():
-        for parameter, part in zip(built.parameters, parts, strict=True):
+        for (_, parameter), part in zip(built.stateful, parts, strict=True):
             parameter.copy_(part.view_as(parameter))
     assert dump(built) == state, "a tensor did not take its value"

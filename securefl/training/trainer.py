@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from securefl.errors import PeerFault
-from securefl.terms import Adapter, Model, Plan, Task, Update
+from securefl.terms import Adapter, AdapterRule, Model, Plan, Task, Update
 from securefl.training import preflight, saving, state, step
 from securefl.training.evaluate import Scores, score
 from securefl.training.model import Built, build, model_digest
@@ -24,6 +24,7 @@ from securefl.training.step import Encoded
 if TYPE_CHECKING:
     from torch import nn
 
+    from securefl.layout import Layout
     from securefl.training.data import Record, Records
     from securefl.training.noise import Entropy
 
@@ -38,6 +39,7 @@ class SharedModel:
     def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter) -> None:
         self.model, self.task, self.adapter = model, task, adapter
         self._built = built
+        self._watched = built.at(1)
         self._wrapped: nn.Module = preflight.wrap(built.model)
         self._encoded: dict[tuple[int, int], tuple[object, Encoded]] = {}
         self._start = state.dump(built)
@@ -54,6 +56,11 @@ class SharedModel:
         return cls(build(found, task, adapter), Model(name, model_digest(found)), task, adapter)
 
     @property
+    def layout(self) -> Layout:
+        """What an adapter state holds."""
+        return self._built.layout
+
+    @property
     def dimension(self) -> int:
         """Entries of an adapter state."""
         return self._built.dimension
@@ -63,7 +70,7 @@ class SharedModel:
         self._encoded = kept
 
     def initial(self) -> bytes:
-        """The state every run starts from: B and head zero."""
+        """The state every run starts from: B and head zero, and what else can change as drawn from the seed."""
         return self._start
 
     def preflight(self, max_tokens: int = 64) -> None:
@@ -72,7 +79,9 @@ class SharedModel:
         Raises:
             OperatorFault: naming the tensor, its layer and the fix.
         """
-        preflight.check(self._built, self._wrapped, lambda t, y: self._tokens(t, y, max_tokens), len(self.task.labels))
+        for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
+            built = self._ready(round_)
+            preflight.check(built, self._wrapped, lambda t, y: self._tokens(t, y, max_tokens), len(self.task.labels))
         self._safe = True
 
     def admit(self, plan: Plan) -> None:
@@ -86,7 +95,7 @@ class SharedModel:
             ("the base model's digest", plan.model.digest.hex()[:16], self.model.digest.hex()[:16]),
             ("task", plan.task, self.task),
             ("adapter", plan.adapter, self.adapter),
-            ("dimension", plan.dimension, self.dimension),
+            ("dimension", plan.dimension, self.layout.dimension(plan.round)),
         ):
             if asked != here:
                 raise Mismatch(f"the plan's {what} is {asked}; what is loaded here, {self.model.name}, has {here}")
@@ -112,17 +121,19 @@ class SharedModel:
             Mismatch: the plan is not for what is loaded here.
         """
         self.admit(plan)
-        state.load(self._built, base)
+        built = self._ready(plan.round)
+        state.load(built, base)
         encoded = self._records(records, plan.learning.max_tokens)
         self._wrapped.train()
         try:
-            done = step.run(self._wrapped, self._built.parameters, encoded, plan.learning, rand, progress)
-            after = np.frombuffer(state.dump(self._built), "<f4").astype(np.float64)
+            done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress)
+            after = np.frombuffer(state.dump(built), "<f4").astype(np.float64)
         finally:  # what one member trained is not left for the next, whatever happened
-            step.forget(self._built.parameters)
-            state.load(self._built, self._start)
+            step.forget(built.parameters)
+            state.load(built, self._start)
         did = replace(plan.learning.event, steps=done)
-        return Update(after - np.frombuffer(base, "<f4").astype(np.float64), did)
+        change = after - np.frombuffer(base, "<f4").astype(np.float64)
+        return Update(np.concatenate([change[part] for part in self.layout.trained(plan.round)]), did)
 
     def train_without_privacy(self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int) -> bytes:
         """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
@@ -130,10 +141,11 @@ class SharedModel:
         A step takes the mean over its sample, and a step with an empty sample changes nothing.
         """
         self.admit(plan)
-        state.load(self._built, base)
+        built = self._ready(plan.round)
+        state.load(built, base)
         encoded = self._records(records, plan.learning.max_tokens)
         rand = repeatable(f"without privacy {seed}")
-        optimizer = step.optimizer_of(self._built.parameters, plan.learning)
+        optimizer = step.optimizer_of(built.parameters, plan.learning)
         self._wrapped.disable_hooks()  # type: ignore[operator]
         try:
             for _ in range(plan.learning.event.steps):
@@ -141,11 +153,11 @@ class SharedModel:
                 optimizer.zero_grad()
                 for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch):
                     ids, mask, labels = encoded.batch(part)
-                    step.backward(step.cross_entropy(self._built.model(ids, mask), labels).sum() / len(chosen))
+                    step.backward(step.cross_entropy(built.model(ids, mask), labels).sum() / len(chosen))
                 optimizer.step()
         finally:
             self._wrapped.enable_hooks()  # type: ignore[operator]
-        return state.dump(self._built)
+        return state.dump(built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
         """How a state does on records."""
@@ -160,6 +172,14 @@ class SharedModel:
         """The state as files that PEFT loads."""
         state.load(self._built, adapter_state)
         saving.save(self._built, self.task, self.model.name, max_tokens, out)
+
+    def _ready(self, round_: int) -> Built:
+        """The model with what the round trains: only its per-record gradients are kept."""
+        built = self._built.at(round_)
+        if [name for name, _ in built.trainable] != [name for name, _ in self._watched.trainable]:
+            preflight.unwrap(self._wrapped)
+            self._watched, self._wrapped = built, preflight.wrap(built.model)
+        return built
 
     def _records(self, records: tuple[Record, ...], max_tokens: int) -> Encoded:
         key = (id(records), max_tokens)

@@ -1,0 +1,74 @@
+"""Which tensors an adapter state holds, and which of them a round trains.
+
+A public function of model, rule and round: coordinator, member and auditor derive the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from securefl.terms import AdapterRule
+
+A, B = ".lora_A.", ".lora_B."
+
+
+def can_change(rule: AdapterRule, name: str) -> bool:
+    """Whether a tensor of the adapter is part of the state: a frozen A is not."""
+    return A not in name or rule is not AdapterRule.B_ONLY
+
+
+def trains(rule: AdapterRule, name: str, round_: int) -> bool:
+    """Whether a round trains a tensor. What is no factor of a product is trained in every round."""
+    odd = round_ % 2 == 1
+    if A in name:
+        return rule is AdapterRule.BOTH or (rule is AdapterRule.ALTERNATING and not odd)
+    return B not in name or rule is not AdapterRule.ALTERNATING or odd
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a state."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def entries(self) -> int:
+        """How many numbers it is."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """An adapter state's tensors, one after the other."""
+
+    tensors: tuple[Tensor, ...]
+    rule: AdapterRule
+
+    @property
+    def entries(self) -> int:
+        """Entries of a state."""
+        return sum(tensor.entries for tensor in self.tensors)
+
+    def places(self) -> dict[str, slice]:
+        """Where each tensor stands in a state."""
+        found, start = {}, 0
+        for tensor in self.tensors:
+            found[tensor.name] = slice(start, start + tensor.entries)
+            start += tensor.entries
+        return found
+
+    def trained(self, round_: int) -> tuple[slice, ...]:
+        """Where in a state the tensors stand that a round trains: an update is these parts, in this order."""
+        return tuple(place for name, place in self.places().items() if trains(self.rule, name, round_))
+
+    def dimension(self, round_: int) -> int:
+        """Entries of a round's update."""
+        return sum(place.stop - place.start for place in self.trained(round_))
+
+    def products(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Each layer's A (rank, in) and B (out, rank), where the state holds both."""
+        named = {tensor.name: tensor for tensor in self.tensors}
+        pairs = ((tensor, named.get(tensor.name.replace(A, B))) for tensor in self.tensors if A in tensor.name)
+        return tuple((a, b) for a, b in pairs if b is not None)
