@@ -6,24 +6,40 @@ at a real site it stays where it is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl.audit import replay
+from securefl.errors import OperatorFault
 from securefl.progress import Progress
-from securefl.strategy.rules import rebased
-from securefl.terms import AdapterRule, Got, Level, MemberId, Opening, Plan, Reserved, Scheme, Sent, Update
+from securefl.terms import (
+    AdapterRule,
+    Aggregate,
+    FixedPoint,
+    Got,
+    Level,
+    MemberId,
+    Opening,
+    Plan,
+    Reserved,
+    Scheme,
+    Sent,
+    Update,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from securefl.federation_file import Loaded
     from securefl.policy.load import Policy
     from securefl.protocol import coordinator as c
+    from securefl.seams import Strategy
     from securefl.training.data import Records
     from securefl.training.evaluate import Scores
     from securefl.training.trainer import SharedModel
@@ -90,8 +106,8 @@ class Measured:
 
 
 def measure(
-    shared: SharedModel, start: bytes, ended: c.Ended, records: Mapping[str, Records], plan: Plan, arms: Arms,
-    shown: Progress,
+    shared: SharedModel, start: bytes, ended: c.Ended, records: Mapping[str, Records], plan: Plan, strategy: Strategy,
+    arms: Arms, shown: Progress,
 ) -> Measured:  # fmt: skip
     """Score the first and the last adapter state, and whatever else was asked for."""
 
@@ -111,7 +127,7 @@ def measure(
         local = score(alone.__getitem__)
     if arms.without_privacy:
         shown.say("training the federation without privacy (not released)")
-        state = train_openly(shared, start, records, plan, rounds)
+        state = train_openly(shared, start, records, plan, ended.course.rates, strategy)
         open_ = score(lambda _: state)
     return Measured(before, after, local, open_)
 
@@ -139,21 +155,39 @@ def _of_round(plan: Plan, shared: SharedModel, number: int) -> Plan:
     return replace(plan, round=number, dimension=shared.layout.dimension(number))
 
 
-def train_openly(shared: SharedModel, start: bytes, records: Mapping[str, Records], plan: Plan, rounds: int) -> bytes:
-    """The federation's adapter without clipping, noise or protection."""
+def train_openly(
+    shared: SharedModel, start: bytes, records: Mapping[str, Records], plan: Plan, rates: Sequence[Fraction],
+    strategy: Strategy, seed: int = 0,
+) -> bytes:  # fmt: skip
+    """The federation's adapter without clipping, noise or protection: the same rounds, rates and strategy."""
     import numpy as np  # noqa: PLC0415
 
-    state = start
-    for number in range(rounds):
-        asked = _of_round(plan, shared, number + 1)
-        states = [
-            np.frombuffer(shared.train_without_privacy(asked, state, part.train, seed=number), "<f4").astype(np.float64)
-            for part in records.values()
-        ]
-        state = np.mean(states, axis=0).astype("<f4").tobytes()
-        if plan.adapter.rule is AdapterRule.SVD:
-            state = rebased(shared.layout, state)
+    names = tuple(MemberId(name) for name in records)
+    encoding = FixedPoint(64, 40, 64)  # nothing is clipped, so nothing is known of its size: 2**23 at most
+    previous = state = start
+    for number, rate in enumerate(rates, start=1):
+        asked = _of_round(replace(plan, learning=replace(plan.learning, learning_rate=rate)), shared, number)
+        before = np.frombuffer(state, "<f4").astype(np.float64)
+        total = np.zeros(len(before))
+        for name, part in records.items():
+            label = int.from_bytes(hashlib.sha256(f"{seed} {number} {name}".encode()).digest()[:7])
+            after = shared.train_without_privacy(asked, state, part.train, seed=label)
+            total += np.frombuffer(after, "<f4").astype(np.float64) - before
+        if not np.abs(total).max() < 2**22:  # NaN is refused too
+            what = f"training without privacy diverges in round {number}: nothing is clipped there"
+            raise OperatorFault(what, "lower learning_rate")
+        moved = np.concatenate([total[place] for place in shared.layout.trained(number)])
+        grid = np.rint(moved * 2.0**encoding.fraction_bits).astype(np.int64)
+        previous, state = state, strategy.next(number, state, previous, Aggregate(grid, names, encoding))
     return state
+
+
+def scored(shared: SharedModel, state: bytes, records: Mapping[str, Records], plan: Plan) -> dict[str, Any]:
+    """Accuracy of a state on all members' held-out rows together."""
+    parts = {name: shared.evaluate(state, part.heldout, plan.learning.max_tokens) for name, part in records.items()}
+    total = _pooled(parts)
+    told = {"n": total.n, "majority": total.majority, "after": total.accuracy, "macro_f1": total.macro_f1}
+    return {"accuracy": {**told, "note": NOTE}}
 
 
 def _pooled(scores: Mapping[str, Scores]) -> Scores:

@@ -184,6 +184,34 @@ def audit_replay(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_
 
 
 @app.command()
+def compare(
+    experiment: Annotated[Path, typer.Argument(help="The experiment's file.")],
+    out: Annotated[Path, typer.Option(help="Where runs, table, pictures and results.json go.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; else one for each core.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What privacy costs in utility: arms x epsilons x seeds, each run on a budget of its own; resumable."""
+    from securefl.compare import experiment as e  # noqa: PLC0415
+    from securefl.compare import sweep  # noqa: PLC0415
+    from securefl.progress import tally  # noqa: PLC0415
+
+    loaded = e.load(experiment)
+    try:
+        with tally() as shown:
+            results, text, code = sweep.compare(loaded, out, jobs or len(os.sched_getaffinity(0)), shown)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted; the runs that are over are kept, and the same command goes on from here"
+        ) from None
+    answer = {"out": str(out), "picture": str(out / "accuracy.png"), **results.model_dump(mode="json")}
+    _print(
+        as_json, answer, f"{text}\n\npictures  {out / 'accuracy.png'}, accuracy.svg\nresults   {out / 'results.json'}"
+    )
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine has, and what would help."""
     from securefl import doctor as d  # noqa: PLC0415

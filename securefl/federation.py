@@ -298,8 +298,9 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
 
 
 def party(
-    places: Places, name: MemberId, shared: SharedModel | None, entropy: Entropy, progress: Progress
-) -> MemberAgent | CustodianAgent:
+    places: Places, name: MemberId, shared: SharedModel | None, entropy: Entropy, progress: Progress,
+    records: Callable[[federation_file.Loaded, str], Any] | None = None,
+) -> MemberAgent | CustodianAgent:  # fmt: skip
     """One party, from its own home: its pinned peers, its own copy of the policy, its own key."""
     loaded = places.loaded
     home = Home.at(places.of(name), name, clock)
@@ -321,7 +322,10 @@ def party(
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
     trainer = LoraTrainer(
-        shared, partial(records_of, loaded, name), entropy, lambda done, steps: progress.step(name, done, steps)
+        shared,
+        partial(records or records_of, loaded, name),
+        entropy,
+        lambda done, steps: progress.step(name, done, steps),
     )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
     return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy)
@@ -342,6 +346,18 @@ def records_of(loaded: federation_file.Loaded, name: str) -> Any:  # noqa: ANN40
 # Running.
 
 
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """Where a run's model and records come from, and whether it gets a page: a bench of many runs keeps and leaves out.
+
+    Whatever the first two give is exactly what ``load_model`` and ``records_of`` would give.
+    """
+
+    model: Callable[[federation_file.Loaded], SharedModel] = load_model
+    records: Callable[[federation_file.Loaded, str], Any] = records_of
+    page: bool = True  # report.html and its pictures beside report.json
+
+
 def run(
     loaded: federation_file.Loaded,
     out: Path,
@@ -350,6 +366,7 @@ def run(
     arms: Arms = Arms(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
+    workbench: Workbench = Workbench(),
 ) -> Result:
     """Train under policy; the folder ``out`` holds adapter, ledgers and report afterwards.
 
@@ -368,8 +385,8 @@ def run(
         watch = bench.Stopwatch(out / "timings.json")
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
-            shared = load_model(loaded)
-            records = {each.name: records_of(loaded, each.name) for each in loaded.file.members}
+            shared = workbench.model(loaded)
+            records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
         coordinator, custodian, seats = introduce(places, policy)
         start_state = shared.initial()
         plan = plan_of(
@@ -400,7 +417,8 @@ def run(
             stack.callback(processes.close)
             runtime: InProcess | Processes = processes
         else:
-            runtime = InProcess({name: _timed(party(places, name, shared, entropy, shown), watch) for name in names})
+            parties = {name: party(places, name, shared, entropy, shown, workbench.records) for name in names}
+            runtime = InProcess({name: _timed(each, watch) for name, each in parties.items()})
         fedavg = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
         strategy = Ruled(shared.layout, fedavg)
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
@@ -411,14 +429,39 @@ def run(
         export_all([_home(places, name) for name in (*names, COORDINATOR)], out / "ledger")
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
-            measured = bench.measure(shared, start_state, ended, records, plan, arms, shown)
+            measured = bench.measure(shared, start_state, ended, records, plan, strategy, arms, shown)
         adapter = out / "adapter" if ended.last_round else None
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
         report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter)
-        report_page.write(report, out)
+        report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
+
+
+def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Workbench) -> dict[str, Any]:
+    """NOT PRIVATE: what the same members, model and steps reach without clipping, noise, policy or protection.
+
+    For a bench to compare with: nothing is charged, released or kept.
+
+    Raises:
+        OperatorFault: something given is unusable.
+    """
+    from securefl import bench  # noqa: PLC0415
+
+    began = time.monotonic()
+    policy = policies.load(loaded.folder / loaded.file.policy)
+    shared = workbench.model(loaded)
+    records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
+    start = shared.initial()
+    plan = plan_of(
+        loaded, policy, RunId(bytes(16)), shared.model, shared.layout.dimension(1), m.state_digest(start), None
+    )  # fmt: skip
+    fedavg = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
+    strategy = Ruled(shared.layout, fedavg)
+    state = bench.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
+    told = bench.scored(shared, state, records, plan)
+    return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}
 
 
 def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent | CustodianAgent:
@@ -474,7 +517,7 @@ def _claimed(out: Path, loaded: federation_file.Loaded, policy: Policy) -> Itera
             ) from fault
         path = out / "run.json"
         what = {
-            "federation_file": m.state_digest(loaded.path.read_bytes()).hex(),
+            "federation_file": m.state_digest(loaded.written).hex(),
             "policy_hash": policy.hash.hex(),
         }
         if path.exists():
@@ -507,4 +550,7 @@ def summary(result: Result, out: Path) -> str:
     return bench.table(result.report, out)
 
 
-__all__ = ["Arms", "Explained", "Result", "explain", "load_model", "plan_of", "run", "summary"]
+__all__ = [
+    "Arms", "Explained", "Result", "Workbench", "explain", "load_model", "plan_of", "records_of", "run",
+    "run_without_privacy", "summary",
+]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from securefl import documents
-from securefl.documents import First, Rational, Whole
+from securefl.documents import Document, First, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
 from securefl.terms import Adapter, AdapterKind, AdapterRule, Scheme
@@ -201,6 +201,7 @@ class Loaded(Part):
 
     file: FederationFile
     path: Path
+    written: bytes  # the document itself, with whatever was put in place of its fields
     data: dict[str, DataSource]
 
     @property
@@ -215,14 +216,36 @@ def load(path: Path) -> Loaded:
     Raises:
         OperatorFault: anything in it is not as it must be, with file, line and field.
     """
-    document = documents.read(path)
+    return of(documents.read(path), path)
+
+
+def of(document: Document, path: Path) -> Loaded:
+    """The federation in ``document``; the paths in it are relative to ``path``.
+
+    Raises:
+        OperatorFault: as for ``load``.
+    """
     file = documents.validate(document, FederationFile)
     sources = {}
     for index, member in enumerate(file.members):
-        merged = {**file.data, **member.data}
-        place = f"{path}:{document.line_of(('members', index))}: members.{index}.data"
-        sources[member.name] = _source(merged, place)
-    return Loaded(file=file, path=path.resolve(), data=sources)
+        place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.data"
+        sources[member.name] = _source(_merged(file, index, place), place)
+    return Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
+
+
+def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:
+    """A member's data: its own fields over the federation's, or its part of what all of them share."""
+    own, shared = file.members[index].data, file.data.get("partition")
+    if "partition" in own or (shared is not None and own):
+        what = "a member's own data where the members share one file in parts"
+        raise OperatorFault(what, "leave the member's data out, or the federation's `partition`", place)
+    if not isinstance(shared, dict):
+        return {**file.data, **own}
+    if not shared.keys().isdisjoint({"members", "index"}):
+        raise OperatorFault(
+            "`members` or `index` in the federation's `partition`", "leave it out: each has a part", place
+        )
+    return {**file.data, "partition": {**shared, "members": len(file.members), "index": index}}
 
 
 def _source(merged: dict[str, Any], place: str) -> DataSource:

@@ -85,3 +85,63 @@ def progress() -> Iterator[Progress]:
                 bars.update(steps_bar, description=member, completed=done, total=steps, visible=True)
 
         yield Shown()
+
+
+class Tally(Protocol):
+    """Told how many of many runs are over."""
+
+    def say(self, text: str) -> None:
+        """A thing worth a line."""
+        ...
+
+    def count(self, done: int, total: int, left_s: float | None) -> None:
+        """So many are over; the rest may take this long."""
+        ...
+
+
+def _left(left_s: float | None) -> str:
+    if left_s is None:
+        return ""
+    return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
+
+
+class CountedLines:
+    """Plain lines."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def count(self, done: int, total: int, left_s: float | None) -> None:
+        """One line."""
+        self.say(f"{done} of {total} runs{_left(left_s)}")
+
+
+@contextmanager
+def tally() -> Iterator[Tally]:
+    """A bar if standard error is a terminal, lines if not."""
+    if not sys.stderr.isatty():
+        yield CountedLines()
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        bar = bars.add_task("", total=None, left="")
+
+        class Shown:
+            def say(self, text: str) -> None:
+                bars.console.print(text, highlight=False)
+
+            def count(self, done: int, total: int, left_s: float | None) -> None:
+                bars.update(bar, completed=done, total=total, left=_left(left_s).removeprefix(", "))
+
+        yield Shown()

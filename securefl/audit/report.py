@@ -154,22 +154,22 @@ def schema() -> dict[str, Any]:
     return Report.model_json_schema()
 
 
-def write(facts: dict[str, Any], out: Path) -> None:
-    """``report.json``, ``report.html`` and the pictures are in ``out``.
+def write(facts: dict[str, Any], out: Path, *, page: bool = True) -> None:
+    """``report.json`` is in ``out``, and with ``page`` also ``report.html`` and the pictures.
 
     Raises:
         pydantic.ValidationError: the facts have not the report's shape; nothing is written.
     """
-    from securefl.audit import plots  # noqa: PLC0415
-
     report = Report.model_validate(facts)
     plain = report.model_dump(mode="json")
-    pictures = plots.draw(plain, out / "plots")
+    if page:
+        from securefl.audit import plots  # noqa: PLC0415
+
+        _put(out / "report.html", page_of(plain, plots.draw(plain, out / "plots")))
     _put(out / "report.json", json.dumps(plain, indent=2, ensure_ascii=False))
-    _put(out / "report.html", page(plain, pictures))
 
 
-def page(plain: dict[str, Any], pictures: dict[str, str]) -> str:
+def page_of(plain: dict[str, Any], pictures: dict[str, str]) -> str:
     """One page that needs nothing else. Whatever stands in the facts is text, never markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
     from markupsafe import Markup  # noqa: PLC0415

@@ -6,10 +6,12 @@ A record is a distinct text: rows are de-duplicated before privacy begins, so on
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from securefl.errors import Missing, OperatorFault
-from securefl.training.sources import TABLES, DataSource, resolve
+from securefl.training.partition import Card, deal, limited
+from securefl.training.sources import PACKED, TABLES, DataSource, resolve
 
 Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
 SHOWN = 24  # a longer value, or one with blanks, may be a text in the wrong column: it is not shown
@@ -40,22 +43,40 @@ class Records:
     heldout: tuple[Record, ...]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Whole:
+    """All records of a source, before a member's part is taken: ``cards[i]`` is what dealing sees of ``records[i]``."""
+
+    found: Path | str
+    cards: tuple[Card, ...]
+    records: tuple[Record, ...]
+
+
 def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
     """The records a source describes, in the file's order, split by a hash of their text.
 
     The same text is always on the same side, at every member. Of rows with one text the first counts, and blank texts
     are left out. With ``first_of``, each row belongs to exactly one of the handles: the one mentioned first, the longer
-    one where two begin at the same place.
+    one where two begin at the same place. ``limit`` and ``partition`` come last: they take some of all these records.
 
     Raises:
         OperatorFault: bad bytes, a missing column, an unknown label, or nothing left: with file and row.
         Missing: the file or data set is not on this machine.
     """
+    return part(source, whole(source, folder, labels))
+
+
+def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
+    """All the records of a source, whatever its ``partition``: reading once serves every part.
+
+    Raises:
+        OperatorFault, Missing: as for ``load``.
+    """
     found = resolve(source.file, folder)
     index = {label: number for number, label in enumerate(labels)}
     seen: set[str] = set()
-    train: list[Record] = []
-    heldout: list[Record] = []
+    cards: list[Card] = []
+    records: list[Record] = []
     for place, row in _rows(found, source):
         text = _text(row, source, place)
         label = _label(row, source, index, place)
@@ -65,15 +86,33 @@ def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
             if text in seen:
                 continue
             seen.add(text)
+        changed = text
         for change in source.replace:
-            text = re.sub(change.pattern, change.with_, text)
-        (heldout if _held_out(text, source.heldout) else train).append(Record(text, label))
+            changed = re.sub(change.pattern, change.with_, changed)
+        cards.append(Card(text, label, _held_out(changed, source.heldout)))
+        records.append(Record(changed, label))
+    chosen = range(len(cards)) if source.limit is None else limited(cards, source.limit)
+    return Whole(found, tuple(cards[i] for i in chosen), tuple(records[i] for i in chosen))
+
+
+def part(source: DataSource, all_: Whole) -> Records:
+    """One member's part of a source's records: all of them where it has no ``partition``.
+
+    Raises:
+        OperatorFault: nothing left to train on, or nothing held out.
+    """
+    mine = list(range(len(all_.cards)))
+    if source.partition is not None and mine:
+        owners = deal(all_.cards, source.partition)
+        mine = [i for i in mine if owners[i] == source.partition.index]
+    train = [all_.records[i] for i in mine if not all_.cards[i].held]
+    heldout = [all_.records[i] for i in mine if all_.cards[i].held]
     wanted = f" with {source.contains!r}" if source.contains else ""
     if not train:
-        raise OperatorFault(f"no rows{wanted} to train on", "check the file and `contains`", str(found))
+        raise OperatorFault(f"no rows{wanted} to train on", "check the file and `contains`", str(all_.found))
     if source.heldout and not heldout:
         what = f"none of {len(train)} rows{wanted} is held out at heldout={source.heldout}"
-        raise OperatorFault(what, "raise `heldout`, give more rows, or set it to 0", str(found))
+        raise OperatorFault(what, "raise `heldout`, give more rows, or set it to 0", str(all_.found))
     return Records(tuple(train), tuple(heldout))
 
 
@@ -104,9 +143,10 @@ def _column(row: Mapping[str, Any], name: str, place: str) -> object:
 
 
 def _belongs(text: str, source: DataSource) -> bool:
+    low = text.lower()
     if source.contains is None:
-        return True
-    low, wanted = text.lower(), source.contains.lower()
+        return not source.first_of or any(each.lower() in low for each in source.first_of)
+    wanted = source.contains.lower()
     if not source.first_of:
         return wanted in low
     mentioned = [(low.find(each), -len(each), each) for each in map(str.lower, source.first_of) if each in low]
@@ -128,9 +168,11 @@ def _rows(found: Path | str, source: DataSource) -> Iterator[Row]:
         ".jsonl": _json_lines,
         ".ndjson": _json_lines,
     }
-    reader = readers.get(found.suffix.lower())
+    kind = Path(found.name.lower().removesuffix(PACKED)).suffix
+    reader = readers.get(kind)
     if reader is None:
-        raise OperatorFault(f"a file of kind {found.suffix!r}", f"one of {', '.join(TABLES)} is expected", str(found))
+        remedy = f"one of {', '.join(TABLES)} is expected, or one of them packed as {PACKED}"
+        raise OperatorFault(f"a file of kind {kind!r}", remedy, str(found))
     text = _decoded(found, source.encoding)
     if not text.strip():
         raise OperatorFault("no rows", "the file is empty", str(found))
@@ -139,6 +181,11 @@ def _rows(found: Path | str, source: DataSource) -> Iterator[Row]:
 
 def _decoded(path: Path, encoding: str) -> str:
     raw = path.read_bytes()
+    if path.suffix.lower() == PACKED:
+        try:
+            raw = gzip.decompress(raw)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
+            raise OperatorFault(f"no whole gzip file: {fault}", "copy the file again", str(path)) from None
     try:
         return raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as fault:

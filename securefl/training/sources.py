@@ -14,10 +14,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from securefl.documents import Rational
 from securefl.errors import Missing, OperatorFault
 
 DISTRIBUTION = "distribution:"
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")  # kinds of file that are read without further libraries
+PACKED = ".gz"  # after any of them
 
 
 def _pattern(raw: str) -> str:
@@ -37,6 +39,26 @@ class Replace(BaseModel):
     with_: str = Field(alias="with")
 
 
+class Partition(BaseModel):
+    """One member's part of a file that several members of an experiment share; `members` parts cover it, none twice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    members: int = Field(ge=2, description="how many parts")
+    index: int = Field(ge=0, description="which of them, from 0")
+    dirichlet: Rational = Field(description="of the members' shares of each label: small is uneven")
+    seed: int = Field(0, ge=0, lt=2**63, description="the parts follow from it; public, the same for all members")
+    at_least: int = Field(20, ge=1, description="records to train on that every member has")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Partition:
+        if self.index >= self.members:
+            raise ValueError(f"index: {self.index} is none of {self.members} parts, counted from 0")
+        if not 0 < self.dirichlet <= 10**6:
+            raise ValueError("dirichlet is above 0, and at most 1000000")
+        return self
+
+
 class DataSource(BaseModel):
     """A member's records: which file, which columns, which rows, and what is held out."""
 
@@ -49,9 +71,14 @@ class DataSource(BaseModel):
     label: str = Field("label", description="the column with the label")
     labels: dict[str, str] = Field(default_factory=dict, description="the file's labels, as the task calls them")
     contains: str | None = Field(None, min_length=1, description="only rows whose text contains this, in any case")
-    first_of: tuple[str, ...] = Field((), description="only rows where `contains` is the first of these: no row twice")
+    first_of: tuple[str, ...] = Field(
+        (),
+        description="only rows where `contains` is the first of these: no row twice; in a partition, with any of them",
+    )
     replace: tuple[Replace, ...] = ()
     deduplicate: bool = True
+    limit: int | None = Field(None, ge=1, description="at most so many records, chosen by their text alone")
+    partition: Partition | None = Field(None, description="one part of these records, for experiments")
     heldout: float = Field(0.2, ge=0, lt=1, description="share that is never trained on")
 
     @model_validator(mode="after")
@@ -61,7 +88,10 @@ class DataSource(BaseModel):
         lowered = [each.lower() for each in self.first_of]
         if len(set(lowered)) != len(lowered) or "" in lowered:
             raise ValueError("first_of: each of them once, and none empty")
-        if self.first_of and (self.contains or "").lower() not in lowered:
+        if self.partition is not None and not self.deduplicate:
+            raise ValueError("partition: records are distinct texts, so it needs deduplicate: true")
+        whole = self.partition is not None and self.contains is None
+        if self.first_of and not whole and (self.contains or "").lower() not in lowered:
             raise ValueError(f"contains: {self.contains!r} is not one of first_of ({', '.join(self.first_of)})")
         return self
 
@@ -85,7 +115,7 @@ def resolve(name: str, folder: Path) -> Path | str:
     path = (folder / Path(name).expanduser()).resolve()
     if path.exists():
         return path
-    if name.startswith((".", "/", "~")) or Path(name).suffix in TABLES:
+    if name.startswith((".", "/", "~")) or Path(name.removesuffix(PACKED)).suffix in TABLES:
         raise Missing(f"there is no {path}", "check the path; it is relative to the federation's file", name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         remedy = "write a path, a Hugging Face name, or distribution:NAME/PATH"

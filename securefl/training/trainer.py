@@ -66,6 +66,10 @@ class SharedModel:
         """Entries of an adapter state."""
         return self._built.dimension
 
+    def share_tokens(self, kept: dict[tuple[int, int], tuple[object, Encoded]]) -> None:
+        """Token ids are kept in ``kept``, and taken from it: by models of one digest, whose tokenizer is one."""
+        self._encoded = kept
+
     def initial(self) -> bytes:
         """The state every run starts from: B and head zero, and what else can change as drawn from the seed."""
         return self._start

@@ -1,0 +1,1 @@
+"""What does privacy cost in utility?"""

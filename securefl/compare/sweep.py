@@ -1,0 +1,91 @@
+"""All runs of an experiment, in one folder that is this experiment's alone: done, or gone on with."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from securefl.compare import plots, pool, results
+from securefl.compare.experiment import Experiment
+from securefl.compare.one import Outcome, finished
+from securefl.compare.results import Results
+from securefl.errors import OperatorFault
+from securefl.policy import load as policies
+from securefl.progress import Tally
+
+
+def compare(experiment: Experiment, out: Path, jobs: int, shown: Tally) -> tuple[Results, str, int]:
+    """Every run that was not over is; results, table and pictures are in ``out``.
+
+    Returns:
+        The results, the table, and the exit code: 0 if every run finished, else the gravest of theirs.
+
+    Raises:
+        OperatorFault: ``out`` holds something else, or is in use.
+    """
+    policy = policies.load(experiment.base.folder / experiment.base.file.policy)
+    parts = {"experiment": experiment.text, "federation": experiment.base.written, "policy": policy.text}
+    with _claimed(out, {name: hashlib.sha256(text).hexdigest() for name, text in parts.items()}):
+        found = {cell: finished(cell, out) for cell, _ in experiment.runs}
+        outcomes = [outcome for outcome in found.values() if outcome is not None]
+        work = [(cell, loaded) for cell, loaded in experiment.runs if found[cell] is None]
+        if outcomes:
+            shown.say(f"{len(outcomes)} of {len(experiment.runs)} runs are over already")
+        began = time.monotonic()
+        shown.count(len(outcomes), len(experiment.runs), None)
+        try:
+            for number, outcome in enumerate(pool.each(work, out, jobs), start=1):
+                outcomes.append(outcome)
+                left_s = (time.monotonic() - began) / number * (len(work) - number)
+                shown.say(told(outcome))
+                shown.count(len(outcomes), len(experiment.runs), left_s)
+        finally:
+            told_results = results.of(experiment, outcomes)
+            text = results.write(told_results, out)
+            plots.draw(told_results, out)
+    return told_results, text, max((outcome.exit_code for outcome in outcomes), default=0)
+
+
+def told(outcome: Outcome) -> str:
+    """One line of one run."""
+    cell = outcome.cell
+    epsilon = "without privacy" if cell.epsilon is None else f"epsilon {float(cell.epsilon):g}"
+    where = f"{cell.arm}, {epsilon}, seed {cell.seed}"
+    if outcome.status != "finished":
+        return f"{where}: {outcome.status}: {outcome.why}"
+    return f"{where}: accuracy {outcome.accuracy:.3f}, {outcome.seconds:.0f} s"
+
+
+@contextmanager
+def _claimed(out: Path, digests: dict[str, str]) -> Iterator[None]:
+    """The folder is this experiment's, and this process's while the block runs."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a")
+    except OSError as fault:
+        raise OperatorFault(f"cannot write there: {fault.strerror}", "choose another --out", str(out)) from fault
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as fault:
+            remedy = "wait for it, or choose another --out"
+            raise OperatorFault("another process is comparing there", remedy, str(out)) from fault
+        path = out / "experiment.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            changed = [name for name, digest in digests.items() if found.get(name) != digest]
+            if changed:
+                what = f"this folder holds runs of another experiment: the {' and the '.join(changed)} file differs"
+                raise OperatorFault(what, "restore what it began with, or choose another --out", str(out))
+        elif {each.name for each in out.iterdir()} - {".lock", "experiment.json.new"}:
+            raise OperatorFault("this folder is not empty and holds no experiment", "choose another --out", str(out))
+        else:
+            beside = path.with_name("experiment.json.new")
+            beside.write_text(json.dumps(digests, indent=1))
+            beside.replace(path)
+        yield
