@@ -204,6 +204,19 @@ def test_an_interrupt_leaves_the_finished_runs_and_says_how_to_go_on(
     assert {run["status"] for run in found["runs"]} >= {"not run"}
 
 
+def test_runs_without_privacy_can_have_fields_of_their_own(small: Small, shared: Path) -> None:
+    text = EXPERIMENT.replace("adapter.rank: 2", "adapter.rank: 2\n    without_privacy: {training.learning_rate: 0.03}")
+    text += "without_privacy: {training.learning_rate: 0.02, strategy.momentum: 0.5}\n"
+    found = {
+        (cell.arm, cell.epsilon is None): (str(of.file.training.learning_rate), str(of.file.strategy.momentum))
+        for cell, of in experiment.load(written(small.folder, text, "fields.yaml")).runs
+    }
+    assert found == {
+        ("small-steps", False): ("1/20", "0"), ("small-steps", True): ("1/50", "1/2"),
+        ("rank-two", False): ("1/10", "0"), ("rank-two", True): ("3/100", "1/2"),
+    }  # fmt: skip
+
+
 BAD = [
     ("an unknown field", ("seeds: [1, 2]", "seeds: [1, 2]\nseed: 3"), r"experiment.yaml:6: seed: unknown key; did you mean `seeds`"),
     ("an override nobody knows", ("adapter.rank: 2", "adapter.rang: 2"), r"experiment.yaml:10: adapter.rang: unknown key; did you mean `rank`"),

@@ -41,6 +41,7 @@ class ArmPart(Part):
 
     name: Name
     set: dict[str, Any] = Field(default_factory=dict, description="dotted path: value")
+    without_privacy: dict[str, Any] = Field(default_factory=dict, description="the same, for its runs without privacy")
 
 
 class ExperimentFile(Part):
@@ -150,6 +151,7 @@ def _changed(document: Document, base: Document, index: int, arm: ArmPart, cell:
     given: list[tuple[Path_, dict[str, Any]]] = [(("arms", index, "set"), arm.set)]
     if cell.epsilon is None:
         given.append((("without_privacy",), document.value.get("without_privacy", {})))
+        given.append((("arms", index, "without_privacy"), arm.without_privacy))
     for above, fields in given:
         for dotted, new in fields.items():
             line = document.line_of((*above, dotted))

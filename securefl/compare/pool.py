@@ -43,6 +43,7 @@ class _Pool:
         self.running: dict[Connection, tuple[BaseProcess, Cell]] = {}
 
     def give(self, work: Work) -> None:
+        """An idle process, or a new one, has this to do."""
         process, pipe = self._idle.pop() if self._idle else self._started()
         pipe.send(work)
         self.running[pipe] = (process, work[0])
@@ -65,6 +66,7 @@ class _Pool:
         return found
 
     def close(self) -> None:
+        """No process of this pool is left."""
         for pipe, (process, _) in self.running.items():
             self._idle.append((process, pipe))
         for process, pipe in self._idle:
