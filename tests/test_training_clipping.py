@@ -252,7 +252,9 @@ def test_micro_batches_of_one_two_and_seven_give_one_result_and_the_same_events(
     rate = F(1, 2) if optimizer == "sgd" else F(1, 1000)
     changes = [{"micro_batch": size} for size in (1, 2, 7)] + [{"micro_batch": 64, "micro_tokens": 40}]
     first, *others = (
-        of.train(asked(of, mode, optimizer=optimizer, learning_rate=rate, **change), base(of), RECORDS, repeatable("cut"))
+        of.train(
+            asked(of, mode, optimizer=optimizer, learning_rate=rate, **change), base(of), RECORDS, repeatable("cut")
+        )
         for change in changes
     )
     for other in others:
@@ -328,9 +330,7 @@ def test_a_clip_that_follows_falls_while_most_gradients_are_below_it(of):
 # Memory.
 
 
-@given(
-    st.lists(st.integers(1, 40), max_size=60), st.integers(1, 9), st.none() | st.integers(40, 200), st.data()
-)
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 9), st.none() | st.integers(40, 200), st.data())
 def test_a_part_holds_at_most_its_records_and_padded_tokens_and_nobody_is_lost(lengths, size, tokens, data):
     encoded = step.Encoded(tuple((1,) * length for length in lengths), (0,) * len(lengths), 0)
     sample = [i for i in range(len(lengths)) if data.draw(st.booleans())]
@@ -392,6 +392,8 @@ def test_a_federation_trains_with_every_mode_and_optimizer(small, tmp_path):
 
 
 def test_a_mode_the_policy_does_not_name_is_refused_before_training(small, tmp_path):
-    result = small.run(tmp_path / "run", tmp_path / "sites", small.file("automatic.yaml", training__clipping="automatic"))
+    result = small.run(
+        tmp_path / "run", tmp_path / "sites", small.file("automatic.yaml", training__clipping="automatic")
+    )
     assert result.outcome == "refused"
     assert "training.clipping: automatic is outside flat; set clipping to flat" in result.why

@@ -23,9 +23,9 @@ from dp_accounting.pld import privacy_loss_distribution as distribution
 from securefl.privacy.accountant import calibrate, delta_beyond, epsilon_pld
 from securefl.terms import PoissonGaussian
 
-SIGMA, RATE, STEPS, DELTA, EPSILON = (0.4, 8.0), (1e-3, 1.0), (1, 5000), (1e-8, 1e-4), (0.05, 20.0)
+SIGMA, RATE, STEPS, DELTA, EPSILON = (0.4, 8.0), (1e-3, 1.0), (1, 5000), (1e-7, 1e-4), (0.05, 20.0)
 TARGET = (0.05, 15.0)
-DIMENSION = 100_000  # noise values a step, whose end is taken off delta when a plan is priced
+DIMENSION = 20_000  # noise values a step, whose end is taken off delta when a plan is priced
 SEED = 20261121
 COARSE, FINE = 1e-3, 1e-4
 

@@ -190,7 +190,8 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, 
     while cost(high) > target:
         low, high = high, high * 2
         if high > 1000 * NOISE_GRID:
-            raise Unbounded(f"epsilon {target} over {steps} steps at rate {sampling_rate} needs noise above 1000")
+            what = f"epsilon {target} at delta {delta} over {steps} steps at rate {sampling_rate}"
+            raise Unbounded(f"{what}, {dimension} values each, needs noise above 1000")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle) > target else (low, middle)
