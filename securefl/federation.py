@@ -175,7 +175,7 @@ def plan_of(
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
     members = len(file.members)
     safe = (members + colluding) // 2 + 1
-    noise = noise_of(loaded, policy)
+    noise = noise_of(loaded, policy, dimension)
     try:
         clipping = training.clipping.meant(training.divisor, noise)
     except ValueError as fault:  # noise that was calibrated is known only here
@@ -215,7 +215,7 @@ def plan_of(
     )
 
 
-def noise_of(loaded: federation_file.Loaded, policy: Policy) -> Fraction:
+def noise_of(loaded: federation_file.Loaded, policy: Policy, dimension: int) -> Fraction:
     """The noise multiplier: as written, or the least with which all rounds cost at most the written epsilon."""
     training = loaded.file.training
     if training.noise_multiplier is not None:
@@ -224,7 +224,7 @@ def noise_of(loaded: federation_file.Loaded, policy: Policy) -> Fraction:
 
     assert training.epsilon is not None, "the document has one of the two"
     steps = training.rounds * training.steps
-    return calibrate(float(training.epsilon), float(policy.budget.delta), training.sampling_rate, steps)
+    return calibrate(float(training.epsilon), float(policy.budget.delta), training.sampling_rate, steps, dimension)
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:
@@ -484,7 +484,7 @@ def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent
 
 def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress) -> Callable[[c.State, c.Step], None]:
     """Tells each round as it begins, with what one member has spent so far by its own ledger."""
-    from securefl.privacy.accountant import epsilon_pld  # noqa: PLC0415
+    from securefl.privacy.accountant import epsilon_charged  # noqa: PLC0415
 
     home = _home(places, member)
     limit = float(policy.budget.per_dataset.epsilon)
@@ -493,9 +493,9 @@ def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress)
     def observe(before: c.State, moved: c.Step) -> None:
         if isinstance(moved.state, c.Collecting) and not isinstance(before, c.Collecting):
             with home.transaction() as conn:
-                events = home.account(conn).events(Level.DATASET, dataset)
+                charges = home.account(conn).standing(Level.DATASET, dataset)
             course = moved.state.course
-            shown.round(course.plan.round, course.rounds, epsilon_pld(events, float(policy.budget.delta)), limit)
+            shown.round(course.plan.round, course.rounds, epsilon_charged(charges, float(policy.budget.delta)), limit)
 
     return observe
 

@@ -44,7 +44,7 @@ def decode(data: bytes, expected: Any) -> Any:  # noqa: ANN401 - `expected` may 
     try:
         value = _unpacker(expected)(cbor2.loads(data))
         again = encode(value)
-    except (cbor2.CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as fault:
+    except (cbor2.CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as fault:
         raise Malformed(f"not a {_name(expected)}: {fault}") from fault
     if again != data:
         raise Malformed(f"a {_name(expected)} in a second encoding: only the canonical one is accepted")

@@ -46,8 +46,8 @@ def test_replay_shows_every_event_of_every_member_and_what_they_cost(good: Path)
         assert event == {
             "mechanism": "poisson-gaussian", "sampling_rate": [1, 20], "noise_multiplier": 1.0, "steps": 5, "state": "settled",
         }  # fmt: skip
-    assert answer["epsilon"]["pld"] == pytest.approx(oracle([(0.05, 1.0, 10)]), abs=1e-9)
-    assert answer["epsilon"]["rdp"] == pytest.approx(oracle([(0.05, 1.0, 10)], by_rdp=True), abs=1e-9)
+    assert answer["epsilon"]["pld"] == pytest.approx(oracle([(0.05, 1.0, 10)]), abs=1e-6)
+    assert answer["epsilon"]["rdp"] == pytest.approx(oracle([(0.05, 1.0, 10)], by_rdp=True), abs=1e-6)
     assert answer["epsilon"]["delta"] == 1e-5
     assert answer["epsilon"]["pld"] <= answer["epsilon"]["rdp"]
 
@@ -60,7 +60,7 @@ def test_replay_takes_the_member_who_lost_most_and_counts_all_its_runs(tmp_path:
     story.close()
     del story.parties["west"]
     answer = replay(story.export(tmp_path))
-    assert answer["epsilon"]["pld"] == pytest.approx(oracle([(0.05, 1.0, 10)]), abs=1e-9)
+    assert answer["epsilon"]["pld"] == pytest.approx(oracle([(0.05, 1.0, 10)]), abs=1e-6)
     assert len(answer["events"]) == 6
 
 
@@ -113,7 +113,7 @@ def test_balances_add_up_and_never_promise_too_much(tmp_path: Path) -> None:
     for level in ("dataset", "federation"):
         row = rows["north", level]
         assert row["spent"] == pytest.approx(oracle([(0.05, 1.0, 5)]), abs=1e-9)
-        assert row["spent"] + row["reserved"] == pytest.approx(oracle([(0.05, 1.0, 10)]), abs=1e-9)
+        assert row["spent"] + row["reserved"] == pytest.approx(oracle([(0.05, 1.0, 10)]), abs=1e-6)
         assert row["limit"] == 8.0
         assert 0 < row["left"] < 8.0 - row["spent"] - row["reserved"] + 1e-12
         assert (row["delta"], row["unit"]) == (1e-5, "record")

@@ -92,7 +92,7 @@ def test_spent_epsilon_is_what_the_accountant_says_of_the_ledgers_events(finishe
         *(a["spent"] for a in accounts(finished / "run")),
     ):
         assert expected <= spent + 1e-12
-        assert spent == pytest.approx(expected, abs=1e-9)
+        assert spent == pytest.approx(expected, abs=1e-6)  # noise that ends is taken off delta
     assert told["epsilon"]["pld"] <= told["epsilon"]["rdp"]
 
 

@@ -32,18 +32,22 @@ def replay(run: Path) -> dict[str, Any]:
     delta = min(float(policy.budget.delta) for ledger in ledgers.values() for policy in _policies(ledger).values())
     members = [(ledger, _account(ledger)) for ledger in ledgers.values() if _joined(ledger)]
     totals = [
-        account.events(Level.DATASET, dataset)
+        account.standing(Level.DATASET, dataset)
         for _, account in members
         for dataset in sorted({charge.dataset for charge in account.charges})
     ]
     return {
         "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
         "epsilon": {
-            "pld": max((accountant.epsilon_pld(events, delta) for events in totals), default=0.0),
-            "rdp": max((accountant.epsilon_rdp(events, delta) for events in totals), default=0.0),
+            "pld": max((accountant.epsilon_charged(charges, delta) for charges in totals), default=0.0),
+            "rdp": max((_rdp(charges, delta) for charges in totals), default=0.0),
             "delta": delta,
         },
     }
+
+
+def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
+    return accountant.epsilon_rdp((charge.event for charge in charges), accountant.delta_left(delta, charges))
 
 
 def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
@@ -111,9 +115,9 @@ def _row(
 ) -> dict[str, Any]:
     budget, delta = policy.budget, float(policy.budget.delta)
     standing = account.standing(level, name)
-    settled = [charge.event for charge in standing if charge.standing is Standing.SETTLED]
-    spent = accountant.epsilon_pld(settled, delta) * budget.overlap
-    total = accountant.epsilon_pld((charge.event for charge in standing), delta) * budget.overlap
+    settled = [charge for charge in standing if charge.standing is Standing.SETTLED]
+    spent = accountant.epsilon_charged(settled, delta) * budget.overlap
+    total = accountant.epsilon_charged(standing, delta) * budget.overlap
     left = float(limit) - total
     return {
         "member": str(ledger.owner),

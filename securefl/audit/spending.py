@@ -99,8 +99,12 @@ def _check_price(
             raise ledger.wrong(f"the price of the {name} is {told / 1e6}; its events cost {due / 1e6}", index)
         if told * budget.overlap > limit * 1_000_000:
             raise ledger.wrong(f"the {name} costs {told / 1e6}, above the limit of {float(limit)}", index)
-    events = (*account.events(Level.DATASET, entry.dataset), entry.plan.learning.event)
-    if micro_epsilon(accountant.epsilon_rdp(events, delta)) + SLACK < expected.after[Level.DATASET]:
+    charges, event = account.standing(Level.DATASET, entry.dataset), entry.plan.learning.event
+    left = accountant.delta_left(delta, charges) - accountant.delta_beyond(event, entry.plan.dimension)
+    if (
+        micro_epsilon(accountant.epsilon_rdp((*(charge.event for charge in charges), event), left)) + SLACK
+        < expected.after[Level.DATASET]
+    ):
         raise ledger.wrong("the two accountants contradict each other", index)
     answer = decide(policy, entry.plan, account, price, leaf.at)
     if not isinstance(answer, Grant):

@@ -39,6 +39,7 @@ class Charge:
     run: RunId
     round: int
     event: Event
+    dimension: int  # values that noise is drawn for in one step
     cost: MicroEpsilon  # of this plan alone, as it was priced
     standing: Standing
 
@@ -109,7 +110,7 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
             raise AccountFault(f"plan {plan.hex()[:12]} is reserved twice")
         made = Charge(
             plan, entry.plan.federation, entry.dataset, entry.plan.run, entry.plan.round, entry.plan.learning.event,
-            entry.price.round, Standing.RESERVED,
+            entry.plan.dimension, entry.price.round, Standing.RESERVED,
         )  # fmt: skip
         return {plan: made}
     if isinstance(entry, Settled | Freed):

@@ -2,6 +2,9 @@
 
 PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is
 looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
+
+Both speak of true Gaussian noise. Noise that ends, as `training.noise.gaussian` does, is told apart from it where a
+value lies beyond the end; how likely that is, is taken off delta first (``delta_left``).
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from functools import lru_cache
 from typing import Any
 
 from securefl import wire
-from securefl.privacy.account import Account, in_order
+from securefl.privacy.account import Account, Charge, in_order
 from securefl.terms import Event, Level, MicroEpsilon, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
 
 INTERVAL = 1e-3
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
 SLACK = 2e-10  # ... and by more than composing in another order changes
+NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
 _STRIDE = 100  # events composed without a stop
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
 
@@ -42,6 +46,39 @@ def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
         Unbounded: no finite epsilon describes them.
     """
     return _rdp(in_order(events), _checked(delta))
+
+
+def delta_beyond(event: Event, dimension: int) -> float:
+    """What an event adds to delta because its noise ends at ``NOISE_END`` standard deviations.
+
+    Two data sets' noised sums have densities in the ratio of true Gaussians wherever both can lie. Where only one can,
+    a value is beyond the other's end: by chance in any of the values, or because the record that only one has moved a
+    value towards the end, worst by its whole clip in a single value. The first is counted twice, which covers dividing
+    by the probability that no value is beyond.
+    """
+    moved = NOISE_END - 1 / float(event.noise_multiplier)
+    anywhere = 2 * (dimension + 1) * _outside(NOISE_END)  # one more value where records are counted
+    return event.steps * (anywhere + float(event.sampling_rate) * _outside(moved))
+
+
+def _outside(end: float) -> float:
+    """The mass of a standard normal beyond ``end`` on either side; near 2, so no price at all, far below 0."""
+    return math.erfc(end / math.sqrt(2))
+
+
+def delta_left(delta: float, charges: Iterable[Charge]) -> float:
+    """Delta without what the charges' noise adds to it by ending."""
+    return delta - math.fsum(delta_beyond(charge.event, charge.dimension) for charge in charges)
+
+
+def epsilon_charged(charges: Iterable[Charge], delta: float) -> float:
+    """Epsilon of charges together, at ``delta``, with the noise that was really drawn. 0 for none.
+
+    Raises:
+        Unbounded: no finite epsilon describes them.
+    """
+    counted = tuple(charges)
+    return epsilon_pld((charge.event for charge in counted), delta_left(delta, counted))
 
 
 def _checked(delta: float) -> float:
@@ -115,14 +152,17 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
         Unbounded: no finite price.
     """
     event = plan.learning.event
+    beyond = delta_beyond(event, plan.dimension)
 
     def after(level: Level, name: str) -> MicroEpsilon:
-        return micro_epsilon(epsilon_pld((*account.events(level, name), event), delta))
+        charges = account.standing(level, name)
+        events = (*(charge.event for charge in charges), event)
+        return micro_epsilon(epsilon_pld(events, delta_left(delta, charges) - beyond))
 
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(epsilon_pld((event,), delta)),
+        round=micro_epsilon(epsilon_pld((event,), delta - beyond)),
         after={
             Level.DATASET: after(Level.DATASET, dataset),
             Level.FEDERATION: after(Level.FEDERATION, plan.federation),
@@ -130,8 +170,10 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
     )
 
 
-def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) -> Fraction:
+def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, dimension: int = 1) -> Fraction:
     """The least noise multiplier above 0.1, on a grid of 1/10000, whose cost is at most ``target``: rounded up.
+
+    ``dimension`` values are drawn in a step.
 
     Raises:
         Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.
@@ -140,13 +182,16 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) 
         raise Unbounded(f"epsilon={target}")
 
     def cost(ticks: int) -> float:
-        return epsilon_pld((PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps),), delta)
+        event = PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps)
+        left = delta - delta_beyond(event, dimension)
+        return epsilon_pld((event,), left) if left > 0 else math.inf
 
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
     while cost(high) > target:
         low, high = high, high * 2
         if high > 1000 * NOISE_GRID:
-            raise Unbounded(f"epsilon {target} over {steps} steps at rate {sampling_rate} needs noise above 1000")
+            what = f"epsilon {target} at delta {delta} over {steps} steps at rate {sampling_rate}"
+            raise Unbounded(f"{what}, {dimension} values each, needs noise above 1000")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle) > target else (low, middle)

@@ -108,7 +108,7 @@ class SharedModel:
         possible = (
             learning.optimizer in optimizers.NAMES,
             learning.micro_tokens is None or learning.micro_tokens >= learning.max_tokens,
-            learning.clip_l2 > 0 and learning.learning_rate > 0,
+            2**-64 <= learning.clip_l2 <= 2**64 and learning.learning_rate > 0,
             learning.divisor >= 1 and learning.micro_batch >= 1 and learning.max_tokens >= 1,
             longest is None or learning.max_tokens <= longest,
         )
