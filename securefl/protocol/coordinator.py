@@ -373,7 +373,7 @@ _ROUND: Final = frozenset({Enrolling, Collecting, Closing})
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Planned,    Started):     (on_started,   frozenset({Inviting})),
     (Inviting,   m.Accept):    (on_accept,    frozenset({Inviting}) | _ROUND),
-    (Inviting,   Elapsed):     (on_elapsed,   _ROUND),
+    (Inviting,   Elapsed):     (on_elapsed,   frozenset({Ended}) | _ROUND),
     (Enrolling,  m.Accept):    (ignore,       frozenset({Enrolling})),
     (Enrolling,  m.Enrolled):  (on_enrolled,  _ROUND),
     (Enrolling,  m.Submitted): (ignore,       frozenset({Enrolling})),
