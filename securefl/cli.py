@@ -18,7 +18,10 @@ import typer
 from securefl.errors import Fault, Interrupted
 
 app = typer.Typer(
-    help=__doc__.split("\n", 1)[0], no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Organisations fine-tune one language model on text they may not share: under policy, with receipts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
 budget_app = typer.Typer(help="What was spent, and what is left.", no_args_is_help=True)

@@ -157,7 +157,7 @@ def _adopt(home: Path, policy: Policy) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")  # another run may write the same file now
     beside.write_bytes(data)
     beside.replace(path)
 
@@ -407,7 +407,7 @@ def run(
             seats,
         )
         with home.transaction() as conn:
-            heads = dict(home.witnessed(conn))
+            heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
         course = c.Course(
             session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {}
         )
@@ -531,11 +531,16 @@ def _claimed(out: Path, loaded: federation_file.Loaded, policy: Policy) -> Itera
                     "this folder holds an unfinished run of another federation file or policy", remedy, str(out)
                 )
         else:
-            if {each.name for each in out.iterdir()} - {".lock", "run.json.new"}:
+            if any(not _begun(each.name) for each in out.iterdir()):
                 raise OperatorFault("this folder is not empty and holds no run", "choose another --out", str(out))
             found = {"run": keys.Secret(os.urandom(32)).raw[:16].hex(), **what, "outcome": None}
             _write(path, json.dumps(found, indent=1).encode())
         yield RunId(bytes.fromhex(found["run"]))
+
+
+def _begun(name: str) -> bool:
+    """Whether a file is what a run leaves that was killed before it had a name."""
+    return name == ".lock" or (name.startswith("run.json.") and name.endswith(".new"))
 
 
 def _mark(out: Path, outcome: str) -> None:

@@ -430,7 +430,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """A reservation given back, because nothing of the plan ran."""
+    """A reservation given back, because no result of the plan exists."""
 
     plan: Hash
     why: str

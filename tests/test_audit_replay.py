@@ -128,6 +128,8 @@ def test_records_held_by_several_members_count_for_each(tmp_path: Path) -> None:
 
 
 def test_balances_of_nothing_or_of_a_damaged_ledger_are_refused(good: Path, tmp_path: Path) -> None:
+    with pytest.raises(OperatorFault, match="no ledger; give a run"):
+        accounts(Path(__file__))
     with pytest.raises(OperatorFault, match="nothing here; give a run"):
         accounts(tmp_path / "absent")
     file = export.read(good / "ledger" / "north.ledger")

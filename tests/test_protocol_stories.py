@@ -102,6 +102,14 @@ def test_too_few_survivors_end_the_run_cleanly_and_open_nothing() -> None:
     assert not any(type(entry).__name__ == "Opening" for entry in world.coordinator.entries)
 
 
+def test_a_run_that_nobody_accepts_ends_cleanly() -> None:
+    world = World()
+    world.deaf |= {(name, "Invite") for name in ALL}
+    end = world.play()
+    assert (end.outcome, end.last_round) == ("aborted", 0)
+    assert "did not accept" in end.why
+
+
 def test_too_few_answers_end_the_run_cleanly() -> None:
     world = World(rounds=1)
     world.deaf |= {("a", "Ask"), ("b", "Ask")}

@@ -60,6 +60,10 @@ def read_all(run: Path) -> Mapping[MemberId, Ledger]:
     """
     folder = run / "ledger" if (run / "ledger").is_dir() else run
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    if run.is_file():
+        raise Tampered(str(run), "no folder with ledgers: give a run, or its ledger folder; they are checked together")
+    if folder == run and (run / "run.json").is_file():
+        raise Tampered(str(run), "no ledgers here: the run has not ended, or they were not copied with it")
     if not paths:
         raise Tampered(str(folder), "no ledgers here")
     for path in paths:

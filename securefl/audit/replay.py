@@ -11,6 +11,7 @@ from typing import Any
 from securefl.audit.copies import Ledger, read_all, read_one
 from securefl.audit.verify import check
 from securefl.errors import OperatorFault
+from securefl.ledger import export
 from securefl.policy import load as policies
 from securefl.policy.decide import MECHANISMS
 from securefl.privacy import accountant
@@ -91,8 +92,11 @@ def accounts(path: Path) -> list[dict[str, Any]]:
         Tampered: a ledger's head does not cover it, or its account does not fit together.
         OperatorFault: there is nothing here.
     """
+    remedy = "give a run, its ledger folder, or one .ledger file"
     if not path.exists():
-        raise OperatorFault("nothing here", "give a run, its ledger folder, or one .ledger file", str(path))
+        raise OperatorFault("nothing here", remedy, str(path))
+    if path.is_file() and path.suffix != export.SUFFIX:
+        raise OperatorFault("no ledger", remedy, str(path))
     ledgers = [read_one(path)] if path.is_file() else list(read_all(path).values())
     return [row for ledger in ledgers for row in _rows(ledger)]
 

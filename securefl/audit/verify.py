@@ -28,7 +28,7 @@ from securefl.audit import spending, witnesses
 from securefl.audit.copies import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
-from securefl.terms import Closed, Got, MemberId, Opened, RunId
+from securefl.terms import Closed, Got, MemberId, Opened, Opening, Refused, Released, RunId, Sent
 
 __all__ = ["Ledger", "Verdict", "check", "read_all", "read_one", "verify"]
 
@@ -98,9 +98,11 @@ def _open(account: Account, run: RunId) -> bool:
 
 
 def _check_end(run: RunId, coordinator: Ledger, opened: Opened, ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Who said goodbye ended the run; all who ended it did so alike; and so did the coordinator, if it was its last."""
+    """Who said goodbye ended the run; all who did, did so alike; and the coordinator too, if its ledger ends with it.
+
+    Runs may overlap: one that was killed while it said goodbye stands there, unended, before the end of another.
+    """
     told = _end(coordinator, run)
-    *_, (_, last) = coordinator.each(Opened)
     got = [entry.receipt for _, entry in coordinator.each(Got) if entry.receipt.run == run]
     byes = {receipt.sender for receipt in got if receipt.kind == "Bye"}
     for seat in opened.peers:
@@ -110,10 +112,21 @@ def _check_end(run: RunId, coordinator: Ledger, opened: Opened, ledgers: Mapping
         ended = _end(peer, run)
         if ended is None and seat.member in byes:
             raise peer.wrong("its owner said goodbye, and it does not end the run")
-        if ended is not None and told is None and run == last.run:
+        if ended is not None and told is None and run == _last(coordinator):
             raise coordinator.wrong(f"the run that {peer.owner} saw end does not end", len(coordinator.leaves))
         if None not in (ended, told) and ended != told:
             raise peer.wrong(f"the run ended {ended!r} here, and {told!r} for {coordinator.owner}")
+
+
+def _last(ledger: Ledger) -> RunId | None:
+    """The run this ledger speaks of last."""
+    for leaf in reversed(ledger.leaves):
+        entry = leaf.entry
+        if isinstance(entry, Got | Sent):
+            return entry.receipt.run
+        if isinstance(entry, Opened | Opening | Released | Refused | Closed):
+            return entry.run
+    return None
 
 
 def _end(ledger: Ledger, run: RunId) -> str | None:

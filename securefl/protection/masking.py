@@ -248,7 +248,10 @@ class MaskingMember:
     def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
         """A sum under this plan is safe, and every peer's keys and shares hold."""
         del material
-        self._checked(me, plan, box, enrolment, relayed)
+        private, statements, _ = self._checked(me, plan, box, enrolment, relayed)
+        for peer, statement in statements.items():
+            if peer != me:  # found now, a key that agrees on nothing costs nobody's budget
+                keys.agree(Secret(private.key), statement.mask_key)
 
     def _checked(
         self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes

@@ -223,6 +223,7 @@ def on_enrolled(state: Enrolling, event: Received, plugs: Plugs) -> Step:
     course = _answered(state.course, event)
     if enrolled.round != course.plan.round:
         raise OutOfTurn(f"{event.sender} enrols for round {enrolled.round} in round {course.plan.round}")
+    _check_relayable(course, event.sender, enrolled.public, plugs)
     course = replace(course, enrolled={**course.enrolled, event.sender: enrolled.public})
     return _when_answered(replace(state, course=course), event, plugs, enlisted)
 
@@ -241,6 +242,7 @@ def on_submitted(state: Collecting, event: Received, plugs: Plugs) -> Step:
     receipt = event.frame.envelope.receipt
     if submitted.round != course.plan.round or receipt.plan != wire.plan_hash(course.plan):
         raise Forged(f"{event.sender} submits for another plan")
+    _check_relayable(course, event.sender, submitted.following, plugs)
     state = replace(
         state, course=course, sealed={**state.sealed, event.sender: event.frame.envelope},
         following={**state.following, event.sender: submitted.following},
@@ -372,7 +374,7 @@ _ROUND: Final = frozenset({Enrolling, Collecting, Closing})
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Planned,    Started):     (on_started,   frozenset({Inviting})),
     (Inviting,   m.Accept):    (on_accept,    frozenset({Inviting}) | _ROUND),
-    (Inviting,   Elapsed):     (on_elapsed,   _ROUND),
+    (Inviting,   Elapsed):     (on_elapsed,   frozenset({Ended}) | _ROUND),
     (Enrolling,  m.Accept):    (ignore,       frozenset({Enrolling})),
     (Enrolling,  m.Enrolled):  (on_enrolled,  _ROUND),
     (Enrolling,  m.Submitted): (ignore,       frozenset({Enrolling})),
@@ -444,6 +446,11 @@ def _check(course: Course, event: Received) -> None:
         raise Forged(f"{event.sender} shows no ledger")
     m.check_head(event.frame.head, event.sender, key)
     m.check_progress(course.heads.get(event.sender), event.frame.head)
+
+
+def _check_relayable(course: Course, sender: MemberId, public: bytes, plugs: Plugs) -> None:
+    """What cannot be passed on is refused as it comes: later it would keep the run from going on."""
+    plugs.protection(course.session.scheme).relay((sender,), {sender: public})
 
 
 def _answered(course: Course, event: Received) -> Course:

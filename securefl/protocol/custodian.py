@@ -88,6 +88,8 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
+    if session.run != event.envelope.receipt.run:
+        raise Forged("an invitation to one run in an envelope of another")
     if (session.federation, session.policy) != (charter.federation, charter.policy):
         raise Unsafe("another federation or policy than this custodian agreed to")
     if (session.coordinator, session.custodian) != (charter.coordinator, charter.custodian):

@@ -147,7 +147,7 @@ class Seated:
 
     charter: Charter
     session: m.Session
-    box: bytes  # X25519 secret of this session
+    box: bytes  # X25519 secret of this session; gone when the run is over
     boxes: Mapping[str, bytes]  # every peer's box key; empty before the first Enrol
     material: bytes
     next_round: int  # no earlier round is ever entered again
@@ -217,6 +217,8 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
+    if session.run != event.envelope.receipt.run:
+        raise Forged("an invitation to one run in an envelope of another")
     # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
     if (session.federation, session.policy) != (charter.federation, charter.policy):
         raise Unsafe(f"{session.federation} under policy {session.policy.hex()[:12]} is not what this site agreed to")
@@ -267,6 +269,9 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         raise Unsafe("a plan of another run, federation or policy")
     if plan.round != seat.next_round:
         raise OutOfTurn(f"a plan for round {plan.round}: the next one here is {seat.next_round}")
+    receipt = event.envelope.receipt
+    if (receipt.plan, receipt.round) != (wire.plan_hash(plan), plan.round):
+        raise Forged("a plan that is not the one its receipt names")
     # 2. its cohort is part of the roster, with this member in it, and each member once
     if any(each not in session.roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
         raise Forged("a cohort with strangers or doubles")
@@ -285,9 +290,8 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     plugs.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
-    got = Got(event.envelope.receipt, event.envelope.signature)
-    seat = replace(seat, request=event.envelope.receipt.digest, reply=None)
-    return Step(Deciding(seat, proposal), (got,), (Reserve(plan),))
+    seat = replace(seat, request=receipt.digest, reply=None)
+    return Step(Deciding(seat, proposal), (Got(receipt, event.envelope.signature),), (Reserve(plan),))
 
 
 def on_decided(state: Deciding, event: Decided, plugs: Plugs) -> Step:
@@ -310,7 +314,8 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
     settled = Settled(name, event.update.did)
     if event.update.did != plan.learning.event:
         reason = Reason("training", f"{event.update.did}", f"{plan.learning.event}", "train what was priced")
-        return _declined(seat, plan, (reason,), plugs, ())  # the reservation stands: nobody knows what to settle
+        freed = Freed(name, f"trained {event.update.did}, which was not priced; the result was thrown away")
+        return _declined(seat, plan, (reason,), plugs, (freed,))
     try:
         payload, kept = protection.seal(
             seat.charter.me, plan, Secret(seat.box), seat.enrolment, state.proposal.relayed, seat.material,
@@ -362,7 +367,7 @@ def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs
     entries.append(Closed(seat.session.run, close.outcome, close.why))
     envelope = _enveloped(seat, plugs, m.Bye(close.outcome), 0)
     got = Got(event.envelope.receipt, event.envelope.signature)
-    seat = replace(seat, request=event.envelope.receipt.digest, reply=envelope)
+    seat = replace(seat, request=event.envelope.receipt.digest, reply=envelope, box=b"", enrolment=b"")
     entries.append(Sent(envelope.receipt, envelope.signature))
     return Step(Left(seat, close.outcome, close.state), (got, *entries), outbound=envelope)
 

@@ -6,7 +6,7 @@ It carries a machine's steps into the world: record, then save, then answer. An 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from securefl import keys, wire
@@ -17,6 +17,8 @@ from securefl.protocol import messages as m
 from securefl.terms import Grant, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from securefl.policy.load import Policy
     from securefl.privacy.account import Account
     from securefl.runtime.home import Home
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from securefl.terms import Envelope
 
 _TRIES = 64  # re-pricings when other runs charge the same account meanwhile
+
+
+class Overtaken(Fault):
+    """Another process of the same site, one that outlived its parent for instance, went on with this run first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class MemberAgent:
         with self.home.transaction() as conn:
             moved: member.Step | PeerFault
             saved = self.home.saved(conn, run, member.State)
-            state = saved or member.Idle(_refreshed(self.charter, self.home.witnessed(conn)))
+            state = saved or member.Idle(_refreshed(self.charter, self.home, conn))
             try:
                 event = member.Received(frame.envelope, frame.head, self._secret())
                 moved = member.step(state, event, self.plugs)
@@ -60,8 +66,11 @@ class MemberAgent:
         if isinstance(moved, PeerFault):
             _write_down(self.home, frame.envelope, moved)
             raise moved
-        while moved.effects:
-            moved, head = self._perform(moved)
+        try:
+            while moved.effects:
+                moved, head = self._perform(moved)
+        except Overtaken:
+            return self.handle(data)  # what this process did is thrown away; the other's reply stands, or is under way
         return _answer(moved.outbound, head)
 
     def _perform(self, moved: member.Step) -> tuple[member.Step, SignedHead | None]:
@@ -84,21 +93,31 @@ class MemberAgent:
             except (Unbounded, ValueError, ArithmeticError) as fault:
                 price = Refusal((Reason("budget.price", f"no price: {fault}", "a finite price", "add noise"),))
             with self.home.transaction() as conn:
+                self._check_stands(conn, plan, state)
                 if self.home.account(conn).digest != account.digest:
                     continue  # another run charged this account meanwhile
+                now = self.home.clock()
                 answer: Grant | Refusal = (
-                    price
-                    if isinstance(price, Refusal)
-                    else decide(self.policy, plan, account, price, self.home.clock())
+                    price if isinstance(price, Refusal) else decide(self.policy, plan, account, price, now)
                 )
                 moved = member.step(state, member.Decided(answer), self.plugs)
-                return moved, self.home.commit(conn, plan.run, moved.entries, moved.state)
+                return moved, self.home.commit(conn, plan.run, moved.entries, moved.state, now)
         raise PeerFault("the account is charged faster by other runs than this plan can be priced; ask again later")
 
     def _move(self, state: member.State, plan: Plan, event: member.Event) -> tuple[member.Step, SignedHead | None]:
         moved = member.step(state, event, self.plugs)
         with self.home.transaction() as conn:
+            self._check_stands(conn, plan, state)
             return moved, self.home.commit(conn, plan.run, moved.entries, moved.state)
+
+    def _check_stands(self, conn: sa.Connection, plan: Plan, state: member.State) -> None:
+        """One result of an effect is recorded, however many processes performed it.
+
+        Raises:
+            Overtaken: another process of this site moved the run meanwhile.
+        """
+        if not self.home.stands(conn, plan.run, state):
+            raise Overtaken("another process of this site moved the run")
 
     def _secret(self) -> keys.Secret:
         return keys.Secret(self.entropy(32))
@@ -123,7 +142,7 @@ class CustodianAgent:
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
             saved = self.home.saved(conn, run, custodian.State)
-            state = saved or custodian.Idle(_refreshed(self.charter, self.home.witnessed(conn)))
+            state = saved or custodian.Idle(_refreshed(self.charter, self.home, conn))
             moved: Any
             try:
                 event = member.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
@@ -141,10 +160,9 @@ class CustodianAgent:
 Agent = MemberAgent | CustodianAgent
 
 
-def _refreshed(charter: member.Charter, witnessed: Any) -> member.Charter:  # noqa: ANN401 - a mapping of heads
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(charter, witnessed=witnessed)
+def _refreshed(charter: member.Charter, home: Home, conn: sa.Connection) -> member.Charter:
+    custodian = (charter.custodian,) if charter.custodian else ()
+    return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
 
 
 def _write_down(home: Home, envelope: Envelope, fault: Fault) -> None:

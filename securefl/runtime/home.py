@@ -5,7 +5,7 @@ A home outlives every run: whatever a run's output folder is called, the same ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from securefl import keys, wire
-from securefl.errors import OperatorFault
-from securefl.ledger import export, store
+from securefl.errors import Forged, OperatorFault
+from securefl.ledger import export, heads, store
 from securefl.privacy.account import Account
-from securefl.terms import Entry, MemberId, RunId, SignedHead, Witnessed
+from securefl.terms import Entry, MemberId, RunId, Seat, SignedHead, Witnessed
 
 _metadata = sa.MetaData()
 _machines = sa.Table(
@@ -72,9 +72,12 @@ class Home:
         with store.begin(self.engine) as conn:
             yield conn
 
-    def commit(self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object) -> SignedHead | None:
-        """Record, then save; sending comes after the transaction."""
-        head = store.append(conn, self.identity, self.owner, self.clock(), entries) if entries else store.head(conn)
+    def commit(
+        self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None
+    ) -> SignedHead | None:
+        """Record, then save; sending comes after the transaction. ``at`` is the clock, where it was read before."""
+        now = self.clock() if at is None else at
+        head = store.append(conn, self.identity, self.owner, now, entries) if entries else store.head(conn)
         row = {"run": bytes(run), "state": wire.encode(state)}
         conn.execute(sa.delete(_machines).where(_machines.c.run == row["run"]))
         conn.execute(sa.insert(_machines).values(**row))
@@ -89,19 +92,33 @@ class Home:
         row = conn.execute(sa.select(_machines.c.state).where(_machines.c.run == bytes(run))).first()
         return None if row is None else wire.decode(row.state, expected)
 
+    def stands(self, conn: sa.Connection, run: RunId, state: object) -> bool:
+        """Whether the machine of this run, if it ever moved, is where ``state`` has it: no second process moved it."""
+        row = conn.execute(sa.select(_machines.c.state).where(_machines.c.run == bytes(run))).first()
+        return row is None or bool(row.state == wire.encode(state))
+
     def account(self, conn: sa.Connection) -> Account:
         """The account: a fold over this ledger, so it cannot differ from it."""
         return Account.of(leaf.entry for leaf in store.leaves_of(conn, ACCOUNT_KINDS))
 
-    def witnessed(self, conn: sa.Connection) -> Mapping[str, SignedHead]:
-        """The largest head seen of each other party's ledger."""
+    def witnessed(self, conn: sa.Connection, peers: Iterable[Seat]) -> Mapping[str, SignedHead]:
+        """The largest head seen of each of these parties' ledgers, under the key it has now.
+
+        Whoever is no peer any more, or was given a new key and so a new ledger, is held to nothing it showed before.
+        """
+        keys_of = {seat.member: seat.key for seat in peers}
         seen: dict[str, SignedHead] = {}
         for leaf in store.leaves_of(conn, ("Witnessed",)):
             entry = leaf.entry
             assert isinstance(entry, Witnessed), "leaves_of filters by kind"
             owner = entry.head.head.owner
-            if owner not in seen or seen[owner].head.size < entry.head.head.size:
-                seen[owner] = entry.head
+            if owner not in keys_of or (owner in seen and seen[owner].head.size >= entry.head.head.size):
+                continue
+            try:
+                heads.verify(keys_of[owner], entry.head)
+            except Forged:
+                continue
+            seen[owner] = entry.head
         return seen
 
     def ledger(self) -> export.LedgerFile | None:
