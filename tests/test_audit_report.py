@@ -58,7 +58,7 @@ def with_names(facts: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def page_of(facts: dict[str, Any], folder: Path) -> Seen:
-    return Seen(report.page(facts, plots.draw(facts, folder)))
+    return Seen(report.page_of(facts, plots.draw(facts, folder)))
 
 
 def test_the_page_fetches_and_runs_nothing(facts: dict[str, Any], tmp_path: Path) -> None:
