@@ -285,7 +285,8 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
 
     file = loaded.file
     adapter = Adapter(file.adapter.targets, file.adapter.rank, file.adapter.alpha, file.adapter.seed)
-    shared = SharedModel.load(file.model, loaded.folder, Task(file.task.kind, file.task.labels), adapter)
+    task = Task(file.task.kind, file.task.labels)
+    shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
     shared.preflight()
     return shared
 
@@ -406,7 +407,7 @@ def run(
         adapter = out / "adapter" if ended.last_round else None
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
-        report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter)
+        report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
         report_page.write(report, out)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)

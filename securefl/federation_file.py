@@ -60,6 +60,9 @@ class TrainingPart(Part):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     max_tokens: int = Field(64, ge=4, le=8192)
     micro_batch: int = Field(64, ge=1)
+    engine: Literal["auto", "fast", "opacus"] = Field(
+        "auto", description="how each record gets its gradient here; no part of the plan"
+    )
 
     def rates(self) -> tuple[Fraction, ...]:
         """The learning rate of each round."""

@@ -14,7 +14,9 @@ import numpy as np
 
 from securefl.errors import PeerFault
 from securefl.terms import Adapter, Model, Plan, Task, Update
-from securefl.training import preflight, saving, state, step
+from securefl.training import device, preflight, saving, state, step
+from securefl.training.engines.choose import wrap
+from securefl.training.engines.engine import backward, forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.model import Built, build, model_digest
 from securefl.training.noise import poisson_sample, repeatable
@@ -22,8 +24,6 @@ from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from securefl.training.data import Record, Records
     from securefl.training.noise import Entropy
 
@@ -33,25 +33,35 @@ class Mismatch(PeerFault):
 
 
 class SharedModel:
-    """A base model with adapter and head, in memory once."""
+    """A base model with adapter and head, in memory once, on the best device of this machine.
 
-    def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter) -> None:
+    ``engine`` (auto, fast or opacus) is how each record gets its gradient; the choice that was made can be read back.
+    """
+
+    def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter, engine: str = "auto") -> None:
         self.model, self.task, self.adapter = model, task, adapter
         self._built = built
-        self._wrapped: nn.Module = preflight.wrap(built.model)
+        where = device.best()
+        device.place(built.model, where, device.base_type(where))
+        self._wrapped = wrap(built.model, engine)
         self._encoded: dict[tuple[int, int], tuple[object, Encoded]] = {}
         self._start = state.dump(built)
         self._safe = False
 
     @classmethod
-    def load(cls, name: str, folder: Path, task: Task, adapter: Adapter) -> SharedModel:
+    def load(cls, name: str, folder: Path, task: Task, adapter: Adapter, engine: str = "auto") -> SharedModel:
         """The model a federation's file names.
 
         Raises:
-            OperatorFault: it is not here, or cannot carry this adapter.
+            OperatorFault: it is not here, cannot carry this adapter, or the engine cannot serve it.
         """
         found = resolve(name, folder)
-        return cls(build(found, task, adapter), Model(name, model_digest(found)), task, adapter)
+        return cls(build(found, task, adapter), Model(name, model_digest(found)), task, adapter, engine)
+
+    @property
+    def engine(self) -> str:
+        """``fast`` or ``opacus``: what gives each record its gradient here."""
+        return self._wrapped.name
 
     @property
     def dimension(self) -> int:
@@ -115,7 +125,7 @@ class SharedModel:
             done = step.run(self._wrapped, self._built.parameters, encoded, plan.learning, rand, progress)
             after = np.frombuffer(state.dump(self._built), "<f4").astype(np.float64)
         finally:  # what one member trained is not left for the next, whatever happened
-            step.forget(self._built.parameters)
+            forget(self._built.parameters)
             state.load(self._built, self._start)
         did = replace(plan.learning.event, steps=done)
         return Update(after - np.frombuffer(base, "<f4").astype(np.float64), did)
@@ -130,17 +140,13 @@ class SharedModel:
         encoded = self._records(records, plan.learning.max_tokens)
         rand = repeatable(f"without privacy {seed}")
         optimizer = step.optimizer_of(self._built.parameters, plan.learning)
-        self._wrapped.disable_hooks()  # type: ignore[operator]
-        try:
-            for _ in range(plan.learning.event.steps):
-                chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
-                optimizer.zero_grad()
-                for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch):
-                    ids, mask, labels = encoded.batch(part)
-                    step.backward(step.cross_entropy(self._built.model(ids, mask), labels).sum() / len(chosen))
-                optimizer.step()
-        finally:
-            self._wrapped.enable_hooks()  # type: ignore[operator]
+        for _ in range(plan.learning.event.steps):
+            chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
+            optimizer.zero_grad()
+            for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch):
+                ids, mask, labels = (each.to(self._built.parameters[0].device) for each in encoded.batch(part))
+                backward(step.cross_entropy(self._built.model(ids, mask), labels).sum() / len(chosen))
+            optimizer.step()
         return state.dump(self._built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
