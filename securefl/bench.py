@@ -199,9 +199,9 @@ def _pooled(scores: Mapping[str, Scores]) -> Scores:
 
 def compose(
     loaded: Loaded, policy: Policy, plan: Plan, ended: c.Ended, measured: Measured, out: Path, watch: Stopwatch,
-    adapter: Path | None,
+    adapter: Path | None, engine: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """The report: all but accuracy and seconds is read from the ledgers in ``out``, not from what was configured."""
+    """The report: all but accuracy, seconds and the engine is read from the ledgers in ``out``, not from the file."""
     from securefl.audit.verify import Ledger, read_all  # noqa: PLC0415
 
     ledgers = read_all(out)
@@ -293,7 +293,7 @@ def compose(
         "accounts": rows,
         "bytes": {"up": size(Got, coordinator), "down": size(Sent, coordinator)},
         "seconds": seconds,
-        "protections": protections(plan, openings),
+        "protections": protections(plan, openings, engine),
         "warnings": list(warnings(plan)),
         "adapter": adapter.name if adapter else None,
         "versions": {
@@ -307,7 +307,7 @@ def _rdp(out: Path) -> float:
     return told
 
 
-def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]]) -> dict[str, Any]:
+def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str) -> dict[str, Any]:
     """What was on, and who can open what."""
     cover = plan.cover
     who = {
@@ -322,6 +322,7 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]]) -> dic
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
         "who_can_open": who[cover.scheme],
+        "engine": engine,
         "noise_generator": "AES-256-CTR, a 256-bit key for each draw, kept nowhere",
         "noise_multiplier": float(plan.learning.event.noise_multiplier),
         "clip_l2": float(plan.learning.clip_l2),

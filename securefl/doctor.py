@@ -57,10 +57,25 @@ def _machine() -> Iterator[Finding]:
         yield Finding("cpu features", "warn", "no AES instructions", "masks and noise will be slow")
     else:
         yield Finding("cpu features", "ok", ", ".join(fast) or "not known here")
-    gpu = next(iter(sorted(Path("/dev").glob("nvidia[0-9]*"))), None)
-    yield Finding("gpu", "ok", f"{gpu} (not used yet)" if gpu else "none; the CPU is complete")
+    yield _device()
     free = shutil.disk_usage(".").free / 1e9
     yield Finding("disk", "ok" if free > 1 else "warn", f"{free:.0f} GB free", "free some space")
+
+
+def _device() -> Finding:
+    """What a run would train on. torch is asked only where there is a GPU: importing it takes seconds."""
+    gpu = next(iter(sorted(Path("/dev").glob("nvidia[0-9]*"))), None)
+    if gpu is None:
+        return Finding("device", "ok", "cpu, float32: a run is complete on it; there is no GPU")
+    try:
+        from securefl.training.device import base_type, best  # noqa: PLC0415
+    except ImportError:
+        return Finding("device", "warn", f"{gpu} is there, torch is not", "pip install securefl")
+    chosen = best()
+    base = str(base_type(chosen)).removeprefix("torch.")
+    if chosen.type == "cpu":
+        return Finding("device", "warn", f"cpu, {base}; torch cannot use {gpu}", "install a torch that is built for it")
+    return Finding("device", "ok", f"{chosen.type}, base in {base}, adapter and norms in float32")
 
 
 def _surroundings() -> Iterator[Finding]:

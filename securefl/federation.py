@@ -292,7 +292,7 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
 
     file = loaded.file
     task, adapter = Task(file.task.kind, file.task.labels), file.adapter.adapter()
-    shared = SharedModel.load(file.model, loaded.folder, task, adapter)
+    shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
     shared.preflight()
     return shared
 
@@ -433,7 +433,7 @@ def run(
         adapter = out / "adapter" if ended.last_round else None
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
-        report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter)
+        report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)

@@ -98,6 +98,9 @@ class TrainingPart(Part):
     micro_tokens: Whole | None = Field(
         None, ge=1, description="tokens in memory at once, padding included; at least max_tokens"
     )
+    engine: Literal["auto", "fast", "opacus"] = Field(
+        "auto", description="how each record gets its gradient here; no part of the plan"
+    )
 
     def rates(self) -> tuple[Fraction, ...]:
         """The learning rate of each round."""

@@ -203,7 +203,7 @@ def test_a_plan_for_something_else_is_refused_before_a_record_is_read(of, field,
 
 
 def test_a_model_that_fails_preflight_is_refused_before_a_record_is_read(tmp_path, monkeypatch):
-    of = shared("bert", tmp_path)
+    of = SharedModel.load(str(saved("bert", tmp_path)), tmp_path, TASK, adapter("bert"), "opacus")
     of._built.model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = LoraTrainer(of, lambda: pytest.fail("records were read"), os.urandom)
     with pytest.raises(OperatorFault, match="has no gradient for each"):

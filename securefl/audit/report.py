@@ -122,6 +122,7 @@ class Protections(Part):
     colluding: int
     cohort_sizes: list[int]
     who_can_open: str
+    engine: str = Field(description="what gave each record its gradient: fast or opacus")
     noise_generator: str
     noise_multiplier: float
     clip_l2: float

@@ -47,7 +47,7 @@ def score(model: Classifier, encoded: Encoded, labels: int) -> Scores:
     counts = [[0] * labels for _ in range(labels)]
     with torch.no_grad():
         for part in micro_batches(encoded, range(len(encoded.ids)), 128):
-            ids, mask, truth = encoded.batch(part)
+            ids, mask, truth = (each.to(model.center.device) for each in encoded.batch(part))
             for right, guess in zip(truth.tolist(), model(ids, mask).argmax(1).tolist(), strict=True):
                 counts[right][guess] += 1
     return Scores(tuple(map(tuple, counts)))

@@ -89,9 +89,9 @@ class Classifier(nn.Module):
 
     def pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mean-pooled features: (batch, hidden)."""
-        hidden: torch.Tensor = self.encoder(
-            input_ids=ids, attention_mask=mask
-        ).last_hidden_state  # (batch, tokens, hidden)
+        hidden: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.to(
+            self.center.dtype
+        )  # (batch, tokens, hidden)
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
 

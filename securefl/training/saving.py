@@ -60,13 +60,15 @@ def _base_as_code(model: str) -> str:
 
 def _head(model: Classifier) -> dict[str, torch.Tensor]:
     """The head on features as they are: what training takes off them goes into the bias."""
-    weight, bias = model.head.weight.detach(), model.head.bias.detach()
-    return {"weight": weight.contiguous(), "bias": (bias - weight @ model.center).contiguous()}
+    weight, bias = model.head.weight.detach().cpu(), model.head.bias.detach().cpu()
+    return {"weight": weight.contiguous(), "bias": (bias - weight @ model.center.cpu()).contiguous()}
 
 
 def _own(model: Classifier) -> dict[str, torch.Tensor]:
     """The tensors of an adapter that PEFT does not know; the base model is frozen, so they are what is trainable."""
-    return {name: each.detach().contiguous() for name, each in model.encoder.named_parameters() if each.requires_grad}
+    return {
+        name: each.detach().cpu().contiguous() for name, each in model.encoder.named_parameters() if each.requires_grad
+    }
 
 
 def _compare(model: Classifier, out: Path) -> None:
@@ -79,7 +81,7 @@ def _compare(model: Classifier, out: Path) -> None:
     }
     stored |= {f"head.{name}": tensor for name, tensor in load_file(str(out / HEAD)).items()}
     named = {name.replace(".default.", "."): each for name, each in model.encoder.named_parameters() if "lora_" in name}
-    memory = {name: each.detach() for name, each in named.items()} or _own(model)
+    memory = {name: each.detach().cpu() for name, each in named.items()} or _own(model)
     memory |= {f"head.{name}": tensor for name, tensor in _head(model).items()}
     if stored.keys() != memory.keys() or any(not torch.equal(stored[name], tensor) for name, tensor in memory.items()):
         raise OperatorFault("the adapter on disk is not the one in memory", "check the files, and save again", str(out))

@@ -6,7 +6,6 @@ noise is drawn and it is charged. A record whose gradient is not finite contribu
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from torch import nn
 
 from securefl.terms import Learning
 from securefl.training.clipping import PrivateGradient, Weigh, flat, read, weigh_by
+from securefl.training.engines.engine import Engine, forget
 from securefl.training.noise import ClippedSum, Entropy, noised, poisson_sample
 from securefl.training.optimizers import optimizer_of, tell_noise
 
@@ -73,34 +73,14 @@ def per_record_gradients(
 ) -> list[torch.Tensor]:
     """Each record's gradient of its own loss, per tensor: (batch, *shape), float32.
 
-    ``model`` is wrapped by Opacus; the losses are summed, so no record's gradient depends on how many there are. What
-    an earlier pass left behind, one that was interrupted or had no backward half, plays no part.
+    ``model`` has an engine; the losses are summed, so no record's gradient depends on how many there are. A tensor
+    without such a gradient has ``None``, which the preflight refuses.
     """
-    ids, mask, labels = batch
-    forget(parameters)
-    for module in model.modules():
-        module.__dict__.pop("activations", None)
-        module.__dict__.pop("max_batch_len", None)
-    for parameter in parameters:
-        parameter._forward_counter = 0  # type: ignore[attr-defined]  # noqa: SLF001 - Opacus's own
-    backward(losses(model(ids, mask), labels).sum())
-    found: list[Any] = [getattr(parameter, "grad_sample", None) for parameter in parameters]
-    forget(parameters)
+    assert isinstance(model, Engine), "only an engine keeps records apart"
+    device = parameters[0].device
+    ids, mask, labels = (each.to(device) for each in batch)
+    found: list[Any] = model.gradients(parameters, lambda: losses(model(ids, mask), labels).sum())
     return found
-
-
-def backward(loss: torch.Tensor) -> None:
-    """Gradients of ``loss`` are at the tensors. The first layer's input needs none, and its hook fires all the same."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        loss.backward()  # type: ignore[no-untyped-call]
-
-
-def forget(parameters: Sequence[nn.Parameter]) -> None:
-    """No gradient of any record is left at the tensors."""
-    for parameter in parameters:
-        parameter.grad = None
-        parameter.grad_sample = None  # type: ignore[attr-defined]
 
 
 def clipped(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = flat) -> torch.Tensor:
@@ -131,7 +111,7 @@ def clipped_sum(
     entries = sum(parameter.numel() for parameter in parameters) + (counted is not None)
     total = torch.zeros(entries, dtype=torch.float64)
     for part in micro_batches(encoded, sample, micro_batch, micro_tokens):
-        total += clipped(per_record_gradients(model, parameters, encoded.batch(part)), float(clip_l2), weigh)
+        total += clipped(per_record_gradients(model, parameters, encoded.batch(part)), float(clip_l2), weigh).cpu()
     return ClippedSum(total.numpy(), clip_l2)
 
 
@@ -155,7 +135,7 @@ def descend(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
     values = torch.from_numpy(gradient.values).to(torch.float32)
     parts = torch.split(values, [parameter.numel() for parameter in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
+        parameter.grad = part.view_as(parameter).to(parameter.device)
     tell_noise(optimizer, gradient.deviation)
     optimizer.step()
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from securefl.errors import PeerFault
 from securefl.terms import Adapter, AdapterRule, Model, Plan, Task, Update
-from securefl.training import optimizers, preflight, saving, state, step
+from securefl.training import device, optimizers, preflight, saving, state, step
+from securefl.training.engines.choose import wrap
+from securefl.training.engines.engine import backward, forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.model import Built, build, model_digest
 from securefl.training.noise import poisson_sample, repeatable
@@ -22,8 +24,6 @@ from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from securefl.layout import Layout
     from securefl.training.data import Record, Records
     from securefl.training.noise import Entropy
@@ -34,32 +34,42 @@ class Mismatch(PeerFault):
 
 
 class SharedModel:
-    """A base model with adapter and head, in memory once."""
+    """A base model with adapter and head, in memory once, on the best device of this machine.
 
-    def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter) -> None:
+    ``engine`` (auto, fast or opacus) is how each record gets its gradient; the choice that was made can be read back.
+    """
+
+    def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter, engine: str = "auto") -> None:
         self.model, self.task, self.adapter = model, task, adapter
         self._built = built
-        self._watched = built.at(1)
-        self._wrapped: nn.Module = preflight.wrap(built.model)
+        where = device.best()
+        device.place(built.model, where, device.base_type(where), [each for _, each in built.stateful])
+        self._watched, self._asked = built.at(1), engine
+        self._wrapped = wrap(built.model, engine)
         self._encoded: dict[tuple[int, int], tuple[object, Encoded]] = {}
         self._start = state.dump(built)
         self._safe = False
 
     @classmethod
-    def load(cls, name: str, folder: Path, task: Task, adapter: Adapter) -> SharedModel:
+    def load(cls, name: str, folder: Path, task: Task, adapter: Adapter, engine: str = "auto") -> SharedModel:
         """The model a federation's file names.
 
         Raises:
-            OperatorFault: it is not here, or cannot carry this adapter.
+            OperatorFault: it is not here, cannot carry this adapter, or the engine cannot serve it.
         """
         found = resolve(name, folder)
         digest = model_digest(found)  # first: it says clearest what is not here
-        return cls(build(found, task, adapter), Model(name, digest), task, adapter)
+        return cls(build(found, task, adapter), Model(name, digest), task, adapter, engine)
 
     @property
     def layout(self) -> Layout:
         """What an adapter state holds."""
         return self._built.layout
+
+    @property
+    def engine(self) -> str:
+        """``fast`` or ``opacus``: what gives each record its gradient here."""
+        return self._wrapped.name
 
     @property
     def dimension(self) -> int:
@@ -135,7 +145,7 @@ class SharedModel:
             done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress)
             after = np.frombuffer(state.dump(built), "<f4").astype(np.float64)
         finally:  # what one member trained is not left for the next, whatever happened
-            step.forget(built.parameters)
+            forget(built.parameters)
             state.load(built, self._start)
         did = replace(plan.learning.event, steps=done)
         change = after - np.frombuffer(base, "<f4").astype(np.float64)
@@ -152,17 +162,13 @@ class SharedModel:
         encoded = self._records(records, plan.learning.max_tokens)
         rand = repeatable(f"without privacy {seed}")
         optimizer = optimizers.optimizer_of(built.parameters, plan.learning)
-        self._wrapped.disable_hooks()  # type: ignore[operator]
-        try:
-            for _ in range(plan.learning.event.steps):
-                chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
-                optimizer.zero_grad()
-                for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch, plan.learning.micro_tokens):
-                    ids, mask, labels = encoded.batch(part)
-                    step.backward(step.cross_entropy(built.model(ids, mask), labels).sum() / len(chosen))
-                optimizer.step()
-        finally:
-            self._wrapped.enable_hooks()  # type: ignore[operator]
+        for _ in range(plan.learning.event.steps):
+            chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
+            optimizer.zero_grad()
+            for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch, plan.learning.micro_tokens):
+                ids, mask, labels = (each.to(built.parameters[0].device) for each in encoded.batch(part))
+                backward(step.cross_entropy(built.model(ids, mask), labels).sum() / len(chosen))
+            optimizer.step()
         return state.dump(built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
@@ -183,8 +189,8 @@ class SharedModel:
         """The model with what the round trains: only its per-record gradients are kept."""
         built = self._built.at(round_)
         if [name for name, _ in built.trainable] != [name for name, _ in self._watched.trainable]:
-            preflight.unwrap(self._wrapped)
-            self._watched, self._wrapped = built, preflight.wrap(built.model)
+            self._wrapped.close()
+            self._watched, self._wrapped = built, wrap(built.model, self._asked)
         return built
 
     def _records(self, records: tuple[Record, ...], max_tokens: int) -> Encoded:

@@ -1,0 +1,48 @@
+"""Where a model computes, and in which precision: CUDA where there is one; the CPU is the default and complete.
+
+On CUDA the frozen base is bfloat16, while norms, adapter and head are float32, so each record's gradient is float32.
+The same placement was run on the CPU only; nothing here was run on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def best() -> torch.device:
+    """What a run takes on this machine."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def base_type(device: torch.device) -> torch.dtype:
+    """The precision of frozen weights there."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def place(model: nn.Module, device: torch.device, base: torch.dtype, moving: Iterable[nn.Parameter] = ()) -> None:
+    """The model is on ``device``, what is frozen in it in ``base``; norms and all that can ever move stay float32.
+
+    A layer that receives wider values than its weights casts them; a norm computes in float32 and gives back what it
+    received.
+    """
+    model.to(device)
+    if base == torch.float32:
+        return
+    kept = {id(parameter) for parameter in moving}
+    for module in model.modules():
+        norm = "Norm" in type(module).__name__
+        for parameter in module.parameters(recurse=False):
+            if not (norm or parameter.requires_grad or id(parameter) in kept):
+                parameter.data = parameter.data.to(base)
+        if norm:
+            module.__dict__["forward"] = partial(_in_float32, module.forward)
+
+
+def _in_float32(norm: Any, values: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - a module's forward
+    out: torch.Tensor = norm(values.float())
+    return out.to(values.dtype)

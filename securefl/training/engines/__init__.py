@@ -1,0 +1,1 @@
+"""How does each record get a gradient of its own?"""
