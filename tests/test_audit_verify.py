@@ -408,6 +408,20 @@ def test_a_run_that_its_own_policy_forbids_is_found(tmp_path: Path, right: str) 
     bad(story.export(tmp_path), why)
 
 
+def test_a_round_that_trains_other_tensors_than_its_rule_says_is_found(tmp_path: Path) -> None:
+    class Changed(Story):
+        def plan(self, round_: int):
+            plan = super().plan(round_)
+            return replace(plan, dimension=7) if round_ == 2 else plan
+
+    story = Changed()
+    story.begin()
+    for number in (1, 2):
+        story.round(number)
+    story.close()
+    bad(story.export(tmp_path), "round 2 trains other tensors than its rule says")
+
+
 def test_an_error_while_checking_is_not_verified(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise MemoryError("too large")

@@ -12,6 +12,8 @@ from securefl.policy.decide import decide
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, AccountFault, Standing
 from securefl.terms import (
+    Adapter,
+    AdapterRule,
     Freed,
     Got,
     Grant,
@@ -115,12 +117,16 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     """
     plans: dict[Hash, Plan] = {}
     of_round: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
+    trained: dict[tuple[RunId, bool], tuple[Adapter, int]] = {}
     for ledger, index, entry in _reserved(ledgers):
         plan, name = entry.plan, wire.plan_hash(entry.plan)
         plans[name] = plan
         first, member = of_round.setdefault((plan.run, plan.round), (name, ledger.owner))
         if first != name:
             raise ledger.wrong(f"another plan for round {plan.round} than {member} was given", index)
+        even = plan.adapter.rule is AdapterRule.ALTERNATING and plan.round % 2 == 0
+        if trained.setdefault((plan.run, even), (plan.adapter, plan.dimension)) != (plan.adapter, plan.dimension):
+            raise ledger.wrong(f"round {plan.round} trains other tensors than its rule says", index)
         if plan.run in runs and plan.round > 1:
             released = _releases(runs[plan.run][0], plan.run)
             if released.get(plan.round - 1) != plan.base:

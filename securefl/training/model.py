@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from securefl.errors import Missing, OperatorFault
 from securefl.layout import Layout, Tensor, can_change, trains
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Task
+from securefl.terms import Adapter, AdapterKind, Hash, Task
+from securefl.training.modules import bottleneck, virtual
+from securefl.training.start import orthonormal
 
 FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt", "*.gguf")
 
@@ -103,12 +104,12 @@ class Built:
     tokenizer: Any  # a transformers tokenizer
     trainable: tuple[tuple[str, nn.Parameter], ...]  # what is trained now, sorted by name
     stateful: tuple[tuple[str, nn.Parameter], ...]  # what can ever change, sorted by name: an adapter state
-    rule: AdapterRule
+    adapter: Adapter
 
     @property
     def layout(self) -> Layout:
         """The tensors of an adapter state."""
-        return Layout(tuple(Tensor(name, tuple(each.shape)) for name, each in self.stateful), self.rule)
+        return Layout(tuple(Tensor(name, tuple(each.shape)) for name, each in self.stateful), self.adapter.rule)
 
     @property
     def dimension(self) -> int:
@@ -123,14 +124,15 @@ class Built:
     def at(self, round_: int) -> Built:
         """The same model, ready for a round: what the round does not train is frozen."""
         for name, parameter in self.stateful:
-            parameter.requires_grad_(trains(self.rule, name, round_))
+            parameter.requires_grad_(trains(self.adapter.rule, name, round_))
         return replace(self, trainable=tuple((n, p) for n, p in self.stateful if p.requires_grad))
 
     @property
     def longest(self) -> int | None:
-        """Tokens the encoder has positions for, as far as its configuration says."""
+        """Tokens of a record that the encoder has positions for, as far as its configuration says."""
         found = getattr(self.model.encoder.config, "max_position_embeddings", None)
-        return found if isinstance(found, int) else None
+        taken = getattr(self.model.encoder, "virtual", 0)
+        return found - taken if isinstance(found, int) else None
 
 
 def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
@@ -204,23 +206,28 @@ def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, n
     config.use_cache = False
     _check_targets(encoder, adapter, name)
     encoder.requires_grad_(False)
-    model = Classifier(_attached(encoder, adapter), hidden, len(task.labels))
+    model = Classifier(attached(encoder, adapter, name), hidden, len(task.labels))
     _without_dropout(model)
     for parameter_name, parameter in model.named_parameters():
         if "lora_A" in parameter_name:
-            parameter.data.copy_(_orthonormal(adapter.seed, parameter_name, tuple(parameter.shape)))
+            parameter.data.copy_(orthonormal(adapter.seed, parameter_name, tuple(parameter.shape)))
         parameter.requires_grad_(parameter.requires_grad and can_change(adapter.rule, parameter_name))
     _center(model, tokenizer)
     stateful = tuple(sorted((n, p) for n, p in model.named_parameters() if p.requires_grad))
-    return Built(model.train(), tokenizer, stateful, stateful, adapter.rule)
+    return Built(model.train(), tokenizer, stateful, stateful, adapter)
 
 
-def _attached(encoder: nn.Module, adapter: Adapter) -> nn.Module:
-    """The frozen encoder with its adapter, whose tensors are all trainable."""
-    if adapter.kind is AdapterKind.HEAD:
-        return encoder
-    if not adapter.kind.has_factors:
-        raise OperatorFault(f"no adapter of kind {adapter.kind.value}", "use lora, rslora or head", "adapter.kind")
+def attached(encoder: nn.Module, adapter: Adapter, name: str) -> nn.Module:
+    """The frozen encoder with its adapter, whose tensors are all trainable; ``name`` is what errors call the model."""
+    match adapter.kind:
+        case AdapterKind.HEAD:
+            return encoder
+        case AdapterKind.BOTTLENECK:
+            return bottleneck.attach(encoder, adapter, _names(encoder, adapter))
+        case AdapterKind.SOFT_PROMPT:
+            return virtual.soft_prompt(encoder, adapter)
+        case AdapterKind.PREFIX:
+            return virtual.prefix(encoder, adapter, name)
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415
 
     lora = LoraConfig(
@@ -276,22 +283,3 @@ def _check_targets(encoder: nn.Module, adapter: Adapter, name: str) -> None:
 
 def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-
-
-def _orthonormal(seed: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Orthonormal rows that only depend on seed, name and shape: (rank, in)."""
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415
-
-    rank, width = shape
-    if rank > width:
-        raise OperatorFault(f"rank {rank} on a layer of width {width}", f"lower rank to {width}", name)
-    key = hashlib.sha256(b"lora-a\0" + seed.to_bytes(8, "big") + name.encode()).digest()
-    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(8 * rank * width))
-    uniform = (np.frombuffer(stream, "<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53 - 0.5
-    rows = uniform.reshape(rank, width)
-    for i in range(rank):  # modified Gram-Schmidt, twice: the same steps on every machine
-        for _ in range(2):
-            for j in range(i):
-                rows[i] -= (rows[i] * rows[j]).sum() * rows[j]
-            rows[i] /= np.sqrt((rows[i] * rows[i]).sum())
-    return torch.from_numpy(rows.astype(np.float32))

@@ -16,6 +16,7 @@ from securefl.errors import OperatorFault
 from securefl.terms import Learning, PoissonGaussian
 from securefl.training import step
 from securefl.training.model import Built
+from securefl.training.modules.per_record import PerRecord, known_to_opacus
 from securefl.training.noise import gaussian, repeatable
 from securefl.training.step import Encoded, Losses, cross_entropy, per_record_gradients
 
@@ -32,7 +33,7 @@ COUPLING = 1e-5  # relative change of one record's gradient when another record 
 UNCOUPLE = "find what couples records: batch statistics, routing, packing, a loss that is averaged over the batch"
 
 COUPLED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-KNOWN = (nn.Linear, nn.LayerNorm)  # layers whose per-record gradients Opacus has by rule
+KNOWN = (nn.Linear, nn.LayerNorm, PerRecord)  # layers whose per-record gradients Opacus has by rule
 
 
 def wrap(model: nn.Module) -> nn.Module:
@@ -52,6 +53,7 @@ def wrap(model: nn.Module) -> nn.Module:
         if parameter.requires_grad and not isinstance(owner, KNOWN):
             what = f"the trainable tensor `{name}` belongs to a {type(owner).__name__}"
             raise OperatorFault(what, "freeze it, or use adapters whose tensors are linear layers (LoRA)")
+    known_to_opacus()
     wrapped: nn.Module = GradSampleModule(model, loss_reduction="sum")
     return wrapped
 

@@ -3,85 +3,50 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from securefl.errors import OperatorFault
-from securefl.terms import Task
-from securefl.training.model import Built, Classifier
+from securefl.terms import Adapter, AdapterKind, Task
+from securefl.training import readmes
+from securefl.training.model import Built, Classifier, attached
 from securefl.training.sources import DISTRIBUTION
 
 ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
-
-HEAD_ALONE = """# A federated head
-
-`{head}` is a classification head on the mean of the last hidden states of `{model}`, which is as it was: there is no
-adapter for PEFT to load. Texts were cut to {tokens} tokens. Run this in this folder:
-
-```python
-from importlib.metadata import distribution
-
-from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
-
-base = {base}
-tokenizer = AutoTokenizer.from_pretrained(base)
-encoder = AutoModel.from_pretrained(base).eval()
-head = load_file("{head}")
-batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
-hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
-logits = hidden.mean(1) @ head["weight"].T + head["bias"]
-print({labels}[int(logits.argmax())])
-```
-"""
-
-README = """# A federated adapter
-
-`{adapter}` is a LoRA adapter for `{model}`; `{head}` is the classification head on the mean of its
-last hidden states. Texts were cut to {tokens} tokens. Run this in this folder:
-
-```python
-from importlib.metadata import distribution
-
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
-
-base = {base}
-tokenizer = AutoTokenizer.from_pretrained(base)
-encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(base), ".").eval()
-head = load_file("{head}")
-batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
-hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
-logits = hidden.mean(1) @ head["weight"].T + head["bias"]
-print({labels}[int(logits.argmax())])
-```
-"""
+OWN, FACTS = "adapter.safetensors", "adapter.json"  # of a kind that PEFT does not know
 
 
 def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     """``out`` holds adapter, head, labels and a README, and no path of this machine.
 
-    ``PeftModel.from_pretrained`` loads LoRA of every rule; a head alone has nothing for it to load.
+    ``PeftModel.from_pretrained`` loads LoRA of every rule; ``load`` here loads every kind.
 
     Raises:
         OperatorFault: what was written does not come back as what was trained.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT would read an older one as its own
-    lora = hasattr(built.model.encoder, "peft_config")
-    if lora:
+    adapter, read = built.adapter, readmes.OWN
+    if adapter.kind is AdapterKind.HEAD:
+        read = readmes.HEAD_ALONE
+    elif not adapter.kind.has_factors:
+        save_file(_own(built.model), str(out / OWN), {"securefl": adapter.kind.value})
+        (out / FACTS).write_text(json.dumps({"base": model, **asdict(adapter)}, indent=1))
+    else:
+        read = readmes.LORA
         built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
         built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
     head = _head(built.model)
     facts = {"base": model, "labels": task.labels, "pooling": "mean over the mask"}
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
     (out / "labels.json").write_text(json.dumps(task.labels))
-    told = README if lora else HEAD_ALONE
-    text = told.format(adapter=ADAPTER, model=model, base=_base_as_code(model), head=HEAD, tokens=tokens,
-                         labels=list(task.labels))  # fmt: skip
+    text = read.format(
+        adapter=ADAPTER if adapter.kind.has_factors else OWN, model=model, base=_base_as_code(model), head=HEAD,
+        tokens=tokens, labels=list(task.labels), kind=adapter.kind.value, layout=readmes.LAYOUTS.get(adapter.kind, ""),
+    )  # fmt: skip
     (out / "README.md").write_text(text)
     _compare(built.model, out)
 
@@ -99,12 +64,22 @@ def _head(model: Classifier) -> dict[str, torch.Tensor]:
     return {"weight": weight.contiguous(), "bias": (bias - weight @ model.center).contiguous()}
 
 
+def _own(model: Classifier) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter that PEFT does not know; the base model is frozen, so they are what is trainable."""
+    return {name: each.detach().contiguous() for name, each in model.encoder.named_parameters() if each.requires_grad}
+
+
 def _compare(model: Classifier, out: Path) -> None:
     """PEFT ignores keys it does not know without a word, so what lies on disk is compared with what is in memory."""
-    stored = load_file(str(out / ADAPTER)) if (out / ADAPTER).exists() else {}
+    stored = {
+        name: each
+        for file in (ADAPTER, OWN)
+        if (out / file).exists()
+        for name, each in load_file(str(out / file)).items()
+    }
     stored |= {f"head.{name}": tensor for name, tensor in load_file(str(out / HEAD)).items()}
     named = {name.replace(".default.", "."): each for name, each in model.encoder.named_parameters() if "lora_" in name}
-    memory = {name: each.detach() for name, each in named.items()}
+    memory = {name: each.detach() for name, each in named.items()} or _own(model)
     memory |= {f"head.{name}": tensor for name, tensor in _head(model).items()}
     if stored.keys() != memory.keys() or any(not torch.equal(stored[name], tensor) for name, tensor in memory.items()):
         raise OperatorFault("the adapter on disk is not the one in memory", "check the files, and save again", str(out))
@@ -123,8 +98,24 @@ def load(base: torch.nn.Module, out: Path) -> Classifier:
     if getattr(getattr(base, "config", None), "hidden_size", None) != hidden:
         what = f"an adapter for models of width {hidden}"
         raise OperatorFault(what, "load the base model it was trained on", str(out))
-    encoder = PeftModel.from_pretrained(base, str(out)) if (out / ADAPTER).exists() else base
-    model = Classifier(encoder, hidden, labels)
+    base.requires_grad_(False)
+    if (out / ADAPTER).exists():
+        model = Classifier(PeftModel.from_pretrained(base, str(out)), hidden, labels)
+    elif (out / OWN).exists():
+        model = Classifier(attached(base, _adapter(out), str(out)), hidden, labels)
+        model.encoder.load_state_dict(load_file(str(out / OWN)), strict=False)  # what is missing is found below
+    else:
+        model = Classifier(base, hidden, labels)
     model.head.load_state_dict(head)
     _compare(model, out)
     return model.eval()
+
+
+def _adapter(out: Path) -> Adapter:
+    try:
+        found = json.loads((out / FACTS).read_text())
+        return Adapter(
+            tuple(found["targets"]), found["rank"], found["alpha"], found["seed"], AdapterKind(found["kind"])
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise OperatorFault(f"`{FACTS}` does not say what adapter this is", "save again", str(out)) from fault

@@ -1,0 +1,1 @@
+"""What else than LoRA can be put on a frozen model?"""

@@ -1,0 +1,83 @@
+"""What stands beside a saved adapter: what each file is, and code that uses them."""
+
+from __future__ import annotations
+
+from securefl.terms import AdapterKind
+
+HEAD_ALONE = """# A federated head
+
+`{head}` is a classification head on the mean of the last hidden states of `{model}`, which is as it was: there is no
+adapter for PEFT to load. Texts were cut to {tokens} tokens. Run this in this folder:
+
+```python
+from importlib.metadata import distribution
+
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+base = {base}
+tokenizer = AutoTokenizer.from_pretrained(base)
+encoder = AutoModel.from_pretrained(base).eval()
+head = load_file("{head}")
+batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
+hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
+logits = hidden.mean(1) @ head["weight"].T + head["bias"]
+print({labels}[int(logits.argmax())])
+```
+"""
+
+LORA = """# A federated adapter
+
+`{adapter}` is a LoRA adapter for `{model}`; `{head}` is the classification head on the mean of its
+last hidden states. Texts were cut to {tokens} tokens. Run this in this folder:
+
+```python
+from importlib.metadata import distribution
+
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+base = {base}
+tokenizer = AutoTokenizer.from_pretrained(base)
+encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(base), ".").eval()
+head = load_file("{head}")
+batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
+hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
+logits = hidden.mean(1) @ head["weight"].T + head["bias"]
+print({labels}[int(logits.argmax())])
+```
+"""
+
+OWN = """# A federated adapter
+
+`{adapter}` is an adapter of kind {kind} for `{model}`; `{head}` is the classification head on the mean of
+its last hidden states. PEFT has no adapter that is this one, so `PeftModel.from_pretrained` cannot load it. Texts were
+cut to {tokens} tokens. Run this in this folder:
+
+```python
+from importlib.metadata import distribution
+from pathlib import Path
+
+from securefl.training.saving import load
+from transformers import AutoModel, AutoTokenizer
+
+base = {base}
+tokenizer = AutoTokenizer.from_pretrained(base)
+model = load(AutoModel.from_pretrained(base), Path())
+batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
+logits = model(batch["input_ids"], batch["attention_mask"])
+print({labels}[int(logits.argmax())])
+```
+
+Without securefl: {layout} `adapter.json` says for which layers, how large, and from which seed it started.
+"""
+
+LAYOUTS = {
+    AdapterKind.SOFT_PROMPT: "`prompt.weight` (vectors, hidden) goes before the input embeddings, under a mask of "
+    "ones; the hidden states of its own positions are left out of the mean.",
+    AdapterKind.PREFIX: "`prefix.N.weight` (2, heads, vectors, width) holds layer N's keys and values from before the "
+    "text, under a mask of ones; the text's positions begin after them.",
+    AdapterKind.BOTTLENECK: "a layer LAYER that gives y gives y + up(gelu(down(y))) instead, with `LAYER.down.weight` "
+    "(rank, width), `LAYER.up.weight` (width, rank) and a bias each.",
+}
