@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,73 @@ def test_nothing_names_a_machine_or_a_registry() -> None:
             if pattern.search(line):
                 found.append(f"{name}:{number}")
     assert found == []
+
+
+def calls(tree: ast.AST, name: str) -> list[str]:
+    """The functions, dotted, in which a function of this name is called or handed on."""
+    found = []
+
+    def walk(node: ast.AST, inside: tuple[str, ...]) -> None:
+        for child in ast.iter_child_nodes(node):
+            named = isinstance(child, ast.FunctionDef | ast.ClassDef)
+            if (
+                isinstance(child, ast.Name)
+                and child.id == name
+                or isinstance(child, ast.Attribute)
+                and child.attr == name
+            ):
+                found.append(".".join(inside))
+            walk(child, (*inside, child.name) if named else inside)
+
+    walk(tree, ())
+    return found
+
+
+def test_repeatable_randomness_is_used_on_synthetic_text_and_in_open_training_alone() -> None:
+    used = {
+        str(path.relative_to(ROOT)): calls(ast.parse(path.read_text()), "repeatable")
+        for path in SOURCES
+        if "repeatable" in path.read_text()
+    }
+    assert {name: sorted(places) for name, places in used.items() if places} == {
+        "securefl/training/preflight.py": ["_moves", "_off_zero"],
+        "securefl/training/trainer.py": ["SharedModel.train_without_privacy"],
+    }
+
+
+def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
+    import inspect
+
+    from typer.main import get_command
+
+    from securefl import cli, federation
+    from securefl.federation_file import FederationFile
+    from securefl.policy.document import PolicyDocument
+    from securefl.policy.plan_document import PlanDocument
+
+    words = re.compile(r"entropy|rand|repeat|seed|deterministic")
+    for document in (FederationFile, PolicyDocument, PlanDocument):
+        schema = document.model_json_schema()
+        fields = {
+            f"{part}.{name}"
+            for part, of in {"": schema, **schema["$defs"]}.items()
+            for name in of.get("properties", {})
+        }
+        assert {name for name in fields if words.search(name)} <= {"AdapterPart.seed"}, (
+            "A, which is public, and nothing else"
+        )
+
+    def options(command) -> set[str]:
+        inner = getattr(command, "commands", {}).values()
+        return {option for each in command.params for option in each.opts} | {
+            o for each in inner for o in options(each)
+        }
+
+    assert not [option for option in options(get_command(cli.app)) if words.search(option)]
+    assert "entropy" not in inspect.getsource(cli)
+    assert inspect.signature(federation.run).parameters["entropy"].default is os.urandom
+    for path in (*(ROOT / "securefl" / "training").glob("*.py"), ROOT / "securefl" / "federation.py"):
+        assert not re.search(r"environ|getenv", path.read_text()), path
 
 
 def rows() -> list[list[str]]:

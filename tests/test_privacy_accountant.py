@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import dp_accounting
 import pytest
 from dp_accounting import pld, rdp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from securefl import wire
 from securefl.privacy.account import Account
-from securefl.privacy.accountant import NOISE_GRID, calibrate, epsilon_pld, epsilon_rdp, price
+from securefl.privacy.accountant import (
+    NOISE_END,
+    NOISE_GRID,
+    calibrate,
+    delta_beyond,
+    epsilon_charged,
+    epsilon_pld,
+    epsilon_rdp,
+    price,
+)
 from securefl.terms import Level, PoissonGaussian, Unbounded, micro_epsilon
 from tests.test_privacy_account import a_plan, freed, reserved, settled
 
 DELTA = 1e-5
+AUDITS = Path(__file__).parent.parent / "audits"
 RATES = [Fraction(1, 100), Fraction(1, 20), Fraction(1, 4), Fraction(1)]
 NOISES = [Fraction(3, 4), Fraction(1), Fraction(2)]
 some_events = st.builds(PoissonGaussian, st.sampled_from(RATES), st.sampled_from(NOISES), st.integers(1, 40))
@@ -172,6 +187,68 @@ def test_calibrated_noise_meets_its_target_and_hardly_more(target: float, rate: 
 def test_a_target_that_is_no_budget_is_refused(target: float) -> None:
     with pytest.raises(Unbounded):
         calibrate(target, DELTA, Fraction(1, 100), 10)
+
+
+@pytest.mark.parametrize("noise", [0.4, 0.5, 1, 3])
+@pytest.mark.parametrize("dimension", [1, 10**6])
+def test_what_noise_adds_to_delta_by_ending_is_taken_off_it(noise, dimension) -> None:
+    one = event(0.01, noise, 1000)
+    beyond = delta_beyond(one, dimension)
+    mass = stats.norm.sf(NOISE_END) * 2
+    moved = stats.norm.sf(NOISE_END - 1 / noise) + stats.norm.cdf(1 / noise - NOISE_END)
+    assert beyond == pytest.approx(1000 * (2 * (dimension + 1) * mass + 0.01 * moved), rel=1e-9)
+    made = replace(a_plan(1, one), dimension=dimension)
+    assert price(made, Account.of([]), "d", DELTA).round == micro_epsilon(epsilon_pld([one], DELTA - beyond))
+    assert price(made, Account.of([reserved(made)]), "d", DELTA).after[Level.DATASET] == micro_epsilon(
+        epsilon_pld([one, one], DELTA - 2 * beyond)
+    )
+    charges = Account.of([reserved(made)]).charges
+    assert epsilon_charged(charges, DELTA) == epsilon_pld([one], DELTA - beyond) >= epsilon_pld([one], DELTA)
+
+
+def test_a_shift_of_one_value_is_the_worst_for_noise_that_ends() -> None:
+    """What a record moves beyond the other data set's end is most where its whole clip is in one value."""
+    for noise in (0.4, 1.0):
+        worst = stats.norm.sf(NOISE_END - 1 / noise)
+        for values in (2, 5, 100):
+            part = 1 / noise / math.sqrt(values)
+            assert values * (stats.norm.sf(NOISE_END - part) + stats.norm.sf(NOISE_END + part)) < (
+                worst + 2 * values * stats.norm.sf(NOISE_END)
+            )
+
+
+def test_noise_that_ends_too_soon_for_delta_has_no_price() -> None:
+    for unpriceable in (
+        replace(a_plan(1, event(1, 0.2, 100))),
+        replace(a_plan(1, event(1, 1, 10**6)), dimension=10**6),
+    ):
+        with pytest.raises(Unbounded):
+            price(unpriceable, Account.of([]), "d", DELTA)
+
+
+def test_calibration_pays_for_the_end_of_the_noise_too() -> None:
+    noise = calibrate(4, 1e-8, Fraction(1, 10), 1000, 100_000)
+    one = PoissonGaussian(Fraction(1, 10), noise, 1000)
+    assert 0.97 * 4 <= epsilon_pld([one], 1e-8 - delta_beyond(one, 100_000)) <= 4
+    assert noise > calibrate(4, 1e-8, Fraction(1, 10), 1000)
+    with pytest.raises(Unbounded, match="100000000 values each"):
+        calibrate(4, 1e-8, Fraction(1, 10), 1000, 10**8)
+
+
+def test_points_and_calibrations_hold_their_bars() -> None:
+    """A slice of what `audits/budget/points.py` runs in full."""
+    spec = importlib.util.spec_from_file_location("points", AUDITS / "budget" / "points.py")
+    points = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(points)
+    for figure in points.points(5) + points.calibrations(5):
+        assert figure["holds"], figure
+
+
+def test_the_committed_points_hold_their_bars() -> None:
+    committed = json.loads((AUDITS / "budget" / "points.json").read_text())
+    assert all(figure["holds"] for figure in committed["figures"])
+    assert "200 points" in committed["figures"][0]["name"]
+    assert "500 calibrations" in committed["figures"][3]["name"]
 
 
 def test_an_accountant_by_other_authors_agrees():

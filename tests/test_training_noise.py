@@ -9,7 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
+from securefl.privacy.accountant import NOISE_END
 from securefl.terms import PoissonGaussian
 from securefl.training.noise import ClippedSum, NoisedSum, gaussian, grid, keystream, noised, poisson_sample, repeatable
 
@@ -44,6 +46,40 @@ def test_gaussian_values_have_the_moments_and_tails_of_a_normal():
         share, expected = (np.abs(drawn) > bound).mean(), math.erfc(bound / math.sqrt(2))
         assert abs(share - expected) < 5 * math.sqrt(expected / 4e5)
     assert np.abs(np.corrcoef(drawn[:200_000], drawn[200_001:])[0, 1]) < 0.012
+
+
+FALSE_ALARM = 1e-4  # of either test on true normal values; with fixed entropy neither ever changes its mind
+
+
+def p_values(drawn):
+    """Of Kolmogorov and Smirnov's test, and of chi-square over 500 cells of equal mass."""
+    cells = stats.norm.ppf(np.arange(1, 500) / 500)
+    counted = np.bincount(np.searchsorted(cells, drawn), minlength=500)
+    return stats.kstest(drawn, "norm").pvalue, stats.chisquare(counted).pvalue
+
+
+def test_gaussian_values_pass_kolmogorov_and_smirnov_and_chi_square():
+    drawn = gaussian(repeatable("goodness of fit"), 1_000_000)
+    assert min(p_values(drawn)) > FALSE_ALARM
+    assert min(p_values((drawn[:500_000] + drawn[500_000:]) / np.sqrt(2))) > FALSE_ALARM  # halves are independent
+    assert abs(drawn.var() - 1) < 0.005
+
+
+@pytest.mark.parametrize("wrong", [lambda x: 1.01 * x, lambda x: x + 0.01, lambda x: np.clip(x, -2.5, 2.5), np.rint])
+def test_both_tests_together_find_noise_that_is_a_little_wrong(wrong):
+    assert min(p_values(wrong(gaussian(repeatable("a little wrong"), 1_000_000)))) < FALSE_ALARM
+
+
+def test_a_noised_sum_of_nothing_is_normal_up_to_its_grid():
+    out = noised(ClippedSum(np.zeros(1_000_000), F(1, 3)), PoissonGaussian(F(1), F(4, 5), 1), repeatable("on the grid"))
+    assert min(p_values(out.values / float(F(4, 5) * F(1, 3)))) > FALSE_ALARM
+
+
+def test_noise_ends_where_the_accountant_says(monkeypatch):
+    monkeypatch.setattr("securefl.training.noise.keystream", lambda rand, size: np.zeros(size, "<u8"))
+    furthest = float(gaussian(os.urandom, 2).max())
+    assert furthest == pytest.approx(math.sqrt(2 * 53 * math.log(2)), rel=1e-12)
+    assert NOISE_END <= furthest < NOISE_END + 0.01
 
 
 @pytest.mark.parametrize("byte", [b"\0", b"\xff"])

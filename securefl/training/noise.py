@@ -1,8 +1,14 @@
 """Randomness that privacy rests on: AES-256-CTR under a fresh full-entropy key; never a framework's generator.
 
-Gaussian noise is Box-Muller in float64 over 53-bit uniforms. Its tail ends at sqrt(2 * 53 * ln 2) = 8.57 standard
-deviations, beyond which a true Gaussian has mass 1e-17. The noised sum is rounded to a public grid before anything else
-sees it: what is done after the noise costs nothing. Keys are stored nowhere.
+Gaussian noise is Box-Muller in float64 over 53-bit uniforms. The noised sum is rounded to a public grid before anything
+else sees it. A true Gaussian's price bounds that too, since what is done to a mechanism's result costs nothing
+(post-processing: Dwork and Roth 2014, proposition 2.1), and the grid hides the low-order bits by which floats tell sum
+from noise (Mironov 2012). Keys are stored nowhere.
+
+Two things set this noise apart from a true Gaussian's. Its tail ends at sqrt(2 * 53 * ln 2) = 8.57 standard deviations,
+beyond which a normal value lies with probability 1.1e-17: `privacy.accountant.delta_beyond` takes that off delta, for
+every value of every step. And its radius has 2**53 levels, which beyond about 7 deviations (probability 2e-11 *
+noise_multiplier for a pair of values) lie wider apart than the grid: not charged; decision 4 has the size.
 """
 
 from __future__ import annotations
