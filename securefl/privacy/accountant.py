@@ -23,6 +23,7 @@ INTERVAL = 1e-3
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
 SLACK = 2e-10  # ... and by more than composing in another order changes
 _STRIDE = 100  # events composed without a stop
+LARGEST, MOST_STEPS = 1000, 1_000_000  # beyond this epsilon or this many steps a distribution would fill the memory
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
 
 
@@ -117,17 +118,25 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
     event = plan.learning.event
 
     def after(level: Level, name: str) -> MicroEpsilon:
-        return micro_epsilon(epsilon_pld((*account.events(level, name), event), delta))
+        return micro_epsilon(_bounded((*account.events(level, name), event), delta))
 
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(epsilon_pld((event,), delta)),
+        round=micro_epsilon(_bounded((event,), delta)),
         after={
             Level.DATASET: after(Level.DATASET, dataset),
             Level.FEDERATION: after(Level.FEDERATION, plan.federation),
         },
     )
+
+
+def _bounded(events: tuple[Event, ...], delta: float) -> float:
+    """Epsilon by PLD; by RDP, which is above it, where a proposal would keep its site busy for hours."""
+    rough = epsilon_rdp(events, delta)
+    if rough > LARGEST or sum(event.steps for event in events) > MOST_STEPS:
+        return rough
+    return epsilon_pld(events, delta)
 
 
 def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) -> Fraction:
@@ -140,7 +149,7 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) 
         raise Unbounded(f"epsilon={target}")
 
     def cost(ticks: int) -> float:
-        return epsilon_pld((PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps),), delta)
+        return _bounded((PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps),), delta)
 
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
     while cost(high) > target:
