@@ -259,7 +259,11 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
     else:
         plan = draft(document, policy.hash)
     account = Account.of(())
-    price = price_in(policy, "dataset")(plan, account)
+    try:
+        price = price_in(policy, "dataset")(plan, account)
+    except (ValueError, ArithmeticError) as fault:
+        none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
+        return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,))
     checks = explain_decision(policy, plan, account, price, clock())
     answer = decide(policy, plan, account, price, clock())
     reasons = getattr(answer, "reasons", ())

@@ -143,6 +143,16 @@ def test_a_delta_that_is_none_is_refused(delta: float) -> None:
             accountant([event(0.01, 1, 1)], delta)
 
 
+@pytest.mark.parametrize(
+    ("rate", "noise", "steps"),
+    [(0.1, 1, 10**12), (0.1, 1e-6, 1), (1, 0.01, 1), (1e-12, 0.5, 10**9), (0.1, 0.001, 10**5)],
+)
+def test_a_proposal_beyond_all_measure_has_a_price_at_once(rate: float, noise: float, steps: int) -> None:
+    asked = event(rate, noise, steps)
+    plan = a_plan(1, event=asked)
+    assert price(plan, Account.of(()), "d", DELTA).round == micro_epsilon(epsilon_rdp([asked], DELTA))
+
+
 def test_a_price_is_each_levels_total_rounded_up_and_names_what_it_is_for() -> None:
     first, second, third = a_plan(1), a_plan(2, event(0.05, 1, 7), "g"), a_plan(3)
     gone = a_plan(4)

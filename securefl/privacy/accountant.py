@@ -27,6 +27,7 @@ GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less tha
 SLACK = 2e-10  # ... and by more than composing in another order changes
 NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
 _STRIDE = 100  # events composed without a stop
+LARGEST, MOST_STEPS = 1000, 1_000_000  # beyond this epsilon or this many steps a distribution would fill the memory
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
 
 
@@ -157,17 +158,25 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
     def after(level: Level, name: str) -> MicroEpsilon:
         charges = account.standing(level, name)
         events = (*(charge.event for charge in charges), event)
-        return micro_epsilon(epsilon_pld(events, delta_left(delta, charges) - beyond))
+        return micro_epsilon(_bounded(events, delta_left(delta, charges) - beyond))
 
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(epsilon_pld((event,), delta - beyond)),
+        round=micro_epsilon(_bounded((event,), delta - beyond)),
         after={
             Level.DATASET: after(Level.DATASET, dataset),
             Level.FEDERATION: after(Level.FEDERATION, plan.federation),
         },
     )
+
+
+def _bounded(events: tuple[Event, ...], delta: float) -> float:
+    """Epsilon by PLD; by RDP, which is above it, where a proposal would keep its site busy for hours."""
+    rough = epsilon_rdp(events, delta)
+    if rough > LARGEST or sum(event.steps for event in events) > MOST_STEPS:
+        return rough
+    return epsilon_pld(events, delta)
 
 
 def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, dimension: int = 1) -> Fraction:
@@ -184,7 +193,7 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, 
     def cost(ticks: int) -> float:
         event = PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps)
         left = delta - delta_beyond(event, dimension)
-        return epsilon_pld((event,), left) if left > 0 else math.inf
+        return _bounded((event,), left) if left > 0 else math.inf
 
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
     while cost(high) > target:
