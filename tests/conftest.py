@@ -28,3 +28,22 @@ def finished(small, tmp_path_factory):
     result = small.run(home / "run", home / "sites")
     assert result.outcome == "finished", result.why
     return home
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL of this test session's own."""
+    from tests import postgres
+
+    with postgres.running(postgres.NOT_DURABLE) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stores(request, tmp_path):
+    """Where stores are kept, for each kind of database there is."""
+    from tests.stores import Stores
+
+    if request.param == "sqlite":
+        return Stores(tmp_path)
+    return Stores(tmp_path, request.getfixturevalue("postgres_server").database())

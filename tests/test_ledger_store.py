@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -12,18 +13,22 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from securefl import keys, wire
 from securefl.errors import Forged, OperatorFault, Tampered
-from securefl.ledger import heads, merkle, store
+from securefl.ledger import databases, heads, merkle, migrate, store
+from securefl.ledger.tables import heads as heads_table
+from securefl.ledger.tables import metadata
 from securefl.terms import Closed, Entry, Hash, Head, Leaf, MemberId, Released, RunId, SignedHead
+from tests.stores import Stores
 
 IDENTITY = keys.Identity(keys.Secret(bytes(range(32))))
 OTHER = keys.Identity(keys.Secret(bytes(32)))
 OWNER = MemberId("north")
 RUN = RunId(bytes(16))
+NUMBERS = itertools.count()
 
 
 def entry(number: int) -> Entry:
@@ -41,12 +46,12 @@ def look(engine: sa.Engine) -> list[Leaf]:
         return list(store.entries(conn))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4), max_size=5))
 def test_what_went_in_comes_out_in_order_and_under_the_tree_of_the_rfc(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
+    stores: Stores, batches: list[list[int]]
 ) -> None:
-    engine = store.open_store(tmp_path_factory.mktemp("store") / "ledger.db")
+    engine = store.open_store(stores.place(f"north{next(NUMBERS)}"))
     signed = None
     for batch in batches:
         signed = add(engine, *(entry(number) for number in batch))
@@ -73,16 +78,16 @@ def test_a_head_holds_under_its_owners_key_and_as_it_was_signed() -> None:
             heads.verify(key, bad)
 
 
-def test_leaves_are_found_by_kind(tmp_path: Path) -> None:
-    engine = store.open_store(tmp_path / "ledger.db")
+def test_leaves_are_found_by_kind(stores: Stores) -> None:
+    engine = store.open_store(stores.place())
     add(engine, entry(1), Closed(RUN, "finished", ""), entry(2))
     with store.begin(engine) as conn:
         assert [leaf.entry for leaf in store.leaves_of(conn, ("Released",))] == [entry(1), entry(2)]
         assert [leaf.entry for leaf in store.leaves_of(conn, ("Closed",))] == [Closed(RUN, "finished", "")]
 
 
-def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    engine = store.open_store(tmp_path / "ledger.db")
+def test_a_block_that_fails_leaves_nothing(stores: Stores) -> None:
+    engine = store.open_store(stores.place())
     add(engine, entry(1))
     with pytest.raises(ZeroDivisionError), store.begin(engine) as conn:
         store.append(conn, IDENTITY, OWNER, 1_000, [entry(2)])
@@ -90,8 +95,8 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert look(engine) == [Leaf(1_000, entry(1))]
 
 
-def test_writers_at_the_same_time_never_lose_an_entry(tmp_path: Path) -> None:
-    engines = [store.open_store(tmp_path / "ledger.db") for _ in range(4)]
+def test_writers_at_the_same_time_never_lose_an_entry(stores: Stores) -> None:
+    engines = [store.open_store(stores.place()) for _ in range(4)]
 
     def write(engine: sa.Engine, base: int) -> None:
         for number in range(10):
@@ -111,8 +116,8 @@ def test_writers_at_the_same_time_never_lose_an_entry(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from tests.test_ledger_store import add, entry, store
-engine = store.open_store(Path(sys.argv[1]))
+from tests.test_ledger_store import add, databases, entry, store
+engine = store.open_store(databases.place_of(Path(sys.argv[1]), "north"))
 number = int(sys.argv[2])
 while True:
     print(add(engine, entry(number), entry(number + 1)).head.size, flush=True)
@@ -120,10 +125,10 @@ while True:
 """
 
 
-def test_kill_9_while_appending_leaves_what_was_acknowledged_and_at_most_one_step_more(tmp_path: Path) -> None:
-    path, size = tmp_path / "ledger.db", 0
+def test_kill_9_while_appending_leaves_what_was_acknowledged_and_at_most_one_step_more(stores: Stores) -> None:
+    home, size = stores.home(), 0
     for kill_after in (1, 7, 3, 12):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, path, str(size)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen([sys.executable, "-c", CHILD, home, str(size)], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         for _ in range(kill_after):
             size = int(child.stdout.readline())
@@ -132,7 +137,7 @@ def test_kill_9_while_appending_leaves_what_was_acknowledged_and_at_most_one_ste
         size = told[-1] if told else size
         child.wait()
         child.stdout.close()
-        engine = store.open_store(path)
+        engine = store.open_store(databases.place_of(home, OWNER))
         found = [leaf.entry.round for leaf in look(engine)]
         assert len(found) in (size, size + 2)
         assert found == list(range(len(found)))
@@ -149,54 +154,54 @@ TAMPERINGS = {
         "do not give the root", None,
     ),
     "an entry changed": ("UPDATE leaves SET leaf = (SELECT leaf FROM leaves WHERE position = 0) WHERE position = 1", "do not give the root", None),
-    "an entry damaged": ("UPDATE leaves SET leaf = x'00' WHERE position = 2", "not a Leaf", 2),
+    "an entry damaged": ("UPDATE leaves SET leaf = :zero WHERE position = 2", "not a Leaf", 2),
     "an entry relabelled": ("UPDATE leaves SET kind = 'Settled' WHERE position = 2", "relabelled", 2),
     "the head gone": ("DELETE FROM head", "without a head", None),
-    "the head damaged": ("UPDATE head SET signed = x'00'", "not a SignedHead", None),
-    "the frontier changed": ("UPDATE head SET frontier = x'00'", "not a Frontier", None),
+    "the head damaged": ("UPDATE head SET signed = :zero", "not a SignedHead", None),
+    "the frontier changed": ("UPDATE head SET frontier = :zero", "not a Frontier", None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-def test_what_is_changed_behind_its_back_is_found(tmp_path: Path, name: str) -> None:
-    engine = store.open_store(tmp_path / "ledger.db")
+def test_what_is_changed_behind_its_back_is_found(stores: Stores, name: str) -> None:
+    engine = store.open_store(stores.place())
     add(engine, *(entry(number) for number in range(4)))
     look(engine)
     statement, why, place = TAMPERINGS[name]
     with store.begin(engine) as conn:
-        assert conn.exec_driver_sql(statement).rowcount > 0
+        assert conn.execute(sa.text(statement), {"zero": bytes(1)} if ":zero" in statement else {}).rowcount > 0
     with pytest.raises(Tampered, match=why) as caught:
         look(engine)
     assert caught.value.entry == place
     assert caught.value.exit_code == 4
 
 
-def test_an_older_head_and_another_frontier_are_found(tmp_path: Path) -> None:
-    engine = store.open_store(tmp_path / "ledger.db")
+def test_an_older_head_and_another_frontier_are_found(stores: Stores) -> None:
+    engine = store.open_store(stores.place())
     old = add(engine, entry(0))
     add(engine, entry(1))
     with store.begin(engine) as conn:
         frontier = conn.exec_driver_sql("SELECT frontier FROM head").scalar_one()
-        conn.exec_driver_sql("UPDATE head SET signed = ?", (wire.encode(old),))
+        conn.execute(sa.update(heads_table).values(signed=wire.encode(old)))
     with pytest.raises(Tampered, match="2 entries do not give the root of the head over 1"):
         look(engine)
     other = merkle.Frontier().append(Hash(bytes(32))).append(Hash(bytes(32)))
     with store.begin(engine) as conn:
         current = heads.sign(IDENTITY, Head(OWNER, 2, wire.decode(frontier, merkle.Frontier).root()))
-        conn.exec_driver_sql("UPDATE head SET signed = ?, frontier = ?", (wire.encode(current), wire.encode(other)))
+        conn.execute(sa.update(heads_table).values(signed=wire.encode(current), frontier=wire.encode(other)))
     with pytest.raises(Tampered, match="frontier is not that of the entries"):
         look(engine)
 
 
-def test_a_ledger_under_another_key_is_found(tmp_path: Path) -> None:
-    engine = store.open_store(tmp_path / "ledger.db")
+def test_a_ledger_under_another_key_is_found(stores: Stores) -> None:
+    engine = store.open_store(stores.place())
     add(engine, entry(0))
     with store.begin(engine) as conn, pytest.raises(Tampered, match="does not hold under key"):
         store.check(conn, OTHER.public)
 
 
-def test_an_empty_store_is_in_order_and_has_no_head(tmp_path: Path) -> None:
-    engine = store.open_store(tmp_path / "ledger.db")
+def test_an_empty_store_is_in_order_and_has_no_head(stores: Stores) -> None:
+    engine = store.open_store(stores.place())
     assert look(engine) == []
     with store.begin(engine) as conn:
         assert store.head(conn) is None
@@ -221,13 +226,6 @@ def test_files_that_are_no_store_are_refused_with_what_to_do(tmp_path: Path) -> 
     with pytest.raises(OperatorFault, match="another program's database"):
         store.open_store(strange)
 
-    newer = tmp_path / "newer.db"
-    add(store.open_store(newer), entry(0))
-    with sqlite3.connect(newer) as conn:
-        conn.execute("PRAGMA user_version = 99")
-    with pytest.raises(OperatorFault, match="a store of version 99.*update securefl"):
-        store.open_store(newer)
-
     with pytest.raises(OperatorFault, match="make the folder"):
         store.open_store(tmp_path / "absent" / "ledger.db")
 
@@ -241,16 +239,131 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
     assert look(engine) == [Leaf(1_000, entry(0))]
 
 
-def test_a_store_that_may_not_be_written_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    engine = store.open_store(path)
-    with pytest.raises(OperatorFault, match="make the file and its folder writable"), store.begin(engine) as conn:
-        conn.exec_driver_sql("PRAGMA query_only = ON")
+def test_a_store_that_may_not_be_written_is_named(stores: Stores) -> None:
+    engine = store.open_store(stores.place())
+    statement, remedy = {
+        "sqlite": ("PRAGMA query_only = ON", "make the file and its folder writable"),
+        "postgresql": ("SET TRANSACTION READ ONLY", "name the primary server in store.url"),
+    }[engine.dialect.name]
+    with pytest.raises(OperatorFault, match=remedy), store.begin(engine) as conn:
+        conn.exec_driver_sql(statement)
         store.append(conn, IDENTITY, OWNER, 1_000, [entry(0)])
+    assert engine.dialect.name == "sqlite" or look(engine) == []
 
 
-def test_every_write_reaches_the_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
-    with store.begin(store.open_store(tmp_path / "ledger.db")) as conn:
-        assert conn.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
-        assert conn.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
-        assert conn.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+def test_a_store_that_another_process_holds_too_long_is_named(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "WAIT_S", 1)
+    place = stores.place()
+    engine, other = store.open_store(place), store.open_store(place)
+    with store.begin(engine), pytest.raises(OperatorFault, match="another process holds this site"):  # noqa: SIM117
+        with store.begin(other):
+            pass
+    add(other, entry(0))
+    assert look(engine) == [Leaf(1_000, entry(0))]
+
+
+def test_a_newer_store_is_refused_and_left_as_it_is(stores: Stores) -> None:
+    place = stores.place()
+    engine = store.open_store(place)
+    add(engine, entry(0))
+    with store.begin(engine) as conn:
+        conn.execute(sa.text(f"UPDATE {migrate.TABLE} SET version_num = '0099'"))
+    with pytest.raises(OperatorFault, match="a store of version 0099; this program knows.*update securefl"):
+        store.open_store(place)
+    assert look(engine) == [Leaf(1_000, entry(0))]
+    with store.begin(engine) as conn:
+        assert conn.execute(sa.text(f"SELECT version_num FROM {migrate.TABLE}")).scalar_one() == "0099"
+
+
+def older(place: databases.Place) -> sa.Engine:
+    """A store of version 0001, with an entry."""
+    engine = store.open_store(place)
+    add(engine, entry(0))
+    with store.begin(engine) as conn:
+        conn.execute(sa.text("DROP TABLE machines"))
+        conn.execute(sa.text(f"UPDATE {migrate.TABLE} SET version_num = '0001'"))
+    return engine
+
+
+def tables(engine: sa.Engine) -> set[str]:
+    with store.begin(engine) as conn:
+        return set(sa.inspect(conn).get_table_names())
+
+
+def test_an_older_store_becomes_todays_and_keeps_its_entries(stores: Stores) -> None:
+    place = stores.place()
+    older(place).dispose()
+    engine = store.open_store(place)
+    assert look(engine) == [Leaf(1_000, entry(0))]
+    assert tables(engine) == {*metadata.tables, migrate.TABLE}
+    with store.begin(engine) as conn:
+        assert conn.execute(sa.text(f"SELECT version_num FROM {migrate.TABLE}")).scalar_one() == migrate.VERSIONS[-1]
+
+
+def test_a_migration_that_is_killed_left_nothing(stores: Stores) -> None:
+    place = stores.place()
+    engine = older(place)
+    engine.dispose()
+    for number in itertools.count():
+        child = os.fork()
+        if child == 0:
+            count = itertools.count()
+
+            @sa.event.listens_for(sa.Engine, "after_cursor_execute")
+            def _(*_: object) -> None:
+                if next(count) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            store.open_store(place)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            break
+        assert "machines" not in tables(engine)
+    assert os.WEXITSTATUS(status) == 0
+    assert number > 5
+    assert tables(engine) == {*metadata.tables, migrate.TABLE}
+    assert look(engine) == [Leaf(1_000, entry(0))]
+
+
+def test_a_store_of_before_there_were_migrations_is_taken_over(tmp_path: Path) -> None:
+    for machines in (False, True):
+        path = tmp_path / f"{machines}.db"
+        engine = older(path)
+        with store.begin(engine) as conn:
+            conn.execute(sa.text(f"DROP TABLE {migrate.TABLE}"))
+            conn.exec_driver_sql("PRAGMA user_version = 1")
+            if machines:
+                conn.execute(
+                    sa.text("CREATE TABLE machines (run BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (run))")
+                )
+        engine.dispose()
+        engine = store.open_store(path)
+        assert look(engine) == [Leaf(1_000, entry(0))]
+        assert tables(engine) == {*metadata.tables, migrate.TABLE}
+
+
+def test_the_migrations_end_at_the_tables_the_program_uses(stores: Stores) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(migrate.FOLDER))
+    assert tuple(each.revision for each in reversed(list(script.walk_revisions()))) == migrate.VERSIONS
+    with store.begin(store.open_store(stores.place())) as conn:
+        context = MigrationContext.configure(conn, opts={"version_table": migrate.TABLE, "compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_every_write_reaches_the_disk_before_it_is_acknowledged(stores: Stores) -> None:
+    engine = store.open_store(stores.place())
+    if engine.dialect.name == "postgresql":
+        with store.begin(engine) as conn:
+            conn.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET synchronous_commit = off")
+        engine.dispose()
+    expected = {
+        "sqlite": {"PRAGMA journal_mode": "wal", "PRAGMA synchronous": 2, "PRAGMA foreign_keys": 1},  # 2 is FULL
+        "postgresql": {"SHOW synchronous_commit": "on", "SHOW transaction_isolation": "read committed"},
+    }[engine.dialect.name]
+    with store.begin(engine) as conn:
+        assert {ask: conn.exec_driver_sql(ask).scalar_one() for ask in expected} == expected

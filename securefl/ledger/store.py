@@ -1,81 +1,33 @@
-"""Where a ledger lives: one SQLite file, append-only, every write one transaction that survives a power cut.
-
-WAL with synchronous=FULL; writers take the lock before they read, so what a decision read is what it commits on.
-"""
+"""Where a ledger lives: one database, append-only, every write one transaction that survives a power cut."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from sqlite3 import DatabaseError
-from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
 from securefl import keys, wire
-from securefl.errors import Forged, Malformed, OperatorFault, Tampered
+from securefl.errors import Forged, Malformed, Tampered
+from securefl.ledger import databases, merkle
 from securefl.ledger import heads as signing
-from securefl.ledger import merkle
+from securefl.ledger.databases import Place
+from securefl.ledger.migrate import migrate
+from securefl.ledger.tables import heads, leaves
 from securefl.terms import Entry, Head, Leaf, MemberId, PublicKey, SignedHead
 
-SCHEMA = 1
-RESTORE = "restore the file from its backup"
-REMEDIES = {
-    "database or disk is full": "free some space; nothing was lost, and the same command goes on from here",
-    "disk I/O error": "look at the disk; nothing was lost, and the same command goes on from here",
-    "attempt to write a readonly database": "make the file and its folder writable for the site's own user",
-    "unable to open database file": "make the folder, and make it writable for the site's own user",
-    "database is locked": "another process holds this site for too long; wait for it",
-    "file is not a database": "move the file away, or restore the ledger from its backup",
-}
-metadata = sa.MetaData()
-leaves = sa.Table(
-    "leaves",
-    metadata,
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("kind", sa.String, nullable=False, index=True),
-    sa.Column("leaf", sa.LargeBinary, nullable=False),
-)
-heads = sa.Table(
-    "head",
-    metadata,
-    sa.Column("one", sa.Integer, sa.CheckConstraint("one = 1"), primary_key=True, autoincrement=False),
-    sa.Column("frontier", sa.LargeBinary, nullable=False),
-    sa.Column("signed", sa.LargeBinary, nullable=False),
-)
 
-
-def open_store(path: Path) -> sa.Engine:
-    """The store at ``path``, with its tables.
+def open_store(place: Place) -> sa.Engine:
+    """The store at ``place``, with today's tables.
 
     Raises:
-        OperatorFault: the file is no such store, is of a newer version, or cannot be written.
+        OperatorFault: what is there is no such store, is of a newer version, or cannot be reached or written.
     """
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), connect_args={"timeout": 60})
-
-    @sa.event.listens_for(engine, "connect")
-    def _(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's own types
-        del record
-        connection.isolation_level = None  # the driver begins nothing by itself; "begin" below does
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
+    engine = databases.engine_at(place)
     with begin(engine) as conn:
-        found = conn.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if found > SCHEMA:
-            what = f"a store of version {found}; this program knows {SCHEMA}"
-            raise OperatorFault(what, "update securefl", str(path))
-        if found == 0 and sa.inspect(conn).get_table_names():
-            raise OperatorFault("another program's database", "choose a path of its own for the ledger", str(path))
-        metadata.create_all(conn)
-        conn.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
+        databases.prepare(conn, place)
+        migrate(conn, databases.name_of(engine))
     return engine
 
 
@@ -84,20 +36,15 @@ def begin(engine: sa.Engine) -> Iterator[sa.Connection]:
     """One write transaction: everything in the block, or nothing.
 
     Raises:
-        OperatorFault: the disk is full, the file cannot be written, or it is no database.
+        OperatorFault: the database cannot be reached or written, or is none.
     """
     try:
         with engine.begin() as conn:
             yield conn
     except sa.exc.DBAPIError as fault:
-        _blame(engine, fault.orig)
+        databases.blame(engine, fault.orig)
     except DatabaseError as fault:  # while connecting: the driver's own error
-        _blame(engine, fault)
-
-
-def _blame(engine: sa.Engine, fault: BaseException | None) -> NoReturn:
-    what = str(fault)
-    raise OperatorFault(what, REMEDIES.get(what, RESTORE), str(engine.url.database)) from fault
+        databases.blame(engine, fault)
 
 
 def append(

@@ -15,17 +15,10 @@ import sqlalchemy as sa
 
 from securefl import keys, wire
 from securefl.errors import Forged, OperatorFault
-from securefl.ledger import export, heads, store
+from securefl.ledger import databases, export, heads, store
+from securefl.ledger.tables import machines
 from securefl.privacy.account import Account
 from securefl.terms import Entry, MemberId, RunId, Seat, SignedHead, Witnessed
-
-_metadata = sa.MetaData()
-_machines = sa.Table(
-    "machines",
-    _metadata,
-    sa.Column("run", sa.LargeBinary, primary_key=True),
-    sa.Column("state", sa.LargeBinary, nullable=False),
-)
 
 ACCOUNT_KINDS = ("Reserved", "Settled", "Freed")
 
@@ -45,7 +38,7 @@ class Home:
         """The home at ``path``, made there if there is none; its ledger is checked whole before it is used.
 
         Raises:
-            OperatorFault: the folder cannot be written, or holds another party's home.
+            OperatorFault: the folder cannot be written, its database not be reached, or it is another party's home.
             Tampered: the ledger does not fit its head.
         """
         try:
@@ -55,15 +48,14 @@ class Home:
                 f"cannot make a home here: {fault.strerror}", "choose a folder you may write", str(path)
             ) from fault
         identity = keys.load_or_create(path / "identity.key")
-        engine = store.open_store(path / "ledger.db")
+        engine = store.open_store(databases.place_of(path, owner))
         home = cls(owner, path, identity, engine, clock)
         with home.transaction() as conn:
-            _metadata.create_all(conn)
             head = store.head(conn)
             if head is not None and head.head.owner != owner:
                 remedy = "give each party a folder of its own"
                 raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
-            store.check(conn, identity.public, str(path / "ledger.db"))
+            store.check(conn, identity.public, databases.name_of(engine))
         return home
 
     @contextmanager
@@ -79,8 +71,8 @@ class Home:
         now = self.clock() if at is None else at
         head = store.append(conn, self.identity, self.owner, now, entries) if entries else store.head(conn)
         row = {"run": bytes(run), "state": wire.encode(state)}
-        conn.execute(sa.delete(_machines).where(_machines.c.run == row["run"]))
-        conn.execute(sa.insert(_machines).values(**row))
+        conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
+        conn.execute(sa.insert(machines).values(**row))
         return head
 
     def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> SignedHead:
@@ -89,12 +81,12 @@ class Home:
 
     def saved(self, conn: sa.Connection, run: RunId, expected: Any) -> Any:  # noqa: ANN401 - a union of states
         """Where the machine of this run stands; None if it never moved."""
-        row = conn.execute(sa.select(_machines.c.state).where(_machines.c.run == bytes(run))).first()
+        row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
         return None if row is None else wire.decode(row.state, expected)
 
     def stands(self, conn: sa.Connection, run: RunId, state: object) -> bool:
         """Whether the machine of this run, if it ever moved, is where ``state`` has it: no second process moved it."""
-        row = conn.execute(sa.select(_machines.c.state).where(_machines.c.run == bytes(run))).first()
+        row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
         return row is None or bool(row.state == wire.encode(state))
 
     def account(self, conn: sa.Connection) -> Account:

@@ -1,0 +1,51 @@
+"""Which version of the tables a database holds; an older one becomes today's in the transaction that opens it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from securefl.errors import OperatorFault
+
+VERSIONS = ("0001", "0002")  # oldest first; each is a file in migrations/versions
+TABLE = "securefl_version"
+FOLDER = Path(__file__).parent / "migrations"
+
+
+def migrate(conn: sa.Connection, where: str) -> None:
+    """The tables are today's; a database that had today's is not written to.
+
+    Raises:
+        OperatorFault: the database is of a newer version, or another program's.
+    """
+    found = _found(conn, where)
+    if found == VERSIONS[-1]:
+        return
+    if found and found not in VERSIONS:
+        what = f"a store of version {found}; this program knows {VERSIONS[-1]}"
+        raise OperatorFault(what, "update securefl", where)
+    from alembic import command  # noqa: PLC0415 - not needed by a store that is today's
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = conn
+    if found:
+        command.stamp(config, found)
+    command.upgrade(config, "head")
+
+
+def _found(conn: sa.Connection, where: str) -> str:
+    """The version of the tables that are there; empty if there are none."""
+    tables = sa.inspect(conn).get_table_names()
+    if TABLE in tables:
+        version: str = conn.execute(sa.text(f"SELECT version_num FROM {TABLE}")).scalar_one()  # noqa: S608 - a constant
+        return version
+    if not tables:
+        return ""
+    if conn.dialect.name == "sqlite":  # before there were migrations, the file's own number said it
+        number = conn.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if number == 1:
+            return VERSIONS[0]
+    raise OperatorFault("another program's database", "choose a place of its own for the ledger", where)

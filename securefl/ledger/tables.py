@@ -1,0 +1,27 @@
+"""The tables of a store: what happened, under which head, and where each run's machine stands."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+leaves = sa.Table(
+    "leaves",
+    metadata,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String, nullable=False, index=True),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+)
+heads = sa.Table(
+    "head",
+    metadata,
+    sa.Column("one", sa.Integer, sa.CheckConstraint("one = 1"), primary_key=True, autoincrement=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.Column("signed", sa.LargeBinary, nullable=False),
+)
+machines = sa.Table(
+    "machines",
+    metadata,
+    sa.Column("run", sa.LargeBinary, primary_key=True),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+)

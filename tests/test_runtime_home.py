@@ -1,0 +1,225 @@
+"""A home: one owner, one key, one account, in whichever database its owner chose."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from securefl import keys
+from securefl.errors import Missing, OperatorFault, Tampered
+from securefl.ledger import databases, store
+from securefl.privacy.account import Standing
+from securefl.runtime.home import Home
+from securefl.terms import MemberId, Plan, RunId, Seat, Witnessed
+from tests.stores import Stores
+from tests.test_privacy_account import a_plan, reserved, settled
+from tests.worlds import signed_head
+
+NORTH = MemberId("north")
+RUN = RunId(bytes(16))
+PASSWORD = "a-password-that-nobody-sees"
+
+
+def home_in(stores: Stores, owner: str = "north") -> Home:
+    return Home.at(stores.home(owner), MemberId(owner), lambda: 1_000)
+
+
+def reserve(home: Home, plan: Plan, state: object) -> None:
+    with home.transaction() as conn:
+        home.commit(conn, RUN, (reserved(plan),), state)
+
+
+def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: Stores) -> None:
+    plan, seat = a_plan(1), Seat(NORTH, keys.Identity(keys.Secret(bytes(32))).public, "here")
+    home = home_in(stores)
+    reserve(home, plan, seat)
+    with home.transaction() as conn:
+        home.record(conn, (Witnessed(signed_head("south", 5)), Witnessed(signed_head("south", 3)), settled(plan)))
+    again = home_in(stores)
+    with again.transaction() as conn:
+        assert again.saved(conn, RUN, Seat) == seat
+        assert again.saved(conn, RunId(bytes(15) + b"1"), Seat) is None
+        assert again.witnessed(conn) == {"south": signed_head("south", 5)}
+        account = again.account(conn)
+    assert [(charge.event, charge.standing) for charge in account.charges] == [(plan.learning.event, Standing.SETTLED)]
+    file = again.ledger()
+    assert file is not None
+    assert file.head.head.size == len(file.leaves) == 4
+
+
+def test_a_step_that_fails_left_neither_leaf_nor_state(stores: Stores) -> None:
+    home = home_in(stores)
+    first = Seat(NORTH, home.identity.public, "here")
+    reserve(home, a_plan(1), first)
+    with pytest.raises(ZeroDivisionError), home.transaction() as conn:
+        home.commit(conn, RUN, (reserved(a_plan(2)),), Seat(NORTH, home.identity.public, "there"))
+        1 / 0  # noqa: B018
+    with home.transaction() as conn:
+        assert len(home.account(conn).charges) == 1
+        assert home.saved(conn, RUN, Seat) == first
+
+
+def test_homes_do_not_see_each_other(stores: Stores) -> None:
+    north, south = home_in(stores, "north"), home_in(stores, "south")
+    reserve(north, a_plan(1), Seat(NORTH, north.identity.public, "here"))
+    assert south.ledger() is None
+    with south.transaction() as conn:
+        assert south.account(conn).charges == ()
+        assert south.saved(conn, RUN, Seat) is None
+
+
+def test_another_partys_home_is_refused(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    with pytest.raises(OperatorFault, match="the home of north, not of south"):
+        Home.at(home.path, MemberId("south"), lambda: 0)
+
+
+def test_a_home_whose_ledger_is_under_another_key_is_refused(stores: Stores) -> None:
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    (home.path / "identity.key").write_bytes(os.urandom(32))
+    with pytest.raises(Tampered, match="does not hold under key"):
+        home_in(stores)
+
+
+def test_owners_with_odd_names_have_schemas_of_their_own(postgres_server, tmp_path: Path) -> None:
+    stores = Stores(tmp_path, postgres_server.database())
+    for owner in ("a.b-c", "a.b", "9", "select", "n" * 63, 'x" y', "public"):
+        home = home_in(stores, owner)
+        reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+        home.engine.dispose()
+    assert stores.url is not None
+    with sa.create_engine(stores.url, poolclass=sa.NullPool).connect() as conn:
+        assert {"a.b-c", "a.b", "9", "select", "n" * 63, 'x" y', "public"} <= set(sa.inspect(conn).get_schema_names())
+
+
+def test_another_programs_schema_is_refused(postgres_server, tmp_path: Path) -> None:
+    stores = Stores(tmp_path, postgres_server.database())
+    assert stores.url is not None
+    with sa.create_engine(stores.url, poolclass=sa.NullPool).begin() as conn:
+        conn.exec_driver_sql("CREATE SCHEMA north")
+        conn.exec_driver_sql("CREATE TABLE north.bookings (flight TEXT)")
+    with pytest.raises(OperatorFault, match="another program's database"):
+        home_in(stores)
+
+
+def test_a_server_that_went_away_and_came_back_costs_nothing(tmp_path: Path) -> None:
+    from tests import postgres
+
+    with postgres.running(postgres.NOT_DURABLE) as server:
+        home = home_in(Stores(tmp_path, server.database()))
+        reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+        server.control("-m", "immediate", "stop")
+        with pytest.raises(OperatorFault, match="start the server, or correct store.url; nothing was lost"):
+            reserve(home, a_plan(2), Seat(NORTH, home.identity.public, "here"))
+        server.control("start")
+        reserve(home, a_plan(2), Seat(NORTH, home.identity.public, "here"))
+        with pytest.raises(OperatorFault, match="goes on from here"), home.transaction() as conn:
+            home.record(conn, (reserved(a_plan(3)),))
+            server.control("-m", "immediate", "stop")
+            home.record(conn, (reserved(a_plan(4)),))
+        server.control("start")
+        with home.transaction() as conn:
+            store.check(conn, home.identity.public)
+            assert len(home.account(conn).charges) == 2
+        home.engine.dispose()
+
+
+def url_with(**changes: object):
+    return lambda url: url.set(**changes)
+
+
+def without_password(url: sa.URL) -> sa.URL:
+    return sa.URL.create(url.drivername, url.username, database=url.database, query=url.query)
+
+
+UNREACHABLE = {
+    "the password is wrong": (url_with(password=PASSWORD), "password authentication failed.*correct user and password"),
+    "the user is unknown": (url_with(username="stranger"), "password authentication failed.*correct user and password"),
+    "the password is missing": (without_password, "no password supplied.*write the password into store.url"),
+    "the database is absent": (
+        url_with(database="absent"),
+        "does not exist.*create the database, or correct store.url",
+    ),
+    "the server is down": (url_with(host="127.0.0.1", port=1, query={}), "Connection refused.*start the server"),
+    "the socket is absent": (url_with(query={"host": "/nowhere"}), "No such file.*start the server, or correct"),
+    "the host is unknown": (url_with(host="host.invalid", query={}), "correct the host in store.url"),
+}
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_a_database_that_cannot_be_reached_is_named_without_the_password(
+    postgres_server, tmp_path: Path, name: str
+) -> None:
+    change, told = UNREACHABLE[name]
+    url = change(postgres_server.url)
+    with pytest.raises(OperatorFault, match=told) as caught:
+        home_in(Stores(tmp_path, url))
+    assert caught.value.exit_code == 2
+    for secret in (PASSWORD, postgres_server.url.password):
+        assert secret not in f"{caught.value} {caught.value.place} {caught.value.__cause__}"
+    assert not (tmp_path / "north" / "ledger.db").exists()
+
+
+def test_a_user_who_may_make_no_schema_is_told(postgres_server, tmp_path: Path) -> None:
+    url = postgres_server.database()
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as conn:
+        conn.exec_driver_sql(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+    stores = Stores(tmp_path, url.set(username="guest", password=PASSWORD))
+    with pytest.raises(OperatorFault, match="permission denied.*let this user create a schema"):
+        home_in(stores)
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as conn:
+        conn.exec_driver_sql("CREATE SCHEMA north AUTHORIZATION guest")
+    home_in(stores)
+
+
+BAD_URLS = {
+    "nothing": "",
+    "words": f"the database at {PASSWORD}",
+    "another kind": f"mysql://user:{PASSWORD}@host/db",
+    "a file": "sqlite:///ledger.db",
+    "no database": f"postgresql://user:{PASSWORD}@host",
+    "a port that is none": f"postgresql://user:{PASSWORD}@host:port/db",
+}
+
+
+@pytest.mark.parametrize("name", BAD_URLS)
+def test_a_url_that_is_none_is_refused_with_what_to_write_and_without_the_password(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "store.url"
+    path.touch(mode=0o600)
+    path.write_text(BAD_URLS[name])
+    with pytest.raises(OperatorFault, match=r"store\.url: .*; write postgresql\+psycopg://USER:PASSWORD@") as caught:
+        Home.at(tmp_path, NORTH, lambda: 0)
+    assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_url_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.url"
+    path.write_text(f"postgresql://user:{PASSWORD}@host/db")
+    path.chmod(0o640)
+    with pytest.raises(OperatorFault, match="others may read this password; run: chmod 600"):
+        Home.at(tmp_path, NORTH, lambda: 0)
+
+
+def test_an_account_is_not_begun_again_in_another_database(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    path = home.path / "store.url"
+    path.touch(mode=0o600)
+    path.write_text("postgresql://user@host/db")
+    with pytest.raises(OperatorFault, match=r"a ledger\.db stands beside store\.url; remove store\.url"):
+        home_in(stores)
+
+
+def test_without_the_driver_the_extra_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(Missing, match=r"psycopg is not installed; run: pip install 'securefl\[postgres\]'"):
+        databases.engine_at(databases.Remote(sa.make_url("postgresql+psycopg://user@host/db"), "north"))
