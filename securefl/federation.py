@@ -79,6 +79,7 @@ class Explained:
     decision: str
     checks: tuple[Check, ...]
     reasons: tuple[Reason, ...]
+    missing: tuple[str, ...]  # what was not given, so that something else was assumed
 
 
 # Who takes part.
@@ -249,14 +250,16 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
         )
         custodian = PublicKey(bytes(32)) if plan.cover.scheme is Scheme.CKKS else None
         plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
+        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
     else:
         plan = draft(document, policy.hash)
+        missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
     account = Account.of(())
     price = price_in(policy, "dataset")(plan, account)
     checks = explain_decision(policy, plan, account, price, clock())
     answer = decide(policy, plan, account, price, clock())
     reasons = getattr(answer, "reasons", ())
-    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons))
+    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), tuple(missing))
 
 
 # Building the parties. Each function here can run in a process of its own.

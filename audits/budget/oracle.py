@@ -113,7 +113,12 @@ def main() -> None:
         {"name": "stacks on which engine and oracle differ", "value": len(wrong), "bar": "= 0", "holds": not wrong},
     ]
     figures += [
-        {"name": f"stacks {name}", "value": answers[name], "bar": f">= {count // 20}", "holds": answers[name] >= count // 20}
+        {
+            "name": f"stacks {name}",
+            "value": answers[name],
+            "bar": f">= {count // 20}",
+            "holds": answers[name] >= count // 20,
+        }
         for name in ("granted", "refused", "not loaded")
     ]  # fmt: skip
     if options.json:

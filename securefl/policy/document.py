@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -201,3 +202,8 @@ class PolicyDocument(Section):
     approvals: Approvals = Field(
         default_factory=lambda: Approvals(required=0), description="who signs; without keys nobody can"
     )
+
+
+def schema_text() -> str:
+    """The JSON Schema of policies, as it stands beside the shipped ones."""
+    return json.dumps(PolicyDocument.model_json_schema(), indent=2) + "\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 from securefl import documents
 from securefl.errors import OperatorFault
 from securefl.policy.document import Budget, Context, PolicyDocument, Protection, Release, Training, Valid
-from securefl.policy.narrow import narrow, origin
+from securefl.policy.narrow import decimal, narrow, origin
 from securefl.terms import Hash, Scheme, Unit
 
 LIMIT_LEVELS = 8
@@ -154,9 +154,43 @@ def _beside(name: str, written: PolicyDocument) -> str:
     return str(Path(name).parent / written.parent.policy) if written.parent else name
 
 
-def check(policy: Policy, now: int) -> tuple[str, ...]:
-    """What in a well-formed policy can never be met, or does less than it seems to; ``now`` in seconds since 1970."""
-    return (*_never(policy, datetime.fromtimestamp(now, UTC).date()), *_idle(policy))
+def check(policy: Policy, now: int, records: int | None = None, before: Policy | None = None) -> tuple[str, ...]:
+    """What in a well-formed policy can never be met, or does less than it seems to.
+
+    Args:
+        policy: the policy.
+        now: seconds since 1970.
+        records: how many the smallest data set holds, if it is known.
+        before: the version that this one follows, if there is one.
+    """
+    day = datetime.fromtimestamp(now, UTC).date()
+    return (*_never(policy, day), *_idle(policy), *_weak(policy, records), *_follows(policy, before))
+
+
+def _weak(policy: Policy, records: int | None) -> list[str]:
+    """A delta with which the guarantee allows to publish a whole record."""
+    delta = policy.budget.delta
+    if records is None or delta * records <= 1:
+        return []
+    least = f"1/{records}"
+    return [f"budget.delta: {decimal(delta)} is above {least}: a data set of {records} may lose a record outright"]
+
+
+def _follows(policy: Policy, before: Policy | None) -> list[str]:
+    """What does not fit between a version and the next."""
+    if before is None:
+        return []
+    notes = []
+    if policy.federation != before.federation:
+        notes.append(f"federation: {policy.federation} does not follow {before.federation}")
+    elif policy.version <= before.version:
+        notes.append(f"version: {policy.version} does not follow {before.version}: no site will change to it")
+    gap = (policy.valid.from_ - before.valid.until).days - 1
+    if gap > 0:
+        notes.append(
+            f"valid.from: for {gap} days after {before.valid.until} no version is valid: every plan is refused"
+        )
+    return notes
 
 
 def _never(policy: Policy, day: date) -> list[str]:
@@ -177,6 +211,17 @@ def _never(policy: Policy, day: date) -> list[str]:
         "context.regions": policy.context.regions,
     }
     notes += [f"{name}: empty, so every plan is refused" for name, values in empty.items() if not values]
+    budget = policy.budget
+    limits = {
+        "budget.epsilon": budget.epsilon,
+        "budget.per_round.epsilon": budget.per_round.epsilon,
+        "budget.per_dataset.epsilon": budget.per_dataset.epsilon,
+    }
+    notes += [
+        f"{name}: shared by {budget.overlap} overlapping members it is less than a millionth: every plan is refused"
+        for name, limit in limits.items()
+        if limit * 1_000_000 < budget.overlap
+    ]
     return notes
 
 
