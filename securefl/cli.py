@@ -22,15 +22,19 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
 budget_app = typer.Typer(help="What was spent, and what is left.", no_args_is_help=True)
+keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
 audit_app = typer.Typer(help="Is it true? Offline, from the copied files alone.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(budget_app, name="budget")
+app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 NOTHING_LOST = "what was recorded stays, and the same command goes on from here"
 NUMBERS = ("limit", "spent", "reserved", "left", "delta")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+KeyFile = Annotated[Path, typer.Option("--key", help="The signer's key, made by `securefl keys init`.")]
+Days = Annotated[int, typer.Option(help="For how long the signature counts.", min=1, max=3650)]
 
 
 def _print(as_json: bool, answer: dict[str, Any], text: str) -> None:  # noqa: FBT001 - the option's own name
@@ -48,6 +52,10 @@ def run(
     without_privacy: Annotated[
         bool, typer.Option(help="Also train without privacy, for comparison on this bench.")
     ] = False,
+    policy: Annotated[Path | None, typer.Option(help="A policy instead of the one the file names.")] = None,
+    unsafe_unsigned: Annotated[
+        bool, typer.Option("--unsafe-unsigned", help="Use a policy without its signatures; ledgers and report say so.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train under policy: RUN gets adapter/, ledger/, report.json and report.html."""
@@ -56,10 +64,13 @@ def run(
     from securefl.progress import progress  # noqa: PLC0415
 
     loaded = federation_file.load(federation)
+    if policy is not None:
+        file = loaded.file.model_copy(update={"policy": str(policy.resolve())})
+        loaded = loaded.model_copy(update={"file": file})
     arms = f.Arms(local=with_local, without_privacy=without_privacy)
     try:
         with progress() as shown:
-            result = f.run(loaded, out, sites=sites, arms=arms, progress=shown)
+            result = f.run(loaded, out, sites=sites, arms=arms, progress=shown, unsafe_unsigned=unsafe_unsigned)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what was spent is recorded, and the same command goes on from here") from None
     answer = {
@@ -85,14 +96,24 @@ def policy_check(
     """The document is well formed; what in it can never be met is named."""
     import time  # noqa: PLC0415
 
-    from securefl.policy import load  # noqa: PLC0415
+    from securefl.policy import approvals, load  # noqa: PLC0415
 
-    loaded = load.load(policy)
-    notes = load.check(loaded, int(time.time()), records, load.load(before) if before else None)
+    loaded, now = load.load(policy), int(time.time())
+    old = load.load(before) if before else None
+    notes = load.check(loaded, now, records, old)
+    signatures = approvals.read(approvals.beside(policy))
+    standing = approvals.judge(loaded, signatures, now)
+    told = [str(standing), *map(str, standing.refused)]
+    if old is not None and old.document.approvals.keys:
+        by_old = approvals.judge(loaded, signatures, now, old.document.approvals)
+        told.append(f"as a successor of version {old.version}: {by_old}")
     levels = [level.federation for level in loaded.above]
-    answer = {"ok": True, "policy": str(policy), "hash": loaded.hash.hex(), "above": levels, "notes": list(notes)}
+    answer = {
+        "ok": True, "policy": str(policy), "hash": loaded.hash.hex(), "above": levels, "notes": list(notes),
+        "approvals": standing.facts(),
+    }  # fmt: skip
     under = f", under {' under '.join(levels)}" if levels else ""
-    _print(as_json, answer, "\n".join([f"{policy}: well formed{under}, hash {loaded.hash.hex()[:16]}", *notes]))
+    _print(as_json, answer, "\n".join([f"{policy}: well formed{under}, hash {loaded.hash.hex()[:16]}", *notes, *told]))
 
 
 @policy_app.command("explain")
@@ -201,6 +222,64 @@ def policy_simulate(
     _print(as_json, answer, "\n".join([*lines, total]))
 
 
+@policy_app.command("sign")
+def policy_sign(policy: Path, key: KeyFile, days: Days = 365, as_json: Json = False) -> None:
+    """Sign a version of a policy as its author."""
+    _sign("author", policy, key, days, as_json=as_json)
+
+
+@policy_app.command("approve")
+def policy_approve(policy: Path, key: KeyFile, days: Days = 365, as_json: Json = False) -> None:
+    """Approve a version of a policy that somebody else wrote."""
+    _sign("approval", policy, key, days, as_json=as_json)
+
+
+@policy_app.command("revoke")
+def policy_revoke(policy: Path, key: KeyFile, as_json: Json = False) -> None:
+    """Take back what was signed for a version of a policy; runs that are over keep it."""
+    _sign("revocation", policy, key, 0, as_json=as_json)
+
+
+def _sign(kind: str, path: Path, key: Path, days: int, *, as_json: bool) -> None:
+    import time  # noqa: PLC0415
+
+    from securefl import keys  # noqa: PLC0415
+    from securefl.policy import approvals, load  # noqa: PLC0415
+
+    policy, now = load.load(path), int(time.time())
+    made = approvals.sign(keys.load(key), approvals.Kind(kind), policy, now, now + days * approvals.DAY_S)
+    standing = approvals.add(path, policy, made, now)
+    answer = {
+        "policy": str(path),
+        "hash": policy.hash.hex(),
+        "approvals": str(approvals.beside(path)),
+        **standing.facts(),
+    }
+    _print(as_json, answer, f"{approvals.beside(path)}: {standing}")
+
+
+@keys_app.command("init")
+def keys_init(path: Path, as_json: Json = False) -> None:
+    """Make a key, readable by its owner alone; its public half is what a policy names."""
+    from securefl import keys  # noqa: PLC0415
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+
+    if path.exists():
+        raise OperatorFault("there is a file already", "choose another place, or use `keys show`", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    public = keys.load_or_create(path).public.hex()
+    _print(as_json, {"key": str(path), "public": public}, public)
+
+
+@keys_app.command("show")
+def keys_show(path: Path, as_json: Json = False) -> None:
+    """The public half of a key."""
+    from securefl import keys  # noqa: PLC0415
+
+    public = keys.load(path).public.hex()
+    _print(as_json, {"key": str(path), "public": public}, public)
+
+
 @policy_app.command("schema")
 def policy_schema() -> None:
     """The JSON Schema of policies, for editors."""
@@ -285,8 +364,16 @@ def audit_verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_
     from securefl.audit.verify import verify  # noqa: PLC0415
 
     verdict = verify(run_folder)
-    answer = {"ok": verdict.ok, "entries": verdict.entries, "first_bad": verdict.first_bad, "why": verdict.why}
+    answer: dict[str, Any] = {
+        "ok": verdict.ok,
+        "entries": verdict.entries,
+        "first_bad": verdict.first_bad,
+        "why": verdict.why,
+    }
+    answer["unsigned"] = list(verdict.unsigned)
     text = f"verified: {verdict.entries} entries hold" if verdict.ok else f"NOT verified: {verdict.why}"
+    if verdict.unsigned:
+        text += f"; under an UNSIGNED policy: {', '.join(run[:12] for run in verdict.unsigned)}"
     _print(as_json, answer, text)
     if not verdict.ok:
         raise typer.Exit(4)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from securefl import federation_file, keys
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
+from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.decide import Check, decide
 from securefl.policy.decide import explain as explain_decision
@@ -105,11 +106,13 @@ def clock() -> int:
     return int(time.time())
 
 
-def introduce(places: Places, policy: Policy) -> tuple[Seat, Seat | None, tuple[Seat, ...]]:
+def introduce(
+    places: Places, policy: Policy, signatures: tuple[approvals.Signature, ...] | None
+) -> tuple[Seat, Seat | None, tuple[Seat, ...]]:
     """Every party's seat: coordinator, custodian if the scheme has one, members.
 
     In one process the introduction happens here. Each home pins the keys it was first shown, and the policy it first
-    agreed to; a later run that shows others is refused.
+    agreed to; a later run that shows others is refused. ``signatures`` are the policy's; None runs without.
     """
     file = places.loaded.file
     seats = tuple(
@@ -122,7 +125,7 @@ def introduce(places: Places, policy: Policy) -> tuple[Seat, Seat | None, tuple[
         custodian = Seat(CUSTODIAN, _home(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         _pin(places.of(name), (coordinator, *((custodian,) if custodian else ()), *seats))
-        _adopt(places.of(name), policy)
+        _adopt(places.of(name), policy, signatures)
     return coordinator, custodian, seats
 
 
@@ -143,18 +146,36 @@ def _pin(home: Path, seats: tuple[Seat, ...]) -> None:
     _write(path, json.dumps(known, indent=1, sort_keys=True).encode())
 
 
-def _adopt(home: Path, policy: Policy) -> None:
-    """The home's own copy of the policy is this one; another one under the same version is refused."""
+def _adopt(home: Path, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
+    """The home's own copy of the policy is this one; another one under the same version is refused.
+
+    A policy that follows another one needs the signatures that the other asked for, too. Revocations are remembered.
+    """
     path = home / "policies" / f"{policy.federation}.yaml"
-    if path.exists() and path.read_bytes() != policy.text:
-        own = policies.load(path)
-        if policy.version <= own.version:
-            what = f"the policy changed, and its version is still {policy.version} (this site agreed to {own.version})"
-            raise OperatorFault(what, "raise `version` in the changed policy, or go back to the agreed one", str(path))
-        path.rename(path.with_name(f"{policy.federation}.v{own.version}.yaml"))
+    own = policies.load(path) if path.exists() and path.read_bytes() != policy.text else None
+    if own is not None and policy.version <= own.version:
+        what = f"the policy changed, and its version is still {policy.version} (this site agreed to {own.version})"
+        raise OperatorFault(what, "raise `version` in the changed policy, or go back to the agreed one", str(path))
     path.parent.mkdir(exist_ok=True)
+    if signatures is not None:
+        revoked = path.with_name(f"{policy.federation}.revoked.json")
+        seen = approvals.read(revoked)
+        signatures = (*signatures, *(each for each in seen if each not in signatures))
+        _write(revoked, approvals.encode((*seen, *(e for e in approvals.revocations(signatures) if e not in seen))))
+        approvals.require(policy, signatures, clock(), own)
+    if own is not None:
+        path.rename(path.with_name(f"{policy.federation}.v{own.version}.yaml"))
     if not path.exists():
         _write(path, policy.text)
+    _write(approvals.beside(path), b"" if signatures is None else approvals.encode(signatures))
+
+
+def _signatures(path: Path, policy: Policy) -> bytes:
+    """The signatures a home keeps for its policy, which hold; empty if it agreed to run without."""
+    text = approvals.beside(path).read_bytes()
+    if text:
+        approvals.require(policy, approvals.decode(text, str(approvals.beside(path))), clock())
+    return text
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -299,7 +320,8 @@ def party(
     """One party, from its own home: its pinned peers, its own copy of the policy, its own key."""
     loaded = places.loaded
     home = Home.at(places.of(name), name, clock)
-    policy = policies.load(places.of(name) / "policies" / f"{_federation_of(loaded, places)}.yaml")
+    own = places.of(name) / "policies" / f"{_federation_of(loaded, places)}.yaml"
+    policy = policies.load(own)
     pinned: dict[str, str] = json.loads((places.of(name) / "peers.json").read_text())
     keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
     custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme is Scheme.CKKS else None
@@ -307,7 +329,7 @@ def party(
     dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
     charter = mm.Charter(
         name, policy.federation, policy.hash, policy.text, dataset, Seat(COORDINATOR, keys_of[COORDINATOR], ""),
-        custodian, seats, {},
+        custodian, seats, {}, _signatures(own, policy),
     )  # fmt: skip
     if name == CUSTODIAN:
         holder = schemes.key_holder(Scheme.CKKS, home.identity, home.path / "he.key")
@@ -346,12 +368,15 @@ def run(
     arms: Arms = Arms(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
+    unsafe_unsigned: bool = False,
 ) -> Result:
     """Train under policy; the folder ``out`` holds adapter, ledgers and report afterwards.
 
-    An interrupted run in ``out`` goes on where it stood. The sites' homes are charged, whatever ``out`` is called.
+    An interrupted run in ``out`` goes on where it stood. The sites' homes are charged, whatever ``out`` is called. A
+    policy without the signatures it needs is used with ``unsafe_unsigned`` alone, and every ledger and report says so.
 
     Raises:
+        Unapproved: the policy has not the signatures it needs.
         OperatorFault: something given is unusable, or ``out`` holds another or a finished run.
     """
     from securefl import bench  # noqa: PLC0415
@@ -360,13 +385,14 @@ def run(
     shown = progress or Silent()
     places = Places(loaded, sites.resolve() if sites else None)
     policy = policies.load(loaded.folder / loaded.file.policy)
+    signatures = _found(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
     with _claimed(out, loaded, policy) as run_id, ExitStack() as stack:
         watch = bench.Stopwatch(out / "timings.json")
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = load_model(loaded)
             records = {each.name: records_of(loaded, each.name) for each in loaded.file.members}
-        coordinator, custodian, seats = introduce(places, policy)
+        coordinator, custodian, seats = introduce(places, policy, signatures)
         start_state = shared.initial()
         plan = plan_of(
             loaded, policy, run_id, shared.model, shared.dimension, m.state_digest(start_state),
@@ -386,8 +412,9 @@ def run(
         with home.transaction() as conn:
             heads = dict(home.witnessed(conn))
         course = c.Course(
-            session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {}
-        )
+            session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {},
+            b"" if signatures is None else approvals.encode(signatures),
+        )  # fmt: skip
         names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
         if loaded.file.runtime == "processes":
             processes = Processes({name: Recipe(loaded.path, places.sites, name, entropy) for name in names})
@@ -409,9 +436,24 @@ def run(
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
         report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter)
+        report["approvals"] = _standing(policy, ended.course.approvals).facts()
         report_page.write(report, out)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
+
+
+def _found(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approvals.Signature, ...] | None:
+    """The signatures beside a policy; None if there are not enough and that was asked for."""
+    signatures = approvals.read(approvals.beside(path))
+    if unsafe_unsigned and not approvals.judge(policy, signatures, clock()).signed:
+        return None
+    approvals.require(policy, signatures, clock())
+    return signatures
+
+
+def _standing(policy: Policy, text: bytes) -> approvals.Standing:
+    """What a run was used with, by its own record."""
+    return approvals.judge(policy, approvals.decode(text, "the run's approvals"), clock())
 
 
 def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent | CustodianAgent:
