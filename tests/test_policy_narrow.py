@@ -217,7 +217,8 @@ def test_a_reason_says_whose_rule_it_is():
 
 
 def test_an_error_on_any_level_never_allows():
-    asked = question([{**POLICY, "parent": "above.yaml"}, {**POLICY, "federation": "alliance"}], PLAN, AROUND)
-    assert asked.rules() == set()
+    asked = question(
+        [{**POLICY, "parent": "above.yaml"}, {**POLICY, "federation": "alliance"}], changed(PLAN, {"rank": 99}), AROUND
+    )
     object.__setattr__(asked.policy, "above", (None,))
     assert asked.rules() == {"policy.error"}

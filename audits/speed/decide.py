@@ -1,6 +1,6 @@
 """How fast a decision is, and a price that was computed before. CPU time of one core; nothing else is measured.
 
-    python -m audits.speed.decide [--quick] [--json]
+python -m audits.speed.decide [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def spans(count: int, call: Callable[[int], object]) -> list[float]:
 
 def measured(count: int) -> list[dict[str, object]]:
     """The figures; every decision is about a plan that was never seen before."""
-    asked = [question(POLICY, PLAN), question([{**POLICY, "parent": "a.yaml"}, changed(POLICY, {"federation": "above"})])]
+    asked = [
+        question(POLICY, PLAN),
+        question([{**POLICY, "parent": "a.yaml"}, changed(POLICY, {"federation": "above"})]),
+    ]
     figures: list[dict[str, object]] = []
     for one, name in zip(asked, ("one policy", "two levels"), strict=True):
         questions = []
@@ -54,10 +57,11 @@ def measured(count: int) -> list[dict[str, object]]:
     plan = replace(asked[0].plan, learning=replace(asked[0].plan.learning, event=event))
     accountant.price(plan, Account(), "d", 1e-5)
     taken = spans(200, lambda number: accountant.price(replace(plan, round=number + 2), Account(), "d", 1e-5))
-    figures.append(
-        _figure("a cached price, 99th percentile (ms)", round(taken[197], 3), f"<= {PRICE_MS}", holds=taken[197] <= PRICE_MS)
-    )  # fmt: skip
-    return figures
+    p99 = taken[197]
+    return [
+        *figures,
+        _figure("a cached price, 99th percentile (ms)", round(p99, 3), f"<= {PRICE_MS}", holds=p99 <= PRICE_MS),
+    ]
 
 
 def _rest(one: object, plan: object, price: object) -> tuple[object, ...]:

@@ -70,8 +70,8 @@ def decide(policy: Policy, plan: Plan, account: Balance, price: Price, now: int)
         failed = tuple(Reason(check.rule, check.value, check.limit, check.fix) for check in checks if not check.held)
         if failed:
             return Refusal(failed)
-        name = wire.plan_hash(plan)
-        return Grant(name, price, wire.digest("grant", (name, account.digest))[:16])
+        # that the price is of this plan and this account is one of the rules that held
+        return Grant(price.plan, price, wire.digest("grant", (price.plan, price.account))[:16])
     except Exception as fault:  # an error refuses, whatever it is: this is the one place where that is the right answer
         kind = type(fault).__name__
         return Refusal((Reason("policy.error", kind, "a decision without errors", "mend the plan or the policy"),))
@@ -88,7 +88,10 @@ def explain(policy: Policy, plan: Plan, account: Balance, price: Price, now: int
     )
     if not policy.above:
         return checks
-    return tuple(replace(check, limit=f"{check.limit} (of {policy.whose(check.rule)})") for check in checks)
+    return tuple(
+        check if check.held else replace(check, limit=f"{check.limit} (of {policy.whose(check.rule)})")
+        for check in checks
+    )
 
 
 def _context(policy: Policy, plan: Plan, now: int) -> Iterator[Check]:

@@ -7,7 +7,7 @@ hash covers the whole chain, and a copy of it can be read and decided on alone.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -29,10 +29,13 @@ class Policy:
     text: bytes
     hash: Hash
     above: tuple[PolicyDocument, ...] = ()  # its parent first
+    _origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def whose(self, rule: str) -> str:
         """The federation a rule comes from: the highest that says the same."""
-        return origin((self.document, *self.above), rule).federation
+        if rule not in self._origins:
+            self._origins[rule] = origin((self.document, *self.above), rule).federation
+        return self._origins[rule]
 
     @property
     def federation(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import Enum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -237,6 +238,7 @@ def shown(value: Any) -> str:  # noqa: ANN401 - any field's value
     return str(value) if isinstance(value, int | str | date) else repr(value)
 
 
+@lru_cache(maxsize=4096)
 def decimal(value: Fraction) -> str:
     """A decimal where it ends within 18 places, else a fraction."""
     scaled = value * 10**18
