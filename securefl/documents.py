@@ -120,12 +120,21 @@ def read(path: Path) -> Document:
     Raises:
         OperatorFault: it is absent, unreadable, or not as strict as it must be.
     """
+    return parse(text_of(path), str(path))
+
+
+def text_of(path: Path, most: int = LIMIT_BYTES) -> bytes:
+    """What a file holds; of one with more than ``most`` bytes, one byte more than that.
+
+    Raises:
+        OperatorFault: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
-            text = file.read(LIMIT_BYTES + 1)
-    except OSError as fault:
-        raise OperatorFault(f"cannot be read: {fault.strerror}", "check the path", str(path)) from fault
-    return parse(text, str(path))
+            return file.read(most + 1)
+    except (OSError, ValueError) as fault:  # a path with a zero byte is a ValueError
+        why = fault.strerror if isinstance(fault, OSError) else fault
+        raise OperatorFault(f"cannot be read: {why}", "check the path", str(path)) from fault
 
 
 def parse(text: bytes, name: str) -> Document:

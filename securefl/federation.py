@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from securefl import federation_file, keys
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
+from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.decide import Check, decide
 from securefl.policy.decide import explain as explain_decision
@@ -79,6 +80,7 @@ class Explained:
     decision: str
     checks: tuple[Check, ...]
     reasons: tuple[Reason, ...]
+    missing: tuple[str, ...]  # what was not given, so that something else was assumed
 
 
 # Who takes part.
@@ -104,11 +106,13 @@ def clock() -> int:
     return int(time.time())
 
 
-def introduce(places: Places, policy: Policy) -> tuple[Seat, Seat | None, tuple[Seat, ...]]:
+def introduce(
+    places: Places, policy: Policy, signatures: tuple[approvals.Signature, ...] | None
+) -> tuple[Seat, Seat | None, tuple[Seat, ...]]:
     """Every party's seat: coordinator, custodian if the scheme has one, members.
 
     In one process the introduction happens here. Each home pins the keys it was first shown, and the policy it first
-    agreed to; a later run that shows others is refused.
+    agreed to; a later run that shows others is refused. ``signatures`` are the policy's; None runs without.
     """
     file = places.loaded.file
     seats = tuple(
@@ -121,7 +125,7 @@ def introduce(places: Places, policy: Policy) -> tuple[Seat, Seat | None, tuple[
         custodian = Seat(CUSTODIAN, _home(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         _pin(places.of(name), (coordinator, *((custodian,) if custodian else ()), *seats))
-        _adopt(places.of(name), policy)
+        _adopt(places.of(name), policy, signatures)
     return coordinator, custodian, seats
 
 
@@ -142,18 +146,36 @@ def _pin(home: Path, seats: tuple[Seat, ...]) -> None:
     _write(path, json.dumps(known, indent=1, sort_keys=True).encode())
 
 
-def _adopt(home: Path, policy: Policy) -> None:
-    """The home's own copy of the policy is this one; another one under the same version is refused."""
+def _adopt(home: Path, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
+    """The home's own copy of the policy is this one; another one under the same version is refused.
+
+    A policy that follows another one needs the signatures that the other asked for, too. Revocations are remembered.
+    """
     path = home / "policies" / f"{policy.federation}.yaml"
-    if path.exists() and path.read_bytes() != policy.text:
-        own = policies.load(path)
-        if policy.version <= own.version:
-            what = f"the policy changed, and its version is still {policy.version} (this site agreed to {own.version})"
-            raise OperatorFault(what, "raise `version` in the changed policy, or go back to the agreed one", str(path))
-        path.rename(path.with_name(f"{policy.federation}.v{own.version}.yaml"))
+    own = policies.load(path) if path.exists() and path.read_bytes() != policy.text else None
+    if own is not None and policy.version <= own.version:
+        what = f"the policy changed, and its version is still {policy.version} (this site agreed to {own.version})"
+        raise OperatorFault(what, "raise `version` in the changed policy, or go back to the agreed one", str(path))
     path.parent.mkdir(exist_ok=True)
+    if signatures is not None:
+        revoked = path.with_name(f"{policy.federation}.revoked.json")
+        seen = approvals.read(revoked)
+        signatures = (*signatures, *(each for each in seen if each not in signatures))
+        _write(revoked, approvals.encode((*seen, *(e for e in approvals.revocations(signatures) if e not in seen))))
+        approvals.require(policy, signatures, clock(), own)
+    if own is not None:
+        path.rename(path.with_name(f"{policy.federation}.v{own.version}.yaml"))
     if not path.exists():
         _write(path, policy.text)
+    _write(approvals.beside(path), b"" if signatures is None else approvals.encode(signatures))
+
+
+def _signatures(path: Path, policy: Policy) -> bytes:
+    """The signatures a home keeps for its policy, which hold; empty if it agreed to run without."""
+    text = approvals.beside(path).read_bytes()
+    if text:
+        approvals.require(policy, approvals.decode(text, str(approvals.beside(path))), clock())
+    return text
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -256,18 +278,22 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
         )
         custodian = PublicKey(bytes(32)) if plan.cover.scheme is Scheme.CKKS else None
         plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
+        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
     else:
         plan = draft(document, policy.hash)
+        missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
     account = Account.of(())
     try:
         price = price_in(policy, "dataset")(plan, account)
     except (ValueError, ArithmeticError) as fault:
         none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
-        return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,))
+        return Explained(
+            "refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), tuple(missing)
+        )
     checks = explain_decision(policy, plan, account, price, clock())
     answer = decide(policy, plan, account, price, clock())
     reasons = getattr(answer, "reasons", ())
-    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons))
+    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), tuple(missing))
 
 
 # Building the parties. Each function here can run in a process of its own.
@@ -308,7 +334,8 @@ def party(
     """One party, from its own home: its pinned peers, its own copy of the policy, its own key."""
     loaded = places.loaded
     home = Home.at(places.of(name), name, clock)
-    policy = policies.load(places.of(name) / "policies" / f"{_federation_of(loaded, places)}.yaml")
+    own = places.of(name) / "policies" / f"{_federation_of(loaded, places)}.yaml"
+    policy = policies.load(own)
     pinned: dict[str, str] = json.loads((places.of(name) / "peers.json").read_text())
     keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
     custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme is Scheme.CKKS else None
@@ -316,7 +343,7 @@ def party(
     dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
     charter = mm.Charter(
         name, policy.federation, policy.hash, policy.text, dataset, Seat(COORDINATOR, keys_of[COORDINATOR], ""),
-        custodian, seats, {},
+        custodian, seats, {}, _signatures(own, policy),
     )  # fmt: skip
     if name == CUSTODIAN:
         holder = schemes.key_holder(Scheme.CKKS, home.identity, home.path / "he.key")
@@ -371,12 +398,15 @@ def run(
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
     workbench: Workbench = Workbench(),
+    unsafe_unsigned: bool = False,
 ) -> Result:
     """Train under policy; the folder ``out`` holds adapter, ledgers and report afterwards.
 
-    An interrupted run in ``out`` goes on where it stood. The sites' homes are charged, whatever ``out`` is called.
+    An interrupted run in ``out`` goes on where it stood. The sites' homes are charged, whatever ``out`` is called. A
+    policy without the signatures it needs is used with ``unsafe_unsigned`` alone, and every ledger and report says so.
 
     Raises:
+        Unapproved: the policy has not the signatures it needs.
         OperatorFault: something given is unusable, or ``out`` holds another or a finished run.
     """
     from securefl import bench  # noqa: PLC0415
@@ -385,13 +415,14 @@ def run(
     shown = progress or Silent()
     places = Places(loaded, sites.resolve() if sites else None)
     policy = policies.load(loaded.folder / loaded.file.policy)
+    signatures = _found(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
     with _claimed(out, loaded, policy) as run_id, ExitStack() as stack:
         watch = bench.Stopwatch(out / "timings.json")
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = workbench.model(loaded)
             records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
-        coordinator, custodian, seats = introduce(places, policy)
+        coordinator, custodian, seats = introduce(places, policy, signatures)
         start_state = shared.initial()
         plan = plan_of(
             loaded, policy, run_id, shared.model, shared.layout.dimension(1), m.state_digest(start_state),
@@ -413,8 +444,9 @@ def run(
         with home.transaction() as conn:
             heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
         course = c.Course(
-            session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {}
-        )
+            session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {},
+            b"" if signatures is None else approvals.encode(signatures),
+        )  # fmt: skip
         names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
         if loaded.file.runtime == "processes":
             processes = Processes({name: Recipe(loaded.path, places.sites, name, entropy) for name in names})
@@ -438,6 +470,7 @@ def run(
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
         report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
+        report["approvals"] = _standing(policy, ended.course.approvals).facts()
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
@@ -466,6 +499,20 @@ def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Wo
     state = bench.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
     told = bench.scored(shared, state, records, plan)
     return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}
+
+
+def _found(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approvals.Signature, ...] | None:
+    """The signatures beside a policy; None if there are not enough and that was asked for."""
+    signatures = approvals.read(approvals.beside(path))
+    if unsafe_unsigned and not approvals.judge(policy, signatures, clock()).signed:
+        return None
+    approvals.require(policy, signatures, clock())
+    return signatures
+
+
+def _standing(policy: Policy, text: bytes) -> approvals.Standing:
+    """What a run was used with, by its own record."""
+    return approvals.judge(policy, approvals.decode(text, "the run's approvals"), clock())
 
 
 def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent | CustodianAgent:

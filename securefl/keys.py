@@ -130,6 +130,17 @@ def load_or_create(path: Path) -> Identity:
     return Identity(Secret(raw))
 
 
+def load(path: Path) -> Identity:
+    """The identity kept at ``path``.
+
+    Raises:
+        OperatorFault: there is none, it is not a key, or others may read it.
+    """
+    if not path.is_file():
+        raise OperatorFault("no key here", "make one: `securefl keys init`", str(path))
+    return load_or_create(path)
+
+
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
     """What is kept at ``path``, readable by its owner alone; made once, whole or not at all.
 

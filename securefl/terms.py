@@ -408,6 +408,7 @@ class Opened:
     policy: bytes  # the document itself, so that a copied ledger can be checked alone
     dataset: str  # the account's root at this site; empty where no records are held
     peers: tuple[Seat, ...]
+    approvals: bytes = b""  # the signatures the policy was used with; empty for a run under an unsigned policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,14 @@ def plan_hash(plan: Plan) -> Hash:
     return digest("plan", plan)
 
 
+_PLAIN = frozenset({bool, int, str, bytes, type(None)})
+
+
 def _pack(value: object) -> object:
+    if type(value) in _PLAIN:  # most values: the rest is for the others, and for what only looks like one of these
+        return value
+    if type(value) is tuple:
+        return [_pack(item) for item in value]
     if value is None or (isinstance(value, bool | int | str | bytes) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
@@ -71,7 +78,7 @@ def _pack(value: object) -> object:
     if isinstance(value, Update | Aggregate):
         raise TypeError(f"{type(value).__name__} has no encoding: it stays where it was made")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__name__, *(_pack(getattr(value, field)) for field in _hints(type(value)))]
+        return [type(value).__name__, *[_pack(getattr(value, field)) for field in _hints(type(value))]]
     if isinstance(value, tuple):
         return [_pack(item) for item in value]
     if isinstance(value, Mapping):

@@ -15,7 +15,7 @@ import pytest
 
 from securefl.audit.replay import replay
 from securefl.audit.verify import verify
-from tests.small import CANARY, MEMBERS, Small
+from tests.small import CANARY, MEMBERS, Small, sign
 from tests.test_run import FORK, run_cli
 
 
@@ -34,7 +34,11 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def policy(old: str, new: str) -> Callable[[Small], object]:
-    return lambda own: edit(own.folder / "policy.yaml", old, new)
+    def edited(own: Small) -> None:
+        edit(own.folder / "policy.yaml", old, new)
+        sign(own.folder / "policy.yaml")
+
+    return edited
 
 
 def file(**changes: object) -> Callable[[Small], object]:

@@ -58,8 +58,9 @@ class Question:
 
 
 def question(policy=POLICY, plan=PLAN, around=AROUND) -> Question:
-    """Plain dictionaries as the objects that are decided on, with the twist done to them."""
-    loaded = load.parse(yaml.safe_dump(policy).encode(), "policy.yaml")
+    """Plain dictionaries as the objects that are decided on, with the twist done to them; a list of policies is a stack."""
+    levels = policy if isinstance(policy, list) else [policy]
+    loaded = load.parse(load.ABOVE.join(yaml.safe_dump(level).encode() for level in levels), "policy.yaml")
     made = draft(documents.parse(yaml.safe_dump(plan).encode(), "plan.yaml"), loaded.hash)
     twist, account = around["twist"], Known()
     first, *others = made.cohort

@@ -65,10 +65,13 @@ def test_a_policy_cannot_be_changed_after_it_was_read():
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("parent", "alliance", "parent: found 'alliance'; nested federations are not supported yet"),
-        ("approvals", {"required": 2}, "approvals.required: found 2; approvals are not supported yet"),
-        ("approvals", {"required": False}, "approvals are not supported yet"),
-        ("approvals", {"required": 0, "keys": []}, "approvals.keys: unknown key"),
+        ("parent", "alliance.yaml", "parent: the policy above is not here"), ("parent", 7, "parent: found 7"),
+        ("parent", {"policy": "a.yaml", "hash": "12"}, "parent.hash: found '12'"), ("parent", {"file": "a.yaml"}, "parent.file: unknown key"),
+        ("approvals", {"required": 2}, "2 must approve what one more wrote: name at least 3 keys"),
+        ("approvals", {"required": False}, "approvals.required: found false; write a whole number"), ("approvals", {"required": -1}, "approvals.required: found -1"),
+        ("approvals", {"required": 0, "keys": []}, "approvals.keys: found a list"), ("approvals", {"required": 0, "key": {}}, "approvals.key: unknown key"),
+        ("approvals", {"required": 0, "keys": {"alice": "12"}}, "approvals.keys.alice: found '12'"),
+        ("approvals", {"required": 0, "keys": {"alice": "12" * 32, "bob": "12" * 32}}, "two names have one key"),
         ("securefl_policy", 2, "securefl_policy: found 2"), ("securefl_policy", True, "securefl_policy: found true"),
         ("version", 0, "version: found 0"), ("version", True, "version: found true; write a whole number"), ("federation", "Six Airlines", "federation: found"),
         ("federation", "../up", "federation: found"), ("valid.from", "2026-02-30", "valid.from: found '2026-02-30'"), ("valid.until", "20301231", "a date such as"),

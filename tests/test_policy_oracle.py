@@ -151,6 +151,54 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
     return broken
 
 
+def loosens(parent: dict, child: dict) -> bool:  # noqa: C901, PLR0912 - one line per field
+    """Whether anything that the child allows is not allowed by its parent."""
+    number = lambda value: Fraction(str(value))  # noqa: E731
+    day = dt.date.fromisoformat
+    up, low = parent, child
+    if day(low["valid"]["from"]) < day(up["valid"]["from"]) or day(low["valid"]["until"]) > day(up["valid"]["until"]):
+        return True
+    for section, field in (("budget", "epsilon"), ("budget", "delta")):
+        if number(low[section][field]) > number(up[section][field]):
+            return True
+    for limit in ("per_round", "per_dataset"):
+        if number(low["budget"][limit]["epsilon"]) > number(up["budget"][limit]["epsilon"]):
+            return True
+    if low["budget"]["overlap"] < up["budget"]["overlap"] or low["budget"]["unit"] != up["budget"]["unit"]:
+        return True
+    for limit in ("clip", "rank"):
+        if number(low["training"][limit]["at_most"]) > number(up["training"][limit]["at_most"]):
+            return True
+    if number(low["training"]["noise_multiplier"]["at_least"]) < number(up["training"]["noise_multiplier"]["at_least"]):
+        return True
+    for section, field in (
+        ("training", "mechanisms"), ("training", "modules"), ("protection", "schemes"), ("release", "fields"),
+        ("context", "purposes"), ("context", "regions"),
+    ):  # fmt: skip
+        if not set(low[section][field]) <= set(up[section][field]):
+            return True
+    models = set(low["training"]["base_models"])
+    if "any" not in up["training"]["base_models"] and not models <= set(up["training"]["base_models"]):
+        return True
+    for field in ("min_cohort", "colluding"):
+        if low["protection"][field] < up["protection"][field]:
+            return True
+    if low["protection"]["threshold"]["at_least"] < up["protection"]["threshold"]["at_least"]:
+        return True
+    return low["approvals"]["required"] < up["approvals"]["required"]
+
+
+def broken_in_stack(stack: list, plan: dict, around: dict) -> set[str] | None:
+    """Which rules of any level refuse, a plan of the lowest (first) one; None for a stack that no site would load."""
+    for lower, upper in zip(stack, stack[1:], strict=False):
+        if loosens(upper, lower):
+            return None
+    broken = broken_rules(stack[0], plan, around)
+    for level in stack[1:]:
+        broken |= broken_rules(level, {**plan, "federation": level["federation"]}, around)
+    return broken
+
+
 def test_the_oracle_shares_no_code_with_what_it_judges():
     tree = ast.parse(Path(__file__).read_text())
     names = {

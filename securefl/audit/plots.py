@@ -5,10 +5,23 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from securefl.audit.forecast import Outlook
 
 INK, QUIET, BLUE, ORANGE, GREEN, RED = "#1b2733", "#9aa7b4", "#2b6cb0", "#c05621", "#2f855a", "#c53030"
+
+
+SETTINGS: Any = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "svg.hashsalt": "securefl", "svg.fonttype": "none",
+    "axes.edgecolor": QUIET, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "text.parse_math": False,
+}  # fmt: skip
 
 
 def draw(report: dict[str, Any], folder: Path) -> dict[str, str]:
@@ -16,15 +29,9 @@ def draw(report: dict[str, Any], folder: Path) -> dict[str, str]:
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    settings: Any = {
-        "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-        "svg.hashsalt": "securefl", "svg.fonttype": "none",
-        "axes.edgecolor": QUIET, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-        "text.parse_math": False,
-    }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in a script the font lacks is drawn as boxes
         for name, paint in (("accuracy", _accuracy), ("epsilon", _epsilon), ("bytes", _bytes)):
             figure = Figure(figsize=(7.2, 3.4), layout="constrained")
@@ -114,3 +121,29 @@ def _bytes(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401
     axes.set_xlabel("round")
     axes.set_ylabel("kB")
     axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def draw_forecast(outlook: Outlook, noises: Sequence[Fraction], path: Path) -> None:
+    """Epsilon against rounds to come, a line for each noise level, up to the limit; PNG or SVG, as ``path`` ends."""
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    rule, events, limit = min(outlook.spent, key=lambda each: float(each[2]) - outlook.cost(0, Fraction(1), each[1]))
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        axes: Any = figure.subplots()
+        axes.axhline(float(limit), color=RED, linewidth=1.2, linestyle="--", label=f"limit {float(limit):g} ({rule})")
+        for noise, colour in zip(noises, (QUIET, BLUE, ORANGE, GREEN, INK), strict=False):
+            left, _ = outlook.rounds_left(noise)
+            ahead = sorted({round(left * part / 8) for part in range(9)})
+            costs = [outlook.cost(rounds, noise, events) for rounds in ahead]
+            label = f"noise {float(noise):g}: {left} rounds"
+            axes.plot(ahead, costs, color=colour, marker="o", markersize=3, label=label)
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, float(limit) * 1.15)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel(f"rounds to come ({outlook.member}, {outlook.dataset})")
+        axes.set_ylabel(f"epsilon (delta {outlook.delta:g})")
+        axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+        metadata: Any = {"Date": None} if path.suffix == ".svg" else {}
+        figure.savefig(path, dpi=150, metadata=metadata)

@@ -129,6 +129,15 @@ class Protections(Part):
     sampling_rate: tuple[int, int]
 
 
+class ApprovalsPart(Part):
+    """Who agreed to the policy; ``signed`` is false for ever for a run that was made without."""
+
+    signed: bool
+    author: str | None
+    approved_by: list[str]
+    required: int
+
+
 class Report(Part):
     """Everything a run tells."""
 
@@ -136,6 +145,7 @@ class Report(Part):
     run: str
     outcome: Outcome
     policy_hash: str
+    approvals: ApprovalsPart
     model: ModelPart
     members: list[MemberRow]
     rounds: list[RoundRow]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from securefl import wire
 from securefl.audit.copies import Ledger, of_seat
+from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
 from securefl.privacy import accountant
@@ -52,6 +53,7 @@ def check_account(ledger: Ledger) -> Account:
         entry = leaf.entry
         if isinstance(entry, Opened):
             opened[entry.run] = (entry, policies.parse(entry.policy, f"{ledger.name}, entry {index}"))
+            _check_approvals(ledger, index, leaf, *opened[entry.run])
         elif isinstance(entry, Got) and entry.receipt.kind == "Propose" and entry.receipt.plan is not None:
             proposed.add(entry.receipt.plan)
         elif isinstance(entry, Sent) and entry.receipt.kind == "Submitted":
@@ -69,6 +71,14 @@ def check_account(ledger: Ledger) -> Account:
         except AccountFault as fault:
             raise ledger.wrong(str(fault), index) from fault
     return account
+
+
+def _check_approvals(ledger: Ledger, index: int, leaf: Leaf, opened: Opened, policy: policies.Policy) -> None:
+    """Whoever says that a policy was signed shows signatures that held when the run began."""
+    if opened.approvals:
+        standing = approvals.judge(policy, approvals.decode(opened.approvals, f"{ledger.name}, entry {index}"), leaf.at)
+        if not standing.signed:
+            raise ledger.wrong(f"a run under signatures that do not hold: {standing}", index)
 
 
 def _check_result(ledger: Ledger, index: int, entry: Sent, account: Account, left: set[Hash]) -> None:

@@ -41,6 +41,7 @@ class Verdict:
     entries: int  # in all ledgers that could be read
     first_bad: dict[str, Any] | None  # {"ledger": file name, "entry": index or None}
     why: str
+    unsigned: tuple[str, ...] = ()  # runs under a policy without its signatures
 
 
 def verify(run: Path) -> Verdict:
@@ -54,7 +55,8 @@ def verify(run: Path) -> Verdict:
         return Verdict(False, entries, {"ledger": fault.where, "entry": fault.entry}, str(fault))
     except Exception as fault:  # fail closed: what cannot be checked is not verified
         return Verdict(False, entries, None, f"{type(fault).__name__}: {fault}")
-    return Verdict(True, entries, None, "")
+    opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(Opened)]
+    return Verdict(True, entries, None, "", tuple(sorted({each.run.hex() for each in opened if not each.approvals})))
 
 
 def check(ledgers: Mapping[MemberId, Ledger]) -> None:

@@ -77,7 +77,7 @@ def folder_of(cell: Cell) -> Path:
     return Path("runs") / cell.name
 
 
-def perform(cell: Cell, loaded: Loaded, out: Path, kept: Kept) -> Outcome:
+def perform(cell: Cell, loaded: Loaded, out: Path, kept: Kept, *, unsafe_unsigned: bool = False) -> Outcome:
     """The run, done now or continued; every fault becomes an outcome that says so."""
     home = out / folder_of(cell)
     try:
@@ -85,7 +85,9 @@ def perform(cell: Cell, loaded: Loaded, out: Path, kept: Kept) -> Outcome:
             told = federation.run_without_privacy(loaded, cell.seed, kept.bench())
             _put(home / "run" / "report.json", {"privacy": OPENLY, "federation": loaded.file.name, **told})
         else:
-            federation.run(loaded, home / "run", sites=home / "sites", workbench=kept.bench())
+            federation.run(
+                loaded, home / "run", sites=home / "sites", workbench=kept.bench(), unsafe_unsigned=unsafe_unsigned
+            )
     except Fault as fault:
         return Outcome(cell, "failed", str(fault), exit_code=fault.exit_code)
     found = finished(cell, out)

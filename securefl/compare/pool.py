@@ -20,10 +20,10 @@ Work = tuple[Cell, Loaded]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def each(work: Sequence[Work], out: Path, jobs: int) -> Iterator[Outcome]:
+def each(work: Sequence[Work], out: Path, jobs: int, *, unsafe_unsigned: bool = False) -> Iterator[Outcome]:
     """The outcome of each run, as they end. Leaving early ends every process: what they did is in their runs."""
     waiting = list(reversed(work))
-    pool = _Pool(out)
+    pool = _Pool(out, unsafe_unsigned=unsafe_unsigned)
     try:
         for _ in range(min(jobs, len(waiting))):
             pool.give(waiting.pop())
@@ -37,8 +37,8 @@ def each(work: Sequence[Work], out: Path, jobs: int) -> Iterator[Outcome]:
 
 
 class _Pool:
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, out: Path, *, unsafe_unsigned: bool) -> None:
+        self._out, self._unsigned = out, unsafe_unsigned
         self._idle: list[tuple[BaseProcess, Connection]] = []
         self.running: dict[Connection, tuple[BaseProcess, Cell]] = {}
 
@@ -80,7 +80,7 @@ class _Pool:
         before = {name: os.environ.get(name) for name in THREADS}
         os.environ.update(dict.fromkeys(THREADS, "1"))  # read when a process begins
         try:
-            process = spawn.Process(target=_serve, args=(theirs, self._out), daemon=True)
+            process = spawn.Process(target=_serve, args=(theirs, self._out, self._unsigned), daemon=True)
             process.start()
         finally:
             for name, value in before.items():
@@ -89,7 +89,7 @@ class _Pool:
         return process, ours
 
 
-def _serve(pipe: Connection, out: Path) -> None:
+def _serve(pipe: Connection, out: Path, unsigned: bool) -> None:  # noqa: FBT001 - what a process is started with
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the first process decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch  # noqa: PLC0415
@@ -102,7 +102,7 @@ def _serve(pipe: Connection, out: Path) -> None:
         except EOFError:
             return
         try:
-            pipe.send(perform(cell, loaded, out, kept))
+            pipe.send(perform(cell, loaded, out, kept, unsafe_unsigned=unsigned))
         except Exception as bug:  # noqa: BLE001 - a bug in one run is told, and ends no other
             traceback.print_exc()
             pipe.send(Outcome(cell, "failed", f"a bug in securefl: {type(bug).__name__}: {bug}", exit_code=70))

@@ -19,7 +19,9 @@ from securefl.policy import load as policies
 from securefl.progress import Tally
 
 
-def compare(experiment: Experiment, out: Path, jobs: int, shown: Tally) -> tuple[Results, str, int]:
+def compare(
+    experiment: Experiment, out: Path, jobs: int, shown: Tally, *, unsafe_unsigned: bool = False
+) -> tuple[Results, str, int]:
     """Every run that was not over is; results, table and pictures are in ``out``.
 
     Returns:
@@ -39,7 +41,7 @@ def compare(experiment: Experiment, out: Path, jobs: int, shown: Tally) -> tuple
         began = time.monotonic()
         shown.count(len(outcomes), len(experiment.runs), None)
         try:
-            for number, outcome in enumerate(pool.each(work, out, jobs), start=1):
+            for number, outcome in enumerate(pool.each(work, out, jobs, unsafe_unsigned=unsafe_unsigned), start=1):
                 outcomes.append(outcome)
                 left_s = (time.monotonic() - began) / number * (len(work) - number)
                 shown.say(told(outcome))

@@ -7,7 +7,7 @@ computed: a case asks what the policy says to a cost, not what a plan costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from fractions import Fraction
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from securefl import documents, wire
 from securefl.documents import Document, First, Flag, Rational
 from securefl.errors import OperatorFault
-from securefl.policy.decide import decide
+from securefl.policy.decide import decide, explain
 from securefl.policy.document import Day
 from securefl.policy.load import Policy, load
 from securefl.policy.plan_document import draft
@@ -116,6 +116,35 @@ def run(path: Path) -> tuple[Outcome, ...]:
         for rules in [_refused_by(policy, written, case, _planned(document, index))]
         for why in [_differs(case, rules)]
     )
+
+
+NO_CASE = (  # what a written plan cannot say
+    "policy", "training.mechanisms", "protection.seats", "budget.unit", "budget.neighbours", "budget.price",
+)  # fmt: skip
+
+
+def unrefused(path: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """The rules by which no case beside the policy at ``path`` is refused.
+
+    Raises:
+        OperatorFault: as for ``run``.
+    """
+    refused = {rule for outcome in outcomes for rule in outcome.rules}
+    return tuple(rule for rule in _rules(path) if rule not in refused)
+
+
+def _rules(path: Path) -> tuple[str, ...]:
+    """Every rule of the policy that a case can be refused by."""
+    policy = load(path)
+    document = documents.read(path.with_name(path.stem + ".cases.yaml")).under("plan")
+    rules: dict[str, None] = {}
+    for scheme in policy.protection.schemes:
+        changed = {"securefl_plan": 1, **document.value, "protection": scheme.value}
+        plan = draft(Document(document.name, document.text, changed, document.lines), policy.hash)
+        name, account = wire.plan_hash(plan), Imagined(None)
+        price = Price(name, account.digest, _micro(Fraction(0)), dict.fromkeys(Level, _micro(Fraction(0))))
+        rules.update(dict.fromkeys(check.rule for check in explain(policy, plan, account, price, 0)))
+    return tuple(rule for rule in rules if rule not in NO_CASE)
 
 
 def _planned(document: Document, index: int) -> Document:

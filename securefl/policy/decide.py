@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Protocol
@@ -16,6 +16,7 @@ from typing import Protocol
 from securefl import wire
 from securefl.policy.document import ANY_MODEL, DIGEST
 from securefl.policy.load import Policy, safe_threshold
+from securefl.policy.narrow import decimal as _number  # exactly, so that what is told to fix a plan does
 from securefl.terms import (
     Adapter,
     AdapterKind,
@@ -76,8 +77,8 @@ def decide(policy: Policy, plan: Plan, account: Balance, price: Price, now: int)
         failed = tuple(Reason(check.rule, check.value, check.limit, check.fix) for check in checks if not check.held)
         if failed:
             return Refusal(failed)
-        name = wire.plan_hash(plan)
-        return Grant(name, price, wire.digest("grant", (name, account.digest))[:16])
+        # that the price is of this plan and this account is one of the rules that held
+        return Grant(price.plan, price, wire.digest("grant", (price.plan, price.account))[:16])
     except Exception as fault:  # an error refuses, whatever it is: this is the one place where that is the right answer
         kind = type(fault).__name__
         return Refusal((Reason("policy.error", kind, "a decision without errors", "mend the plan or the policy"),))
@@ -85,12 +86,18 @@ def decide(policy: Policy, plan: Plan, account: Balance, price: Price, now: int)
 
 def explain(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> tuple[Check, ...]:
     """Every rule, held or not. ``decide`` grants if and only if all of these hold; an error it turns into a refusal."""
-    return (
+    checks = (
         *_context(policy, plan, now),
         *_training(policy, plan),
         *_protection(policy, plan),
         *_release(policy, plan),
         *_budget(policy, plan, account, price),
+    )
+    if not policy.above:
+        return checks
+    return tuple(
+        check if check.held else replace(check, limit=f"{check.limit} (of {policy.whose(check.rule)})")
+        for check in checks
     )
 
 
@@ -287,12 +294,3 @@ def _listed(values: Iterable[str]) -> str:
 
 def _micro(millionths: int) -> str:
     return f"{millionths // 1_000_000}.{millionths % 1_000_000:06d}"
-
-
-def _number(value: Fraction) -> str:
-    """Exactly, so that what is told to fix a plan does: a decimal where it ends within 18 places, else a fraction."""
-    scaled = value * 10**18
-    if scaled.denominator != 1:
-        return str(value)
-    whole, rest = divmod(abs(scaled.numerator), 10**18)
-    return f"{'-' * (value < 0)}{whole}" + f".{rest:018d}".rstrip("0").rstrip(".")

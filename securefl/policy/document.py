@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -37,21 +38,15 @@ def _base_model(name: str) -> str:
     return name
 
 
-def _no_parent(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
-    if raw is not None:
-        raise ValueError("nested federations are not supported yet: write `parent: null`")
-    return raw
-
-
-def _no_approvals(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
-    if isinstance(raw, bool) or raw != 0:
-        raise ValueError("approvals are not supported yet: write `approvals: {required: 0}`")
-    return raw
+def _short_parent(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+    return {"policy": raw} if isinstance(raw, str) else raw
 
 
 Day = Annotated[date, BeforeValidator(_date)]
 Positive = Annotated[Rational, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+SignerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+SignerKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 BaseModelName = Annotated[Name, AfterValidator(_base_model)]
 
 
@@ -170,10 +165,34 @@ class Context(Section):
     regions: tuple[Name, ...] = Field(description="where members may stand")
 
 
-class Approvals(Section):
-    """Who must have signed; its place is kept, and anything but nobody is refused."""
+class Parent(Section):
+    """The policy above, which this one may only tighten."""
 
-    required: Annotated[Literal[0], BeforeValidator(_no_approvals)] = Field(description="how many signatures")
+    policy: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="its file, as seen from this one's folder"
+    )
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="its hash; if given, no other version of it will do"
+    )
+
+
+class Approvals(Section):
+    """Whose signatures a version of this policy needs: its author's, and those of others."""
+
+    required: Annotated[Whole, Field(ge=0, le=64)] = Field(description="how many besides the author must approve")
+    keys: dict[SignerName, SignerKey] = Field(
+        default_factory=dict, description="who may sign: names, and Ed25519 public keys in hexadecimal"
+    )
+
+    @model_validator(mode="after")
+    def _enough_keys(self) -> Approvals:
+        if len(set(self.keys.values())) != len(self.keys):
+            raise ValueError("two names have one key: each person signs with a key of their own")
+        if self.required and len(self.keys) <= self.required:
+            raise ValueError(
+                f"{self.required} must approve what one more wrote: name at least {self.required + 1} keys"
+            )
+        return self
 
 
 class PolicyDocument(Section):
@@ -188,7 +207,14 @@ class PolicyDocument(Section):
     protection: Protection
     release: Release
     context: Context
-    parent: Annotated[None, BeforeValidator(_no_parent)] = Field(
-        None, description="a federation above; its place is kept"
+    parent: Annotated[Parent | None, BeforeValidator(_short_parent)] = Field(
+        None, description="the policy above this one; its file, or its file and hash"
     )
-    approvals: Approvals = Approvals(required=0)
+    approvals: Approvals = Field(
+        default_factory=lambda: Approvals(required=0), description="who signs; without keys nobody can"
+    )
+
+
+def schema_text() -> str:
+    """The JSON Schema of policies, as it stands beside the shipped ones."""
+    return json.dumps(PolicyDocument.model_json_schema(), indent=2) + "\n"

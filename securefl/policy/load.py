@@ -1,24 +1,41 @@
-"""A policy from its file: the document, its bytes, and the hash it is known by."""
+"""A policy from its file: the document, its bytes, and the hash it is known by.
+
+A policy under another one is both: its text is its own file and, after a line that says so, each file above it. So its
+hash covers the whole chain, and a copy of it can be read and decided on alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from securefl import documents
+from securefl.errors import OperatorFault
 from securefl.policy.document import Budget, Context, PolicyDocument, Protection, Release, Training, Valid
+from securefl.policy.narrow import decimal, narrow, origin
 from securefl.terms import Hash, Scheme, Unit
+
+LIMIT_LEVELS = 8
+ABOVE = b"\n--- # the policy above\n"  # between the files of a chain; never part of one, which holds one document
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A well-formed policy."""
+    """A well-formed policy, tightening every policy above it."""
 
-    document: PolicyDocument
+    document: PolicyDocument  # narrowed by all above: what it allows, all of them allow
     text: bytes
     hash: Hash
+    above: tuple[PolicyDocument, ...] = ()  # its parent first
+    _origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def whose(self, rule: str) -> str:
+        """The federation a rule comes from: the highest that says the same."""
+        if rule not in self._origins:
+            self._origins[rule] = origin((self.document, *self.above), rule).federation
+        return self._origins[rule]
 
     @property
     def federation(self) -> str:
@@ -62,35 +79,121 @@ class Policy:
 
 
 def load(path: Path) -> Policy:
-    """The policy at ``path``.
+    """The policy at ``path``, with those above it from the files it names.
 
     Raises:
         OperatorFault: with file, line and field, for everything that is wrong.
     """
-    return _policy(documents.read(path))
+    return parse(ABOVE.join(_climbed(path)), str(path))
 
 
 def parse(text: bytes, name: str) -> Policy:
-    """The policy in ``text``; ``name`` is what errors call it.
+    """The policy in ``text``, which holds all above it too; ``name`` is what errors call it.
 
     Raises:
         OperatorFault: as for ``load``.
     """
-    return _policy(documents.parse(text, name))
+    texts = text.split(ABOVE)
+    if len(texts) > LIMIT_LEVELS:
+        raise OperatorFault(f"more than {LIMIT_LEVELS} levels", "put fewer policies above each other", name)
+    documents_: list[documents.Document] = []
+    levels: list[PolicyDocument] = []
+    for index, part in enumerate(texts):
+        document = documents.parse(part, name)
+        written = documents.validate(document, PolicyDocument)
+        place = _place(document)
+        if (written.parent is None) != (index == len(texts) - 1):
+            known = "is not here" if written.parent else "is named nowhere"
+            raise OperatorFault(f"the policy above {known}", "load the policy from its own file", place)
+        if any(written.federation == lower.federation for lower in levels):
+            raise OperatorFault(f"{written.federation} stands above itself", "give each level its own name", place)
+        above = policy_hash(ABOVE.join(texts[index + 1 :])).hex()
+        if written.parent is not None and written.parent.hash not in (None, above):
+            what = f"the policy above has hash {above}, not {written.parent.hash}"
+            raise OperatorFault(what, "restore the version that was agreed to, or agree to this one", place)
+        documents_.append(document)
+        levels.append(written)
+        name = _beside(name, written)
+    for index in reversed(range(len(levels) - 1)):
+        levels[index] = narrow(levels[index + 1], levels[index], (documents_[index + 1], documents_[index]))
+    return Policy(levels[0], text, policy_hash(text), tuple(levels[1:]))
 
 
 def policy_hash(text: bytes) -> Hash:
-    """The name of a policy: SHA-256 of its bytes, labelled."""
+    """The name of a policy: SHA-256 of its bytes and those of all above it, labelled."""
     return Hash(hashlib.sha256(b"policy\0" + text).digest())
 
 
-def _policy(document: documents.Document) -> Policy:
-    return Policy(documents.validate(document, PolicyDocument), document.text, policy_hash(document.text))
+def _climbed(path: Path) -> tuple[bytes, ...]:
+    """The bytes of a policy's file, and of each file above it."""
+    texts: list[bytes] = []
+    seen: list[Path] = []
+    asked = ""
+    while True:
+        if path.resolve() in seen:
+            circle = " -> ".join(each.name for each in (*seen[seen.index(path.resolve()) :], path))
+            raise OperatorFault(f"policies above each other in a circle: {circle}", "let one have no parent", asked)
+        if len(seen) == LIMIT_LEVELS:
+            raise OperatorFault(f"more than {LIMIT_LEVELS} levels", "put fewer policies above each other", asked)
+        seen.append(path.resolve())
+        try:
+            text = documents.text_of(path, LIMIT_LEVELS * documents.LIMIT_BYTES)
+        except OperatorFault as fault:
+            raise OperatorFault(f"{asked}: {fault}" if asked else str(fault)) from fault
+        texts += text.split(ABOVE)
+        document = documents.parse(texts[-1], str(path))
+        written = documents.validate(document, PolicyDocument)
+        if written.parent is None or ABOVE in text:
+            return tuple(texts)
+        asked = _place(document)
+        path = path.parent / written.parent.policy
 
 
-def check(policy: Policy, now: int) -> tuple[str, ...]:
-    """What in a well-formed policy can never be met, or does less than it seems to; ``now`` in seconds since 1970."""
-    return (*_never(policy, datetime.fromtimestamp(now, UTC).date()), *_idle(policy))
+def _place(document: documents.Document) -> str:
+    return f"{document.name}:{document.line_of(('parent',))}: parent"
+
+
+def _beside(name: str, written: PolicyDocument) -> str:
+    return str(Path(name).parent / written.parent.policy) if written.parent else name
+
+
+def check(policy: Policy, now: int, records: int | None = None, before: Policy | None = None) -> tuple[str, ...]:
+    """What in a well-formed policy can never be met, or does less than it seems to.
+
+    Args:
+        policy: the policy.
+        now: seconds since 1970.
+        records: how many the smallest data set holds, if it is known.
+        before: the version that this one follows, if there is one.
+    """
+    day = datetime.fromtimestamp(now, UTC).date()
+    return (*_never(policy, day), *_idle(policy), *_weak(policy, records), *_follows(policy, before))
+
+
+def _weak(policy: Policy, records: int | None) -> list[str]:
+    """A delta with which the guarantee allows to publish a whole record."""
+    delta = policy.budget.delta
+    if records is None or delta * records <= 1:
+        return []
+    least = f"1/{records}"
+    return [f"budget.delta: {decimal(delta)} is above {least}: a data set of {records} may lose a record outright"]
+
+
+def _follows(policy: Policy, before: Policy | None) -> list[str]:
+    """What does not fit between a version and the next."""
+    if before is None:
+        return []
+    notes = []
+    if policy.federation != before.federation:
+        notes.append(f"federation: {policy.federation} does not follow {before.federation}")
+    elif policy.version <= before.version:
+        notes.append(f"version: {policy.version} does not follow {before.version}: no site will change to it")
+    gap = (policy.valid.from_ - before.valid.until).days - 1
+    if gap > 0:
+        notes.append(
+            f"valid.from: for {gap} days after {before.valid.until} no version is valid: every plan is refused"
+        )
+    return notes
 
 
 def _never(policy: Policy, day: date) -> list[str]:
@@ -117,6 +220,17 @@ def _never(policy: Policy, day: date) -> list[str]:
         notes.append("training.rules: empty, so every plan with LoRA is refused")
     if not training.modules and any(kind.has_targets for kind in training.adapters):
         notes.append("training.modules: empty, so every plan for an adapter on layers is refused")
+    budget = policy.budget
+    limits = {
+        "budget.epsilon": budget.epsilon,
+        "budget.per_round.epsilon": budget.per_round.epsilon,
+        "budget.per_dataset.epsilon": budget.per_dataset.epsilon,
+    }
+    notes += [
+        f"{name}: shared by {budget.overlap} overlapping members it is less than a millionth: every plan is refused"
+        for name, limit in limits.items()
+        if limit * 1_000_000 < budget.overlap
+    ]
     return notes
 
 

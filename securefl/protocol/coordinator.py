@@ -94,6 +94,7 @@ class Course:
     enrolled: Mapping[str, bytes]  # for ``plan.round``
     heads: Mapping[str, SignedHead]  # the latest seen of each peer's ledger, in this run or an earlier one
     unanswered: Mapping[str, Envelope]  # asked, not answered
+    approvals: bytes = b""  # the policy's signatures; empty if it is unsigned
 
     @property
     def rounds(self) -> int:
@@ -187,7 +188,13 @@ def on_started(state: Planned, event: Started, plugs: Plugs) -> Step:
     custodian = (session.custodian,) if session.custodian else ()
     peers = (*session.roster, *custodian)
     opened = Opened(
-        session.run, session.federation, "coordinator", course.policy_text, "", (*peers, session.coordinator)
+        session.run,
+        session.federation,
+        "coordinator",
+        course.policy_text,
+        "",
+        (*peers, session.coordinator),
+        course.approvals,
     )
     asked = {seat.member: m.Invite(session) for seat in peers}
     return _ask(Inviting(course), asked, 0, plugs, (opened,))

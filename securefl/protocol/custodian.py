@@ -99,7 +99,7 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     accept = m.Accept(keys.public_half(keys.derive(event.rand, "session-box")), plugs.holder.material())
     envelope = _enveloped(charter, session, plugs, accept, 0)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
-    opened = Opened(session.run, session.federation, "custodian", charter.policy_text, "", everybody)
+    opened = Opened(session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals)
     holding = Holding(charter, session, 0, event.envelope.receipt.digest, envelope)
     return Step(holding, (opened, *_both(event, envelope)), envelope)
 

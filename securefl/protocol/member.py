@@ -60,6 +60,7 @@ class Charter:
     custodian: Seat | None
     peers: tuple[Seat, ...]  # every member, this one among them
     witnessed: Mapping[str, SignedHead]  # the last head seen of each peer's ledger
+    approvals: bytes = b""  # the signatures this site found for its policy; empty if it agreed to run without
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,9 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     box = keys.derive(event.rand, "session-box")
     seat = Seated(charter, session, box.raw, {}, b"", 1, b"", Hash(b""), None)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
-    opened = Opened(session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody)
+    opened = Opened(
+        session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody, charter.approvals
+    )
     return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b""), 0, entries=(opened,))
 
 

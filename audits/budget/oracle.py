@@ -1,0 +1,132 @@
+"""Random stacks of policies, decided by the engine and by an oracle that shares no code with it.
+
+A stack has up to four levels. Each level takes what its parent says and moves some fields along a ladder from loose to
+tight, now and then the wrong way. The oracle (`tests/test_policy_oracle.py`) asks every level on its own; the engine
+narrows the stack to one policy and asks that. They agree if the same stacks are refused when they are loaded, and the
+same rules refuse.
+
+    python -m audits.budget.oracle [--quick] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from securefl.errors import OperatorFault
+from tests.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, question
+from tests.test_policy_oracle import AROUND, PLAN, POLICY, broken_in_stack, changed
+
+SEED, FULL, QUICK, LEVELS = 39, 5_000, 400, 4
+KEYS = {name: f"{index}" * 64 for index, name in enumerate(("alice", "bob", "carol"), 1)}
+LADDERS: dict[str, list[Any]] = {
+    "valid": [
+        {"from": first, "until": last}
+        for first, last in (
+            ("2025-01-01", "2031-12-31"),
+            ("2026-01-01", "2030-12-31"),
+            ("2026-01-01", "2026-06-01"),
+            ("2026-06-01", "2026-06-01"),
+        )
+    ],
+    "budget.epsilon": [16, 8, 2, "19/10"],
+    "budget.per_round.epsilon": [8, 4, "1000000/1000001", "1/3"],
+    "budget.per_dataset.epsilon": [16, 8, "20000005/10000000", 1],
+    "budget.delta": ["1/1000", "1/100000", "1/10000000"],
+    "budget.overlap": [1, 2, 4],
+    "training.mechanisms": [["poisson-gaussian"], ["poisson-gaussian", "poisson-gaussian"], []],
+    "training.clip.at_most": [2, "1/1", "1/2", "1/3"],
+    "training.noise_multiplier.at_least": ["1/4", "1/2", "9/10", 1],
+    "training.modules": [["key", "query", "value", "attention.output.dense"], ["query", "value"], ["value"], []],
+    "training.rank.at_most": [32, 16, 8, 7],
+    "training.base_models": [["any"], ["small-bert", "sha256:" + "ab" * 32], ["sha256:" + "ab" * 32], []],
+    "protection.schemes": [["clear", "masking", "ckks"], ["ckks", "masking"], ["masking"], []],
+    "protection.min_cohort": [2, 3, 4, 7],
+    "protection.threshold.at_least": [1, 4, 5, 7],
+    "protection.colluding": [0, 1, 2],
+    "release.fields": [["weights", "accuracy"], ["weights"], []],
+    "context.purposes": [["customer-service", "advertising"], ["customer-service"], []],
+    "context.regions": [["CA", "EU", "US"], ["US", "CA"], ["US"], ["CA"], []],
+    "approvals": [{"required": required, "keys": KEYS} for required in (0, 1, 2)],
+}
+
+
+def stack(drawn: random.Random) -> list[dict[str, Any]]:
+    """Policies, the lowest first."""
+    levels = drawn.randint(1, LEVELS)
+    place = {field: drawn.choice((0, 0, 0, 0, 1)) for field in LADDERS}
+    made: list[dict[str, Any]] = []
+    for level in reversed(range(levels)):
+        for field in drawn.sample(sorted(LADDERS), drawn.choice((0, 1, 1, 2, 3))):
+            step = drawn.choice((1, 1, 1, 1, 1, 2, -1))
+            place[field] = min(max(place[field] + step, 0), len(LADDERS[field]) - 1)
+        said = {field: LADDERS[field][at] for field, at in place.items()}
+        named = {"federation": "six-airlines" if level == 0 else f"level-{level}"}
+        parent = {"parent": f"level-{level + 1}.yaml"} if made else {"parent": None}
+        made.insert(0, changed(POLICY, {**said, **named, **parent}))
+    return made
+
+
+def asked(drawn: random.Random) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """A stack, a plan, and what stands around it."""
+    plan = changed(PLAN, dict(_some(drawn, PLAN_CHOICES, 2)))
+    around = {**AROUND, **dict(_some(drawn, AROUND_CHOICES, 1))}
+    return stack(drawn), plan, around
+
+
+def _some(drawn: random.Random, choices: dict[str, list[Any]], most: int) -> Iterator[tuple[str, Any]]:
+    for field in drawn.sample(sorted(choices), drawn.randint(0, most)):
+        yield field, drawn.choice(choices[field])
+
+
+def compared(count: int, seed: int = SEED) -> tuple[Counter[str], list[str]]:
+    """How often each answer was given, and every disagreement."""
+    drawn, answers, wrong = random.Random(seed), Counter[str](), list[str]()  # noqa: S311 - to be repeated
+    for number in range(count):
+        levels, plan, around = asked(drawn)
+        due = broken_in_stack(levels, plan, around)
+        try:
+            found = question(levels, plan, around).rules()
+        except OperatorFault:
+            found = None
+        answers["not loaded" if due is None else "refused" if due else "granted"] += 1
+        answers[f"{len(levels)} levels"] += 1
+        if found != due:
+            wrong.append(f"stack {number}: the engine says {found}, the oracle {due}")
+    return answers, wrong
+
+
+def main() -> None:
+    """Print the figures; exit 1 where one does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} stacks instead of {FULL}")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    count = QUICK if options.quick else FULL
+    answers, wrong = compared(count)
+    figures = [
+        {"name": "stacks decided", "value": count, "bar": f">= {QUICK if options.quick else FULL}", "holds": True},
+        {"name": "stacks on which engine and oracle differ", "value": len(wrong), "bar": "= 0", "holds": not wrong},
+    ]
+    figures += [
+        {
+            "name": f"stacks {name}",
+            "value": answers[name],
+            "bar": f">= {count // 20}",
+            "holds": answers[name] >= count // 20,
+        }
+        for name in ("granted", "refused", "not loaded")
+    ]  # fmt: skip
+    if options.json:
+        print(json.dumps({"figures": figures}, indent=2))
+    else:
+        print("\n".join([*wrong[:10], *(f"{each['name']}: {each['value']} ({each['bar']})" for each in figures)]))
+    raise SystemExit(0 if all(each["holds"] for each in figures) else 1)
+
+
+if __name__ == "__main__":
+    main()

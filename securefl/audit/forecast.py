@@ -1,0 +1,120 @@
+"""How long a budget lasts: rounds left at a noise level, and the noise that so many more rounds need.
+
+The next rounds are taken to be like the last one that was reserved, but for their noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+from securefl.audit.copies import Ledger, read_all, read_one
+from securefl.errors import OperatorFault
+from securefl.policy import load as policies
+from securefl.privacy import accountant
+from securefl.privacy.account import Account, in_order
+from securefl.terms import Event, Level, Opened, Reserved, Unbounded
+
+LIMIT_ROUNDS = 10_000
+LIMIT_NOISE = 1000
+TICKS = 1000  # noise that is looked for is a multiple of 1 / TICKS
+FACTORS = (Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2), Fraction(3))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One member's data set, as one federation may go on to use it."""
+
+    member: str
+    federation: str
+    dataset: str
+    last: Event
+    spent: tuple[tuple[str, tuple[Event, ...], Fraction], ...]  # rule, events so far, limit for one member's share
+    per_round: Fraction
+    delta: float
+
+    def cost(self, rounds: int, noise: Fraction, events: tuple[Event, ...]) -> float:
+        """Epsilon of ``events`` and so many more rounds."""
+        more = (replace(self.last, noise_multiplier=noise, steps=self.last.steps * rounds),) if rounds else ()
+        return accountant.epsilon_pld((*events, *more), self.delta)
+
+    def fits(self, rounds: int, noise: Fraction) -> str:
+        """The rule that forbids so many more rounds; empty if none does."""
+        try:
+            if rounds and Fraction(self.cost(1, noise, ())) > self.per_round:
+                return "budget.per_round.epsilon"
+            for rule, events, limit in self.spent:
+                if Fraction(self.cost(rounds, noise, events)) > limit:
+                    return rule
+        except Unbounded:
+            return "budget.price"
+        return ""
+
+    def rounds_left(self, noise: Fraction) -> tuple[int, str]:
+        """The most rounds that fit, up to LIMIT_ROUNDS, and the rule that forbids one more."""
+        low, high = 0, 1
+        while high <= LIMIT_ROUNDS and not self.fits(high, noise):
+            low, high = high, high * 2
+        if high > LIMIT_ROUNDS:
+            return LIMIT_ROUNDS, ""
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.fits(middle, noise) else (middle, high)
+        return low, self.fits(high, noise)
+
+    def noise_for(self, rounds: int) -> Fraction | None:
+        """The least noise multiplier above 0.1 with which so many rounds fit; None if none below LIMIT_NOISE does."""
+        low, high = TICKS // 10, TICKS  # below 0.1 the accountant has nothing useful to say
+        while self.fits(rounds, Fraction(high, TICKS)):
+            low, high = high, high * 2
+            if high > LIMIT_NOISE * TICKS:
+                return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.fits(rounds, Fraction(middle, TICKS)) else (low, middle)
+        return Fraction(high, TICKS)
+
+    @cached_property
+    def levels(self) -> tuple[Fraction, ...]:
+        """Noise around the last round's, to look at if nobody named any."""
+        return tuple(factor * self.last.noise_multiplier for factor in FACTORS)
+
+
+def outlooks(path: Path) -> tuple[Outlook, ...]:
+    """Every member, data set and federation in a run, a folder of ledgers, or one ledger.
+
+    Raises:
+        OperatorFault: there is nothing here that was ever charged.
+        Tampered: a ledger does not hold together.
+    """
+    if not path.exists():
+        raise OperatorFault("nothing here", "give a run, its ledger folder, or one .ledger file", str(path))
+    ledgers = [read_one(path)] if path.is_file() else list(read_all(path).values())
+    found = tuple(outlook for ledger in ledgers for outlook in _of(ledger))
+    if not found:
+        raise OperatorFault("nothing was ever charged here", "give the ledgers of members", str(path))
+    return found
+
+
+def _of(ledger: Ledger) -> Iterable[Outlook]:
+    account = Account.of(leaf.entry for leaf in ledger.leaves)
+    policy_of = {
+        opened.federation: policies.parse(opened.policy, ledger.name)
+        for _, opened in ledger.each(Opened)
+        if opened.role == "member"
+    }
+    last = {(entry.plan.federation, entry.dataset): entry.plan.learning.event for _, entry in ledger.each(Reserved)}
+    for (federation, dataset), event in sorted(last.items(), key=lambda each: each[0]):
+        budget = policy_of[federation].budget
+        spent = tuple(
+            (rule, in_order(account.events(level, name)), limit / budget.overlap)
+            for rule, level, name, limit in (
+                ("budget.epsilon", Level.FEDERATION, federation, budget.epsilon),
+                ("budget.per_dataset.epsilon", Level.DATASET, dataset, budget.per_dataset.epsilon),
+            )
+        )
+        per_round = budget.per_round.epsilon / budget.overlap
+        yield Outlook(str(ledger.owner), federation, dataset, event, spent, per_round, float(budget.delta))
