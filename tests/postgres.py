@@ -43,7 +43,7 @@ class Server:
     def control(self, *words: str) -> None:
         log, options = self.data.parent / "log", f"-k {self.data.parent} {self.options}"
         done = subprocess.run(
-            [self.binaries / "pg_ctl", "-w", "-D", self.data, "-l", log, "-o", options, *words],
+            [self.binaries / "pg_ctl", "-w", "-t", "300", "-D", self.data, "-l", log, "-o", options, *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **self.user,
         )  # fmt: skip
         assert done.returncode == 0, log.read_text()
