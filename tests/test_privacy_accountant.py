@@ -145,12 +145,17 @@ def test_a_delta_that_is_none_is_refused(delta: float) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "noise", "steps"),
-    [(0.1, 1, 10**12), (0.1, 1e-6, 1), (1, 0.01, 1), (1e-12, 0.5, 10**9), (0.1, 0.001, 10**5)],
-)
-def test_a_proposal_beyond_all_measure_has_a_price_at_once(rate: float, noise: float, steps: int) -> None:
+    [(0.1, 1, 10**6 + 1), (1, 0.05, 10**5), (1e-12, 0.5, 10**9), (0.1, 1, 10**12), (0.1, 1e-6, 1), (1, 0.01, 1), (0.1, 0.001, 10**5)],
+)  # fmt: skip
+def test_a_proposal_beyond_all_measure_has_its_price_or_none_at_once(rate: float, noise: float, steps: int) -> None:
     asked = event(rate, noise, steps)
     plan = a_plan(1, event=asked)
-    assert price(plan, Account.of(()), "d", DELTA).round == micro_epsilon(epsilon_rdp([asked], DELTA))
+    left = DELTA - delta_beyond(asked, plan.dimension)
+    if left <= 0:
+        with pytest.raises(Unbounded, match="its end alone costs delta"):
+            price(plan, Account.of(()), "d", DELTA)
+    else:
+        assert price(plan, Account.of(()), "d", DELTA).round == micro_epsilon(epsilon_rdp([asked], left))
 
 
 def test_a_price_is_each_levels_total_rounded_up_and_names_what_it_is_for() -> None:

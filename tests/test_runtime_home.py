@@ -16,7 +16,7 @@ from securefl.runtime.home import Home
 from securefl.terms import MemberId, Plan, RunId, Seat, Witnessed
 from tests.stores import Stores
 from tests.test_privacy_account import a_plan, reserved, settled
-from tests.worlds import signed_head
+from tests.worlds import identity, signed_head
 
 NORTH = MemberId("north")
 RUN = RunId(bytes(16))
@@ -42,7 +42,9 @@ def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: St
     with again.transaction() as conn:
         assert again.saved(conn, RUN, Seat) == seat
         assert again.saved(conn, RunId(bytes(15) + b"1"), Seat) is None
-        assert again.witnessed(conn) == {"south": signed_head("south", 5)}
+        assert again.witnessed(conn, (Seat(MemberId("south"), identity("south").public, "here"),)) == {
+            "south": signed_head("south", 5)
+        }
         account = again.account(conn)
     assert [(charge.event, charge.standing) for charge in account.charges] == [(plan.learning.event, Standing.SETTLED)]
     file = again.ledger()

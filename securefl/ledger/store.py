@@ -98,7 +98,7 @@ def check(conn: sa.Connection, key: PublicKey, where: str = "ledger.db") -> None
     frontier = merkle.Frontier()
     for index, row in enumerate(conn.execute(sa.select(leaves).order_by(leaves.c.position))):
         try:
-            leaf: Leaf = wire.decode(row.leaf, Leaf)
+            leaf: Leaf = wire.decode(row.leaf or b"", Leaf)  # a damaged page may hold nothing
         except Malformed as fault:
             raise Tampered(where, str(fault), index) from fault
         if row.position != index or row.kind != type(leaf.entry).__name__:

@@ -62,6 +62,12 @@ def delta_beyond(event: Event, dimension: int) -> float:
     return event.steps * (anywhere + float(event.sampling_rate) * _outside(moved))
 
 
+def _left(delta: float, beyond: float) -> float:
+    if beyond >= delta:
+        raise Unbounded(f"so little noise that its end alone costs delta {beyond:.3g} of {delta:g}")
+    return delta - beyond
+
+
 def _outside(end: float) -> float:
     """The mass of a standard normal beyond ``end`` on either side; near 2, so no price at all, far below 0."""
     return math.erfc(end / math.sqrt(2))
@@ -158,12 +164,12 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
     def after(level: Level, name: str) -> MicroEpsilon:
         charges = account.standing(level, name)
         events = (*(charge.event for charge in charges), event)
-        return micro_epsilon(_bounded(events, delta_left(delta, charges) - beyond))
+        return micro_epsilon(_bounded(events, _left(delta_left(delta, charges), beyond)))
 
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(_bounded((event,), delta - beyond)),
+        round=micro_epsilon(_bounded((event,), _left(delta, beyond))),
         after={
             Level.DATASET: after(Level.DATASET, dataset),
             Level.FEDERATION: after(Level.FEDERATION, plan.federation),
