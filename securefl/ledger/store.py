@@ -110,9 +110,9 @@ def check(conn: sa.Connection, key: PublicKey, where: str = "ledger.db") -> None
             raise Tampered(where, "entries without a head")
         return
     try:
-        signed: SignedHead = wire.decode(stored.signed, SignedHead)
+        signed: SignedHead = wire.decode(stored.signed or b"", SignedHead)
         signing.verify(key, signed)
-        kept: merkle.Frontier = wire.decode(stored.frontier, merkle.Frontier)
+        kept: merkle.Frontier = wire.decode(stored.frontier or b"", merkle.Frontier)
     except (Malformed, Forged) as fault:
         raise Tampered(where, str(fault)) from fault
     if (signed.head.size, signed.head.root) != (frontier.size, frontier.root()):

@@ -51,11 +51,11 @@ class Home:
         engine = store.open_store(databases.place_of(path, owner))
         home = cls(owner, path, identity, engine, clock)
         with home.transaction() as conn:
+            store.check(conn, identity.public, databases.name_of(engine))
             head = store.head(conn)
             if head is not None and head.head.owner != owner:
                 remedy = "give each party a folder of its own"
                 raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
-            store.check(conn, identity.public, databases.name_of(engine))
         return home
 
     @contextmanager
