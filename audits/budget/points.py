@@ -3,6 +3,10 @@
 Points are drawn log-uniformly, with a fixed seed, from SIGMA, RATE, STEPS and DELTA; those whose epsilon lies outside
 EPSILON are drawn again. Three comparisons for each: within 1 % of the PLD at 1e-4, not below the PLD at 1e-3, not below
 the optimistic PLD at 1e-4, which is a lower bound (Doroshenko et al. 2022).
+
+Outside this range the interval shows: thousands of steps whose losses are all far below 1e-3 are priced too high (at
+sampling rate 0.0855, 3930 steps, delta 5e-7: 0.236 for 0.212 at noise 100, 0.142 for 0.102 at noise 200), so a target
+near 0.1 over thousands of steps is out of reach. That is safe, and dear.
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ from typing import Any
 from dp_accounting.pld import privacy_loss_distribution as distribution
 
 from securefl.privacy.accountant import calibrate, delta_beyond, epsilon_pld
-from securefl.terms import PoissonGaussian
+from securefl.terms import PoissonGaussian, Unbounded
 
 SIGMA, RATE, STEPS, DELTA, EPSILON = (0.4, 8.0), (1e-3, 1.0), (1, 5000), (1e-7, 1e-4), (0.05, 20.0)
-TARGET = (0.05, 15.0)
+TARGET = (0.1, 15.0)
 DIMENSION = 20_000  # noise values a step, whose end is taken off delta when a plan is priced
 SEED = 20261121
 COARSE, FINE = 1e-3, 1e-4
@@ -76,11 +80,15 @@ def points(count: int, told: Callable[[int], None] = lambda _: None) -> list[Fig
 
 def calibrations(count: int, told: Callable[[int], None] = lambda _: None) -> list[Figure]:
     """The figures of ``count`` targets: the noise found for each costs at most that, and hardly less."""
-    rand, shares, idle = random.Random(SEED + 1), [], 0  # noqa: S311 - points, not keys
+    rand, shares, idle, beyond = random.Random(SEED + 1), [], 0, 0  # noqa: S311 - points, not keys
     while len(shares) < count:
         rate, steps = Fraction(str(drawn(rand, *RATE))), round(drawn(rand, *STEPS))
         target, delta = drawn(rand, *TARGET), drawn(rand, *DELTA)
-        noise = calibrate(target, delta, min(rate, Fraction(1)), steps, DIMENSION)
+        try:
+            noise = calibrate(target, delta, min(rate, Fraction(1)), steps, DIMENSION)
+        except Unbounded:
+            beyond += 1  # no noise that the accountant can tell apart is enough
+            continue
         event = PoissonGaussian(min(rate, Fraction(1)), noise, steps)
         if event.noise_multiplier <= Fraction(1001, 10_000):
             idle += 1  # the least noise that is ever given costs less than this target
@@ -89,7 +97,9 @@ def calibrations(count: int, told: Callable[[int], None] = lambda _: None) -> li
         told(len(shares))
     return [
         at_most(f"largest share of the target spent, {count} calibrations", max(shares), 1.0),
-        at_least(f"least share of the target spent ({idle} targets that need no noise drawn again)", min(shares), 0.97),
+        at_least("least share of the target spent", min(shares), 0.97),
+        at_most("targets drawn again because the least noise ever given meets them", idle, count),
+        at_most("targets drawn again because calibration refused them as out of reach", beyond, count / 10),
     ]
 
 
