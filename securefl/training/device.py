@@ -25,19 +25,18 @@ def base_type(device: torch.device) -> torch.dtype:
 
 
 def place(model: nn.Module, device: torch.device, base: torch.dtype, moving: Iterable[nn.Parameter] = ()) -> None:
-    """The model is on ``device``, what is frozen in it in ``base``; norms and all that can ever move stay float32.
+    """The model is on ``device``, what is frozen in it in ``base``; norms, LoRA and all that can ever move stay float32.
 
-    A layer that receives wider values than its weights casts them; a norm computes in float32 and gives back what it
-    received.
+    A norm computes in float32 and gives back what it received; PEFT's LoRA layers do the same.
     """
     model.to(device)
     if base == torch.float32:
         return
     kept = {id(parameter) for parameter in moving}
-    for module in model.modules():
-        norm = "Norm" in type(module).__name__
+    for name, module in model.named_modules():
+        norm, adapter = "Norm" in type(module).__name__, "lora_" in name
         for parameter in module.parameters(recurse=False):
-            if not (norm or parameter.requires_grad or id(parameter) in kept):
+            if not (norm or adapter or parameter.requires_grad or id(parameter) in kept):
                 parameter.data = parameter.data.to(base)
         if norm:
             module.__dict__["forward"] = partial(_in_float32, module.forward)

@@ -20,7 +20,7 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "packed_seq
 REMEDIES = (  # by what stands in the tensor's name or its layer's class; the first that fits
     ("ia3_", "IA3 scales activations by one shared vector: use LoRA on this layer"),
     ("lora_embedding_", "leave the embedding out of the targets: LoRA goes on linear layers"),
-    ("lora_magnitude_vector", "turn use_dora off: plain LoRA"),
+    ("lora_magnitude_vector", "turn use_dora and the like off: plain LoRA"),
     ("prompt_encoder", "use LoRA, or a prompt whose module expands it for each record"),
     ("", "freeze it, or use adapters whose tensors are linear layers (LoRA)"),
 )
@@ -42,6 +42,12 @@ def refuse(model: nn.Module) -> None:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.requires_grad:
             _known(model, name)
+    for name, module in model.named_modules():
+        variants = getattr(module, "lora_variant", None)
+        if isinstance(variants, dict) and variants:
+            kind = ", ".join(sorted(type(each).__name__ for each in variants.values()))
+            what = f"`{name}` has LoRA of another kind ({kind}), which uses its tensors outside of linear layers"
+            raise OperatorFault(what, "turn use_dora and the like off: plain LoRA")
 
 
 def _known(model: nn.Module, name: str) -> None:
