@@ -25,7 +25,7 @@ def base_type(device: torch.device) -> torch.dtype:
 
 
 def place(model: nn.Module, device: torch.device, base: torch.dtype, moving: Iterable[nn.Parameter] = ()) -> None:
-    """The model is on ``device``, what is frozen in it in ``base``; norms, LoRA and all that can ever move stay float32.
+    """The model is on ``device``, what is frozen in it in ``base``; norms, LoRA and what can ever move stay float32.
 
     A norm computes in float32 and gives back what it received; PEFT's LoRA layers do the same.
     """
