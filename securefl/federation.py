@@ -167,7 +167,7 @@ def _adopt(home: Path, policy: Policy, signatures: tuple[approvals.Signature, ..
         path.rename(path.with_name(f"{policy.federation}.v{own.version}.yaml"))
     if not path.exists():
         _write(path, policy.text)
-    _write(approvals.beside(path), b"" if signatures is None else approvals.encode(signatures))
+    _write(approvals.beside(path), _evidence(policy, signatures))
 
 
 def _signatures(path: Path, policy: Policy) -> bytes:
@@ -403,7 +403,8 @@ def run(
     """Train under policy; the folder ``out`` holds adapter, ledgers and report afterwards.
 
     An interrupted run in ``out`` goes on where it stood. The sites' homes are charged, whatever ``out`` is called. A
-    policy without the signatures it needs is used with ``unsafe_unsigned`` alone, and every ledger and report says so.
+    policy without the signatures it needs is used with ``unsafe_unsigned`` alone. A policy that names nobody who could
+    sign it needs none. Either way ledgers and report say that it is unsigned.
 
     Raises:
         Unapproved: the policy has not the signatures it needs.
@@ -428,6 +429,9 @@ def run(
             loaded, policy, run_id, shared.model, shared.layout.dimension(1), m.state_digest(start_state),
             custodian.key if custodian else None,
         )  # fmt: skip
+        evidence = _evidence(policy, signatures)
+        if not evidence:
+            shown.say(f"WARNING: the policy is unsigned: {loaded.file.policy}")
         for warning in bench.warnings(plan):
             shown.say(f"WARNING: {warning}")
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
@@ -445,7 +449,7 @@ def run(
             heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
         course = c.Course(
             session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {},
-            b"" if signatures is None else approvals.encode(signatures),
+            evidence,
         )  # fmt: skip
         names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
         if loaded.file.runtime == "processes":
@@ -508,6 +512,11 @@ def _found(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approv
         return None
     approvals.require(policy, signatures, clock())
     return signatures
+
+
+def _evidence(policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> bytes:
+    """The signatures a run shows for its policy; empty where it is unsigned, for nobody was asked or too few signed."""
+    return approvals.encode(signatures) if signatures is not None and policy.document.approvals.keys else b""
 
 
 def _standing(policy: Policy, text: bytes) -> approvals.Standing:

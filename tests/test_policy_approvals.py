@@ -305,3 +305,18 @@ def test_a_home_takes_no_successor_that_its_own_policy_would_not_sign_for_and_fo
         introduce(places, first, (of(first, key),))
     second = load.parse(SMALL.replace("version: 1", "version: 2").encode(), "p")
     introduce(places, second, (of(second, key), of(second, identity("bob"), "revocation")))
+
+
+def test_a_policy_that_names_no_keys_needs_no_signature_and_is_marked_unsigned_nor_may_it_follow_one_that_does(
+    small, tmp_path
+):
+    bare = "\n".join(line for line in SMALL.splitlines() if not line.startswith("approvals:")) + "\n"
+    file = small.file("bare.yaml", policy=bare.replace("version: 1", "version: 2"))
+    approvals.beside(small.folder / "bare.yaml.policy.yaml").unlink()
+    small.run(tmp_path / "run", tmp_path / "sites", file=file)
+    told = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert told["approvals"]["signed"] is False
+    assert verify(tmp_path / "run").unsigned == (told["run"],)
+    small.run(tmp_path / "signed", tmp_path / "others")
+    with pytest.raises(approvals.Unapproved, match="a successor of small, version 1"):
+        small.run(tmp_path / "after", tmp_path / "others", file=file)

@@ -168,7 +168,7 @@ def _wrong(policy: Policy, each: Signature, names: dict[bytes, str], now: int) -
 
 
 def require(policy: Policy, signatures: Iterable[Signature], now: int, before: Policy | None = None) -> Standing:
-    """The standing of a policy that may be used.
+    """The standing of a policy that may be used: signed, or one that names nobody who could have signed it.
 
     Args:
         policy: the policy.
@@ -181,7 +181,7 @@ def require(policy: Policy, signatures: Iterable[Signature], now: int, before: P
     """
     signatures = tuple(signatures)
     own = judge(policy, signatures, now)
-    asked = [(own, f"{policy.federation}, version {policy.version}")]
+    asked = [(own, f"{policy.federation}, version {policy.version}")] if policy.document.approvals.keys else []
     if before is not None and before.hash != policy.hash and before.document.approvals.keys:
         by_old = judge(policy, signatures, now, before.document.approvals)
         asked.append((by_old, f"a successor of {before.federation}, version {before.version}"))
