@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from securefl.policy.decide import Check, decide
 from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account
 from securefl.progress import Progress, Silent
-from securefl.protection import schemes
+from securefl.protection import noise_share, schemes
 from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
@@ -36,6 +37,8 @@ from securefl.strategy.fedavg import FedAvg
 from securefl.terms import (
     Adapter,
     Cover,
+    DistributedDiscreteGaussian,
+    Event,
     FixedPoint,
     Hash,
     Learning,
@@ -51,6 +54,7 @@ from securefl.terms import (
     Scheme,
     Seat,
     Task,
+    Unit,
 )
 
 if TYPE_CHECKING:
@@ -175,6 +179,14 @@ def plan_of(
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
     members = len(file.members)
     safe = (members + colluding) // 2 + 1
+    covered = Cover(
+        scheme=cover.scheme,
+        min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
+        threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
+        colluding=colluding,
+        encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
+        custodian=custodian,
+    )
     return Plan(
         federation=file.name,
         policy=policy.hash,
@@ -185,27 +197,52 @@ def plan_of(
         task=Task(file.task.kind, file.task.labels),
         adapter=Adapter(file.adapter.targets, file.adapter.rank, file.adapter.alpha, file.adapter.seed),
         learning=Learning(
-            event=PoissonGaussian(training.sampling_rate, noise_of(loaded, policy), training.steps),
-            clip_l2=training.clip,
-            divisor=training.divisor,
+            event=event_of(loaded, policy, covered, dimension),
+            clip_l2=training.clip_l2,
+            divisor=training.divisor or 1,
             learning_rate=training.learning_rate,
             optimizer=training.optimizer,
             max_tokens=training.max_tokens,
             micro_batch=training.micro_batch,
         ),
-        cover=Cover(
-            scheme=cover.scheme,
-            min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
-            threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
-            colluding=colluding,
-            encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
-            custodian=custodian,
-        ),
+        cover=covered,
         cohort=(),
         release=("weights",),
         base=base,
         dimension=dimension,
     )
+
+
+def event_of(loaded: federation_file.Loaded, policy: Policy, cover: Cover, dimension: int) -> Event:
+    """What one round is priced as; for clients, with as many shares of noise as are sure to be in every sum.
+
+    Raises:
+        OperatorFault: the grid does not bear the noise.
+    """
+    training, bits = loaded.file.training, cover.encoding.fraction_bits
+    if training.unit is Unit.RECORD:
+        return PoissonGaussian(training.sampling_rate, noise_of(loaded, policy), training.steps)
+    from securefl.privacy.accountant import calibrate_shares  # noqa: PLC0415
+
+    def shares(noise: Fraction) -> DistributedDiscreteGaussian:
+        return DistributedDiscreteGaussian(
+            training.clip_l2, noise, max(1, cover.honest), dimension, bits, training.sampling_rate, training.steps
+        )
+
+    noise, delta, place = training.noise_multiplier, float(policy.budget.delta), f"{loaded.path}: training"
+    try:
+        if noise is None:
+            assert training.epsilon is not None, "the document has one of the two"
+            noise = calibrate_shares(float(training.epsilon), delta, shares, training.rounds)
+        event = shares(noise)
+    except ValueError as fault:
+        remedy = "give more noise or epsilon, or change protection.fraction_bits"
+        raise OperatorFault(f"no noise fits: {fault}", remedy, place) from fault
+    if event.deviation > noise_share.LARGEST:
+        fitting = bits - math.ceil(math.log2(event.deviation / noise_share.LARGEST))
+        what = f"shares of noise of {float(event.deviation):.0f} grid units, above {noise_share.LARGEST}"
+        raise OperatorFault(what, f"set protection.fraction_bits to at most {fitting}", place)
+    return event
 
 
 def noise_of(loaded: federation_file.Loaded, policy: Policy) -> Fraction:
@@ -432,7 +469,7 @@ def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent
 
 def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress) -> Callable[[c.State, c.Step], None]:
     """Tells each round as it begins, with what one member has spent so far by its own ledger."""
-    from securefl.privacy.accountant import epsilon_pld  # noqa: PLC0415
+    from securefl.privacy.accountant import epsilon  # noqa: PLC0415
 
     home = _home(places, member)
     limit = float(policy.budget.per_dataset.epsilon)
@@ -443,7 +480,7 @@ def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress)
             with home.transaction() as conn:
                 events = home.account(conn).events(Level.DATASET, dataset)
             course = moved.state.course
-            shown.round(course.plan.round, course.rounds, epsilon_pld(events, float(policy.budget.delta)), limit)
+            shown.round(course.plan.round, course.rounds, epsilon(events, float(policy.budget.delta)), limit)
 
     return observe
 

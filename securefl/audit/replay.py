@@ -15,14 +15,15 @@ from securefl.policy import load as policies
 from securefl.policy.decide import MECHANISMS
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing
-from securefl.terms import Level, Opened
+from securefl.terms import DistributedDiscreteGaussian, Level, Opened, Unit
 
 
 def replay(run: Path) -> dict[str, Any]:
     """Every privacy event that counts, and the largest total over the members' data sets.
 
     Returns:
-        ``{"events": [...], "epsilon": {"pld", "rdp", "delta"}}``; delta is the least that a policy names.
+        ``{"events": [...], "epsilon": {"pld", "rdp", "delta"}}``; delta is the least that a policy names. Where some
+        events hide members, ``epsilon`` has their own largest total beside it: ``"client": {"rdp"}``.
 
     Raises:
         Tampered: the ledgers do not verify.
@@ -36,18 +37,32 @@ def replay(run: Path) -> dict[str, Any]:
         for _, account in members
         for dataset in sorted({charge.dataset for charge in account.charges})
     ]
+    records = [events for events in totals if accountant.unit_of(events) is not Unit.CLIENT]
+    clients = [events for events in totals if accountant.unit_of(events) is Unit.CLIENT]
+    beside = {"client": {"rdp": max(accountant.epsilon_rdp(events, delta) for events in clients)}} if clients else {}
     return {
         "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
         "epsilon": {
-            "pld": max((accountant.epsilon_pld(events, delta) for events in totals), default=0.0),
-            "rdp": max((accountant.epsilon_rdp(events, delta) for events in totals), default=0.0),
+            "pld": max((accountant.epsilon_pld(events, delta) for events in records), default=0.0),
+            "rdp": max((accountant.epsilon_rdp(events, delta) for events in records), default=0.0),
             "delta": delta,
+            **beside,
         },
     }
 
 
 def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
-    rate = charge.event.sampling_rate
+    rate, event = charge.event.sampling_rate, charge.event
+    shares = {}
+    if isinstance(event, DistributedDiscreteGaussian):
+        shares = {
+            "unit": event.unit.value,
+            "clip_l2": float(event.clip_l2),
+            "honest": event.honest,
+            "dimension": event.dimension,
+            "fraction_bits": event.fraction_bits,
+            "deviation": float(event.deviation),
+        }
     return {
         "member": str(ledger.owner),
         "mechanism": MECHANISMS[type(charge.event)],
@@ -55,6 +70,7 @@ def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
         "noise_multiplier": float(charge.event.noise_multiplier),
         "steps": charge.event.steps,
         "state": charge.standing.value,
+        **shares,
     }
 
 
@@ -112,8 +128,8 @@ def _row(
     budget, delta = policy.budget, float(policy.budget.delta)
     standing = account.standing(level, name)
     settled = [charge.event for charge in standing if charge.standing is Standing.SETTLED]
-    spent = accountant.epsilon_pld(settled, delta) * budget.overlap
-    total = accountant.epsilon_pld((charge.event for charge in standing), delta) * budget.overlap
+    spent = accountant.epsilon(settled, delta) * budget.overlap
+    total = accountant.epsilon((charge.event for charge in standing), delta) * budget.overlap
     left = float(limit) - total
     return {
         "member": str(ledger.owner),
@@ -124,5 +140,5 @@ def _row(
         "reserved": max(0.0, total - spent),
         "left": math.nextafter(left, -math.inf) if left > 0 else 0.0,
         "delta": delta,
-        "unit": budget.unit.value,
+        "unit": next((charge.event.unit.value for charge in standing), budget.unit.value),
     }

@@ -61,6 +61,9 @@ class Policy:
         return self.document.context
 
 
+_MECHANISM = {Unit.RECORD: "poisson-gaussian", Unit.CLIENT: "distributed-discrete-gaussian"}
+
+
 def load(path: Path) -> Policy:
     """The policy at ``path``.
 
@@ -100,8 +103,12 @@ def _never(policy: Policy, day: date) -> list[str]:
         notes.append(f"valid.until: {policy.valid.until} is over: every plan is refused")
     if policy.valid.from_ > day:
         notes.append(f"valid.from: {policy.valid.from_} is to come: every plan is refused until then")
-    if policy.budget.unit is not Unit.RECORD:
-        notes.append("budget.unit: only record-level plans exist so far: every plan is refused")
+    unit = policy.budget.unit
+    fitting = _MECHANISM[unit]
+    if policy.training.mechanisms and fitting not in policy.training.mechanisms:
+        notes.append(
+            f"budget.unit: only {fitting}, which training.mechanisms lacks, hides a {unit.value}: every plan is refused"
+        )
     empty = {
         "training.mechanisms": policy.training.mechanisms,
         "training.modules": policy.training.modules,

@@ -2,6 +2,10 @@
 
 PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is
 looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
+
+Events that hide a member have no PLD: a sum of discrete Gaussians is not one, and in many dimensions no direction is
+known to be the worst. They are priced by concentrated DP, with what the sum lacks of a discrete Gaussian counted
+(Kairouz, Liu and Steinke 2021). The two kinds are never composed.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
@@ -17,28 +21,70 @@ from typing import Any
 
 from securefl import wire
 from securefl.privacy.account import Account, in_order
-from securefl.terms import Event, Level, MicroEpsilon, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
+from securefl.terms import (
+    DistributedDiscreteGaussian,
+    Event,
+    Level,
+    MicroEpsilon,
+    MixedUnits,
+    Plan,
+    PoissonGaussian,
+    Price,
+    Unbounded,
+    Unit,
+    micro_epsilon,
+)
 
 INTERVAL = 1e-3
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
 SLACK = 2e-10  # ... and by more than composing in another order changes
 _STRIDE = 100  # events composed without a stop
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
+ORDERS = tuple(1 + 2.0 ** (n / 16 - 8) for n in range(320))  # of Rényi divergences: 1.004 to 4000, in steps of 4 %
+SPARED = 2.0**-10  # share of delta that is kept for what drawn shares of noise lack of ideal ones
+
+
+def epsilon(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of all events together, for the one unit they hide: by PLD for records, by RDP for members.
+
+    Raises:
+        MixedUnits: they do not all hide the same unit.
+        Unbounded: no finite epsilon describes them.
+    """
+    ordered = in_order(events)
+    return _rdp(ordered, _checked(delta)) if unit_of(ordered) is Unit.CLIENT else _pld(ordered, _checked(delta))
+
+
+def unit_of(events: Iterable[Event]) -> Unit | None:
+    """What all of these hide; nothing for no events.
+
+    Raises:
+        MixedUnits: some hide records, some members.
+    """
+    units = {event.unit for event in events}
+    if len(units) > 1:
+        raise MixedUnits("what hides records and what hides members cannot stand on one account")
+    return next(iter(units), None)
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     """Epsilon of all events together, at ``delta``, add-or-remove-one neighbours. 0 for no events.
 
     Raises:
+        MixedUnits: an event hides members.
         Unbounded: no finite epsilon describes them.
     """
-    return _pld(in_order(events), _checked(delta))
+    ordered = in_order(events)
+    if unit_of(ordered) is Unit.CLIENT:
+        raise MixedUnits("shares of discrete Gaussian noise have no PLD: ask for `epsilon`")
+    return _pld(ordered, _checked(delta))
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
-    """The same by Rényi DP: an upper bound too, and looser than `epsilon_pld`.
+    """The same by Rényi DP: an upper bound too, and looser than `epsilon_pld`; all there is for client-level events.
 
     Raises:
+        MixedUnits: they do not all hide the same unit.
         Unbounded: no finite epsilon describes them.
     """
     return _rdp(in_order(events), _checked(delta))
@@ -57,8 +103,37 @@ def _pld(events: tuple[Event, ...], delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _rdp(events: tuple[Event, ...], delta: float) -> float:
+    shares = tuple(event for event in events if isinstance(event, DistributedDiscreteGaussian))
+    if unit_of(events) is Unit.CLIENT:
+        return _of_shares(shares, delta)
     with _quiet():
         return _epsilon(_composed("rdp", events), delta) if events else 0.0
+
+
+def rho(event: DistributedDiscreteGaussian) -> float:
+    """The event's concentrated DP: the third bound of Proposition 14 of Kairouz, Liu and Steinke (2021).
+
+    Whatever other, independent shares are in the sum besides, it costs no more: adding them is post-processing.
+    """
+    deviation, honest = float(event.deviation), event.honest
+    missing = 10 * math.fsum(math.exp(-2 * (math.pi * deviation) ** 2 * k / (k + 1)) for k in range(1, honest))
+    scale = event.sensitivity / (math.sqrt(honest) * deviation)
+    return (scale + missing * math.sqrt(event.dimension)) ** 2 / 2
+
+
+def _of_shares(events: tuple[DistributedDiscreteGaussian, ...], delta: float) -> float:
+    """Epsilon of ideal shares at nearly all of ``delta``; the rest pays for how they are drawn, on both sides."""
+    import dp_accounting  # noqa: PLC0415
+    from dp_accounting import rdp  # noqa: PLC0415
+
+    accountant = rdp.RdpAccountant(ORDERS, _neighbours())
+    accountant.compose(dp_accounting.ZCDpEvent(rho=math.fsum(rho(event) for event in events)))
+    with _quiet():
+        found = _epsilon(accountant, delta * (1 - SPARED))
+    defect = float(sum(event.defect for event in events))
+    if found > 700 or (1 + math.exp(found)) * defect > delta * SPARED:  # above 700 the exponential is no float
+        raise Unbounded(f"epsilon={found:.3g} is more than shares drawn from 128-bit tables can be priced at")
+    return found
 
 
 def _composed(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp_accounting's own accountants
@@ -78,6 +153,7 @@ def _accountant(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401
             return pld.PLDAccountant(_neighbours(), value_discretization_interval=INTERVAL)
         return rdp.RdpAccountant(neighboring_relation=_neighbours())
     accountant, event = copy.deepcopy(_accountant(kind, events[:-1])), events[-1]
+    assert isinstance(event, PoissonGaussian), "other events are composed elsewhere"
     gaussian = dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
     accountant.compose(dp_accounting.PoissonSampledDpEvent(float(event.sampling_rate), gaussian), event.steps)
     return accountant
@@ -102,27 +178,28 @@ def _neighbours() -> Any:  # noqa: ANN401 - dp_accounting's own enum
 
 
 def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
-    epsilon = float(accountant.get_epsilon(delta))
-    if not 0 <= epsilon < math.inf:
-        raise Unbounded(f"epsilon={epsilon}")
-    return math.ceil((epsilon + SLACK) * GRID) / GRID
+    found = float(accountant.get_epsilon(delta))
+    if not 0 <= found < math.inf:
+        raise Unbounded(f"epsilon={found}")
+    return math.ceil((found + SLACK) * GRID) / GRID
 
 
 def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
     """What this plan costs, alone and on top of what stands at each level; rounded up.
 
     Raises:
+        MixedUnits: what stands there hides another unit than the plan.
         Unbounded: no finite price.
     """
     event = plan.learning.event
 
     def after(level: Level, name: str) -> MicroEpsilon:
-        return micro_epsilon(epsilon_pld((*account.events(level, name), event), delta))
+        return micro_epsilon(epsilon((*account.events(level, name), event), delta))
 
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(epsilon_pld((event,), delta)),
+        round=micro_epsilon(epsilon((event,), delta)),
         after={
             Level.DATASET: after(Level.DATASET, dataset),
             Level.FEDERATION: after(Level.FEDERATION, plan.federation),
@@ -136,18 +213,38 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) 
     Raises:
         Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.
     """
+
+    def cost(noise: Fraction) -> float:
+        return epsilon_pld((PoissonGaussian(sampling_rate, noise, steps),), delta)
+
+    return _least_noise(cost, target, f"over {steps} steps at rate {sampling_rate}")
+
+
+def calibrate_shares(target: float, delta: float, event: Callable[[Fraction], Event], rounds: int) -> Fraction:
+    """The same for ``rounds`` sums of updates, each the event that ``event`` makes of a noise multiplier.
+
+    Raises:
+        Unbounded: as for `calibrate`.
+    """
+
+    def cost(noise: Fraction) -> float:
+        try:
+            return epsilon((event(noise),) * rounds, delta)
+        except ValueError:  # so little noise that it cannot be made, or not be priced
+            return math.inf
+
+    return _least_noise(cost, target, f"over {rounds} rounds")
+
+
+def _least_noise(cost: Callable[[Fraction], float], target: float, what: str) -> Fraction:
     if not 0 < target < math.inf:
         raise Unbounded(f"epsilon={target}")
-
-    def cost(ticks: int) -> float:
-        return epsilon_pld((PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps),), delta)
-
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
-    while cost(high) > target:
+    while cost(Fraction(high, NOISE_GRID)) > target:
         low, high = high, high * 2
         if high > 1000 * NOISE_GRID:
-            raise Unbounded(f"epsilon {target} over {steps} steps at rate {sampling_rate} needs noise above 1000")
+            raise Unbounded(f"epsilon {target} {what} needs noise above 1000")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if cost(middle) > target else (low, middle)
+        low, high = (middle, high) if cost(Fraction(middle, NOISE_GRID)) > target else (low, middle)
     return Fraction(high, NOISE_GRID)

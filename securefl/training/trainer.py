@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from securefl.errors import PeerFault
-from securefl.terms import Adapter, Model, Plan, Task, Update
-from securefl.training import preflight, saving, state, step
+from securefl.terms import Adapter, DistributedDiscreteGaussian, Model, Plan, Task, Update
+from securefl.training import local, preflight, saving, state, step
 from securefl.training.evaluate import Scores, score
 from securefl.training.model import Built, build, model_digest
-from securefl.training.noise import poisson_sample, repeatable
+from securefl.training.noise import repeatable
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
@@ -102,7 +102,9 @@ class SharedModel:
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
     ) -> Update:  # fmt: skip
-        """The change a plan's private steps make, and what they really were.
+        """The change a plan's steps make, and what they really were.
+
+        Under unit record its noise is in it. Under unit client it is clipped, and has no noise before it is sealed.
 
         Raises:
             Mismatch: the plan is not for what is loaded here.
@@ -112,13 +114,28 @@ class SharedModel:
         encoded = self._records(records, plan.learning.max_tokens)
         self._wrapped.train()
         try:
-            done = step.run(self._wrapped, self._built.parameters, encoded, plan.learning, rand, progress)
+            if isinstance(plan.learning.event, DistributedDiscreteGaussian):
+                done = self._run_without_noise(encoded, plan, rand, progress)
+            else:
+                done = step.run(self._wrapped, self._built.parameters, encoded, plan.learning, rand, progress)
             after = np.frombuffer(state.dump(self._built), "<f4").astype(np.float64)
         finally:  # what one member trained is not left for the next, whatever happened
             step.forget(self._built.parameters)
             state.load(self._built, self._start)
         did = replace(plan.learning.event, steps=done)
-        return Update(after - np.frombuffer(base, "<f4").astype(np.float64), did)
+        change = after - np.frombuffer(base, "<f4").astype(np.float64)
+        if isinstance(did, DistributedDiscreteGaussian):
+            change = local.clipped(change, did.clip_l2)
+        return Update(change, did)
+
+    def _run_without_noise(
+        self, encoded: Encoded, plan: Plan, rand: Entropy, progress: Callable[[int, int], None] = step.unwatched
+    ) -> int:
+        self._wrapped.disable_hooks()  # type: ignore[operator]
+        try:
+            return local.run(self._built.model, self._built.parameters, encoded, plan.learning, rand, progress)
+        finally:
+            self._wrapped.enable_hooks()  # type: ignore[operator]
 
     def train_without_privacy(self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int) -> bytes:
         """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
@@ -128,19 +145,7 @@ class SharedModel:
         self.admit(plan)
         state.load(self._built, base)
         encoded = self._records(records, plan.learning.max_tokens)
-        rand = repeatable(f"without privacy {seed}")
-        optimizer = step.optimizer_of(self._built.parameters, plan.learning)
-        self._wrapped.disable_hooks()  # type: ignore[operator]
-        try:
-            for _ in range(plan.learning.event.steps):
-                chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
-                optimizer.zero_grad()
-                for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch):
-                    ids, mask, labels = encoded.batch(part)
-                    step.backward(step.cross_entropy(self._built.model(ids, mask), labels).sum() / len(chosen))
-                optimizer.step()
-        finally:
-            self._wrapped.enable_hooks()  # type: ignore[operator]
+        self._run_without_noise(encoded, plan, repeatable(f"without privacy {seed}"))
         return state.dump(self._built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
