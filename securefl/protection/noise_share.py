@@ -10,6 +10,7 @@ time.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -79,10 +80,15 @@ def draw(rand: Secret, size: int, deviation: Fraction) -> NDArray[np.int64]:
     stream = Cipher(algorithms.AES(keys.derive(rand, "noise-share").raw), modes.CTR(bytes(16))).encryptor()
     words = np.frombuffer(stream.update(bytes(8 * size)), "<u8")
     signs = np.unpackbits(np.frombuffer(stream.update(bytes((size + 7) // 8)), np.uint8), count=size)
-    found = np.searchsorted(made.high, words, side="right")
+    found = absolute(made, words, lambda: np.uint64(int.from_bytes(stream.update(bytes(8)), "little")))
+    return np.where(signs == 1, -found, found)
+
+
+def absolute(made: Table, words: NDArray[np.uint64], more: Callable[[], np.uint64]) -> NDArray[np.int64]:
+    """How many thresholds each 128-bit number does not exceed; ``more`` gives its lower 64 bits if they are needed."""
+    found = np.searchsorted(made.high, words, side="right").astype(np.int64)
     undecided = np.nonzero((found > 0) & (made.high[np.maximum(found, 1) - 1] == words))[0]
     for place in undecided:
-        rest = np.frombuffer(stream.update(bytes(8)), "<u8")[0]
         first = int(np.searchsorted(made.high, words[place], side="left"))
-        found[place] = first + int(np.searchsorted(made.low[first : found[place]], rest, side="right"))
-    return np.where(signs == 1, -found, found).astype(np.int64)
+        found[place] = first + int(np.searchsorted(made.low[first : found[place]], more(), side="right"))
+    return found
