@@ -309,12 +309,27 @@ def calibrate_shares(target: float, delta: float, event: Callable[[Fraction], Ev
 def _least_noise(cost: Callable[[Fraction], float], target: float, what: str) -> Fraction:
     if not 0 < target < math.inf:
         raise Unbounded(f"epsilon={target}")
+
+    def over(ticks: int) -> float:
+        return min(max(math.log(max(cost(Fraction(ticks, NOISE_GRID)), 1e-9) / target), -10.0), 10.0)
+
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
-    while cost(Fraction(high, NOISE_GRID)) > target:
-        low, high = high, high * 2
+    above, below = 10.0, over(high)
+    while below > 0:
+        low, above, high = high, below, high * 2
         if high > 1000 * NOISE_GRID:
             raise Unbounded(f"epsilon {target} {what} needs noise above 1000")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(Fraction(middle, NOISE_GRID)) > target else (low, middle)
+        below = over(high)
+    last = 0.0
+    while high - low > 1:  # between the two by false position; an end that stays counts half (Illinois)
+        share = above / (above - below)
+        middle = min(max(low + round((high - low) * share), low + 1), high - 1)
+        found = over(middle)
+        if found > 0:
+            low, above = middle, found
+            below = below / 2 if last > 0 else below
+        else:
+            high, below = middle, found
+            above = above / 2 if last < 0 else above
+        last = found or -1.0
     return Fraction(high, NOISE_GRID)
