@@ -23,6 +23,7 @@ from securefl.progress import Progress
 from securefl.terms import (
     AdapterRule,
     Aggregate,
+    Bound,
     FixedPoint,
     Got,
     Level,
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from securefl.training.evaluate import Scores
     from securefl.training.trainer import SharedModel
 
+_ACCOUNTANTS = {
+    Bound.PLD: "dp-accounting PLD, interval 1e-3",
+    Bound.FILTER: "dp-accounting RDP, as a filter over fixed orders",
+}
 NOTE = "bench only, not released"
 
 
@@ -285,9 +290,10 @@ def compose(
             "unit": budget.unit.value,
             "neighbours": budget.neighbours.value,
             "sampler": "poisson",
-            "accountant": "dp-accounting PLD, interval 1e-3",
+            "accountant": _ACCOUNTANTS[worst["bound"]],
             "accountant_version": version("dp-accounting"),
             "rdp": _rdp(out),
+            "bound": worst["bound"],
             "member": worst["member"],
         },
         "accounts": rows,

@@ -19,11 +19,13 @@ from scipy import stats
 from securefl import wire
 from securefl.privacy.account import Account
 from securefl.privacy.accountant import (
+    FILTER_ENDS,
     NOISE_END,
     NOISE_GRID,
     calibrate,
     delta_beyond,
     epsilon_charged,
+    epsilon_filter,
     epsilon_pld,
     epsilon_rdp,
     price,
@@ -177,8 +179,9 @@ def test_a_price_is_each_levels_total_rounded_up_and_names_what_it_is_for() -> N
     assert told.account == account.digest
     assert told.round == micro_epsilon(epsilon_pld([event_of], DELTA))
     at_dataset = [event(0.01, 1, 4), second.learning.event, event_of]
-    in_federation = [event(0.01, 1, 4), event_of, event_of]
-    assert told.after[Level.DATASET] == micro_epsilon(epsilon_pld(at_dataset, DELTA))
+    in_federation = [event(0.01, 1, 4), event_of]  # what it trained on other data is in parallel to this
+    kept = DELTA * (1 - FILTER_ENDS)
+    assert told.after[Level.DATASET] == micro_epsilon(epsilon_filter(at_dataset, kept)), "of two mechanisms"
     assert told.after[Level.FEDERATION] == micro_epsilon(epsilon_pld(in_federation, DELTA))
     assert told.after[Level.DATASET] / 1e6 >= epsilon_pld(at_dataset, DELTA)
 

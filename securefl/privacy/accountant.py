@@ -3,8 +3,12 @@
 PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is
 looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
 
-Both speak of true Gaussian noise. Noise that ends, as `training.noise.gaussian` does, is told apart from it where a
-value lies beyond the end; how likely that is, is taken off delta first (``delta_left``).
+Both composition theorems are for events that were fixed before the first of them ran, and for stopping before the last.
+Where an event may depend on what earlier ones gave (another noise after a first run's results were seen), an account is
+held by a Rényi filter instead (``epsilon_filter``; decision 11 has the argument).
+
+All of them speak of true Gaussian noise. Noise that ends, as `training.noise.gaussian` does, is told apart from it
+where a value lies beyond the end; how likely that is, is taken off delta first (``delta_left``).
 """
 
 from __future__ import annotations
@@ -12,15 +16,27 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 from securefl import wire
-from securefl.privacy.account import Account, Charge, in_order
-from securefl.terms import Event, Level, MicroEpsilon, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
+from securefl.privacy.account import Account, Charge, bound_of, caps_of, in_order
+from securefl.terms import (
+    Bound,
+    Cap,
+    Event,
+    Level,
+    MicroEpsilon,
+    Plan,
+    PoissonGaussian,
+    Price,
+    Unbounded,
+    micro_epsilon,
+)
 
 INTERVAL = 1e-3
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
@@ -28,6 +44,8 @@ SLACK = 2e-10  # ... and by more than composing in another order changes
 NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
 _STRIDE = 100  # events composed without a stop
 LARGEST, MOST_STEPS = 1000, 1_000_000  # beyond this epsilon or this many steps a distribution would fill the memory
+FILTER_ORDERS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0)  # fixed for ever
+FILTER_ENDS = 2.0**-10  # share of delta that a filter keeps for noise that ends
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
 
 
@@ -47,6 +65,21 @@ def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
         Unbounded: no finite epsilon describes them.
     """
     return _rdp(in_order(events), _checked(delta))
+
+
+def epsilon_filter(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of events of which each may depend on what all before it gave. 0 for no events.
+
+    It is held below a limit before each event; then all together are (limit, delta)-DP, whatever depended on what.
+    Each of ``FILTER_ORDERS`` gets an equal part of delta, and one part is left for costs too small for any of them. So
+    which order is the best may depend on results as well.
+
+    Raises:
+        Unbounded: no finite epsilon describes them.
+    """
+    ordered = in_order(events)
+    with _quiet():
+        return _epsilon(_composed("filter", ordered), _checked(delta) / (len(FILTER_ORDERS) + 1)) if ordered else 0.0
 
 
 def delta_beyond(event: Event, dimension: int) -> float:
@@ -78,14 +111,25 @@ def delta_left(delta: float, charges: Iterable[Charge]) -> float:
     return delta - math.fsum(delta_beyond(charge.event, charge.dimension) for charge in charges)
 
 
-def epsilon_charged(charges: Iterable[Charge], delta: float) -> float:
-    """Epsilon of charges together, at ``delta``, with the noise that was really drawn. 0 for none.
+def epsilon_charged(charges: Iterable[Charge], delta: float, bound: Bound = Bound.PLD) -> float:
+    """Epsilon of charges together, at ``delta``, by this bound, with the noise that was really drawn. 0 for none.
 
     Raises:
         Unbounded: no finite epsilon describes them.
     """
     counted = tuple(charges)
-    return epsilon_pld((charge.event for charge in counted), delta_left(delta, counted))
+    return _epsilon_of([(charge.event, charge.dimension) for charge in counted], delta, bound, rough=False)
+
+
+def _epsilon_of(drawn: Sequence[tuple[Event, int]], delta: float, bound: Bound, *, rough: bool) -> float:
+    """Epsilon of events with the dimension of each; ``rough`` settles for RDP where PLD would take hours."""
+    events, beyond = [event for event, _ in drawn], math.fsum(delta_beyond(*each) for each in drawn)
+    if bound is Bound.FILTER:
+        if beyond > delta * FILTER_ENDS:
+            raise Unbounded(f"so little noise that its end alone costs delta {beyond:.3g}, of {delta * FILTER_ENDS:g}")
+        return epsilon_filter(events, delta * (1 - FILTER_ENDS))
+    left = _left(delta, beyond)
+    return _bounded(events, left) if rough else epsilon_pld(events, left)
 
 
 def _checked(delta: float) -> float:
@@ -120,7 +164,7 @@ def _accountant(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401
     if not events:
         if kind == "pld":
             return pld.PLDAccountant(_neighbours(), value_discretization_interval=INTERVAL)
-        return rdp.RdpAccountant(neighboring_relation=_neighbours())
+        return rdp.RdpAccountant(FILTER_ORDERS if kind == "filter" else None, _neighbours())
     accountant, event = copy.deepcopy(_accountant(kind, events[:-1])), events[-1]
     gaussian = dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
     accountant.compose(dp_accounting.PoissonSampledDpEvent(float(event.sampling_rate), gaussian), event.steps)
@@ -152,32 +196,47 @@ def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
     return math.ceil((epsilon + SLACK) * GRID) / GRID
 
 
-def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
+def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequence[Cap] = ()) -> Price:
     """What this plan costs, alone and on top of what stands at each level; rounded up.
+
+    A level at which other federations' policies hold charges too is priced at the least delta among them. Charges of
+    another unit than the plan's are not on its account.
+
+    Args:
+        plan: what would run.
+        account: the site's.
+        dataset: its root.
+        delta: at which the round, and levels without a cap, are priced.
+        caps: what the plan's own policy says of each level.
 
     Raises:
         Unbounded: no finite price.
     """
-    event = plan.learning.event
-    beyond = delta_beyond(event, plan.dimension)
-
-    def after(level: Level, name: str) -> MicroEpsilon:
-        charges = account.standing(level, name)
-        events = (*(charge.event for charge in charges), event)
-        return micro_epsilon(_bounded(events, _left(delta_left(delta, charges), beyond)))
-
+    event, drawn = plan.learning.event, (plan.learning.event, plan.dimension)
+    own = {(cap.level, cap.name): cap for cap in caps}
+    named = (Level.DATASET, dataset), (Level.FEDERATION, plan.federation), (Level.RUN, plan.run.hex())
+    after: dict[tuple[Level, str], MicroEpsilon] = {}
+    held: list[Cap] = []
+    for level, name in dict.fromkeys((*named, *own)):
+        charges = account.standing(level, name, dataset, event.unit)
+        others = [cap for cap in caps_of(charges, level, name) if cap.by != plan.federation]
+        asked = [cap for cap in (own.get((level, name)), *others) if cap is not None]
+        bound = Bound.FILTER if Bound.FILTER in [cap.bound for cap in asked] else bound_of(charges, level, name, event)
+        least = min((float(cap.delta) for cap in asked), default=delta)
+        total = [*((charge.event, charge.dimension) for charge in charges), drawn]
+        after[level, name] = micro_epsilon(_epsilon_of(total, least, bound, rough=True))
+        held += [replace(cap, bound=bound) for cap in asked]
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(_bounded((event,), _left(delta, beyond))),
-        after={
-            Level.DATASET: after(Level.DATASET, dataset),
-            Level.FEDERATION: after(Level.FEDERATION, plan.federation),
-        },
+        round=micro_epsilon(_epsilon_of([drawn], delta, Bound.PLD, rough=True)),
+        after={level: after[level, name] for level, name in named},
+        above={name: after[level, name] for level, name in own if (level, name) not in named},
+        caps=tuple(held),
     )
 
 
-def _bounded(events: tuple[Event, ...], delta: float) -> float:
+def _bounded(events: Sequence[Event], delta: float) -> float:
     """Epsilon by PLD; by RDP, which is above it, where a proposal would keep its site busy for hours."""
     rough = epsilon_rdp(events, delta)
     if rough > LARGEST or sum(event.steps for event in events) > MOST_STEPS:
