@@ -16,7 +16,7 @@ from securefl.policy import load as policies
 from securefl.policy.decide import MECHANISMS
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing, bound_of
-from securefl.terms import Bound, Cap, Level, Opened, RunId, Unit
+from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, Opened, RunId, Unit
 
 
 def replay(run: Path) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def replay(run: Path) -> dict[str, Any]:
 
     Returns:
         ``{"events": [...], "epsilon": {"pld", "rdp", "renyi_filter", "bound", "delta"}}``: ``bound`` names the one of
-        the three that the sites were held to, the filter if any was; delta is the least that a policy names.
+        the three that the sites were held to, the filter if any was; delta is the least that a policy names. Where some
+        events hide members, ``epsilon`` has their own largest total beside it: ``"client": {"rdp"}``.
 
     Raises:
         Tampered: the ledgers do not verify.
@@ -36,20 +37,28 @@ def replay(run: Path) -> dict[str, Any]:
     )
     members = [(ledger, _account(ledger)) for ledger in ledgers.values() if _joined(ledger)]
     totals = [
-        account.standing(Level.DATASET, dataset, unit=Unit.RECORD)
+        account.standing(Level.DATASET, dataset)
         for _, account in members
         for dataset in sorted({charge.dataset for charge in account.charges})
     ]
+    records = [charges for charges in totals if _unit(charges) is not Unit.CLIENT]
+    clients = [charges for charges in totals if _unit(charges) is Unit.CLIENT]
+    beside = {"client": {"rdp": max(_rdp(charges, delta) for charges in clients)}} if clients else {}
     return {
         "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
         "epsilon": {
-            "pld": max((accountant.epsilon_charged(charges, delta) for charges in totals), default=0.0),
-            "rdp": max((_rdp(charges, delta) for charges in totals), default=0.0),
-            "renyi_filter": max((_filter(charges, delta) for charges in totals), default=0.0),
+            "pld": max((accountant.epsilon_charged(charges, delta) for charges in records), default=0.0),
+            "rdp": max((_rdp(charges, delta) for charges in records), default=0.0),
+            "renyi_filter": max((_filter(charges, delta) for charges in records), default=0.0),
             "bound": _enforced(account for _, account in members),
             "delta": delta,
+            **beside,
         },
     }
+
+
+def _unit(charges: tuple[Charge, ...]) -> Unit | None:
+    return accountant.unit_of(charge.event for charge in charges)
 
 
 def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
@@ -70,7 +79,17 @@ def _enforced(accounts: Iterable[Account]) -> str:
 
 
 def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
-    rate = charge.event.sampling_rate
+    rate, event = charge.event.sampling_rate, charge.event
+    shares = {}
+    if isinstance(event, DistributedDiscreteGaussian):
+        shares = {
+            "unit": event.unit.value,
+            "clip_l2": float(event.clip_l2),
+            "honest": event.honest,
+            "dimension": event.dimension,
+            "fraction_bits": event.fraction_bits,
+            "deviation": float(event.deviation),
+        }
     return {
         "member": str(ledger.owner),
         "mechanism": MECHANISMS[type(charge.event)],
@@ -78,6 +97,7 @@ def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
         "noise_multiplier": float(charge.event.noise_multiplier),
         "steps": charge.event.steps,
         "state": charge.standing.value,
+        **shares,
     }
 
 

@@ -33,6 +33,7 @@ from securefl.terms import (
     RunId,
     Sent,
     Settled,
+    Unit,
     micro_epsilon,
 )
 
@@ -107,7 +108,7 @@ def _check_price(
         raise ledger.wrong("a price that does not say what holds its accounts, and by which bound", index)
     at_root = [cap for cap in expected.caps if cap.level is Level.DATASET]
     event = entry.plan.learning.event
-    charges = account.standing(Level.DATASET, entry.dataset, unit=event.unit)
+    charges = account.standing(Level.DATASET, entry.dataset)
     left = accountant.delta_left(min(float(cap.delta) for cap in at_root), charges)
     rdp = micro_epsilon(
         accountant.epsilon_rdp(
@@ -115,7 +116,7 @@ def _check_price(
         )
     )
     total = expected.after[Level.DATASET]
-    if total + SLACK < rdp if at_root[0].bound is Bound.FILTER else rdp + SLACK < total:
+    if total + SLACK < rdp if at_root[0].bound is Bound.FILTER and event.unit is Unit.RECORD else rdp + SLACK < total:
         raise ledger.wrong("the two accountants contradict each other", index)
     answer = decide(policy, entry.plan, account, price, leaf.at)
     if not isinstance(answer, Grant):

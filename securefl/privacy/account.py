@@ -5,14 +5,14 @@ is charged once, whatever happens: a freed plan cannot be reserved again.
 
 One charge counts in several accounts, and once in each: its data set's, which is the root; its federation's, and that
 of every federation above, on this data set; and its run's. Data sets of one site are disjoint, unless the policy's
-``overlap`` says otherwise: they compose in parallel, so no account spans two. Nor does one span two units: what hides
-records and what hides members are counted side by side.
+``overlap`` says otherwise: they compose in parallel, so no account spans two. Nor does one span two units:
+what hides records and what hides members stands side by side, on data sets of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from securefl import wire
@@ -159,7 +159,7 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
 
 def _check_did(entry: Settled, reserved: Event) -> None:
     did = entry.did
-    if (did.sampling_rate, did.noise_multiplier) != (reserved.sampling_rate, reserved.noise_multiplier):
+    if replace(did, steps=reserved.steps) != reserved:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} ran another mechanism than was reserved")
     if did.steps > reserved.steps:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} ran {did.steps} steps, {reserved.steps} were reserved")
@@ -184,7 +184,8 @@ def bound_of(charges: Iterable[Charge], level: Level, name: str, *more: Event) -
     asked = any(
         (cap.level, cap.name, cap.bound) == (level, name, Bound.FILTER) for each in counted for cap in each.caps
     )
-    return Bound.FILTER if asked or len(mechanisms) > 1 else Bound.PLD
+    hides_members = any(each.unit is Unit.CLIENT for each in mechanisms)  # their price is a filter of its own
+    return Bound.FILTER if asked or hides_members or len(mechanisms) > 1 else Bound.PLD
 
 
 def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
@@ -193,4 +194,8 @@ def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
     Equal mechanisms are not put together: an accountant's last digits depend on how often it composes, and whoever
     checks the ledger composes what stands in it, entry by entry.
     """
-    return tuple(sorted(events, key=lambda event: (event.sampling_rate, event.noise_multiplier, event.steps)))
+    return tuple(sorted(events, key=_place))
+
+
+def _place(event: Event) -> tuple[object, ...]:
+    return (type(event).__name__, *(getattr(event, field.name) for field in fields(event)))
