@@ -165,6 +165,25 @@ def epsilon_charged(charges: Iterable[Charge], delta: float, bound: Bound = Boun
     return _epsilon_of([(charge.event, charge.dimension) for charge in counted], delta, bound, rough=False)
 
 
+def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
+    """Epsilon of many charges that were all fixed beforehand; those of one mechanism are put together first.
+
+    Raises:
+        MixedUnits: they do not all hide the same unit.
+        Unbounded: no finite epsilon describes them.
+    """
+    steps: dict[tuple[Event, int], int] = {}
+    drawn: list[tuple[Event, int]] = []
+    for charge in charges:
+        if charge.event.unit is Unit.CLIENT:  # an event is one sum, however many local steps it has
+            drawn.append((charge.event, charge.dimension))
+        else:
+            one = replace(charge.event, steps=1), charge.dimension
+            steps[one] = steps.get(one, 0) + charge.event.steps
+    drawn += [(replace(event, steps=count), dimension) for (event, dimension), count in steps.items()]
+    return _epsilon_of(drawn, delta, Bound.PLD, rough=True) if drawn else 0.0
+
+
 def _epsilon_of(drawn: Sequence[tuple[Event, int]], delta: float, bound: Bound, *, rough: bool) -> float:
     """Epsilon of events with the dimension of each; ``rough`` settles for RDP where PLD would take hours."""
     events, beyond = [event for event, _ in drawn], math.fsum(delta_beyond(*each) for each in drawn)
