@@ -122,6 +122,11 @@ class Survivors:
     members: tuple[MemberId, ...]
 
 
+def question_about(survivors: Iterable[MemberId]) -> bytes:
+    """What everybody in this set is asked: one question for one set, to the byte."""
+    return wire.encode(Survivors(tuple(sorted(survivors))))
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Revealed:
     """The answer: seed shares of survivors, key shares of the dropped; never both of one member."""
@@ -380,10 +385,9 @@ class MaskingCoordinator:
         return relays
 
     def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
-        """The same question to every survivor."""
+        """The same question to every survivor: the audit holds what each was asked against this."""
         del plan
-        question = wire.encode(Survivors(tuple(sorted(sealed))))
-        return dict.fromkeys(sealed, question)
+        return dict.fromkeys(sealed, question_about(sealed))
 
     def open(
         self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
