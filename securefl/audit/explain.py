@@ -264,25 +264,29 @@ def _keys(facts: Facts) -> Line:
 
 
 def _noise(facts: Facts) -> Line:
-    done = [(each.did, facts.plans[each.plan].learning.clip_l2) for _, each in facts.settled]
-    known = [(event, clip) for event, clip in done if type(event) is PoissonGaussian]
-    if not known or len(known) != len(done):
-        return Line("noise", State.UNKNOWN, "nothing was trained" if not done else "a mechanism that is not known here")
-    sizes = {
-        f"{float(e.noise_multiplier):g} x {float(clip):g} = {float(e.noise_multiplier * clip):g}" for e, clip in known
-    }
-    steps = sum(event.steps for event, _ in known)
-    return Line(
-        "noise", State.ON, f"deviation {', '.join(sorted(sizes))} in each of {steps} steps, all members together"
-    )
+    sizes, times = set(), 0
+    for _, each in facts.settled:
+        event = each.did
+        if isinstance(event, PoissonGaussian):
+            clip = facts.plans[each.plan].learning.clip_l2
+            sizes.add(f"{float(event.noise_multiplier):g} x {float(clip):g} = {float(event.noise_multiplier * clip):g}")
+            times += event.steps
+        else:
+            sizes.add(f"{float(event.deviation / (1 << event.fraction_bits)):g}, discrete, on every result")
+            times += 1
+    if not sizes:
+        return Line("noise", State.UNKNOWN, "nothing was trained")
+    what = "steps" if all(isinstance(each.did, PoissonGaussian) for _, each in facts.settled) else "results"
+    return Line("noise", State.ON, f"deviation {', '.join(sorted(sizes))} in each of {times} {what}, members together")
 
 
 def _sampling(facts: Facts) -> Line:
-    events = [each.did for _, each in facts.settled]
-    rates = {str(event.sampling_rate) for event in events if type(event) is PoissonGaussian}
-    if not rates:
+    if not facts.settled:
         return Line("sampling", State.UNKNOWN, "nothing was trained")
-    return Line("sampling", State.ON, f"poisson, each record with chance {', '.join(sorted(rates))} a step")
+    rates = {str(each.did.sampling_rate) for _, each in facts.settled}
+    shown = f"poisson, each record with chance {', '.join(sorted(rates))} a step"
+    paid = all(isinstance(each.did, PoissonGaussian) for _, each in facts.settled)
+    return Line("sampling", State.ON, shown if paid else f"{shown}; no part of the price, which is a whole update's")
 
 
 def _epsilon(facts: Facts) -> Line:

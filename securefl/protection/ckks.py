@@ -71,7 +71,7 @@ def check_bounds(plan: Plan) -> None:
     if cover.min_cohort - cover.colluding <= 1:
         what = f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs"
         raise Unsafe(what, "protocol.few-honest")
-    fixed_point.check_encoding(cover.encoding, members)
+    fixed_point.check_plan(plan)
     ckks_slots.check_exact(cover.encoding, members)
 
 
@@ -102,10 +102,9 @@ class CkksMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """Ciphertexts of the grid values, bound to key, plan, dimension and encoding."""
         self.admit(me, plan, box, enrolment, relayed, material)
-        del rand
         context_bytes = wire.decode(material, Material).context
         encoding = plan.cover.encoding
-        chunks = ckks_slots.encrypt(context_bytes, fixed_point.encode_update(update, plan), encoding)
+        chunks = ckks_slots.encrypt(context_bytes, fixed_point.encode_update(update, plan, rand), encoding)
         encrypted = Encrypted(key_id(context_bytes), wire.plan_hash(plan), plan.dimension, encoding, chunks)
         return wire.encode(encrypted), b""
 
@@ -152,8 +151,10 @@ class CkksCoordinator:
 
         Raises:
             Forged: there is no answer, or it is of other members or another shape.
+            Unsafe: the plan is priced for more noise than its sums are sure to have.
         """
         del enrolled
+        fixed_point.check_plan(plan)
         if CUSTODIAN not in answers:
             raise Forged("the custodian did not answer")
         summed: Summed = wire.decode(answers[CUSTODIAN], Summed)

@@ -151,7 +151,7 @@ def check_cover(plan: Plan) -> None:
     if cover.threshold > members:
         what = f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet"
         raise Unsafe(what, "protocol.small-cohort")
-    fixed_point.check_encoding(cover.encoding, members)
+    fixed_point.check_plan(plan)
 
 
 def check_threshold(plan: Plan, holders: int) -> None:
@@ -304,11 +304,11 @@ class MaskingMember:
         update: Update, rand: Secret,
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """The masked vector, and the shares that may be asked for."""
-        del material, rand
+        del material
         private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
         context = wire.plan_hash(plan)
         bits = plan.cover.encoding.ring_bits
-        elements = fixed_point.to_ring(fixed_point.encode_update(update, plan), bits)
+        elements = fixed_point.to_ring(fixed_point.encode_update(update, plan, rand), bits)
         mask(elements, _self_key(Secret(private.seed), context))
         for peer, statement in statements.items():
             if peer != me:
@@ -398,7 +398,9 @@ class MaskingCoordinator:
         Raises:
             TooFew: fewer survivors or usable answers than the plan needs.
             Forged: a vector is not what the plan says.
+            Unsafe: the plan is priced for more noise than its sums are sure to have.
         """
+        fixed_point.check_plan(plan)
         survivors = tuple(sorted(sealed))
         cover, bits = plan.cover, plan.cover.encoding.ring_bits
         if len(survivors) < max(cover.threshold, cover.min_cohort):
