@@ -37,7 +37,7 @@ class Marks:
         given = [text.encode() for text in texts]
         self._stride = np.uint64(1 + sum(map(len, given)) // KEPT)
         parts = [self._kept(_hashes(data)) for data in given]
-        self._sorted = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+        self._sorted = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
         self._first = np.zeros(1 << 20, np.bool_)
         self._first[self._sorted >> np.uint64(44)] = True
 
@@ -47,8 +47,10 @@ class Marks:
         for start in range(0, len(data), PIECE):
             hashes = self._kept(_hashes(data[start : start + PIECE + WINDOW - 1]))
             found.append(hashes[self._first[hashes >> np.uint64(44)]])
-        marks: NDArray[np.uint64] = np.intersect1d(np.concatenate(found), self._sorted)
-        return marks
+        hashes = np.concatenate(found)
+        places = np.searchsorted(self._sorted, hashes)
+        places[places == len(self._sorted)] = 0
+        return hashes[self._sorted[places] == hashes] if len(self._sorted) else hashes[:0]
 
     def _kept(self, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return hashes[hashes % self._stride == 0] if self._stride > 1 else hashes
