@@ -431,6 +431,17 @@ def compare(
 
 
 @app.command()
+def explain(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
+    """Which protections were on, measured from the run; exit 4 if one that was asked for did not hold."""
+    from securefl.audit import explain as e  # noqa: PLC0415
+
+    told = e.explain(run_folder)
+    _print(as_json, told.plain(), e.table(told))
+    if told.breached:
+        raise typer.Exit(4)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine has, and what would help."""
     from securefl import doctor as d  # noqa: PLC0415

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl import federation_file, keys
+from securefl.audit.explain import MEASURED
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
 from securefl.policy import approvals
@@ -34,6 +35,7 @@ from securefl.runtime.drive import drive
 from securefl.runtime.home import Home, export_all
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
+from securefl.runtime.tap import Tap
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.rules import Ruled
 from securefl.terms import (
@@ -474,10 +476,7 @@ def run(
             custodian.key if custodian else None,
         )  # fmt: skip
         evidence = _evidence(policy, signatures)
-        if not evidence:
-            shown.say(f"WARNING: the policy is unsigned: {loaded.file.policy}")
-        for warning in bench.warnings(plan):
-            shown.say(f"WARNING: {warning}")
+        _warn(shown, plan, "" if evidence else loaded.file.policy)
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         session = m.Session(
             run_id,
@@ -496,21 +495,25 @@ def run(
             evidence,
         )  # fmt: skip
         names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
+        tap = _tap(out, records)
         if loaded.file.runtime == "processes":
             processes = Processes({name: Recipe(loaded.path, places.sites, name, entropy) for name in names})
             stack.callback(processes.close)
             runtime: InProcess | Processes = processes
         else:
-            parties = {name: party(places, name, shared, entropy, shown, workbench.records) for name in names}
-            runtime = InProcess({name: _timed(each, watch) for name, each in parties.items()})
-        fedavg = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
-        strategy = Ruled(shared.layout, fedavg)
+            drawn = tap.entropy(entropy)
+            parties = {name: party(places, name, shared, drawn, shown, workbench.records) for name in names}
+            runtime = InProcess({name: _timed(each, watch, tap) for name, each in parties.items()})
+        strategy = Ruled(
+            shared.layout, FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
+        )  # fmt: skip
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = _observer(places, policy, seats[0].member, shown)
 
         with watch("rounds"):
-            ended = drive(home, c.Planned(course), plugs, runtime, 3600.0, observe)
+            ended = drive(home, c.Planned(course), plugs, tap.runtime(runtime), 3600.0, observe)
         export_all([_home(places, name) for name in (*names, COORDINATOR)], out / "ledger")
+        tap.exported(out / "ledger")
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
             measured = bench.measure(shared, start_state, ended, records, plan, strategy, arms, shown)
@@ -522,6 +525,15 @@ def run(
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
+
+
+def _warn(shown: Progress, plan: Plan, unsigned: str) -> None:
+    """Say what a person should know before the run begins; ``unsigned`` is the policy's file, if it is."""
+    from securefl import bench  # noqa: PLC0415
+
+    told = ([f"the policy is unsigned: {unsigned}"] if unsigned else []) + list(bench.warnings(plan))
+    for warning in told:
+        shown.say(f"WARNING: {warning}")
 
 
 def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Workbench) -> dict[str, Any]:
@@ -568,15 +580,20 @@ def _standing(policy: Policy, text: bytes) -> approvals.Standing:
     return approvals.judge(policy, approvals.decode(text, "the run's approvals"), clock())
 
 
-def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent | CustodianAgent:
-    """The same party; what its training, protection and pricing take is measured."""
+def _tap(out: Path, records: Mapping[str, Any]) -> Tap:
+    """Eyes on what leaves, which know every member's records: here one person runs all sites."""
+    return Tap(out / MEASURED, (each.text for part in records.values() for each in (*part.train, *part.heldout)))
+
+
+def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch, tap: Tap) -> MemberAgent | CustodianAgent:
+    """The same party; what its training, protection and pricing take is measured, and what it seals is looked at."""
     from securefl.bench import Timed  # noqa: PLC0415
 
     if isinstance(agent, CustodianAgent):
         return replace(agent, plugs=replace(agent.plugs, holder=Timed(agent.plugs.holder, watch, "protection")))
 
     def protection(scheme: str) -> Any:  # noqa: ANN401 - a half, timed
-        return Timed(schemes.member_half(scheme), watch, "protection")
+        return tap.half(Timed(schemes.member_half(scheme), watch, "protection"))
 
     return replace(
         agent,

@@ -67,9 +67,10 @@ def check_bounds(plan: Plan) -> None:
     """
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
-        raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
+        raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
     if cover.min_cohort - cover.colluding <= 1:
-        raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs")
+        what = f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs"
+        raise Unsafe(what, "protocol.few-honest")
     fixed_point.check_plan(plan)
     ckks_slots.check_exact(cover.encoding, members)
 
@@ -207,7 +208,8 @@ class CkksKeyHolder:
             if (given.key, given.plan, given.dimension, given.encoding, len(given.chunks)) != (
                 key_id(self._public), name, plan.dimension, encoding, chunks,
             ):  # fmt: skip
-                raise Forged(f"{member} sent an input for another key, plan, shape or encoding")
+                what = f"{member} sent an input for another key, plan, shape or encoding"
+                raise Forged(what, "protocol.another-input")
             inputs[member] = given.chunks
         total = ckks_slots.open_sum(self._secret, inputs, plan.dimension, encoding)
         return wire.encode(Summed(total.astype("<i8").tobytes(), tuple(sorted(sealed))))

@@ -233,9 +233,10 @@ def check(envelope: Envelope, sender: MemberId, to: MemberId, run: RunId, key: P
     """
     receipt = envelope.receipt
     if (receipt.sender, receipt.to, receipt.run) != (sender, to, run):
-        raise Forged(f"a {receipt.kind} from {receipt.sender} to {receipt.to} where one from {sender} to {to} belongs")
+        what = f"a {receipt.kind} from {receipt.sender} to {receipt.to} where one from {sender} to {to} belongs"
+        raise Forged(what, "protocol.misdirected")
     if hashlib.sha256(envelope.body).digest() != receipt.digest or len(envelope.body) != receipt.size:
-        raise Forged(f"a {receipt.kind} whose body is not the one its receipt names")
+        raise Forged(f"a {receipt.kind} whose body is not the one its receipt names", "protocol.altered")
     keys.verify(key, "receipt", wire.encode(receipt), envelope.signature)
 
 
@@ -248,7 +249,8 @@ def opened(envelope: Envelope, expected: object) -> Request | Reply:
     """
     message: Request | Reply = wire.decode(envelope.body, expected)
     if type(message).__name__ != envelope.receipt.kind:
-        raise Forged(f"a {type(message).__name__} with the receipt of a {envelope.receipt.kind}")
+        what = f"a {type(message).__name__} with the receipt of a {envelope.receipt.kind}"
+        raise Forged(what, "protocol.altered")
     return message
 
 
@@ -264,7 +266,7 @@ def check_head(signed: SignedHead, owner: MemberId, key: PublicKey) -> None:
         Forged: it did not.
     """
     if signed.head.owner != owner:
-        raise Forged(f"a head of {signed.head.owner}'s ledger where {owner}'s belongs")
+        raise Forged(f"a head of {signed.head.owner}'s ledger where {owner}'s belongs", "protocol.misdirected")
     keys.verify(key, "head", wire.encode(signed.head), signed.signature)
 
 
@@ -278,6 +280,7 @@ def check_progress(known: SignedHead | None, shown: SignedHead) -> None:
         return
     if shown.head.size < known.head.size:
         was, now = known.head.size, shown.head.size
-        raise Forged(f"{shown.head.owner} shows a ledger of {now} entries, and has shown {was} before")
+        what = f"{shown.head.owner} shows a ledger of {now} entries, and has shown {was} before"
+        raise Forged(what, "protocol.ledger-set-back")
     if shown.head.size == known.head.size and shown.head.root != known.head.root:
-        raise Forged(f"{shown.head.owner} shows two ledgers of {shown.head.size} entries")
+        raise Forged(f"{shown.head.owner} shows two ledgers of {shown.head.size} entries", "protocol.ledger-set-back")
