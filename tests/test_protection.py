@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Secret
-from securefl.protection import ckks, ckks_slots, fixed_point, masking, schemes, shamir
+from securefl.protection import ckks, ckks_slots, fixed_point, masking, packing, schemes, shamir
 from securefl.protection.fixed_point import Unsound
-from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Receipt, RunId, Scheme, Update
+from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Plan, Receipt, RunId, Scheme, Update
 from tests.worlds import EVENT, World, identity, seat
 
 RUN = RunId(bytes(16))
@@ -25,6 +25,13 @@ RUN = RunId(bytes(16))
 
 def secret(label: str) -> Secret:
     return Secret(hashlib.sha256(label.encode()).digest())
+
+
+def unpacked(vector: bytes, plan: Plan) -> np.ndarray:
+    """The ring elements of a masked vector, modulo 2**sum_bits."""
+    packed = wire.decode(vector, masking.Masked).elements
+    blocks = packing.unpacked(packed, plan.dimension, masking.sum_bits(plan), "<u4")
+    return np.concatenate([block for _, block in blocks])
 
 
 class Round:
@@ -150,16 +157,17 @@ def test_a_dropped_members_vector_stays_closed_although_its_key_is_known() -> No
     assert np.array_equal(total, made.expected())
     # With every pairwise mask of the late member taken off, its own mask still covers it.
     private = wire.decode(made.enrolment[late].secret, masking.Private)
-    elements = np.frombuffer(wire.decode(vector, masking.Masked).elements, "<u4").copy()
+    elements = unpacked(vector, made.plan)
     context = wire.plan_hash(made.plan)
     for peer in made.names[1:]:
         theirs = wire.decode(made.enrolled[peer], masking.Public).statement.mask_key
         pair = masking._pair_key(Secret(private.key), theirs, context, late, peer)
-        masking.mask(elements, pair, subtract=late < peer)
-    bare = fixed_point.to_ring(fixed_point.encode(made.values[late], made.plan.cover.encoding), 32)
-    assert (elements == bare).mean() < 0.05
-    masking.mask(elements, masking._self_key(Secret(private.seed), context), subtract=True)
-    assert np.array_equal(elements, bare)
+        masking.mask(elements, [masking.Stream(pair, subtract=late < peer)])
+    low = (1 << masking.sum_bits(made.plan)) - 1
+    bare = fixed_point.to_ring(fixed_point.encode(made.values[late], made.plan.cover.encoding), 32) & low
+    assert (elements & low == bare).mean() < 0.05
+    masking.mask(elements, [masking.Stream(masking._self_key(Secret(private.seed), context), subtract=True)])
+    assert np.array_equal(elements & low, bare)
 
 
 def test_members_who_were_shown_different_plans_give_noise() -> None:
@@ -172,18 +180,57 @@ def test_members_who_were_shown_different_plans_give_noise() -> None:
 
 
 def test_a_masked_vector_is_uniform_and_two_rounds_of_one_update_are_independent() -> None:
-    vectors = []
+    vectors, packed = [], []
     for label in ("one", "two"):
         made = Round(3, dimension=40_000, label=label)
-        vectors.append(np.frombuffer(wire.decode(made.seal(made.names[0]), masking.Masked).elements, "<u4"))
-    for vector in vectors:
-        counts = np.bincount(vector >> 24, minlength=256)
-        chi = ((counts - 40_000 / 256) ** 2 / (40_000 / 256)).sum()
+        sealed = made.seal(made.names[0])
+        vectors.append(unpacked(sealed, made.plan))
+        packed.append(np.frombuffer(wire.decode(sealed, masking.Masked).elements, "u1"))
+    for vector, top in [(vector, vector >> masking.sum_bits(made.plan) - 8) for vector in vectors] + [
+        (on_wire, on_wire) for on_wire in packed
+    ]:
+        counts = np.bincount(top, minlength=256)
+        chi = ((counts - len(top) / 256) ** 2 / (len(top) / 256)).sum()
         assert 150 < chi < 380, "255 degrees of freedom: p between 1e-6 and 1 - 1e-6"
         centred = vector.astype(float) - vector.mean()
         assert abs((centred[1:] * centred[:-1]).mean() / centred.var()) < 0.025
-    a, b = (vector.astype(float) for vector in vectors)
-    assert abs(np.corrcoef(a, b)[0, 1]) < 0.025
+    for a, b in (vectors, packed):
+        assert abs(np.corrcoef(a.astype(float), b.astype(float))[0, 1]) < 0.025
+
+
+@given(st.sampled_from(["<u4", "<u8"]), st.data())
+@settings(max_examples=60)
+def test_packed_integers_are_one_number_in_base_two_to_the_width(dtype: str, data: st.DataObject) -> None:
+    width = data.draw(st.integers(1, 32 if dtype == "<u4" else 64))
+    elements = np.array(data.draw(st.lists(st.integers(0, (1 << width) - 1), max_size=200)), dtype)
+    packed = packing.pack(elements, width)
+    whole = sum(int(each) << (width * place) for place, each in enumerate(elements))
+    assert packed == whole.to_bytes(packing.size(len(elements), width), "little")
+    blocks = [block for _, block in packing.unpacked(packed, len(elements), width, dtype)]
+    assert [int(each) for block in blocks for each in block] == [int(each) for each in elements]
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("<u4", 27), ("<u8", 27), ("<u8", 41), ("<u4", 32)])
+def test_packing_goes_on_where_a_block_ends_and_takes_elements_modulo_the_width(dtype: str, width: int) -> None:
+    elements = np.random.default_rng(width).integers(0, 1 << 32, 2 * packing.BLOCK + 3).astype(dtype)
+    packed = packing.pack(elements, width)
+    assert len(packed) == packing.size(len(elements), width)
+    blocks = list(packing.unpacked(packed, len(elements), width, dtype))
+    assert [start for start, _ in blocks] == [0, packing.BLOCK, 2 * packing.BLOCK]
+    assert np.array_equal(np.concatenate([block for _, block in blocks]), elements & np.array((1 << width) - 1, dtype))
+
+
+@pytest.mark.parametrize("packed", [b"", b"\0" * 2, b"\0" * 4, b"\0\0\x10"])
+def test_bytes_that_no_packing_makes_are_refused(packed: bytes) -> None:
+    with pytest.raises(ValueError, match="bytes where|after the last"):
+        list(packing.unpacked(packed, 4, 5, "<u4"))
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_a_vector_takes_as_few_bytes_as_a_sum_over_its_cohort_needs(n: int) -> None:
+    made = Round(n, dimension=5000)
+    floor = (5000 * (24 + (n - 1).bit_length()) + 7) // 8
+    assert floor <= len(made.seal(made.names[0])) <= floor + 20
 
 
 REFUSALS: dict[str, Callable[[Round], dict]] = {
@@ -292,7 +339,7 @@ def test_every_accepted_plan_is_free_of_overflow(value_bits: int, members: int, 
         ring = np.zeros(1, fixed_point.ring_dtype(ring_bits))
         for _ in range(members):
             ring += fixed_point.to_ring(np.array([extreme], np.int64), ring_bits)
-        assert int(fixed_point.from_ring(ring, ring_bits)[0]) == total
+        assert int(fixed_point.from_ring(ring, ring_bits, ring_bits)[0]) == total
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=20))
