@@ -49,7 +49,6 @@ from securefl.terms import (
     PublicKey,
     Reason,
     RunId,
-    Scheme,
     Seat,
     Task,
 )
@@ -121,7 +120,7 @@ def introduce(
     )
     coordinator = Seat(COORDINATOR, _home(places, COORDINATOR).identity.public, "")
     custodian = None
-    if file.protection.scheme is Scheme.CKKS:
+    if file.protection.scheme.has_custodian:
         custodian = Seat(CUSTODIAN, _home(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         _pin(places.of(name), (coordinator, *((custodian,) if custodian else ()), *seats))
@@ -276,7 +275,7 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
             Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
             for member in loaded.file.members
         )
-        custodian = PublicKey(bytes(32)) if plan.cover.scheme is Scheme.CKKS else None
+        custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
         plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
         missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
     else:
@@ -338,7 +337,7 @@ def party(
     policy = policies.load(own)
     pinned: dict[str, str] = json.loads((places.of(name) / "peers.json").read_text())
     keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
-    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme is Scheme.CKKS else None
+    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme.has_custodian else None
     seats = tuple(Seat(MemberId(each.name), keys_of[each.name], each.region) for each in loaded.file.members)
     dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
     charter = mm.Charter(
@@ -346,7 +345,7 @@ def party(
         custodian, seats, {}, _signatures(own, policy),
     )  # fmt: skip
     if name == CUSTODIAN:
-        holder = schemes.key_holder(Scheme.CKKS, home.identity, home.path / "he.key")
+        holder = schemes.key_holder(loaded.file.protection.scheme, home.identity, home.path)
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
         return CustodianAgent(home, charter, plugs, entropy)
     assert shared is not None, "a member has a model"

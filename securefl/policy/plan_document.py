@@ -95,7 +95,7 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         for n in range(written.members)
     )
     digest = bytes.fromhex(written.model_sha256) if written.model_sha256 else bytes(32)
-    custodian = made_up("custodian") if written.protection is Scheme.CKKS and written.custodian else None
+    custodian = made_up("custodian") if written.protection.has_custodian and written.custodian else None
     return Plan(
         written.federation, policy, RunId(bytes(16)), written.round, written.purpose,
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),

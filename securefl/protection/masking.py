@@ -289,16 +289,24 @@ class MaskingMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """The masked vector, and the shares that may be asked for."""
         del material, rand
-        private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
-        context = wire.plan_hash(plan)
         bits = plan.cover.encoding.ring_bits
         elements = fixed_point.to_ring(fixed_point.encode_update(update, plan), bits)
+        kept = self.mask_in_place(me, plan, box, enrolment, relayed, elements)
+        return wire.encode(Masked(elements.tobytes())), kept
+
+    def mask_in_place(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes,
+        elements: NDArray[np.unsignedinteger],
+    ) -> bytes:  # fmt: skip
+        """This member's masks are added to ``elements``, of any length and ring; the shares that may be asked for."""
+        private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
+        context = wire.plan_hash(plan)
         mask(elements, _self_key(Secret(private.seed), context))
         for peer, statement in statements.items():
             if peer != me:
                 pair_key = _pair_key(Secret(private.key), statement.mask_key, context, me, MemberId(peer))
                 mask(elements, pair_key, subtract=me > peer)
-        return wire.encode(Masked(elements.tobytes())), wire.encode(Kept(shares))
+        return wire.encode(Kept(shares))
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Seed shares of the survivors and key shares of the dropped."""
@@ -386,16 +394,31 @@ class MaskingCoordinator:
         cover, bits = plan.cover, plan.cover.encoding.ring_bits
         if len(survivors) < max(cover.threshold, cover.min_cohort):
             raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
-        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
         total = np.zeros(plan.dimension, fixed_point.ring_dtype(bits))
         for member in survivors:
             masked: Masked = wire.decode(sealed[member], Masked)
             if len(masked.elements) != total.nbytes:
                 raise Forged(f"{member} sent {len(masked.elements)} bytes where {total.nbytes} belong")
             total += np.frombuffer(masked.elements, total.dtype)
-        context = wire.plan_hash(plan)
+        self.unmask_in_place(plan, enrolled, survivors, answers, total)
+        return Aggregate(fixed_point.from_ring(total, bits), survivors, cover.encoding)
+
+    def unmask_in_place(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...],
+        answers: Mapping[MemberId, bytes], total: NDArray[np.unsignedinteger],
+    ) -> None:  # fmt: skip
+        """What is left of the survivors' masks is taken out of their sum, of any length and ring.
+
+        Raises:
+            TooFew: fewer survivors or usable answers than the plan needs.
+            Forged: a secret that comes out is not what its member published.
+        """
+        cover, context = plan.cover, wire.plan_hash(plan)
+        if len(survivors) < max(cover.threshold, cover.min_cohort):
+            raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
+        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
         revealed = _readable(answers, survivors)
-        dropped = [seat.member for seat in plan.cohort if seat.member not in sealed]
+        dropped = [seat.member for seat in plan.cohort if seat.member not in survivors]
         for member in survivors:
             seed = _gathered(statements[member], "seed", ((m, r.seeds) for m, r in revealed.items()), cover.threshold)
             if _seed_commitment(seed.raw) != statements[member].seed:
@@ -408,7 +431,6 @@ class MaskingCoordinator:
             for survivor in survivors:  # what each survivor added for the dropped member is taken out
                 pair_key = _pair_key(key, statements[survivor].mask_key, context, member, survivor)
                 mask(total, pair_key, subtract=survivor < member)
-        return Aggregate(fixed_point.from_ring(total, bits), survivors, cover.encoding)
 
 
 def _public(enrolled: bytes) -> Public:

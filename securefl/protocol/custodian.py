@@ -1,8 +1,8 @@
 """One run, seen from the custodian of a decryption key.
 
 The custodian is neither a member nor the coordinator. It adds the signed inputs itself and decrypts their sum, once a
-round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to: masks under the
-encryption remove that trust.
+round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to; under masks inside the
+encryption what it would find is masked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity
-from securefl.protection.ckks import Summation
+from securefl.protection.encrypted import Summation
 from securefl.protocol import messages as m
 from securefl.protocol.member import Charter, Received, witnessed
 from securefl.seams import KeyHolder
