@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import federation_file, keys
+from securefl import custody, federation_file, keys
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
 from securefl.policy import approvals
@@ -183,6 +183,23 @@ def _write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
+def split_key(federation: Path, sites: Path | None, threshold: int) -> None:
+    """The custodian's decryption key is split among the members' homes, any ``threshold`` of which give it.
+
+    Raises:
+        OperatorFault: the federation has no custodian, it has no key yet, or the threshold is none.
+    """
+    loaded = federation_file.load(federation)
+    scheme = loaded.file.protection.scheme
+    if not scheme.has_custodian:
+        raise OperatorFault(f"{scheme} has no decryption key", "only ckks, bfv and masked-bfv have a custodian")
+    places = Places(loaded, sites)
+    file = places.of(CUSTODIAN) / schemes.key_name(scheme)
+    homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
+    identity = keys.load(places.of(CUSTODIAN) / "identity.key")
+    custody.split(file, threshold, homes, identity, keys.Secret(os.urandom(32)))
+
+
 # What a round is.
 
 
@@ -345,7 +362,12 @@ def party(
         custodian, seats, {}, _signatures(own, policy),
     )  # fmt: skip
     if name == CUSTODIAN:
-        holder = schemes.key_holder(loaded.file.protection.scheme, home.identity, home.path)
+        scheme = loaded.file.protection.scheme
+        file = home.path / schemes.key_name(scheme)
+        homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
+        gather = custody.gather_from(file, homes, home.identity.public)
+        whole = custody.assembled(file, home.identity, gather, keys.Secret(entropy(32)))
+        holder = schemes.key_holder(scheme, home.identity, home.path, whole)
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
         return CustodianAgent(home, charter, plugs, entropy)
     assert shared is not None, "a member has a model"

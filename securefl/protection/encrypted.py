@@ -233,14 +233,21 @@ class EncryptedKeyHolder:
         return cls(scheme, cipher, cipher.new_context(), identity)
 
     @classmethod
-    def at(cls, scheme: Scheme, cipher: Cipher, path: Path, identity: Identity) -> EncryptedKeyHolder:
+    def at(
+        cls, scheme: Scheme, cipher: Cipher, path: Path, identity: Identity, whole: bytes | None = None
+    ) -> EncryptedKeyHolder:
         """The holder of the key at ``path``; made there, readable by its owner alone, if there is none.
+
+        Args:
+            whole: the key itself, where its shares were assembled and ``path`` only has its count beside it.
 
         Raises:
             OperatorFault: others may read the key, or nothing says how many sums it opened.
         """
         file = KeyFile(path)
-        return cls(scheme, cipher, file.kept(cipher.new_context), identity, file)
+        if whole is not None:
+            file.spent(whole)
+        return cls(scheme, cipher, whole or file.kept(cipher.new_context), identity, file)
 
     def material(self) -> bytes:
         """The public context, signed."""

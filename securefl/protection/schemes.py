@@ -55,8 +55,11 @@ def coordinator_half(scheme: str) -> CoordinatorProtection:
             return ClearCoordinator()
 
 
-def key_holder(scheme: str, identity: Identity, folder: Path | None = None) -> KeyHolder:
+def key_holder(scheme: str, identity: Identity, folder: Path | None = None, whole: bytes | None = None) -> KeyHolder:
     """The custodian's half: with the key in ``folder``, or a fresh one that is stored nowhere.
+
+    Args:
+        whole: the key, where ``folder`` has it split.
 
     Raises:
         Missing: the scheme's library is not installed.
@@ -70,7 +73,7 @@ def key_holder(scheme: str, identity: Identity, folder: Path | None = None) -> K
     cipher = ckks_slots if named is Scheme.CKKS else bfv_coefficients
     if folder is None:
         return EncryptedKeyHolder.new(named, cipher, identity)
-    return EncryptedKeyHolder.at(named, cipher, folder / key_name(named), identity)
+    return EncryptedKeyHolder.at(named, cipher, folder / key_name(named), identity, whole)
 
 
 def key_name(scheme: Scheme) -> str:

@@ -11,8 +11,10 @@ def who_can_open(cover: Cover, key_shares: int | None = None) -> str:
     Args:
         key_shares: how many shares give the decryption key, where it is split; None where the custodian has it whole.
     """
-    shares, t = f"the coordinator with {cover.threshold} or more members", key_shares
-    holder = "the custodian" if t is None else f"the custodian with {t} or more members"
+    shares = f"the coordinator with {cover.threshold} or more members"
+    holder = "the custodian"
+    if key_shares is not None:
+        holder = f"the custodian, to whom {key_shares} members give the key for a run,"
     match cover.scheme:
         case Scheme.CLEAR:
             return "UNSAFE: the coordinator sees every update"
@@ -20,8 +22,9 @@ def who_can_open(cover: Cover, key_shares: int | None = None) -> str:
             return f"nobody alone; {shares} could open updates"
         case Scheme.CKKS | Scheme.BFV:
             return (
-                f"{holder} holds the key and is trusted to open sums alone; it could open updates, and so could the "
-                "coordinator with it; coordinator and members without it open nothing"
+                f"{holder} holds the key and is trusted to open sums alone; it could open updates, alone or with the "
+                "coordinator; coordinator and members without it open nothing"
+                + (f" unless {key_shares} of them have its disk too" if key_shares is not None else "")
             )
         case Scheme.MASKED_BFV:
             return (
