@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from securefl.audit import replay
 from securefl.errors import OperatorFault
+from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
 from securefl.protection.who import who_can_open
 from securefl.terms import (
     AdapterRule,
     Aggregate,
+    DistributedDiscreteGaussian,
     FixedPoint,
     Got,
     Level,
@@ -32,6 +34,7 @@ from securefl.terms import (
     Plan,
     Reserved,
     Sent,
+    Unit,
     Update,
 )  # fmt: skip
 
@@ -45,6 +48,13 @@ if TYPE_CHECKING:
     from securefl.training.trainer import SharedModel
 
 NOTE = "bench only, not released"
+_ACCOUNTANTS = {
+    Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, 1e-4 below epsilon 2"},
+    Unit.CLIENT: {
+        "sampler": "no",
+        "accountant": "dp-accounting RDP, with the bound of Kairouz, Liu and Steinke (2021) for sums of shares",
+    },
+}
 
 
 class Stopwatch:
@@ -122,7 +132,8 @@ def measure(
     local = open_ = None
     rounds = ended.course.rounds
     if arms.local:
-        shown.say("training each member alone, with the same noise (not released)")
+        noise = "without noise" if plan.learning.event.unit is Unit.CLIENT else "with the same noise"
+        shown.say(f"training each member alone, {noise} (not released)")
         alone = {name: train_alone(shared, start, part, plan, rounds, private=True) for name, part in records.items()}
         local = score(alone.__getitem__)
     if arms.without_privacy:
@@ -133,7 +144,10 @@ def measure(
 
 
 def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, rounds: int, *, private: bool) -> bytes:
-    """One member's own adapter after as many steps as the federation took, with the same noise."""
+    """One member's own adapter after as many steps as the federation took, with the same noise.
+
+    Under unit client there is none: noise is added where an update leaves, and this one does not.
+    """
     import os  # noqa: PLC0415
 
     import numpy as np  # noqa: PLC0415
@@ -282,12 +296,12 @@ def compose(
             "reserved": worst["reserved"],
             "left": worst["left"],
             "delta": float(budget.delta),
-            "unit": budget.unit.value,
+            "unit": plan.learning.event.unit.value,
             "neighbours": budget.neighbours.value,
-            "sampler": "poisson",
-            "accountant": "dp-accounting PLD, interval 1e-3",
+            "mechanism": MECHANISMS[type(plan.learning.event)],
+            **_ACCOUNTANTS[plan.learning.event.unit],
             "accountant_version": version("dp-accounting"),
-            "rdp": _rdp(out),
+            "rdp": _rdp(out, plan.learning.event.unit),
             "member": worst["member"],
         },
         "accounts": rows,
@@ -302,9 +316,10 @@ def compose(
     }
 
 
-def _rdp(out: Path) -> float:
-    told: float = replay.replay(out)["epsilon"]["rdp"]
-    return told
+def _rdp(out: Path, unit: Unit) -> float:
+    told = replay.replay(out)["epsilon"]
+    found: float = told.get("client", {"rdp": 0.0})["rdp"] if unit is Unit.CLIENT else told["rdp"]
+    return found
 
 
 def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str) -> dict[str, Any]:
@@ -318,7 +333,7 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
         "who_can_open": who_can_open(cover),
         "engine": engine,
-        "noise_generator": "AES-256-CTR, a 256-bit key for each draw, kept nowhere",
+        "noise_generator": f"AES-256-CTR, a 256-bit key for each draw, kept nowhere{_shares(plan)}",
         "noise_multiplier": float(plan.learning.event.noise_multiplier),
         "clip_l2": float(plan.learning.clip_l2),
         "sampling_rate": [plan.learning.event.sampling_rate.numerator, plan.learning.event.sampling_rate.denominator],
@@ -331,6 +346,13 @@ def warnings(plan: Plan) -> tuple[str, ...]:
         return ()
     bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
     return (f"{bias} of B and A; and noise on one factor is multiplied by the other. Use b-only, alternating or svd.",)
+
+
+def _shares(plan: Plan) -> str:
+    event = plan.learning.event
+    if not isinstance(event, DistributedDiscreteGaussian):
+        return ""
+    return f"; a discrete Gaussian share from each member, priced for {event.honest} honest ones"
 
 
 def table(report: dict[str, Any], out: Path) -> str:
@@ -358,7 +380,8 @@ def table(report: dict[str, Any], out: Path) -> str:
         "",
         *(f"WARNING  {warning}" for warning in report["warnings"]),
         f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}",
-        f"         {cost['unit']} level, {cost['neighbours']}, {cost['sampler']} sampling, {cost['accountant']}",
+        f"         {cost['unit']} level, {cost['neighbours']}, {cost['mechanism']}, {cost['sampler']} sampling",
+        f"         {cost['accountant']}",
         f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",
         f"bytes    {report['bytes']['up']:,} up, {report['bytes']['down']:,} down",
         f"seconds  {links}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from securefl.policy.decide import Check, decide
 from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account
 from securefl.progress import Progress, Silent
-from securefl.protection import schemes
+from securefl.protection import noise_share, schemes
 from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
@@ -36,7 +37,10 @@ from securefl.runtime.processes import Processes
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.rules import Ruled
 from securefl.terms import (
+    AdapterRule,
     Cover,
+    DistributedDiscreteGaussian,
+    Event,
     FixedPoint,
     Hash,
     Learning,
@@ -51,6 +55,7 @@ from securefl.terms import (
     RunId,
     Seat,
     Task,
+    Unit,
 )
 
 if TYPE_CHECKING:
@@ -213,9 +218,17 @@ def plan_of(
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
     members = len(file.members)
     safe = (members + colluding) // 2 + 1
-    noise = noise_of(loaded, policy, dimension)
+    covered = Cover(
+        scheme=cover.scheme,
+        min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
+        threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
+        colluding=colluding,
+        encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
+        custodian=custodian,
+    )
+    event = event_of(loaded, policy, covered, dimension)
     try:
-        clipping = training.clipping.meant(training.divisor, noise)
+        clipping = training.clipping.meant(training.divisor or 1, event.noise_multiplier)
     except ValueError as fault:  # noise that was calibrated is known only here
         raise OperatorFault(str(fault), "or give a larger epsilon", f"{loaded.path}: training.clipping") from fault
     return Plan(
@@ -228,9 +241,9 @@ def plan_of(
         task=Task(file.task.kind, file.task.labels),
         adapter=file.adapter.adapter(),
         learning=Learning(
-            event=PoissonGaussian(training.sampling_rate, noise, training.steps),
-            clip_l2=training.clip,
-            divisor=training.divisor,
+            event=event,
+            clip_l2=training.clip_l2,
+            divisor=training.divisor or 1,
             learning_rate=training.learning_rate,
             optimizer=training.optimizer,
             max_tokens=training.max_tokens,
@@ -238,19 +251,47 @@ def plan_of(
             clipping=clipping,
             micro_tokens=training.micro_tokens,
         ),
-        cover=Cover(
-            scheme=cover.scheme,
-            min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
-            threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
-            colluding=colluding,
-            encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
-            custodian=custodian,
-        ),
+        cover=covered,
         cohort=(),
         release=("weights",),
         base=base,
         dimension=dimension,
     )
+
+
+def event_of(loaded: federation_file.Loaded, policy: Policy, cover: Cover, dimension: int) -> Event:
+    """What one round is priced as; for clients, with as many shares of noise as are sure to be in every sum.
+
+    Raises:
+        OperatorFault: the grid does not bear the noise.
+    """
+    training, bits = loaded.file.training, cover.encoding.fraction_bits
+    if training.unit is Unit.RECORD:
+        return PoissonGaussian(training.sampling_rate, noise_of(loaded, policy, dimension), training.steps)
+    if loaded.file.adapter.rule is AdapterRule.ALTERNATING:
+        what = "rule alternating trains another number of values every round; unit client is priced for one number"
+        raise OperatorFault(what, "use b-only or svd", f"{loaded.path}: adapter.rule")
+    from securefl.privacy.accountant import calibrate_shares  # noqa: PLC0415
+
+    def shares(noise: Fraction) -> DistributedDiscreteGaussian:
+        return DistributedDiscreteGaussian(
+            training.clip_l2, noise, max(1, cover.honest), dimension, bits, training.sampling_rate, training.steps
+        )
+
+    noise, delta, place = training.noise_multiplier, float(policy.budget.delta), f"{loaded.path}: training"
+    try:
+        if noise is None:
+            assert training.epsilon is not None, "the document has one of the two"
+            noise = calibrate_shares(float(training.epsilon), delta, shares, training.rounds)
+        event = shares(noise)
+    except ValueError as fault:
+        remedy = "give more noise or epsilon, or change protection.fraction_bits"
+        raise OperatorFault(f"no noise fits: {fault}", remedy, place) from fault
+    if event.deviation > noise_share.LARGEST:
+        fitting = bits - math.ceil(math.log2(event.deviation / noise_share.LARGEST))
+        what = f"shares of noise of {float(event.deviation):.0f} grid units, above {noise_share.LARGEST}"
+        raise OperatorFault(what, f"set protection.fraction_bits to at most {fitting}", place)
+    return event
 
 
 def noise_of(loaded: federation_file.Loaded, policy: Policy, dimension: int) -> Fraction:

@@ -95,13 +95,13 @@ PLAN_CHOICES = {
     "base_model": ["large-bert", "sha256:" + "ab" * 32, "any"], "model_sha256": ["ab" * 32, "cd" * 32],
     "targets": [[], ["value", "value"], ["query", "key"], ["attention.output.dense"], ["dense"]], "rank": [0, 1, 16, 17], "noise_multiplier": ["1/2", "49/100", 3],
     "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "bfv", "masked-bfv", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
-    "value_bits": [0, 31, 32, 33], "ring_bits": [64, 1 << 40], "release": [[], ["weights", "accuracy"]],
+    "value_bits": [0, 31, 32, 33], "unit": ["client"], "honest": [1, 2, 3], "fraction_bits": [16, 30], "ring_bits": [64, 1 << 40], "release": [[], ["weights", "accuracy"]],
 }  # fmt: skip
 POLICY_CHOICES = {
     "valid": [{"from": a, "until": b} for a, b in (("2026-01-01", "2026-05-31"), ("2026-06-01", "2026-06-01"), ("2026-06-02", "2026-12-31"))],
     "federation": ["five-airlines"], "budget.unit": ["client"],
     "budget.epsilon": [2, "19/10"], "budget.per_round.epsilon": ["1000000/1000001", 1], "budget.per_dataset.epsilon": [1, "20000005/10000000"],
-    "budget.overlap": [2, 4], "training.mechanisms": [[]], "training.clipping": [[], ["automatic"], ["flat"]], "training.clip.at_most": ["1/3", "1/2"], "training.noise_multiplier.at_least": [1, "9/10"],
+    "budget.overlap": [2, 4], "training.mechanisms": [[], ["distributed-discrete-gaussian"], ["poisson-gaussian", "distributed-discrete-gaussian"]], "training.clipping": [[], ["automatic"], ["flat"]], "training.clip.at_most": ["1/3", "1/2"], "training.noise_multiplier.at_least": [1, "9/10"],
     "training.adapters": [[], ["rslora"], ["soft-prompt", "prefix"]], "training.rules": [[], ["svd"], ["both", "alternating"]],
     "training.modules": [[], ["query"], ["value", "query", "value"]], "training.rank.at_most": [4, 8],
     "training.base_models": [[], ["any"], ["large-bert"], ["sha256:" + "ab" * 32]], "protection.schemes": [[], ["ckks"], ["clear", "masking"]],
@@ -119,11 +119,19 @@ CHOICES = [
     for value in values
 ]
 
+AGREEMENTS = [
+    [("plan", "protection", "masking")],
+    [("plan", "protection", "ckks")],
+    [("policy", "budget.unit", "client"), ("policy", "training.mechanisms", ["distributed-discrete-gaussian"]), ("plan", "unit", "client"), ("plan", "fraction_bits", 14)],
+]  # fmt: skip
+
 
 def dictionaries(choices) -> dict[str, dict]:
     made = {"policy": POLICY, "plan": PLAN, "around": AROUND}
     for which, field, value in choices:
         made[which] = changed(made[which], {field: value})
+    if made["plan"].get("unit") == "client":  # clipping by record is no plan there
+        made["plan"] = {field: value for field, value in made["plan"].items() if field != "clipping"}
     return made
 
 
@@ -133,24 +141,27 @@ QUESTIONS = st.lists(st.sampled_from(CHOICES), max_size=4).map(dictionaries)
 def test_decisions_are_the_oracles():
     drawn, seen, answers = random.Random(4), Counter(), Counter()
     several = [drawn.sample(CHOICES, drawn.choice([0, 1, 1, 2, 3, 5])) for _ in range(350)]
-    alone = [[("plan", "protection", scheme), choice] for choice in CHOICES for scheme in ("masking", "ckks")]
+    alone = [[*around, choice] for choice in CHOICES for around in AGREEMENTS]
     for choices in [*alone, *several]:
         asked = dictionaries(choices)
         expected = broken_rules(**asked)
         assert question(**asked).rules() == expected, choices
         seen.update(expected)
         answers["refused" if expected else "granted"] += 1
-    every = {
-        check.rule
-        for scheme in ("masking", "ckks")
-        for check in explained(question(plan=changed(PLAN, {"protection": scheme})))
-    }
-    assert set(seen) == every - {"budget.neighbours"}  # documents know one relation: see below
+    assert set(seen) == every_rule() - {
+        "budget.neighbours",
+        "training.event",
+    }  # no document says these wrong: see below
     assert min(answers.values()) > 80
 
 
 def explained(asked: Question):
     return explain(asked.policy, asked.plan, asked.account, asked.price, asked.now)
+
+
+def every_rule() -> set[str]:
+    changes = ({"protection": "masking"}, {"protection": "ckks"}, {"unit": "client"})
+    return {check.rule for change in changes for check in explained(question(plan=changed(PLAN, change)))}
 
 
 # Laws.
@@ -392,8 +403,9 @@ def fixed(asked: dict, rule: str, fix: str) -> list[dict]:  # noqa: C901 - one b
         return [
             planned(**{found[1]: int(found[2]) if found[2].isdigit() and "." not in found[2] else _rational(found[2])})
         ]
-    if found := re.fullmatch(r"set ring_bits to (\d+) and value_bits to (\d+)", fix):
-        return [planned(ring_bits=int(found[1]), value_bits=int(found[2]))]
+    if found := re.fullmatch(r"set ring_bits to (\d+) and value_bits to (\d+)(?: and fraction_bits to (\d+))?", fix):
+        grid = {"fraction_bits": int(found[3])} if found[3] else {}
+        return [planned(ring_bits=int(found[1]), value_bits=int(found[2]), **grid)]
     if found := re.fullmatch(r"set (region|target) to (.+)", fix):
         return [planned(**{OF_PLAN[found[1]]: [value]}) for value in found[2].split(" or ")]
     if found := re.fullmatch(r"set (purpose|protection|kind|rule|clipping) to (.+)", fix):
@@ -422,7 +434,7 @@ def fixed(asked: dict, rule: str, fix: str) -> list[dict]:  # noqa: C901 - one b
         return [{**asked, "around": around | {part: int(Fraction(found[1]) * 10**6)}}]
     if rule in ("policy", "protection.seats", "protection.custodian", "budget.price", "budget.once"):
         return [{**asked, "plan": changed(plan, {"custodian": True}), "around": around | {"twist": None}}]
-    if rule in ("valid", "budget.unit") or fix == "nothing is allowed: agree on another policy":
+    if rule in ("valid", "budget.unit", "training.mechanisms") or fix == "nothing is allowed: agree on another policy":
         return []  # no change of the plan would do
     raise AssertionError(f"a fix that nobody can follow: {fix}")
 
@@ -449,20 +461,16 @@ def test_whoever_follows_a_fix_is_rid_of_its_reason(asked):
 
 def test_every_single_wrong_choice_has_a_fix_that_makes_it_right():
     followed = set()
-    for choice, scheme in itertools.product(CHOICES, ("masking", "ckks")):
-        asked = dictionaries([("plan", "protection", scheme), choice])
+    for choice, around in itertools.product(CHOICES, AGREEMENTS):
+        asked = dictionaries([*around, choice])
         for reason in reasons(asked):
             for after in fixed(asked, reason.rule, reason.fix):
                 assert reason.rule not in {other.rule for other in reasons(after)}, reason
                 followed.add(reason.rule)
-    every = {
-        check.rule
-        for scheme in ("masking", "ckks")
-        for check in explained(question(plan=changed(PLAN, {"protection": scheme})))
-    }
-    assert every - followed == {
+    assert every_rule() - followed == {
         "valid",
         "training.mechanisms",
+        "training.event",
         "budget.unit",
         "budget.neighbours",
     }  # only another policy helps

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import copy
 import datetime as dt
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -77,12 +78,14 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
     if any(region not in policy["context"]["regions"] for region in stand):
         say("context.regions")
 
-    if "poisson-gaussian" not in training["mechanisms"]:
+    unit = plan.get("unit", "record")
+    mechanism = {"record": "poisson-gaussian", "client": "distributed-discrete-gaussian"}[unit]
+    if mechanism not in training["mechanisms"]:
         say("training.mechanisms")
     if number(plan["clip"]) > number(training["clip"]["at_most"]):
         say("training.clip")
     clipping = plan.get("clipping", "flat")
-    if (clipping if isinstance(clipping, str) else clipping["kind"]) not in training["clipping"]:
+    if unit == "record" and (clipping if isinstance(clipping, str) else clipping["kind"]) not in training["clipping"]:
         say("training.clipping")
     if number(plan["noise_multiplier"]) < number(training["noise_multiplier"]["at_least"]):
         say("training.noise_multiplier")
@@ -116,6 +119,11 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("protection.colluding")
     if plan["min_cohort"] - plan["colluding"] < 2:
         say("protection.honest")
+    alone = plan["protection"] == "clear"  # each vector is seen with its own share of the noise and no other
+    sure = 1 if alone else plan["min_cohort"] - plan["colluding"]
+    priced = plan.get("honest", max(1, sure))
+    if unit == "client" and priced > sure:
+        say("protection.honest_shares")
     if around["twist"] in ("a member twice", "a key twice"):
         say("protection.seats")
     if plan["protection"] in ("masking", "masked-bfv"):
@@ -133,11 +141,16 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
     ring, bits = plan.get("ring_bits", 32), plan.get("value_bits", 24)
     if ring > 64 or bits < 1 or bits > ring or plan["members"] > 2 ** (ring - bits):
         say("protection.capacity")
+    if unit == "client" and bits <= 53:
+        units = 2 ** plan.get("fraction_bits", 20)
+        share = math.sqrt(number(plan["noise_multiplier"]) ** 2 * number(plan["clip"]) ** 2 * units**2 / priced)
+        if number(plan["clip"]) * units + 14 * share > 2 ** max(0, bits - 1):  # no choice comes close to the limit
+            say("protection.capacity")
 
     if any(field not in policy["release"]["fields"] for field in plan["release"]):
         say("release.fields")
 
-    if budget["unit"] != "record":
+    if budget["unit"] != unit:
         say("budget.unit")
     if around["twist"] in ("another plan's price", "a stale price"):
         say("budget.price")

@@ -16,14 +16,15 @@ from securefl.policy import load as policies
 from securefl.policy.decide import MECHANISMS
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing
-from securefl.terms import Level, Opened
+from securefl.terms import DistributedDiscreteGaussian, Level, Opened, Unit
 
 
 def replay(run: Path) -> dict[str, Any]:
     """Every privacy event that counts, and the largest total over the members' data sets.
 
     Returns:
-        ``{"events": [...], "epsilon": {"pld", "rdp", "delta"}}``; delta is the least that a policy names.
+        ``{"events": [...], "epsilon": {"pld", "rdp", "delta"}}``; delta is the least that a policy names. Where some
+        events hide members, ``epsilon`` has their own largest total beside it: ``"client": {"rdp"}``.
 
     Raises:
         Tampered: the ledgers do not verify.
@@ -37,14 +38,22 @@ def replay(run: Path) -> dict[str, Any]:
         for _, account in members
         for dataset in sorted({charge.dataset for charge in account.charges})
     ]
+    records = [charges for charges in totals if _unit(charges) is not Unit.CLIENT]
+    clients = [charges for charges in totals if _unit(charges) is Unit.CLIENT]
+    beside = {"client": {"rdp": max(_rdp(charges, delta) for charges in clients)}} if clients else {}
     return {
         "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
         "epsilon": {
-            "pld": max((accountant.epsilon_charged(charges, delta) for charges in totals), default=0.0),
-            "rdp": max((_rdp(charges, delta) for charges in totals), default=0.0),
+            "pld": max((accountant.epsilon_charged(charges, delta) for charges in records), default=0.0),
+            "rdp": max((_rdp(charges, delta) for charges in records), default=0.0),
             "delta": delta,
+            **beside,
         },
     }
+
+
+def _unit(charges: tuple[Charge, ...]) -> Unit | None:
+    return accountant.unit_of(charge.event for charge in charges)
 
 
 def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
@@ -52,7 +61,17 @@ def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
 
 
 def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
-    rate = charge.event.sampling_rate
+    rate, event = charge.event.sampling_rate, charge.event
+    shares = {}
+    if isinstance(event, DistributedDiscreteGaussian):
+        shares = {
+            "unit": event.unit.value,
+            "clip_l2": float(event.clip_l2),
+            "honest": event.honest,
+            "dimension": event.dimension,
+            "fraction_bits": event.fraction_bits,
+            "deviation": float(event.deviation),
+        }
     return {
         "member": str(ledger.owner),
         "mechanism": MECHANISMS[type(charge.event)],
@@ -60,6 +79,7 @@ def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
         "noise_multiplier": float(charge.event.noise_multiplier),
         "steps": charge.event.steps,
         "state": charge.standing.value,
+        **shares,
     }
 
 
@@ -132,5 +152,5 @@ def _row(
         "reserved": max(0.0, total - spent),
         "left": math.nextafter(left, -math.inf) if left > 0 else 0.0,
         "delta": delta,
-        "unit": budget.unit.value,
+        "unit": next((charge.event.unit.value for charge in standing), budget.unit.value),
     }

@@ -85,6 +85,7 @@ class EpsilonPart(Part):
     delta: float
     unit: str
     neighbours: str
+    mechanism: str
     sampler: str
     accountant: str
     accountant_version: str

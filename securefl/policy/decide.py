@@ -22,7 +22,7 @@ from securefl.terms import (
     AdapterKind,
     AdapterRule,
     Automatic,
-    Cover,
+    DistributedDiscreteGaussian,
     Flat,
     Grant,
     Hash,
@@ -39,7 +39,7 @@ from securefl.terms import (
     Unit,
 )
 
-MECHANISMS = {PoissonGaussian: "poisson-gaussian"}
+MECHANISMS = {PoissonGaussian: "poisson-gaussian", DistributedDiscreteGaussian: "distributed-discrete-gaussian"}
 CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
 SUMS_A_ROUND = 1  # how many sums over one cohort a round opens
 
@@ -128,14 +128,23 @@ def _training(policy: Policy, plan: Plan) -> Iterator[Check]:
         "training.clip", 0 < learning.clip_l2 <= rules.clip.at_most, _number(learning.clip_l2),
         f"above 0, at most {most} (l2)", f"{'lower' if learning.clip_l2 > 0 else 'raise'} clip to {most}",
     )  # fmt: skip
-    yield _one_of(
-        "training.clipping", "clipping", CLIPPINGS.get(type(learning.clipping), "unknown"), tuple(rules.clipping)
-    )
+    if learning.event.unit is Unit.RECORD:  # a member's update is clipped in one way
+        named = CLIPPINGS.get(type(learning.clipping), "unknown")
+        yield _one_of("training.clipping", "clipping", named, tuple(rules.clipping))
     noise, least = learning.event.noise_multiplier, rules.noise_multiplier.at_least
     yield Check(
         "training.noise_multiplier", noise >= least, _number(noise), f"at least {_number(least)}",
         f"raise noise_multiplier to {_number(least)}",
     )  # fmt: skip
+    if isinstance(learning.event, DistributedDiscreteGaussian):
+        event, encoding = learning.event, plan.cover.encoding
+        said = (event.clip_l2, event.dimension, event.fraction_bits)
+        yield Check(
+            "training.event", said == (learning.clip_l2, plan.dimension, encoding.fraction_bits),
+            f"clip {_number(event.clip_l2)}, dimension {event.dimension}, fraction_bits {event.fraction_bits}",
+            f"the plan's own {_number(learning.clip_l2)}, {plan.dimension}, {encoding.fraction_bits}",
+            "price what the plan says",
+        )  # fmt: skip
     yield from _adapter(policy, plan.adapter)
     yield Check(
         "training.base_models", _is_allowed(plan.model, rules.base_models),
@@ -181,6 +190,13 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         f"min_cohort {cover.min_cohort} - colluding {cover.colluding}", f"above the {SUMS_A_ROUND} sum of a round",
         f"raise min_cohort to {cover.colluding + SUMS_A_ROUND + 1}",
     )  # fmt: skip
+    if isinstance(plan.learning.event, DistributedDiscreteGaussian):
+        counted, sure = plan.learning.event.honest, cover.honest
+        yield Check(
+            "protection.honest_shares", counted <= sure, f"priced for {counted} honest shares of noise",
+            f"at most the {sure} that are sure",
+            f"lower honest to {sure}" if sure > 0 else f"raise min_cohort to {cover.colluding + counted}",
+        )  # fmt: skip
     distinct = len({seat.member for seat in plan.cohort}) == members == len({seat.key for seat in plan.cohort})
     yield Check(
         "protection.seats", distinct, "all different" if distinct else "a member or key twice",
@@ -199,19 +215,35 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         yield Check(
             "protection.custodian", apart, found, "a key that no member holds", "name a custodian who is no member"
         )
-    yield _fits(cover, members)
+    yield _fits(plan, members)
 
 
-def _fits(cover: Cover, members: int) -> Check:
-    """The sum cannot wrap around; a ring that nobody computes in holds nothing."""
-    encoding = cover.encoding
+def _fits(plan: Plan, members: int) -> Check:
+    """The sum cannot wrap around, noise and all; a ring that nobody computes in holds nothing."""
+    encoding, event = plan.cover.encoding, plan.learning.event
     ring = encoding.ring_bits if 1 <= encoding.ring_bits <= 64 else 64
     capacity = encoding.capacity() if 1 <= encoding.value_bits <= encoding.ring_bits <= 64 else 0
-    bits = max(1, ring - max(0, members - 1).bit_length())
-    return Check(
-        "protection.capacity", members <= capacity, f"{members} members", f"at most {capacity} in this encoding",
-        f"set ring_bits to {ring} and value_bits to {bits}",
-    )  # fmt: skip
+    bits = encoding.value_bits if members <= capacity else max(1, ring - max(0, members - 1).bit_length())
+    value, limit = f"{members} members", f"at most {capacity} in this encoding"
+    fix, held = f"set ring_bits to {ring} and value_bits to {bits}", members <= capacity
+    if isinstance(event, DistributedDiscreteGaussian):
+        fitting = _coarser(event, bits)
+        held = held and event.longest >> max(0, encoding.value_bits - 1) == 0
+        value, limit = f"{value}, {event.longest} grid units each", f"{limit}, in {encoding.value_bits} bits"
+        fix += f" and fraction_bits to {fitting}"
+    return Check("protection.capacity", held, value, limit, fix)
+
+
+def _coarser(event: DistributedDiscreteGaussian, value_bits: int) -> int:
+    """The finest grid, no finer than the event's own, on which an update with its noise has so many bits."""
+    for fraction_bits in range(event.fraction_bits, 0, -1):
+        try:
+            longest = replace(event, fraction_bits=fraction_bits).longest
+        except ValueError:  # a share of less than a grid unit
+            break
+        if longest >> max(0, value_bits - 1) == 0:
+            return fraction_bits
+    return 0
 
 
 def _release(policy: Policy, plan: Plan) -> Iterator[Check]:
@@ -225,8 +257,8 @@ def _release(policy: Policy, plan: Plan) -> Iterator[Check]:
 def _budget(policy: Policy, plan: Plan, account: Balance, price: Price) -> Iterator[Check]:
     budget, name = policy.budget, wire.plan_hash(plan)
     yield Check(
-        "budget.unit", budget.unit is Unit.RECORD, "record", budget.unit.value,
-        "plans hide records so far: agree on a policy with budget.unit record",
+        "budget.unit", plan.learning.event.unit is budget.unit, plan.learning.event.unit.value, budget.unit.value,
+        f"train under unit {budget.unit.value}",
     )  # fmt: skip
     yield Check(
         "budget.neighbours", budget.neighbours is Neighbours.ADD_OR_REMOVE_ONE, "add-or-remove-one",

@@ -78,9 +78,7 @@ class PerDataset(Section):
 class Budget(Section):
     """What may be spent. Limits are compared with the cost times ``overlap`` (basic composition)."""
 
-    unit: Unit = Field(
-        description="whose presence is hidden: record or client; client is refused when deciding, so far"
-    )
+    unit: Unit = Field(description="what is hidden: one record, or all that one member (client) learned in a round")
     neighbours: Neighbours = Field(description="which two data sets the guarantee compares")
     epsilon: Positive = Field(description="what this federation may cost one data set, all rounds together")
     delta: Annotated[Rational, Field(gt=0, lt=1)] = Field(description="the probability the guarantee leaves open")
@@ -98,16 +96,20 @@ class RankLimit(Section):
 
 
 class ClipLimit(Section):
-    """How far one record may move a step."""
+    """How far one record may move a step, or one member a round."""
 
-    at_most: Positive = Field(description="norm that one record's gradient is clipped to")
+    at_most: Positive = Field(
+        description="norm that one record's gradient is clipped to; under unit client, a member's whole update"
+    )
     norm: Literal["l2"] = Field(description="of which norm")
 
 
 class NoiseLimit(Section):
-    """How much noise every step needs."""
+    """How much noise every step needs; under unit client, every round."""
 
-    at_least: Positive = Field(description="standard deviation of the noise / clip")
+    at_least: Positive = Field(
+        description="standard deviation of the noise / clip; under unit client, of all shares sure to be honest"
+    )
 
 
 class ThresholdLimit(Section):
@@ -121,7 +123,9 @@ class ThresholdLimit(Section):
 class Training(Section):
     """How members may train. An empty list allows nothing."""
 
-    mechanisms: tuple[Literal["poisson-gaussian"], ...] = Field(description="how training is made private")
+    mechanisms: tuple[Literal["poisson-gaussian", "distributed-discrete-gaussian"], ...] = Field(
+        description="how training is made private: the first hides records, the second hides clients"
+    )
     clip: ClipLimit
     clipping: tuple[Literal["flat", "automatic", "quantile"], ...] = Field(
         ("flat",), description="how gradients may be brought within the clip; flat alone if not given"

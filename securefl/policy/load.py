@@ -78,6 +78,9 @@ class Policy:
         return self.document.context
 
 
+_MECHANISM = {Unit.RECORD: "poisson-gaussian", Unit.CLIENT: "distributed-discrete-gaussian"}
+
+
 def load(path: Path) -> Policy:
     """The policy at ``path``, with those above it from the files it names.
 
@@ -203,9 +206,12 @@ def _never(policy: Policy, day: date) -> list[str]:
         notes.append(f"valid.until: {policy.valid.until} is over: every plan is refused")
     if policy.valid.from_ > day:
         notes.append(f"valid.from: {policy.valid.from_} is to come: every plan is refused until then")
-    if policy.budget.unit is not Unit.RECORD:
-        notes.append("budget.unit: only record-level plans exist so far: every plan is refused")
-    training = policy.training
+    unit, training = policy.budget.unit, policy.training
+    fitting = _MECHANISM[unit]
+    if training.mechanisms and fitting not in training.mechanisms:
+        notes.append(
+            f"budget.unit: only {fitting}, which training.mechanisms lacks, hides a {unit.value}: every plan is refused"
+        )
     empty = {
         "training.mechanisms": training.mechanisms,
         "training.adapters": training.adapters,

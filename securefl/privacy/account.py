@@ -7,7 +7,7 @@ is charged once, whatever happens: a freed plan cannot be reserved again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from securefl import wire
@@ -126,7 +126,7 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
 
 def _check_did(entry: Settled, reserved: Event) -> None:
     did = entry.did
-    if (did.sampling_rate, did.noise_multiplier) != (reserved.sampling_rate, reserved.noise_multiplier):
+    if replace(did, steps=reserved.steps) != reserved:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} ran another mechanism than was reserved")
     if did.steps > reserved.steps:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} ran {did.steps} steps, {reserved.steps} were reserved")
@@ -138,4 +138,8 @@ def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
     Equal mechanisms are not put together: an accountant's last digits depend on how often it composes, and whoever
     checks the ledger composes what stands in it, entry by entry.
     """
-    return tuple(sorted(events, key=lambda event: (event.sampling_rate, event.noise_multiplier, event.steps)))
+    return tuple(sorted(events, key=_place))
+
+
+def _place(event: Event) -> tuple[object, ...]:
+    return (type(event).__name__, *(getattr(event, field.name) for field in fields(event)))

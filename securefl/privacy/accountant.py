@@ -1,10 +1,15 @@
 """Epsilon is a view of events: privacy loss distributions by dp-accounting, Rényi DP beside them.
 
-PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is
-looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
+PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022); of 1e-4
+where RDP finds epsilon below 2, for there the losses of single steps are so small that 1e-3 overstates some prices by
+half. RDP is looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
 
 Both speak of true Gaussian noise. Noise that ends, as `training.noise.gaussian` does, is told apart from it where a
 value lies beyond the end; how likely that is, is taken off delta first (``delta_left``).
+
+Events that hide a member have no PLD: a sum of discrete Gaussians is not one, and in many dimensions no direction is
+known to be the worst. They are priced by concentrated DP, with what the sum lacks of a discrete Gaussian counted
+(Kairouz, Liu and Steinke 2021). The two kinds are never composed.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
@@ -20,30 +25,72 @@ from typing import Any
 
 from securefl import wire
 from securefl.privacy.account import Account, Charge, in_order
-from securefl.terms import Event, Level, MicroEpsilon, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
+from securefl.terms import (
+    DistributedDiscreteGaussian,
+    Event,
+    Level,
+    MicroEpsilon,
+    MixedUnits,
+    Plan,
+    PoissonGaussian,
+    Price,
+    Unbounded,
+    Unit,
+    micro_epsilon,
+)
 
-INTERVAL = 1e-3
+INTERVAL, FINE_INTERVAL, FINE_BELOW = 1e-3, 1e-4, 2.0
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
 SLACK = 2e-10  # ... and by more than composing in another order changes
 NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
 _STRIDE = 100  # events composed without a stop
 LARGEST, MOST_STEPS = 1000, 1_000_000  # beyond this epsilon or this many steps a distribution would fill the memory
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
+ORDERS = tuple(1 + 2.0 ** (n / 16 - 8) for n in range(320))  # of Rényi divergences: 1.004 to 4000, in steps of 4 %
+SPARED = 2.0**-10  # share of delta that is kept for what drawn shares of noise lack of ideal ones
+
+
+def epsilon(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of all events together, for the one unit they hide: by PLD for records, by RDP for members.
+
+    Raises:
+        MixedUnits: they do not all hide the same unit.
+        Unbounded: no finite epsilon describes them.
+    """
+    ordered = in_order(events)
+    return _rdp(ordered, _checked(delta)) if unit_of(ordered) is Unit.CLIENT else _pld(ordered, _checked(delta))
+
+
+def unit_of(events: Iterable[Event]) -> Unit | None:
+    """What all of these hide; nothing for no events.
+
+    Raises:
+        MixedUnits: some hide records, some members.
+    """
+    units = {event.unit for event in events}
+    if len(units) > 1:
+        raise MixedUnits("what hides records and what hides members cannot stand on one account")
+    return next(iter(units), None)
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     """Epsilon of all events together, at ``delta``, add-or-remove-one neighbours. 0 for no events.
 
     Raises:
+        MixedUnits: an event hides members.
         Unbounded: no finite epsilon describes them.
     """
-    return _pld(in_order(events), _checked(delta))
+    ordered = in_order(events)
+    if unit_of(ordered) is Unit.CLIENT:
+        raise MixedUnits("shares of discrete Gaussian noise have no PLD: ask for `epsilon`")
+    return _pld(ordered, _checked(delta))
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
-    """The same by Rényi DP: an upper bound too, and looser than `epsilon_pld`.
+    """The same by Rényi DP: an upper bound too, and looser than `epsilon_pld`; all there is for client-level events.
 
     Raises:
+        MixedUnits: they do not all hide the same unit.
         Unbounded: no finite epsilon describes them.
     """
     return _rdp(in_order(events), _checked(delta))
@@ -57,6 +104,8 @@ def delta_beyond(event: Event, dimension: int) -> float:
     value towards the end, worst by its whole clip in a single value. The first is counted twice, which covers dividing
     by the probability that no value is beyond.
     """
+    if isinstance(event, DistributedDiscreteGaussian):
+        return 0.0  # its own shares end further out, which its own price counts
     moved = NOISE_END - 1 / float(event.noise_multiplier)
     anywhere = 2 * (dimension + 1) * _outside(NOISE_END)  # one more value where records are counted
     return event.steps * (anywhere + float(event.sampling_rate) * _outside(moved))
@@ -85,7 +134,7 @@ def epsilon_charged(charges: Iterable[Charge], delta: float) -> float:
         Unbounded: no finite epsilon describes them.
     """
     counted = tuple(charges)
-    return epsilon_pld((charge.event for charge in counted), delta_left(delta, counted))
+    return epsilon((charge.event for charge in counted), delta_left(delta, counted))
 
 
 def _checked(delta: float) -> float:
@@ -96,32 +145,69 @@ def _checked(delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _pld(events: tuple[Event, ...], delta: float) -> float:
-    return _epsilon(_composed("pld", events), delta) if events else 0.0
+    if not events:
+        return 0.0
+    return _epsilon(_composed(interval_of(events, delta), events), delta)
+
+
+def interval_of(events: Iterable[Event], delta: float) -> float:
+    """The discretisation these events are priced with."""
+    return INTERVAL if epsilon_rdp(events, delta) > FINE_BELOW else FINE_INTERVAL
 
 
 @lru_cache(maxsize=4096)
 def _rdp(events: tuple[Event, ...], delta: float) -> float:
+    shares = tuple(event for event in events if isinstance(event, DistributedDiscreteGaussian))
+    if unit_of(events) is Unit.CLIENT:
+        return _of_shares(shares, delta)
     with _quiet():
-        return _epsilon(_composed("rdp", events), delta) if events else 0.0
+        return _epsilon(_composed(None, events), delta) if events else 0.0
 
 
-def _composed(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp_accounting's own accountants
-    """An accountant that has seen these events; one more event costs one more composition."""
+def rho(event: DistributedDiscreteGaussian) -> float:
+    """The event's concentrated DP: the third bound of Proposition 14 of Kairouz, Liu and Steinke (2021).
+
+    Whatever other, independent shares are in the sum besides, it costs no more: adding them is post-processing.
+    """
+    deviation, honest = float(event.deviation), event.honest
+    missing = 10 * math.fsum(math.exp(-2 * (math.pi * deviation) ** 2 * k / (k + 1)) for k in range(1, honest))
+    scale = event.sensitivity / (math.sqrt(honest) * deviation)
+    return (scale + missing * math.sqrt(event.dimension)) ** 2 / 2
+
+
+def _of_shares(events: tuple[DistributedDiscreteGaussian, ...], delta: float) -> float:
+    """Epsilon of ideal shares at nearly all of ``delta``; the rest pays for how they are drawn, on both sides."""
+    import dp_accounting  # noqa: PLC0415
+    from dp_accounting import rdp  # noqa: PLC0415
+
+    accountant = rdp.RdpAccountant(ORDERS, _neighbours())
+    accountant.compose(dp_accounting.ZCDpEvent(rho=math.fsum(rho(event) for event in events)))
+    with _quiet():
+        found = _epsilon(accountant, delta * (1 - SPARED))
+    defect = float(sum(event.defect for event in events))
+    if found > 700 or (1 + math.exp(found)) * defect > delta * SPARED:  # above 700 the exponential is no float
+        raise Unbounded(f"epsilon={found:.3g} is more than shares drawn from 128-bit tables can be priced at")
+    return found
+
+
+def _composed(interval: float | None, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp_accounting's accountants
+    """An accountant that has seen these events, RDP without an interval; one more event costs one more composition."""
     for end in range(0, len(events), _STRIDE):
-        _accountant(kind, events[:end])  # so that the recursion below stays shallow
-    return _accountant(kind, events)
+        _accountant(interval, events[:end])  # so that the recursion below stays shallow
+    return _accountant(interval, events)
 
 
 @lru_cache(maxsize=256)
-def _accountant(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401
+def _accountant(interval: float | None, events: tuple[Event, ...]) -> Any:  # noqa: ANN401
     import dp_accounting  # noqa: PLC0415
     from dp_accounting import pld, rdp  # noqa: PLC0415
 
     if not events:
-        if kind == "pld":
-            return pld.PLDAccountant(_neighbours(), value_discretization_interval=INTERVAL)
-        return rdp.RdpAccountant(neighboring_relation=_neighbours())
-    accountant, event = copy.deepcopy(_accountant(kind, events[:-1])), events[-1]
+        if interval is None:
+            return rdp.RdpAccountant(neighboring_relation=_neighbours())
+        return pld.PLDAccountant(_neighbours(), value_discretization_interval=interval)
+    accountant, event = copy.deepcopy(_accountant(interval, events[:-1])), events[-1]
+    assert isinstance(event, PoissonGaussian), "other events are composed elsewhere"
     gaussian = dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
     accountant.compose(dp_accounting.PoissonSampledDpEvent(float(event.sampling_rate), gaussian), event.steps)
     return accountant
@@ -146,16 +232,17 @@ def _neighbours() -> Any:  # noqa: ANN401 - dp_accounting's own enum
 
 
 def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
-    epsilon = float(accountant.get_epsilon(delta))
-    if not 0 <= epsilon < math.inf:
-        raise Unbounded(f"epsilon={epsilon}")
-    return math.ceil((epsilon + SLACK) * GRID) / GRID
+    found = float(accountant.get_epsilon(delta))
+    if not 0 <= found < math.inf:
+        raise Unbounded(f"epsilon={found}")
+    return math.ceil((found + SLACK) * GRID) / GRID
 
 
 def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
     """What this plan costs, alone and on top of what stands at each level; rounded up.
 
     Raises:
+        MixedUnits: what stands there hides another unit than the plan.
         Unbounded: no finite price.
     """
     event = plan.learning.event
@@ -178,11 +265,11 @@ def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
 
 
 def _bounded(events: tuple[Event, ...], delta: float) -> float:
-    """Epsilon by PLD; by RDP, which is above it, where a proposal would keep its site busy for hours."""
+    """Epsilon by PLD; by RDP, which is above it, for members and where a PLD would keep its site busy for hours."""
     rough = epsilon_rdp(events, delta)
     if rough > LARGEST or sum(event.steps for event in events) > MOST_STEPS:
         return rough
-    return epsilon_pld(events, delta)
+    return epsilon(events, delta)
 
 
 def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, dimension: int = 1) -> Fraction:
@@ -193,21 +280,41 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, 
     Raises:
         Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.
     """
-    if not 0 < target < math.inf:
-        raise Unbounded(f"epsilon={target}")
 
-    def cost(ticks: int) -> float:
-        event = PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps)
+    def cost(noise: Fraction) -> float:
+        event = PoissonGaussian(sampling_rate, noise, steps)
         left = delta - delta_beyond(event, dimension)
         return _bounded((event,), left) if left > 0 else math.inf
 
+    what = f"at delta {delta} over {steps} steps at rate {sampling_rate}, {dimension} values each,"
+    return _least_noise(cost, target, what)
+
+
+def calibrate_shares(target: float, delta: float, event: Callable[[Fraction], Event], rounds: int) -> Fraction:
+    """The same for ``rounds`` sums of updates, each the event that ``event`` makes of a noise multiplier.
+
+    Raises:
+        Unbounded: as for `calibrate`.
+    """
+
+    def cost(noise: Fraction) -> float:
+        try:
+            return epsilon((event(noise),) * rounds, delta)
+        except ValueError:  # so little noise that it cannot be made, or not be priced
+            return math.inf
+
+    return _least_noise(cost, target, f"over {rounds} rounds")
+
+
+def _least_noise(cost: Callable[[Fraction], float], target: float, what: str) -> Fraction:
+    if not 0 < target < math.inf:
+        raise Unbounded(f"epsilon={target}")
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
-    while cost(high) > target:
+    while cost(Fraction(high, NOISE_GRID)) > target:
         low, high = high, high * 2
         if high > 1000 * NOISE_GRID:
-            what = f"epsilon {target} at delta {delta} over {steps} steps at rate {sampling_rate}"
-            raise Unbounded(f"{what}, {dimension} values each, needs noise above 1000")
+            raise Unbounded(f"epsilon {target} {what} needs noise above 1000")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if cost(middle) > target else (low, middle)
+        low, high = (middle, high) if cost(Fraction(middle, NOISE_GRID)) > target else (low, middle)
     return Fraction(high, NOISE_GRID)

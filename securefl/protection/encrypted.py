@@ -107,7 +107,7 @@ def check_bounds(plan: Plan, cipher: Cipher) -> Packing:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
     if cover.min_cohort - cover.colluding <= 1:
         raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs")
-    fixed_point.check_encoding(cover.encoding, members)
+    fixed_point.check_plan(plan)
     return cipher.packing(cover.encoding, members)
 
 
@@ -145,8 +145,7 @@ class EncryptedMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """Ciphertexts of the grid values, bound to key, plan, dimension and encoding."""
         self.admit(me, plan, box, enrolment, relayed, material)
-        del rand
-        packed = packing.pack(fixed_point.encode_update(update, plan), check_bounds(plan, self._cipher))
+        packed = packing.pack(fixed_point.encode_update(update, plan, rand), check_bounds(plan, self._cipher))
         return self.encrypted(plan, material, packed), b""
 
     def encrypted(self, plan: Plan, material: bytes, packed: NDArray[np.int64]) -> bytes:
@@ -197,8 +196,10 @@ class EncryptedCoordinator:
 
         Raises:
             Forged: there is no answer, or it is of other members or another shape.
+            Unsafe: the plan is priced for more noise than its sums are sure to have.
         """
         del enrolled
+        fixed_point.check_plan(plan)
         return Aggregate(summed(sealed, answers, plan.dimension), tuple(sorted(sealed)), plan.cover.encoding)
 
 

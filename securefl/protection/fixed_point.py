@@ -2,6 +2,9 @@
 
 A sum of ``n`` values of ``value_bits`` bits fits the ring if ``n <= 2**(ring_bits - value_bits)``; that is checked
 before anything is trained.
+
+Where the plan hides members, each member's share of the noise is added here: to the integers, before any scheme sees
+them, so that a sum carries the shares of exactly those whose updates are in it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from securefl.errors import Fault, Unsafe
-from securefl.terms import FixedPoint, Plan, Update
+from securefl.keys import Secret
+from securefl.protection import noise_share
+from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Plan, Update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +44,29 @@ def check_encoding(encoding: FixedPoint, members: int) -> None:
         raise Unsafe(f"a sum over {members} members can overflow: the encoding holds {encoding.capacity()}")
 
 
+def check_plan(plan: Plan) -> None:
+    """Nothing happens if a sum under this plan cannot wrap around, and its noise is what the plan is priced at.
+
+    Raises:
+        Unsafe: otherwise.
+    """
+    check_encoding(plan.cover.encoding, len(plan.cohort))
+    event, encoding = plan.learning.event, plan.cover.encoding
+    if not isinstance(event, DistributedDiscreteGaussian):
+        return
+    said = (event.clip_l2, event.dimension, event.fraction_bits)
+    if said != (plan.learning.clip_l2, plan.dimension, encoding.fraction_bits):
+        raise Unsafe("a price for another clip, dimension or grid than the plan's own")
+    if event.honest > plan.cover.honest:
+        raise Unsafe(f"a price for {event.honest} honest shares of noise, where {plan.cover.honest} are sure")
+    if event.deviation > noise_share.LARGEST:
+        found, most = float(event.deviation), noise_share.LARGEST
+        raise Unsafe(f"shares of deviation {found:.0f} grid units; at most {most}: lower fraction_bits")
+    if event.longest >= 1 << (encoding.value_bits - 1):
+        found, bits = event.longest, encoding.value_bits
+        raise Unsafe(f"an update and its noise reach {found} grid units, more than {bits} bits hold")
+
+
 def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int64]:
     """The nearest grid points, clamped to ``value_bits``: (dimension,) -> (dimension,).
 
@@ -58,15 +86,26 @@ def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int6
     return clamped.astype(np.int64)
 
 
-def encode_update(update: Update, plan: Plan) -> NDArray[np.int64]:
-    """An update of the planned shape, on the plan's grid.
+def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]:
+    """An update of the planned shape, on the plan's grid, with this member's share of the noise if the plan has one.
+
+    Args:
+        update: the change that leaves.
+        plan: checked by `check_plan`.
+        rand: fresh for every update; the share is drawn from it.
 
     Raises:
-        Unsound: it is not.
+        Unsound: it has another shape, or is longer than the norm it is priced at.
     """
     if update.values.shape != (plan.dimension,):
         raise Unsound(f"an update of shape {update.values.shape} where the plan says {plan.dimension} values")
-    return encode(update.values, plan.cover.encoding)
+    integers = encode(update.values, plan.cover.encoding)
+    event = plan.learning.event
+    if isinstance(event, DistributedDiscreteGaussian):
+        if float(np.sum(np.square(integers.astype(np.float64)))) > float(event.sensitivity) ** 2:
+            raise Unsound("an update longer than the norm it is priced at")
+        integers += noise_share.draw(rand, plan.dimension, event.deviation)
+    return integers
 
 
 def to_ring(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.unsignedinteger]:

@@ -49,8 +49,7 @@ class MaskedBfvMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """Ciphertexts of masked integers, and the shares that may be asked for."""
         self._cipher.admit(me, plan, box, b"", b"", material)
-        del rand
-        packed = packing.pack(fixed_point.encode_update(update, plan), encrypted.check_bounds(plan, bfv))
+        packed = packing.pack(fixed_point.encode_update(update, plan, rand), encrypted.check_bounds(plan, bfv))
         elements = packed.astype("<u8")
         kept = self._masks.mask_in_place(me, plan, box, enrolment, relayed, elements)
         return self._cipher.encrypted(plan, material, (elements & RING).astype(np.int64)), kept

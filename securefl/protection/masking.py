@@ -142,7 +142,7 @@ def check_cover(plan: Plan) -> None:
     check_threshold(plan, members)
     if cover.threshold > members:
         raise Unsafe(f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet")
-    fixed_point.check_encoding(cover.encoding, members)
+    fixed_point.check_plan(plan)
 
 
 def check_threshold(plan: Plan, holders: int) -> None:
@@ -288,9 +288,9 @@ class MaskingMember:
         update: Update, rand: Secret,
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """The masked vector, and the shares that may be asked for."""
-        del material, rand
+        del material
         bits = plan.cover.encoding.ring_bits
-        elements = fixed_point.to_ring(fixed_point.encode_update(update, plan), bits)
+        elements = fixed_point.to_ring(fixed_point.encode_update(update, plan, rand), bits)
         kept = self.mask_in_place(me, plan, box, enrolment, relayed, elements)
         return wire.encode(Masked(elements.tobytes())), kept
 
@@ -389,7 +389,9 @@ class MaskingCoordinator:
         Raises:
             TooFew: fewer survivors or usable answers than the plan needs.
             Forged: a vector is not what the plan says.
+            Unsafe: the plan is priced for more noise than its sums are sure to have.
         """
+        fixed_point.check_plan(plan)
         survivors = tuple(sorted(sealed))
         cover, bits = plan.cover, plan.cover.encoding.ring_bits
         if len(survivors) < max(cover.threshold, cover.min_cohort):

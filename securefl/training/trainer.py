@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from securefl.errors import PeerFault
-from securefl.terms import Adapter, AdapterRule, Model, Plan, Task, Update
-from securefl.training import device, optimizers, preflight, saving, state, step
+from securefl.terms import Adapter, AdapterRule, DistributedDiscreteGaussian, Model, Plan, Task, Update
+from securefl.training import device, local, optimizers, preflight, saving, state, step
 from securefl.training.engines.choose import wrap
-from securefl.training.engines.engine import backward, forget
+from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.model import Built, build, model_digest
-from securefl.training.noise import poisson_sample, repeatable
+from securefl.training.noise import repeatable
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
@@ -131,7 +131,9 @@ class SharedModel:
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
     ) -> Update:  # fmt: skip
-        """The change a plan's private steps make, and what they really were.
+        """The change a plan's steps make, and what they really were.
+
+        Under unit record its noise is in it. Under unit client it is clipped, and has no noise before it is sealed.
 
         Raises:
             Mismatch: the plan is not for what is loaded here.
@@ -142,14 +144,20 @@ class SharedModel:
         encoded = self._records(records, plan.learning.max_tokens)
         self._wrapped.train()
         try:
-            done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress)
+            if isinstance(plan.learning.event, DistributedDiscreteGaussian):
+                done = local.run(built.model, built.parameters, encoded, plan.learning, rand, progress)
+            else:
+                done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress)
             after = np.frombuffer(state.dump(built), "<f4").astype(np.float64)
         finally:  # what one member trained is not left for the next, whatever happened
             forget(built.parameters)
             state.load(built, self._start)
         did = replace(plan.learning.event, steps=done)
         change = after - np.frombuffer(base, "<f4").astype(np.float64)
-        return Update(np.concatenate([change[part] for part in self.layout.trained(plan.round)]), did)
+        values = np.concatenate([change[part] for part in self.layout.trained(plan.round)])
+        if isinstance(did, DistributedDiscreteGaussian):
+            values = local.clipped(values, did.clip_l2)
+        return Update(values, did)
 
     def train_without_privacy(self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int) -> bytes:
         """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
@@ -160,15 +168,7 @@ class SharedModel:
         built = self._ready(plan.round)
         state.load(built, base)
         encoded = self._records(records, plan.learning.max_tokens)
-        rand = repeatable(f"without privacy {seed}")
-        optimizer = optimizers.optimizer_of(built.parameters, plan.learning)
-        for _ in range(plan.learning.event.steps):
-            chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
-            optimizer.zero_grad()
-            for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch, plan.learning.micro_tokens):
-                ids, mask, labels = (each.to(built.parameters[0].device) for each in encoded.batch(part))
-                backward(step.cross_entropy(built.model(ids, mask), labels).sum() / len(chosen))
-            optimizer.step()
+        local.run(built.model, built.parameters, encoded, plan.learning, repeatable(f"without privacy {seed}"))
         return state.dump(built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
