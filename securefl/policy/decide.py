@@ -38,7 +38,6 @@ from securefl.terms import (
     Quantile,
     Reason,
     Refusal,
-    Scheme,
     Unit,
 )
 
@@ -208,14 +207,14 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         "protection.seats", distinct, "all different" if distinct else "a member or key twice",
         "each member and key once", "name each member once, with a key of its own",
     )  # fmt: skip
-    if cover.scheme is Scheme.MASKING:
+    if cover.scheme.has_masks:
         least = max(rules.threshold.at_least, safe_threshold(members, cover.colluding))
         yield _at_least("protection.threshold", "threshold", cover.threshold, least)
         yield Check(
             "protection.threshold.reachable", cover.threshold <= members, str(cover.threshold),
             f"at most the {members} members", f"lower threshold to {members}, or have {cover.threshold} members",
         )  # fmt: skip
-    if cover.scheme is Scheme.CKKS:
+    if cover.scheme.has_custodian:
         apart = cover.custodian is not None and cover.custodian not in {seat.key for seat in plan.cohort}
         found = "no custodian" if cover.custodian is None else f"key {cover.custodian.hex()[:16]}"
         yield Check(

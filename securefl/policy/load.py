@@ -270,7 +270,7 @@ def _idle(policy: Policy) -> list[str]:
             f"protection.min_cohort: a sum would hold fewer than two honest inputs, so it never decides: {fix}"
         )
     safe = safe_threshold(protection.min_cohort, protection.colluding)
-    if Scheme.MASKING in protection.schemes and protection.threshold.at_least < safe:
+    if any(scheme.has_masks for scheme in protection.schemes) and protection.threshold.at_least < safe:
         notes.append(f"protection.threshold.at_least: below {safe}, the least that is safe, so it never decides")
     if Scheme.CLEAR in protection.schemes:
         notes.append("protection.schemes: `clear` shows every update to the coordinator")
