@@ -127,8 +127,8 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
     run, context, a, b, c = RunId(bytes(range(16))), Hash(bytes(range(32))), *map(MemberId, "abc")
     pair, own = masking._pair_key(ONE, keys.public_half(TWO), context, a, b), masking._self_key(TWO, context)
     streams = {name: np.zeros(5, "<u4") for name in ("pair", "self")}
-    masking.mask(streams["pair"], pair)
-    masking.mask(streams["self"], own)
+    masking.mask(streams["pair"], [masking.Stream(pair)])
+    masking.mask(streams["self"], [masking.Stream(own)])
     dealer, place = masking._place(run, 1, a, MemberId("")), masking._place(run, 1, a, b)
     shares = {
         kind: shamir.split(secret, 2, (1, 2, 3), keys.derive(TWO, f"{kind}-polynomial"))
