@@ -25,6 +25,7 @@ from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account
 from securefl.progress import Progress, Silent
 from securefl.protection import noise_share, schemes
+from securefl.protection.who import who_can_open
 from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
@@ -537,6 +538,7 @@ def run(
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
         report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
         report["approvals"] = _standing(policy, ended.course.approvals).facts()
+        report["protections"]["who_can_open"] = _who(places, plan)
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
@@ -602,6 +604,11 @@ def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent
         trainer=Timed(agent.trainer, watch, "training"),
         price=watch.wrap("pricing", agent.price),
     )
+
+
+def _who(places: Places, plan: Plan) -> str:
+    key = places.of(CUSTODIAN) / schemes.key_name(plan.cover.scheme)
+    return who_can_open(plan.cover, custody.threshold_of(key) if plan.cover.scheme.has_custodian else None)
 
 
 def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress) -> Callable[[c.State, c.Step], None]:
