@@ -537,8 +537,10 @@ def run(
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
         report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
-        report["approvals"] = _standing(policy, ended.course.approvals).facts()
-        report["protections"]["who_can_open"] = _who(places, plan)
+        report |= {
+            "approvals": _standing(policy, ended.course.approvals).facts(),
+            "protections": report["protections"] | {"who_can_open": _who(places, plan)},
+        }
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
