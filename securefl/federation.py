@@ -26,6 +26,7 @@ from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account, Charge, bound_of
 from securefl.progress import Progress, Silent
 from securefl.protection import noise_share, schemes
+from securefl.protection.who import who_can_open
 from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
@@ -542,7 +543,10 @@ def run(
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
         report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
-        report["approvals"] = _standing(policy, ended.course.approvals).facts()
+        report |= {
+            "approvals": _standing(policy, ended.course.approvals).facts(),
+            "protections": report["protections"] | {"who_can_open": _who(places, plan)},
+        }
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
@@ -622,6 +626,11 @@ def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch, tap: Tap) -> M
         trainer=Timed(agent.trainer, watch, "training"),
         price=watch.wrap("pricing", agent.price),
     )
+
+
+def _who(places: Places, plan: Plan) -> str:
+    key = places.of(CUSTODIAN) / schemes.key_name(plan.cover.scheme)
+    return who_can_open(plan.cover, custody.threshold_of(key) if plan.cover.scheme.has_custodian else None)
 
 
 def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress) -> Callable[[c.State, c.Step], None]:
