@@ -323,12 +323,8 @@ def _is_own(policy: Policy, plan: Plan, price: Price) -> bool:
     due = policy.caps(datasets[0], plan.run)
     told = [cap for cap in price.caps if cap.by == policy.federation]
     return len(told) == len(due) and all(
-        cap in (mine, replace(mine, bound=Bound.FILTER)) for cap, mine in zip(_sorted(told), _sorted(due), strict=True)
+        cap == mine or cap == replace(mine, bound=Bound.FILTER) for cap, mine in zip(told, due, strict=True)
     )
-
-
-def _sorted(caps: Iterable[Cap]) -> list[Cap]:
-    return sorted(caps, key=lambda cap: (cap.level, cap.name))
 
 
 def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overlap: int, whose: str = "") -> Check:
