@@ -11,17 +11,18 @@ same rules refuse.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from audits.figures import figure, report
 from securefl.errors import OperatorFault
 from tests.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, question
 from tests.test_policy_oracle import AROUND, PLAN, POLICY, broken_in_stack, changed
 
 SEED, FULL, QUICK, LEVELS = 39, 5_000, 400, 4
+NAMES = ("granted", "refused", "not loaded")
 KEYS = {name: f"{index}" * 64 for index, name in enumerate(("alice", "bob", "carol"), 1)}
 LADDERS: dict[str, list[Any]] = {
     "valid": [
@@ -117,24 +118,13 @@ def main() -> None:
     options = parser.parse_args()
     count = QUICK if options.quick else FULL
     answers, wrong = compared(count)
+    least = count // 20
     figures = [
-        {"name": "stacks decided", "value": count, "bar": f">= {QUICK if options.quick else FULL}", "holds": True},
-        {"name": "stacks on which engine and oracle differ", "value": len(wrong), "bar": "= 0", "holds": not wrong},
+        figure("stacks decided", count, f">= {count}", sum(answers[name] for name in NAMES) == count),
+        figure("stacks on which engine and oracle differ", len(wrong), "= 0", not wrong),
+        *(figure(f"stacks {name}", answers[name], f">= {least}", answers[name] >= least) for name in NAMES),
     ]
-    figures += [
-        {
-            "name": f"stacks {name}",
-            "value": answers[name],
-            "bar": f">= {count // 20}",
-            "holds": answers[name] >= count // 20,
-        }
-        for name in ("granted", "refused", "not loaded")
-    ]  # fmt: skip
-    if options.json:
-        print(json.dumps({"figures": figures}, indent=2))
-    else:
-        print("\n".join([*wrong[:10], *(f"{each['name']}: {each['value']} ({each['bar']})" for each in figures)]))
-    raise SystemExit(0 if all(each["holds"] for each in figures) else 1)
+    raise SystemExit(report(figures, as_json=options.json, wrong=wrong[:10]))
 
 
 if __name__ == "__main__":
