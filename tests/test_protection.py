@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Secret
-from securefl.protection import ckks, ckks_slots, fixed_point, masking, schemes, shamir
+from securefl.protection import ckks, ckks_slots, clear, fixed_point, masking, schemes, shamir
 from securefl.protection.fixed_point import Unsound
 from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Receipt, RunId, Scheme, Update
 from tests.worlds import EVENT, World, identity, seat
@@ -431,3 +431,24 @@ def test_without_tenseal_masking_works_and_ckks_says_what_to_install(monkeypatch
     assert World().play().outcome == "finished"
     with pytest.raises(Missing, match=r"pip install 'securefl\[he\]'"):
         schemes.key_holder(Scheme.CKKS, identity("custodian"))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 300), st.integers(0, 4), st.integers(1, 4000))
+def test_what_is_sealed_lies_within_the_grid_whatever_training_gave(
+    seed: int, size: float, outliers: int, dimension: int
+) -> None:
+    plan = replace(World(scheme=Scheme.CLEAR).coordinator.state.course.plan, dimension=dimension)
+    plan = replace(plan, cohort=tuple(seat(name) for name in "abc"))
+    values = np.random.default_rng(seed).uniform(-size, size, dimension)
+    values[:outliers] = 1e30
+    top = 2 ** (plan.cover.encoding.value_bits - 1)
+    outside = int((np.abs(np.rint(values * 2.0**plan.cover.encoding.fraction_bits)) > top).sum())
+    given = (MemberId("a"), plan, secret("b"), b"", b"", b"", Update(values, EVENT), secret("s"))
+    if outside > 0.001 * dimension:
+        with pytest.raises(Unsound):
+            schemes.member_half(Scheme.CLEAR).seal(*given)
+    else:
+        sealed, _ = schemes.member_half(Scheme.CLEAR).seal(*given)
+        sent = np.frombuffer(wire.decode(sealed, clear.Bare).values, "<i8")
+        assert len(sent) == dimension
+        assert -top <= sent.min() <= sent.max() < top
