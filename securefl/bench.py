@@ -25,6 +25,7 @@ from securefl.protection.fixed_point import SATURATION_LIMIT
 from securefl.terms import (
     AdapterRule,
     Aggregate,
+    Bound,
     DistributedDiscreteGaussian,
     FixedPoint,
     Got,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from securefl.training.evaluate import Scores
     from securefl.training.trainer import SharedModel
 
+_FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
 NOTE = "bench only, not released"
 _ACCOUNTANTS = {
     Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, 1e-4 below epsilon 2"},
@@ -258,6 +260,7 @@ def compose(
     seconds["total"] = round(sum(seconds.values()), 3)
     regions = {member.name: member.region for member in loaded.file.members}
     budget = policy.budget
+    by_filter = worst["bound"] == Bound.FILTER and plan.learning.event.unit is Unit.RECORD
     return {
         "federation": loaded.file.name,
         "run": run.hex(),
@@ -301,8 +304,10 @@ def compose(
             "neighbours": budget.neighbours.value,
             "mechanism": MECHANISMS[type(plan.learning.event)],
             **_ACCOUNTANTS[plan.learning.event.unit],
+            **(_FILTERED if by_filter else {}),
             "accountant_version": version("dp-accounting"),
             "rdp": _rdp(out, plan.learning.event.unit),
+            "bound": worst["bound"],
             "member": worst["member"],
         },
         "accounts": rows,

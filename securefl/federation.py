@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,7 +23,7 @@ from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.decide import Check, decide
 from securefl.policy.decide import explain as explain_decision
-from securefl.privacy.account import Account
+from securefl.privacy.account import Account, Charge, bound_of
 from securefl.progress import Progress, Silent
 from securefl.protection import noise_share, schemes
 from securefl.protocol import coordinator as c
@@ -40,6 +40,7 @@ from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.rules import Ruled
 from securefl.terms import (
     AdapterRule,
+    Bound,
     Cover,
     DistributedDiscreteGaussian,
     Event,
@@ -264,7 +265,7 @@ def event_of(loaded: federation_file.Loaded, policy: Policy, cover: Cover, dimen
             training.clip_l2, noise, max(1, cover.honest), dimension, bits, training.sampling_rate, training.steps
         )
 
-    noise, delta, place = training.noise_multiplier, float(policy.budget.delta), f"{loaded.path}: training"
+    noise, delta, place = training.noise_multiplier, float(policy.budget.delta_share), f"{loaded.path}: training"
     try:
         if noise is None:
             assert training.epsilon is not None, "the document has one of the two"
@@ -289,18 +290,20 @@ def noise_of(loaded: federation_file.Loaded, policy: Policy, dimension: int) -> 
 
     assert training.epsilon is not None, "the document has one of the two"
     steps = training.rounds * training.steps
-    return calibrate(float(training.epsilon), float(policy.budget.delta), training.sampling_rate, steps, dimension)
+    return calibrate(
+        float(training.epsilon), float(policy.budget.delta_share), training.sampling_rate, steps, dimension
+    )
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:
-    """What a plan costs a site, at the policy's delta."""
+    """What a plan costs a site under this policy, on every account it counts in."""
     from securefl.privacy.accountant import price  # noqa: PLC0415
 
-    return partial(_price, price, dataset, float(policy.budget.delta))
+    return partial(_price, price, dataset, policy)
 
 
-def _price(price: Callable[..., Price], dataset: str, delta: float, plan: Plan, account: Account) -> Price:
-    return price(plan, account, dataset, delta)
+def _price(price: Callable[..., Price], dataset: str, policy: Policy, plan: Plan, account: Account) -> Price:
+    return price(plan, account, dataset, float(policy.budget.delta_share), policy.caps(dataset, plan.run))
 
 
 def explain(policy_path: Path, plan_path: Path) -> Explained:
@@ -605,15 +608,20 @@ def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress)
     from securefl.privacy.accountant import epsilon_charged  # noqa: PLC0415
 
     home = _home(places, member)
-    limit = float(policy.budget.per_dataset.epsilon)
+    limit, overlap = float(policy.budget.per_dataset.epsilon), policy.budget.overlap
     dataset = {each.name: each.dataset or each.name for each in places.loaded.file.members}[member]
+
+    def spent(charges: Sequence[Charge], bound: Bound) -> float:
+        return epsilon_charged(charges, float(policy.budget.delta_share), bound) * overlap
 
     def observe(before: c.State, moved: c.Step) -> None:
         if isinstance(moved.state, c.Collecting) and not isinstance(before, c.Collecting):
             with home.transaction() as conn:
-                charges = home.account(conn).standing(Level.DATASET, dataset)
+                account = home.account(conn)
+            charges = account.standing(Level.DATASET, dataset)
+            bound = bound_of(charges, Level.DATASET, dataset)
             course = moved.state.course
-            shown.round(course.plan.round, course.rounds, epsilon_charged(charges, float(policy.budget.delta)), limit)
+            shown.round(course.plan.round, course.rounds, spent(charges, bound), limit)
 
     return observe
 

@@ -198,7 +198,8 @@ class Story:
 
     def reserve(self, member: str, plan: Plan) -> Reserved:
         account = self.parties[member].account()
-        due = price(plan, account, f"{member}-data", float(self.policy.budget.delta))
+        data, delta = f"{member}-data", float(self.policy.budget.delta_share)
+        due = price(plan, account, data, delta, self.policy.caps(data, plan.run))
         answer = decide(self.policy, plan, account, due, self.at)
         nonce = (
             answer.nonce

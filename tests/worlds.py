@@ -275,6 +275,7 @@ def replaced_plan(frame: m.Frame, signer: str = "coordinator", **changes: object
 
 def resigned(receipt: object, message: m.Request | m.Reply, signer: str) -> m.Frame:
     envelope = m.enclose(
-        identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan
-    )
+        identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan,
+        release=("weights",),
+    )  # fmt: skip
     return m.Frame(envelope, signed_head(signer, 10_000))

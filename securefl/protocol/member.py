@@ -295,7 +295,10 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     # 4. it starts from the state it names
     if m.state_digest(proposal.base) != plan.base or not _covers(plan, len(proposal.base)):
         raise Forged("an adapter state that is not the one the plan names", "protocol.another-state")
-    # 5. a sum under it would be safe
+    # 5. what would leave is on its list: else an update would be trained, paid for, and kept
+    if m.Egress.WEIGHTS.value not in plan.release:
+        raise Unsafe("a plan that does not list `weights` among what leaves a site", "protocol.unlisted-release")
+    # 6. a sum under it would be safe
     plugs.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
@@ -339,7 +342,7 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
     )  # fmt: skip
     seat = replace(seat, next_round=plan.round + 1, enrolment=following.secret)
     message = m.Submitted(plan.round, payload, following.public)
-    envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost)
+    envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost, plan.release)
     entries = (settled, Sent(envelope.receipt, envelope.signature))
     return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope)
 
@@ -456,10 +459,11 @@ def _enveloped(
     round_: int,
     plan: Hash | None = None,
     cost: MicroEpsilon | None = None,
+    release: tuple[str, ...] = (),
 ) -> Envelope:
     to, run = seat.session.coordinator.member, seat.session.run
     price = MicroEpsilon(0) if cost is None else cost
-    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price)
+    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price, release)
 
 
 def _replied(
