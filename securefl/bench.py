@@ -21,6 +21,7 @@ from securefl.audit import replay
 from securefl.errors import OperatorFault
 from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
+from securefl.protection.fixed_point import SATURATION_LIMIT
 from securefl.protection.who import who_can_open
 from securefl.terms import (
     AdapterRule,
@@ -337,6 +338,13 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
         "who_can_open": who_can_open(cover),
+        "encoding": {
+            "value_bits": cover.encoding.value_bits,
+            "fraction_bits": cover.encoding.fraction_bits,
+            "ring_bits": cover.encoding.ring_bits,
+            "capacity": cover.encoding.capacity(),
+            "saturation_limit": SATURATION_LIMIT,
+        },
         "engine": engine,
         "noise_generator": f"AES-256-CTR, a 256-bit key for each draw, kept nowhere{_shares(plan)}",
         "noise_multiplier": float(plan.learning.event.noise_multiplier),

@@ -20,6 +20,7 @@ from securefl.keys import Secret
 from securefl.protection import bfv_coefficients as bfv
 from securefl.protection import (
     ckks_slots,
+    clear,
     encrypted,
     fixed_point,
     key_file,
@@ -601,3 +602,24 @@ app(["--help"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "run" in done.stdout
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 300), st.integers(0, 4), st.integers(1, 4000))
+def test_what_is_sealed_lies_within_the_grid_whatever_training_gave(
+    seed: int, size: float, outliers: int, dimension: int
+) -> None:
+    plan = replace(World(scheme=Scheme.CLEAR).coordinator.state.course.plan, dimension=dimension)
+    plan = replace(plan, cohort=tuple(seat(name) for name in "abc"))
+    values = np.random.default_rng(seed).uniform(-size, size, dimension)
+    values[:outliers] = 1e30
+    top = 2 ** (plan.cover.encoding.value_bits - 1)
+    outside = int((np.abs(np.rint(values * 2.0**plan.cover.encoding.fraction_bits)) > top).sum())
+    given = (MemberId("a"), plan, secret("b"), b"", b"", b"", Update(values, EVENT), secret("s"))
+    if outside > 0.001 * dimension:
+        with pytest.raises(Unsound):
+            schemes.member_half(Scheme.CLEAR).seal(*given)
+    else:
+        sealed, _ = schemes.member_half(Scheme.CLEAR).seal(*given)
+        sent = np.frombuffer(wire.decode(sealed, clear.Bare).values, "<i8")
+        assert len(sent) == dimension
+        assert -top <= sent.min() <= sent.max() < top

@@ -96,7 +96,10 @@ class Field(World):
         charter = self.parties[self.victim].state.charter  # type: ignore[attr-defined]
         self.agent = MemberAgent(
             self.home, charter, self.policy, self.member_plugs(self.victim), Noise(self.victim, self.dimension),
-            lambda plan, account: accountant.price(plan, account, charter.dataset, 1e-5), os.urandom,
+            lambda plan, account: accountant.price(
+                plan, account, charter.dataset, float(self.policy.budget.delta_share),
+                self.policy.caps(charter.dataset, plan.run),
+            ), os.urandom,
         )  # fmt: skip
         self.got: list[m.Frame] = []  # what the victim was genuinely sent
         self.attempt: Callable[[m.Frame], m.Frame | None] = lambda _: None

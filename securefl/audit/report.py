@@ -116,6 +116,16 @@ class Bytes(Part):
     down: int
 
 
+class EncodingPart(Part):
+    """The grid that updates are put on. How many values were clamped to it is private, and stands nowhere."""
+
+    value_bits: int
+    fraction_bits: int
+    ring_bits: int
+    capacity: int = Field(description="values whose sum cannot wrap around")
+    saturation_limit: float = Field(description="share of clamped values above which a member refuses to send")
+
+
 class Protections(Part):
     """What was on."""
 
@@ -125,6 +135,7 @@ class Protections(Part):
     colluding: int
     cohort_sizes: list[int]
     who_can_open: str
+    encoding: EncodingPart
     engine: str = Field(description="what gave each record its gradient: fast or opacus")
     noise_generator: str
     noise_multiplier: float

@@ -149,6 +149,7 @@ class _Tapped:
     def exchange(
         self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
+        """As the runtime does; each answer is looked at before it goes on."""
         asked = list(outbound)
         requests = dict(asked)
         for sender, answer in self._inner.exchange(asked, patience_s):
@@ -165,6 +166,7 @@ class _Watched:
         return getattr(self._inner, name)
 
     def seal(self, me: MemberId, plan: Plan, *rest: Any) -> tuple[bytes, bytes]:  # noqa: ANN401 - as the seam says
+        """As the half does; what comes out is held against the update."""
         payload, kept = self._inner.seal(me, plan, *rest)
         update = next(each for each in rest if isinstance(each, Update))
         seen = readable(payload, update.values, plan.cover.encoding.fraction_bits)
