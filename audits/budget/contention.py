@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audits.budget import site
-from audits.figures import report
+from audits.figures import figure, report
 from securefl import wire
 from securefl.errors import Fault
 from securefl.policy.decide import decide

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from audits.budget import site
-from audits.figures import report
+from audits.figures import figure, report
 from securefl import wire
 from securefl.ledger import store
 from securefl.policy.decide import decide

@@ -17,6 +17,7 @@ import numpy as np
 
 from securefl import wire
 from securefl.errors import PeerFault
+from securefl.protection import masking, packing
 from securefl.protocol import messages as m
 from securefl.seams import Failure, MemberProtection, Runtime
 from securefl.terms import MemberId, Plan, Update
@@ -70,14 +71,19 @@ def _hashes(data: bytes) -> NDArray[np.uint64]:
     return hashed
 
 
-def readable(payload: bytes, values: NDArray[np.float64], fraction_bits: int) -> bool:
-    """Whether entries of an update stand in ``payload`` as they are: as numbers, or as integers of the grid."""
+def readable(payload: bytes, values: NDArray[np.float64], fraction_bits: int, width: int = 32) -> bool:
+    """Whether entries of an update stand in ``payload`` as they are: as numbers, or as integers of the grid.
+
+    Integers may also be packed, ``width`` bits each: as many as are looked at together fill whole bytes.
+    """
     grid = np.rint(values * float(1 << fraction_bits))
     for start in range(0, len(values) - VALUES + 1, VALUES):
         part = grid[start : start + VALUES]
         if np.count_nonzero(part) * 2 < VALUES:
             continue  # zeros say nothing
         whole = (part.astype("<i8"), part.astype("<i8").astype("<i4"))
+        if packing.pack(whole[0].view("<u8"), width) in payload:
+            return True
         if any(form.tobytes() in payload for form in (*whole, part.astype("<f4"), part.astype("<f8"))):
             return True
         real = values[start : start + VALUES]
@@ -169,6 +175,6 @@ class _Watched:
         """As the half does; what comes out is held against the update."""
         payload, kept = self._inner.seal(me, plan, *rest)
         update = next(each for each in rest if isinstance(each, Update))
-        seen = readable(payload, update.values, plan.cover.encoding.fraction_bits)
+        seen = readable(payload, update.values, plan.cover.encoding.fraction_bits, masking.sum_bits(plan))
         self._tap.note(what="result", member=str(me), plan=wire.plan_hash(plan).hex(), readable=seen)
         return payload, kept
