@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Secret
-from securefl.protection import ckks, ckks_slots, fixed_point, masking, packing, schemes, shamir
+from securefl.protection import bitstream, ckks, ckks_slots, fixed_point, masking, schemes, shamir
 from securefl.protection.fixed_point import Unsound
 from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Plan, Receipt, RunId, Scheme, Update
 from tests.worlds import EVENT, World, identity, seat
@@ -30,7 +30,7 @@ def secret(label: str) -> Secret:
 def unpacked(vector: bytes, plan: Plan) -> np.ndarray:
     """The ring elements of a masked vector, modulo 2**sum_bits."""
     packed = wire.decode(vector, masking.Masked).elements
-    blocks = packing.unpacked(packed, plan.dimension, masking.sum_bits(plan), "<u4")
+    blocks = bitstream.unpacked(packed, plan.dimension, masking.sum_bits(plan), "<u4")
     return np.concatenate([block for _, block in blocks])
 
 
@@ -203,27 +203,27 @@ def test_a_masked_vector_is_uniform_and_two_rounds_of_one_update_are_independent
 def test_packed_integers_are_one_number_in_base_two_to_the_width(dtype: str, data: st.DataObject) -> None:
     width = data.draw(st.integers(1, 32 if dtype == "<u4" else 64))
     elements = np.array(data.draw(st.lists(st.integers(0, (1 << width) - 1), max_size=200)), dtype)
-    packed = packing.pack(elements, width)
+    packed = bitstream.pack(elements, width)
     whole = sum(int(each) << (width * place) for place, each in enumerate(elements))
-    assert packed == whole.to_bytes(packing.size(len(elements), width), "little")
-    blocks = [block for _, block in packing.unpacked(packed, len(elements), width, dtype)]
+    assert packed == whole.to_bytes(bitstream.size(len(elements), width), "little")
+    blocks = [block for _, block in bitstream.unpacked(packed, len(elements), width, dtype)]
     assert [int(each) for block in blocks for each in block] == [int(each) for each in elements]
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("<u4", 27), ("<u8", 27), ("<u8", 41), ("<u4", 32)])
 def test_packing_goes_on_where_a_block_ends_and_takes_elements_modulo_the_width(dtype: str, width: int) -> None:
-    elements = np.random.default_rng(width).integers(0, 1 << 32, 2 * packing.BLOCK + 3).astype(dtype)
-    packed = packing.pack(elements, width)
-    assert len(packed) == packing.size(len(elements), width)
-    blocks = list(packing.unpacked(packed, len(elements), width, dtype))
-    assert [start for start, _ in blocks] == [0, packing.BLOCK, 2 * packing.BLOCK]
+    elements = np.random.default_rng(width).integers(0, 1 << 32, 2 * bitstream.BLOCK + 3).astype(dtype)
+    packed = bitstream.pack(elements, width)
+    assert len(packed) == bitstream.size(len(elements), width)
+    blocks = list(bitstream.unpacked(packed, len(elements), width, dtype))
+    assert [start for start, _ in blocks] == [0, bitstream.BLOCK, 2 * bitstream.BLOCK]
     assert np.array_equal(np.concatenate([block for _, block in blocks]), elements & np.array((1 << width) - 1, dtype))
 
 
 @pytest.mark.parametrize("packed", [b"", b"\0" * 2, b"\0" * 4, b"\0\0\x10"])
 def test_bytes_that_no_packing_makes_are_refused(packed: bytes) -> None:
     with pytest.raises(ValueError, match="bytes where|after the last"):
-        list(packing.unpacked(packed, 4, 5, "<u4"))
+        list(bitstream.unpacked(packed, 4, 5, "<u4"))
 
 
 @pytest.mark.parametrize("n", [3, 6])

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import fixed_point, packing, shamir
+from securefl.protection import bitstream, fixed_point, shamir
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
@@ -312,17 +312,25 @@ class MaskingMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """The masked vector, and the shares that may be asked for."""
         del material
-        private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
-        context = wire.plan_hash(plan)
         bits = plan.cover.encoding.ring_bits
         elements = fixed_point.to_ring(fixed_point.encode_update(update, plan, rand), bits)
+        kept = self.mask_in_place(me, plan, box, enrolment, relayed, elements)
+        return wire.encode(Masked(bitstream.pack(elements, sum_bits(plan)))), kept
+
+    def mask_in_place(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes,
+        elements: NDArray[np.unsignedinteger],
+    ) -> bytes:  # fmt: skip
+        """This member's masks are added to ``elements``, of any length and ring; the shares that may be asked for."""
+        private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
+        context = wire.plan_hash(plan)
         streams = [Stream(_self_key(Secret(private.seed), context))]
         for peer, statement in statements.items():
             if peer != me:
                 pair_key = _pair_key(Secret(private.key), statement.mask_key, context, me, MemberId(peer))
                 streams.append(Stream(pair_key, subtract=me > peer))
         mask(elements, streams)
-        return wire.encode(Masked(packing.pack(elements, sum_bits(plan)))), wire.encode(Kept(shares))
+        return wire.encode(Kept(shares))
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Seed shares of the survivors and key shares of the dropped."""
@@ -412,18 +420,33 @@ class MaskingCoordinator:
         cover, bits = plan.cover, plan.cover.encoding.ring_bits
         if len(survivors) < max(cover.threshold, cover.min_cohort):
             raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
-        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
         width, dtype = sum_bits(plan), fixed_point.ring_dtype(bits)
         total = np.zeros(plan.dimension, dtype)
         for member in survivors:
             masked: Masked = wire.decode(sealed[member], Masked)
             try:
-                for start, block in packing.unpacked(masked.elements, plan.dimension, width, dtype):
+                for start, block in bitstream.unpacked(masked.elements, plan.dimension, width, dtype):
                     total[start : start + len(block)] += block
             except ValueError as error:
                 raise Forged(f"{member} sent {error}") from error
-        mask(total, _to_take_out(plan, statements, survivors, _readable(answers, survivors)))
+        self.unmask_in_place(plan, enrolled, survivors, answers, total)
         return Aggregate(fixed_point.from_ring(total, bits, width), survivors, cover.encoding)
+
+    def unmask_in_place(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...],
+        answers: Mapping[MemberId, bytes], total: NDArray[np.unsignedinteger],
+    ) -> None:  # fmt: skip
+        """What is left of the survivors' masks is taken out of their sum, of any length and ring.
+
+        Raises:
+            TooFew: fewer survivors or usable answers than the plan needs.
+            Forged: a secret that comes out is not what its member published.
+        """
+        cover = plan.cover
+        if len(survivors) < max(cover.threshold, cover.min_cohort):
+            raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
+        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
+        mask(total, _to_take_out(plan, statements, survivors, _readable(answers, survivors)))
 
 
 def _to_take_out(
