@@ -21,9 +21,11 @@ from securefl.audit import replay
 from securefl.errors import OperatorFault
 from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
+from securefl.protection.who import who_can_open
 from securefl.terms import (
     AdapterRule,
     Aggregate,
+    Bound,
     DistributedDiscreteGaussian,
     FixedPoint,
     Got,
@@ -32,7 +34,6 @@ from securefl.terms import (
     Opening,
     Plan,
     Reserved,
-    Scheme,
     Sent,
     Unit,
     Update,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from securefl.training.evaluate import Scores
     from securefl.training.trainer import SharedModel
 
+_FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
 NOTE = "bench only, not released"
 _ACCOUNTANTS = {
     Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, 1e-4 below epsilon 2"},
@@ -257,6 +259,7 @@ def compose(
     seconds["total"] = round(sum(seconds.values()), 3)
     regions = {member.name: member.region for member in loaded.file.members}
     budget = policy.budget
+    by_filter = worst["bound"] == Bound.FILTER and plan.learning.event.unit is Unit.RECORD
     return {
         "federation": loaded.file.name,
         "run": run.hex(),
@@ -300,8 +303,10 @@ def compose(
             "neighbours": budget.neighbours.value,
             "mechanism": MECHANISMS[type(plan.learning.event)],
             **_ACCOUNTANTS[plan.learning.event.unit],
+            **(_FILTERED if by_filter else {}),
             "accountant_version": version("dp-accounting"),
             "rdp": _rdp(out, plan.learning.event.unit),
+            "bound": worst["bound"],
             "member": worst["member"],
         },
         "accounts": rows,
@@ -325,18 +330,13 @@ def _rdp(out: Path, unit: Unit) -> float:
 def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str) -> dict[str, Any]:
     """What was on, and who can open what."""
     cover = plan.cover
-    who = {
-        Scheme.CLEAR: "UNSAFE: the coordinator sees every update",
-        Scheme.MASKING: f"nobody alone; the coordinator with {cover.threshold} or more members could open updates",
-        Scheme.CKKS: "the custodian holds the key and is trusted to open sums alone; it could open updates",
-    }
     return {
         "scheme": cover.scheme.value,
         "min_cohort": cover.min_cohort,
-        "threshold": cover.threshold if cover.scheme is Scheme.MASKING else None,
+        "threshold": cover.threshold if cover.scheme.has_masks else None,
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
-        "who_can_open": who[cover.scheme],
+        "who_can_open": who_can_open(cover),
         "engine": engine,
         "noise_generator": f"AES-256-CTR, a 256-bit key for each draw, kept nowhere{_shares(plan)}",
         "noise_multiplier": float(plan.learning.event.noise_multiplier),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NewType
@@ -43,6 +43,18 @@ class Scheme(StrEnum):
     CLEAR = "clear"
     MASKING = "masking"
     CKKS = "ckks"
+    BFV = "bfv"
+    MASKED_BFV = "masked-bfv"
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether members mask, so that a threshold of them opens a sum."""
+        return self in (Scheme.MASKING, Scheme.MASKED_BFV)
+
+    @property
+    def has_custodian(self) -> bool:
+        """Whether there is a decryption key, and somebody apart who holds it."""
+        return self in (Scheme.CKKS, Scheme.BFV, Scheme.MASKED_BFV)
 
 
 class AdapterKind(StrEnum):
@@ -78,8 +90,16 @@ class AdapterRule(StrEnum):
 class Level(StrEnum):
     """Whose limit a charge counts against."""
 
-    DATASET = "dataset"
-    FEDERATION = "federation"
+    DATASET = "dataset"  # the root: all that one site trained on one data set, whoever asked
+    FEDERATION = "federation"  # one federation on that data set, with every federation below it
+    RUN = "run"
+
+
+class Bound(StrEnum):
+    """What turns the events of one account into its epsilon."""
+
+    PLD = "pld"  # privacy loss distributions: for events that do not depend on what earlier ones gave
+    FILTER = "renyi-filter"  # for events that may (Feldman and Zrnic 2021, Lécuyer 2021)
 
 
 # 1. What training costs.
@@ -331,10 +351,10 @@ class Cover:
 
     scheme: Scheme
     min_cohort: int  # a sum over fewer members is never opened
-    threshold: int  # shares needed to open a mask (masking)
+    threshold: int  # shares needed to open a mask, where there are masks
     colluding: int  # members assumed to pool what they know with the coordinator
     encoding: FixedPoint
-    custodian: PublicKey | None  # who holds the decryption key (CKKS)
+    custodian: PublicKey | None  # who holds the decryption key, where there is one
 
     @property
     def honest(self) -> int:
@@ -375,6 +395,18 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """What one policy lets one account hold: for one of the data sets that may hold the same record, if several may."""
+
+    level: Level
+    name: str  # of the data set, the federation, or the run
+    epsilon: MicroEpsilon  # rounded down
+    delta: Fraction
+    bound: Bound  # what the total is compared by
+    by: str  # the federation whose policy it is
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """What one plan would cost, computed for one state of one account."""
 
@@ -382,6 +414,8 @@ class Price:
     account: Hash  # digest of the account it was computed for: for any other it is void
     round: MicroEpsilon  # this plan alone
     after: Mapping[Level, MicroEpsilon]  # each level's total with this plan in it
+    above: Mapping[str, MicroEpsilon] = field(default_factory=dict)  # the same for each federation above the plan's
+    caps: tuple[Cap, ...] = ()  # what holds these totals: its own policy's, and those of others with charges there
 
 
 @dataclass(frozen=True, slots=True)

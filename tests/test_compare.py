@@ -94,6 +94,13 @@ def test_every_run_of_the_grid_is_in_the_results_and_their_shape_is_the_promised
     assert "bench only" in told["accuracy_is"]
     text = (done / "table.txt").read_text()
     assert "8 of 8 runs" in text
+    (sum_,) = found.together
+    spent = [run.spent_epsilon for run in found.runs if run.private]
+    assert (sum_.unit, sum_.runs, sum_.delta) == ("record", 4, 1e-5)
+    assert max(spent) < sum_.epsilon < sum(spent), "more than one run, and less than plain addition says"
+    assert (
+        f"all 4 private runs together, had they been released on the same records: epsilon {sum_.epsilon:.2f}" in text
+    )
     assert "without privacy" in text
     assert "majority class" in text
 

@@ -133,9 +133,9 @@ class World:
         self.seen: list[tuple[c.State, c.Step]] = []
         coordinator, custodian = seat("coordinator"), None
         self.holder = None
-        if self.scheme is Scheme.CKKS:
+        if self.scheme.has_custodian:
             custodian = seat("custodian")
-            self.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"))
+            self.holder = schemes.key_holder(self.scheme, identity("custodian"))
         seats = tuple(seat(name) for name in self.names)
         run = RunId(bytes(16))
         session = m.Session(run, "f", POLICY_HASH, self.scheme, self.threshold, coordinator, custodian, seats)
@@ -275,6 +275,7 @@ def replaced_plan(frame: m.Frame, signer: str = "coordinator", **changes: object
 
 def resigned(receipt: object, message: m.Request | m.Reply, signer: str) -> m.Frame:
     envelope = m.enclose(
-        identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan
-    )
+        identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan,
+        release=("weights",),
+    )  # fmt: skip
     return m.Frame(envelope, signed_head(signer, 10_000))

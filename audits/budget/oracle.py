@@ -38,6 +38,8 @@ LADDERS: dict[str, list[Any]] = {
     "budget.per_dataset.epsilon": [16, 8, "20000005/10000000", 1],
     "budget.delta": ["1/1000", "1/100000", "1/10000000"],
     "budget.overlap": [1, 2, 4],
+    "budget.per_run": [None, {"epsilon": 16}, {"epsilon": 8}, {"epsilon": 4}, {"epsilon": "19/10"}],
+    "budget.bound": ["pld", "renyi-filter"],
     "training.mechanisms": [
         ["distributed-discrete-gaussian", "poisson-gaussian"],
         ["poisson-gaussian"],

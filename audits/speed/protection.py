@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from securefl import keys, wire
 from securefl.keys import Secret
-from securefl.protection import bitstream, fixed_point
+from securefl.protection import fixed_point, packing
 from securefl.protection.masking import (
     Masked,
     MaskingCoordinator,
@@ -108,7 +108,7 @@ def _member(dimension: int) -> Mapping[str, Arm]:
     def masking() -> None:
         elements = fixed_point.to_ring(fixed_point.encode(update.values, plan.cover.encoding), 32)
         mask(elements, streams)
-        bitstream.pack(elements, width)
+        packing.pack(elements, width)
 
     def sealing() -> None:
         secret = cohort.enrolment[name].secret
@@ -132,7 +132,7 @@ def _coordinator(n: int, dimension: int) -> Mapping[str, Arm]:
         kept = cohort.masked(name, np.zeros(1, "<u4"))
         answers[name] = cohort.member.answer(name, cohort.plan, kept, question)
     vector = np.random.default_rng(1).integers(0, 1 << 32, dimension).astype("<u4")
-    payload = wire.encode(Masked(bitstream.pack(vector, sum_bits(cohort.plan))))
+    payload = wire.encode(Masked(packing.pack(vector, sum_bits(cohort.plan))))
     sealed = dict.fromkeys(survivors, payload)
     streams = len(survivors) * (1 + n - len(survivors))
 
@@ -166,7 +166,7 @@ def sizes(n: int, dimension: int) -> list[Figure]:
     name = cohort.names[0]
     vector = np.zeros(dimension, "<u4")
     cohort.masked(name, vector)
-    payload = wire.encode(Masked(bitstream.pack(vector, sum_bits(cohort.plan))))
+    payload = wire.encode(Masked(packing.pack(vector, sum_bits(cohort.plan))))
     following = len(cohort.enrolled[name])
     what = f"n={n} d={dimension}"
     most = BYTES_BAR * least + BYTES_SPARE

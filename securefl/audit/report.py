@@ -90,6 +90,7 @@ class EpsilonPart(Part):
     accountant: str
     accountant_version: str
     rdp: float
+    bound: str = Field(description="what the limit was enforced by: pld or renyi-filter")
     member: str
 
 
@@ -105,6 +106,7 @@ class AccountRow(Part):
     left: float
     delta: float
     unit: str
+    bound: str = Field(description="what the limit was enforced by: pld or renyi-filter")
 
 
 class Bytes(Part):

@@ -22,6 +22,8 @@ from securefl.terms import (
     AdapterKind,
     AdapterRule,
     Automatic,
+    Bound,
+    Cap,
     DistributedDiscreteGaussian,
     Flat,
     Grant,
@@ -36,12 +38,12 @@ from securefl.terms import (
     Quantile,
     Reason,
     Refusal,
-    Scheme,
     Unit,
 )
 
 MECHANISMS = {PoissonGaussian: "poisson-gaussian", DistributedDiscreteGaussian: "distributed-discrete-gaussian"}
 CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
+_NAMES_ITS_OWN = ("budget.above.epsilon", "budget.others.epsilon")  # rules that say themselves whose limit it is
 SUMS_A_ROUND = 1  # how many sums over one cohort a round opens
 
 
@@ -96,7 +98,9 @@ def explain(policy: Policy, plan: Plan, account: Balance, price: Price, now: int
     if not policy.above:
         return checks
     return tuple(
-        check if check.held else replace(check, limit=f"{check.limit} (of {policy.whose(check.rule)})")
+        check
+        if check.held or check.rule in _NAMES_ITS_OWN
+        else replace(check, limit=f"{check.limit} (of {policy.whose(check.rule)})")
         for check in checks
     )
 
@@ -203,14 +207,14 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         "protection.seats", distinct, "all different" if distinct else "a member or key twice",
         "each member and key once", "name each member once, with a key of its own",
     )  # fmt: skip
-    if cover.scheme is Scheme.MASKING:
+    if cover.scheme.has_masks:
         least = max(rules.threshold.at_least, safe_threshold(members, cover.colluding))
         yield _at_least("protection.threshold", "threshold", cover.threshold, least)
         yield Check(
             "protection.threshold.reachable", cover.threshold <= members, str(cover.threshold),
             f"at most the {members} members", f"lower threshold to {members}, or have {cover.threshold} members",
         )  # fmt: skip
-    if cover.scheme is Scheme.CKKS:
+    if cover.scheme.has_custodian:
         apart = cover.custodian is not None and cover.custodian not in {seat.key for seat in plan.cohort}
         found = "no custodian" if cover.custodian is None else f"key {cover.custodian.hex()[:16]}"
         yield Check(
@@ -265,35 +269,74 @@ def _budget(policy: Policy, plan: Plan, account: Balance, price: Price) -> Itera
         "budget.neighbours", budget.neighbours is Neighbours.ADD_OR_REMOVE_ONE, "add-or-remove-one",
         budget.neighbours.value, "agree on a policy with budget.neighbours add-or-remove-one",
     )  # fmt: skip
-    own = price.plan == name and price.account == account.digest
+    own = price.plan == name and price.account == account.digest and _is_own(policy, plan, price)
     yield Check(
-        "budget.price", own, "its own price" if own else "a price of another plan or account",
-        "a price of this plan on this account", "price the plan again",
+        "budget.price", own, "its own price" if own else "a price of another plan or account, or of other limits",
+        "a price of this plan on this account under this policy", "price the plan again",
     )  # fmt: skip
     known = account.knows(name)
     yield Check(
         "budget.once", not known, "reserved before" if known else "new", "each plan once", "propose it as another round"
     )
-    of_federation, of_dataset = price.after[Level.FEDERATION], price.after[Level.DATASET]
+    after, above = price.after, {each.federation: each.budget for each in policy.above}
     yield _affordable(
         "budget.per_round.epsilon", "the round costs", price.round, budget.per_round.epsilon, budget.overlap
     )
-    yield _affordable("budget.epsilon", "all rounds cost", of_federation, budget.epsilon, budget.overlap)
+    of_run = after[Level.RUN]
+    if budget.per_run is not None:
+        yield _affordable("budget.per_run.epsilon", "the run costs", of_run, budget.per_run.epsilon, budget.overlap)
+    yield _affordable("budget.epsilon", "all rounds cost", after[Level.FEDERATION], budget.epsilon, budget.overlap)
+    for upper, its in above.items():
+        what = f"all rounds of {upper} and those below it cost"
+        yield _affordable(
+            "budget.above.epsilon", what, price.above[upper], its.epsilon, budget.overlap, f" for {upper}"
+        )
     yield _affordable(
         "budget.per_dataset.epsilon",
         "all rounds on this data set cost",
-        of_dataset,
+        after[Level.DATASET],
         budget.per_dataset.epsilon,
         budget.overlap,
     )
+    for cap in price.caps:
+        if cap.by != policy.federation:
+            is_above = cap.level is Level.FEDERATION and cap.name != policy.federation
+            yield _promised(cap, price.above[cap.name] if is_above else after[cap.level])
 
 
-def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overlap: int) -> Check:
+def _promised(cap: Cap, total: MicroEpsilon) -> Check:
+    """What another federation's policy was promised when it was charged here stands, whoever is charged next."""
+    where = f"{cap.level.value} {cap.name}"
+    return Check(
+        "budget.others.epsilon", 0 <= total <= cap.epsilon, f"epsilon {_micro(total)} on {where}",
+        f"at most {_micro(cap.epsilon)}, by the policy of {cap.by}",
+        "lower steps or sampling_rate, or raise noise_multiplier, until all rounds on "
+        f"{where} cost at most {_micro(cap.epsilon)}",
+    )  # fmt: skip
+
+
+def _is_own(policy: Policy, plan: Plan, price: Price) -> bool:
+    """Whether a price says what this policy lets each account hold, by a bound that is not weaker than the policy's."""
+    datasets = [cap.name for cap in price.caps if cap.level is Level.DATASET and cap.by == policy.federation]
+    if len(datasets) != 1:
+        return False
+    due = policy.caps(datasets[0], plan.run)
+    told = [cap for cap in price.caps if cap.by == policy.federation]
+    return len(told) == len(due) and all(
+        cap in (mine, replace(mine, bound=Bound.FILTER)) for cap, mine in zip(_sorted(told), _sorted(due), strict=True)
+    )
+
+
+def _sorted(caps: Iterable[Cap]) -> list[Cap]:
+    return sorted(caps, key=lambda cap: (cap.level, cap.name))
+
+
+def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overlap: int, whose: str = "") -> Check:
     allowed = math.floor(limit * 1_000_000)  # an allowance rounds down
     total = cost * overlap
-    times = f" ({_micro(cost)} for each of {overlap} overlapping members)" if overlap > 1 else ""
+    times = f" ({_micro(cost)} for each of {overlap} overlapping data sets)" if overlap > 1 else ""
     return Check(
-        rule, 0 <= total <= allowed, f"epsilon {_micro(total)}{times}", f"at most {_number(limit)}",
+        rule, 0 <= total <= allowed, f"epsilon {_micro(total)}{times}{whose}", f"at most {_number(limit)}",
         f"lower steps or sampling_rate, or raise noise_multiplier, until {what} at most {_micro(allowed // overlap)}",
     )  # fmt: skip
 

@@ -40,7 +40,8 @@ class ClearMember:
         """The cohort is large enough and the sum fits."""
         del me, box, enrolment, relayed, material
         if len(plan.cohort) < plan.cover.min_cohort:
-            raise Unsafe(f"a cohort of {len(plan.cohort)}; at least {plan.cover.min_cohort} are needed")
+            what = f"a cohort of {len(plan.cohort)}; at least {plan.cover.min_cohort} are needed"
+            raise Unsafe(what, "protocol.small-cohort")
         fixed_point.check_plan(plan)
 
     def seal(

@@ -42,7 +42,8 @@ def check_encoding(encoding: FixedPoint, members: int) -> None:
     if not 0 <= encoding.fraction_bits < encoding.value_bits + 16:
         raise Unsafe(f"{encoding.fraction_bits} fraction bits in {encoding.value_bits}-bit values")
     if members > encoding.capacity():
-        raise Unsafe(f"a sum over {members} members can overflow: the encoding holds {encoding.capacity()}")
+        what = f"a sum over {members} members can overflow: the encoding holds {encoding.capacity()}"
+        raise Unsafe(what, "protocol.overflow")
 
 
 def check_plan(plan: Plan) -> None:

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import bitstream, fixed_point, shamir
+from securefl.protection import fixed_point, packing, shamir
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
@@ -40,6 +40,8 @@ STREAMS = 64  # keystreams that are open at once
 
 class TooFew(PeerFault):
     """Not enough members are left to open a sum."""
+
+    rule = "protocol.too-few"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,11 @@ class Survivors:
     members: tuple[MemberId, ...]
 
 
+def question_about(survivors: Iterable[MemberId]) -> bytes:
+    """What everybody in this set is asked: one question for one set, to the byte."""
+    return wire.encode(Survivors(tuple(sorted(survivors))))
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Revealed:
     """The answer: seed shares of survivors, key shares of the dropped; never both of one member."""
@@ -138,12 +145,14 @@ def check_cover(plan: Plan) -> None:
     """
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
-        raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
+        raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
     if cover.min_cohort - cover.colluding <= 1:
-        raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs")
+        what = f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs"
+        raise Unsafe(what, "protocol.few-honest")
     check_threshold(plan, members)
     if cover.threshold > members:
-        raise Unsafe(f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet")
+        what = f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet"
+        raise Unsafe(what, "protocol.small-cohort")
     fixed_point.check_plan(plan)
 
 
@@ -157,7 +166,8 @@ def check_threshold(plan: Plan, holders: int) -> None:
     """
     cover = plan.cover
     if 2 * cover.threshold <= holders + cover.colluding:
-        raise Unsafe(f"a threshold of {cover.threshold} of {holders} with {cover.colluding} colluding is not safe")
+        what = f"a threshold of {cover.threshold} of {holders} with {cover.colluding} colluding is not safe"
+        raise Unsafe(what, "protocol.unsafe-threshold")
 
 
 def sum_bits(plan: Plan) -> int:
@@ -220,10 +230,15 @@ def check_statement(statement: Statement, signature: bytes, plan: Plan, member: 
         Forged: it is not.
     """
     if (statement.run, statement.round, statement.member) != (plan.run, plan.round, member):
-        raise Forged(f"{statement.member}'s key of round {statement.round} where {member}'s of {plan.round} belongs")
+        what = f"{statement.member}'s key of round {statement.round} where {member}'s of {plan.round} belongs"
+        raise Forged(what, "protocol.replayed-key")
     if statement.threshold != plan.cover.threshold:
-        raise Forged(f"{member} shared its keys {statement.threshold} of n; the plan says {plan.cover.threshold}")
-    keys.verify(key, "mask-key", wire.encode(statement), signature)
+        what = f"{member} shared its keys {statement.threshold} of n; the plan says {plan.cover.threshold}"
+        raise Forged(what, "protocol.another-threshold")
+    try:
+        keys.verify(key, "mask-key", wire.encode(statement), signature)
+    except Forged as fault:
+        raise Forged(f"{member}'s keys for the round: {fault}", "protocol.swapped-key") from fault
 
 
 class MaskingMember:
@@ -243,7 +258,8 @@ class MaskingMember:
         """
         roster = tuple(sorted(boxes))
         if me not in boxes or not 2 <= threshold <= len(roster):
-            raise Unsafe(f"keys to be shared {threshold} of {len(roster)} among {', '.join(roster)}, by {me}")
+            what = f"keys to be shared {threshold} of {len(roster)} among {', '.join(roster)}, by {me}"
+            raise Unsafe(what, "protocol.unsafe-threshold")
         points = tuple(range(1, len(roster) + 1))
         key, seed = keys.derive(rand, "mask-key"), keys.derive(rand, "self-mask-seed")
         key_shares = shamir.split(key, threshold, points, keys.derive(rand, "key-polynomial"))
@@ -282,11 +298,11 @@ class MaskingMember:
         check_cover(plan)
         private: Private = wire.decode(enrolment, Private)
         if (private.round, private.threshold) != (plan.round, plan.cover.threshold):
-            raise Unsafe(f"keys of round {private.round} for a plan of round {plan.round}")
+            raise Unsafe(f"keys of round {private.round} for a plan of round {plan.round}", "protocol.replayed-key")
         relay: Relay = wire.decode(relayed, Relay)
         seats = {seat.member: seat.key for seat in plan.cohort}
         if sorted(peer.statement.member for peer in relay.peers) != sorted(seats):
-            raise Forged("keys of others than the cohort")
+            raise Forged("keys of others than the cohort", "protocol.another-cohort")
         statements: dict[str, Statement] = {}
         shares: dict[str, Pair] = {}
         for peer in relay.peers:
@@ -298,12 +314,12 @@ class MaskingMember:
         roster = statements[me].roster
         for name, statement in statements.items():
             if statement.roster != roster:
-                raise Forged(f"{name} dealt its shares to others than this member did")
+                raise Forged(f"{name} dealt its shares to others than this member did", "protocol.another-roster")
         if not set(seats) <= set(roster):
-            raise Forged("a cohort with members nobody dealt shares to")
+            raise Forged("a cohort with members nobody dealt shares to", "protocol.stranger")
         check_threshold(plan, len(roster))  # of all who hold a share, in whatever cohort they are told they are
         if statements[me].mask_key != keys.public_half(Secret(private.key)):
-            raise Forged("this member's own key was replaced")
+            raise Forged("this member's own key was replaced", "protocol.swapped-key")
         return private, statements, shares
 
     def seal(
@@ -315,7 +331,7 @@ class MaskingMember:
         bits = plan.cover.encoding.ring_bits
         elements = fixed_point.to_ring(fixed_point.encode_update(update, plan, rand), bits)
         kept = self.mask_in_place(me, plan, box, enrolment, relayed, elements)
-        return wire.encode(Masked(bitstream.pack(elements, sum_bits(plan)))), kept
+        return wire.encode(Masked(packing.pack(elements, sum_bits(plan)))), kept
 
     def mask_in_place(
         self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes,
@@ -338,11 +354,11 @@ class MaskingMember:
         cohort = {seat.member for seat in plan.cohort}
         named = set(survivors.members)
         if not named <= cohort or len(named) != len(survivors.members):
-            raise Unsafe("survivors who are not in the cohort, or stand there twice")
+            raise Unsafe("survivors who are not in the cohort, or stand there twice", "protocol.stranger")
         if me not in named:
-            raise Unsafe("this member's vector was sent, and is said to be missing")
+            raise Unsafe("this member's vector was sent, and is said to be missing", "protocol.called-dropped")
         if len(named) < max(plan.cover.threshold, plan.cover.min_cohort):
-            raise Unsafe(f"a sum over {len(named)} of {len(cohort)} members")
+            raise Unsafe(f"a sum over {len(named)} of {len(cohort)} members", "protocol.few-survivors")
         shares = wire.decode(kept, Kept).shares
         return wire.encode(
             Revealed(
@@ -362,21 +378,23 @@ def _opened(peer: Relayed, plan: Plan, me: MemberId, box: Secret) -> Pair:
     try:
         pair: Pair = wire.decode(keys.open_box(box, "shares", place, peer.box), Pair)
     except PeerFault as fault:
-        raise Forged(f"{peer.statement.member} sent this member no shares it can open: {fault}") from fault
+        what = f"{peer.statement.member} sent this member no shares it can open: {fault}"
+        raise Forged(what, "protocol.box") from fault
     return pair
 
 
 def _check_pair(statement: Statement, receiver: MemberId, pair: Pair) -> None:
     dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
     if receiver not in statement.roster:
-        raise Forged(f"{statement.member} gave this member no share")
+        raise Forged(f"{statement.member} gave this member no share", "protocol.wrong-share")
     index = statement.roster.index(receiver)
     if len(statement.key_shares) != len(statement.roster) or len(statement.seed_shares) != len(statement.roster):
-        raise Forged(f"{statement.member} committed to another number of shares than its roster has")
+        what = f"{statement.member} committed to another number of shares than its roster has"
+        raise Forged(what, "protocol.wrong-share")
     if shamir.commitment(dealer, "key", index + 1, pair.key) != statement.key_shares[index]:
-        raise Forged(f"a key share of {statement.member} that it did not commit to")
+        raise Forged(f"a key share of {statement.member} that it did not commit to", "protocol.wrong-share")
     if shamir.commitment(dealer, "seed", index + 1, pair.seed) != statement.seed_shares[index]:
-        raise Forged(f"a seed share of {statement.member} that it did not commit to")
+        raise Forged(f"a seed share of {statement.member} that it did not commit to", "protocol.wrong-share")
 
 
 class MaskingCoordinator:
@@ -399,10 +417,9 @@ class MaskingCoordinator:
         return relays
 
     def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
-        """The same question to every survivor."""
+        """The same question to every survivor: the audit holds what each was asked against this."""
         del plan
-        question = wire.encode(Survivors(tuple(sorted(sealed))))
-        return dict.fromkeys(sealed, question)
+        return dict.fromkeys(sealed, question_about(sealed))
 
     def open(
         self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
@@ -425,7 +442,7 @@ class MaskingCoordinator:
         for member in survivors:
             masked: Masked = wire.decode(sealed[member], Masked)
             try:
-                for start, block in bitstream.unpacked(masked.elements, plan.dimension, width, dtype):
+                for start, block in packing.unpacked(masked.elements, plan.dimension, width, dtype):
                     total[start : start + len(block)] += block
             except ValueError as error:
                 raise Forged(f"{member} sent {error}") from error
@@ -442,9 +459,8 @@ class MaskingCoordinator:
             TooFew: fewer survivors or usable answers than the plan needs.
             Forged: a secret that comes out is not what its member published.
         """
-        cover = plan.cover
-        if len(survivors) < max(cover.threshold, cover.min_cohort):
-            raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
+        if len(survivors) < max(plan.cover.threshold, plan.cover.min_cohort):
+            raise TooFew(f"{len(survivors)} survivors; {max(plan.cover.threshold, plan.cover.min_cohort)} are needed")
         statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
         mask(total, _to_take_out(plan, statements, survivors, _readable(answers, survivors)))
 

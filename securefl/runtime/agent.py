@@ -168,9 +168,9 @@ def _refreshed(charter: member.Charter, home: Home, conn: sa.Connection) -> memb
     return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
 
 
-def _write_down(home: Home, envelope: Envelope, fault: Fault) -> None:
+def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:
     receipt = envelope.receipt
-    reason = Reason(type(fault).__name__, receipt.kind, "what the protocol allows", str(fault))
+    reason = Reason(fault.rule, receipt.kind, "what the protocol allows", str(fault))
     with home.transaction() as conn:
         home.record(conn, (Refused(receipt.run, receipt.round, receipt.kind, (reason,)),))
 
