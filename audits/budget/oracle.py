@@ -3,7 +3,7 @@
 A stack has up to four levels. Each level takes what its parent says and moves some fields along a ladder from loose to
 tight, now and then the wrong way. The oracle (`tests/test_policy_oracle.py`) asks every level on its own; the engine
 narrows the stack to one policy and asks that. They agree if the same stacks are refused when they are loaded, and the
-same rules refuse.
+same rules refuse. And twice as many requests are decided and explained: a dry run says what the decision says.
 
     python -m audits.budget.oracle [--quick] [--json]
 """
@@ -18,6 +18,8 @@ from typing import Any
 
 from audits.figures import figure, report
 from securefl.errors import OperatorFault
+from securefl.policy.decide import explain
+from securefl.terms import Refusal
 from tests.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, question
 from tests.test_policy_oracle import AROUND, PLAN, POLICY, broken_in_stack, changed
 
@@ -110,6 +112,25 @@ def compared(count: int, seed: int = SEED) -> tuple[Counter[str], list[str]]:
     return answers, wrong
 
 
+def dry_runs(count: int, seed: int = SEED) -> tuple[int, list[str]]:
+    """Requests decided, and those that a dry run answers differently: by a rule, its value, limit or fix."""
+    drawn, made, wrong = random.Random(seed + 1), 0, list[str]()  # noqa: S311 - to be repeated
+    while made < count:
+        try:
+            one = question(*asked(drawn))
+        except OperatorFault:
+            continue  # no policy, so nothing to decide
+        made += 1
+        answer = one.decided()
+        reasons = answer.reasons if isinstance(answer, Refusal) else ()
+        decided = [(reason.rule, reason.value, reason.limit, reason.fix) for reason in reasons]
+        checks = explain(one.policy, one.plan, one.account, one.price, one.now)
+        dry = [(check.rule, check.value, check.limit, check.fix) for check in checks if not check.held]
+        if dry != decided:
+            wrong.append(f"request {made}: decided {decided}, dry run {dry}")
+    return made, wrong
+
+
 def main() -> None:
     """Print the figures; exit 1 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
@@ -118,13 +139,16 @@ def main() -> None:
     options = parser.parse_args()
     count = QUICK if options.quick else FULL
     answers, wrong = compared(count)
+    requests, apart = dry_runs(2 * count)
     least = count // 20
     figures = [
         figure("stacks decided", count, f">= {count}", sum(answers[name] for name in NAMES) == count),
         figure("stacks on which engine and oracle differ", len(wrong), "= 0", not wrong),
+        figure("requests decided", requests, f">= {2 * count}", requests >= 2 * count),
+        figure("requests whose dry run differs from the decision", len(apart), "= 0", not apart),
         *(figure(f"stacks {name}", answers[name], f">= {least}", answers[name] >= least) for name in NAMES),
     ]
-    raise SystemExit(report(figures, as_json=options.json, wrong=wrong[:10]))
+    raise SystemExit(report(figures, as_json=options.json, wrong=[*wrong[:10], *apart[:10]]))
 
 
 if __name__ == "__main__":
