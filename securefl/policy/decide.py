@@ -42,7 +42,6 @@ from securefl.terms import (
 
 MECHANISMS = {PoissonGaussian: "poisson-gaussian"}
 CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
-SUMS_A_ROUND = 1  # how many sums over one cohort a round opens
 
 
 class Balance(Protocol):
@@ -177,10 +176,12 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
     yield _at_least("protection.min_cohort", "min_cohort", cover.min_cohort, rules.min_cohort)
     yield _at_least("protection.cohort", "members", members, max(cover.min_cohort, rules.min_cohort))
     yield _at_least("protection.colluding", "colluding", cover.colluding, rules.colluding)
+    sums = plan.sharing.sums
     yield Check(
-        "protection.honest", cover.min_cohort - cover.colluding > SUMS_A_ROUND,
-        f"min_cohort {cover.min_cohort} - colluding {cover.colluding}", f"above the {SUMS_A_ROUND} sum of a round",
-        f"raise min_cohort to {cover.colluding + SUMS_A_ROUND + 1}",
+        "protection.honest", cover.min_cohort - cover.colluding > sums,
+        f"min_cohort {cover.min_cohort} - colluding {cover.colluding}",
+        f"above the {sums} {'sum' if sums == 1 else 'sums'} of a round",
+        f"raise min_cohort to {cover.colluding + sums + 1}",
     )  # fmt: skip
     distinct = len({seat.member for seat in plan.cohort}) == members == len({seat.key for seat in plan.cohort})
     yield Check(

@@ -68,8 +68,9 @@ def check_bounds(plan: Plan) -> None:
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
-    if cover.min_cohort - cover.colluding <= 1:
-        raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs")
+    if cover.min_cohort - cover.colluding <= plan.sharing.sums:
+        honest = f"{cover.min_cohort - cover.colluding} honest inputs"
+        raise Unsafe(f"{plan.sharing.sums} released over {cover.min_cohort}, {cover.colluding} colluding: {honest}")
     fixed_point.check_encoding(cover.encoding, members)
     ckks_slots.check_exact(cover.encoding, members)
 

@@ -137,8 +137,9 @@ def check_cover(plan: Plan) -> None:
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed")
-    if cover.min_cohort - cover.colluding <= 1:
-        raise Unsafe(f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs")
+    if cover.min_cohort - cover.colluding <= plan.sharing.sums:
+        honest = f"{cover.min_cohort - cover.colluding} honest inputs"
+        raise Unsafe(f"{plan.sharing.sums} released over {cover.min_cohort}, {cover.colluding} colluding: {honest}")
     check_threshold(plan, members)
     if cover.threshold > members:
         raise Unsafe(f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet")
