@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from securefl.audit import replay
 from securefl.errors import OperatorFault
+from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
+from securefl.protection.who import who_can_open
 from securefl.terms import (
     AdapterRule,
     Aggregate,
+    Bound,
+    DistributedDiscreteGaussian,
     FixedPoint,
     Got,
     Level,
@@ -30,9 +34,9 @@ from securefl.terms import (
     Opening,
     Plan,
     Reserved,
-    Scheme,
     Sent,
     Sharing,
+    Unit,
     Update,
 )  # fmt: skip
 
@@ -45,7 +49,15 @@ if TYPE_CHECKING:
     from securefl.training.evaluate import Scores
     from securefl.training.trainer import SharedModel
 
+_FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
 NOTE = "bench only, not released"
+_ACCOUNTANTS = {
+    Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, 1e-4 below epsilon 2"},
+    Unit.CLIENT: {
+        "sampler": "no",
+        "accountant": "dp-accounting RDP, with the bound of Kairouz, Liu and Steinke (2021) for sums of shares",
+    },
+}
 
 
 class Stopwatch:
@@ -123,7 +135,8 @@ def measure(
     local = open_ = None
     rounds = ended.course.rounds
     if arms.local:
-        shown.say("training each member alone, with the same noise (not released)")
+        noise = "without noise" if plan.learning.event.unit is Unit.CLIENT else "with the same noise"
+        shown.say(f"training each member alone, {noise} (not released)")
         alone = {name: train_alone(shared, start, part, plan, rounds, private=True) for name, part in records.items()}
         local = score(alone.__getitem__)
     if arms.without_privacy:
@@ -134,7 +147,10 @@ def measure(
 
 
 def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, rounds: int, *, private: bool) -> bytes:
-    """One member's own adapter after as many steps as the federation took, with the same noise."""
+    """One member's own adapter after as many steps as the federation took, with the same noise.
+
+    Under unit client there is none: noise is added where an update leaves, and this one does not.
+    """
     import os  # noqa: PLC0415
 
     import numpy as np  # noqa: PLC0415
@@ -252,6 +268,7 @@ def compose(
     seconds["total"] = round(sum(seconds.values()), 3)
     regions = {member.name: member.region for member in loaded.file.members}
     budget = policy.budget
+    by_filter = worst["bound"] == Bound.FILTER and plan.learning.event.unit is Unit.RECORD
     return {
         "federation": loaded.file.name,
         "run": run.hex(),
@@ -291,12 +308,14 @@ def compose(
             "reserved": worst["reserved"],
             "left": worst["left"],
             "delta": float(budget.delta),
-            "unit": budget.unit.value,
+            "unit": plan.learning.event.unit.value,
             "neighbours": budget.neighbours.value,
-            "sampler": "poisson",
-            "accountant": "dp-accounting PLD, interval 1e-3",
+            "mechanism": MECHANISMS[type(plan.learning.event)],
+            **_ACCOUNTANTS[plan.learning.event.unit],
+            **(_FILTERED if by_filter else {}),
             "accountant_version": version("dp-accounting"),
-            "rdp": _rdp(out),
+            "rdp": _rdp(out, plan.learning.event.unit),
+            "bound": worst["bound"],
             "member": worst["member"],
         },
         "accounts": rows,
@@ -311,28 +330,24 @@ def compose(
     }
 
 
-def _rdp(out: Path) -> float:
-    told: float = replay.replay(out)["epsilon"]["rdp"]
-    return told
+def _rdp(out: Path, unit: Unit) -> float:
+    told = replay.replay(out)["epsilon"]
+    found: float = told.get("client", {"rdp": 0.0})["rdp"] if unit is Unit.CLIENT else told["rdp"]
+    return found
 
 
 def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str) -> dict[str, Any]:
     """What was on, and who can open what."""
     cover = plan.cover
-    who = {
-        Scheme.CLEAR: "UNSAFE: the coordinator sees every update",
-        Scheme.MASKING: f"nobody alone; the coordinator with {cover.threshold} or more members could open updates",
-        Scheme.CKKS: "the custodian holds the key and is trusted to open sums alone; it could open updates",
-    }
     return {
         "scheme": cover.scheme.value,
         "min_cohort": cover.min_cohort,
-        "threshold": cover.threshold if cover.scheme is Scheme.MASKING else None,
+        "threshold": cover.threshold if cover.scheme.has_masks else None,
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
-        "who_can_open": who[cover.scheme],
+        "who_can_open": who_can_open(cover),
         "engine": engine,
-        "noise_generator": "AES-256-CTR, a 256-bit key for each draw, kept nowhere",
+        "noise_generator": f"AES-256-CTR, a 256-bit key for each draw, kept nowhere{_shares(plan)}",
         "noise_multiplier": float(plan.learning.event.noise_multiplier),
         "clip_l2": float(plan.learning.clip_l2),
         "sampling_rate": [plan.learning.event.sampling_rate.numerator, plan.learning.event.sampling_rate.denominator],
@@ -345,6 +360,13 @@ def warnings(plan: Plan) -> tuple[str, ...]:
         return ()
     bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
     return (f"{bias} of B and A; and noise on one factor is multiplied by the other. Use b-only, alternating or svd.",)
+
+
+def _shares(plan: Plan) -> str:
+    event = plan.learning.event
+    if not isinstance(event, DistributedDiscreteGaussian):
+        return ""
+    return f"; a discrete Gaussian share from each member, priced for {event.honest} honest ones"
 
 
 def table(report: dict[str, Any], out: Path) -> str:
@@ -372,7 +394,8 @@ def table(report: dict[str, Any], out: Path) -> str:
         "",
         *(f"WARNING  {warning}" for warning in report["warnings"]),
         f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}",
-        f"         {cost['unit']} level, {cost['neighbours']}, {cost['sampler']} sampling, {cost['accountant']}",
+        f"         {cost['unit']} level, {cost['neighbours']}, {cost['mechanism']}, {cost['sampler']} sampling",
+        f"         {cost['accountant']}",
         f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",
         f"bytes    {report['bytes']['up']:,} up, {report['bytes']['down']:,} down",
         f"seconds  {links}",

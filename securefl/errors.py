@@ -41,25 +41,43 @@ class Missing(OperatorFault):
 
 
 class PeerFault(Fault):
-    """A peer sent what the protocol does not allow. The message is dropped, the state is unchanged."""
+    """A peer sent what the protocol does not allow. The message is dropped, the state is unchanged.
+
+    Args:
+        what: what was found.
+        rule: the name of what was broken. It stands in ledgers: a name never changes its meaning.
+    """
 
     exit_code = 5
+    rule: str = "protocol.peer"
+
+    def __init__(self, what: str, rule: str = "") -> None:
+        self.rule = rule or type(self).rule
+        super().__init__(what)
 
 
 class OutOfTurn(PeerFault):
     """The message is well formed, and this is not its turn."""
 
+    rule = "protocol.out-of-turn"
+
 
 class Malformed(PeerFault):
     """Bytes that are not the canonical encoding of what was expected."""
+
+    rule = "protocol.malformed"
 
 
 class Forged(PeerFault):
     """A signature, key or digest that does not match who the message says it is from."""
 
+    rule = "protocol.forged"
+
 
 class Unsafe(PeerFault):
     """A request that would show more than a sum over enough members."""
+
+    rule = "protocol.unsafe"
 
 
 class Tampered(Fault):

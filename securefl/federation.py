@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,16 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import federation_file, keys
+from securefl import custody, federation_file, keys
+from securefl.audit.explain import MEASURED
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
 from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.decide import Check, decide
 from securefl.policy.decide import explain as explain_decision
-from securefl.privacy.account import Account
+from securefl.privacy.account import Account, Charge, bound_of
 from securefl.progress import Progress, Silent
-from securefl.protection import schemes
+from securefl.protection import noise_share, schemes
 from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
@@ -33,10 +35,15 @@ from securefl.runtime.drive import drive
 from securefl.runtime.home import Home, export_all
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
+from securefl.runtime.tap import Tap
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
 from securefl.terms import (
+    AdapterRule,
+    Bound,
     Cover,
+    DistributedDiscreteGaussian,
+    Event,
     FixedPoint,
     Hash,
     Learning,
@@ -49,9 +56,9 @@ from securefl.terms import (
     PublicKey,
     Reason,
     RunId,
-    Scheme,
     Seat,
     Task,
+    Unit,
 )
 
 if TYPE_CHECKING:
@@ -122,7 +129,7 @@ def introduce(
     )
     coordinator = Seat(COORDINATOR, _home(places, COORDINATOR).identity.public, "")
     custodian = None
-    if file.protection.scheme is Scheme.CKKS:
+    if file.protection.scheme.has_custodian:
         custodian = Seat(CUSTODIAN, _home(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         _pin(places.of(name), (coordinator, *((custodian,) if custodian else ()), *seats))
@@ -185,6 +192,23 @@ def _write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
+def split_key(federation: Path, sites: Path | None, threshold: int) -> None:
+    """The custodian's decryption key is split among the members' homes, any ``threshold`` of which give it.
+
+    Raises:
+        OperatorFault: the federation has no custodian, it has no key yet, or the threshold is none.
+    """
+    loaded = federation_file.load(federation)
+    scheme = loaded.file.protection.scheme
+    if not scheme.has_custodian:
+        raise OperatorFault(f"{scheme} has no decryption key", "only ckks, bfv and masked-bfv have a custodian")
+    places = Places(loaded, sites)
+    file = places.of(CUSTODIAN) / schemes.key_name(scheme)
+    homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
+    identity = keys.load(places.of(CUSTODIAN) / "identity.key")
+    custody.split(file, threshold, homes, identity, keys.Secret(os.urandom(32)))
+
+
 # What a round is.
 
 
@@ -198,9 +222,17 @@ def plan_of(
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
     members = len(file.members)
     safe = (members + colluding) // 2 + 1
-    noise = noise_of(loaded, policy, dimension)
+    covered = Cover(
+        scheme=cover.scheme,
+        min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
+        threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
+        colluding=colluding,
+        encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
+        custodian=custodian,
+    )
+    event = event_of(loaded, policy, covered, dimension)
     try:
-        clipping = training.clipping.meant(training.divisor, noise)
+        clipping = training.clipping.meant(training.divisor or 1, event.noise_multiplier)
     except ValueError as fault:  # noise that was calibrated is known only here
         raise OperatorFault(str(fault), "or give a larger epsilon", f"{loaded.path}: training.clipping") from fault
     return Plan(
@@ -213,9 +245,9 @@ def plan_of(
         task=Task(file.task.kind, file.task.labels),
         adapter=file.adapter.adapter(),
         learning=Learning(
-            event=PoissonGaussian(training.sampling_rate, noise, training.steps),
-            clip_l2=training.clip,
-            divisor=training.divisor,
+            event=event,
+            clip_l2=training.clip_l2,
+            divisor=training.divisor or 1,
             learning_rate=training.learning_rate,
             optimizer=training.optimizer,
             max_tokens=training.max_tokens,
@@ -224,20 +256,48 @@ def plan_of(
             micro_tokens=training.micro_tokens,
             loss=file.strategy.loss.loss(training.rounds),
         ),
-        cover=Cover(
-            scheme=cover.scheme,
-            min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
-            threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
-            colluding=colluding,
-            encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
-            custodian=custodian,
-        ),
+        cover=covered,
         cohort=(),
         release=("weights",),
         base=base,
         dimension=dimension,
         sharing=file.strategy.sharing(),
     )
+
+
+def event_of(loaded: federation_file.Loaded, policy: Policy, cover: Cover, dimension: int) -> Event:
+    """What one round is priced as; for clients, with as many shares of noise as are sure to be in every sum.
+
+    Raises:
+        OperatorFault: the grid does not bear the noise.
+    """
+    training, bits = loaded.file.training, cover.encoding.fraction_bits
+    if training.unit is Unit.RECORD:
+        return PoissonGaussian(training.sampling_rate, noise_of(loaded, policy, dimension), training.steps)
+    if loaded.file.adapter.rule is AdapterRule.ALTERNATING:
+        what = "rule alternating trains another number of values every round; unit client is priced for one number"
+        raise OperatorFault(what, "use b-only or svd", f"{loaded.path}: adapter.rule")
+    from securefl.privacy.accountant import calibrate_shares  # noqa: PLC0415
+
+    def shares(noise: Fraction) -> DistributedDiscreteGaussian:
+        return DistributedDiscreteGaussian(
+            training.clip_l2, noise, max(1, cover.honest), dimension, bits, training.sampling_rate, training.steps
+        )
+
+    noise, delta, place = training.noise_multiplier, float(policy.budget.delta_share), f"{loaded.path}: training"
+    try:
+        if noise is None:
+            assert training.epsilon is not None, "the document has one of the two"
+            noise = calibrate_shares(float(training.epsilon), delta, shares, training.rounds)
+        event = shares(noise)
+    except ValueError as fault:
+        remedy = "give more noise or epsilon, or change protection.fraction_bits"
+        raise OperatorFault(f"no noise fits: {fault}", remedy, place) from fault
+    if event.deviation > noise_share.LARGEST:
+        fitting = bits - math.ceil(math.log2(event.deviation / noise_share.LARGEST))
+        what = f"shares of noise of {float(event.deviation):.0f} grid units, above {noise_share.LARGEST}"
+        raise OperatorFault(what, f"set protection.fraction_bits to at most {fitting}", place)
+    return event
 
 
 def noise_of(loaded: federation_file.Loaded, policy: Policy, dimension: int) -> Fraction:
@@ -249,18 +309,20 @@ def noise_of(loaded: federation_file.Loaded, policy: Policy, dimension: int) -> 
 
     assert training.epsilon is not None, "the document has one of the two"
     steps = training.rounds * training.steps
-    return calibrate(float(training.epsilon), float(policy.budget.delta), training.sampling_rate, steps, dimension)
+    return calibrate(
+        float(training.epsilon), float(policy.budget.delta_share), training.sampling_rate, steps, dimension
+    )
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:
-    """What a plan costs a site, at the policy's delta."""
+    """What a plan costs a site under this policy, on every account it counts in."""
     from securefl.privacy.accountant import price  # noqa: PLC0415
 
-    return partial(_price, price, dataset, float(policy.budget.delta))
+    return partial(_price, price, dataset, policy)
 
 
-def _price(price: Callable[..., Price], dataset: str, delta: float, plan: Plan, account: Account) -> Price:
-    return price(plan, account, dataset, delta)
+def _price(price: Callable[..., Price], dataset: str, policy: Policy, plan: Plan, account: Account) -> Price:
+    return price(plan, account, dataset, float(policy.budget.delta_share), policy.caps(dataset, plan.run))
 
 
 def explain(policy_path: Path, plan_path: Path) -> Explained:
@@ -279,7 +341,7 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
             Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
             for member in loaded.file.members
         )
-        custodian = PublicKey(bytes(32)) if plan.cover.scheme is Scheme.CKKS else None
+        custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
         plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
         missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
     else:
@@ -353,7 +415,7 @@ def party(
     policy = policies.load(own)
     pinned: dict[str, str] = json.loads((places.of(name) / "peers.json").read_text())
     keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
-    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme is Scheme.CKKS else None
+    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme.has_custodian else None
     seats = tuple(Seat(MemberId(each.name), keys_of[each.name], each.region) for each in loaded.file.members)
     dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
     charter = mm.Charter(
@@ -361,7 +423,12 @@ def party(
         custodian, seats, {}, _signatures(own, policy),
     )  # fmt: skip
     if name == CUSTODIAN:
-        holder = schemes.key_holder(Scheme.CKKS, home.identity, home.path / "he.key")
+        scheme = loaded.file.protection.scheme
+        file = home.path / schemes.key_name(scheme)
+        homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
+        gather = custody.gather_from(file, homes, home.identity.public)
+        whole = custody.assembled(file, home.identity, gather, keys.Secret(entropy(32)))
+        holder = schemes.key_holder(scheme, home.identity, home.path, whole)
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
         return CustodianAgent(home, charter, plugs, entropy)
     assert shared is not None, "a member has a model"
@@ -449,10 +516,7 @@ def run(
             custodian.key if custodian else None,
         )  # fmt: skip
         evidence = _evidence(policy, signatures)
-        if not evidence:
-            shown.say(f"WARNING: the policy is unsigned: {loaded.file.policy}")
-        for warning in bench.warnings(plan):
-            shown.say(f"WARNING: {warning}")
+        _warn(shown, plan, "" if evidence else loaded.file.policy)
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         session = m.Session(
             run_id,
@@ -472,23 +536,35 @@ def run(
             evidence,
         )  # fmt: skip
         names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
+        tap = _tap(out, records)
         if loaded.file.runtime == "processes":
             processes = Processes({name: Recipe(loaded.path, places.sites, name, entropy) for name in names})
             stack.callback(processes.close)
             runtime: InProcess | Processes = processes
         else:
-            parties = {name: party(places, name, shared, entropy, shown, workbench.records) for name in names}
-            runtime = InProcess({name: _timed(each, watch) for name, each in parties.items()})
+            drawn = tap.entropy(entropy)
+            parties = {name: party(places, name, shared, drawn, shown, workbench.records) for name in names}
+            runtime = InProcess({name: _timed(each, watch, tap) for name, each in parties.items()})
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = _observer(places, policy, seats[0].member, shown)
 
         with watch("rounds"):
-            ended = drive(home, c.Planned(course), plugs, runtime, 3600.0, observe)
+            ended = drive(home, c.Planned(course), plugs, tap.runtime(runtime), 3600.0, observe)
         export_all([_home(places, name) for name in (*names, COORDINATOR)], out / "ledger")
+        tap.exported(out / "ledger")
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
-            own = own_models(places, shared, ended, plan)
-            measured = bench.measure(shared, start_state, ended, records, plan, strategy, arms, shown, own)
+            measured = bench.measure(
+                shared,
+                start_state,
+                ended,
+                records,
+                plan,
+                strategy,
+                arms,
+                shown,
+                own_models(places, shared, ended, plan),
+            )
         adapter = out / "adapter" if ended.last_round else None
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
@@ -510,6 +586,15 @@ def own_models(places: Places, shared: SharedModel, ended: c.Ended, plan: Plan) 
         return half.start(plan, ended.course.state, kept)
 
     return of
+
+
+def _warn(shown: Progress, plan: Plan, unsigned: str) -> None:
+    """Say what a person should know before the run begins; ``unsigned`` is the policy's file, if it is."""
+    from securefl import bench  # noqa: PLC0415
+
+    told = ([f"the policy is unsigned: {unsigned}"] if unsigned else []) + list(bench.warnings(plan))
+    for warning in told:
+        shown.say(f"WARNING: {warning}")
 
 
 def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Workbench) -> dict[str, Any]:
@@ -555,15 +640,20 @@ def _standing(policy: Policy, text: bytes) -> approvals.Standing:
     return approvals.judge(policy, approvals.decode(text, "the run's approvals"), clock())
 
 
-def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch) -> MemberAgent | CustodianAgent:
-    """The same party; what its training, protection and pricing take is measured."""
+def _tap(out: Path, records: Mapping[str, Any]) -> Tap:
+    """Eyes on what leaves, which know every member's records: here one person runs all sites."""
+    return Tap(out / MEASURED, (each.text for part in records.values() for each in (*part.train, *part.heldout)))
+
+
+def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch, tap: Tap) -> MemberAgent | CustodianAgent:
+    """The same party; what its training, protection and pricing take is measured, and what it seals is looked at."""
     from securefl.bench import Timed  # noqa: PLC0415
 
     if isinstance(agent, CustodianAgent):
         return replace(agent, plugs=replace(agent.plugs, holder=Timed(agent.plugs.holder, watch, "protection")))
 
     def protection(scheme: str) -> Any:  # noqa: ANN401 - a half, timed
-        return Timed(schemes.member_half(scheme), watch, "protection")
+        return tap.half(Timed(schemes.member_half(scheme), watch, "protection"))
 
     return replace(
         agent,
@@ -578,15 +668,20 @@ def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress)
     from securefl.privacy.accountant import epsilon_charged  # noqa: PLC0415
 
     home = _home(places, member)
-    limit = float(policy.budget.per_dataset.epsilon)
+    limit, overlap = float(policy.budget.per_dataset.epsilon), policy.budget.overlap
     dataset = {each.name: each.dataset or each.name for each in places.loaded.file.members}[member]
+
+    def spent(charges: Sequence[Charge], bound: Bound) -> float:
+        return epsilon_charged(charges, float(policy.budget.delta_share), bound) * overlap
 
     def observe(before: c.State, moved: c.Step) -> None:
         if isinstance(moved.state, c.Collecting) and not isinstance(before, c.Collecting):
             with home.transaction() as conn:
-                charges = home.account(conn).standing(Level.DATASET, dataset)
+                account = home.account(conn)
+            charges = account.standing(Level.DATASET, dataset)
+            bound = bound_of(charges, Level.DATASET, dataset)
             course = moved.state.course
-            shown.round(course.plan.round, course.rounds, epsilon_charged(charges, float(policy.budget.delta)), limit)
+            shown.round(course.plan.round, course.rounds, spent(charges, bound), limit)
 
     return observe
 

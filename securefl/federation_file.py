@@ -29,6 +29,7 @@ from securefl.terms import (
     Scheme,
     Sharing,
     SoftLabels,
+    Unit,
     Weighting,
 )
 from securefl.training.sources import DataSource
@@ -88,19 +89,30 @@ class AdapterPart(Part):
 
 
 class TrainingPart(Part):
-    """DP-SGD at each member. Every number is public and the same for all members."""
+    """Training at each member. Every number is public and the same for all members.
 
+    Under unit record every step has noise (DP-SGD). Under unit client steps have none: the whole update is clipped, and
+    each member adds a share of the noise to it before it is hidden.
+    """
+
+    unit: Unit = Field(Unit.RECORD, description="what the noise hides: one record, or one client's update")
     rounds: Whole = Field(ge=1, le=10_000)
-    steps: Whole = Field(ge=1, description="noisy steps in a round")
+    steps: Whole = Field(ge=1, description="steps in a round: noisy ones under unit record")
     sampler: Annotated[Literal["poisson"], BeforeValidator(_sampler)] = Field(
         "poisson", description="how a step's records are drawn: each by itself, at the sampling rate"
     )
     sampling_rate: Rational = Field(description="each record's chance to be in a step, such as 1/20")
-    noise_multiplier: Rational | None = Field(None, description="standard deviation of the noise / clip")
+    noise_multiplier: Rational | None = Field(
+        None,
+        description="standard deviation of the noise / clip; under unit client, of all shares sure to be honest",
+    )
     epsilon: Rational | None = Field(None, description="instead of noise_multiplier: what all rounds together may cost")
-    clip: Rational = Field(description="L2 norm that one record's gradient is clipped to")
+    clip: Rational | None = Field(None, description="unit record: L2 norm that one record's gradient is clipped to")
     clipping: ClippingPart = Field(FLAT, description="how a gradient is brought within the clip")
-    divisor: Whole = Field(ge=1, description="what the noised sum of a step is divided by: a public constant")
+    divisor: Whole | None = Field(
+        None, ge=1, description="unit record: what the noised sum of a step is divided by, a public constant"
+    )
+    update_clip: Rational | None = Field(None, description="unit client: L2 norm that a whole update is clipped to")
     learning_rate: Rational
     learning_rate_end: Rational | None = Field(
         None, description="of the last round, reached in equal steps; the same if not given"
@@ -123,19 +135,40 @@ class TrainingPart(Part):
         steps = max(self.rounds - 1, 1)
         return tuple(self.learning_rate + (end - self.learning_rate) * Fraction(n, steps) for n in range(self.rounds))
 
+    @property
+    def clip_l2(self) -> Fraction:
+        """The norm that is priced."""
+        norm = self.clip if self.update_clip is None else self.update_clip
+        assert norm is not None, "the document has the one that its unit asks for"
+        return norm
+
+    @model_validator(mode="after")
+    def _of_its_unit(self) -> TrainingPart:
+        of_records, of_clients = ("clip", "divisor"), ("update_clip",)
+        needed, other = (of_records, of_clients) if self.unit is Unit.RECORD else (of_clients, of_records)
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"unit {self.unit.value} needs {name}")
+        for name in other:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} means nothing under unit {self.unit.value}: leave it out")
+        if self.unit is Unit.CLIENT and (self.clipping != FLAT or self.optimizer == "adamw-bc"):
+            raise ValueError("clipping by record and adamw-bc need noise in every step, which unit client has not")
+        return self
+
     @model_validator(mode="after")
     def _one_of_two(self) -> TrainingPart:
         if (self.noise_multiplier is None) == (self.epsilon is None):
             raise ValueError("give either noise_multiplier or epsilon")
         if not 0 < self.sampling_rate <= 1:
             raise ValueError("sampling_rate is in (0, 1]")
-        for name in ("clip", "learning_rate", "learning_rate_end", "noise_multiplier", "epsilon"):
+        for name in ("clip", "update_clip", "learning_rate", "learning_rate_end", "noise_multiplier", "epsilon"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is above 0")
         if self.micro_tokens is not None and self.micro_tokens < self.max_tokens:
             raise ValueError(f"micro_tokens is at least max_tokens, {self.max_tokens}: a record is not cut in two")
-        self.clipping.meant(self.divisor, self.noise_multiplier)
+        self.clipping.meant(self.divisor or 1, self.noise_multiplier)
         return self
 
 

@@ -65,7 +65,8 @@ def verify(key: PublicKey, label: str, statement: bytes, signature: bytes) -> No
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, _labelled(label, statement))
     except (InvalidSignature, ValueError) as fault:
-        raise Forged(f"a signature for {label!r} does not hold under key {key.hex()[:16]}") from fault
+        what = f"a signature for {label!r} does not hold under key {key.hex()[:16]}"
+        raise Forged(what, "protocol.signature") from fault
 
 
 def _labelled(label: str, statement: bytes) -> bytes:
@@ -86,7 +87,7 @@ def agree(secret: Secret, public: bytes) -> Secret:
     try:
         shared = X25519PrivateKey.from_private_bytes(secret.raw).exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as fault:
-        raise Forged("an X25519 key that agrees on nothing") from fault
+        raise Forged("an X25519 key that agrees on nothing", "protocol.weak-key") from fault
     return Secret(shared)
 
 
@@ -109,12 +110,12 @@ def open_box(secret: Secret, label: str, context: bytes, box: bytes) -> bytes:
     """
     ephemeral, sealed = box[:32], box[32:]
     if len(ephemeral) < 32:
-        raise Forged("a box that is too short")
+        raise Forged("a box that is too short", "protocol.box")
     key = derive(agree(secret, ephemeral), label, ephemeral + public_half(secret) + context)
     try:
         return AESGCM(key.raw).decrypt(bytes(12), sealed, context)
     except InvalidTag as fault:
-        raise Forged(f"a box for {label!r} does not open") from fault
+        raise Forged(f"a box for {label!r} does not open", "protocol.box") from fault
 
 
 def load_or_create(path: Path) -> Identity:

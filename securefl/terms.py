@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NewType
+from typing import TYPE_CHECKING, Any, ClassVar, NewType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,18 @@ class Scheme(StrEnum):
     CLEAR = "clear"
     MASKING = "masking"
     CKKS = "ckks"
+    BFV = "bfv"
+    MASKED_BFV = "masked-bfv"
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether members mask, so that a threshold of them opens a sum."""
+        return self in (Scheme.MASKING, Scheme.MASKED_BFV)
+
+    @property
+    def has_custodian(self) -> bool:
+        """Whether there is a decryption key, and somebody apart who holds it."""
+        return self in (Scheme.CKKS, Scheme.BFV, Scheme.MASKED_BFV)
 
 
 class AdapterKind(StrEnum):
@@ -78,8 +90,16 @@ class AdapterRule(StrEnum):
 class Level(StrEnum):
     """Whose limit a charge counts against."""
 
-    DATASET = "dataset"
-    FEDERATION = "federation"
+    DATASET = "dataset"  # the root: all that one site trained on one data set, whoever asked
+    FEDERATION = "federation"  # one federation on that data set, with every federation below it
+    RUN = "run"
+
+
+class Bound(StrEnum):
+    """What turns the events of one account into its epsilon."""
+
+    PLD = "pld"  # privacy loss distributions: for events that do not depend on what earlier ones gave
+    FILTER = "renyi-filter"  # for events that may (Feldman and Zrnic 2021, Lécuyer 2021)
 
 
 # 1. What training costs.
@@ -95,6 +115,8 @@ class PoissonGaussian:
     has noise: a multiplier that is missing, zero, negative or no finite fraction cannot be constructed.
     """
 
+    unit: ClassVar[Unit] = Unit.RECORD
+
     sampling_rate: Fraction  # (0, 1]: each record's independent chance to be in one step
     noise_multiplier: Fraction  # [2**-32, 2**32]: standard deviation of the noise / clip_l2
     steps: int  # >= 1
@@ -109,11 +131,84 @@ class PoissonGaussian:
             raise ValueError(f"steps={self.steps} is not at least 1")
 
 
-Event = PoissonGaussian  # a closed list: a new mechanism is a new type, and a type never changes its meaning
+@dataclass(frozen=True, slots=True)
+class DistributedDiscreteGaussian:
+    """One sum of whole updates on a grid, each clipped, each with a share of discrete Gaussian noise by its member.
+
+    The mechanism of Kairouz, Liu and Steinke (2021). Priced for ``honest`` shares: more are more noise, and independent
+    of these, so they cost nothing. Neighbours differ in one member's update, which is replaced by zero; that the member
+    took part is not hidden. A value of this type always has noise.
+    """
+
+    unit: ClassVar[Unit] = Unit.CLIENT
+
+    clip_l2: Fraction  # > 0: L2 norm of a whole update
+    noise_multiplier: Fraction  # > 0: standard deviation of the sum of ``honest`` shares / clip_l2
+    honest: int  # >= 1: shares in a sum that nobody who pools with others knows
+    dimension: int  # >= 1: entries of an update
+    fraction_bits: int  # >= 0: the grid is 2**-fraction_bits
+    sampling_rate: Fraction  # (0, 1]: each record's chance to be in one of ...
+    steps: int  # >= 1: ... so many local steps; neither has a part in the cost
+
+    def __post_init__(self) -> None:
+        for name in ("clip_l2", "noise_multiplier"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not above 0")
+        for name in ("honest", "dimension", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is not at least 1")
+        if not 0 <= self.fraction_bits <= 64:
+            raise ValueError(f"fraction_bits={self.fraction_bits} is not in 0..64")
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"sampling_rate={self.sampling_rate} is not in (0, 1]")
+        if self.deviation < 1:
+            raise ValueError(
+                f"a share of deviation {float(self.deviation):.3g} grid units is below 1: use a finer grid"
+            )
+
+    @property
+    def sensitivity(self) -> int:
+        """L2 norm of a clipped update in grid units, rounded up.
+
+        Rounding to the nearest grid point adds at most sqrt(dimension) / 2, and float64's own error is far below the
+        share of 2**-30 that is counted for it.
+        """
+        clipped = self.clip_l2 * (1 << self.fraction_bits) * (1 + Fraction(1, 1 << 30))
+        root = math.isqrt(4 * self.dimension - 1) + 1  # 2 * sqrt(dimension), rounded up
+        return math.ceil(clipped) + (root + 3) // 4
+
+    @property
+    def deviation(self) -> Fraction:
+        """Parameter of one share, about its standard deviation, in grid units: rounded up to a 256th."""
+        variance = (self.noise_multiplier * self.clip_l2 * (256 << self.fraction_bits)) ** 2 / self.honest
+        return Fraction(math.isqrt(math.ceil(variance) - 1) + 1, 256)
+
+    @property
+    def reach(self) -> int:
+        """No entry of a share is further from 0: 14 deviations, beyond which a discrete Gaussian has mass 2**-145."""
+        return math.ceil(14 * self.deviation) + 1
+
+    @property
+    def longest(self) -> int:
+        """No entry of a clipped update with its share is further from 0: grid units."""
+        return math.ceil(self.clip_l2 * (1 << self.fraction_bits)) + 1 + self.reach
+
+    @property
+    def defect(self) -> Fraction:
+        """Total variation between all honest shares as drawn and ideal ones: reach times 2**-128 for each entry."""
+        return Fraction(self.honest * self.dimension * (self.reach + 1), 1 << 128)
+
+
+# A closed list: a new mechanism is a new type, and a type never changes its meaning.
+Event = PoissonGaussian | DistributedDiscreteGaussian
 
 
 class Unbounded(ValueError):
     """No finite cost describes this, so no budget can pay for it."""
+
+
+class MixedUnits(Unbounded):
+    """Events that hide records and events that hide members: no one epsilon describes both."""
 
 
 def micro_epsilon(epsilon: float) -> MicroEpsilon:
@@ -277,8 +372,8 @@ class Learning:
     """How a member trains. Every number is a public constant: none depends on how many records a member has."""
 
     event: Event
-    clip_l2: Fraction  # > 0: L2 norm one record's gradient is clipped to
-    divisor: int  # >= 1: what the noised sum of a step is divided by
+    clip_l2: Fraction  # > 0: L2 norm that one record's gradient (unit record) or the update (unit client) is clipped to
+    divisor: int  # >= 1: what the noised sum of a step is divided by; 1 where steps have no noise
     learning_rate: Fraction
     optimizer: str  # "sgd" | "adamw" | "adamw-bc"
     max_tokens: int
@@ -290,6 +385,8 @@ class Learning:
     def __post_init__(self) -> None:
         if isinstance(self.clipping, Quantile):
             self.clipping.count_share(self.event.noise_multiplier)
+        if self.event.unit is Unit.CLIENT and not (isinstance(self.clipping, Flat) and self.optimizer != "adamw-bc"):
+            raise ValueError("clipping by record and adamw-bc need noise in every step, which unit client has not")
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,10 +450,15 @@ class Cover:
 
     scheme: Scheme
     min_cohort: int  # a sum over fewer members is never opened
-    threshold: int  # shares needed to open a mask (masking)
+    threshold: int  # shares needed to open a mask, where there are masks
     colluding: int  # members assumed to pool what they know with the coordinator
     encoding: FixedPoint
-    custodian: PublicKey | None  # who holds the decryption key (CKKS)
+    custodian: PublicKey | None  # who holds the decryption key, where there is one
+
+    @property
+    def honest(self) -> int:
+        """How many inputs that nobody else knows stand in whatever is seen: 1 where each is seen alone."""
+        return 1 if self.scheme is Scheme.CLEAR else self.min_cohort - self.colluding
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +495,18 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """What one policy lets one account hold: for one of the data sets that may hold the same record, if several may."""
+
+    level: Level
+    name: str  # of the data set, the federation, or the run
+    epsilon: MicroEpsilon  # rounded down
+    delta: Fraction
+    bound: Bound  # what the total is compared by
+    by: str  # the federation whose policy it is
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """What one plan would cost, computed for one state of one account."""
 
@@ -400,6 +514,8 @@ class Price:
     account: Hash  # digest of the account it was computed for: for any other it is void
     round: MicroEpsilon  # this plan alone
     after: Mapping[Level, MicroEpsilon]  # each level's total with this plan in it
+    above: Mapping[str, MicroEpsilon] = field(default_factory=dict)  # the same for each federation above the plan's
+    caps: tuple[Cap, ...] = ()  # what holds these totals: its own policy's, and those of others with charges there
 
 
 @dataclass(frozen=True, slots=True)

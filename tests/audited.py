@@ -17,6 +17,8 @@ from securefl.policy import load as policies
 from securefl.policy.decide import decide
 from securefl.privacy.account import Account
 from securefl.privacy.accountant import price
+from securefl.protection import masking
+from securefl.protocol import messages as m
 from securefl.terms import (
     Adapter,
     Closed,
@@ -122,8 +124,17 @@ class Story:
         for entry in entries:
             self.parties[name].leaves += [Leaf(self.at, told) for told in self.lie(name, entry)]
 
-    def say(self, sender: str, to: str, kind: str, round_: int, plan: Hash | None = None, cost: int = 0) -> None:
-        body = digest(sender, to, kind, round_, self.runs)
+    def say(
+        self,
+        sender: str,
+        to: str,
+        kind: str,
+        round_: int,
+        plan: Hash | None = None,
+        cost: int = 0,
+        said: Hash | None = None,
+    ) -> None:
+        body = said or digest(sender, to, kind, round_, self.runs)
         receipt = Receipt(
             MemberId(sender), MemberId(to), self.run, round_, kind, plan, MicroEpsilon(cost), body, 100
         )  # fmt: skip
@@ -161,7 +172,7 @@ class Story:
             Cover(Scheme.MASKING, 3, 3, 1, FixedPoint(24, 16, 32), None), self.seats(self.cohort), ("weights",), self.base, 6,
         )  # fmt: skip
 
-    def round(self, number: int, lost: Sequence[str] = ()) -> None:
+    def round(self, number: int, lost: Sequence[str] = (), asked: Callable[[str], Sequence[str]] | None = None) -> None:
         plan = self.plan(number)
         name = wire.plan_hash(plan)
         survivors = [member for member in self.cohort if member not in lost]
@@ -171,6 +182,10 @@ class Story:
             self.note(member, reserved, Settled(name, EVENT))
             if member in survivors:
                 self.say(member, "coordinator", "Submitted", number, name, reserved.price.round)
+        for member in survivors if asked else ():
+            about = masking.question_about([MemberId(each) for each in asked(member)])
+            said = Hash(hashlib.sha256(wire.encode(m.Ask(number, about))).digest())
+            self.say("coordinator", member, "Ask", number, name, said=said)
         self.base = digest("state", self.runs, number)
         self.note(
             "coordinator",
@@ -183,7 +198,8 @@ class Story:
 
     def reserve(self, member: str, plan: Plan) -> Reserved:
         account = self.parties[member].account()
-        due = price(plan, account, f"{member}-data", float(self.policy.budget.delta))
+        data, delta = f"{member}-data", float(self.policy.budget.delta_share)
+        due = price(plan, account, data, delta, self.policy.caps(data, plan.run))
         answer = decide(self.policy, plan, account, due, self.at)
         nonce = (
             answer.nonce

@@ -16,7 +16,7 @@ from securefl import keys, wire
 from securefl.keys import Secret
 from securefl.ledger import merkle
 from securefl.protection import masking, shamir
-from securefl.terms import FixedPoint, Hash, Head, MemberId, Plan, PoissonGaussian, Update
+from securefl.terms import FixedPoint, Hash, Head, MemberId, MicroEpsilon, Plan, PoissonGaussian, Receipt, RunId, Update
 from tests.worlds import World, identity, seat
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -27,7 +27,7 @@ def good() -> dict[str, dict[str, str]]:
     shares = shamir.split(ONE, 3, (1, 2, 3, 4, 5), TWO)
     pair = masking._pair_key(ONE, keys.public_half(TWO), Hash(bytes(32)), MemberId("a"), MemberId("b"))
     stream = np.zeros(8, "<u4")
-    masking.mask(stream, pair)
+    masking.mask(stream, [masking.Stream(pair)])
     head = Head(MemberId("a"), 3, Hash(bytes(32)))
     return {
         "derive": {"secret": ONE.raw.hex(), "label": "self-mask", "context": "00", "key": keys.derive(ONE, "self-mask", b"\0").raw.hex()},
@@ -111,13 +111,83 @@ def bad_rounds(
         {"what": "a question about two", "member": "a", "question": wire.encode(masking.Survivors((MemberId("a"), MemberId("b")))).hex(), "fails": "Unsafe"},
         {"what": "a survivor called dropped", "member": "a", "question": wire.encode(masking.Survivors(tuple(map(MemberId, "bcd")))).hex(), "fails": "Unsafe"},
         {"what": "a wrong share with none to spare", "member": "b", "answer": wire.encode(wrong).hex(), "fails": "TooFew"},
-        {"what": "a vector that is too short", "member": "c", "payload": wire.encode(masking.Masked(wire.decode(short, masking.Masked).elements[:-4])).hex(), "fails": "Forged"},
+        {"what": "a vector that is too short", "member": "c", "payload": wire.encode(masking.Masked(wire.decode(short, masking.Masked).elements[:-1])).hex(), "fails": "Forged"},
     ]  # fmt: skip
+
+
+LABELS = {
+    "session box": ("session-box", b""), "enrolment": ("enrol", b""), "sealing": ("seal", b""), "mask key": ("mask-key", b""),
+    "self mask seed": ("self-mask-seed", b""), "key polynomial": ("key-polynomial", b""), "seed polynomial": ("seed-polynomial", b""),
+    "box to a peer": ("box", b"b"), "self mask": ("self-mask", bytes(range(32))), "pair mask": ("pair-mask", bytes(range(32))),
+}  # fmt: skip
+
+
+def derivations() -> dict[str, dict[str, dict[str, str]]]:
+    """Every key, mask, share, commitment, box and signature of a masked round, one at a time; and what must fail, by name."""
+    run, context, a, b, c = RunId(bytes(range(16))), Hash(bytes(range(32))), *map(MemberId, "abc")
+    pair, own = masking._pair_key(ONE, keys.public_half(TWO), context, a, b), masking._self_key(TWO, context)
+    streams = {name: np.zeros(5, "<u4") for name in ("pair", "self")}
+    masking.mask(streams["pair"], [masking.Stream(pair)])
+    masking.mask(streams["self"], [masking.Stream(own)])
+    dealer, place = masking._place(run, 1, a, MemberId("")), masking._place(run, 1, a, b)
+    shares = {
+        kind: shamir.split(secret, 2, (1, 2, 3), keys.derive(TWO, f"{kind}-polynomial"))
+        for kind, secret in (("key", ONE), ("seed", TWO))
+    }
+    committed = {
+        kind: tuple(shamir.commitment(dealer, kind, point, share) for point, share in of.items())
+        for kind, of in shares.items()
+    }
+    said = masking.Statement(
+        run,
+        1,
+        a,
+        2,
+        keys.public_half(ONE),
+        masking._seed_commitment(TWO.raw),
+        (a, b, c),
+        committed["key"],
+        committed["seed"],
+    )
+    signer = identity("a")
+    held = masking.Pair(shares["key"][2], shares["seed"][2])
+    box = keys.seal_box(keys.public_half(TWO), "shares", place, wire.encode(held), ONE)
+    receipt = wire.encode(Receipt(a, b, run, 1, "Submitted", context, MicroEpsilon(7), Hash(bytes(32)), 9))
+    good = {
+        **{name: {"label": label, "context": at.hex(), "secret": ONE.raw.hex(), "key": keys.derive(ONE, label, at).raw.hex()} for name, (label, at) in LABELS.items()},
+        "public half": {"secret": ONE.raw.hex(), "public": keys.public_half(ONE).hex()},
+        "pair mask key": {"a": ONE.raw.hex(), "b": TWO.raw.hex(), "plan": context.hex(), "place": wire.encode(("a", "b")).hex(), "key": pair.raw.hex(), "first 5 of ring 32": streams["pair"].tobytes().hex()},
+        "self mask key": {"seed": TWO.raw.hex(), "plan": context.hex(), "key": own.raw.hex(), "first 5 of ring 32": streams["self"].tobytes().hex()},
+        "seed commitment": {"seed": TWO.raw.hex(), "commitment": said.seed.hex()},
+        **{f"{kind} shares, 2 of 3": {"secret": secret.raw.hex(), "dealer": dealer.hex(), **{f"share {p}": s.hex() for p, s in shares[kind].items()}, **{f"commitment {p}": committed[kind][p - 1].hex() for p in shares[kind]}} for kind, secret in (("key", ONE), ("seed", TWO))},
+        "statement": {"key": signer.public.hex(), "bytes": wire.encode(said).hex(), "signature": signer.sign("mask-key", wire.encode(said)).hex()},
+        "box of shares": {"to": TWO.raw.hex(), "place": place.hex(), "box": box.hex(), "message": wire.encode(held).hex()},
+        "receipt": {"key": signer.public.hex(), "bytes": receipt.hex(), "signature": signer.sign("receipt", receipt).hex()},
+    }  # fmt: skip
+    flipped = bytes([*held.key[:20], held.key[20] ^ 1, *held.key[21:]])
+    of = good["statement"]
+    bad = {
+        "a key share with a flipped bit": {"key share": flipped.hex(), "seed share": held.seed.hex(), "fails": "protocol.wrong-share"},
+        "a seed share of another point": {"key share": held.key.hex(), "seed share": shares["seed"][3].hex(), "fails": "protocol.wrong-share"},
+        "a key share for a seed share": {"key share": held.key.hex(), "seed share": held.key.hex(), "fails": "protocol.wrong-share"},
+        "a statement somebody else signed": {"statement": of["bytes"], "signature": identity("b").sign("mask-key", wire.encode(said)).hex(), "fails": "protocol.swapped-key"},
+        "a statement signed as a receipt": {"statement": of["bytes"], "signature": signer.sign("receipt", wire.encode(said)).hex(), "fails": "protocol.swapped-key"},
+        "a statement of another round": {"statement": wire.encode(replace(said, round=2)).hex(), "signature": of["signature"], "fails": "protocol.replayed-key"},
+        "a statement with another threshold": {"statement": wire.encode(replace(said, threshold=3)).hex(), "signature": of["signature"], "fails": "protocol.another-threshold"},
+        "a box for another peer": {"box": box.hex(), "place": masking._place(run, 1, a, c).hex(), "fails": "protocol.box"},
+        "a box that is too short": {"box": box[:31].hex(), "place": place.hex(), "fails": "protocol.box"},
+        "a key of low order": {"public": bytes(32).hex(), "fails": "protocol.weak-key"},
+        "one share where two are needed": {"share 2": held.key.hex(), "fails": "protocol.forged"},
+        "shares of no secret": {"share 1": shares["key"][1].hex(), "share 2": flipped.hex(), "fails": "protocol.forged"},
+        "a receipt with another cost": {"receipt": receipt.replace(b"\x07", b"\x08").hex(), "signature": good["receipt"]["signature"], "fails": "protocol.signature"},
+    }  # fmt: skip
+    return {"good": good, "bad": bad}
 
 
 def main() -> None:
     (FOLDER / "protection").mkdir(parents=True, exist_ok=True)
     (FOLDER / "protection" / "masked_round.json").write_text(json.dumps(masked_round(), indent=1) + "\n")
+    (FOLDER / "protection" / "derivations.json").write_text(json.dumps(derivations(), indent=1) + "\n")
     (FOLDER / "known.json").write_text(json.dumps({"good": good(), "bad": bad()}, indent=1) + "\n")
 
 

@@ -379,6 +379,42 @@ def test_one_round_that_is_not_the_same_for_all_is_found(tmp_path: Path) -> None
     bad(story.export(tmp_path), "another plan for round 1 than", "west.ledger")
 
 
+SETS = {
+    "the set that was opened": (lambda _: ("east", "north", "south"), None),
+    "two sets": (lambda name: ("east", "north", "south")[: 2 if name == "south" else 3], "south.ledger"),
+    "another set than was opened": (lambda _: ("north", "south"), None),
+}
+
+
+@pytest.mark.parametrize("what", SETS)
+def test_everybody_was_asked_about_the_survivors_the_sum_was_opened_over(tmp_path: Path, what: str) -> None:
+    asked, ledger = SETS[what]
+    story = Story()
+    story.begin()
+    story.round(1, lost=("west",), asked=asked)
+    story.close()
+    if what == "the set that was opened":
+        assert verify(story.export(tmp_path)).ok
+    else:
+        bad(story.export(tmp_path), "asked about other survivors of round 1", ledger)
+
+
+def test_two_sets_are_found_also_where_no_sum_was_opened(tmp_path: Path) -> None:
+    def never(_: str, entry: Entry) -> Sequence[Entry]:
+        return () if isinstance(entry, Opening | Released) else (entry,)
+
+    for name, asked in (
+        ("one", lambda _: audited.MEMBERS),
+        ("two", lambda member: audited.MEMBERS[member == "north" :]),
+    ):
+        story = Story(never)
+        story.begin()
+        story.round(1, asked=asked)
+        story.close("aborted")
+        run = story.export(tmp_path / name)
+        assert verify(run).ok if name == "one" else "asked about other survivors" in verify(run).why
+
+
 BROKEN_POLICIES = {
     "per_round: {epsilon: 4}": ("per_round: {epsilon: 0.1}", "above the limit of 0.1"),
     "per_dataset: {epsilon: 8}": ("per_dataset: {epsilon: 0.9}", "above the limit of 0.9"),

@@ -94,6 +94,13 @@ def test_every_run_of_the_grid_is_in_the_results_and_their_shape_is_the_promised
     assert "bench only" in told["accuracy_is"]
     text = (done / "table.txt").read_text()
     assert "8 of 8 runs" in text
+    (sum_,) = found.together
+    spent = [run.spent_epsilon for run in found.runs if run.private]
+    assert (sum_.unit, sum_.runs, sum_.delta) == ("record", 4, 1e-5)
+    assert max(spent) < sum_.epsilon < sum(spent), "more than one run, and less than plain addition says"
+    assert (
+        f"all 4 private runs together, had they been released on the same records: epsilon {sum_.epsilon:.2f}" in text
+    )
     assert "without privacy" in text
     assert "majority class" in text
 
@@ -256,7 +263,7 @@ def test_the_experiments_of_this_project_are_well_formed() -> None:
     assert found
     for path in found:
         if "securefl_experiment" in yaml.safe_load(path.read_text()):
-            assert len(experiment.load(path).runs) == 100
+            assert len(experiment.load(path).runs) == (30 if path.stem == "longer" else 100)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=40))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import copy
 import datetime as dt
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +19,7 @@ POLICY = {
     "valid": {"from": "2026-01-01", "until": "2030-12-31"},
     "budget": {
         "unit": "record", "neighbours": "add-or-remove-one", "epsilon": 8, "delta": "1/100000", "per_round": {"epsilon": 4},
-        "per_dataset": {"epsilon": 8}, "overlap": 1,
+        "per_dataset": {"epsilon": 8}, "overlap": 1, "per_run": {"epsilon": 8},
     },
     "training": {
         "mechanisms": ["poisson-gaussian"], "clip": {"at_most": "1/1", "norm": "l2"}, "clipping": ["flat", "quantile"], "noise_multiplier": {"at_least": "1/2"},
@@ -26,7 +27,7 @@ POLICY = {
         "modules": ["query", "value", "attention.output.dense"], "rank": {"at_most": 16},
         "base_models": ["small-bert", "sha256:" + "ab" * 32],
     },
-    "protection": {"schemes": ["masking", "ckks"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1},
+    "protection": {"schemes": ["masking", "ckks", "bfv", "masked-bfv"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1},
     "release": {"fields": ["weights"], "to": "members"},
     "context": {"purposes": ["customer-service"], "regions": ["US", "CA"]},
     "parent": None,
@@ -40,7 +41,10 @@ PLAN = {
 }  # fmt: skip
 
 # What stands around a plan when it is decided: costs in millionths, and what somebody may have got wrong on the way.
-AROUND = {"round": 1_000_000, "federation": 2_000_000, "dataset": 2_000_000, "day": "2026-06-01", "twist": None}
+AROUND = {
+    "round": 1_000_000, "run": 2_000_000, "federation": 2_000_000, "dataset": 2_000_000, "above": 2_000_000, "others": 8_000_000,
+    "day": "2026-06-01", "twist": None,
+}  # fmt: skip
 
 
 def changed(document: dict, changes: dict) -> dict:
@@ -77,12 +81,14 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
     if any(region not in policy["context"]["regions"] for region in stand):
         say("context.regions")
 
-    if "poisson-gaussian" not in training["mechanisms"]:
+    unit = plan.get("unit", "record")
+    mechanism = {"record": "poisson-gaussian", "client": "distributed-discrete-gaussian"}[unit]
+    if mechanism not in training["mechanisms"]:
         say("training.mechanisms")
     if number(plan["clip"]) > number(training["clip"]["at_most"]):
         say("training.clip")
     clipping = plan.get("clipping", "flat")
-    if (clipping if isinstance(clipping, str) else clipping["kind"]) not in training["clipping"]:
+    if unit == "record" and (clipping if isinstance(clipping, str) else clipping["kind"]) not in training["clipping"]:
         say("training.clipping")
     if number(plan["noise_multiplier"]) < number(training["noise_multiplier"]["at_least"]):
         say("training.noise_multiplier")
@@ -116,9 +122,14 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("protection.colluding")
     if plan["min_cohort"] - plan["colluding"] < 2:
         say("protection.honest")
+    alone = plan["protection"] == "clear"  # each vector is seen with its own share of the noise and no other
+    sure = 1 if alone else plan["min_cohort"] - plan["colluding"]
+    priced = plan.get("honest", max(1, sure))
+    if unit == "client" and priced > sure:
+        say("protection.honest_shares")
     if around["twist"] in ("a member twice", "a key twice"):
         say("protection.seats")
-    if plan["protection"] == "masking":
+    if plan["protection"] in ("masking", "masked-bfv"):
         if (
             plan["threshold"] < protection["threshold"]["at_least"]
             or 2 * plan["threshold"] <= plan["members"] + plan["colluding"]
@@ -126,18 +137,25 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
             say("protection.threshold")
         if plan["threshold"] > plan["members"]:
             say("protection.threshold.reachable")
-    if plan["protection"] == "ckks" and (not plan.get("custodian", True) or around["twist"] == "a member's custodian"):
+    if plan["protection"] in ("ckks", "bfv", "masked-bfv") and (
+        not plan.get("custodian", True) or around["twist"] == "a member's custodian"
+    ):
         say("protection.custodian")
     ring, bits = plan.get("ring_bits", 32), plan.get("value_bits", 24)
     if ring > 64 or bits < 1 or bits > ring or plan["members"] > 2 ** (ring - bits):
         say("protection.capacity")
+    if unit == "client" and bits <= 53:
+        units = 2 ** plan.get("fraction_bits", 20)
+        share = math.sqrt(number(plan["noise_multiplier"]) ** 2 * number(plan["clip"]) ** 2 * units**2 / priced)
+        if number(plan["clip"]) * units + 14 * share > 2 ** max(0, bits - 1):  # no choice comes close to the limit
+            say("protection.capacity")
 
     if any(field not in policy["release"]["fields"] for field in plan["release"]):
         say("release.fields")
 
-    if budget["unit"] != "record":
+    if budget["unit"] != unit:
         say("budget.unit")
-    if around["twist"] in ("another plan's price", "a stale price"):
+    if around["twist"] in ("another plan's price", "a stale price", "another policy's price"):
         say("budget.price")
     if around["twist"] == "reserved before":
         say("budget.once")
@@ -148,6 +166,12 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
     ):
         if Fraction(cost * budget["overlap"], 1_000_000) > number(limit):
             say(rule)
+    if budget.get("per_run") and Fraction(around["run"] * budget["overlap"], 1_000_000) > number(
+        budget["per_run"]["epsilon"]
+    ):
+        say("budget.per_run.epsilon")
+    if around["others"] is not None and around["dataset"] > around["others"]:
+        say("budget.others.epsilon")
     return broken
 
 
@@ -164,6 +188,11 @@ def loosens(parent: dict, child: dict) -> bool:  # noqa: C901, PLR0912 - one lin
     for limit in ("per_round", "per_dataset"):
         if number(low["budget"][limit]["epsilon"]) > number(up["budget"][limit]["epsilon"]):
             return True
+    runs = [policy["budget"].get("per_run") for policy in (up, low)]
+    if runs[0] and not (runs[1] and number(runs[1]["epsilon"]) <= number(runs[0]["epsilon"])):
+        return True
+    if up["budget"].get("bound") == "renyi-filter" != low["budget"].get("bound"):
+        return True
     if low["budget"]["overlap"] < up["budget"]["overlap"] or low["budget"]["unit"] != up["budget"]["unit"]:
         return True
     for limit in ("clip", "rank"):
@@ -195,7 +224,11 @@ def broken_in_stack(stack: list, plan: dict, around: dict) -> set[str] | None:
             return None
     broken = broken_rules(stack[0], plan, around)
     for level in stack[1:]:
-        broken |= broken_rules(level, {**plan, "federation": level["federation"]}, around)
+        seen = broken_rules(level, {**plan, "federation": level["federation"]}, around)
+        broken |= seen
+        shared = Fraction(around["above"] * stack[0]["budget"]["overlap"], 1_000_000)
+        if shared > Fraction(str(level["budget"]["epsilon"])):
+            broken.add("budget.above.epsilon")
     return broken
 
 

@@ -19,7 +19,7 @@ from securefl.errors import OperatorFault
 from securefl.policy import cases, load, tree
 from securefl.policy.difference import difference
 from securefl.policy.document import schema_text
-from securefl.privacy.accountant import epsilon_pld
+from securefl.privacy.accountant import epsilon_filter, epsilon_pld
 from tests.audited import EVENT, told
 from tests.audited import POLICY as HARBOUR
 from tests.test_policy_decide import explained, question
@@ -53,7 +53,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) 
     ("changes", "records", "note"),
     [
         ({}, 100_001, "budget.delta: 0.00001 is above 1/100001"),
-        ({"budget.epsilon": "1/2000000"}, None, "budget.epsilon: shared by 1 overlapping members it is less than a millionth"),
+        ({"budget.epsilon": "1/2000000"}, None, "budget.epsilon: shared by 1 overlapping data sets it is less than a millionth"),
         ({"budget.per_round.epsilon": "1/1000000", "budget.overlap": 2}, None, "budget.per_round.epsilon: shared by 2"),
     ],
 )  # fmt: skip
@@ -198,12 +198,14 @@ def test_shipped_policies_complete_from_the_schema_and_fit_it(path):
 
 def test_so_many_rounds_as_are_forecast_fit_and_one_more_does_not(run):
     (outlook,) = forecast.outlooks(run / "ledger" / "north.ledger")
-    tight = replace(outlook, spent=tuple((rule, events, Fraction(2)) for rule, events, _ in outlook.spent))
-    left, rule = tight.rounds_left(Fraction(3, 2))
-    more = replace(EVENT, noise_multiplier=Fraction(3, 2))
+    tight = replace(outlook, spent=tuple((rule, events, Fraction(4)) for rule, events, _ in outlook.spent))
+    left, rule = tight.rounds_left(Fraction(3))
+    more = replace(EVENT, noise_multiplier=Fraction(3))
     assert (rule, left > 5) == ("budget.epsilon", True)
-    assert epsilon_pld([EVENT] * 3 + [more] * left, 1e-5) <= 2
-    assert epsilon_pld([EVENT] * 3 + [more] * (left + 2), 1e-5) > 2
+    assert epsilon_filter([EVENT] * 3 + [more] * left, 1e-5) <= 4, "another noise: held by the filter"
+    assert epsilon_filter([EVENT] * 3 + [more] * (left + 2), 1e-5) > 4
+    left, rule = tight.rounds_left(EVENT.noise_multiplier)
+    assert epsilon_pld([EVENT] * (3 + left), 1e-5) <= 4 < epsilon_pld([EVENT] * (3 + left + 2), 1e-5)
 
 
 def test_the_noise_that_rounds_need_is_enough_and_a_little_less_is_not(run):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from securefl import keys
 from securefl.errors import Forged, Unsafe
 from securefl.layout import Layout, Tensor
-from securefl.protection import fixed_point, schemes
-from securefl.protection.ckks import check_bounds
+from securefl.protection import ckks_slots, fixed_point, schemes
+from securefl.protection.encrypted import check_bounds
 from securefl.protection.masking import check_cover
 from securefl.protocol import coordinator as c
 from securefl.seams import Strategy
@@ -290,4 +290,11 @@ def test_a_round_from_which_colluders_could_solve_for_the_others_is_refused(chil
         with pytest.raises(Unsafe, match="colluding"):
             check_cover(masked)
         with pytest.raises(Unsafe, match="colluding"):
-            check_bounds(masked)
+            check_bounds(masked, ckks_slots)
+
+
+@pytest.mark.parametrize("name", SHARINGS)
+def test_an_update_whose_norm_is_priced_is_shared_whole(name) -> None:
+    asked = question(plan={**PLAN, "unit": "client", "fraction_bits": 14})
+    plan = replace(asked.plan, sharing=SHARINGS[name])
+    assert ("protection.shared_whole" in replace(asked, plan=plan).rules()) == (name != "all of it")

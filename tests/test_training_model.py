@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl.errors import Missing, OperatorFault, PeerFault
-from securefl.terms import PoissonGaussian, Task, Update
-from securefl.training import saving, state
+from securefl.terms import DistributedDiscreteGaussian, PoissonGaussian, Task, Update
+from securefl.training import local, saving, state
 from securefl.training.data import Record, Records
 from securefl.training.evaluate import Scores, pooled
 from securefl.training.model import build, model_digest
@@ -327,3 +327,31 @@ def test_a_packaged_model_trains(tmp_path):
     update = of.train(plan(of, micro_batch=16), of.initial(), records(30), os.urandom)
     assert np.isfinite(update.values).all()
     assert np.linalg.norm(update.values) > 0
+
+
+# Under client-level privacy.
+
+
+def client(of, **changes):
+    event = DistributedDiscreteGaussian(F(1, 4), F(1), 1, of.dimension, 20, F(1, 2), 20)
+    return plan(of, **{"event": event, "clip_l2": F(1, 4), "divisor": 1, "learning_rate": F(1, 2), **changes})
+
+
+def test_a_clients_update_is_clipped_and_has_no_noise_before_it_is_sealed(of):
+    asked = client(of)
+    update = of.train(asked, of.initial(), records(), repeatable("one"))
+    assert update.did == asked.learning.event
+    assert 0.249 < np.linalg.norm(update.values) <= 0.25
+    assert of.evaluate(update.values.astype("<f4").tobytes(), records(), 32).accuracy > 0.6
+    small = of.train(client(of, learning_rate=F(1, 10**4)), of.initial(), records(), repeatable("one"))
+    assert 0 < np.linalg.norm(small.values) < 0.01
+    assert state.dump(of._built) == of.initial()
+
+
+def test_a_client_without_records_sends_zero(of):
+    assert not of.train(client(of), of.initial(), (), repeatable("none")).values.any()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
+def test_a_change_that_is_not_finite_is_sent_as_zero(wrong):
+    assert not local.clipped(np.array([1.0, wrong, 2.0]), F(1)).any()

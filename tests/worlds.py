@@ -25,6 +25,7 @@ from securefl.terms import (
     Adapter,
     Cover,
     Entry,
+    Event,
     FixedPoint,
     Grant,
     Hash,
@@ -118,6 +119,7 @@ class World:
     threshold: int = 3
     colluding: int = 1
     dimension: int = 6
+    event: Event = EVENT
 
     def __post_init__(self) -> None:
         self.rand = entropy("world")
@@ -131,16 +133,16 @@ class World:
         self.seen: list[tuple[c.State, c.Step]] = []
         coordinator, custodian = seat("coordinator"), None
         self.holder = None
-        if self.scheme is Scheme.CKKS:
+        if self.scheme.has_custodian:
             custodian = seat("custodian")
-            self.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"))
+            self.holder = schemes.key_holder(self.scheme, identity("custodian"))
         seats = tuple(seat(name) for name in self.names)
         run = RunId(bytes(16))
         session = m.Session(run, "f", POLICY_HASH, self.scheme, self.threshold, coordinator, custodian, seats)
         cover = Cover(self.scheme, self.min_cohort, self.threshold, self.colluding, ENCODING,
                       custodian.key if custodian else None)  # fmt: skip
         start = np.zeros(self.dimension, "<f4").tobytes()
-        learning = Learning(EVENT, Fraction(1, 2), 100, Fraction(1, 50), "sgd", 48, 32)
+        learning = Learning(self.event, Fraction(1, 2), 100, Fraction(1, 50), "sgd", 48, 32)
         plan = Plan("f", POLICY_HASH, run, 1, "test", Model("m", Hash(bytes(32))), Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start),
                     self.dimension)  # fmt: skip
@@ -182,9 +184,12 @@ class World:
             event: mm.Event = mm.Decided(party.decide(effect.plan))
         else:
             party.trained += 1
-            values = an_update(party.name, effect.plan.round, self.dimension)
+            values = self.update_of(party.name, effect.plan.round)
             event = mm.Trained(Update(values, effect.plan.learning.event), keys.Secret(self.rand(32)))
         return mm.step(party.state, event, self.member_plugs(party.name))
+
+    def update_of(self, name: str, round_: int) -> np.ndarray:
+        return an_update(name, round_, self.dimension)
 
     def keep(self, party: Party, moved: object) -> None:
         party.entries += moved.entries
@@ -270,6 +275,7 @@ def replaced_plan(frame: m.Frame, signer: str = "coordinator", **changes: object
 
 def resigned(receipt: object, message: m.Request | m.Reply, signer: str) -> m.Frame:
     envelope = m.enclose(
-        identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan
-    )
+        identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan,
+        release=("weights",),
+    )  # fmt: skip
     return m.Frame(envelope, signed_head(signer, 10_000))

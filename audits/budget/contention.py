@@ -44,7 +44,7 @@ def _reserve(home: Home, policy: Any, plan: Plan) -> bool:  # noqa: ANN401 - the
     """Account, decision, leaf and state in one transaction, as the agent has them."""
     with home.transaction() as conn:
         account = home.account(conn)
-        answer = decide(policy, plan, account, site.price(plan, account), site.NOW)
+        answer = decide(policy, plan, account, site.price(plan, account, policy), site.NOW)
         if isinstance(answer, Grant):
             entry: Any = Reserved(plan, f"{site.OWNER}-data", answer.price, answer.nonce)
         else:

@@ -38,7 +38,14 @@ LADDERS: dict[str, list[Any]] = {
     "budget.per_dataset.epsilon": [16, 8, "20000005/10000000", 1],
     "budget.delta": ["1/1000", "1/100000", "1/10000000"],
     "budget.overlap": [1, 2, 4],
-    "training.mechanisms": [["poisson-gaussian"], ["poisson-gaussian", "poisson-gaussian"], []],
+    "budget.per_run": [None, {"epsilon": 16}, {"epsilon": 8}, {"epsilon": 4}, {"epsilon": "19/10"}],
+    "budget.bound": ["pld", "renyi-filter"],
+    "training.mechanisms": [
+        ["distributed-discrete-gaussian", "poisson-gaussian"],
+        ["poisson-gaussian"],
+        ["poisson-gaussian", "poisson-gaussian"],
+        [],
+    ],
     "training.clip.at_most": [2, "1/1", "1/2", "1/3"],
     "training.noise_multiplier.at_least": ["1/4", "1/2", "9/10", 1],
     "training.modules": [["key", "query", "value", "attention.output.dense"], ["query", "value"], ["value"], []],
@@ -74,6 +81,8 @@ def stack(drawn: random.Random) -> list[dict[str, Any]]:
 def asked(drawn: random.Random) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """A stack, a plan, and what stands around it."""
     plan = changed(PLAN, dict(_some(drawn, PLAN_CHOICES, 2)))
+    if plan.get("unit") == "client":  # clipping by record is no plan there
+        plan.pop("clipping", None)
     around = {**AROUND, **dict(_some(drawn, AROUND_CHOICES, 1))}
     return stack(drawn), plan, around
 

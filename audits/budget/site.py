@@ -51,13 +51,11 @@ def policy(plans: int) -> policies.Policy:
     return replace(made, text=worlds.POLICY, hash=worlds.POLICY_HASH)
 
 
-def price(plan: Plan, account: Account) -> Price:
+def price(plan: Plan, account: Account, held: policies.Policy) -> Price:
     """As many times COST as there are plans on the account, and one more."""
-    after = {
-        level: MicroEpsilon((len(account.standing(level, name)) + 1) * COST)
-        for level, name in ((Level.DATASET, f"{OWNER}-data"), (Level.FEDERATION, plan.federation))
-    }
-    return Price(wire.plan_hash(plan), account.digest, MicroEpsilon(COST), after)
+    named = ((Level.DATASET, f"{OWNER}-data"), (Level.FEDERATION, plan.federation), (Level.RUN, plan.run.hex()))
+    after = {level: MicroEpsilon((len(account.standing(level, name)) + 1) * COST) for level, name in named}
+    return Price(wire.plan_hash(plan), account.digest, MicroEpsilon(COST), after, {}, held.caps(named[0][1], plan.run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +93,11 @@ def agent(folder: Path, plans: int, hook: Callable[[str], object]) -> MemberAgen
 
     def priced(plan: Plan, account: Account) -> Price:
         hook("to be priced")
-        return price(plan, account)
+        return price(plan, account, held)
 
-    opened = home(folder)
+    opened, held = home(folder), policy(plans)
     plugs = mm.Plugs(opened.identity, schemes.member_half)
-    return MemberAgent(opened, charter, policy(plans), plugs, Trainer(folder / "diary", hook), priced, os.urandom)
+    return MemberAgent(opened, charter, held, plugs, Trainer(folder / "diary", hook), priced, os.urandom)
 
 
 @dataclass(frozen=True, slots=True)

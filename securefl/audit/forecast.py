@@ -15,8 +15,8 @@ from securefl.audit.copies import Ledger, read_all, read_one
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.privacy import accountant
-from securefl.privacy.account import Account, in_order
-from securefl.terms import Event, Level, Opened, Reserved, Unbounded
+from securefl.privacy.account import Account, bound_of, caps_of
+from securefl.terms import Bound, Event, Level, Opened, Reserved, Unbounded
 
 LIMIT_ROUNDS = 10_000
 LIMIT_NOISE = 1000
@@ -32,14 +32,18 @@ class Outlook:
     federation: str
     dataset: str
     last: Event
-    spent: tuple[tuple[str, tuple[Event, ...], Fraction], ...]  # rule, events so far, limit for one member's share
+    spent: tuple[tuple[str, tuple[Event, ...], Fraction], ...]  # rule, events so far, limit for one data set's share
     per_round: Fraction
     delta: float
+    bound: Bound = Bound.PLD
 
     def cost(self, rounds: int, noise: Fraction, events: tuple[Event, ...]) -> float:
-        """Epsilon of ``events`` and so many more rounds."""
+        """Epsilon of ``events`` and so many more rounds, by the bound that these would be held to."""
         more = (replace(self.last, noise_multiplier=noise, steps=self.last.steps * rounds),) if rounds else ()
-        return accountant.epsilon_pld((*events, *more), self.delta)
+        together = (*events, *more)
+        if self.bound is Bound.FILTER or len({replace(event, steps=1) for event in together}) > 1:
+            return accountant.epsilon_filter(together, self.delta)
+        return accountant.epsilon_pld(together, self.delta)
 
     def fits(self, rounds: int, noise: Fraction) -> str:
         """The rule that forbids so many more rounds; empty if none does."""
@@ -108,13 +112,26 @@ def _of(ledger: Ledger) -> Iterable[Outlook]:
     }
     last = {(entry.plan.federation, entry.dataset): entry.plan.learning.event for _, entry in ledger.each(Reserved)}
     for (federation, dataset), event in sorted(last.items(), key=lambda each: each[0]):
-        budget = policy_of[federation].budget
+        policy = policy_of[federation]
+        budget, charges = policy.budget, account.standing(Level.DATASET, dataset)
+        others = [each for each in caps_of(charges, Level.DATASET, dataset) if each.by != federation]
         spent = tuple(
-            (rule, in_order(account.events(level, name)), limit / budget.overlap)
+            (rule, account.events(level, name, dataset), limit)
             for rule, level, name, limit in (
-                ("budget.epsilon", Level.FEDERATION, federation, budget.epsilon),
-                ("budget.per_dataset.epsilon", Level.DATASET, dataset, budget.per_dataset.epsilon),
+                ("budget.epsilon", Level.FEDERATION, federation, budget.epsilon / budget.overlap),
+                *(
+                    ("budget.above.epsilon", Level.FEDERATION, up.federation, up.budget.epsilon / budget.overlap)
+                    for up in policy.above
+                ),
+                ("budget.per_dataset.epsilon", Level.DATASET, dataset, budget.per_dataset.epsilon / budget.overlap),
+                *(
+                    ("budget.others.epsilon", Level.DATASET, dataset, Fraction(each.epsilon, 1_000_000))
+                    for each in others
+                ),
             )
         )
-        per_round = budget.per_round.epsilon / budget.overlap
-        yield Outlook(str(ledger.owner), federation, dataset, event, spent, per_round, float(budget.delta))
+        yield Outlook(
+            str(ledger.owner), federation, dataset, event, spent, budget.per_round.epsilon / budget.overlap,
+            float(min((budget.delta_share, *(each.delta for each in others)))),
+            Bound.FILTER if budget.bound is Bound.FILTER else bound_of(charges, Level.DATASET, dataset),
+        )  # fmt: skip

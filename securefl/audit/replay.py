@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,81 @@ from securefl.ledger import export
 from securefl.policy import load as policies
 from securefl.policy.decide import MECHANISMS
 from securefl.privacy import accountant
-from securefl.privacy.account import Account, Charge, Standing
-from securefl.terms import Level, Opened
+from securefl.privacy.account import Account, Charge, Standing, bound_of
+from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, Opened, RunId, Unit
 
 
 def replay(run: Path) -> dict[str, Any]:
     """Every privacy event that counts, and the largest total over the members' data sets.
 
     Returns:
-        ``{"events": [...], "epsilon": {"pld", "rdp", "delta"}}``; delta is the least that a policy names.
+        ``{"events": [...], "epsilon": {"pld", "rdp", "renyi_filter", "bound", "delta"}}``: ``bound`` names the one of
+        the three that the sites were held to, the filter if any was; delta is the least that a policy names. Where some
+        events hide members, ``epsilon`` has their own largest total beside it: ``"client": {"rdp"}``.
 
     Raises:
         Tampered: the ledgers do not verify.
     """
     ledgers = read_all(run)
     check(ledgers)
-    delta = min(float(policy.budget.delta) for ledger in ledgers.values() for policy in _policies(ledger).values())
+    delta = min(
+        float(policy.budget.delta_share) for ledger in ledgers.values() for policy in _policies(ledger).values()
+    )
     members = [(ledger, _account(ledger)) for ledger in ledgers.values() if _joined(ledger)]
     totals = [
         account.standing(Level.DATASET, dataset)
         for _, account in members
         for dataset in sorted({charge.dataset for charge in account.charges})
     ]
+    records = [charges for charges in totals if _unit(charges) is not Unit.CLIENT]
+    clients = [charges for charges in totals if _unit(charges) is Unit.CLIENT]
+    beside = {"client": {"rdp": max(_rdp(charges, delta) for charges in clients)}} if clients else {}
     return {
         "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
         "epsilon": {
-            "pld": max((accountant.epsilon_charged(charges, delta) for charges in totals), default=0.0),
-            "rdp": max((_rdp(charges, delta) for charges in totals), default=0.0),
+            "pld": max((accountant.epsilon_charged(charges, delta) for charges in records), default=0.0),
+            "rdp": max((_rdp(charges, delta) for charges in records), default=0.0),
+            "renyi_filter": max((_filter(charges, delta) for charges in records), default=0.0),
+            "bound": _enforced(account for _, account in members),
             "delta": delta,
+            **beside,
         },
     }
+
+
+def _unit(charges: tuple[Charge, ...]) -> Unit | None:
+    return accountant.unit_of(charge.event for charge in charges)
 
 
 def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
     return accountant.epsilon_rdp((charge.event for charge in charges), accountant.delta_left(delta, charges))
 
 
+def _filter(charges: tuple[Charge, ...], delta: float) -> float:
+    return accountant.epsilon_charged(charges, delta, Bound.FILTER)
+
+
+def _enforced(accounts: Iterable[Account]) -> str:
+    """The bound that prices were held to at the roots; the filter if any was."""
+    bounds = {
+        cap.bound for account in accounts for charge in _standing(account) for cap in charge.caps
+        if cap.level is Level.DATASET
+    }  # fmt: skip
+    return (Bound.FILTER if Bound.FILTER in bounds else Bound.PLD).value
+
+
 def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
-    rate = charge.event.sampling_rate
+    rate, event = charge.event.sampling_rate, charge.event
+    shares = {}
+    if isinstance(event, DistributedDiscreteGaussian):
+        shares = {
+            "unit": event.unit.value,
+            "clip_l2": float(event.clip_l2),
+            "honest": event.honest,
+            "dimension": event.dimension,
+            "fraction_bits": event.fraction_bits,
+            "deviation": float(event.deviation),
+        }
     return {
         "member": str(ledger.owner),
         "mechanism": MECHANISMS[type(charge.event)],
@@ -60,6 +97,7 @@ def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
         "noise_multiplier": float(charge.event.noise_multiplier),
         "steps": charge.event.steps,
         "state": charge.standing.value,
+        **shares,
     }
 
 
@@ -102,35 +140,86 @@ def accounts(path: Path) -> list[dict[str, Any]]:
 
 
 def _rows(ledger: Ledger) -> list[dict[str, Any]]:
+    """Accounts: of each data set, each federation and those above it, and each run that was charged."""
     account, joined, by_name = _account(ledger), _joined(ledger), _policies(ledger)
     rows = []
     for dataset in sorted({opened.dataset for opened in joined}):
         here = [by_name[opened.federation] for opened in joined if opened.dataset == dataset]
-        strictest = min(here, key=lambda policy: (policy.budget.per_dataset.epsilon, policy.budget.delta))
-        rows.append(_row(ledger, account, Level.DATASET, dataset, strictest, strictest.budget.per_dataset.epsilon))
-    for name in sorted({opened.federation for opened in joined}):
-        policy = by_name[name]
-        rows.append(_row(ledger, account, Level.FEDERATION, name, policy, policy.budget.epsilon))
+        rows += _accounts(ledger, here, Level.DATASET, dataset, [account.standing(Level.DATASET, dataset)])
+    for name in sorted({name for opened in joined for name in _names(by_name[opened.federation])}):
+        below = [opened for opened in joined if name in _names(by_name[opened.federation])]
+        here = [by_name[opened.federation] for opened in below]
+        parts = [account.standing(Level.FEDERATION, name, each) for each in sorted({one.dataset for one in below})]
+        rows += _accounts(ledger, here, Level.FEDERATION, name, parts)
+    for opened in joined:
+        name, policy = opened.run.hex(), policies.parse(opened.policy, ledger.name)
+        if charges := account.standing(Level.RUN, name):
+            rows += _accounts(ledger, [policy], Level.RUN, name, [charges])
     return rows
 
 
+def _names(policy: policies.Policy) -> tuple[str, ...]:
+    """The federations that a plan under this policy counts in."""
+    return (policy.federation, *(each.federation for each in policy.above))
+
+
+def _accounts(
+    ledger: Ledger, here: Sequence[policies.Policy], level: Level, name: str, parts: Sequence[tuple[Charge, ...]]
+) -> list[dict[str, Any]]:
+    """One account, a row for each unit, at the strictest of the policies that hold it.
+
+    ``parts`` are its charges by data set. These compose in parallel: the one with the least left speaks for all.
+    """
+    policy = min(here, key=lambda each: (_cap(each, level, name).epsilon, _cap(each, level, name).delta))
+    units = sorted({charge.event.unit for part in parts for charge in part}) or [policy.budget.unit]
+    return [
+        min(
+            (_row(ledger, [each for each in part if each.event.unit is unit], policy, level, name) for part in parts),
+            key=lambda row: float(row["left"]),
+        )
+        | {"unit": unit.value}
+        for unit in units
+    ]
+
+
+def _cap(policy: policies.Policy, level: Level, name: str) -> Cap:
+    """What this policy lets an account hold."""
+    run = RunId(bytes.fromhex(name) if level is Level.RUN else bytes(16))
+    return next(cap for cap in policy.caps(name, run) if (cap.level, cap.name) == (level, name))
+
+
 def _row(
-    ledger: Ledger, account: Account, level: Level, name: str, policy: policies.Policy, limit: Fraction
+    ledger: Ledger, standing: Sequence[Charge], policy: policies.Policy, level: Level, name: str
 ) -> dict[str, Any]:
-    budget, delta = policy.budget, float(policy.budget.delta)
-    standing = account.standing(level, name)
+    budget, cap = policy.budget, _cap(policy, level, name)
     settled = [charge for charge in standing if charge.standing is Standing.SETTLED]
-    spent = accountant.epsilon_charged(settled, delta) * budget.overlap
-    total = accountant.epsilon_charged(standing, delta) * budget.overlap
-    left = float(limit) - total
+
+    def cost(charges: Sequence[Charge]) -> tuple[float, Bound]:
+        bound = max(cap.bound, bound_of(charges, level, name), key=lambda each: each is Bound.FILTER)
+        return accountant.epsilon_charged(charges, float(cap.delta), bound) * budget.overlap, bound
+
+    (spent, _), (total, bound) = cost(settled), cost(standing)
+    limit = float(_limit(policy, level, name))
+    left = limit - total
     return {
         "member": str(ledger.owner),
         "level": level.value,
         "name": name,
-        "limit": float(limit),
+        "limit": limit,
         "spent": spent,
         "reserved": max(0.0, total - spent),
         "left": math.nextafter(left, -math.inf) if left > 0 else 0.0,
-        "delta": delta,
+        "delta": float(cap.delta * budget.overlap),
         "unit": budget.unit.value,
+        "bound": bound.value,
     }
+
+
+def _limit(policy: policies.Policy, level: Level, name: str) -> Fraction:
+    """The limit behind a cap, before it is shared among overlapping data sets."""
+    budget = policy.budget
+    if level is Level.DATASET:
+        return budget.per_dataset.epsilon
+    if level is Level.RUN:
+        return budget.per_run.epsilon if budget.per_run else budget.epsilon
+    return next((each.budget.epsilon for each in policy.above if each.federation == name), budget.epsilon)

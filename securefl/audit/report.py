@@ -85,10 +85,12 @@ class EpsilonPart(Part):
     delta: float
     unit: str
     neighbours: str
+    mechanism: str
     sampler: str
     accountant: str
     accountant_version: str
     rdp: float
+    bound: str = Field(description="what the limit was enforced by: pld or renyi-filter")
     member: str
 
 
@@ -104,6 +106,7 @@ class AccountRow(Part):
     left: float
     delta: float
     unit: str
+    bound: str = Field(description="what the limit was enforced by: pld or renyi-filter")
 
 
 class Bytes(Part):

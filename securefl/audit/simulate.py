@@ -65,7 +65,9 @@ def _answers(policy: Policy, ledger: Ledger) -> Iterator[Answer]:
 
 def _asked(policy: Policy, plan: Plan, account: Account, dataset: str, at: int) -> tuple[int, tuple[Reason, ...]]:
     try:
-        price: Price = accountant.price(plan, account, dataset, float(policy.budget.delta))
+        price: Price = accountant.price(
+            plan, account, dataset, float(policy.budget.delta_share), policy.caps(dataset, plan.run)
+        )
     except Unbounded as fault:
         return 0, (Reason("budget.price", f"no price: {fault}", "a finite price", "add noise"),)
     answer = decide(policy, plan, account, price, at)

@@ -15,6 +15,8 @@ from securefl.privacy.account import Account, AccountFault, Standing
 from securefl.terms import (
     Adapter,
     AdapterRule,
+    Bound,
+    Cap,
     Freed,
     Got,
     Grant,
@@ -25,11 +27,13 @@ from securefl.terms import (
     Opened,
     Opening,
     Plan,
+    Price,
     Released,
     Reserved,
     RunId,
     Sent,
     Settled,
+    Unit,
     micro_epsilon,
 )
 
@@ -96,31 +100,50 @@ def _check_price(
 ) -> None:
     if entry.dataset != opened.dataset:
         raise ledger.wrong(f"charged to {entry.dataset!r}; the run was joined with {opened.dataset!r}", index)
-    budget, price = policy.budget, entry.price
-    delta = float(budget.delta)
-    expected = accountant.price(entry.plan, account, entry.dataset, delta)
-    costs = [("round", price.round, expected.round, budget.per_round.epsilon)]
-    for level, limit in ((Level.DATASET, budget.per_dataset.epsilon), (Level.FEDERATION, budget.epsilon)):
-        if level not in price.after:
-            raise ledger.wrong(f"a price without the total of the {level.value}", index)
-        costs.append((level.value, price.after[level], expected.after[level], limit))
-    for name, told, due, limit in costs:
-        if abs(told - due) > SLACK:
-            raise ledger.wrong(f"the price of the {name} is {told / 1e6}; its events cost {due / 1e6}", index)
-        if told * budget.overlap > limit * 1_000_000:
-            raise ledger.wrong(f"the {name} costs {told / 1e6}, above the limit of {float(limit)}", index)
-    charges, event = account.standing(Level.DATASET, entry.dataset), entry.plan.learning.event
-    left = accountant.delta_left(delta, charges) - accountant.delta_beyond(event, entry.plan.dimension)
-    if (
-        micro_epsilon(accountant.epsilon_rdp((*(charge.event for charge in charges), event), left)) + SLACK
-        < expected.after[Level.DATASET]
-    ):
+    price, delta = entry.price, float(policy.budget.delta_share)
+    caps = policy.caps(entry.dataset, entry.plan.run)
+    expected = accountant.price(entry.plan, account, entry.dataset, delta, caps)
+    _check_costs(ledger, index, price, expected, policy, caps)
+    if price.caps != expected.caps:
+        raise ledger.wrong("a price that does not say what holds its accounts, and by which bound", index)
+    at_root = [cap for cap in expected.caps if cap.level is Level.DATASET]
+    event = entry.plan.learning.event
+    charges = account.standing(Level.DATASET, entry.dataset)
+    left = accountant.delta_left(min(float(cap.delta) for cap in at_root), charges)
+    rdp = micro_epsilon(
+        accountant.epsilon_rdp(
+            (*(charge.event for charge in charges), event), left - accountant.delta_beyond(event, entry.plan.dimension)
+        )
+    )
+    total = expected.after[Level.DATASET]
+    if total + SLACK < rdp if at_root[0].bound is Bound.FILTER and event.unit is Unit.RECORD else rdp + SLACK < total:
         raise ledger.wrong("the two accountants contradict each other", index)
     answer = decide(policy, entry.plan, account, price, leaf.at)
     if not isinstance(answer, Grant):
         raise ledger.wrong(f"the policy refuses this plan: {'; '.join(map(str, answer.reasons))}", index)
     if answer.nonce != entry.nonce:
         raise ledger.wrong("reserved without the grant that this policy and account give", index)
+
+
+def _check_costs(
+    ledger: Ledger, index: int, price: Price, expected: Price, policy: policies.Policy, caps: tuple[Cap, ...]
+) -> None:
+    budget, allowed = policy.budget, {(cap.level, cap.name): cap.epsilon for cap in caps}
+    costs = [("round", price.round, expected.round, budget.share(budget.per_round.epsilon))]
+    for level in Level:
+        if level not in price.after:
+            raise ledger.wrong(f"a price without the total of the {level.value}", index)
+        most = next(cap.epsilon for cap in caps if cap.level is level)  # its own federation's cap is the first
+        costs.append((level.value, price.after[level], expected.after[level], most))
+    for name, due in expected.above.items():
+        if name not in price.above:
+            raise ledger.wrong(f"a price without the total of {name}, which stands above", index)
+        costs.append((name, price.above[name], due, allowed[Level.FEDERATION, name]))
+    for name, told, due, most in costs:
+        if abs(told - due) > SLACK:
+            raise ledger.wrong(f"the price of the {name} is {told / 1e6}; its events cost {due / 1e6}", index)
+        if told > most:
+            raise ledger.wrong(f"the {name} costs {told / 1e6}, above the limit of {most / 1e6}", index)
 
 
 def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
@@ -147,6 +170,7 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
                 raise ledger.wrong(f"round {plan.round} does not start from the release of the round before", index)
     for ledger in ledgers.values():
         _check_openings(ledger, ledgers, plans)
+    check_sums(ledgers, plans)
 
 
 def _reserved(ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Ledger, int, Reserved]]:
@@ -157,6 +181,26 @@ def _reserved(ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Ledger, int,
 
 def _releases(coordinator: Ledger, run: RunId) -> dict[int, Hash]:
     return {entry.round: entry.digest for _, entry in coordinator.each(Released) if entry.run == run}
+
+
+def check_sums(ledgers: Mapping[MemberId, Ledger], plans: Mapping[Hash, Plan]) -> None:
+    """Nothing happens if the coordinator used the very sum that the custodian opened.
+
+    Under masks the custodian's sum is still masked: then the members it is over are compared, and not the sum.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    seen: dict[tuple[RunId, int], tuple[Opening, MemberId]] = {}
+    for ledger in ledgers.values():
+        for index, entry in ledger.each(Opening):
+            first, owner = seen.setdefault((entry.run, entry.round), (entry, ledger.owner))
+            plan = plans.get(entry.plan)
+            masked = plan is not None and plan.cover.scheme.has_masks
+            if (entry.plan, entry.survivors) != (first.plan, first.survivors):
+                raise ledger.wrong(f"a sum of round {entry.round} over others than {owner} has", index)
+            if entry.digest != first.digest and not masked:
+                raise ledger.wrong(f"another sum of round {entry.round} than {owner} opened", index)
 
 
 def _check_openings(ledger: Ledger, ledgers: Mapping[MemberId, Ledger], plans: Mapping[Hash, Plan]) -> None:

@@ -12,7 +12,8 @@ Checks, in this order; the first that fails names the ledger and, where it can, 
 7. the account: no plan twice, no settlement above its reservation, nothing freed that left; every price is what two
    accountants say; and the policy, asked again about each plan, grants it. A round is one plan for all, and its sum was
    opened once, over enough members who each paid for it;
-8. a run that is closed is closed everywhere it was joined, and where it finished no reservation is left open.
+8. a run that is closed is closed everywhere it was joined, and where it finished no reservation is left open;
+9. under masks, everybody was asked about the same survivors, and the sum was opened over them.
 
 Any error while checking means: not verified.
 """
@@ -60,7 +61,7 @@ def verify(run: Path) -> Verdict:
 
 
 def check(ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Nothing happens if what the ledgers say holds together: checks 4 to 8, and that none is missing.
+    """Nothing happens if what the ledgers say holds together: checks 4 to 9, and that none is missing.
 
     Raises:
         Tampered: one of them fails.
@@ -74,6 +75,7 @@ def check(ledgers: Mapping[MemberId, Ledger]) -> None:
     witnesses.check_heads(ledgers)
     accounts = {ledger.owner: spending.check_account(ledger) for ledger in ledgers.values()}
     spending.check_rounds(ledgers, runs)
+    witnesses.check_questions(ledgers, runs)
     for ledger in ledgers.values():
         _check_ends(ledger, accounts[ledger.owner])
     for run, (coordinator, opened) in runs.items():

@@ -1,4 +1,4 @@
-"""Do the parties tell the same story? Checks 4 to 6 of ``verify``: what one ledger says, held against the others.
+"""Do the parties tell the same story? Checks 4 to 6 and 9 of ``verify``: one ledger held against the others.
 
 Parties are told apart by name and key together: a ledger's owner may have taken part in other federations, with other
 parties, whose ledgers are not here.
@@ -6,13 +6,31 @@ parties, whose ledgers are not here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 
 from securefl import keys, wire
 from securefl.audit.copies import Ledger, of_seat
 from securefl.errors import Forged, Tampered
 from securefl.ledger import heads, merkle
-from securefl.terms import Got, Hash, Head, MemberId, Opened, PublicKey, Released, RunId, Seat, Sent, Witnessed
+from securefl.protection import masking
+from securefl.protocol import messages as m
+from securefl.terms import (
+    Got,
+    Hash,
+    Head,
+    MemberId,
+    Opened,
+    Opening,
+    PublicKey,
+    Released,
+    Reserved,
+    RunId,
+    Scheme,
+    Seat,
+    Sent,
+    Witnessed,
+)
 
 Runs = Mapping[RunId, tuple[Ledger, Opened]]
 
@@ -163,3 +181,31 @@ def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:
             digest, first = seen.setdefault((entry.run, entry.round), (entry.digest, ledger.owner))
             if digest != entry.digest:
                 raise ledger.wrong(f"another release of round {entry.round} than {first} has", index)
+
+
+def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
+    """Nothing happens if all members were asked about one set of survivors a round: those the sum was opened over.
+
+    A question is signed by the coordinator, and its digest stands in the ledger of whoever answered it.
+
+    Raises:
+        Tampered: a coordinator showed two sets, or opened another sum than it asked about.
+    """
+    masked = {
+        wire.plan_hash(entry.plan)
+        for ledger in ledgers.values()
+        for _, entry in ledger.each(Reserved)
+        if entry.plan.cover.scheme is Scheme.MASKING
+    }
+    about: dict[tuple[RunId, int], Hash] = {}
+    for coordinator, _ in runs.values():
+        for _, opening in coordinator.each(Opening):
+            ask = m.Ask(opening.round, masking.question_about(opening.survivors))
+            about[opening.run, opening.round] = Hash(hashlib.sha256(wire.encode(ask)).digest())
+    for ledger in ledgers.values():
+        for index, got in ledger.each(Got):
+            receipt = got.receipt
+            if receipt.kind == "Ask" and receipt.plan in masked and receipt.run in runs:
+                told = about.setdefault((receipt.run, receipt.round), receipt.digest)
+                if told != receipt.digest:
+                    raise ledger.wrong(f"asked about other survivors of round {receipt.round} than others were", index)

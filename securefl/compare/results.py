@@ -10,15 +10,18 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from securefl.compare.experiment import Cell, Experiment
 from securefl.compare.one import Outcome
+from securefl.compare.together import Total
 
 NOTE = "accuracy on all members' held-out rows: bench only, not released; choosing by it is paid by no epsilon here"
 SEEDS = "a seed decides what is public: A, the split over members, open training's samples; private noise is fresh"
+TOGETHER = "each run is charged to a budget of its own; together: all of them released, on the same records, by PLD"
 OPENLY = "epsilon null: trained without privacy, outside policy and budget"
 # 97.5 % quantiles of Student's t at 1 to 30 degrees of freedom; beyond 30 the last is a little too wide
 STUDENT = (
@@ -75,6 +78,15 @@ class SummaryRow(Part):
     seconds: float | None  # the mean
 
 
+class Together(Part):
+    """What the private runs of one unit would cost together, had they trained on the same records."""
+
+    unit: str
+    runs: int  # with charges, also of those that did not finish
+    epsilon: float | None  # None: no finite one
+    delta: float
+
+
 class Results(Part):
     """Everything an experiment tells."""
 
@@ -83,13 +95,15 @@ class Results(Part):
     accuracy_is: str = NOTE
     seeds_decide: str = SEEDS
     without_privacy: str = OPENLY
+    together_is: str = TOGETHER
+    together: list[Together] = []
     runs_planned: int
     runs_finished: int
     runs: list[RunRow]
     summary: list[SummaryRow]
 
 
-def of(experiment: Experiment, outcomes: Sequence[Outcome]) -> Results:
+def of(experiment: Experiment, outcomes: Sequence[Outcome], totals: Sequence[Total] = ()) -> Results:
     """The results, in the order of the document; a run that has not ended is a row that says so."""
     by_cell = {outcome.cell: outcome for outcome in outcomes}
     cells = sorted((cell for cell, _ in experiment.runs), key=lambda cell: _order(experiment, cell))
@@ -103,6 +117,7 @@ def of(experiment: Experiment, outcomes: Sequence[Outcome]) -> Results:
     return Results(
         experiment=experiment.file.name,
         federation=experiment.base.file.name,
+        together=[Together.model_validate(asdict(total)) for total in totals],
         runs_planned=len(known),
         runs_finished=sum(each.status == "finished" for each in known),
         runs=[_row(each) for each in known],
@@ -189,6 +204,12 @@ def table(results: Results) -> str:
         SEEDS,
         f"{results.runs_finished} of {results.runs_planned} runs are in the table"
         + (f"; {statistics.fmean(seconds):.1f} s each on average" if seconds else ""),
+    ]
+    lines += [
+        f"all {each.runs} private runs together, had they been released on the same records: "
+        + (f"epsilon {each.epsilon:.2f}" if each.epsilon is not None else "no finite epsilon")
+        + f" at delta {each.delta:g}, {each.unit} level"
+        for each in results.together
     ]
     left_out = [run for run in results.runs if run.status != "finished"]
     lines += [

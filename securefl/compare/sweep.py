@@ -6,14 +6,15 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from securefl.compare import plots, pool, results
 from securefl.compare.experiment import Experiment
-from securefl.compare.one import Outcome, finished
+from securefl.compare.one import Outcome, finished, folder_of
 from securefl.compare.results import Results
+from securefl.compare.together import together
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.progress import Tally
@@ -47,10 +48,18 @@ def compare(
                 shown.say(told(outcome))
                 shown.count(len(outcomes), len(experiment.runs), left_s)
         finally:
-            told_results = results.of(experiment, outcomes)
+            told_results = results.of(experiment, outcomes, together(_private(outcomes, out)))
             text = results.write(told_results, out)
             plots.draw(told_results, out)
     return told_results, text, max((outcome.exit_code for outcome in outcomes), default=0)
+
+
+def _private(outcomes: Iterable[Outcome], out: Path) -> Iterator[Path]:
+    """The folders of private runs that have ledgers."""
+    for outcome in outcomes:
+        folder = out / folder_of(outcome.cell) / "run"
+        if outcome.cell.epsilon is not None and (folder / "ledger").is_dir():
+            yield folder
 
 
 def told(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ computed: a case asks what the policy says to a cost, not what a plan costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from fractions import Fraction
@@ -23,7 +23,7 @@ from securefl.policy.decide import decide, explain
 from securefl.policy.document import Day
 from securefl.policy.load import Policy, load
 from securefl.policy.plan_document import draft
-from securefl.terms import Hash, Level, MicroEpsilon, Price, Refusal
+from securefl.terms import Hash, Level, MicroEpsilon, Plan, Price, Refusal
 
 Cost = Annotated[Rational, Field(ge=0)]
 
@@ -38,6 +38,10 @@ class Case(BaseModel):
     epsilon_round: Cost = Field(Fraction(0), description="what the round would cost")
     epsilon_after: Cost = Field(Fraction(0), description="what all the federation's rounds would have cost")
     epsilon_dataset: Cost | None = Field(None, description="the same for the data set; epsilon_after if not given")
+    epsilon_run: Cost | None = Field(None, description="the same for the run; epsilon_after if not given")
+    epsilon_above: Cost | None = Field(
+        None, description="the same for each federation above; epsilon_after if not given"
+    )
     again: Flag = Field(False, description="whether the plan was reserved before")
     day: Day | None = Field(None, description="asked on another day")
     expect: Literal["grant", "refuse"]
@@ -141,8 +145,8 @@ def _rules(path: Path) -> tuple[str, ...]:
     for scheme in policy.protection.schemes:
         changed = {"securefl_plan": 1, **document.value, "protection": scheme.value}
         plan = draft(Document(document.name, document.text, changed, document.lines), policy.hash)
-        name, account = wire.plan_hash(plan), Imagined(None)
-        price = Price(name, account.digest, _micro(Fraction(0)), dict.fromkeys(Level, _micro(Fraction(0))))
+        account = Imagined(None)
+        price = _priced(policy, plan, account, Fraction(0), dict.fromkeys(Level, Fraction(0)), Fraction(0))
         rules.update(dict.fromkeys(check.rule for check in explain(policy, plan, account, price, 0)))
     return tuple(rule for rule in rules if rule not in NO_CASE)
 
@@ -159,11 +163,24 @@ def _refused_by(policy: Policy, written: CasesDocument, case: Case, planned: Doc
     name = wire.plan_hash(plan)
     account = Imagined(name if case.again else None)
     of_dataset = case.epsilon_after if case.epsilon_dataset is None else case.epsilon_dataset
-    after = {Level.DATASET: _micro(of_dataset), Level.FEDERATION: _micro(case.epsilon_after)}
-    price = Price(name, account.digest, _micro(case.epsilon_round), after)
+    of_run = case.epsilon_after if case.epsilon_run is None else case.epsilon_run
+    after = {Level.DATASET: of_dataset, Level.FEDERATION: case.epsilon_after, Level.RUN: of_run}
+    of_above = case.epsilon_after if case.epsilon_above is None else case.epsilon_above
+    price = _priced(policy, plan, account, case.epsilon_round, after, of_above)
     now = datetime.combine(case.day or written.day, time(), UTC)
     answer = decide(policy, plan, account, price, int(now.timestamp()))
     return tuple(reason.rule for reason in answer.reasons) if isinstance(answer, Refusal) else ()
+
+
+def _priced(
+    policy: Policy, plan: Plan, account: Imagined, of_round: Fraction, after: Mapping[Level, Fraction],
+    of_above: Fraction,
+) -> Price:  # fmt: skip
+    """A price as it is imagined."""
+    totals = {level: _micro(epsilon) for level, epsilon in after.items()}
+    above = {each.federation: _micro(of_above) for each in policy.above}
+    caps = policy.caps("imagined", plan.run)
+    return Price(wire.plan_hash(plan), account.digest, _micro(of_round), totals, above, caps)
 
 
 def _differs(case: Case, rules: tuple[str, ...]) -> str:

@@ -22,7 +22,9 @@ from securefl.terms import (
     AdapterKind,
     AdapterRule,
     Automatic,
-    Cover,
+    Bound,
+    Cap,
+    DistributedDiscreteGaussian,
     Flat,
     Grant,
     Hash,
@@ -36,12 +38,13 @@ from securefl.terms import (
     Quantile,
     Reason,
     Refusal,
-    Scheme,
+    Sharing,
     Unit,
 )
 
-MECHANISMS = {PoissonGaussian: "poisson-gaussian"}
+MECHANISMS = {PoissonGaussian: "poisson-gaussian", DistributedDiscreteGaussian: "distributed-discrete-gaussian"}
 CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
+_NAMES_ITS_OWN = ("budget.above.epsilon", "budget.others.epsilon")  # rules that say themselves whose limit it is
 
 
 class Balance(Protocol):
@@ -95,7 +98,9 @@ def explain(policy: Policy, plan: Plan, account: Balance, price: Price, now: int
     if not policy.above:
         return checks
     return tuple(
-        check if check.held else replace(check, limit=f"{check.limit} (of {policy.whose(check.rule)})")
+        check
+        if check.held or check.rule in _NAMES_ITS_OWN
+        else replace(check, limit=f"{check.limit} (of {policy.whose(check.rule)})")
         for check in checks
     )
 
@@ -128,14 +133,23 @@ def _training(policy: Policy, plan: Plan) -> Iterator[Check]:
         "training.clip", 0 < learning.clip_l2 <= rules.clip.at_most, _number(learning.clip_l2),
         f"above 0, at most {most} (l2)", f"{'lower' if learning.clip_l2 > 0 else 'raise'} clip to {most}",
     )  # fmt: skip
-    yield _one_of(
-        "training.clipping", "clipping", CLIPPINGS.get(type(learning.clipping), "unknown"), tuple(rules.clipping)
-    )
+    if learning.event.unit is Unit.RECORD:  # a member's update is clipped in one way
+        named = CLIPPINGS.get(type(learning.clipping), "unknown")
+        yield _one_of("training.clipping", "clipping", named, tuple(rules.clipping))
     noise, least = learning.event.noise_multiplier, rules.noise_multiplier.at_least
     yield Check(
         "training.noise_multiplier", noise >= least, _number(noise), f"at least {_number(least)}",
         f"raise noise_multiplier to {_number(least)}",
     )  # fmt: skip
+    if isinstance(learning.event, DistributedDiscreteGaussian):
+        event, encoding = learning.event, plan.cover.encoding
+        said = (event.clip_l2, event.dimension, event.fraction_bits)
+        yield Check(
+            "training.event", said == (learning.clip_l2, plan.dimension, encoding.fraction_bits),
+            f"clip {_number(event.clip_l2)}, dimension {event.dimension}, fraction_bits {event.fraction_bits}",
+            f"the plan's own {_number(learning.clip_l2)}, {plan.dimension}, {encoding.fraction_bits}",
+            "price what the plan says",
+        )  # fmt: skip
     yield from _adapter(policy, plan.adapter)
     yield Check(
         "training.base_models", _is_allowed(plan.model, rules.base_models),
@@ -183,37 +197,65 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         f"above the {sums} {'sum' if sums == 1 else 'sums'} of a round",
         f"raise min_cohort to {cover.colluding + sums + 1}",
     )  # fmt: skip
+    if isinstance(plan.learning.event, DistributedDiscreteGaussian):
+        counted, sure = plan.learning.event.honest, cover.honest
+        yield Check(
+            "protection.honest_shares", counted <= sure, f"priced for {counted} honest shares of noise",
+            f"at most the {sure} that are sure",
+            f"lower honest to {sure}" if sure > 0 else f"raise min_cohort to {cover.colluding + counted}",
+        )  # fmt: skip
+        whole = plan.sharing == Sharing()
+        yield Check(
+            "protection.shared_whole", whole, "the whole update, unweighted" if whole else "parts or weights of it",
+            "the whole update, unweighted, whose norm is priced", "leave weights, home and pull out, or hide records",
+        )  # fmt: skip
     distinct = len({seat.member for seat in plan.cohort}) == members == len({seat.key for seat in plan.cohort})
     yield Check(
         "protection.seats", distinct, "all different" if distinct else "a member or key twice",
         "each member and key once", "name each member once, with a key of its own",
     )  # fmt: skip
-    if cover.scheme is Scheme.MASKING:
+    if cover.scheme.has_masks:
         least = max(rules.threshold.at_least, safe_threshold(members, cover.colluding))
         yield _at_least("protection.threshold", "threshold", cover.threshold, least)
         yield Check(
             "protection.threshold.reachable", cover.threshold <= members, str(cover.threshold),
             f"at most the {members} members", f"lower threshold to {members}, or have {cover.threshold} members",
         )  # fmt: skip
-    if cover.scheme is Scheme.CKKS:
+    if cover.scheme.has_custodian:
         apart = cover.custodian is not None and cover.custodian not in {seat.key for seat in plan.cohort}
         found = "no custodian" if cover.custodian is None else f"key {cover.custodian.hex()[:16]}"
         yield Check(
             "protection.custodian", apart, found, "a key that no member holds", "name a custodian who is no member"
         )
-    yield _fits(cover, members)
+    yield _fits(plan, members)
 
 
-def _fits(cover: Cover, members: int) -> Check:
-    """The sum cannot wrap around; a ring that nobody computes in holds nothing."""
-    encoding = cover.encoding
+def _fits(plan: Plan, members: int) -> Check:
+    """The sum cannot wrap around, noise and all; a ring that nobody computes in holds nothing."""
+    encoding, event = plan.cover.encoding, plan.learning.event
     ring = encoding.ring_bits if 1 <= encoding.ring_bits <= 64 else 64
     capacity = encoding.capacity() if 1 <= encoding.value_bits <= encoding.ring_bits <= 64 else 0
-    bits = max(1, ring - max(0, members - 1).bit_length())
-    return Check(
-        "protection.capacity", members <= capacity, f"{members} members", f"at most {capacity} in this encoding",
-        f"set ring_bits to {ring} and value_bits to {bits}",
-    )  # fmt: skip
+    bits = encoding.value_bits if members <= capacity else max(1, ring - max(0, members - 1).bit_length())
+    value, limit = f"{members} members", f"at most {capacity} in this encoding"
+    fix, held = f"set ring_bits to {ring} and value_bits to {bits}", members <= capacity
+    if isinstance(event, DistributedDiscreteGaussian):
+        fitting = _coarser(event, bits)
+        held = held and event.longest >> max(0, encoding.value_bits - 1) == 0
+        value, limit = f"{value}, {event.longest} grid units each", f"{limit}, in {encoding.value_bits} bits"
+        fix += f" and fraction_bits to {fitting}"
+    return Check("protection.capacity", held, value, limit, fix)
+
+
+def _coarser(event: DistributedDiscreteGaussian, value_bits: int) -> int:
+    """The finest grid, no finer than the event's own, on which an update with its noise has so many bits."""
+    for fraction_bits in range(event.fraction_bits, 0, -1):
+        try:
+            longest = replace(event, fraction_bits=fraction_bits).longest
+        except ValueError:  # a share of less than a grid unit
+            break
+        if longest >> max(0, value_bits - 1) == 0:
+            return fraction_bits
+    return 0
 
 
 def _release(policy: Policy, plan: Plan) -> Iterator[Check]:
@@ -227,42 +269,81 @@ def _release(policy: Policy, plan: Plan) -> Iterator[Check]:
 def _budget(policy: Policy, plan: Plan, account: Balance, price: Price) -> Iterator[Check]:
     budget, name = policy.budget, wire.plan_hash(plan)
     yield Check(
-        "budget.unit", budget.unit is Unit.RECORD, "record", budget.unit.value,
-        "plans hide records so far: agree on a policy with budget.unit record",
+        "budget.unit", plan.learning.event.unit is budget.unit, plan.learning.event.unit.value, budget.unit.value,
+        f"train under unit {budget.unit.value}",
     )  # fmt: skip
     yield Check(
         "budget.neighbours", budget.neighbours is Neighbours.ADD_OR_REMOVE_ONE, "add-or-remove-one",
         budget.neighbours.value, "agree on a policy with budget.neighbours add-or-remove-one",
     )  # fmt: skip
-    own = price.plan == name and price.account == account.digest
+    own = price.plan == name and price.account == account.digest and _is_own(policy, plan, price)
     yield Check(
-        "budget.price", own, "its own price" if own else "a price of another plan or account",
-        "a price of this plan on this account", "price the plan again",
+        "budget.price", own, "its own price" if own else "a price of another plan or account, or of other limits",
+        "a price of this plan on this account under this policy", "price the plan again",
     )  # fmt: skip
     known = account.knows(name)
     yield Check(
         "budget.once", not known, "reserved before" if known else "new", "each plan once", "propose it as another round"
     )
-    of_federation, of_dataset = price.after[Level.FEDERATION], price.after[Level.DATASET]
+    after, above = price.after, {each.federation: each.budget for each in policy.above}
     yield _affordable(
         "budget.per_round.epsilon", "the round costs", price.round, budget.per_round.epsilon, budget.overlap
     )
-    yield _affordable("budget.epsilon", "all rounds cost", of_federation, budget.epsilon, budget.overlap)
+    of_run = after[Level.RUN]
+    if budget.per_run is not None:
+        yield _affordable("budget.per_run.epsilon", "the run costs", of_run, budget.per_run.epsilon, budget.overlap)
+    yield _affordable("budget.epsilon", "all rounds cost", after[Level.FEDERATION], budget.epsilon, budget.overlap)
+    for upper, its in above.items():
+        what = f"all rounds of {upper} and those below it cost"
+        yield _affordable(
+            "budget.above.epsilon", what, price.above[upper], its.epsilon, budget.overlap, f" for {upper}"
+        )
     yield _affordable(
         "budget.per_dataset.epsilon",
         "all rounds on this data set cost",
-        of_dataset,
+        after[Level.DATASET],
         budget.per_dataset.epsilon,
         budget.overlap,
     )
+    for cap in price.caps:
+        if cap.by != policy.federation:
+            is_above = cap.level is Level.FEDERATION and cap.name != policy.federation
+            yield _promised(cap, price.above[cap.name] if is_above else after[cap.level])
 
 
-def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overlap: int) -> Check:
+def _promised(cap: Cap, total: MicroEpsilon) -> Check:
+    """What another federation's policy was promised when it was charged here stands, whoever is charged next."""
+    where = f"{cap.level.value} {cap.name}"
+    return Check(
+        "budget.others.epsilon", 0 <= total <= cap.epsilon, f"epsilon {_micro(total)} on {where}",
+        f"at most {_micro(cap.epsilon)}, by the policy of {cap.by}",
+        "lower steps or sampling_rate, or raise noise_multiplier, until all rounds on "
+        f"{where} cost at most {_micro(cap.epsilon)}",
+    )  # fmt: skip
+
+
+def _is_own(policy: Policy, plan: Plan, price: Price) -> bool:
+    """Whether a price says what this policy lets each account hold, by a bound that is not weaker than the policy's."""
+    datasets = [cap.name for cap in price.caps if cap.level is Level.DATASET and cap.by == policy.federation]
+    if len(datasets) != 1:
+        return False
+    due = policy.caps(datasets[0], plan.run)
+    told = [cap for cap in price.caps if cap.by == policy.federation]
+    return len(told) == len(due) and all(
+        cap in (mine, replace(mine, bound=Bound.FILTER)) for cap, mine in zip(_sorted(told), _sorted(due), strict=True)
+    )
+
+
+def _sorted(caps: Iterable[Cap]) -> list[Cap]:
+    return sorted(caps, key=lambda cap: (cap.level, cap.name))
+
+
+def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overlap: int, whose: str = "") -> Check:
     allowed = math.floor(limit * 1_000_000)  # an allowance rounds down
     total = cost * overlap
-    times = f" ({_micro(cost)} for each of {overlap} overlapping members)" if overlap > 1 else ""
+    times = f" ({_micro(cost)} for each of {overlap} overlapping data sets)" if overlap > 1 else ""
     return Check(
-        rule, 0 <= total <= allowed, f"epsilon {_micro(total)}{times}", f"at most {_number(limit)}",
+        rule, 0 <= total <= allowed, f"epsilon {_micro(total)}{times}{whose}", f"at most {_number(limit)}",
         f"lower steps or sampling_rate, or raise noise_multiplier, until {what} at most {_micro(allowed // overlap)}",
     )  # fmt: skip
 

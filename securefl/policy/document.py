@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import date
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from securefl.documents import First, Rational, Whole
-from securefl.terms import AdapterKind, AdapterRule, Neighbours, Scheme, Unit
+from securefl.terms import AdapterKind, AdapterRule, Bound, MicroEpsilon, Neighbours, Scheme, Unit
 
 ANY_MODEL = "any"  # the one word that stands for every base model
 DIGEST = "sha256:"
@@ -69,6 +71,12 @@ class PerRound(Section):
     epsilon: Positive = Field(description="for one record, in one round")
 
 
+class PerRun(Section):
+    """What one run may cost."""
+
+    epsilon: Positive = Field(description="for one record, all rounds of the run together")
+
+
 class PerDataset(Section):
     """What all rounds of all federations on one data set of one site may cost together."""
 
@@ -76,17 +84,36 @@ class PerDataset(Section):
 
 
 class Budget(Section):
-    """What may be spent. Limits are compared with the cost times ``overlap`` (basic composition)."""
+    """What may be spent.
 
-    unit: Unit = Field(
-        description="whose presence is hidden: record or client; client is refused when deciding, so far"
-    )
+    Limits are compared with the cost times ``overlap``, at delta divided by it (basic composition).
+    """
+
+    unit: Unit = Field(description="what is hidden: one record, or all that one member (client) learned in a round")
     neighbours: Neighbours = Field(description="which two data sets the guarantee compares")
-    epsilon: Positive = Field(description="what this federation may cost one data set, all rounds together")
+    epsilon: Positive = Field(
+        description="what this federation and all below it may cost one data set, all rounds together"
+    )
     delta: Annotated[Rational, Field(gt=0, lt=1)] = Field(description="the probability the guarantee leaves open")
     per_round: PerRound
     per_dataset: PerDataset
-    overlap: Annotated[Whole, Field(ge=1)] = Field(description="how many members may hold the same record, 1 if none")
+    overlap: Annotated[Whole, Field(ge=1)] = Field(
+        description="how many data sets, of one member or of several, may hold the same record, 1 if none"
+    )
+    per_run: PerRun | None = Field(None, description="if given, what one run may cost")
+    bound: Bound = Field(
+        Bound.PLD,
+        description="pld: noise, rates and models are chosen before results are seen; renyi-filter: they need not be",
+    )
+
+    @property
+    def delta_share(self) -> Fraction:
+        """Delta of one of the data sets that may hold the same record."""
+        return self.delta / self.overlap
+
+    def share(self, epsilon: Fraction) -> MicroEpsilon:
+        """What a limit leaves to one of the data sets that may hold the same record; rounded down."""
+        return MicroEpsilon(math.floor(epsilon * 1_000_000) // self.overlap)
 
 
 class RankLimit(Section):
@@ -98,16 +125,20 @@ class RankLimit(Section):
 
 
 class ClipLimit(Section):
-    """How far one record may move a step."""
+    """How far one record may move a step, or one member a round."""
 
-    at_most: Positive = Field(description="norm that one record's gradient is clipped to")
+    at_most: Positive = Field(
+        description="norm that one record's gradient is clipped to; under unit client, a member's whole update"
+    )
     norm: Literal["l2"] = Field(description="of which norm")
 
 
 class NoiseLimit(Section):
-    """How much noise every step needs."""
+    """How much noise every step needs; under unit client, every round."""
 
-    at_least: Positive = Field(description="standard deviation of the noise / clip")
+    at_least: Positive = Field(
+        description="standard deviation of the noise / clip; under unit client, of all shares sure to be honest"
+    )
 
 
 class ThresholdLimit(Section):
@@ -121,7 +152,9 @@ class ThresholdLimit(Section):
 class Training(Section):
     """How members may train. An empty list allows nothing."""
 
-    mechanisms: tuple[Literal["poisson-gaussian"], ...] = Field(description="how training is made private")
+    mechanisms: tuple[Literal["poisson-gaussian", "distributed-discrete-gaussian"], ...] = Field(
+        description="how training is made private: the first hides records, the second hides clients"
+    )
     clip: ClipLimit
     clipping: tuple[Literal["flat", "automatic", "quantile"], ...] = Field(
         ("flat",), description="how gradients may be brought within the clip; flat alone if not given"
@@ -145,7 +178,7 @@ class Training(Section):
 class Protection(Section):
     """How updates must be hidden."""
 
-    schemes: tuple[Scheme, ...] = Field(description="masking, ckks, or clear (which hides nothing)")
+    schemes: tuple[Scheme, ...] = Field(description="masking, ckks, bfv, masked-bfv, or clear (which hides nothing)")
     min_cohort: Annotated[Whole, Field(ge=2)] = Field(description="a sum over fewer members is never opened")
     threshold: ThresholdLimit
     colluding: Annotated[Whole, Field(ge=0)] = Field(description="members assumed to pool with the coordinator")

@@ -15,7 +15,7 @@ from securefl import documents
 from securefl.errors import OperatorFault
 from securefl.policy.document import Budget, Context, PolicyDocument, Protection, Release, Training, Valid
 from securefl.policy.narrow import decimal, narrow, origin
-from securefl.terms import Hash, Scheme, Unit
+from securefl.terms import Cap, Hash, Level, RunId, Scheme, Unit
 
 LIMIT_LEVELS = 8
 ABOVE = b"\n--- # the policy above\n"  # between the files of a chain; never part of one, which holds one document
@@ -30,6 +30,20 @@ class Policy:
     hash: Hash
     above: tuple[PolicyDocument, ...] = ()  # its parent first
     _origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def caps(self, dataset: str, run: RunId) -> tuple[Cap, ...]:
+        """What this policy, and each above it, lets the accounts hold that a plan of this run counts in."""
+        budget, mine = self.budget, self.federation
+        limits = [
+            (Level.DATASET, dataset, budget.per_dataset.epsilon, budget.delta),
+            (Level.FEDERATION, mine, budget.epsilon, budget.delta),
+            *((Level.FEDERATION, up.federation, up.budget.epsilon, up.budget.delta) for up in self.above),
+            (Level.RUN, run.hex(), budget.per_run.epsilon if budget.per_run else budget.epsilon, budget.delta),
+        ]
+        return tuple(
+            Cap(level, name, budget.share(epsilon), delta / budget.overlap, budget.bound, mine)
+            for level, name, epsilon, delta in limits
+        )
 
     def whose(self, rule: str) -> str:
         """The federation a rule comes from: the highest that says the same."""
@@ -76,6 +90,9 @@ class Policy:
     def context(self) -> Context:
         """What for, and where."""
         return self.document.context
+
+
+_MECHANISM = {Unit.RECORD: "poisson-gaussian", Unit.CLIENT: "distributed-discrete-gaussian"}
 
 
 def load(path: Path) -> Policy:
@@ -203,9 +220,12 @@ def _never(policy: Policy, day: date) -> list[str]:
         notes.append(f"valid.until: {policy.valid.until} is over: every plan is refused")
     if policy.valid.from_ > day:
         notes.append(f"valid.from: {policy.valid.from_} is to come: every plan is refused until then")
-    if policy.budget.unit is not Unit.RECORD:
-        notes.append("budget.unit: only record-level plans exist so far: every plan is refused")
-    training = policy.training
+    unit, training = policy.budget.unit, policy.training
+    fitting = _MECHANISM[unit]
+    if training.mechanisms and fitting not in training.mechanisms:
+        notes.append(
+            f"budget.unit: only {fitting}, which training.mechanisms lacks, hides a {unit.value}: every plan is refused"
+        )
     empty = {
         "training.mechanisms": training.mechanisms,
         "training.adapters": training.adapters,
@@ -225,9 +245,10 @@ def _never(policy: Policy, day: date) -> list[str]:
         "budget.epsilon": budget.epsilon,
         "budget.per_round.epsilon": budget.per_round.epsilon,
         "budget.per_dataset.epsilon": budget.per_dataset.epsilon,
+        **({"budget.per_run.epsilon": budget.per_run.epsilon} if budget.per_run else {}),
     }
     notes += [
-        f"{name}: shared by {budget.overlap} overlapping members it is less than a millionth: every plan is refused"
+        f"{name}: shared by {budget.overlap} overlapping data sets it is less than a millionth: every plan is refused"
         for name, limit in limits.items()
         if limit * 1_000_000 < budget.overlap
     ]
@@ -239,6 +260,8 @@ def _idle(policy: Policy) -> list[str]:
     budget, protection, notes = policy.budget, policy.protection, []
     if budget.per_round.epsilon > budget.epsilon:
         notes.append("budget.per_round.epsilon: above budget.epsilon, so it never decides")
+    if budget.per_run is not None and budget.per_run.epsilon > budget.epsilon:
+        notes.append("budget.per_run.epsilon: above budget.epsilon, so it never decides")
     if budget.epsilon > budget.per_dataset.epsilon:
         notes.append("budget.epsilon: above budget.per_dataset.epsilon, so it never decides")
     if protection.min_cohort - protection.colluding <= 1:
@@ -247,7 +270,7 @@ def _idle(policy: Policy) -> list[str]:
             f"protection.min_cohort: a sum would hold fewer than two honest inputs, so it never decides: {fix}"
         )
     safe = safe_threshold(protection.min_cohort, protection.colluding)
-    if Scheme.MASKING in protection.schemes and protection.threshold.at_least < safe:
+    if any(scheme.has_masks for scheme in protection.schemes) and protection.threshold.at_least < safe:
         notes.append(f"protection.threshold.at_least: below {safe}, the least that is safe, so it never decides")
     if Scheme.CLEAR in protection.schemes:
         notes.append("protection.schemes: `clear` shows every update to the coordinator")

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from securefl.documents import Document
 from securefl.errors import OperatorFault
-from securefl.policy.document import ANY_MODEL, PolicyDocument, Section
+from securefl.policy.document import ANY_MODEL, PerRun, PolicyDocument, Section
+from securefl.terms import Bound
 
 
 class Apart(ValueError):
@@ -43,6 +44,13 @@ def _common(parent: tuple[Any, ...], child: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value for value in child if value in parent)
 
 
+def _least_given(parent: PerRun | None, child: PerRun | None) -> PerRun | None:
+    """Nothing given is no limit of its own."""
+    if parent is None or child is None:
+        return parent or child
+    return min(parent, child, key=lambda limit: limit.epsilon)
+
+
 def _common_models(parent: tuple[str, ...], child: tuple[str, ...]) -> tuple[str, ...]:
     """``any`` is every model, so the other list is what both allow."""
     if ANY_MODEL in parent:
@@ -52,8 +60,10 @@ def _common_models(parent: tuple[str, ...], child: tuple[str, ...]) -> tuple[str
 
 AT_MOST = Row("at most", min)
 AT_LEAST = Row("at least", max)
+AT_MOST_IF_GIVEN = Row("at most", _least_given)
 AMONG = Row("nothing but", _common)
 AMONG_MODELS = Row("nothing but", _common_models)
+TOWARDS_FILTER = Row("exactly", lambda parent, child: parent if parent is Bound.FILTER else child)
 SAME = Row("exactly", _same)
 OWN = Row("its own", lambda _, child: child)  # says nothing about what is allowed below
 
@@ -70,6 +80,8 @@ ROWS = {
     "budget.per_round.epsilon": AT_MOST,
     "budget.per_dataset.epsilon": AT_MOST,
     "budget.overlap": AT_LEAST,
+    "budget.per_run": AT_MOST_IF_GIVEN,
+    "budget.bound": TOWARDS_FILTER,  # the filter's epsilon is the larger, and holds whatever depends on what
     "training.mechanisms": AMONG,
     "training.clip.at_most": AT_MOST,
     "training.clip.norm": SAME,
@@ -93,7 +105,10 @@ ROWS = {
     "approvals.keys": OWN,  # who may sign for a federation is that federation's affair; how many must is not
 }
 
-_RULES = {"protection.cohort": "protection.min_cohort"}  # rules that are called otherwise than the field they read
+_RULES = {
+    "protection.cohort": "protection.min_cohort",
+    "budget.per_run.epsilon": "budget.per_run",
+}  # rules that are called otherwise than the field they read
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from securefl import documents
 from securefl.documents import First, Flag, Rational, Whole
+from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
 from securefl.terms import (
     Adapter,
     AdapterKind,
     AdapterRule,
     Cover,
+    DistributedDiscreteGaussian,
+    Event,
     FixedPoint,
     Hash,
     Learning,
@@ -28,6 +31,7 @@ from securefl.terms import (
     Scheme,
     Seat,
     Task,
+    Unit,
 )
 
 Positive = Annotated[Rational, Field(gt=0)]
@@ -52,10 +56,13 @@ class PlanDocument(BaseModel):
     rank: Whole = 8
     alpha: Whole = 16
     sampling_rate: Annotated[Rational, Field(gt=0, le=1)] = Field(description="each record's chance to be in a step")
+    unit: Unit = Field(Unit.RECORD, description="what the noise hides: one record, or one client's update")
     noise_multiplier: Positive = Field(description="standard deviation of the noise / clip")
-    steps: Whole = Field(ge=1, description="noisy steps in the round")
-    clip: Positive = Field(description="L2 norm that one record's gradient is clipped to")
+    steps: Whole = Field(ge=1, description="steps in the round: noisy ones under unit record")
+    clip: Positive = Field(description="L2 norm that one record's gradient, or one client's update, is clipped to")
     clipping: ClippingPart = Field(FLAT, description="how a gradient is brought within the clip")
+    honest: Whole | None = Field(None, ge=1, description="shares of noise that are priced; as many as are sure")
+    dimension: Whole = Field(1, ge=1, description="entries of an update")
     divisor: Whole = Field(1, ge=1)
     learning_rate: Positive = Fraction(1)
     protection: Scheme = Field(description="how updates are hidden")
@@ -81,7 +88,11 @@ def draft(document: documents.Document, policy: Hash) -> Plan:
     Raises:
         OperatorFault: with line and field.
     """
-    return plan_of(documents.validate(document, PlanDocument), policy)
+    written = documents.validate(document, PlanDocument)
+    try:
+        return plan_of(written, policy)
+    except ValueError as fault:
+        raise OperatorFault(f"no plan can be made of this: {fault}", "change what it names", document.name) from fault
 
 
 def plan_of(written: PlanDocument, policy: Hash) -> Plan:
@@ -95,19 +106,28 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         for n in range(written.members)
     )
     digest = bytes.fromhex(written.model_sha256) if written.model_sha256 else bytes(32)
-    custodian = made_up("custodian") if written.protection is Scheme.CKKS and written.custodian else None
+    custodian = made_up("custodian") if written.protection.has_custodian and written.custodian else None
+    cover = Cover(
+        written.protection, written.min_cohort, written.threshold, written.colluding,
+        FixedPoint(written.value_bits, written.fraction_bits, written.ring_bits), custodian,
+    )  # fmt: skip
     return Plan(
         written.federation, policy, RunId(bytes(16)), written.round, written.purpose,
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),
         Adapter(written.targets, written.rank, written.alpha, 0, written.kind, written.rule),
         Learning(
-            PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps),
-            written.clip, written.divisor, written.learning_rate, "sgd", 64, 64,
+            _event(written, cover), written.clip, written.divisor, written.learning_rate, "sgd", 64, 64,
             written.clipping.meant(written.divisor),
         ),
-        Cover(
-            written.protection, written.min_cohort, written.threshold, written.colluding,
-            FixedPoint(written.value_bits, written.fraction_bits, written.ring_bits), custodian,
-        ),
-        cohort, written.release, Hash(bytes(32)), 1,
+        cover, cohort, written.release, Hash(bytes(32)), written.dimension,
+    )  # fmt: skip
+
+
+def _event(written: PlanDocument, cover: Cover) -> Event:
+    if written.unit is Unit.RECORD:
+        return PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps)
+    honest = max(1, cover.honest) if written.honest is None else written.honest
+    return DistributedDiscreteGaussian(
+        written.clip, written.noise_multiplier, honest, written.dimension, written.fraction_bits,
+        written.sampling_rate, written.steps,
     )  # fmt: skip

@@ -38,7 +38,10 @@ INPUTS = {
     "budget.price": ("price", "account", "plan"),
     "budget.once": ("account", "plan"),
     "budget.per_round.epsilon": ("price", "plan.learning.event"),
+    "budget.per_run.epsilon": ("price", "account"),
     "budget.epsilon": ("price", "account"),
+    "budget.above.epsilon": ("price", "account"),
+    "budget.others.epsilon": ("price", "account"),
     "budget.per_dataset.epsilon": ("price", "account"),
 }
 

@@ -2,17 +2,35 @@
 
 A charge is reserved before training and settled with what really ran. It never gets cheaper than what ran, and a plan
 is charged once, whatever happens: a freed plan cannot be reserved again.
+
+One charge counts in several accounts, and once in each: its data set's, which is the root; its federation's, and that
+of every federation above, on this data set; and its run's. Data sets of one site are disjoint, unless the policy's
+``overlap`` says otherwise: they compose in parallel, so no account spans two. Nor does one span two units:
+what hides records and what hides members stands side by side, on data sets of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from securefl import wire
 from securefl.errors import Fault
-from securefl.terms import Entry, Event, Freed, Hash, Level, MicroEpsilon, Reserved, RunId, Settled
+from securefl.terms import (
+    Bound,
+    Cap,
+    Entry,
+    Event,
+    Freed,
+    Hash,
+    Level,
+    MicroEpsilon,
+    Reserved,
+    RunId,
+    Settled,
+    Unit,
+)
 
 
 class AccountFault(Fault):
@@ -42,10 +60,19 @@ class Charge:
     dimension: int  # values that noise is drawn for in one step
     cost: MicroEpsilon  # of this plan alone, as it was priced
     standing: Standing
+    caps: tuple[Cap, ...] = ()  # by its own policy; the bound of each is the one it was compared by
 
-    def name_at(self, level: Level) -> str:
-        """Whose limit it counts against at this level."""
-        return self.dataset if level is Level.DATASET else self.federation
+    def counts_at(self, level: Level, name: str) -> bool:
+        """Whether it is part of what this name has spent at this level."""
+        return name in self.names_at(level)
+
+    def names_at(self, level: Level) -> frozenset[str]:
+        """Whose limits it counts against at this level: several federations, if some stand above its own."""
+        if level is Level.DATASET:
+            return frozenset({self.dataset})
+        if level is Level.RUN:
+            return frozenset({self.run.hex()})
+        return frozenset({self.federation, *(cap.name for cap in self.caps if cap.level is level)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +111,22 @@ class Account:
         """Whether this plan was ever reserved here, also when it was freed again."""
         return plan in self.by_plan
 
-    def standing(self, level: Level, name: str) -> tuple[Charge, ...]:
-        """The charges that count at this level: reserved and settled."""
+    def standing(
+        self, level: Level, name: str, dataset: str | None = None, unit: Unit | None = None
+    ) -> tuple[Charge, ...]:
+        """The charges that count at this level: reserved and settled; of one data set, of one unit, or of all."""
         return tuple(
             charge
             for charge in self.by_plan.values()
-            if charge.name_at(level) == name and charge.standing is not Standing.FREED
+            if charge.standing is not Standing.FREED
+            and charge.counts_at(level, name)
+            and dataset in (None, charge.dataset)
+            and unit in (None, charge.event.unit)
         )
 
-    def events(self, level: Level, name: str) -> tuple[Event, ...]:
+    def events(self, level: Level, name: str, dataset: str | None = None) -> tuple[Event, ...]:
         """What counts at this level: the same for every order of charges."""
-        return in_order(charge.event for charge in self.standing(level, name))
+        return in_order(charge.event for charge in self.standing(level, name, dataset))
 
     @property
     def digest(self) -> Hash:
@@ -111,6 +143,7 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
         made = Charge(
             plan, entry.plan.federation, entry.dataset, entry.plan.run, entry.plan.round, entry.plan.learning.event,
             entry.plan.dimension, entry.price.round, Standing.RESERVED,
+            tuple(cap for cap in entry.price.caps if cap.by == entry.plan.federation),
         )  # fmt: skip
         return {plan: made}
     if isinstance(entry, Settled | Freed):
@@ -126,10 +159,33 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
 
 def _check_did(entry: Settled, reserved: Event) -> None:
     did = entry.did
-    if (did.sampling_rate, did.noise_multiplier) != (reserved.sampling_rate, reserved.noise_multiplier):
+    if replace(did, steps=reserved.steps) != reserved:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} ran another mechanism than was reserved")
     if did.steps > reserved.steps:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} ran {did.steps} steps, {reserved.steps} were reserved")
+
+
+def caps_of(charges: Iterable[Charge], level: Level, name: str) -> tuple[Cap, ...]:
+    """What holds these charges at one level: of each federation among them, what its policy said last."""
+    latest: dict[str, Cap] = {}
+    for charge in charges:
+        latest.update({cap.by: cap for cap in charge.caps if (cap.level, cap.name) == (level, name)})
+    return tuple(latest[by] for by in sorted(latest))
+
+
+def bound_of(charges: Iterable[Charge], level: Level, name: str, *more: Event) -> Bound:
+    """What turns these charges, and more events, into an epsilon at this level.
+
+    Privacy loss distributions, where all run one mechanism, so that nothing but their number can depend on a result,
+    and no policy asked for the filter; once held by the filter, an account stays with it.
+    """
+    counted = tuple(charges)
+    mechanisms = {replace(event, steps=1) for event in (*(charge.event for charge in counted), *more)}
+    asked = any(
+        (cap.level, cap.name, cap.bound) == (level, name, Bound.FILTER) for each in counted for cap in each.caps
+    )
+    hides_members = any(each.unit is Unit.CLIENT for each in mechanisms)  # their price is a filter of its own
+    return Bound.FILTER if asked or hides_members or len(mechanisms) > 1 else Bound.PLD
 
 
 def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
@@ -138,4 +194,8 @@ def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
     Equal mechanisms are not put together: an accountant's last digits depend on how often it composes, and whoever
     checks the ledger composes what stands in it, entry by entry.
     """
-    return tuple(sorted(events, key=lambda event: (event.sampling_rate, event.noise_multiplier, event.steps)))
+    return tuple(sorted(events, key=_place))
+
+
+def _place(event: Event) -> tuple[object, ...]:
+    return (type(event).__name__, *(getattr(event, field.name) for field in fields(event)))

@@ -1,10 +1,19 @@
 """Epsilon is a view of events: privacy loss distributions by dp-accounting, Rényi DP beside them.
 
-PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022). RDP is
-looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
+PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022); of 1e-4
+where RDP finds epsilon below 2, for there the losses of single steps are so small that 1e-3 overstates some prices by
+half. RDP is looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
 
-Both speak of true Gaussian noise. Noise that ends, as `training.noise.gaussian` does, is told apart from it where a
-value lies beyond the end; how likely that is, is taken off delta first (``delta_left``).
+Both composition theorems are for events that were fixed before the first of them ran, and for stopping before the last.
+Where an event may depend on what earlier ones gave (another noise after a first run's results were seen), an account is
+held by a Rényi filter instead (``epsilon_filter``; decision 11 has the argument).
+
+All of them speak of true Gaussian noise. Noise that ends, as `training.noise.gaussian` does, is told apart from it
+where a value lies beyond the end; how likely that is, is taken off delta first (``delta_left``).
+
+Events that hide a member have no PLD: a sum of discrete Gaussians is not one, and in many dimensions no direction is
+known to be the worst. They are priced by concentrated DP, with what the sum lacks of a discrete Gaussian counted
+(Kairouz, Liu and Steinke 2021). The two kinds are never composed.
 """
 
 from __future__ import annotations
@@ -12,41 +21,107 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from securefl import wire
-from securefl.privacy.account import Account, Charge, in_order
-from securefl.terms import Event, Level, MicroEpsilon, Plan, PoissonGaussian, Price, Unbounded, micro_epsilon
+from securefl.privacy.account import Account, Charge, bound_of, caps_of, in_order
+from securefl.terms import (
+    Bound,
+    Cap,
+    DistributedDiscreteGaussian,
+    Event,
+    Level,
+    MicroEpsilon,
+    MixedUnits,
+    Plan,
+    PoissonGaussian,
+    Price,
+    Unbounded,
+    Unit,
+    micro_epsilon,
+)
 
-INTERVAL = 1e-3
+INTERVAL, FINE_INTERVAL, FINE_BELOW = 1e-3, 1e-4, 2.0
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
 SLACK = 2e-10  # ... and by more than composing in another order changes
 NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
+_Kind = float | Literal["rdp", "filter"]  # of accountant: a PLD by its interval
 _STRIDE = 100  # events composed without a stop
 LARGEST, MOST_STEPS = 1000, 1_000_000  # beyond this epsilon or this many steps a distribution would fill the memory
+FILTER_ORDERS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0)  # fixed for ever
+FILTER_ENDS = 2.0**-10  # share of delta that a filter keeps for noise that ends
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
+ORDERS = tuple(1 + 2.0 ** (n / 16 - 8) for n in range(320))  # of Rényi divergences: 1.004 to 4000, in steps of 4 %
+SPARED = 2.0**-10  # share of delta that is kept for what drawn shares of noise lack of ideal ones
+
+
+def epsilon(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of all events together, for the one unit they hide: by PLD for records, by RDP for members.
+
+    Raises:
+        MixedUnits: they do not all hide the same unit.
+        Unbounded: no finite epsilon describes them.
+    """
+    ordered = in_order(events)
+    return _rdp(ordered, _checked(delta)) if unit_of(ordered) is Unit.CLIENT else _pld(ordered, _checked(delta))
+
+
+def unit_of(events: Iterable[Event]) -> Unit | None:
+    """What all of these hide; nothing for no events.
+
+    Raises:
+        MixedUnits: some hide records, some members.
+    """
+    units = {event.unit for event in events}
+    if len(units) > 1:
+        raise MixedUnits("what hides records and what hides members cannot stand on one account")
+    return next(iter(units), None)
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     """Epsilon of all events together, at ``delta``, add-or-remove-one neighbours. 0 for no events.
 
     Raises:
+        MixedUnits: an event hides members.
         Unbounded: no finite epsilon describes them.
     """
-    return _pld(in_order(events), _checked(delta))
+    ordered = in_order(events)
+    if unit_of(ordered) is Unit.CLIENT:
+        raise MixedUnits("shares of discrete Gaussian noise have no PLD: ask for `epsilon`")
+    return _pld(ordered, _checked(delta))
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
-    """The same by Rényi DP: an upper bound too, and looser than `epsilon_pld`.
+    """The same by Rényi DP: an upper bound too, and looser than `epsilon_pld`; all there is for client-level events.
 
     Raises:
+        MixedUnits: they do not all hide the same unit.
         Unbounded: no finite epsilon describes them.
     """
     return _rdp(in_order(events), _checked(delta))
+
+
+def epsilon_filter(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of events of which each may depend on what all before it gave. 0 for no events.
+
+    It is held below a limit before each event; then all together are (limit, delta)-DP, whatever depended on what.
+    Each of ``FILTER_ORDERS`` gets an equal part of delta, and one part is left for costs too small for any of them. So
+    which order is the best may depend on results as well.
+
+    Raises:
+        MixedUnits: they do not all hide the same unit.
+        Unbounded: no finite epsilon describes them.
+    """
+    ordered = in_order(events)
+    if unit_of(ordered) is Unit.CLIENT:  # multiples of one curve, so that one order is the best whatever they depend on
+        return epsilon(ordered, delta)
+    with _quiet():
+        return _epsilon(_composed("filter", ordered), _checked(delta) / (len(FILTER_ORDERS) + 1)) if ordered else 0.0
 
 
 def delta_beyond(event: Event, dimension: int) -> float:
@@ -57,6 +132,8 @@ def delta_beyond(event: Event, dimension: int) -> float:
     value towards the end, worst by its whole clip in a single value. The first is counted twice, which covers dividing
     by the probability that no value is beyond.
     """
+    if isinstance(event, DistributedDiscreteGaussian):
+        return 0.0  # its own shares end further out, which its own price counts
     moved = NOISE_END - 1 / float(event.noise_multiplier)
     anywhere = 2 * (dimension + 1) * _outside(NOISE_END)  # one more value where records are counted
     return event.steps * (anywhere + float(event.sampling_rate) * _outside(moved))
@@ -78,14 +155,44 @@ def delta_left(delta: float, charges: Iterable[Charge]) -> float:
     return delta - math.fsum(delta_beyond(charge.event, charge.dimension) for charge in charges)
 
 
-def epsilon_charged(charges: Iterable[Charge], delta: float) -> float:
-    """Epsilon of charges together, at ``delta``, with the noise that was really drawn. 0 for none.
+def epsilon_charged(charges: Iterable[Charge], delta: float, bound: Bound = Bound.PLD) -> float:
+    """Epsilon of charges together, at ``delta``, by this bound, with the noise that was really drawn. 0 for none.
 
     Raises:
         Unbounded: no finite epsilon describes them.
     """
     counted = tuple(charges)
-    return epsilon_pld((charge.event for charge in counted), delta_left(delta, counted))
+    return _epsilon_of([(charge.event, charge.dimension) for charge in counted], delta, bound, rough=False)
+
+
+def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
+    """Epsilon of many charges that were all fixed beforehand; those of one mechanism are put together first.
+
+    Raises:
+        MixedUnits: they do not all hide the same unit.
+        Unbounded: no finite epsilon describes them.
+    """
+    steps: dict[tuple[Event, int], int] = {}
+    drawn: list[tuple[Event, int]] = []
+    for charge in charges:
+        if charge.event.unit is Unit.CLIENT:  # an event is one sum, however many local steps it has
+            drawn.append((charge.event, charge.dimension))
+        else:
+            one = replace(charge.event, steps=1), charge.dimension
+            steps[one] = steps.get(one, 0) + charge.event.steps
+    drawn += [(replace(event, steps=count), dimension) for (event, dimension), count in steps.items()]
+    return _epsilon_of(drawn, delta, Bound.PLD, rough=True) if drawn else 0.0
+
+
+def _epsilon_of(drawn: Sequence[tuple[Event, int]], delta: float, bound: Bound, *, rough: bool) -> float:
+    """Epsilon of events with the dimension of each; ``rough`` settles for RDP where PLD would take hours."""
+    events, beyond = [event for event, _ in drawn], math.fsum(delta_beyond(*each) for each in drawn)
+    if bound is Bound.FILTER and unit_of(events) is not Unit.CLIENT:  # for members the price is a filter already
+        if beyond > delta * FILTER_ENDS:
+            raise Unbounded(f"so little noise that its end alone costs delta {beyond:.3g}, of {delta * FILTER_ENDS:g}")
+        return epsilon_filter(events, delta * (1 - FILTER_ENDS))
+    left = _left(delta, beyond)
+    return _bounded(events, left) if rough else epsilon(events, left)
 
 
 def _checked(delta: float) -> float:
@@ -96,16 +203,52 @@ def _checked(delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _pld(events: tuple[Event, ...], delta: float) -> float:
-    return _epsilon(_composed("pld", events), delta) if events else 0.0
+    if not events:
+        return 0.0
+    return _epsilon(_composed(interval_of(events, delta), events), delta)
+
+
+def interval_of(events: Iterable[Event], delta: float) -> float:
+    """The discretisation these events are priced with."""
+    return INTERVAL if epsilon_rdp(events, delta) > FINE_BELOW else FINE_INTERVAL
 
 
 @lru_cache(maxsize=4096)
 def _rdp(events: tuple[Event, ...], delta: float) -> float:
+    shares = tuple(event for event in events if isinstance(event, DistributedDiscreteGaussian))
+    if unit_of(events) is Unit.CLIENT:
+        return _of_shares(shares, delta)
     with _quiet():
         return _epsilon(_composed("rdp", events), delta) if events else 0.0
 
 
-def _composed(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp_accounting's own accountants
+def rho(event: DistributedDiscreteGaussian) -> float:
+    """The event's concentrated DP: the third bound of Proposition 14 of Kairouz, Liu and Steinke (2021).
+
+    Whatever other, independent shares are in the sum besides, it costs no more: adding them is post-processing.
+    """
+    deviation, honest = float(event.deviation), event.honest
+    missing = 10 * math.fsum(math.exp(-2 * (math.pi * deviation) ** 2 * k / (k + 1)) for k in range(1, honest))
+    scale = event.sensitivity / (math.sqrt(honest) * deviation)
+    return (scale + missing * math.sqrt(event.dimension)) ** 2 / 2
+
+
+def _of_shares(events: tuple[DistributedDiscreteGaussian, ...], delta: float) -> float:
+    """Epsilon of ideal shares at nearly all of ``delta``; the rest pays for how they are drawn, on both sides."""
+    import dp_accounting  # noqa: PLC0415
+    from dp_accounting import rdp  # noqa: PLC0415
+
+    accountant = rdp.RdpAccountant(ORDERS, _neighbours())
+    accountant.compose(dp_accounting.ZCDpEvent(rho=math.fsum(rho(event) for event in events)))
+    with _quiet():
+        found = _epsilon(accountant, delta * (1 - SPARED))
+    defect = float(sum(event.defect for event in events))
+    if found > 700 or (1 + math.exp(found)) * defect > delta * SPARED:  # above 700 the exponential is no float
+        raise Unbounded(f"epsilon={found:.3g} is more than shares drawn from 128-bit tables can be priced at")
+    return found
+
+
+def _composed(kind: _Kind, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp_accounting's own accountants
     """An accountant that has seen these events; one more event costs one more composition."""
     for end in range(0, len(events), _STRIDE):
         _accountant(kind, events[:end])  # so that the recursion below stays shallow
@@ -113,15 +256,16 @@ def _composed(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp
 
 
 @lru_cache(maxsize=256)
-def _accountant(kind: str, events: tuple[Event, ...]) -> Any:  # noqa: ANN401
+def _accountant(kind: _Kind, events: tuple[Event, ...]) -> Any:  # noqa: ANN401
     import dp_accounting  # noqa: PLC0415
     from dp_accounting import pld, rdp  # noqa: PLC0415
 
     if not events:
-        if kind == "pld":
-            return pld.PLDAccountant(_neighbours(), value_discretization_interval=INTERVAL)
-        return rdp.RdpAccountant(neighboring_relation=_neighbours())
+        if isinstance(kind, float):
+            return pld.PLDAccountant(_neighbours(), value_discretization_interval=kind)
+        return rdp.RdpAccountant(FILTER_ORDERS if kind == "filter" else None, _neighbours())
     accountant, event = copy.deepcopy(_accountant(kind, events[:-1])), events[-1]
+    assert isinstance(event, PoissonGaussian), "other events are composed elsewhere"
     gaussian = dp_accounting.GaussianDpEvent(float(event.noise_multiplier))
     accountant.compose(dp_accounting.PoissonSampledDpEvent(float(event.sampling_rate), gaussian), event.steps)
     return accountant
@@ -146,43 +290,58 @@ def _neighbours() -> Any:  # noqa: ANN401 - dp_accounting's own enum
 
 
 def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
-    epsilon = float(accountant.get_epsilon(delta))
-    if not 0 <= epsilon < math.inf:
-        raise Unbounded(f"epsilon={epsilon}")
-    return math.ceil((epsilon + SLACK) * GRID) / GRID
+    found = float(accountant.get_epsilon(delta))
+    if not 0 <= found < math.inf:
+        raise Unbounded(f"epsilon={found}")
+    return math.ceil((found + SLACK) * GRID) / GRID
 
 
-def price(plan: Plan, account: Account, dataset: str, delta: float) -> Price:
+def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequence[Cap] = ()) -> Price:
     """What this plan costs, alone and on top of what stands at each level; rounded up.
 
+    A level at which other federations' policies hold charges too is priced at the least delta among them.
+
+    Args:
+        plan: what would run.
+        account: the site's.
+        dataset: its root.
+        delta: at which the round, and levels without a cap, are priced.
+        caps: what the plan's own policy says of each level.
+
     Raises:
+        MixedUnits: what stands there hides another unit than the plan.
         Unbounded: no finite price.
     """
-    event = plan.learning.event
-    beyond = delta_beyond(event, plan.dimension)
-
-    def after(level: Level, name: str) -> MicroEpsilon:
-        charges = account.standing(level, name)
-        events = (*(charge.event for charge in charges), event)
-        return micro_epsilon(_bounded(events, _left(delta_left(delta, charges), beyond)))
-
+    event, drawn = plan.learning.event, (plan.learning.event, plan.dimension)
+    own = {(cap.level, cap.name): cap for cap in caps}
+    named = (Level.DATASET, dataset), (Level.FEDERATION, plan.federation), (Level.RUN, plan.run.hex())
+    after: dict[tuple[Level, str], MicroEpsilon] = {}
+    held: list[Cap] = []
+    for level, name in dict.fromkeys((*named, *own)):
+        charges = account.standing(level, name, dataset)
+        others = [cap for cap in caps_of(charges, level, name) if cap.by != plan.federation]
+        asked = [cap for cap in (own.get((level, name)), *others) if cap is not None]
+        bound = Bound.FILTER if Bound.FILTER in [cap.bound for cap in asked] else bound_of(charges, level, name, event)
+        least = min((float(cap.delta) for cap in asked), default=delta)
+        total = [*((charge.event, charge.dimension) for charge in charges), drawn]
+        after[level, name] = micro_epsilon(_epsilon_of(total, least, bound, rough=True))
+        held += [replace(cap, bound=bound) for cap in asked]
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(_bounded((event,), _left(delta, beyond))),
-        after={
-            Level.DATASET: after(Level.DATASET, dataset),
-            Level.FEDERATION: after(Level.FEDERATION, plan.federation),
-        },
+        round=micro_epsilon(_epsilon_of([drawn], delta, Bound.PLD, rough=True)),
+        after={level: after[level, name] for level, name in named},
+        above={name: after[level, name] for level, name in own if (level, name) not in named},
+        caps=tuple(held),
     )
 
 
-def _bounded(events: tuple[Event, ...], delta: float) -> float:
-    """Epsilon by PLD; by RDP, which is above it, where a proposal would keep its site busy for hours."""
+def _bounded(events: Sequence[Event], delta: float) -> float:
+    """Epsilon by PLD; by RDP, which is above it, for members and where a PLD would keep its site busy for hours."""
     rough = epsilon_rdp(events, delta)
     if rough > LARGEST or sum(event.steps for event in events) > MOST_STEPS:
         return rough
-    return epsilon_pld(events, delta)
+    return epsilon(events, delta)
 
 
 def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, dimension: int = 1) -> Fraction:
@@ -193,21 +352,56 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, 
     Raises:
         Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.
     """
-    if not 0 < target < math.inf:
-        raise Unbounded(f"epsilon={target}")
 
-    def cost(ticks: int) -> float:
-        event = PoissonGaussian(sampling_rate, Fraction(ticks, NOISE_GRID), steps)
+    def cost(noise: Fraction) -> float:
+        event = PoissonGaussian(sampling_rate, noise, steps)
         left = delta - delta_beyond(event, dimension)
         return _bounded((event,), left) if left > 0 else math.inf
 
+    what = f"at delta {delta} over {steps} steps at rate {sampling_rate}, {dimension} values each,"
+    return _least_noise(cost, target, what)
+
+
+def calibrate_shares(target: float, delta: float, event: Callable[[Fraction], Event], rounds: int) -> Fraction:
+    """The same for ``rounds`` sums of updates, each the event that ``event`` makes of a noise multiplier.
+
+    Raises:
+        Unbounded: as for `calibrate`.
+    """
+
+    def cost(noise: Fraction) -> float:
+        try:
+            return epsilon((event(noise),) * rounds, delta)
+        except ValueError:  # so little noise that it cannot be made, or not be priced
+            return math.inf
+
+    return _least_noise(cost, target, f"over {rounds} rounds")
+
+
+def _least_noise(cost: Callable[[Fraction], float], target: float, what: str) -> Fraction:
+    if not 0 < target < math.inf:
+        raise Unbounded(f"epsilon={target}")
+
+    def over(ticks: int) -> float:
+        return min(max(math.log(max(cost(Fraction(ticks, NOISE_GRID)), 1e-9) / target), -10.0), 10.0)
+
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
-    while cost(high) > target:
-        low, high = high, high * 2
+    above, below = 10.0, over(high)
+    while below > 0:
+        low, above, high = high, below, high * 2
         if high > 1000 * NOISE_GRID:
-            what = f"epsilon {target} at delta {delta} over {steps} steps at rate {sampling_rate}"
-            raise Unbounded(f"{what}, {dimension} values each, needs noise above 1000")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(middle) > target else (low, middle)
+            raise Unbounded(f"epsilon {target} {what} needs noise above 1000")
+        below = over(high)
+    last = 0.0
+    while high - low > 1:  # between the two by false position; an end that stays counts half (Illinois)
+        share = above / (above - below)
+        middle = min(max(low + round((high - low) * share), low + 1), high - 1)
+        found = over(middle)
+        if found > 0:
+            low, above = middle, found
+            below = below / 2 if last > 0 else below
+        else:
+            high, below = middle, found
+            above = above / 2 if last < 0 else above
+        last = found or -1.0
     return Fraction(high, NOISE_GRID)

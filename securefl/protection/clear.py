@@ -40,8 +40,9 @@ class ClearMember:
         """The cohort is large enough and the sum fits."""
         del me, box, enrolment, relayed, material
         if len(plan.cohort) < plan.cover.min_cohort:
-            raise Unsafe(f"a cohort of {len(plan.cohort)}; at least {plan.cover.min_cohort} are needed")
-        fixed_point.check_encoding(plan.cover.encoding, len(plan.cohort))
+            what = f"a cohort of {len(plan.cohort)}; at least {plan.cover.min_cohort} are needed"
+            raise Unsafe(what, "protocol.small-cohort")
+        fixed_point.check_plan(plan)
 
     def seal(
         self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes,
@@ -49,8 +50,7 @@ class ClearMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """The vector as it is."""
         self.admit(me, plan, box, enrolment, relayed, material)
-        del rand
-        return wire.encode(Bare(fixed_point.encode_update(update, plan).astype("<i8").tobytes())), b""
+        return wire.encode(Bare(fixed_point.encode_update(update, plan, rand).astype("<i8").tobytes())), b""
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Nobody asks."""
@@ -86,6 +86,7 @@ class ClearCoordinator:
     ) -> Aggregate:  # fmt: skip
         """The sum."""
         del enrolled, answers
+        fixed_point.check_plan(plan)
         total = np.zeros(plan.dimension, np.int64)
         for member, payload in sorted(sealed.items()):
             bare: Bare = wire.decode(payload, Bare)

@@ -2,6 +2,9 @@
 
 A sum of ``n`` values of ``value_bits`` bits fits the ring if ``n <= 2**(ring_bits - value_bits)``; that is checked
 before anything is trained.
+
+Where the plan hides members, each member's share of the noise is added here: to the integers, before any scheme sees
+them, so that a sum carries the shares of exactly those whose updates are in it.
 """
 
 from __future__ import annotations
@@ -11,11 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from securefl.errors import Fault, Unsafe
-from securefl.terms import FixedPoint, Plan, Update
+from securefl.keys import Secret
+from securefl.protection import noise_share
+from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Plan, Update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+BLOCK = 1 << 14  # values encoded at a time
 SATURATION_LIMIT = 0.001  # share of values that may lie outside the grid's range
 
 
@@ -36,7 +42,31 @@ def check_encoding(encoding: FixedPoint, members: int) -> None:
     if not 0 <= encoding.fraction_bits < encoding.value_bits + 16:
         raise Unsafe(f"{encoding.fraction_bits} fraction bits in {encoding.value_bits}-bit values")
     if members > encoding.capacity():
-        raise Unsafe(f"a sum over {members} members can overflow: the encoding holds {encoding.capacity()}")
+        what = f"a sum over {members} members can overflow: the encoding holds {encoding.capacity()}"
+        raise Unsafe(what, "protocol.overflow")
+
+
+def check_plan(plan: Plan) -> None:
+    """Nothing happens if a sum under this plan cannot wrap around, and its noise is what the plan is priced at.
+
+    Raises:
+        Unsafe: otherwise.
+    """
+    check_encoding(plan.cover.encoding, len(plan.cohort))
+    event, encoding = plan.learning.event, plan.cover.encoding
+    if not isinstance(event, DistributedDiscreteGaussian):
+        return
+    said = (event.clip_l2, event.dimension, event.fraction_bits)
+    if said != (plan.learning.clip_l2, plan.dimension, encoding.fraction_bits):
+        raise Unsafe("a price for another clip, dimension or grid than the plan's own")
+    if event.honest > plan.cover.honest:
+        raise Unsafe(f"a price for {event.honest} honest shares of noise, where {plan.cover.honest} are sure")
+    if event.deviation > noise_share.LARGEST:
+        found, most = float(event.deviation), noise_share.LARGEST
+        raise Unsafe(f"shares of deviation {found:.0f} grid units; at most {most}: lower fraction_bits")
+    if event.longest >= 1 << (encoding.value_bits - 1):
+        found, bits = event.longest, encoding.value_bits
+        raise Unsafe(f"an update and its noise reach {found} grid units, more than {bits} bits hold")
 
 
 def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int64]:
@@ -45,28 +75,46 @@ def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int6
     Raises:
         Unsound: a value is not finite, or more than 0.1 % of them had to be clamped.
     """
-    if not np.isfinite(values).all():
-        raise Unsound("an update with NaN or infinity")
     top = (1 << (encoding.value_bits - 1)) - 1
-    scaled = np.rint(values * float(1 << encoding.fraction_bits))
-    clamped = np.clip(scaled, -top - 1, top)
-    saturated = int((clamped != scaled).sum())
+    scale = float(1 << encoding.fraction_bits)
+    integers = np.empty(len(values), np.int64)
+    saturated = 0
+    for start in range(0, len(values), BLOCK):
+        scaled = values[start : start + BLOCK] * scale
+        if not np.isfinite(scaled).all():
+            raise Unsound("an update with NaN or infinity")
+        np.rint(scaled, out=scaled)
+        if scaled.min() < -top - 1 or scaled.max() > top:
+            saturated += int(((scaled < -top - 1) | (scaled > top)).sum())
+            np.clip(scaled, -top - 1, top, out=scaled)
+        integers[start : start + BLOCK] = scaled
     if saturated > SATURATION_LIMIT * len(values):
         # The message may reach the coordinator as the reason of a refusal: it does not say how many, which is private.
         limit = top / (1 << encoding.fraction_bits)
         raise Unsound(f"more than {SATURATION_LIMIT:.1%} of the values lie outside +-{limit:g}; clip harder")
-    return clamped.astype(np.int64)
+    return integers
 
 
-def encode_update(update: Update, plan: Plan) -> NDArray[np.int64]:
-    """An update of the planned shape, on the plan's grid.
+def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]:
+    """An update of the planned shape, on the plan's grid, with this member's share of the noise if the plan has one.
+
+    Args:
+        update: the change that leaves.
+        plan: checked by `check_plan`.
+        rand: fresh for every update; the share is drawn from it.
 
     Raises:
-        Unsound: it is not.
+        Unsound: it has another shape, or is longer than the norm it is priced at.
     """
     if update.values.shape != (plan.dimension,):
         raise Unsound(f"an update of shape {update.values.shape} where the plan says {plan.dimension} values")
-    return encode(update.values, plan.cover.encoding)
+    integers = encode(update.values, plan.cover.encoding)
+    event = plan.learning.event
+    if isinstance(event, DistributedDiscreteGaussian):
+        if float(np.sum(np.square(integers.astype(np.float64)))) > float(event.sensitivity) ** 2:
+            raise Unsound("an update longer than the norm it is priced at")
+        integers += noise_share.draw(rand, plan.dimension, event.deviation)
+    return integers
 
 
 def to_ring(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.unsignedinteger]:
@@ -74,11 +122,13 @@ def to_ring(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.unsignedint
     return values.astype("<u4" if ring_bits == 32 else "<u8")
 
 
-def from_ring(elements: NDArray[np.unsignedinteger], ring_bits: int) -> NDArray[np.int64]:
-    """The integers that `to_ring` came from, as long as none overflowed."""
-    return elements.view("<i4" if ring_bits == 32 else "<i8").astype(np.int64)
+def from_ring(elements: NDArray[np.unsignedinteger], ring_bits: int, width: int) -> NDArray[np.int64]:
+    """The integers whose `to_ring` is ``elements`` modulo 2**width, as long as ``width`` bits with sign hold them."""
+    spare = ring_bits - width
+    signed = (elements << elements.dtype.type(spare)).view("<i4" if ring_bits == 32 else "<i8")
+    return (signed >> spare).astype(np.int64)
 
 
 def ring_dtype(ring_bits: int) -> str:
-    """How one element lies in memory and on the wire."""
+    """How one element lies in memory."""
     return "<u4" if ring_bits == 32 else "<u8"

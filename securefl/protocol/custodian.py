@@ -1,12 +1,13 @@
 """One run, seen from the custodian of a decryption key.
 
 The custodian is neither a member nor the coordinator. It adds the signed inputs itself and decrypts their sum, once a
-round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to: masks under the
-encryption remove that trust.
+round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to; under masks inside the
+encryption what it would find is masked.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity
-from securefl.protection.ckks import Summation
+from securefl.protection.encrypted import Summation, Summed
 from securefl.protocol import messages as m
 from securefl.protocol.member import Charter, Received, witnessed
 from securefl.seams import KeyHolder
@@ -89,13 +90,15 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     assert isinstance(invite, m.Invite)
     session = invite.session
     if session.run != event.envelope.receipt.run:
-        raise Forged("an invitation to one run in an envelope of another")
-    if (session.federation, session.policy) != (charter.federation, charter.policy):
-        raise Unsafe("another federation or policy than this custodian agreed to")
+        raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
+    if session.federation != charter.federation:
+        raise Unsafe("another federation than this custodian agreed to", "protocol.another-federation")
+    if session.policy != charter.policy:
+        raise Unsafe("another policy than this custodian agreed to", "protocol.stale-policy")
     if (session.coordinator, session.custodian) != (charter.coordinator, charter.custodian):
-        raise Forged("another coordinator or custodian than this one was set up with")
+        raise Forged("another coordinator or custodian than this one was set up with", "protocol.another-party")
     if any(seat not in charter.peers for seat in session.roster) or len(set(session.roster)) != len(session.roster):
-        raise Forged("a roster with strangers or doubles")
+        raise Forged("a roster with strangers or doubles", "protocol.stranger")
     accept = m.Accept(keys.public_half(keys.derive(event.rand, "session-box")), plugs.holder.material())
     envelope = _enveloped(charter, session, plugs, accept, 0)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
@@ -112,31 +115,38 @@ def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
     plan, session = question.plan, state.session
     name = wire.plan_hash(plan)
     # 1. the plan belongs to this run, and its round has not been opened
-    if (plan.run, plan.policy, plan.federation) != (session.run, session.policy, session.federation):
-        raise Unsafe("a plan of another run, policy or federation")
+    if (plan.run, plan.federation) != (session.run, session.federation):
+        raise Unsafe("a plan of another run or federation", "protocol.another-run")
+    if plan.policy != session.policy:
+        raise Unsafe("a plan of another policy", "protocol.stale-policy")
     if plan.round <= state.opened_round or plan.round != ask.round:
-        raise OutOfTurn(f"a sum for round {plan.round}: the last one opened was of round {state.opened_round}")
+        what = f"a sum for round {plan.round}: the last one opened was of round {state.opened_round}"
+        raise OutOfTurn(what, "protocol.replayed-round")
     # 2. every input is signed by a member of the cohort for this very plan, and each member stands there once
     if any(seat not in session.roster for seat in plan.cohort):
-        raise Forged("a cohort with strangers")
+        raise Forged("a cohort with strangers", "protocol.stranger")
     known = {seat.member: seat.key for seat in plan.cohort}
     payloads: dict[MemberId, bytes] = {}
     for envelope in question.inputs:
         receipt = envelope.receipt
         if receipt.sender not in known or receipt.sender in payloads:
-            raise Forged(f"an input of {receipt.sender}, who is not in the cohort or stands there twice")
+            what = f"an input of {receipt.sender}, who is not in the cohort or stands there twice"
+            raise Forged(what, "protocol.stranger")
         m.check(envelope, receipt.sender, session.coordinator.member, session.run, known[receipt.sender])
         if receipt.plan != name:
-            raise Forged(f"an input of {receipt.sender} for another plan")
+            raise Forged(f"an input of {receipt.sender} for another plan", "protocol.another-plan")
         submitted = m.opened(envelope, m.Submitted)
         assert isinstance(submitted, m.Submitted)
         payloads[receipt.sender] = submitted.payload
     # 3. they are enough
     if len(payloads) < max(plugs.min_cohort, plan.cover.min_cohort):
-        raise Unsafe(f"a sum over {len(payloads)} members; at least {plugs.min_cohort} are needed")
+        what = f"a sum over {len(payloads)} members; at least {plugs.min_cohort} are needed"
+        raise Unsafe(what, "protocol.few-survivors")
     answer = plugs.holder.open_sum(plan, payloads)
     reply = _enveloped(state.charter, session, plugs, m.Answered(plan.round, answer), plan.round, name)
-    opening = Opening(plan.run, plan.round, name, tuple(sorted(payloads)), wire.digest("answer", answer))
+    summed: Summed = wire.decode(answer, Summed)
+    digest = Hash(hashlib.sha256(summed.values).digest())  # what the coordinator's own record of the sum must say too
+    opening = Opening(plan.run, plan.round, name, summed.members, digest)
     moved = replace(state, opened_round=plan.round, request=event.envelope.receipt.digest, reply=reply)
     return Step(moved, (opening, *_both(event, reply)), reply)
 

@@ -219,18 +219,21 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     assert isinstance(invite, m.Invite)
     session = invite.session
     if session.run != event.envelope.receipt.run:
-        raise Forged("an invitation to one run in an envelope of another")
+        raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
-    if (session.federation, session.policy) != (charter.federation, charter.policy):
-        raise Unsafe(f"{session.federation} under policy {session.policy.hex()[:12]} is not what this site agreed to")
+    if session.federation != charter.federation:
+        raise Unsafe(f"{session.federation} is not what this site agreed to", "protocol.another-federation")
+    if session.policy != charter.policy:
+        what = f"{session.federation} under policy {session.policy.hex()[:12]} is not what this site agreed to"
+        raise Unsafe(what, "protocol.stale-policy")
     if (session.coordinator, session.custodian) != (charter.coordinator, charter.custodian):
-        raise Forged("another coordinator or custodian than this site was set up with")
+        raise Forged("another coordinator or custodian than this site was set up with", "protocol.another-party")
     # 2. every peer is one this site knows, under the key it knows, and each stands there once
     strangers = [seat.member for seat in session.roster if seat not in charter.peers]
     if strangers or len(set(session.roster)) != len(session.roster):
-        raise Forged(f"a roster with strangers or doubles: {', '.join(strangers) or 'doubles'}")
+        raise Forged(f"a roster with strangers or doubles: {', '.join(strangers) or 'doubles'}", "protocol.stranger")
     if charter.me not in {seat.member for seat in session.roster}:
-        raise Unsafe("a roster without this member")
+        raise Unsafe("a roster without this member", "protocol.without-me")
     box = keys.derive(event.rand, "session-box")
     seat = Seated(charter, session, box.raw, {}, b"", 1, b"", Hash(b""), None)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
@@ -246,7 +249,7 @@ def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     enrol = m.opened(event.envelope, m.Enrol)
     assert isinstance(enrol, m.Enrol)
     if enrol.round < seat.next_round:
-        raise OutOfTurn(f"round {enrol.round} again: the next one here is {seat.next_round}")
+        raise OutOfTurn(f"round {enrol.round} again: the next one is {seat.next_round}", "protocol.replayed-round")
     if not seat.boxes:
         boxes, material = _acceptances(seat, enrol.accepts)
         plugs.protection(seat.session.scheme).check_material(
@@ -268,28 +271,34 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     assert isinstance(proposal, m.Propose)
     plan = proposal.plan
     # 1. the plan belongs to this run, and to a round that has not been entered
-    if (plan.run, plan.federation, plan.policy) != (session.run, session.federation, session.policy):
-        raise Unsafe("a plan of another run, federation or policy")
+    if (plan.run, plan.federation) != (session.run, session.federation):
+        raise Unsafe("a plan of another run or federation", "protocol.another-run")
+    if plan.policy != session.policy:
+        raise Unsafe("a plan of another policy", "protocol.stale-policy")
     if plan.round != seat.next_round:
-        raise OutOfTurn(f"a plan for round {plan.round}: the next one here is {seat.next_round}")
+        rule = "protocol.replayed-round" if plan.round < seat.next_round else OutOfTurn.rule
+        raise OutOfTurn(f"a plan for round {plan.round}: the next one here is {seat.next_round}", rule)
     receipt = event.envelope.receipt
     if (receipt.plan, receipt.round) != (wire.plan_hash(plan), plan.round):
-        raise Forged("a plan that is not the one its receipt names")
+        raise Forged("a plan that is not the one its receipt names", "protocol.another-plan")
     # 2. its cohort is part of the roster, with this member in it, and each member once
     if any(each not in session.roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
-        raise Forged("a cohort with strangers or doubles")
+        raise Forged("a cohort with strangers or doubles", "protocol.stranger")
     if seat.charter.me not in {each.member for each in plan.cohort}:
-        raise Unsafe("a cohort without this member")
+        raise Unsafe("a cohort without this member", "protocol.without-me")
     # 3. it is covered as the session says
     custodian = session.custodian.key if session.custodian else None
     if (plan.cover.scheme, plan.cover.threshold, plan.cover.custodian) != (
         session.scheme, session.threshold, custodian,
     ):  # fmt: skip
-        raise Unsafe("a plan under another protection than the session")
+        raise Unsafe("a plan under another protection than the session", "protocol.another-cover")
     # 4. it starts from the state it names
     if m.state_digest(proposal.base) != plan.base or not _covers(plan, len(proposal.base)):
-        raise Forged("an adapter state that is not the one the plan names")
-    # 5. a sum under it would be safe
+        raise Forged("an adapter state that is not the one the plan names", "protocol.another-state")
+    # 5. what would leave is on its list: else an update would be trained, paid for, and kept
+    if m.Egress.WEIGHTS.value not in plan.release:
+        raise Unsafe("a plan that does not list `weights` among what leaves a site", "protocol.not-listed")
+    # 6. a sum under it would be safe
     plugs.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
@@ -333,7 +342,7 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
     )  # fmt: skip
     seat = replace(seat, next_round=plan.round + 1, enrolment=following.secret)
     message = m.Submitted(plan.round, payload, following.public)
-    envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost)
+    envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost, plan.release)
     entries = (settled, Sent(envelope.receipt, envelope.signature))
     return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope)
 
@@ -351,7 +360,7 @@ def on_ask(state: Sealed, event: Received, plugs: Plugs) -> Step:
     ask = m.opened(event.envelope, m.Ask)
     assert isinstance(ask, m.Ask)
     if ask.round != plan.round:
-        raise OutOfTurn(f"a question about round {ask.round} in round {plan.round}")
+        raise OutOfTurn(f"a question about round {ask.round} in round {plan.round}", "protocol.another-round")
     answer = plugs.protection(seat.session.scheme).answer(seat.charter.me, plan, state.kept, ask.question)
     message = m.Answered(plan.round, answer)
     return _replied(seat, Ready, event, plugs, message, plan.round, plan=wire.plan_hash(plan))
@@ -435,7 +444,8 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
         kind = REQUESTS.get(receipt.kind, type(None))
     rule = RULES.get((type(state), kind))
     if rule is None:
-        raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
+        name = "protocol.second-question" if kind is m.Ask else OutOfTurn.rule
+        raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}", name)
     act, targets = rule
     moved = act(state, event, plugs)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
@@ -449,10 +459,11 @@ def _enveloped(
     round_: int,
     plan: Hash | None = None,
     cost: MicroEpsilon | None = None,
+    release: tuple[str, ...] = (),
 ) -> Envelope:
     to, run = seat.session.coordinator.member, seat.session.run
     price = MicroEpsilon(0) if cost is None else cost
-    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price)
+    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price, release)
 
 
 def _replied(
@@ -493,19 +504,19 @@ def _acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, b
     for frame in frames:
         sender = frame.envelope.receipt.sender
         if sender not in known or sender in boxes:
-            raise Forged(f"an acceptance of {sender}, who is no peer or stands here twice")
+            raise Forged(f"an acceptance of {sender}, who is no peer or stands here twice", "protocol.stranger")
         m.check(frame.envelope, sender, session.coordinator.member, session.run, known[sender].key)
         accept = m.opened(frame.envelope, m.Accept)
         assert isinstance(accept, m.Accept)
         if frame.head is None:
-            raise Forged(f"an acceptance of {sender} without its ledger's head")
+            raise Forged(f"an acceptance of {sender} without its ledger's head", "protocol.no-ledger")
         m.check_head(frame.head, sender, known[sender].key)
         m.check_progress(seat.charter.witnessed.get(sender), frame.head)
         boxes[sender] = accept.box
         if session.custodian is not None and sender == session.custodian.member:
             material = accept.material
     if boxes.get(seat.charter.me) != keys.public_half(Secret(seat.box)):
-        raise Forged("this member's own acceptance is missing or altered")
+        raise Forged("this member's own acceptance is missing or altered", "protocol.swapped-key")
     return boxes, material
 
 
@@ -520,7 +531,7 @@ def witnessed(charter: Charter, session: m.Session, close: m.Close, event: Recei
     heads = [*close.heads, *((event.head,) if event.head else ())]
     for head in heads:
         if head.head.owner not in known:
-            raise Forged(f"a head of {head.head.owner}, who is no peer")
+            raise Forged(f"a head of {head.head.owner}, who is no peer", "protocol.stranger")
         m.check_head(head, head.head.owner, known[head.head.owner])
         m.check_progress(charter.witnessed.get(head.head.owner), head)
     return tuple(Witnessed(head) for head in heads if head.head.owner != charter.me)

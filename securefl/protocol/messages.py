@@ -16,10 +16,13 @@ asked          answered with               what is true afterwards
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Final, get_args
 
 from securefl import keys, wire
-from securefl.errors import Forged
+from securefl.errors import Forged, Unsafe
 from securefl.terms import (
     Envelope,
     Hash,
@@ -153,6 +156,52 @@ Request = Invite | Enrol | Propose | Ask | Close
 Reply = Accept | Enrolled | Submitted | Declined | Answered | Bye
 
 
+class Egress(StrEnum):
+    """What a field of a reply is. Nothing else leaves a site: a field without one of these has no encoding."""
+
+    PROTOCOL = "protocol"  # rounds and outcomes: the same whatever a site's records are
+    KEYS = "keys"  # public keys, and shares sealed to others'
+    WEIGHTS = "weights"  # a noised, covered update: what the plan's event is the price of
+    OPENING = "opening"  # shares of masks, or a sum of covered inputs: what opening one sum needs
+    REASONS = "reasons"  # of a refusal: made of plan, policy, account and model, all before a record is read
+
+
+EGRESS: Final[Mapping[type, Mapping[str, Egress]]] = {
+    Accept: {"box": Egress.KEYS, "material": Egress.KEYS},
+    Enrolled: {"round": Egress.PROTOCOL, "public": Egress.KEYS},
+    Submitted: {"round": Egress.PROTOCOL, "payload": Egress.WEIGHTS, "following": Egress.KEYS},
+    Declined: {"round": Egress.PROTOCOL, "reasons": Egress.REASONS},
+    Answered: {"round": Egress.PROTOCOL, "answer": Egress.OPENING},
+    Bye: {"outcome": Egress.PROTOCOL},
+}
+PRICED: Final = frozenset({Egress.WEIGHTS})  # what leaves only where the plan's own list names it
+_SHAPES: Final[Mapping[Egress, tuple[type, ...]]] = {
+    Egress.PROTOCOL: (int, str), Egress.KEYS: (bytes,), Egress.WEIGHTS: (bytes,), Egress.OPENING: (bytes,),
+    Egress.REASONS: (tuple,),
+}  # fmt: skip
+
+
+def check_egress(message: Request | Reply, release: tuple[str, ...]) -> None:
+    """Nothing happens if every field of a reply may leave: it is on the list, and on the plan's if it has a price.
+
+    Raises:
+        Unsafe: a message or field that is not on the list, or ``release`` does not name.
+    """
+    if type(message) in get_args(Request):
+        return
+    listed = EGRESS.get(type(message))
+    if listed is None:
+        raise Unsafe(f"a {type(message).__name__} is not on the list of what leaves a site")
+    for each in fields(message):
+        kind, value = listed.get(each.name), getattr(message, each.name)
+        if kind is None or type(value) not in _SHAPES[kind]:
+            raise Unsafe(f"{type(message).__name__}.{each.name} is not on the list of what leaves a site")
+        if kind is Egress.REASONS and any(type(reason) is not Reason for reason in value):
+            raise Unsafe(f"{type(message).__name__}.{each.name} holds something that is no reason")
+        if kind in PRICED and kind.value not in release:
+            raise Unsafe(f"the plan does not list `{kind.value}` among what leaves a site")
+
+
 def enclose(
     identity: keys.Identity,
     sender: MemberId,
@@ -162,8 +211,14 @@ def enclose(
     message: Request | Reply,
     plan: Hash | None = None,
     cost: MicroEpsilon = MicroEpsilon(0),  # noqa: B008 - an int
+    release: tuple[str, ...] = (),
 ) -> Envelope:
-    """The message under its sender's signature: the receipt says what left, and the signature is over the receipt."""
+    """The message under its sender's signature: the receipt says what left, and the signature is over the receipt.
+
+    Raises:
+        Unsafe: it holds what may not leave a site under a plan that lists ``release``.
+    """
+    check_egress(message, release)
     body = wire.encode(message)
     digest = Hash(hashlib.sha256(body).digest())
     receipt = Receipt(sender, to, run, round_, type(message).__name__, plan, cost, digest, len(body))
@@ -178,9 +233,10 @@ def check(envelope: Envelope, sender: MemberId, to: MemberId, run: RunId, key: P
     """
     receipt = envelope.receipt
     if (receipt.sender, receipt.to, receipt.run) != (sender, to, run):
-        raise Forged(f"a {receipt.kind} from {receipt.sender} to {receipt.to} where one from {sender} to {to} belongs")
+        what = f"a {receipt.kind} from {receipt.sender} to {receipt.to} where one from {sender} to {to} belongs"
+        raise Forged(what, "protocol.misdirected")
     if hashlib.sha256(envelope.body).digest() != receipt.digest or len(envelope.body) != receipt.size:
-        raise Forged(f"a {receipt.kind} whose body is not the one its receipt names")
+        raise Forged(f"a {receipt.kind} whose body is not the one its receipt names", "protocol.altered")
     keys.verify(key, "receipt", wire.encode(receipt), envelope.signature)
 
 
@@ -193,7 +249,8 @@ def opened(envelope: Envelope, expected: object) -> Request | Reply:
     """
     message: Request | Reply = wire.decode(envelope.body, expected)
     if type(message).__name__ != envelope.receipt.kind:
-        raise Forged(f"a {type(message).__name__} with the receipt of a {envelope.receipt.kind}")
+        what = f"a {type(message).__name__} with the receipt of a {envelope.receipt.kind}"
+        raise Forged(what, "protocol.altered")
     return message
 
 
@@ -209,7 +266,7 @@ def check_head(signed: SignedHead, owner: MemberId, key: PublicKey) -> None:
         Forged: it did not.
     """
     if signed.head.owner != owner:
-        raise Forged(f"a head of {signed.head.owner}'s ledger where {owner}'s belongs")
+        raise Forged(f"a head of {signed.head.owner}'s ledger where {owner}'s belongs", "protocol.misdirected")
     keys.verify(key, "head", wire.encode(signed.head), signed.signature)
 
 
@@ -223,6 +280,7 @@ def check_progress(known: SignedHead | None, shown: SignedHead) -> None:
         return
     if shown.head.size < known.head.size:
         was, now = known.head.size, shown.head.size
-        raise Forged(f"{shown.head.owner} shows a ledger of {now} entries, and has shown {was} before")
+        what = f"{shown.head.owner} shows a ledger of {now} entries, and has shown {was} before"
+        raise Forged(what, "protocol.ledger-set-back")
     if shown.head.size == known.head.size and shown.head.root != known.head.root:
-        raise Forged(f"{shown.head.owner} shows two ledgers of {shown.head.size} entries")
+        raise Forged(f"{shown.head.owner} shows two ledgers of {shown.head.size} entries", "protocol.ledger-set-back")

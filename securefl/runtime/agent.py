@@ -14,7 +14,7 @@ from securefl.errors import Fault, PeerFault
 from securefl.policy.decide import decide
 from securefl.protocol import custodian, member
 from securefl.protocol import messages as m
-from securefl.terms import Grant, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
+from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -90,6 +90,9 @@ class MemberAgent:
                 account = self.home.account(conn)
             try:
                 price: Price | Refusal = self.price(plan, account)
+            except MixedUnits as fault:
+                fix = "train under the unit this site's account holds, or on a data set with an account of its own"
+                price = Refusal((Reason("budget.unit", str(fault), "one unit on each account", fix),))
             except (Unbounded, ValueError, ArithmeticError) as fault:
                 price = Refusal((Reason("budget.price", f"no price: {fault}", "a finite price", "add noise"),))
             with self.home.transaction() as conn:
@@ -165,9 +168,9 @@ def _refreshed(charter: member.Charter, home: Home, conn: sa.Connection) -> memb
     return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
 
 
-def _write_down(home: Home, envelope: Envelope, fault: Fault) -> None:
+def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:
     receipt = envelope.receipt
-    reason = Reason(type(fault).__name__, receipt.kind, "what the protocol allows", str(fault))
+    reason = Reason(fault.rule, receipt.kind, "what the protocol allows", str(fault))
     with home.transaction() as conn:
         home.record(conn, (Refused(receipt.run, receipt.round, receipt.kind, (reason,)),))
 

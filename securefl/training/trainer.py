@@ -17,6 +17,7 @@ from securefl.errors import PeerFault
 from securefl.terms import (
     Adapter,
     AdapterRule,
+    DistributedDiscreteGaussian,
     Event,
     Loss,
     Model,
@@ -28,14 +29,14 @@ from securefl.terms import (
     Task,
     Update,
 )
-from securefl.training import device, optimizers, preflight, saving, state, step
+from securefl.training import device, local, optimizers, preflight, saving, state, step
 from securefl.training.engines.choose import wrap
-from securefl.training.engines.engine import backward, forget
+from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.kept import InMemory, Kept
 from securefl.training.losses import UNKNOWN, divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build, model_digest
-from securefl.training.noise import gaussian, poisson_sample, repeatable
+from securefl.training.noise import repeatable
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
@@ -114,8 +115,8 @@ class SharedModel:
                 return plain
             if isinstance(loss, SoftLabels):  # every second record has no label
                 plain = replace(plain, labels=tuple(y if n % 2 else UNKNOWN for n, y in enumerate(labels)))
-            said = torch.from_numpy(gaussian(repeatable("teacher"), len(texts) * len(self.task.labels)))
-            return replace(plain, teacher=said.to(torch.float32).view(len(texts), -1) * 8)
+            said = 8 * torch.sin(torch.arange(1.0, 1 + len(texts) * len(self.task.labels)))
+            return replace(plain, teacher=said.view(len(texts), -1))
 
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
@@ -142,6 +143,8 @@ class SharedModel:
             replace(learning, event=replace(learning.event))
         except (ValueError, TypeError) as fault:
             raise Mismatch(f"the plan has no event that noise can be drawn for: {fault}") from fault
+        if isinstance(learning.event, DistributedDiscreteGaussian) and plan.sharing != Sharing():
+            raise Mismatch("an update noised where it leaves is shared whole and unweighted: its norm is priced")
         if isinstance(learning.loss, NotForgotten) and not learning.loss.true_label and len(self.task.labels) < 3:
             raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
         possible = (
@@ -160,7 +163,9 @@ class SharedModel:
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
     ) -> Update:  # fmt: skip
-        """The change a plan's private steps make, and what they really were; all of it is shared.
+        """The change a plan's steps make, and what they really were; all of it is shared.
+
+        Under unit record its noise is in it. Under unit client it is clipped, and has no noise before it is sealed.
 
         Raises:
             Mismatch: the plan is not for what is loaded here, or shares otherwise.
@@ -169,7 +174,10 @@ class SharedModel:
             raise Mismatch(f"the plan shares as {plan.sharing}, and there is no member's half here")
         after, did = self.trained(plan, base, base, records, rand, progress)
         change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(base, "<f4").astype(np.float64)
-        return Update(np.concatenate([change[part] for part in self.layout.trained(plan.round)]), did)
+        values = np.concatenate([change[part] for part in self.layout.trained(plan.round)])
+        if isinstance(did, DistributedDiscreteGaussian):
+            values = local.clipped(values, did.clip_l2)
+        return Update(values, did)
 
     def trained(
         self, plan: Plan, base: bytes, start: bytes, records: tuple[Record, ...], rand: Entropy,
@@ -187,7 +195,10 @@ class SharedModel:
         self._wrapped.train()
         try:
             losses = losses_of(plan.learning.loss, plan.round)
-            done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress, losses)
+            if isinstance(plan.learning.event, DistributedDiscreteGaussian):
+                done = local.run(built.model, built.parameters, encoded, plan.learning, rand, progress, losses)
+            else:
+                done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress, losses)
             after = state.dump(built)
         finally:  # what one member trained is not left for the next, whatever happened
             forget(built.parameters)
@@ -235,14 +246,7 @@ class SharedModel:
         losses = losses_of(plan.learning.loss, plan.round)
         state.load(built, base)
         rand = repeatable(f"without privacy {seed}")
-        optimizer = optimizers.optimizer_of(built.parameters, plan.learning)
-        for _ in range(plan.learning.event.steps):
-            chosen = [int(i) for i in poisson_sample(rand, len(encoded.ids), plan.learning.event.sampling_rate)]
-            optimizer.zero_grad()
-            for part in step.micro_batches(encoded, chosen, plan.learning.micro_batch, plan.learning.micro_tokens):
-                ids, mask, labels = (each.to(built.parameters[0].device) for each in encoded.batch(part))
-                backward(losses(built.model(ids, mask), labels).sum() / len(chosen))
-            optimizer.step()
+        local.run(built.model, built.parameters, encoded, plan.learning, rand, losses=losses)
         return state.dump(built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:

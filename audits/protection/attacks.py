@@ -1,0 +1,546 @@
+"""What a malicious coordinator tries on a member, at random, and by which name it is refused.
+
+The member is a whole site, unmodified: its machine, its half of masking, its policy, its account and its ledger. Every
+other party is its real machine, and the coordinator plays honestly but for one forged message, put before the one the
+victim would have got. A trial is refused if the victim does not act on it, the name stands in the victim's own ledger,
+and nothing else moved: the genuine message is then answered, and the run ends as if nothing had been tried.
+
+    python -m audits.protection.attacks [--trials 100] [--only ATTACK] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from securefl import keys, wire
+from securefl.errors import PeerFault
+from securefl.ledger import store
+from securefl.policy import load as policies
+from securefl.privacy import accountant
+from securefl.protection import masking
+from securefl.protocol import coordinator as c
+from securefl.protocol import member as mm
+from securefl.protocol import messages as m
+from securefl.runtime.agent import MemberAgent
+from securefl.runtime.home import Home
+from securefl.terms import Hash, MemberId, Plan, Reason, Refused, RunId, Update
+from tests.worlds import World, an_update, entropy, identity, seat
+
+TRIALS = 100
+ROUNDS = 2
+POLICY = """\
+securefl_policy: 1
+federation: f
+version: 1
+valid: {{from: 2020-01-01, until: 2099-12-31}}
+budget: {{unit: record, neighbours: add-or-remove-one, epsilon: 90, delta: 1e-5, per_round: {{epsilon: 40}}, per_dataset: {{epsilon: 90}}, overlap: 1}}
+training:
+  mechanisms: [poisson-gaussian]
+  clip: {{at_most: 1.0, norm: l2}}
+  noise_multiplier: {{at_least: 0.5}}
+  modules: [query]
+  rank: {{at_most: 8}}
+  base_models: ["sha256:{model}"]
+protection: {{schemes: [masking], min_cohort: {min_cohort}, threshold: {{at_least: 2}}, colluding: {colluding}}}
+release: {{fields: [weights], to: members}}
+context: {{purposes: [test], regions: [here]}}
+"""  # noqa: E501 - as policies are written
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """A trainer whose updates the test knows."""
+
+    name: str
+    dimension: int
+
+    def train(self, plan: Plan, base: bytes) -> Update:
+        """What this member's update of the round is."""
+        del base
+        return Update(an_update(self.name, plan.round, self.dimension), plan.learning.event)
+
+
+class Field(World):
+    """A federation of random shape; ``victim`` is a whole site with a home of its own."""
+
+    def prepare(self, drawn: random.Random, folder: Path, agreed: int) -> None:
+        """Give everybody a policy with ``agreed`` colluding, and the victim a home."""
+        self.rand = entropy(f"field {drawn.random()}")
+        text = POLICY.format(model=bytes(32).hex(), min_cohort=self.min_cohort, colluding=agreed).encode()
+        self.policy = policies.parse(text, "policy.yaml")
+        for party in self.parties.values():
+            charter = replace(party.state.charter, policy=self.policy.hash, policy_text=text)  # type: ignore[attr-defined]
+            party.saved = wire.encode(mm.Idle(charter))
+        course = self.coordinator.state.course  # type: ignore[attr-defined]
+        session = replace(course.session, policy=self.policy.hash)
+        course = replace(course, session=session, policy_text=text, plan=replace(course.plan, policy=self.policy.hash))
+        self.coordinator.saved = wire.encode(c.Planned(course))
+        self.drawn, self.session = drawn, session
+        self.victim = MemberId(drawn.choice(self.names))
+        keys.kept(folder / "identity.key", lambda: identity_seed(self.victim))
+        self.home = Home.at(folder, self.victim, lambda: 1_800_000_000)
+        charter = self.parties[self.victim].state.charter  # type: ignore[attr-defined]
+        self.agent = MemberAgent(
+            self.home, charter, self.policy, self.member_plugs(self.victim), Noise(self.victim, self.dimension),
+            lambda plan, account: accountant.price(plan, account, charter.dataset, 1e-5), os.urandom,
+        )  # fmt: skip
+        self.got: list[m.Frame] = []  # what the victim was genuinely sent
+        self.attempt: Callable[[m.Frame], m.Frame | None] = lambda _: None
+        self.tried: Tried | None = None
+
+    def handle(self, name: str, data: bytes) -> bytes:
+        """The victim's own agent answers for it; before the genuine message comes the forged one."""
+        if name != self.victim:
+            return super().handle(name, data)
+        frame: m.Frame = wire.decode(data, m.Frame)
+        forged = None if self.tried else self.attempt(frame)
+        if forged is not None:
+            self.tried = self.send(forged)
+        answer = self.agent.handle(data)
+        self.got.append(frame)
+        return answer
+
+    def send(self, forged: m.Frame) -> Tried:
+        """Put one forged message before the victim."""
+        run = forged.envelope.receipt.run
+        before, known = self.state(run), self.refusals()
+        try:
+            answer = wire.decode(self.agent.handle(wire.encode(forged)), m.Frame)
+        except PeerFault:
+            return Tried("refused", self.refusals()[len(known) :], before == self.state(run))
+        kind = answer.envelope.receipt.kind
+        return Tried(kind, self.refusals()[len(known) :], kind == "Declined")
+
+    def state(self, run: RunId) -> object:
+        """Where the victim's machine stands."""
+        with self.home.transaction() as conn:
+            return self.home.saved(conn, run, mm.State)
+
+    def refusals(self) -> list[Reason]:
+        """Every refusal in the victim's ledger, reason by reason."""
+        with self.home.transaction() as conn:
+            entries = [leaf.entry for leaf in store.leaves_of(conn, ("Refused",))]
+        return [reason for entry in entries if isinstance(entry, Refused) for reason in entry.reasons]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one forged message."""
+
+    answer: str  # "refused", or the kind of message the victim answered with
+    reasons: list[Reason]  # written into its ledger
+    unmoved: bool  # nothing of the round was done for it
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A forgery at one moment, and the names it may be refused by."""
+
+    kind: str
+    forge: Callable[[Field, m.Frame], tuple[m.Frame, str]]
+    since: int = 1  # the first round it can be tried in
+
+
+def identity_seed(name: str) -> bytes:
+    """What `tests.worlds.identity` makes a party's key of."""
+    import hashlib  # noqa: PLC0415
+
+    return hashlib.sha256(b"identity " + name.encode()).digest()
+
+
+# How a coordinator forges: its own signature is good.
+
+
+def signed(frame: m.Frame, message: m.Request, signer: str = "coordinator", plan: Hash | None = None) -> m.Frame:
+    """The message in the place of the frame's own."""
+    r = frame.envelope.receipt
+    made = m.enclose(identity(signer), r.sender, r.to, r.run, r.round, message, plan or r.plan)
+    return m.Frame(made, frame.head)
+
+
+def proposed(frame: m.Frame, **changes: object) -> m.Frame:
+    """The proposal with another plan, base or relay; the receipt names the plan it carries."""
+    given = wire.decode(frame.envelope.body, m.Propose)
+    plan = replace(given.plan, **{name: value for name, value in changes.items() if name not in ("state", "relayed")})  # type: ignore[arg-type]
+    message = m.Propose(plan, changes.get("state", given.base), changes.get("relayed", given.relayed))  # type: ignore[arg-type]
+    return signed(frame, message, plan=wire.plan_hash(plan))
+
+
+def covered(frame: m.Frame, **changes: object) -> m.Frame:
+    """The proposal with another cover."""
+    plan = wire.decode(frame.envelope.body, m.Propose).plan
+    return proposed(frame, cover=replace(plan.cover, **changes))
+
+
+def asked(frame: m.Frame, survivors: list[MemberId], signer: str = "coordinator") -> m.Frame:
+    """A question about these survivors."""
+    message = m.Ask(frame.envelope.receipt.round, wire.encode(masking.Survivors(tuple(survivors))))
+    return signed(frame, message, signer)
+
+
+def others(field: Field) -> list[MemberId]:
+    """Everybody but the victim, in random order."""
+    rest = [MemberId(name) for name in field.names if name != field.victim]
+    return field.drawn.sample(rest, len(rest))
+
+
+def relayed_with(frame: m.Frame, change: Callable[[list[masking.Relayed]], list[masking.Relayed]]) -> m.Frame:
+    """The proposal with another relay of keys."""
+    relay = wire.decode(wire.decode(frame.envelope.body, m.Propose).relayed, masking.Relay)
+    return proposed(frame, relayed=wire.encode(masking.Relay(tuple(change(list(relay.peers))))))
+
+
+# The ten. Each draws one of its variants.
+
+
+def both_shares(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A second question about a round, with another survivor called dropped."""
+    del frame
+    before = next(sent for sent in reversed(field.got) if sent.envelope.receipt.kind == "Ask")
+    everybody = [field.victim, *others(field)]
+    return asked(before, sorted(everybody[: field.drawn.randint(1, len(everybody) - 1)])), "protocol.second-question"
+
+
+def replayed_round(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A message of an earlier round, as it was or signed again."""
+    names = {"Propose": "protocol.replayed-round", "Enrol": "protocol.replayed-round", "Ask": "protocol.another-round"}
+    old = [sent for sent in field.got if sent.envelope.receipt.kind in names]
+    chosen = field.drawn.choice([sent for sent in old if sent.envelope.receipt.round < frame.envelope.receipt.round])
+    name = names[chosen.envelope.receipt.kind]
+    if field.drawn.random() < 0.5:
+        message = m.opened(chosen.envelope, m.Request)
+        return signed(chosen, message), name  # type: ignore[arg-type]
+    return chosen, name
+
+
+def swapped_keys(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A key the coordinator knows, or somebody else's, in the place of a peer's or of the victim's own."""
+    mine = keys.public_half(keys.Secret(field.drawn.randbytes(32)))
+
+    def change(peers: list[masking.Relayed]) -> list[masking.Relayed]:
+        place = field.drawn.randrange(len(peers))
+        said = replace(peers[place].statement, mask_key=mine)
+        other = peers[place - 1]
+        made = {
+            "unsigned": lambda: replace(peers[place], statement=said),
+            "empty": lambda: replace(peers[place], signature=b""),
+            "by the coordinator": lambda: replace(
+                peers[place], statement=said, signature=identity("coordinator").sign("mask-key", wire.encode(said))
+            ),
+            "another's": lambda: replace(
+                other, statement=replace(other.statement, member=peers[place].statement.member), box=peers[place].box
+            ),
+        }
+        peers[place] = made[field.drawn.choice(sorted(made))]()
+        return peers
+
+    return relayed_with(frame, change), "protocol.swapped-key"
+
+
+def another_model(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """An adapter state that is not the plan's, or a base model the policy does not pin."""
+    given = wire.decode(frame.envelope.body, m.Propose)
+    digest, spoiled = Hash(field.drawn.randbytes(32)), bytearray(given.base)
+    spoiled[field.drawn.randrange(len(spoiled))] ^= 1 << field.drawn.randrange(8)
+    variants = (
+        (lambda: proposed(frame, base=digest), "protocol.another-state"),
+        (lambda: proposed(frame, state=bytes(spoiled)), "protocol.another-state"),
+        (lambda: proposed(frame, dimension=field.dimension + 1), "protocol.another-state"),
+        (lambda: proposed(frame, model=replace(given.plan.model, digest=digest)), "training.base_models"),
+    )
+    made, name = field.drawn.choice(variants)
+    return made(), name
+
+
+def another_cohort(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A made-up member, a doubled one, one under another key, or a cohort the relay does not fit."""
+    cohort = wire.decode(frame.envelope.body, m.Propose).plan.cohort
+    place = next(i for i, each in enumerate(cohort) if each.member != field.victim)
+    forged = replace(cohort[place], key=identity("sybil").public)
+    variants = (
+        ((*cohort, seat("sybil")), "protocol.stranger"),
+        ((*cohort, cohort[place]), "protocol.stranger"),
+        ((*cohort[:place], forged, *cohort[place + 1 :]), "protocol.stranger"),
+        (tuple(each for each in cohort if each.member != field.victim), "protocol.without-me"),
+    )
+    if field.drawn.random() < 0.2:
+        return relayed_with(frame, lambda peers: peers[1:]), "protocol.another-cohort"
+    seats, name = field.drawn.choice(variants)
+    return proposed(frame, cohort=seats), name
+
+
+def low_threshold(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A plan that needs fewer shares than the session agreed on."""
+    return covered(frame, threshold=field.drawn.randrange(field.threshold)), "protocol.another-cover"
+
+
+def cohort_of_few(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A cohort below the least one, down to the victim alone; or a lower least one to go with it."""
+    given = wire.decode(frame.envelope.body, m.Propose)
+    few = field.drawn.randint(1, field.min_cohort - 1)
+    names = {field.victim, *others(field)[: few - 1]}
+    seats = tuple(each for each in given.plan.cohort if each.member in names)
+    relay = wire.decode(given.relayed, masking.Relay)
+    relayed = wire.encode(masking.Relay(tuple(p for p in relay.peers if p.statement.member in names)))
+    cover, name = given.plan.cover, "protocol.small-cohort"
+    if field.drawn.random() < 0.5:
+        cover = replace(cover, min_cohort=few)
+        name = "protocol.few-honest" if few - cover.colluding <= 1 else name
+    if name == "protocol.small-cohort" and few >= max(cover.min_cohort, cover.threshold):
+        name = "protection.min_cohort"  # a safe sum, but of fewer than this site's own policy asks for
+    return proposed(frame, cohort=seats, relayed=relayed, cover=cover), name
+
+
+def shrinking_cohort(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A question about fewer survivors than a sum may have."""
+    need = max(field.threshold, field.min_cohort)
+    few = [field.victim, *others(field)][: field.drawn.randint(1, need - 1)]
+    return asked(frame, sorted(few)), "protocol.few-survivors"
+
+
+def wrong_survivors(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A survivor set nobody signed, with strangers or doubles in it, or without the one who is asked."""
+    everybody = sorted(MemberId(name) for name in field.names)
+    spoiled = replace(frame.envelope, body=asked(frame, everybody[1:]).envelope.body)
+    variants = (
+        (lambda: asked(frame, everybody, field.drawn.choice(others(field))), "protocol.signature"),
+        (
+            lambda: m.Frame(replace(frame.envelope, signature=field.drawn.randbytes(64)), frame.head),
+            "protocol.signature",
+        ),
+        (lambda: m.Frame(spoiled, frame.head), "protocol.altered"),
+        (lambda: asked(frame, [*everybody, MemberId("sybil")]), "protocol.stranger"),
+        (lambda: asked(frame, [*everybody, everybody[0]]), "protocol.stranger"),
+        (lambda: asked(frame, [name for name in everybody if name != field.victim]), "protocol.called-dropped"),
+    )
+    made, name = field.drawn.choice(variants)
+    return made(), name
+
+
+def stale_policy(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
+    """A plan, or an invitation to a new run, under a policy this site does not hold."""
+    old = Hash(field.drawn.randbytes(32))
+    if field.drawn.random() < 0.5:
+        return proposed(frame, policy=old), "protocol.stale-policy"
+    run = RunId(field.drawn.randbytes(16))
+    r = frame.envelope.receipt
+    invite = m.Invite(replace(field.session, run=run, policy=old))
+    return m.Frame(m.enclose(identity("coordinator"), r.sender, r.to, run, 0, invite), frame.head), (
+        "protocol.stale-policy"
+    )
+
+
+ATTACKS: dict[str, Attack] = {
+    "both shares of one member": Attack("Close", both_shares, 0),
+    "a replayed round": Attack("Ask", replayed_round, 2),
+    "swapped or unsigned keys": Attack("Propose", swapped_keys),
+    "another model or state": Attack("Propose", another_model),
+    "another cohort": Attack("Propose", another_cohort),
+    "a threshold below the safe one": Attack("Propose", low_threshold),
+    "a cohort of one, or of too few": Attack("Propose", cohort_of_few),
+    "a cohort that shrinks": Attack("Ask", shrinking_cohort),
+    "wrong survivors, or under a wrong signature": Attack("Ask", wrong_survivors),
+    "a stale policy": Attack("Propose", stale_policy),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial, judged."""
+
+    refused: bool  # by the expected name, with an entry in the victim's ledger, and nothing moved
+    succeeded: bool  # the victim acted on it
+    name: str  # the name it was refused by
+    finished: bool  # the run ended with the right state all the same
+
+
+def draw(attack: str, number: int) -> tuple[random.Random, dict[str, int]]:
+    """The shape of one federation: 4 to 8 members, a safe threshold, an update of up to 200 entries."""
+    drawn = random.Random(f"{attack}/{number}")  # noqa: S311 - trials that can be repeated
+    members, colluding = drawn.randint(4, 8), drawn.randint(1, 2)
+    least = (members + colluding) // 2 + 1
+    return drawn, {
+        "members": members, "colluding": colluding, "min_cohort": drawn.randint(colluding + 2, members),
+        "threshold": drawn.randint(least, members), "dimension": drawn.randint(1, 200),
+    }  # fmt: skip
+
+
+def trial(attack: str, number: int, base: Path) -> Trial:
+    """One attack on one random federation."""
+    drawn, shape = draw(attack, number)
+    names = tuple("abcdefgh"[: shape.pop("members")])
+    given, unsafe = ATTACKS[attack], False
+    if attack == "a threshold below the safe one" and drawn.random() < 0.5:  # agreed on from the beginning
+        unsafe = True
+        shape["threshold"] = drawn.randint(1, (len(names) + shape["colluding"]) // 2)
+    with tempfile.TemporaryDirectory(dir=base) as folder:
+        field = Field(names, rounds=ROUNDS, **shape)
+        field.prepare(drawn, Path(folder), shape["colluding"])
+        if unsafe:
+            return _unsafe_session(field)
+        moment = drawn.randint(max(given.since, 1), ROUNDS) if given.since else 0
+        expected = ""
+
+        def attempt(frame: m.Frame) -> m.Frame | None:
+            nonlocal expected
+            receipt = frame.envelope.receipt
+            if (receipt.kind, receipt.round) != (given.kind, moment):
+                return None
+            forged, expected = given.forge(field, frame)
+            return forged
+
+        field.attempt = attempt
+        end = field.play()
+        tried = field.tried
+        assert tried is not None, "an attack was tried"
+        with field.home.transaction() as conn:
+            store.check(conn, field.home.identity.public, "the victim's ledger")
+        told = [reason.rule for reason in tried.reasons]
+        refused = tried.answer in ("refused", "Declined") and tried.unmoved and expected in told
+        right = end.outcome == "finished" and _right(field, end, without=tried.answer == "Declined", round_=moment)
+        field.home.engine.dispose()
+        acted = tried.answer not in ("refused", "Declined")
+        return Trial(
+            refused, acted, ", ".join(told), right or (tried.answer == "Declined" and end.outcome != "finished")
+        )
+
+
+def _unsafe_session(field: Field) -> Trial:
+    """A whole run under an unsafe threshold: the victim neither trains nor answers."""
+    field.play()
+    with field.home.transaction() as conn:
+        acted = bool(list(store.leaves_of(conn, ("Reserved", "Settled"))))
+    told = {reason.rule for reason in field.refusals()}
+    field.home.engine.dispose()
+    return Trial("protocol.unsafe-threshold" in told and not acted, acted, ", ".join(sorted(told)), True)
+
+
+def _right(field: Field, end: c.Ended, *, without: bool, round_: int) -> bool:
+    """Whether the run ended with the sums of those who took part."""
+    left_out = {round_: field.victim} if without else {}
+    rounds = [tuple(name for name in field.names if name != left_out.get(number)) for number in range(1, ROUNDS + 1)]
+    return bool(np.array_equal(field.reached(end), field.expected(*rounds)))
+
+
+# What no member can refuse alone: the coordinator shows different members different things.
+
+
+def two_survivor_sets(number: int) -> bool:
+    """Whether shares of both secrets of one member were had, by telling half that it survived and half that it fell."""
+    from tests.test_protection import Round  # noqa: PLC0415
+
+    drawn, shape = draw("two survivor sets", number)
+    made = Round(shape["members"], 3, drawn.randint((shape["members"] + 1) // 2 + 1, shape["members"]))
+    for name in made.names:
+        made.seal(name)
+    victim = drawn.choice(made.names)
+    rest = [name for name in made.names if name != victim]
+    told = set(drawn.sample(rest, drawn.randint(0, len(rest))))
+    seeds, privates = 1, 1  # one colluding peer, which gives both
+    for name in rest[1:]:
+        survivors = [*rest, victim] if name in told else rest
+        question = wire.encode(masking.Survivors(tuple(sorted(survivors))))
+        try:
+            answer = wire.decode(made.member.answer(name, made.plan, made.kept[name], question), masking.Revealed)
+        except PeerFault:
+            continue
+        seeds, privates = seeds + (victim in answer.seeds), privates + (victim in answer.keys)
+    own = wire.encode(masking.Survivors(tuple(sorted(made.names))))
+    seeds += (
+        victim in wire.decode(made.member.answer(victim, made.plan, made.kept[victim], own), masking.Revealed).seeds
+    )
+    return min(seeds, privates) >= made.threshold
+
+
+def two_states(number: int) -> bool:
+    """Whether the sum still opens when one member was shown another state, properly named."""
+    from tests.test_protection import Round  # noqa: PLC0415
+
+    drawn, shape = draw("two states", number)
+    made = Round(shape["members"], 16)
+    victim = drawn.choice(made.names)
+    for name in made.names:
+        other = replace(made.plan, base=Hash(drawn.randbytes(32)))
+        made.seal(name, plan=other if name == victim else None)
+    right = made.expected()
+    values = {name: np.rint(made.values[name] * 2**16).astype(np.int64) for name in made.names}
+    opened = made.finish()
+    return any(np.array_equal(opened, each) for each in (right, right - values[victim], values[victim]))
+
+
+VIEWS = {"two survivor sets": two_survivor_sets, "another state for one member": two_states}
+
+
+def run(trials: int, only: str | None = None) -> dict[str, object]:
+    """Every attack so many times, or one of them."""
+    shared_memory = Path("/dev/shm")  # noqa: S108 - homes that are thrown away
+    base = shared_memory if shared_memory.is_dir() else Path(tempfile.gettempdir())
+    began, rows = time.monotonic(), []
+    for attack in ATTACKS if only is None else (only,):
+        made = [trial(attack, number, base) for number in range(trials)]
+        rows.append(
+            {
+                "attack": attack, "trials": trials, "successes": sum(t.succeeded for t in made),
+                "refused_by_name": sum(t.refused for t in made), "ended_right": sum(t.finished for t in made),
+                "names": dict(sorted(Counter(t.name for t in made).items())),
+            }
+        )  # fmt: skip
+        print(f"{attack}: {rows[-1]['refused_by_name']} of {trials}", file=sys.stderr)
+    views = [
+        {"attack": name, "trials": trials, "opened": sum(call(number) for number in range(trials))}
+        for name, call in (VIEWS if only is None else {}).items()
+    ]
+    return {
+        "command": f"python -m audits.protection.attacks --trials {trials} --json"
+        + (f" --only {only!r}" if only else ""),
+        "versions": {name: importlib.metadata.version(name) for name in ("cryptography", "numpy", "cbor2")}
+        | {"python": platform.python_version()},
+        "seconds": round(time.monotonic() - began, 1),
+        "attacks": rows,
+        "views": views,
+    }
+
+
+def holds(told: dict[str, object]) -> bool:
+    """Whether nothing succeeded, and everything was refused by its name."""
+    rows, views = told["attacks"], told["views"]
+    assert isinstance(rows, list)
+    assert isinstance(views, list)
+    full = all(row["refused_by_name"] == row["ended_right"] == row["trials"] and not row["successes"] for row in rows)
+    return full and not any(row["opened"] for row in views)
+
+
+def main() -> None:
+    """Print what came of it; exit 1 if an attack got through or was refused by another name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--only", choices=ATTACKS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    told = run(given.trials, given.only)
+    if given.json:
+        print(json.dumps(told, indent=1))
+    else:
+        for row in told["attacks"]:  # type: ignore[attr-defined]
+            print(f"{row['attack']:<46}{row['successes']} of {row['trials']} succeeded; refused by {row['names']}")
+        for row in told["views"]:  # type: ignore[attr-defined]
+            print(f"{row['attack']:<46}{row['opened']} of {row['trials']} opened anything")
+    raise SystemExit(0 if holds(told) else 1)
+
+
+if __name__ == "__main__":
+    main()

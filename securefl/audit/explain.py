@@ -1,0 +1,341 @@
+"""What was on in a run: measured from its ledgers and from what its bench saw, never read back from a configuration.
+
+A protection is ``on`` where something shows it was, ``off`` where something shows it was not, and ``not measured``
+where nothing shows either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from securefl import wire
+from securefl.audit import replay
+from securefl.audit.copies import Ledger, read_all
+from securefl.audit.verify import check
+from securefl.errors import Tampered
+from securefl.terms import (
+    Hash,
+    Level,
+    Opened,
+    Opening,
+    Plan,
+    PoissonGaussian,
+    Reserved,
+    RunId,
+    Scheme,
+    Seat,
+    Sent,
+    Settled,
+)
+
+MEASURED = "measured.jsonl"
+FULL_SEED = 256  # bits
+
+
+class State(StrEnum):
+    """Whether a protection was on."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One protection, and what shows it."""
+
+    name: str
+    state: State
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What was on in one run."""
+
+    run: str
+    federation: str
+    lines: tuple[Line, ...]
+    opens: tuple[tuple[str, str], ...]  # who, and what they can open
+    breached: bool  # something was seen that a protection which was asked for does not allow
+
+    def plain(self) -> dict[str, Any]:
+        """The same, for JSON."""
+        return {
+            "run": self.run,
+            "federation": self.federation,
+            "ok": not self.breached,
+            "protections": [{**asdict(line), "state": line.state.value} for line in self.lines],
+            "opens": [{"who": who, "what": what} for who, what in self.opens],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All there is to go by."""
+
+    run: RunId
+    opened: Opened  # by the coordinator
+    plans: Mapping[Hash, Plan]  # reserved in this run, by hash
+    settled: Sequence[tuple[str, Settled]]
+    sent: Sequence[tuple[str, str, bytes | None, str]]  # by peers: sender, kind, plan, digest of the body
+    copies: Mapping[str, str]  # digest of each ledger's file, and its name
+    sums: Sequence[Opening]  # by whoever opened one
+    seen: Sequence[Mapping[str, Any]]  # by the bench
+    accounts: Sequence[Mapping[str, Any]]
+    open_arm: bool  # whether the bench trained without privacy too
+
+    @property
+    def schemes(self) -> set[Scheme]:
+        """How updates were hidden; empty if nobody reserved a plan."""
+        return {plan.cover.scheme for plan in self.plans.values()}
+
+
+def explain(run: Path) -> Explained:
+    """What was on in the run in this folder.
+
+    Raises:
+        Tampered: its ledgers do not verify, or it has none.
+    """
+    facts = _facts(run)
+    lines = (
+        _policy(facts), _records(facts), _updates(facts), _cohort(facts), _threshold(facts), _keys(facts),
+        _noise(facts), _sampling(facts), _epsilon(facts), _generator(facts), *_open_arm(facts),
+    )  # fmt: skip
+    by_name = {line.name: line.state for line in lines}
+    hidden = bool(facts.schemes) and Scheme.CLEAR not in facts.schemes
+    breached = by_name["records"] is State.OFF or (hidden and by_name["updates"] is State.OFF)
+    return Explained(facts.run.hex(), facts.opened.federation, lines, _opens(facts), breached)
+
+
+def table(told: Explained) -> str:
+    """What a person reads."""
+    rows = [f"{line.name:<12}{line.state.upper():<14}{line.shown}" for line in told.lines]
+    who = [f"  {who:<42}{what}" for who, what in told.opens]
+    return "\n".join([f"run {told.run[:12]} of {told.federation}", *rows, "who can open what:", *who])
+
+
+def _facts(folder: Path) -> Facts:
+    ledgers = read_all(folder)
+    check(ledgers)
+    coordinator = next(
+        ledger for ledger in ledgers.values() if any(o.role == "coordinator" for _, o in ledger.each(Opened))
+    )
+    run = _run(folder, coordinator)
+    opened = coordinator.opened(run)
+    if opened is None:
+        raise Tampered(coordinator.name, f"it knows nothing of run {run.hex()}")
+    peers = [ledger for ledger in ledgers.values() if ledger is not coordinator and ledger.opened(run)]
+    plans = {
+        wire.plan_hash(entry.plan): entry.plan
+        for ledger in peers for _, entry in ledger.each(Reserved) if entry.plan.run == run
+    }  # fmt: skip
+    report = folder / "report.json"
+    told = json.loads(report.read_text()) if report.is_file() else {}
+    return Facts(
+        run, opened, plans,
+        [(str(ledger.owner), e) for ledger in peers for _, e in ledger.each(Settled) if e.plan in plans],
+        [
+            (str(ledger.owner), e.receipt.kind, e.receipt.plan, e.receipt.digest.hex())
+            for ledger in peers for _, e in ledger.each(Sent) if e.receipt.run == run
+        ],
+        {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in sorted(_folder(folder).iterdir())},
+        [entry for _, entry in coordinator.each(Opening) if entry.run == run],
+        tuple(_seen(folder / MEASURED)), replay.accounts(folder),
+        told.get("accuracy", {}).get("without_privacy") is not None,
+    )  # fmt: skip
+
+
+def _folder(run: Path) -> Path:
+    """Where a run's ledgers are."""
+    return run / "ledger" if (run / "ledger").is_dir() else run
+
+
+def _run(folder: Path, coordinator: Ledger) -> RunId:
+    """The run this folder is of; for ledgers alone, the last one."""
+    named = folder / "run.json"
+    if named.is_file():
+        return RunId(bytes.fromhex(json.loads(named.read_text())["run"]))
+    *_, (_, last) = coordinator.each(Opened)
+    return last.run
+
+
+def _seen(path: Path) -> Iterator[dict[str, Any]]:
+    """What the bench wrote down; a line that was cut short says nothing."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            fact = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(fact, dict):
+            yield fact
+
+
+def _policy(facts: Facts) -> Line:
+    if facts.opened.approvals:
+        return Line("policy", State.ON, "signed; the signatures held when the run began")
+    return Line("policy", State.OFF, "unsigned")
+
+
+def _records(facts: Facts) -> Line:
+    kinds = ("message", "ledger")
+    looked = {fact.get("digest"): fact.get("records") for fact in facts.seen if fact.get("what") in kinds}
+    left = {digest: f"{kind} of {sender}" for sender, kind, _, digest in facts.sent} | dict(facts.copies)
+    found = sorted(name for digest, name in left.items() if looked.get(digest) is True)
+    if found:
+        return Line("records", State.OFF, f"text of a record left in: {', '.join(found)}")
+    missing = [digest for digest in left if looked.get(digest) is not False]
+    what = f"{len(left) - len(facts.copies)} messages and {len(facts.copies)} ledgers"
+    if missing or not facts.sent:
+        return Line("records", State.UNKNOWN, f"{len(missing)} of {what} were not looked at")
+    return Line("records", State.ON, f"no 16 bytes of any record in {what}")
+
+
+def _updates(facts: Facts) -> Line:
+    if not facts.schemes:
+        return Line("updates", State.UNKNOWN, "no plan was reserved")
+    name = " and ".join(sorted(facts.schemes))
+    results = {(sender, plan.hex()) for sender, kind, plan, _ in facts.sent if kind == "Submitted" and plan is not None}
+    looked = {
+        (fact.get("member"), fact.get("plan")): fact.get("readable")
+        for fact in facts.seen if fact.get("what") == "result"
+    }  # fmt: skip
+    read = sorted({member for member, plan in results if looked.get((member, plan)) is True})
+    if Scheme.CLEAR in facts.schemes or read:
+        return Line(
+            "updates", State.OFF, f"{name}: read as they are: {', '.join(read) if read else 'whoever sent one'}"
+        )
+    missing = [each for each in results if looked.get(each) is not False]
+    if missing or not results:
+        done = len(results) - len(missing)
+        return Line("updates", State.UNKNOWN, f"{name}: {done} of {len(results)} sealed results were looked at")
+    return Line("updates", State.ON, f"{name}: no update can be read in {len(results)} sealed results")
+
+
+def _cohort(facts: Facts) -> Line:
+    if not facts.sums:
+        return Line("cohort", State.UNKNOWN, "no sum was opened")
+    least = min(plan.cover.min_cohort for plan in facts.plans.values())
+    colluding = max(plan.cover.colluding for plan in facts.plans.values())
+    sizes = [len(each.survivors) for each in sorted(facts.sums, key=lambda each: each.round)]
+    kept = min(sizes) >= least and least - colluding > 1
+    shown = f"sums over {', '.join(map(str, sizes))}; at least {least} asked for, {colluding} colluding"
+    return Line("cohort", State.ON if kept else State.OFF, shown)
+
+
+def _threshold(facts: Facts) -> Line:
+    if not facts.schemes:
+        return Line("threshold", State.UNKNOWN, "no plan was reserved")
+    if facts.schemes != {Scheme.MASKING}:
+        return Line("threshold", State.OFF, "no secret is shared")
+    holders = len(_members(facts))
+    covers = {(plan.cover.threshold, plan.cover.colluding) for plan in facts.plans.values()}
+    safe = all(2 * threshold > holders + colluding for threshold, colluding in covers)
+    shown = "; ".join(
+        f"{threshold} of {holders} shares, {colluding} colluding" for threshold, colluding in sorted(covers)
+    )
+    return Line("threshold", State.ON if safe else State.OFF, shown)
+
+
+def _members(facts: Facts) -> list[Seat]:
+    """Who sent keys or results: those who hold shares."""
+    spoke = {sender for sender, kind, _, _ in facts.sent if kind in ("Enrolled", "Submitted")}
+    return [seat for seat in facts.opened.peers if seat.member in spoke]
+
+
+def _custodians(facts: Facts) -> set[bytes]:
+    return {bytes(plan.cover.custodian) for plan in facts.plans.values() if plan.cover.custodian is not None}
+
+
+def _keys(facts: Facts) -> Line:
+    if not facts.schemes:
+        return Line("key holders", State.UNKNOWN, "no plan was reserved")
+    if Scheme.CLEAR in facts.schemes:
+        return Line("key holders", State.OFF, "none is needed: updates are in the clear")
+    if facts.schemes == {Scheme.MASKING}:
+        return Line("key holders", State.ON, "0 hold a key that opens an update")
+    return Line("key holders", State.ON, f"{len(_custodians(facts))} hold the decryption key")
+
+
+def _noise(facts: Facts) -> Line:
+    sizes, times = set(), 0
+    for _, each in facts.settled:
+        event = each.did
+        if isinstance(event, PoissonGaussian):
+            clip = facts.plans[each.plan].learning.clip_l2
+            sizes.add(f"{float(event.noise_multiplier):g} x {float(clip):g} = {float(event.noise_multiplier * clip):g}")
+            times += event.steps
+        else:
+            sizes.add(f"{float(event.deviation / (1 << event.fraction_bits)):g}, discrete, on every result")
+            times += 1
+    if not sizes:
+        return Line("noise", State.UNKNOWN, "nothing was trained")
+    what = "steps" if all(isinstance(each.did, PoissonGaussian) for _, each in facts.settled) else "results"
+    return Line("noise", State.ON, f"deviation {', '.join(sorted(sizes))} in each of {times} {what}, members together")
+
+
+def _sampling(facts: Facts) -> Line:
+    if not facts.settled:
+        return Line("sampling", State.UNKNOWN, "nothing was trained")
+    rates = {str(each.did.sampling_rate) for _, each in facts.settled}
+    shown = f"poisson, each record with chance {', '.join(sorted(rates))} a step"
+    paid = all(isinstance(each.did, PoissonGaussian) for _, each in facts.settled)
+    return Line("sampling", State.ON, shown if paid else f"{shown}; no part of the price, which is a whole update's")
+
+
+def _epsilon(facts: Facts) -> Line:
+    rows = [row for row in facts.accounts if row["level"] == Level.DATASET.value]
+    if not rows:
+        return Line("epsilon", State.UNKNOWN, "no account")
+    worst = max(rows, key=lambda row: row["spent"] + row["reserved"])
+    spent = worst["spent"] + worst["reserved"]
+    shown = (
+        f"{spent:.4f} of {worst['limit']:g} at delta {worst['delta']:g}, at {worst['member']}, all its runs together"
+    )
+    return Line("epsilon", State.ON if spent <= worst["limit"] else State.OFF, shown)
+
+
+def _generator(facts: Facts) -> Line:
+    seeds = [fact for fact in facts.seen if fact.get("what") == "seed"]
+    if not seeds:
+        return Line("generator", State.UNKNOWN, "seeds were drawn where the bench could not look")
+    bits = min(int(fact.get("bits", 0)) for fact in seeds)
+    sources = sorted({str(fact.get("source")) for fact in seeds})
+    strong = bits >= FULL_SEED and sources == ["os.urandom"]
+    shown = f"AES-256-CTR; seeds from {' and '.join(sources)}, {bits} bits at the least"
+    return Line("generator", State.ON if strong else State.OFF, shown)
+
+
+def _open_arm(facts: Facts) -> tuple[Line, ...]:
+    if not facts.open_arm:
+        return ()
+    return (
+        Line("open arm", State.OFF, "the bench also trained with no noise and no clipping, to compare; not released"),
+    )
+
+
+def _opens(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """Who can open what, alone or together, beyond what everybody gets: the sums and what was released."""
+    told: list[tuple[str, str]] = []
+    if Scheme.CLEAR in facts.schemes:
+        told += [("the coordinator", "every update")]
+    if Scheme.MASKING in facts.schemes:
+        least = min(plan.cover.threshold for plan in facts.plans.values())
+        told += [
+            ("the coordinator", "the sum over the survivors"),
+            (f"the coordinator and fewer than {least} members", "the sum of the others' updates"),
+            (f"the coordinator and {least} members", "every update"),
+        ]
+    if Scheme.CKKS in facts.schemes:
+        told += [
+            ("the coordinator", "the sums that the custodian opens"),
+            ("the custodian", "every update it is handed: it is trusted to open sums alone"),
+            ("the coordinator and the custodian", "every update"),
+        ]
+    return tuple(told)
