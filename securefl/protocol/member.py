@@ -487,9 +487,12 @@ def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plug
 
 
 def _covers(plan: Plan, size: int) -> bool:
-    """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where factors rest."""
-    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
-    return size % 4 == 0 and (size > 4 * plan.dimension if rests else size == 4 * plan.dimension)
+    """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where tensors rest."""
+    copies = len(plan.sharing.weightings)
+    moved, rest = divmod(plan.dimension, copies) if copies else (plan.dimension, 0)
+    moved -= 1 if copies else 0  # the weight
+    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD) or plan.sharing.home
+    return rest == 0 == size % 4 and (size > 4 * moved if rests else size == 4 * moved)
 
 
 def _acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, bytes], bytes]:
