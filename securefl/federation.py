@@ -59,6 +59,7 @@ from securefl.terms import (
     RunId,
     Seat,
     Task,
+    Unbounded,
     Unit,
 )
 
@@ -158,13 +159,16 @@ def _pin(home: Path, seats: tuple[Seat, ...]) -> None:
 def _adopt(home: Path, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
     """The home's own copy of the policy is this one; another one under the same version is refused.
 
-    A policy that follows another one needs the signatures that the other asked for, too. Revocations are remembered.
+    A policy that follows another one needs the signatures that the other asked for, too; it names keys if that did, and
+    stands under all that stood above that. Revocations are remembered. Whenever this ends, one of the two is the home's.
     """
     path = home / "policies" / f"{policy.federation}.yaml"
     own = policies.load(path) if path.exists() and path.read_bytes() != policy.text else None
     if own is not None and policy.version <= own.version:
         what = f"the policy changed, and its version is still {policy.version} (this site agreed to {own.version})"
         raise OperatorFault(what, "raise `version` in the changed policy, or go back to the agreed one", str(path))
+    if own is not None:
+        _check_follows(policy, own, path)
     path.parent.mkdir(exist_ok=True)
     if signatures is not None:
         revoked = path.with_name(f"{policy.federation}.revoked.json")
@@ -173,10 +177,29 @@ def _adopt(home: Path, policy: Policy, signatures: tuple[approvals.Signature, ..
         _write(revoked, approvals.encode((*seen, *(e for e in approvals.revocations(signatures) if e not in seen))))
         approvals.require(policy, signatures, clock(), own)
     if own is not None:
-        path.rename(path.with_name(f"{policy.federation}.v{own.version}.yaml"))
-    if not path.exists():
+        old = path.parent / "old" / policy.federation
+        old.mkdir(parents=True, exist_ok=True)
+        _write(old / f"{own.version}.yaml", own.text)
+    if own is not None or not path.exists():
         _write(path, policy.text)
     _write(approvals.beside(path), _evidence(policy, signatures))
+
+
+def _check_follows(policy: Policy, own: Policy, path: Path) -> None:
+    """Nothing happens if this policy may stand in the place of its predecessor, whoever signs it.
+
+    Raises:
+        OperatorFault: the file is another federation's; keys that were asked, or a parent, are left out.
+    """
+    if own.federation != policy.federation:
+        raise OperatorFault(f"this is the policy of {own.federation}", "put back this federation's own", str(path))
+    if own.document.approvals.keys and not policy.document.approvals.keys:
+        what = f"version {policy.version} names no keys under `approvals`, and version {own.version} does"
+        raise OperatorFault(what, "name who signs it; one that names nobody can be changed by anybody", str(path))
+    left = [each.federation for each in own.above if each.federation not in {up.federation for up in policy.above}]
+    if left:
+        what = f"version {policy.version} no longer stands under {', '.join(left)}, whose limits its charges count in"
+        raise OperatorFault(what, "keep the parent, or begin a federation of another name", str(path))
 
 
 def _signatures(path: Path, policy: Policy) -> bytes:
@@ -681,7 +704,10 @@ def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress)
     dataset = {each.name: each.dataset or each.name for each in places.loaded.file.members}[member]
 
     def spent(charges: Sequence[Charge], bound: Bound) -> float:
-        return epsilon_charged(charges, float(policy.budget.delta_share), bound) * overlap
+        try:
+            return epsilon_charged(charges, float(policy.budget.delta_share), bound) * overlap
+        except Unbounded:  # at this delta nothing can be said of what others were charged at theirs
+            return math.inf
 
     def observe(before: c.State, moved: c.Step) -> None:
         if isinstance(moved.state, c.Collecting) and not isinstance(before, c.Collecting):

@@ -16,7 +16,7 @@ from securefl.policy import load as policies
 from securefl.policy.decide import MECHANISMS
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing, bound_of
-from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, Opened, RunId, Unit
+from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, Opened, RunId, Unbounded, Unit
 
 
 def replay(run: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def replay(run: Path) -> dict[str, Any]:
         "epsilon": {
             "pld": max((accountant.epsilon_charged(charges, delta) for charges in records), default=0.0),
             "rdp": max((_rdp(charges, delta) for charges in records), default=0.0),
-            "renyi_filter": max((_filter(charges, delta) for charges in records), default=0.0),
+            "renyi_filter": _filter(records, delta),
             "bound": _enforced(account for _, account in members),
             "delta": delta,
             **beside,
@@ -65,8 +65,12 @@ def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
     return accountant.epsilon_rdp((charge.event for charge in charges), accountant.delta_left(delta, charges))
 
 
-def _filter(charges: tuple[Charge, ...], delta: float) -> float:
-    return accountant.epsilon_charged(charges, delta, Bound.FILTER)
+def _filter(totals: Sequence[tuple[Charge, ...]], delta: float) -> float | None:
+    """The largest total by the filter; nothing where the end of the noise leaves it no delta."""
+    try:
+        return max((accountant.epsilon_charged(charges, delta, Bound.FILTER) for charges in totals), default=0.0)
+    except Unbounded:
+        return None
 
 
 def _enforced(accounts: Iterable[Account]) -> str:
@@ -171,10 +175,14 @@ def _accounts(
     ``parts`` are its charges by data set. These compose in parallel: the one with the least left speaks for all.
     """
     policy = min(here, key=lambda each: (_cap(each, level, name).epsilon, _cap(each, level, name).delta))
+    delta = min(_cap(each, level, name).delta for each in here)  # taken apart, as a decision does
     units = sorted({charge.event.unit for part in parts for charge in part}) or [policy.budget.unit]
     return [
         min(
-            (_row(ledger, [each for each in part if each.event.unit is unit], policy, level, name) for part in parts),
+            (
+                _row(ledger, [each for each in part if each.event.unit is unit], policy, level, name, delta)
+                for part in parts
+            ),
             key=lambda row: float(row["left"]),
         )
         | {"unit": unit.value}
@@ -189,14 +197,14 @@ def _cap(policy: policies.Policy, level: Level, name: str) -> Cap:
 
 
 def _row(
-    ledger: Ledger, standing: Sequence[Charge], policy: policies.Policy, level: Level, name: str
+    ledger: Ledger, standing: Sequence[Charge], policy: policies.Policy, level: Level, name: str, delta: Fraction
 ) -> dict[str, Any]:
     budget, cap = policy.budget, _cap(policy, level, name)
     settled = [charge for charge in standing if charge.standing is Standing.SETTLED]
 
     def cost(charges: Sequence[Charge]) -> tuple[float, Bound]:
         bound = max(cap.bound, bound_of(charges, level, name), key=lambda each: each is Bound.FILTER)
-        return accountant.epsilon_charged(charges, float(cap.delta), bound) * budget.overlap, bound
+        return accountant.epsilon_charged(charges, float(delta), bound) * budget.overlap, bound
 
     (spent, _), (total, bound) = cost(settled), cost(standing)
     limit = float(_limit(policy, level, name))
@@ -209,7 +217,7 @@ def _row(
         "spent": spent,
         "reserved": max(0.0, total - spent),
         "left": math.nextafter(left, -math.inf) if left > 0 else 0.0,
-        "delta": float(cap.delta * budget.overlap),
+        "delta": float(delta * budget.overlap),
         "unit": budget.unit.value,
         "bound": bound.value,
     }

@@ -17,6 +17,7 @@ from securefl.terms import (
     AdapterRule,
     Bound,
     Cap,
+    Event,
     Freed,
     Got,
     Grant,
@@ -53,15 +54,18 @@ def check_account(ledger: Ledger) -> Account:
     opened: dict[RunId, tuple[Opened, policies.Policy]] = {}
     proposed: set[Hash] = set()
     left: set[Hash] = set()
+    due: dict[Hash, Event] = {}
+    last: dict[str, policies.Policy] = {}
     for index, leaf in enumerate(ledger.leaves):
         entry = leaf.entry
         if isinstance(entry, Opened):
             opened[entry.run] = (entry, policies.parse(entry.policy, f"{ledger.name}, entry {index}"))
             _check_approvals(ledger, index, leaf, *opened[entry.run])
+            _check_version(ledger, index, opened[entry.run][1], last)
         elif isinstance(entry, Got) and entry.receipt.kind == "Propose" and entry.receipt.plan is not None:
             proposed.add(entry.receipt.plan)
         elif isinstance(entry, Sent) and entry.receipt.kind == "Submitted":
-            _check_result(ledger, index, entry, account, left)
+            _check_result(ledger, index, entry, account, left, due)
         elif isinstance(entry, Freed) and entry.plan in left:
             raise ledger.wrong("a reservation was freed whose result had left", index)
         elif isinstance(entry, Reserved):
@@ -70,6 +74,7 @@ def check_account(ledger: Ledger) -> Account:
             if entry.plan.run not in opened:
                 raise ledger.wrong("reserved in a run that had not begun", index)
             _check_price(ledger, index, leaf, entry, account, *opened[entry.plan.run])
+            due[wire.plan_hash(entry.plan)] = entry.plan.learning.event
         try:
             account = account.apply(entry)
         except AccountFault as fault:
@@ -85,7 +90,21 @@ def _check_approvals(ledger: Ledger, index: int, leaf: Leaf, opened: Opened, pol
             raise ledger.wrong(f"a run under signatures that do not hold: {standing}", index)
 
 
-def _check_result(ledger: Ledger, index: int, entry: Sent, account: Account, left: set[Hash]) -> None:
+def _check_version(ledger: Ledger, index: int, policy: policies.Policy, last: dict[str, policies.Policy]) -> None:
+    """A federation's runs begin under the same policy as before, or under a later version that asks for keys if it did."""
+    before = last.setdefault(policy.federation, policy)
+    if policy.hash == before.hash:
+        return
+    if policy.version <= before.version:
+        raise ledger.wrong(f"version {policy.version} of a policy after version {before.version}", index)
+    if before.document.approvals.keys and not policy.document.approvals.keys:
+        raise ledger.wrong("a policy that names no keys after one that does", index)
+    last[policy.federation] = policy
+
+
+def _check_result(
+    ledger: Ledger, index: int, entry: Sent, account: Account, left: set[Hash], due: Mapping[Hash, Event]
+) -> None:
     plan = entry.receipt.plan
     if plan is None or plan in left:
         raise ledger.wrong("a result of no plan, or a second one of the same plan, left", index)
@@ -93,6 +112,8 @@ def _check_result(ledger: Ledger, index: int, entry: Sent, account: Account, lef
     charge = account.by_plan.get(plan)
     if charge is None or charge.standing is not Standing.SETTLED or charge.cost != entry.receipt.cost:
         raise ledger.wrong("a result left that was not settled, at the price its receipt names", index)
+    if charge.event != due.get(plan):
+        raise ledger.wrong("a result left for which less was settled than its plan does", index)
 
 
 def _check_price(

@@ -52,7 +52,7 @@ SLACK = 2e-10  # ... and by more than composing in another order changes
 NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
 _Kind = float | Literal["rdp", "filter"]  # of accountant: a PLD by its interval
 _STRIDE = 100  # events composed without a stop
-LARGEST, MOST_STEPS = 1000, 1_000_000  # beyond this epsilon or this many steps a distribution would fill the memory
+LARGEST, MOST_STEPS = 1000, 50_000  # beyond this epsilon or this many steps a distribution would fill the memory
 FILTER_ORDERS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0)  # fixed for ever
 FILTER_ENDS = 2.0**-10  # share of delta that a filter keeps for noise that ends
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
@@ -162,7 +162,7 @@ def epsilon_charged(charges: Iterable[Charge], delta: float, bound: Bound = Boun
         Unbounded: no finite epsilon describes them.
     """
     counted = tuple(charges)
-    return _epsilon_of([(charge.event, charge.dimension) for charge in counted], delta, bound, rough=False)
+    return _epsilon_of([(charge.event, charge.dimension) for charge in counted], delta, bound)
 
 
 def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
@@ -181,18 +181,18 @@ def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
             one = replace(charge.event, steps=1), charge.dimension
             steps[one] = steps.get(one, 0) + charge.event.steps
     drawn += [(replace(event, steps=count), dimension) for (event, dimension), count in steps.items()]
-    return _epsilon_of(drawn, delta, Bound.PLD, rough=True) if drawn else 0.0
+    return _epsilon_of(drawn, delta, Bound.PLD) if drawn else 0.0
 
 
-def _epsilon_of(drawn: Sequence[tuple[Event, int]], delta: float, bound: Bound, *, rough: bool) -> float:
-    """Epsilon of events with the dimension of each; ``rough`` settles for RDP where PLD would take hours."""
+def _epsilon_of(drawn: Sequence[tuple[Event, int]], delta: float, bound: Bound) -> float:
+    """Epsilon of events with the dimension of each."""
     events, beyond = [event for event, _ in drawn], math.fsum(delta_beyond(*each) for each in drawn)
     if bound is Bound.FILTER and unit_of(events) is not Unit.CLIENT:  # for members the price is a filter already
         if beyond > delta * FILTER_ENDS:
             raise Unbounded(f"so little noise that its end alone costs delta {beyond:.3g}, of {delta * FILTER_ENDS:g}")
         return epsilon_filter(events, delta * (1 - FILTER_ENDS))
     left = _left(delta, beyond)
-    return _bounded(events, left) if rough else epsilon(events, left)
+    return _bounded(events, left)
 
 
 def _checked(delta: float) -> float:
@@ -324,12 +324,12 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
         bound = Bound.FILTER if Bound.FILTER in [cap.bound for cap in asked] else bound_of(charges, level, name, event)
         least = min((float(cap.delta) for cap in asked), default=delta)
         total = [*((charge.event, charge.dimension) for charge in charges), drawn]
-        after[level, name] = micro_epsilon(_epsilon_of(total, least, bound, rough=True))
+        after[level, name] = micro_epsilon(_epsilon_of(total, least, bound))
         held += [replace(cap, bound=bound) for cap in asked]
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(_epsilon_of([drawn], delta, Bound.PLD, rough=True)),
+        round=micro_epsilon(_epsilon_of([drawn], delta, Bound.PLD)),
         after={level: after[level, name] for level, name in named},
         above={name: after[level, name] for level, name in own if (level, name) not in named},
         caps=tuple(held),

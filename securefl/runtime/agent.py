@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from securefl import keys, wire
 from securefl.errors import Fault, PeerFault
+from securefl.ledger import store
+from securefl.policy import load as policies
 from securefl.policy.decide import decide
 from securefl.protocol import custodian, member
 from securefl.protocol import messages as m
-from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
+from securefl.terms import Grant, MixedUnits, Opened, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -30,6 +33,11 @@ _TRIES = 64  # re-pricings when other runs charge the same account meanwhile
 
 class Overtaken(Fault):
     """Another process of the same site, one that outlived its parent for instance, went on with this run first."""
+
+
+@lru_cache(maxsize=64)
+def _version(text: bytes) -> int:
+    return policies.parse(text, "a policy in the ledger").version
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +108,23 @@ class MemberAgent:
                 if self.home.account(conn).digest != account.digest:
                     continue  # another run charged this account meanwhile
                 now = self.home.clock()
-                answer: Grant | Refusal = (
+                answer: Grant | Refusal = self._superseded(conn) or (
                     price if isinstance(price, Refusal) else decide(self.policy, plan, account, price, now)
                 )
                 moved = member.step(state, member.Decided(answer), self.plugs)
                 return moved, self.home.commit(conn, plan.run, moved.entries, moved.state, now)
         raise PeerFault("the account is charged faster by other runs than this plan can be priced; ask again later")
+
+    def _superseded(self, conn: sa.Connection) -> Refusal | None:
+        """A refusal if a run under a later version of this policy has begun here meanwhile: that one is promised."""
+        mine = self.policy
+        begun = (leaf.entry for leaf in store.leaves_of(conn, (Opened.__name__,)))
+        versions = [_version(each.policy) for each in begun
+                    if isinstance(each, Opened) and each.federation == mine.federation]  # fmt: skip
+        if max(versions, default=0) <= mine.version:
+            return None
+        fix = "begin a run under the version that this site agreed to last"
+        return Refusal((Reason("policy.version", str(mine.version), f"at least {max(versions)}", fix),))
 
     def _move(self, state: member.State, plan: Plan, event: member.Event) -> tuple[member.Step, SignedHead | None]:
         moved = member.step(state, event, self.plugs)

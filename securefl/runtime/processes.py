@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from securefl.errors import Fault
+from securefl.errors import Fault, PeerFault
 from securefl.runtime.inprocess import Handler
 from securefl.seams import Failure
 from securefl.terms import MemberId
@@ -27,7 +28,11 @@ def _serve(make: Maker, pipe: Connection) -> None:
             handler = handler or make()
             pipe.send_bytes(b"+" + handler.handle(request))
         except Fault as fault:
-            pipe.send_bytes(b"-" + f"{type(fault).__name__}: {fault}".encode())
+            if isinstance(fault, PeerFault):
+                pipe.send_bytes(b"-" + f"{type(fault).__name__}: {fault}".encode())
+            else:  # it may name a file, a line, a value: that stays here
+                print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
+                pipe.send_bytes(b"-" + f"{type(fault).__name__}: told at the site itself".encode())
 
 
 class Processes:
