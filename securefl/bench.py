@@ -22,6 +22,7 @@ from securefl.errors import OperatorFault
 from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
 from securefl.protection.fixed_point import SATURATION_LIMIT
+from securefl.protection.who import who_can_open
 from securefl.terms import (
     AdapterRule,
     Aggregate,
@@ -34,7 +35,6 @@ from securefl.terms import (
     Opening,
     Plan,
     Reserved,
-    Scheme,
     Sent,
     Unit,
     Update,
@@ -331,18 +331,13 @@ def _rdp(out: Path, unit: Unit) -> float:
 def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str) -> dict[str, Any]:
     """What was on, and who can open what."""
     cover = plan.cover
-    who = {
-        Scheme.CLEAR: "UNSAFE: the coordinator sees every update",
-        Scheme.MASKING: f"nobody alone; the coordinator with {cover.threshold} or more members could open updates",
-        Scheme.CKKS: "the custodian holds the key and is trusted to open sums alone; it could open updates",
-    }
     return {
         "scheme": cover.scheme.value,
         "min_cohort": cover.min_cohort,
-        "threshold": cover.threshold if cover.scheme is Scheme.MASKING else None,
+        "threshold": cover.threshold if cover.scheme.has_masks else None,
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
-        "who_can_open": who[cover.scheme],
+        "who_can_open": who_can_open(cover),
         "encoding": {
             "value_bits": cover.encoding.value_bits,
             "fraction_bits": cover.encoding.fraction_bits,

@@ -26,10 +26,12 @@ app = typer.Typer(
 policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
 budget_app = typer.Typer(help="What was spent, and what is left.", no_args_is_help=True)
 keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
+custodian_app = typer.Typer(help="Who holds the decryption key.", no_args_is_help=True)
 audit_app = typer.Typer(help="Is it true? Offline, from the copied files alone.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
+app.add_typer(custodian_app, name="custodian")
 app.add_typer(audit_app, name="audit")
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -282,6 +284,20 @@ def keys_show(path: Path, as_json: Json = False) -> None:
 
     public = keys.load(path).public.hex()
     _print(as_json, {"key": str(path), "public": public}, public)
+
+
+@custodian_app.command("split")
+def custodian_split(
+    federation: Path,
+    threshold: Annotated[int, typer.Option(help="How many members' shares give the key.")],
+    sites: Annotated[Path | None, typer.Option(help="Where the sites' homes are; else as the file says.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Split the decryption key among the members' homes; from now on it is whole in the custodian's memory alone."""
+    from securefl import federation as f  # noqa: PLC0415
+
+    f.split_key(federation, sites, threshold)
+    _print(as_json, {"threshold": threshold}, f"split; {threshold} members' shares give the key when a run begins")
 
 
 @policy_app.command("schema")

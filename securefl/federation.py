@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import federation_file, keys
+from securefl import custody, federation_file, keys
 from securefl.audit.explain import MEASURED
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
@@ -26,6 +26,7 @@ from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account, Charge, bound_of
 from securefl.progress import Progress, Silent
 from securefl.protection import noise_share, schemes
+from securefl.protection.who import who_can_open
 from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
@@ -56,7 +57,6 @@ from securefl.terms import (
     PublicKey,
     Reason,
     RunId,
-    Scheme,
     Seat,
     Task,
     Unit,
@@ -129,7 +129,7 @@ def introduce(
     )
     coordinator = Seat(COORDINATOR, _home(places, COORDINATOR).identity.public, "")
     custodian = None
-    if file.protection.scheme is Scheme.CKKS:
+    if file.protection.scheme.has_custodian:
         custodian = Seat(CUSTODIAN, _home(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         _pin(places.of(name), (coordinator, *((custodian,) if custodian else ()), *seats))
@@ -190,6 +190,23 @@ def _write(path: Path, data: bytes) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")  # another run may write the same file now
     beside.write_bytes(data)
     beside.replace(path)
+
+
+def split_key(federation: Path, sites: Path | None, threshold: int) -> None:
+    """The custodian's decryption key is split among the members' homes, any ``threshold`` of which give it.
+
+    Raises:
+        OperatorFault: the federation has no custodian, it has no key yet, or the threshold is none.
+    """
+    loaded = federation_file.load(federation)
+    scheme = loaded.file.protection.scheme
+    if not scheme.has_custodian:
+        raise OperatorFault(f"{scheme} has no decryption key", "only ckks, bfv and masked-bfv have a custodian")
+    places = Places(loaded, sites)
+    file = places.of(CUSTODIAN) / schemes.key_name(scheme)
+    homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
+    identity = keys.load(places.of(CUSTODIAN) / "identity.key")
+    custody.split(file, threshold, homes, identity, keys.Secret(os.urandom(32)))
 
 
 # What a round is.
@@ -322,7 +339,7 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
             Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
             for member in loaded.file.members
         )
-        custodian = PublicKey(bytes(32)) if plan.cover.scheme is Scheme.CKKS else None
+        custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
         plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
         missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
     else:
@@ -384,7 +401,7 @@ def party(
     policy = policies.load(own)
     pinned: dict[str, str] = json.loads((places.of(name) / "peers.json").read_text())
     keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
-    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme is Scheme.CKKS else None
+    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme.has_custodian else None
     seats = tuple(Seat(MemberId(each.name), keys_of[each.name], each.region) for each in loaded.file.members)
     dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
     charter = mm.Charter(
@@ -392,7 +409,12 @@ def party(
         custodian, seats, {}, _signatures(own, policy),
     )  # fmt: skip
     if name == CUSTODIAN:
-        holder = schemes.key_holder(Scheme.CKKS, home.identity, home.path / "he.key")
+        scheme = loaded.file.protection.scheme
+        file = home.path / schemes.key_name(scheme)
+        homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
+        gather = custody.gather_from(file, homes, home.identity.public)
+        whole = custody.assembled(file, home.identity, gather, keys.Secret(entropy(32)))
+        holder = schemes.key_holder(scheme, home.identity, home.path, whole)
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
         return CustodianAgent(home, charter, plugs, entropy)
     assert shared is not None, "a member has a model"
@@ -521,7 +543,10 @@ def run(
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
         report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
-        report["approvals"] = _standing(policy, ended.course.approvals).facts()
+        report |= {
+            "approvals": _standing(policy, ended.course.approvals).facts(),
+            "protections": report["protections"] | {"who_can_open": _who(places, plan)},
+        }
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
@@ -601,6 +626,11 @@ def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch, tap: Tap) -> M
         trainer=Timed(agent.trainer, watch, "training"),
         price=watch.wrap("pricing", agent.price),
     )
+
+
+def _who(places: Places, plan: Plan) -> str:
+    key = places.of(CUSTODIAN) / schemes.key_name(plan.cover.scheme)
+    return who_can_open(plan.cover, custody.threshold_of(key) if plan.cover.scheme.has_custodian else None)
 
 
 def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress) -> Callable[[c.State, c.Step], None]:

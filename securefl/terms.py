@@ -43,6 +43,18 @@ class Scheme(StrEnum):
     CLEAR = "clear"
     MASKING = "masking"
     CKKS = "ckks"
+    BFV = "bfv"
+    MASKED_BFV = "masked-bfv"
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether members mask, so that a threshold of them opens a sum."""
+        return self in (Scheme.MASKING, Scheme.MASKED_BFV)
+
+    @property
+    def has_custodian(self) -> bool:
+        """Whether there is a decryption key, and somebody apart who holds it."""
+        return self in (Scheme.CKKS, Scheme.BFV, Scheme.MASKED_BFV)
 
 
 class AdapterKind(StrEnum):
@@ -339,10 +351,10 @@ class Cover:
 
     scheme: Scheme
     min_cohort: int  # a sum over fewer members is never opened
-    threshold: int  # shares needed to open a mask (masking)
+    threshold: int  # shares needed to open a mask, where there are masks
     colluding: int  # members assumed to pool what they know with the coordinator
     encoding: FixedPoint
-    custodian: PublicKey | None  # who holds the decryption key (CKKS)
+    custodian: PublicKey | None  # who holds the decryption key, where there is one
 
     @property
     def honest(self) -> int:

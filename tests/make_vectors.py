@@ -27,7 +27,7 @@ def good() -> dict[str, dict[str, str]]:
     shares = shamir.split(ONE, 3, (1, 2, 3, 4, 5), TWO)
     pair = masking._pair_key(ONE, keys.public_half(TWO), Hash(bytes(32)), MemberId("a"), MemberId("b"))
     stream = np.zeros(8, "<u4")
-    masking.mask(stream, pair)
+    masking.mask(stream, [masking.Stream(pair)])
     head = Head(MemberId("a"), 3, Hash(bytes(32)))
     return {
         "derive": {"secret": ONE.raw.hex(), "label": "self-mask", "context": "00", "key": keys.derive(ONE, "self-mask", b"\0").raw.hex()},
@@ -111,7 +111,7 @@ def bad_rounds(
         {"what": "a question about two", "member": "a", "question": wire.encode(masking.Survivors((MemberId("a"), MemberId("b")))).hex(), "fails": "Unsafe"},
         {"what": "a survivor called dropped", "member": "a", "question": wire.encode(masking.Survivors(tuple(map(MemberId, "bcd")))).hex(), "fails": "Unsafe"},
         {"what": "a wrong share with none to spare", "member": "b", "answer": wire.encode(wrong).hex(), "fails": "TooFew"},
-        {"what": "a vector that is too short", "member": "c", "payload": wire.encode(masking.Masked(wire.decode(short, masking.Masked).elements[:-4])).hex(), "fails": "Forged"},
+        {"what": "a vector that is too short", "member": "c", "payload": wire.encode(masking.Masked(wire.decode(short, masking.Masked).elements[:-1])).hex(), "fails": "Forged"},
     ]  # fmt: skip
 
 
@@ -127,8 +127,8 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
     run, context, a, b, c = RunId(bytes(range(16))), Hash(bytes(range(32))), *map(MemberId, "abc")
     pair, own = masking._pair_key(ONE, keys.public_half(TWO), context, a, b), masking._self_key(TWO, context)
     streams = {name: np.zeros(5, "<u4") for name in ("pair", "self")}
-    masking.mask(streams["pair"], pair)
-    masking.mask(streams["self"], own)
+    masking.mask(streams["pair"], [masking.Stream(pair)])
+    masking.mask(streams["self"], [masking.Stream(own)])
     dealer, place = masking._place(run, 1, a, MemberId("")), masking._place(run, 1, a, b)
     shares = {
         kind: shamir.split(secret, 2, (1, 2, 3), keys.derive(TWO, f"{kind}-polynomial"))

@@ -104,7 +104,7 @@ PLAN_CHOICES = {
     "kind": ["rslora", "head", "soft-prompt", "bottleneck"], "rule": ["svd", "alternating", "both"],
     "base_model": ["large-bert", "sha256:" + "ab" * 32, "any"], "model_sha256": ["ab" * 32, "cd" * 32],
     "targets": [[], ["value", "value"], ["query", "key"], ["attention.output.dense"], ["dense"]], "rank": [0, 1, 16, 17], "noise_multiplier": ["1/2", "49/100", 3],
-    "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
+    "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "bfv", "masked-bfv", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
     "value_bits": [0, 31, 32, 33], "unit": ["client"], "honest": [1, 2, 3], "fraction_bits": [16, 30], "ring_bits": [64, 1 << 40], "release": [[], ["weights", "accuracy"]],
 }  # fmt: skip
 POLICY_CHOICES = {

@@ -27,7 +27,7 @@ POLICY = {
         "modules": ["query", "value", "attention.output.dense"], "rank": {"at_most": 16},
         "base_models": ["small-bert", "sha256:" + "ab" * 32],
     },
-    "protection": {"schemes": ["masking", "ckks"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1},
+    "protection": {"schemes": ["masking", "ckks", "bfv", "masked-bfv"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1},
     "release": {"fields": ["weights"], "to": "members"},
     "context": {"purposes": ["customer-service"], "regions": ["US", "CA"]},
     "parent": None,
@@ -129,7 +129,7 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("protection.honest_shares")
     if around["twist"] in ("a member twice", "a key twice"):
         say("protection.seats")
-    if plan["protection"] == "masking":
+    if plan["protection"] in ("masking", "masked-bfv"):
         if (
             plan["threshold"] < protection["threshold"]["at_least"]
             or 2 * plan["threshold"] <= plan["members"] + plan["colluding"]
@@ -137,7 +137,9 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
             say("protection.threshold")
         if plan["threshold"] > plan["members"]:
             say("protection.threshold.reachable")
-    if plan["protection"] == "ckks" and (not plan.get("custodian", True) or around["twist"] == "a member's custodian"):
+    if plan["protection"] in ("ckks", "bfv", "masked-bfv") and (
+        not plan.get("custodian", True) or around["twist"] == "a member's custodian"
+    ):
         say("protection.custodian")
     ring, bits = plan.get("ring_bits", 32), plan.get("value_bits", 24)
     if ring > 64 or bits < 1 or bits > ring or plan["members"] > 2 ** (ring - bits):

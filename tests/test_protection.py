@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -13,11 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl import keys, wire
-from securefl.errors import Forged, PeerFault, Unsafe
+from securefl.errors import Forged, Missing, OperatorFault, PeerFault, Unsafe
 from securefl.keys import Secret
-from securefl.protection import ckks, ckks_slots, clear, fixed_point, masking, schemes, shamir
+from securefl.protection import bfv_coefficients as bfv
+from securefl.protection import (
+    ckks_slots,
+    clear,
+    encrypted,
+    fixed_point,
+    key_file,
+    masking,
+    packing,
+    schemes,
+    seal,
+    shamir,
+)
 from securefl.protection.fixed_point import Unsound
-from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Receipt, RunId, Scheme, Update
+from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Plan, Receipt, RunId, Scheme, Update
 from tests.worlds import EVENT, World, identity, seat
 
 RUN = RunId(bytes(16))
@@ -25,6 +39,13 @@ RUN = RunId(bytes(16))
 
 def secret(label: str) -> Secret:
     return Secret(hashlib.sha256(label.encode()).digest())
+
+
+def unpacked(vector: bytes, plan: Plan) -> np.ndarray:
+    """The ring elements of a masked vector, modulo 2**sum_bits."""
+    packed = wire.decode(vector, masking.Masked).elements
+    blocks = packing.unpacked(packed, plan.dimension, masking.sum_bits(plan), "<u4")
+    return np.concatenate([block for _, block in blocks])
 
 
 class Round:
@@ -150,16 +171,17 @@ def test_a_dropped_members_vector_stays_closed_although_its_key_is_known() -> No
     assert np.array_equal(total, made.expected())
     # With every pairwise mask of the late member taken off, its own mask still covers it.
     private = wire.decode(made.enrolment[late].secret, masking.Private)
-    elements = np.frombuffer(wire.decode(vector, masking.Masked).elements, "<u4").copy()
+    elements = unpacked(vector, made.plan)
     context = wire.plan_hash(made.plan)
     for peer in made.names[1:]:
         theirs = wire.decode(made.enrolled[peer], masking.Public).statement.mask_key
         pair = masking._pair_key(Secret(private.key), theirs, context, late, peer)
-        masking.mask(elements, pair, subtract=late < peer)
-    bare = fixed_point.to_ring(fixed_point.encode(made.values[late], made.plan.cover.encoding), 32)
-    assert (elements == bare).mean() < 0.05
-    masking.mask(elements, masking._self_key(Secret(private.seed), context), subtract=True)
-    assert np.array_equal(elements, bare)
+        masking.mask(elements, [masking.Stream(pair, subtract=late < peer)])
+    low = (1 << masking.sum_bits(made.plan)) - 1
+    bare = fixed_point.to_ring(fixed_point.encode(made.values[late], made.plan.cover.encoding), 32) & low
+    assert (elements & low == bare).mean() < 0.05
+    masking.mask(elements, [masking.Stream(masking._self_key(Secret(private.seed), context), subtract=True)])
+    assert np.array_equal(elements & low, bare)
 
 
 def test_members_who_were_shown_different_plans_give_noise() -> None:
@@ -172,18 +194,57 @@ def test_members_who_were_shown_different_plans_give_noise() -> None:
 
 
 def test_a_masked_vector_is_uniform_and_two_rounds_of_one_update_are_independent() -> None:
-    vectors = []
+    vectors, packed = [], []
     for label in ("one", "two"):
         made = Round(3, dimension=40_000, label=label)
-        vectors.append(np.frombuffer(wire.decode(made.seal(made.names[0]), masking.Masked).elements, "<u4"))
-    for vector in vectors:
-        counts = np.bincount(vector >> 24, minlength=256)
-        chi = ((counts - 40_000 / 256) ** 2 / (40_000 / 256)).sum()
+        sealed = made.seal(made.names[0])
+        vectors.append(unpacked(sealed, made.plan))
+        packed.append(np.frombuffer(wire.decode(sealed, masking.Masked).elements, "u1"))
+    for vector, top in [(vector, vector >> masking.sum_bits(made.plan) - 8) for vector in vectors] + [
+        (on_wire, on_wire) for on_wire in packed
+    ]:
+        counts = np.bincount(top, minlength=256)
+        chi = ((counts - len(top) / 256) ** 2 / (len(top) / 256)).sum()
         assert 150 < chi < 380, "255 degrees of freedom: p between 1e-6 and 1 - 1e-6"
         centred = vector.astype(float) - vector.mean()
         assert abs((centred[1:] * centred[:-1]).mean() / centred.var()) < 0.025
-    a, b = (vector.astype(float) for vector in vectors)
-    assert abs(np.corrcoef(a, b)[0, 1]) < 0.025
+    for a, b in (vectors, packed):
+        assert abs(np.corrcoef(a.astype(float), b.astype(float))[0, 1]) < 0.025
+
+
+@given(st.sampled_from(["<u4", "<u8"]), st.data())
+@settings(max_examples=60)
+def test_packed_integers_are_one_number_in_base_two_to_the_width(dtype: str, data: st.DataObject) -> None:
+    width = data.draw(st.integers(1, 32 if dtype == "<u4" else 64))
+    elements = np.array(data.draw(st.lists(st.integers(0, (1 << width) - 1), max_size=200)), dtype)
+    packed = packing.pack(elements, width)
+    whole = sum(int(each) << (width * place) for place, each in enumerate(elements))
+    assert packed == whole.to_bytes(packing.size(len(elements), width), "little")
+    blocks = [block for _, block in packing.unpacked(packed, len(elements), width, dtype)]
+    assert [int(each) for block in blocks for each in block] == [int(each) for each in elements]
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("<u4", 27), ("<u8", 27), ("<u8", 41), ("<u4", 32)])
+def test_packing_goes_on_where_a_block_ends_and_takes_elements_modulo_the_width(dtype: str, width: int) -> None:
+    elements = np.random.default_rng(width).integers(0, 1 << 32, 2 * packing.BLOCK + 3).astype(dtype)
+    packed = packing.pack(elements, width)
+    assert len(packed) == packing.size(len(elements), width)
+    blocks = list(packing.unpacked(packed, len(elements), width, dtype))
+    assert [start for start, _ in blocks] == [0, packing.BLOCK, 2 * packing.BLOCK]
+    assert np.array_equal(np.concatenate([block for _, block in blocks]), elements & np.array((1 << width) - 1, dtype))
+
+
+@pytest.mark.parametrize("packed", [b"", b"\0" * 2, b"\0" * 4, b"\0\0\x10"])
+def test_bytes_that_no_packing_makes_are_refused(packed: bytes) -> None:
+    with pytest.raises(ValueError, match="bytes where|after the last"):
+        list(packing.unpacked(packed, 4, 5, "<u4"))
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_a_vector_takes_as_few_bytes_as_a_sum_over_its_cohort_needs(n: int) -> None:
+    made = Round(n, dimension=5000)
+    floor = (5000 * (24 + (n - 1).bit_length()) + 7) // 8
+    assert floor <= len(made.seal(made.names[0])) <= floor + 20
 
 
 REFUSALS: dict[str, Callable[[Round], dict]] = {
@@ -292,7 +353,7 @@ def test_every_accepted_plan_is_free_of_overflow(value_bits: int, members: int, 
         ring = np.zeros(1, fixed_point.ring_dtype(ring_bits))
         for _ in range(members):
             ring += fixed_point.to_ring(np.array([extreme], np.int64), ring_bits)
-        assert int(fixed_point.from_ring(ring, ring_bits)[0]) == total
+        assert int(fixed_point.from_ring(ring, ring_bits, ring_bits)[0]) == total
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=20))
@@ -307,65 +368,105 @@ def test_what_is_not_finite_or_far_out_of_range_is_not_sealed(values: list[float
         fixed_point.encode(np.array(values), FixedPoint(24, 16, 32))
 
 
-# CKKS
+# Encryption
+
+ENCRYPTED = [scheme for scheme in Scheme if scheme.has_custodian]
 
 
 class Encrypted(Round):
-    def __init__(self, n: int = 4, dimension: int = 50) -> None:
-        super().__init__(n, dimension, scheme=Scheme.CKKS)
-        self.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"))
+    def __init__(self, n: int = 4, dimension: int = 50, scheme: Scheme = Scheme.CKKS) -> None:
+        super().__init__(n, dimension, scheme=scheme)
+        self.holder = schemes.key_holder(scheme, identity("custodian"))
         self.material = self.holder.material()
         self.plan = replace(self.plan, cover=replace(self.plan.cover, custodian=identity("custodian").public))
 
     def seal(self, name: MemberId, plan=None, relay: bytes | None = None) -> bytes:
         update = Update(self.values[name], EVENT)
-        payload, _ = self.member.seal(
-            name, plan or self.plan, self.box[name], b"", b"", self.material, update, secret("s")
-        )
+        payload, self.kept[name] = self.member.seal(
+            name, plan or self.plan, self.box[name], self.enrolment[name].secret, relay or self.relays[name],
+            self.material, update, secret("s"),
+        )  # fmt: skip
         self.sealed[name] = payload
         return payload
 
     def sum(self) -> np.ndarray:
-        return np.frombuffer(wire.decode(self.holder.open_sum(self.plan, self.sealed), ckks.Summed).values, "<i8")
+        """The sum, through the custodian and, where there are masks, the members."""
+        given = self.holder.open_sum(self.plan, self.sealed)
+        answers = {encrypted.CUSTODIAN: given}
+        if self.plan.cover.scheme.has_masks:
+            question = wire.encode(masking.Survivors(tuple(sorted(self.sealed))))
+            answers |= {name: self.member.answer(name, self.plan, self.kept[name], question) for name in self.sealed}
+        return self.coordinator.open(self.plan, self.enrolled, self.sealed, answers).total
 
 
-@pytest.mark.parametrize(("n", "dimension"), [(3, 1), (4, 2048), (8, 5000)])
-def test_a_ckks_sum_is_exact(n: int, dimension: int) -> None:
-    made = Encrypted(n, dimension)
-    for name in made.names:
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+@pytest.mark.parametrize(("n", "left", "dimension"), [(3, 3, 1), (4, 3, 2048), (8, 6, 5000)])
+def test_an_encrypted_sum_is_exact_whoever_survives(scheme: Scheme, n: int, left: int, dimension: int) -> None:
+    made = Encrypted(n, dimension, scheme)
+    for name in made.names[:left]:
         made.seal(name)
     assert np.array_equal(made.sum(), made.expected())
 
 
-def test_the_material_holds_no_secret_and_only_the_custodians_is_accepted() -> None:
-    made = Encrypted()
+def test_under_masks_the_custodian_itself_decrypts_noise_and_a_sum_of_noise() -> None:
+    made = Encrypted(4, 4000, Scheme.MASKED_BFV)
+    for name in made.names:
+        made.values[name][:] = 0
+        made.seal(name)
+    public = wire.decode(made.material, encrypted.Material).context
+    for which in (made.names[:1], made.names):  # one input, which an honest custodian never opens; and the sum
+        chunks = {name: wire.decode(made.sealed[name], encrypted.Encrypted).chunks for name in which}
+        opened = bfv.open_sum(made.holder._secret, chunks, 4000, bfv.packing(made.plan.cover.encoding, 4))
+        assert encrypted.key_id(public) == wire.decode(made.sealed[which[0]], encrypted.Encrypted).key
+        assert (opened == 0).sum() == 0
+        ring = opened.astype(np.uint64) & np.uint64(2**44 - 1)
+        counts = np.bincount((ring >> np.uint64(36)).astype(int), minlength=256)
+        assert ((counts - 4000 / 256) ** 2 / (4000 / 256)).sum() < 390  # chi-square, 255 degrees, p > 1e-7
+    assert not made.sum().any()
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_the_material_holds_no_secret_and_only_the_custodians_is_accepted(scheme: Scheme) -> None:
+    made = Encrypted(scheme=scheme)
     made.member.check_material(made.material, identity("custodian").public)
-    context = ckks_slots.tenseal().context_from(wire.decode(made.material, ckks.Material).context)
+    context = seal.tenseal().context_from(wire.decode(made.material, encrypted.Material).context)
     assert not context.has_secret_key()
-    leaky = wire.encode(ckks.Material(made.holder._secret, identity("custodian").sign("he-key", made.holder._secret)))
+    leaky = wire.encode(
+        encrypted.Material(made.holder._secret, identity("custodian").sign("he-key", made.holder._secret))
+    )
     with pytest.raises(Unsafe):
         made.member.check_material(leaky, identity("custodian").public)
     for other in (identity("mallory").public, None):
         with pytest.raises(Forged):
             made.member.check_material(made.material, other)
-    ts = ckks_slots.tenseal()
+    ts = seal.tenseal()
     weak = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60])
     raw = weak.serialize(save_public_key=True, save_secret_key=False, save_galois_keys=False, save_relin_keys=False)
-    with pytest.raises(Unsafe, match="degree"):
-        made.member.check_material(
-            wire.encode(ckks.Material(raw, identity("custodian").sign("he-key", raw))), identity("custodian").public
-        )
+    others = bfv if scheme is Scheme.CKKS else ckks_slots
+    for context, why in ((raw, "degree"), (seal.public_half(others.new_context()), "not of")):
+        signed = encrypted.Material(context, identity("custodian").sign("he-key", context))
+        with pytest.raises(Unsafe, match=why):
+            made.member.check_material(wire.encode(signed), identity("custodian").public)
 
 
+@pytest.mark.parametrize(("degree", "primes", "why"), [(4096, (60, 50), "110 bits"), (2048, (54, 1), "55 bits"),
+                                                       (1000, (20,), "allows 0"), (8192, (60, 49), "a context of")])  # fmt: skip
+def test_parameters_below_128_bits_or_not_ours_are_refused(degree: int, primes: tuple[int, ...], why: str) -> None:
+    seal.check_security(seal.DEGREE, seal.PRIMES)
+    with pytest.raises(Unsafe, match=why):
+        seal.check_security(degree, primes)
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED)
 @pytest.mark.parametrize("what", ["another key", "another plan", "a flipped byte", "another shape", "too few"])
-def test_a_custodian_opens_nothing_that_does_not_fit(what: str) -> None:
-    made = Encrypted()
+def test_a_custodian_opens_nothing_that_does_not_fit(what: str, scheme: Scheme) -> None:
+    made = Encrypted(scheme=scheme)
     for name in made.names:
         made.seal(name)
     first = made.names[0]
-    given_ = wire.decode(made.sealed[first], ckks.Encrypted)
+    given_ = wire.decode(made.sealed[first], encrypted.Encrypted)
     if what == "another key":
-        other = Encrypted()
+        other = Encrypted(scheme=scheme)
         made.sealed[first] = other.seal(first)
     elif what == "another plan":
         made.seal(first, plan=replace(made.plan, base=Hash(b"x" * 32)))
@@ -381,23 +482,80 @@ def test_a_custodian_opens_nothing_that_does_not_fit(what: str) -> None:
         made.sum()
 
 
-def test_an_encoding_too_fine_for_ckks_is_refused_before_training() -> None:
-    made = Encrypted()
-    fine = replace(made.plan, cover=replace(made.plan.cover, encoding=FixedPoint(24, 23, 32)))
-    with pytest.raises(Unsafe, match="finer"):
-        made.member.admit(made.names[0], fine, made.box[made.names[0]], b"", b"", made.material)
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_an_encoding_too_wide_for_a_cipher_is_refused_before_training(scheme: Scheme) -> None:
+    made = Encrypted(scheme=scheme)
+    wide = replace(made.plan, cover=replace(made.plan.cover, encoding=FixedPoint(48, 23, 64)))
+    name = made.names[0]
+    with pytest.raises(Unsafe, match="not exact"):
+        made.member.admit(name, wide, made.box[name], made.enrolment[name].secret, made.relays[name], made.material)
 
 
-def test_the_custodians_key_is_its_owners_alone(tmp_path) -> None:
-    from securefl.errors import OperatorFault
-    from securefl.protection.ckks import CkksKeyHolder
-
-    first = CkksKeyHolder.at(tmp_path / "he.key", identity("custodian"))
-    assert (tmp_path / "he.key").stat().st_mode & 0o777 == 0o600
-    assert CkksKeyHolder.at(tmp_path / "he.key", identity("custodian")).material() == first.material()
-    (tmp_path / "he.key").chmod(0o644)
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_the_custodians_key_is_its_owners_alone(scheme: Scheme, tmp_path) -> None:
+    path = tmp_path / schemes.key_name(scheme)
+    first = schemes.key_holder(scheme, identity("custodian"), tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert schemes.key_holder(scheme, identity("custodian"), tmp_path).material() == first.material()
+    path.chmod(0o644)
     with pytest.raises(OperatorFault, match="chmod 600"):
-        CkksKeyHolder.at(tmp_path / "he.key", identity("custodian"))
+        schemes.key_holder(scheme, identity("custodian"), tmp_path)
+
+
+def test_a_key_opens_so_many_sums_and_no_more_whoever_restarts(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(key_file, "MOST_SUMS", 3)
+    made = Encrypted()
+    made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
+    made.material = made.holder.material()
+    for name in made.names:
+        made.seal(name)
+    for _ in range(3):
+        assert np.array_equal(made.sum(), made.expected())
+        made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)  # a restart
+    with pytest.raises(key_file.Exhausted, match="3 sums"):
+        made.sum()
+    (tmp_path / "he.key").rename(tmp_path / "old.key")  # what the refusal asks for: a new key has its own count
+    made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
+    made.material = made.holder.material()
+    for name in made.names:
+        made.seal(name)
+    assert np.array_equal(made.sum(), made.expected())
+
+
+def test_a_sum_is_counted_before_it_is_opened_and_an_input_that_does_not_fit_is_not(tmp_path) -> None:
+    made = Encrypted()
+    made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
+    made.material = made.holder.material()
+    for name in made.names:
+        made.seal(name)
+    file, secret_ = key_file.KeyFile(tmp_path / "he.key"), made.holder._secret
+    whole = dict(made.sealed)
+    made.sealed[made.names[0]] = wire.encode(
+        replace(wire.decode(whole[made.names[0]], encrypted.Encrypted), dimension=9)
+    )
+    with pytest.raises(Forged):
+        made.sum()
+    assert file.spent(secret_) == 0
+    given_ = wire.decode(whole[made.names[0]], encrypted.Encrypted)
+    made.sealed[made.names[0]] = wire.encode(replace(given_, chunks=(given_.chunks[0][:-9],)))
+    with pytest.raises(Forged):
+        made.sum()  # ends inside the decryption: it counts
+    assert file.spent(secret_) == 1
+
+
+@pytest.mark.parametrize("written", [None, b"", b"0000001", b"-0000001", b"00000001\n"])
+def test_a_key_without_a_count_opens_nothing(written: bytes | None, tmp_path) -> None:
+    made = Encrypted()
+    made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
+    made.material = made.holder.material()
+    for name in made.names:
+        made.seal(name)
+    path = key_file.KeyFile(tmp_path / "he.key").count_of(made.holder._secret)
+    path.unlink() if written is None else path.write_bytes(written)
+    with pytest.raises(OperatorFault, match="how many sums"):
+        made.sum()
+    with pytest.raises(OperatorFault, match="how many sums"):
+        schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
 
 
 # Nothing readable leaves.
@@ -405,7 +563,7 @@ def test_the_custodians_key_is_its_owners_alone(tmp_path) -> None:
 CANARY = float(Fraction(0x5A5A5A, 2**16))
 
 
-@pytest.mark.parametrize(("scheme", "readable"), [(Scheme.CLEAR, True), (Scheme.MASKING, False), (Scheme.CKKS, False)])
+@pytest.mark.parametrize(("scheme", "readable"), [(scheme, scheme is Scheme.CLEAR) for scheme in Scheme])
 def test_a_planted_value_is_in_no_byte_that_leaves_unless_nothing_is_hidden(
     scheme: Scheme, readable: bool, monkeypatch
 ) -> None:
@@ -422,15 +580,28 @@ def test_a_planted_value_is_in_no_byte_that_leaves_unless_nothing_is_hidden(
     assert any(form in left for form in forms) == readable
 
 
-def test_without_tenseal_masking_works_and_ckks_says_what_to_install(monkeypatch) -> None:
-    import sys
-
-    from securefl.errors import Missing
-
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_without_tenseal_masking_works_and_encryption_says_what_to_install(scheme: Scheme, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tenseal", None)
     assert World().play().outcome == "finished"
     with pytest.raises(Missing, match=r"pip install 'securefl\[he\]'"):
-        schemes.key_holder(Scheme.CKKS, identity("custodian"))
+        schemes.key_holder(scheme, identity("custodian"))
+
+
+def test_without_tenseal_every_module_is_imported_and_help_is_printed() -> None:
+    code = """
+import importlib, pkgutil, sys
+sys.modules["tenseal"] = None
+import securefl
+for found in pkgutil.walk_packages(securefl.__path__, "securefl."):
+    if not found.name.startswith(("securefl.__main__", "securefl.ledger.migrations.")):
+        importlib.import_module(found.name)
+from securefl.cli import app
+app(["--help"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 300), st.integers(0, 4), st.integers(1, 4000))

@@ -13,7 +13,7 @@ from securefl.keys import Secret
 from securefl.protection import fixed_point, masking, schemes, shamir
 from securefl.protection.fixed_point import Unsound
 from securefl.terms import FixedPoint, Hash, MemberId, RunId, Scheme
-from tests.test_protection import Round, secret
+from tests.test_protection import Round, secret, unpacked
 from tests.worlds import identity, seat
 
 RUN = RunId(bytes(16))
@@ -46,7 +46,7 @@ class SplitRoster:
         """Whether the coordinator holds the first member's bare vector at the end."""
         victim, made = self.victim, self.made
         (first, plan), (second, _) = self.views
-        elements = np.frombuffer(wire.decode(self.seal(victim, 0), masking.Masked).elements, "<u4").copy()
+        elements = unpacked(self.seal(victim, 0), plan)
         seeds, sks = {}, {}
         for name in first[1:]:
             self.seal(name, 0)
@@ -56,13 +56,14 @@ class SplitRoster:
             sks[made.names.index(name) + 1] = self.told(name, 1, second[1:]).keys[victim]
         seed, sk = shamir.combine(seeds, 3), shamir.combine(sks, 3)
         context = wire.plan_hash(plan)
-        masking.mask(elements, masking._self_key(seed, context), subtract=True)
+        masking.mask(elements, [masking.Stream(masking._self_key(seed, context), subtract=True)])
         for peer in first[1:]:
             theirs = wire.decode(made.enrolled[peer], masking.Public).statement.mask_key
-            masking.mask(elements, masking._pair_key(sk, theirs, context, victim, peer), subtract=victim < peer)
-        return np.array_equal(
-            elements, fixed_point.to_ring(fixed_point.encode(made.values[victim], plan.cover.encoding), 32)
-        )
+            pair = masking._pair_key(sk, theirs, context, victim, peer)
+            masking.mask(elements, [masking.Stream(pair, subtract=victim < peer)])
+        low = (1 << masking.sum_bits(plan)) - 1
+        bare = fixed_point.to_ring(fixed_point.encode(made.values[victim], plan.cover.encoding), 32)
+        return np.array_equal(elements & low, bare & low)
 
 
 def test_a_coordinator_cannot_show_two_halves_of_a_roster_two_cohorts() -> None:

@@ -29,7 +29,7 @@ from securefl.terms import (
 from tests.worlds import World, identity, replaced_plan, resigned, seat, signed_head
 
 ALL = ("a", "b", "c", "d")
-SCHEMES = [Scheme.CLEAR, Scheme.MASKING, Scheme.CKKS]
+SCHEMES = list(Scheme)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -346,7 +346,7 @@ def test_a_second_question_about_a_round_is_refused() -> None:
 
 def test_a_custodian_opens_one_sum_a_round_and_only_of_enough_signed_inputs() -> None:
     world = World(scheme=Scheme.CKKS, rounds=1)
-    from securefl.protection.ckks import Summation  # noqa: PLC0415
+    from securefl.protection.encrypted import Summation  # noqa: PLC0415
 
     def shrink(frame: m.Frame) -> m.Frame:
         ask = wire.decode(frame.envelope.body, m.Ask)
@@ -361,7 +361,7 @@ def test_a_custodian_opens_one_sum_a_round_and_only_of_enough_signed_inputs() ->
 
 def test_a_custodian_refuses_an_input_that_its_member_did_not_sign() -> None:
     world = World(scheme=Scheme.CKKS, rounds=1)
-    from securefl.protection.ckks import Summation  # noqa: PLC0415
+    from securefl.protection.encrypted import Summation  # noqa: PLC0415
 
     def swap(frame: m.Frame) -> m.Frame:
         ask = wire.decode(frame.envelope.body, m.Ask)

@@ -86,7 +86,7 @@ def test_two_processes_of_one_site_record_one_training_and_send_one_result(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = federation._timed
-    monkeypatch.setattr(federation, "_timed", lambda agent, watch: TwoProcesses(timed(agent, watch)))
+    monkeypatch.setattr(federation, "_timed", lambda agent, *rest: TwoProcesses(timed(agent, *rest)))
     sites = tmp_path / "sites"
     assert small.run(tmp_path / "run", sites).outcome == "finished"
     for name in MEMBERS:
@@ -114,7 +114,7 @@ def test_a_run_copied_to_a_second_folder_is_driven_by_one_of_them(
             return self.agent.handle(data)
 
     timed = federation._timed
-    monkeypatch.setattr(federation, "_timed", lambda agent, watch: Copied(timed(agent, watch)))
+    monkeypatch.setattr(federation, "_timed", lambda agent, *rest: Copied(timed(agent, *rest)))
     with pytest.raises(OperatorFault, match="another process goes on with run"):
         small.run(tmp_path / "run", sites, file=file)
     assert all(sum(isinstance(e, Settled) for e in entries(sites, name)) == 1 for name in MEMBERS)
@@ -136,7 +136,7 @@ def test_a_second_run_may_begin_and_stand_in_the_midst_of_its_end_while_a_first_
 
         def handle(self, data: bytes) -> bytes:
             if b"Propose" in data and not second.exists():
-                monkeypatch.setattr(federation, "_timed", lambda agent, watch: Mortal(timed(agent, watch)))
+                monkeypatch.setattr(federation, "_timed", lambda agent, *rest: Mortal(timed(agent, *rest)))
                 with pytest.raises(Killed):
                     small.run(second, sites, file=file)
             return self.agent.handle(data)
@@ -152,7 +152,7 @@ def test_a_second_run_may_begin_and_stand_in_the_midst_of_its_end_while_a_first_
             return answer
 
     timed = federation._timed
-    monkeypatch.setattr(federation, "_timed", lambda agent, watch: Host(timed(agent, watch)))
+    monkeypatch.setattr(federation, "_timed", lambda agent, *rest: Host(timed(agent, *rest)))
     assert small.run(tmp_path / "first", sites, file=file).outcome == "finished"
     assert verify(tmp_path / "first").ok, verify(tmp_path / "first").why
     monkeypatch.setattr(federation, "_timed", timed)

@@ -133,9 +133,9 @@ class World:
         self.seen: list[tuple[c.State, c.Step]] = []
         coordinator, custodian = seat("coordinator"), None
         self.holder = None
-        if self.scheme is Scheme.CKKS:
+        if self.scheme.has_custodian:
             custodian = seat("custodian")
-            self.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"))
+            self.holder = schemes.key_holder(self.scheme, identity("custodian"))
         seats = tuple(seat(name) for name in self.names)
         run = RunId(bytes(16))
         session = m.Session(run, "f", POLICY_HASH, self.scheme, self.threshold, coordinator, custodian, seats)

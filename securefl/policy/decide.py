@@ -38,7 +38,6 @@ from securefl.terms import (
     Quantile,
     Reason,
     Refusal,
-    Scheme,
     Unit,
 )
 
@@ -208,14 +207,14 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         "protection.seats", distinct, "all different" if distinct else "a member or key twice",
         "each member and key once", "name each member once, with a key of its own",
     )  # fmt: skip
-    if cover.scheme is Scheme.MASKING:
+    if cover.scheme.has_masks:
         least = max(rules.threshold.at_least, safe_threshold(members, cover.colluding))
         yield _at_least("protection.threshold", "threshold", cover.threshold, least)
         yield Check(
             "protection.threshold.reachable", cover.threshold <= members, str(cover.threshold),
             f"at most the {members} members", f"lower threshold to {members}, or have {cover.threshold} members",
         )  # fmt: skip
-    if cover.scheme is Scheme.CKKS:
+    if cover.scheme.has_custodian:
         apart = cover.custodian is not None and cover.custodian not in {seat.key for seat in plan.cohort}
         found = "no custodian" if cover.custodian is None else f"key {cover.custodian.hex()[:16]}"
         yield Check(
@@ -324,12 +323,8 @@ def _is_own(policy: Policy, plan: Plan, price: Price) -> bool:
     due = policy.caps(datasets[0], plan.run)
     told = [cap for cap in price.caps if cap.by == policy.federation]
     return len(told) == len(due) and all(
-        cap in (mine, replace(mine, bound=Bound.FILTER)) for cap, mine in zip(_sorted(told), _sorted(due), strict=True)
+        cap == mine or cap == replace(mine, bound=Bound.FILTER) for cap, mine in zip(told, due, strict=True)
     )
-
-
-def _sorted(caps: Iterable[Cap]) -> list[Cap]:
-    return sorted(caps, key=lambda cap: (cap.level, cap.name))
 
 
 def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overlap: int, whose: str = "") -> Check:

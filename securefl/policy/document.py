@@ -178,7 +178,7 @@ class Training(Section):
 class Protection(Section):
     """How updates must be hidden."""
 
-    schemes: tuple[Scheme, ...] = Field(description="masking, ckks, or clear (which hides nothing)")
+    schemes: tuple[Scheme, ...] = Field(description="masking, ckks, bfv, masked-bfv, or clear (which hides nothing)")
     min_cohort: Annotated[Whole, Field(ge=2)] = Field(description="a sum over fewer members is never opened")
     threshold: ThresholdLimit
     colluding: Annotated[Whole, Field(ge=0)] = Field(description="members assumed to pool with the coordinator")

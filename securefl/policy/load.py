@@ -18,6 +18,7 @@ from securefl.policy.narrow import decimal, narrow, origin
 from securefl.terms import Cap, Hash, Level, RunId, Scheme, Unit
 
 LIMIT_LEVELS = 8
+LIMIT_CAPS = 1024  # kept answers
 ABOVE = b"\n--- # the policy above\n"  # between the files of a chain; never part of one, which holds one document
 
 
@@ -30,15 +31,23 @@ class Policy:
     hash: Hash
     above: tuple[PolicyDocument, ...] = ()  # its parent first
     _origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _caps: dict[tuple[str, RunId], tuple[Cap, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def caps(self, dataset: str, run: RunId) -> tuple[Cap, ...]:
         """What this policy, and each above it, lets the accounts hold that a plan of this run counts in."""
+        if (dataset, run) not in self._caps:
+            if len(self._caps) >= LIMIT_CAPS:
+                self._caps.clear()
+            self._caps[dataset, run] = self._caps_of(dataset, run)
+        return self._caps[dataset, run]
+
+    def _caps_of(self, dataset: str, run: RunId) -> tuple[Cap, ...]:
         budget, mine = self.budget, self.federation
         limits = [
             (Level.DATASET, dataset, budget.per_dataset.epsilon, budget.delta),
             (Level.FEDERATION, mine, budget.epsilon, budget.delta),
-            *((Level.FEDERATION, up.federation, up.budget.epsilon, up.budget.delta) for up in self.above),
             (Level.RUN, run.hex(), budget.per_run.epsilon if budget.per_run else budget.epsilon, budget.delta),
+            *((Level.FEDERATION, up.federation, up.budget.epsilon, up.budget.delta) for up in self.above),
         ]
         return tuple(
             Cap(level, name, budget.share(epsilon), delta / budget.overlap, budget.bound, mine)
@@ -270,7 +279,7 @@ def _idle(policy: Policy) -> list[str]:
             f"protection.min_cohort: a sum would hold fewer than two honest inputs, so it never decides: {fix}"
         )
     safe = safe_threshold(protection.min_cohort, protection.colluding)
-    if Scheme.MASKING in protection.schemes and protection.threshold.at_least < safe:
+    if any(scheme.has_masks for scheme in protection.schemes) and protection.threshold.at_least < safe:
         notes.append(f"protection.threshold.at_least: below {safe}, the least that is safe, so it never decides")
     if Scheme.CLEAR in protection.schemes:
         notes.append("protection.schemes: `clear` shows every update to the coordinator")

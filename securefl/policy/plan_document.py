@@ -106,7 +106,7 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         for n in range(written.members)
     )
     digest = bytes.fromhex(written.model_sha256) if written.model_sha256 else bytes(32)
-    custodian = made_up("custodian") if written.protection is Scheme.CKKS and written.custodian else None
+    custodian = made_up("custodian") if written.protection.has_custodian and written.custodian else None
     cover = Cover(
         written.protection, written.min_cohort, written.threshold, written.colluding,
         FixedPoint(written.value_bits, written.fraction_bits, written.ring_bits), custodian,

@@ -21,6 +21,7 @@ from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Plan, Update
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+BLOCK = 1 << 14  # values encoded at a time
 SATURATION_LIMIT = 0.001  # share of values that may lie outside the grid's range
 
 
@@ -74,17 +75,24 @@ def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int6
     Raises:
         Unsound: a value is not finite, or more than 0.1 % of them had to be clamped.
     """
-    if not np.isfinite(values).all():
-        raise Unsound("an update with NaN or infinity")
     top = (1 << (encoding.value_bits - 1)) - 1
-    scaled = np.rint(values * float(1 << encoding.fraction_bits))
-    clamped = np.clip(scaled, -top - 1, top)
-    saturated = int((clamped != scaled).sum())
+    scale = float(1 << encoding.fraction_bits)
+    integers = np.empty(len(values), np.int64)
+    saturated = 0
+    for start in range(0, len(values), BLOCK):
+        scaled = values[start : start + BLOCK] * scale
+        if not np.isfinite(scaled).all():
+            raise Unsound("an update with NaN or infinity")
+        np.rint(scaled, out=scaled)
+        if scaled.min() < -top - 1 or scaled.max() > top:
+            saturated += int(((scaled < -top - 1) | (scaled > top)).sum())
+            np.clip(scaled, -top - 1, top, out=scaled)
+        integers[start : start + BLOCK] = scaled
     if saturated > SATURATION_LIMIT * len(values):
         # The message may reach the coordinator as the reason of a refusal: it does not say how many, which is private.
         limit = top / (1 << encoding.fraction_bits)
         raise Unsound(f"more than {SATURATION_LIMIT:.1%} of the values lie outside +-{limit:g}; clip harder")
-    return clamped.astype(np.int64)
+    return integers
 
 
 def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]:
@@ -114,11 +122,13 @@ def to_ring(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.unsignedint
     return values.astype("<u4" if ring_bits == 32 else "<u8")
 
 
-def from_ring(elements: NDArray[np.unsignedinteger], ring_bits: int) -> NDArray[np.int64]:
-    """The integers that `to_ring` came from, as long as none overflowed."""
-    return elements.view("<i4" if ring_bits == 32 else "<i8").astype(np.int64)
+def from_ring(elements: NDArray[np.unsignedinteger], ring_bits: int, width: int) -> NDArray[np.int64]:
+    """The integers whose `to_ring` is ``elements`` modulo 2**width, as long as ``width`` bits with sign hold them."""
+    spare = ring_bits - width
+    signed = (elements << elements.dtype.type(spare)).view("<i4" if ring_bits == 32 else "<i8")
+    return (signed >> spare).astype(np.int64)
 
 
 def ring_dtype(ring_bits: int) -> str:
-    """How one element lies in memory and on the wire."""
+    """How one element lies in memory."""
     return "<u4" if ring_bits == 32 else "<u8"

@@ -16,8 +16,9 @@ noise. Nothing in the sum says so: the coordinator that caused it gains nothing,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,14 +27,15 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import fixed_point, shamir
+from securefl.protection import fixed_point, packing, shamir
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CHUNK_BYTES = 64 * 1024  # stays in the first-level cache while it is drawn and added
+CHUNK_BYTES = 64 * 1024  # stays in the cache while every stream is drawn and added
+STREAMS = 64  # keystreams that are open at once
 
 
 class TooFew(PeerFault):
@@ -103,7 +105,7 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """The masked vector: ring elements, little endian."""
+    """The masked vector: integers modulo 2**`sum_bits`, packed."""
 
     elements: bytes
 
@@ -168,18 +170,39 @@ def check_threshold(plan: Plan, holders: int) -> None:
         raise Unsafe(what, "protocol.unsafe-threshold")
 
 
-def mask(into: NDArray[np.unsignedinteger], key: Secret, *, subtract: bool = False) -> None:
-    """``into`` plus (or minus) the AES-256-CTR keystream of ``key``, in place, modulo the ring."""
-    stream = Cipher(algorithms.AES(key.raw), modes.CTR(bytes(16))).encryptor()
+def sum_bits(plan: Plan) -> int:
+    """Bits a sum over the plan's cohort needs: what leaves a member is taken modulo 2 to this power."""
+    return plan.cover.encoding.value_bits + (len(plan.cohort) - 1).bit_length()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Stream:
+    """A keystream to add, or to subtract."""
+
+    key: Secret
+    subtract: bool = False
+
+
+def mask(into: NDArray[np.unsignedinteger], streams: Iterable[Stream]) -> None:
+    """``into`` plus (or minus) the AES-256-CTR keystream of each key, in place, modulo the ring."""
     zeros = bytes(CHUNK_BYTES)
     drawn = bytearray(CHUNK_BYTES)
     width = CHUNK_BYTES // into.itemsize
     elements = np.frombuffer(drawn, into.dtype)
-    add = np.subtract if subtract else np.add
-    for start in range(0, len(into), width):
-        part = into[start : start + width]
-        stream.update_into(zeros, drawn)
-        add(part, elements[: len(part)], out=part)
+    left = iter(streams)
+    while batch := tuple(islice(left, STREAMS)):
+        opened = [
+            (Cipher(algorithms.AES(each.key.raw), modes.CTR(bytes(16))).encryptor().update_into,
+             np.subtract if each.subtract else np.add)
+            for each in batch
+        ]  # fmt: skip
+        for start in range(0, len(into), width):
+            part = into[start : start + width]
+            begun = elements[: len(part)]
+            wanted = memoryview(zeros)[: begun.nbytes]
+            for draw, add in opened:
+                draw(wanted, drawn)
+                add(part, begun, out=part)
 
 
 def _pair_key(mine: Secret, theirs: bytes, context: Hash, a: MemberId, b: MemberId) -> Secret:
@@ -305,16 +328,25 @@ class MaskingMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """The masked vector, and the shares that may be asked for."""
         del material
-        private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
-        context = wire.plan_hash(plan)
         bits = plan.cover.encoding.ring_bits
         elements = fixed_point.to_ring(fixed_point.encode_update(update, plan, rand), bits)
-        mask(elements, _self_key(Secret(private.seed), context))
+        kept = self.mask_in_place(me, plan, box, enrolment, relayed, elements)
+        return wire.encode(Masked(packing.pack(elements, sum_bits(plan)))), kept
+
+    def mask_in_place(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes,
+        elements: NDArray[np.unsignedinteger],
+    ) -> bytes:  # fmt: skip
+        """This member's masks are added to ``elements``, of any length and ring; the shares that may be asked for."""
+        private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
+        context = wire.plan_hash(plan)
+        streams = [Stream(_self_key(Secret(private.seed), context))]
         for peer, statement in statements.items():
             if peer != me:
                 pair_key = _pair_key(Secret(private.key), statement.mask_key, context, me, MemberId(peer))
-                mask(elements, pair_key, subtract=me > peer)
-        return wire.encode(Masked(elements.tobytes())), wire.encode(Kept(shares))
+                streams.append(Stream(pair_key, subtract=me > peer))
+        mask(elements, streams)
+        return wire.encode(Kept(shares))
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Seed shares of the survivors and key shares of the dropped."""
@@ -405,29 +437,55 @@ class MaskingCoordinator:
         cover, bits = plan.cover, plan.cover.encoding.ring_bits
         if len(survivors) < max(cover.threshold, cover.min_cohort):
             raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
-        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
-        total = np.zeros(plan.dimension, fixed_point.ring_dtype(bits))
+        width, dtype = sum_bits(plan), fixed_point.ring_dtype(bits)
+        total = np.zeros(plan.dimension, dtype)
         for member in survivors:
             masked: Masked = wire.decode(sealed[member], Masked)
-            if len(masked.elements) != total.nbytes:
-                raise Forged(f"{member} sent {len(masked.elements)} bytes where {total.nbytes} belong")
-            total += np.frombuffer(masked.elements, total.dtype)
-        context = wire.plan_hash(plan)
-        revealed = _readable(answers, survivors)
-        dropped = [seat.member for seat in plan.cohort if seat.member not in sealed]
-        for member in survivors:
-            seed = _gathered(statements[member], "seed", ((m, r.seeds) for m, r in revealed.items()), cover.threshold)
-            if _seed_commitment(seed.raw) != statements[member].seed:
-                raise Forged(f"the seed of {member} is not the one it committed to")
-            mask(total, _self_key(seed, context), subtract=True)
-        for member in dropped:
-            key = _gathered(statements[member], "key", ((m, r.keys) for m, r in revealed.items()), cover.threshold)
-            if keys.public_half(key) != statements[member].mask_key:
-                raise Forged(f"the key of {member} is not the one it published")
-            for survivor in survivors:  # what each survivor added for the dropped member is taken out
-                pair_key = _pair_key(key, statements[survivor].mask_key, context, member, survivor)
-                mask(total, pair_key, subtract=survivor < member)
-        return Aggregate(fixed_point.from_ring(total, bits), survivors, cover.encoding)
+            try:
+                for start, block in packing.unpacked(masked.elements, plan.dimension, width, dtype):
+                    total[start : start + len(block)] += block
+            except ValueError as error:
+                raise Forged(f"{member} sent {error}") from error
+        self.unmask_in_place(plan, enrolled, survivors, answers, total)
+        return Aggregate(fixed_point.from_ring(total, bits, width), survivors, cover.encoding)
+
+    def unmask_in_place(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...],
+        answers: Mapping[MemberId, bytes], total: NDArray[np.unsignedinteger],
+    ) -> None:  # fmt: skip
+        """What is left of the survivors' masks is taken out of their sum, of any length and ring.
+
+        Raises:
+            TooFew: fewer survivors or usable answers than the plan needs.
+            Forged: a secret that comes out is not what its member published.
+        """
+        if len(survivors) < max(plan.cover.threshold, plan.cover.min_cohort):
+            raise TooFew(f"{len(survivors)} survivors; {max(plan.cover.threshold, plan.cover.min_cohort)} are needed")
+        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
+        mask(total, _to_take_out(plan, statements, survivors, _readable(answers, survivors)))
+
+
+def _to_take_out(
+    plan: Plan, statements: Mapping[MemberId, Statement], survivors: tuple[MemberId, ...],
+    revealed: Mapping[MemberId, Revealed],
+) -> Iterator[Stream]:  # fmt: skip
+    """Every mask that is left in the sum of the survivors' vectors."""
+    context, threshold = wire.plan_hash(plan), plan.cover.threshold
+    for member in survivors:
+        offered = {name: told.seeds.get(member) for name, told in revealed.items()}
+        seed = _gathered(statements[member], "seed", offered, threshold)
+        if _seed_commitment(seed.raw) != statements[member].seed:
+            raise Forged(f"the seed of {member} is not the one it committed to")
+        yield Stream(_self_key(seed, context), subtract=True)
+    present = frozenset(survivors)
+    for member in (seat.member for seat in plan.cohort if seat.member not in present):
+        offered = {name: told.keys.get(member) for name, told in revealed.items()}
+        key = _gathered(statements[member], "key", offered, threshold)
+        if keys.public_half(key) != statements[member].mask_key:
+            raise Forged(f"the key of {member} is not the one it published")
+        for survivor in survivors:  # what each survivor added for the dropped member is taken out
+            pair_key = _pair_key(key, statements[survivor].mask_key, context, member, survivor)
+            yield Stream(pair_key, subtract=survivor < member)
 
 
 def _public(enrolled: bytes) -> Public:
@@ -446,18 +504,15 @@ def _readable(answers: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...]
     return revealed
 
 
-def _gathered(
-    statement: Statement, kind: str, offered: Iterable[tuple[MemberId, Mapping[str, bytes]]], threshold: int
-) -> Secret:
+def _gathered(statement: Statement, kind: str, offered: Mapping[MemberId, bytes | None], threshold: int) -> Secret:
     """A secret from the shares that match their commitments; a wrong one is left out."""
     dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
     committed = statement.key_shares if kind == "key" else statement.seed_shares
-    good = {}
-    for member, shares in offered:
-        share = shares.get(statement.member)
-        if share is None or member not in statement.roster:
+    good: dict[int, bytes] = {}
+    for index, member in enumerate(statement.roster):
+        share = offered.get(member)
+        if share is None or len(good) == threshold:
             continue
-        index = statement.roster.index(member)
         if index >= len(committed):
             raise Forged(f"{statement.member} committed to fewer shares than its roster has")
         if shamir.commitment(dealer, kind, index + 1, share) == committed[index]:

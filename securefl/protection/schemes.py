@@ -21,10 +21,15 @@ def member_half(scheme: str) -> MemberProtection:
     match Scheme(scheme):
         case Scheme.MASKING:
             return MaskingMember()
-        case Scheme.CKKS:
-            from securefl.protection.ckks import CkksMember  # noqa: PLC0415
+        case Scheme.CKKS | Scheme.BFV as named:
+            from securefl.protection import bfv_coefficients, ckks_slots  # noqa: PLC0415
+            from securefl.protection.encrypted import EncryptedMember  # noqa: PLC0415
 
-            return CkksMember()
+            return EncryptedMember(named, ckks_slots if named is Scheme.CKKS else bfv_coefficients)
+        case Scheme.MASKED_BFV:
+            from securefl.protection.masked_bfv import MaskedBfvMember  # noqa: PLC0415
+
+            return MaskedBfvMember()
         case Scheme.CLEAR:
             return ClearMember()
 
@@ -38,22 +43,39 @@ def coordinator_half(scheme: str) -> CoordinatorProtection:
     match Scheme(scheme):
         case Scheme.MASKING:
             return MaskingCoordinator()
-        case Scheme.CKKS:
-            from securefl.protection.ckks import CkksCoordinator  # noqa: PLC0415
+        case Scheme.CKKS | Scheme.BFV as named:
+            from securefl.protection.encrypted import EncryptedCoordinator  # noqa: PLC0415
 
-            return CkksCoordinator()
+            return EncryptedCoordinator(named)
+        case Scheme.MASKED_BFV:
+            from securefl.protection.masked_bfv import MaskedBfvCoordinator  # noqa: PLC0415
+
+            return MaskedBfvCoordinator()
         case Scheme.CLEAR:
             return ClearCoordinator()
 
 
-def key_holder(scheme: str, identity: Identity, path: Path | None = None) -> KeyHolder:
-    """The custodian's half: with the key at ``path``, or a fresh one that is stored nowhere.
+def key_holder(scheme: str, identity: Identity, folder: Path | None = None, whole: bytes | None = None) -> KeyHolder:
+    """The custodian's half: with the key in ``folder``, or a fresh one that is stored nowhere.
+
+    Args:
+        whole: the key, where ``folder`` has it split.
 
     Raises:
         Missing: the scheme's library is not installed.
     """
-    if scheme != Scheme.CKKS:
-        raise OperatorFault(f"{scheme} has no decryption key", "only ckks has a custodian")
-    from securefl.protection.ckks import CkksKeyHolder  # noqa: PLC0415
+    named = Scheme(scheme)
+    if not named.has_custodian:
+        raise OperatorFault(f"{named} has no decryption key", "only ckks, bfv and masked-bfv have a custodian")
+    from securefl.protection import bfv_coefficients, ckks_slots  # noqa: PLC0415
+    from securefl.protection.encrypted import EncryptedKeyHolder  # noqa: PLC0415
 
-    return CkksKeyHolder.new(identity) if path is None else CkksKeyHolder.at(path, identity)
+    cipher = ckks_slots if named is Scheme.CKKS else bfv_coefficients
+    if folder is None:
+        return EncryptedKeyHolder.new(named, cipher, identity)
+    return EncryptedKeyHolder.at(named, cipher, folder / key_name(named), identity, whole)
+
+
+def key_name(scheme: Scheme) -> str:
+    """The file of a scheme's decryption key in its custodian's home."""
+    return "he.key" if scheme is Scheme.CKKS else "bfv.key"

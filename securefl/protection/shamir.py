@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -49,17 +50,25 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> Secret:
     if len(shares) < threshold:
         raise Forged(f"{len(shares)} shares where {threshold} are needed")
     used = sorted(shares)[:threshold]
-    total = 0
-    for point in used:
-        above = below = 1
-        for other in used:
-            if other != point:
-                above = above * other % PRIME
-                below = below * (other - point) % PRIME
-        total = (total + int.from_bytes(shares[point], "big") * above * pow(below, -1, PRIME)) % PRIME
+    weighed = zip(_weights(tuple(used)), used, strict=True)
+    total = sum(weight * int.from_bytes(shares[point], "big") for weight, point in weighed) % PRIME
     if total >> 256:
         raise Forged("shares that belong to no secret")
     return Secret(total.to_bytes(32, "big"))
+
+
+@lru_cache(maxsize=16)  # a round has many secrets, and the same members answer for all
+def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
+    """What each point's share counts in the value at 0."""
+    weights = []
+    for point in points:
+        above = below = 1
+        for other in points:
+            if other != point:
+                above = above * other % PRIME
+                below = below * (other - point) % PRIME
+        weights.append(above * pow(below, -1, PRIME) % PRIME)
+    return tuple(weights)
 
 
 def commitment(dealer: bytes, kind: str, point: int, share: bytes) -> bytes:

@@ -32,7 +32,6 @@ from securefl.terms import (
     Reason,
     Refused,
     Released,
-    Scheme,
     Seat,
     Sent,
     SignedHead,
@@ -105,7 +104,7 @@ class Course:
     def need(self) -> int:
         """Fewer survivors than this and no sum is opened."""
         cover = self.plan.cover
-        return max(cover.min_cohort, cover.threshold if cover.scheme is Scheme.MASKING else 0)
+        return max(cover.min_cohort, cover.threshold if cover.scheme.has_masks else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """One run, seen from the custodian of a decryption key.
 
 The custodian is neither a member nor the coordinator. It adds the signed inputs itself and decrypts their sum, once a
-round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to: masks under the
-encryption remove that trust.
+round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to; under masks inside the
+encryption what it would find is masked.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity
-from securefl.protection.ckks import Summation
+from securefl.protection.encrypted import Summation, Summed
 from securefl.protocol import messages as m
 from securefl.protocol.member import Charter, Received, witnessed
 from securefl.seams import KeyHolder
@@ -143,7 +144,9 @@ def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
         raise Unsafe(what, "protocol.few-survivors")
     answer = plugs.holder.open_sum(plan, payloads)
     reply = _enveloped(state.charter, session, plugs, m.Answered(plan.round, answer), plan.round, name)
-    opening = Opening(plan.run, plan.round, name, tuple(sorted(payloads)), wire.digest("answer", answer))
+    summed: Summed = wire.decode(answer, Summed)
+    digest = Hash(hashlib.sha256(summed.values).digest())  # what the coordinator's own record of the sum must say too
+    opening = Opening(plan.run, plan.round, name, summed.members, digest)
     moved = replace(state, opened_round=plan.round, request=event.envelope.receipt.digest, reply=reply)
     return Step(moved, (opening, *_both(event, reply)), reply)
 

@@ -297,7 +297,7 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         raise Forged("an adapter state that is not the one the plan names", "protocol.another-state")
     # 5. what would leave is on its list: else an update would be trained, paid for, and kept
     if m.Egress.WEIGHTS.value not in plan.release:
-        raise Unsafe("a plan that does not list `weights` among what leaves a site", "protocol.unlisted-release")
+        raise Unsafe("a plan that does not list `weights` among what leaves a site", "protocol.not-listed")
     # 6. a sum under it would be safe
     plugs.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material

@@ -1,8 +1,8 @@
-"""Homomorphic encryption with CKKS: ciphertexts anybody may add and only the custodian can open.
+"""Homomorphic encryption: ciphertexts anybody may add and only the custodian can open.
 
 The custodian is neither a member nor the coordinator. It receives the signed inputs, adds them and decrypts the sum; a
-single input it could open too, and is trusted not to. What is encrypted, and why the sum is exact, stands in
-`ckks_slots`.
+single input it could open too, and is trusted not to: `masked_bfv` takes that trust away. What is encrypted, and why
+the sum is exact, stands in `ckks_slots` and `bfv_coefficients`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,51 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import ckks_slots, fixed_point
+from securefl.protection import digits, fixed_point, seal
+from securefl.protection.digits import Packing
+from securefl.protection.key_file import KeyFile
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, FixedPoint, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 CUSTODIAN = MemberId("custodian")
+
+
+class Cipher(Protocol):
+    """What `ckks_slots` and `bfv_coefficients` both are."""
+
+    INTEGERS: int  # in one ciphertext
+
+    def new_context(self) -> bytes:
+        """A fresh key pair; the secret key is in it."""
+        ...
+
+    def check_public(self, context: bytes) -> None:
+        """Nothing happens if this is a public key of this cipher's parameters, and no more."""
+        ...
+
+    def packing(self, encoding: FixedPoint, members: int) -> Packing:
+        """The densest packing that is exact."""
+        ...
+
+    def encrypt(self, public_context: bytes, integers: NDArray[np.int64], packing: Packing) -> tuple[bytes, ...]:
+        """Ciphertexts of packed integers."""
+        ...
+
+    def open_sum(
+        self, secret_context: bytes, inputs: Mapping[MemberId, tuple[bytes, ...]], count: int, packing: Packing
+    ) -> NDArray[np.int64]:
+        """The sum of packed integers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +87,17 @@ class Summation:
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """The custodian's answer: grid integers, int64, little endian, and whose they are the sum of."""
+    """The custodian's answer: integers, int64, little endian, and whose they are the sum of.
+
+    They are grid integers; under masks, packed and masked ones.
+    """
 
     values: bytes
     members: tuple[MemberId, ...]
 
 
-def check_bounds(plan: Plan) -> None:
-    """Nothing happens if the sum under this plan is exact.
+def check_bounds(plan: Plan, cipher: Cipher) -> Packing:
+    """How values are packed under this plan, whose sum is exact.
 
     Raises:
         Unsafe: it would not be, or it would be over too few members.
@@ -72,14 +109,21 @@ def check_bounds(plan: Plan) -> None:
         what = f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs"
         raise Unsafe(what, "protocol.few-honest")
     fixed_point.check_plan(plan)
-    ckks_slots.check_exact(cover.encoding, members)
+    return cipher.packing(cover.encoding, members)
 
 
-class CkksMember:
+def key_id(context: bytes) -> Hash:
+    """The name of a key: SHA-256 of its public context."""
+    return Hash(hashlib.sha256(b"he-key\0" + context).digest())
+
+
+class EncryptedMember:
     """The member's half."""
 
-    scheme = Scheme.CKKS
     enrols = False
+
+    def __init__(self, scheme: Scheme, cipher: Cipher) -> None:
+        self.scheme, self._cipher = scheme, cipher
 
     def enrol(
         self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
@@ -92,7 +136,7 @@ class CkksMember:
     def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
         """A sum under this plan is exact and over enough members, and there is a key to encrypt with."""
         del me, box, enrolment, relayed
-        check_bounds(plan)
+        check_bounds(plan, self._cipher)
         if plan.cover.custodian is None or not material:
             raise Unsafe("no custodian")
 
@@ -102,11 +146,16 @@ class CkksMember:
     ) -> tuple[bytes, bytes]:  # fmt: skip
         """Ciphertexts of the grid values, bound to key, plan, dimension and encoding."""
         self.admit(me, plan, box, enrolment, relayed, material)
-        context_bytes = wire.decode(material, Material).context
-        encoding = plan.cover.encoding
-        chunks = ckks_slots.encrypt(context_bytes, fixed_point.encode_update(update, plan, rand), encoding)
-        encrypted = Encrypted(key_id(context_bytes), wire.plan_hash(plan), plan.dimension, encoding, chunks)
-        return wire.encode(encrypted), b""
+        packed = digits.pack(fixed_point.encode_update(update, plan, rand), check_bounds(plan, self._cipher))
+        return self.encrypted(plan, material, packed), b""
+
+    def encrypted(self, plan: Plan, material: bytes, packed: NDArray[np.int64]) -> bytes:
+        """An `Encrypted` of packed integers."""
+        context = wire.decode(material, Material).context
+        chunks = self._cipher.encrypt(context, packed, check_bounds(plan, self._cipher))
+        return wire.encode(
+            Encrypted(key_id(context), wire.plan_hash(plan), plan.dimension, plan.cover.encoding, chunks)
+        )
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Members are not asked: only the custodian can open."""
@@ -114,25 +163,22 @@ class CkksMember:
         raise Unsafe("a member has nothing to open a ciphertext with")
 
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
-        """The context is the custodian's, has the parameters of this module, and no secret key."""
+        """The context is the custodian's, has this cipher's parameters, and no secret key."""
         if custodian is None:
-            raise Forged("CKKS without a custodian")
+            raise Forged(f"{self.scheme} without a custodian")
         given: Material = wire.decode(material, Material)
         keys.verify(custodian, "he-key", given.context, given.signature)
-        ckks_slots.check_public(given.context)
+        self._cipher.check_public(given.context)
 
 
-def key_id(context: bytes) -> Hash:
-    """The name of a key: SHA-256 of its public context."""
-    return Hash(hashlib.sha256(b"he-key\0" + context).digest())
-
-
-class CkksCoordinator:
+class EncryptedCoordinator:
     """The coordinator's half: it hands the signed inputs to the custodian and reads the sum."""
 
-    scheme = Scheme.CKKS
     enrols = False
     asks = True
+
+    def __init__(self, scheme: Scheme) -> None:
+        self.scheme = scheme
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
         """Nothing to relay."""
@@ -155,53 +201,72 @@ class CkksCoordinator:
         """
         del enrolled
         fixed_point.check_plan(plan)
-        if CUSTODIAN not in answers:
-            raise Forged("the custodian did not answer")
-        summed: Summed = wire.decode(answers[CUSTODIAN], Summed)
-        if summed.members != tuple(sorted(sealed)) or len(summed.values) != 8 * plan.dimension:
-            raise Forged("a sum over other members than were asked for, or of another shape")
-        return Aggregate(np.frombuffer(summed.values, "<i8"), summed.members, plan.cover.encoding)
+        return Aggregate(summed(sealed, answers, plan.dimension), tuple(sorted(sealed)), plan.cover.encoding)
 
 
-class CkksKeyHolder:
+def summed(sealed: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes], count: int) -> NDArray[np.int64]:
+    """The custodian's ``count`` integers, over exactly the members in ``sealed``.
+
+    Raises:
+        Forged: there is no answer, or it is of other members or another shape.
+    """
+    if CUSTODIAN not in answers:
+        raise Forged("the custodian did not answer")
+    given: Summed = wire.decode(answers[CUSTODIAN], Summed)
+    if given.members != tuple(sorted(sealed)) or len(given.values) != 8 * count:
+        raise Forged("a sum over other members than were asked for, or of another shape")
+    return np.frombuffer(given.values, "<i8")
+
+
+class EncryptedKeyHolder:
     """The custodian's half: the only secret key there is."""
 
-    scheme = Scheme.CKKS
-
-    def __init__(self, secret_context: bytes, identity: Identity) -> None:
+    def __init__(
+        self, scheme: Scheme, cipher: Cipher, secret_context: bytes, identity: Identity, file: KeyFile | None = None
+    ) -> None:
+        self.scheme, self._cipher, self._file = scheme, cipher, file
         self._secret = secret_context
-        self._public = ckks_slots.public_half(secret_context)
+        self._public = seal.public_half(secret_context)
         self._identity = identity
 
     @classmethod
-    def new(cls, identity: Identity) -> CkksKeyHolder:
+    def new(cls, scheme: Scheme, cipher: Cipher, identity: Identity) -> EncryptedKeyHolder:
         """A holder of a fresh key that is stored nowhere."""
-        return cls(ckks_slots.new_context(), identity)
+        return cls(scheme, cipher, cipher.new_context(), identity)
 
     @classmethod
-    def at(cls, path: Path, identity: Identity) -> CkksKeyHolder:
+    def at(
+        cls, scheme: Scheme, cipher: Cipher, path: Path, identity: Identity, whole: bytes | None = None
+    ) -> EncryptedKeyHolder:
         """The holder of the key at ``path``; made there, readable by its owner alone, if there is none.
 
+        Args:
+            whole: the key itself, where its shares were assembled and ``path`` only has its count beside it.
+
         Raises:
-            OperatorFault: others may read the key.
+            OperatorFault: others may read the key, or nothing says how many sums it opened.
         """
-        return cls(keys.kept(path, ckks_slots.new_context), identity)
+        file = KeyFile(path)
+        if whole is not None:
+            file.spent(whole)
+        return cls(scheme, cipher, whole or file.kept(cipher.new_context), identity, file)
 
     def material(self) -> bytes:
         """The public context, signed."""
         return wire.encode(Material(self._public, self._identity.sign("he-key", self._public)))
 
     def open_sum(self, plan: Plan, sealed: Mapping[MemberId, bytes]) -> bytes:
-        """The sum of these inputs, on the grid.
+        """The sum of these inputs: on the grid, or, under masks, packed and masked.
 
         Raises:
-            Unsafe: too few inputs.
+            Unsafe: too few inputs, or a key that opened as many sums as one may.
             Forged: an input is for another key, plan, shape or encoding.
         """
-        check_bounds(plan)
+        packed = check_bounds(plan, self._cipher)
         if len(sealed) < plan.cover.min_cohort:
             raise Unsafe(f"a sum over {len(sealed)} members; at least {plan.cover.min_cohort} are needed")
-        name, encoding, chunks = wire.plan_hash(plan), plan.cover.encoding, ckks_slots.count(plan.dimension)
+        name, encoding, count = wire.plan_hash(plan), plan.cover.encoding, packed.count(plan.dimension)
+        chunks = -(-count // self._cipher.INTEGERS)
         inputs: dict[MemberId, tuple[bytes, ...]] = {}
         for member, payload in sorted(sealed.items()):
             given: Encrypted = wire.decode(payload, Encrypted)
@@ -211,5 +276,9 @@ class CkksKeyHolder:
                 what = f"{member} sent an input for another key, plan, shape or encoding"
                 raise Forged(what, "protocol.another-input")
             inputs[member] = given.chunks
-        total = ckks_slots.open_sum(self._secret, inputs, plan.dimension, encoding)
+        if self._file is not None:
+            self._file.spend(self._secret)
+        total = self._cipher.open_sum(self._secret, inputs, count, packed)
+        if not plan.cover.scheme.has_masks:
+            total = digits.unpack(total, packed, plan.dimension, encoding, len(inputs))
         return wire.encode(Summed(total.astype("<i8").tobytes(), tuple(sorted(sealed))))

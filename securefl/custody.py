@@ -1,0 +1,97 @@
+"""The decryption key of a federation whose homes are on this machine: split among them, and assembled for a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from securefl import keys, wire
+from securefl.errors import OperatorFault, PeerFault
+from securefl.keys import Identity, Secret
+from securefl.protection import key_shares, seal
+from securefl.protection.encrypted import key_id
+from securefl.protection.key_file import KeyFile
+from securefl.terms import MemberId, PublicKey
+
+Gather = Callable[[bytes], Iterable[bytes]]
+
+
+def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity: Identity, rand: Secret) -> None:
+    """The key in ``file`` is replaced by its vault, and each member's home holds a share.
+
+    Raises:
+        OperatorFault: there is no key, or the threshold is none.
+    """
+    if not file.is_file():
+        raise OperatorFault(
+            "no decryption key here", "run the federation once, or look for the custodian's home", str(file)
+        )
+    secret = KeyFile(file).kept(lambda: b"")
+    key = key_id(seal.public_half(secret))
+    boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
+    vault, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
+    for member, home in members.items():
+        _put(home / _share(file), shares[member])
+    _put(vault_of(file), vault)
+    file.unlink()  # last: until here nothing is lost
+
+
+def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: PublicKey) -> Gather:
+    """Who to ask for shares: these homes, each of which answers for itself or not at all."""
+
+    def gather(request: bytes) -> Iterator[bytes]:
+        for member, home in members.items():
+            share = home / _share(file)
+            if share.is_file():
+                try:
+                    yield key_shares.answer(member, share.read_bytes(), _box(home), request, custodian)
+                except PeerFault:
+                    continue
+
+    return gather
+
+
+def assembled(file: Path, identity: Identity, gather: Gather, rand: Secret) -> bytes | None:
+    """The key that was split, in memory; None where it was not split.
+
+    Raises:
+        OperatorFault: too few members gave their share, or a whole key lies beside the vault.
+    """
+    vault = vault_of(file)
+    if not vault.is_file():
+        return None
+    if file.exists():
+        raise OperatorFault(
+            "a key lies here that was split", "remove it, or its vault to make it whole again", str(file)
+        )
+    return key_shares.assemble(vault.read_bytes(), identity, gather, rand)
+
+
+def threshold_of(file: Path) -> int | None:
+    """How many shares give the key; None where it is whole."""
+    vault = vault_of(file)
+    return wire.decode(vault.read_bytes(), key_shares.Vault).statement.threshold if vault.is_file() else None
+
+
+def vault_of(file: Path) -> Path:
+    """Where the locked key lies."""
+    return file.with_name(f"{file.name}.split")
+
+
+def _share(file: Path) -> str:
+    return f"{file.name}.share"
+
+
+def _box(home: Path) -> Secret:
+    keys.load(home / "identity.key")
+    return keys.derive(Secret((home / "identity.key").read_bytes()), "key-share-box")
+
+
+def _put(path: Path, data: bytes) -> None:
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

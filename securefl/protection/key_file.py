@@ -1,0 +1,97 @@
+"""A decryption key on disk, and how many sums it has opened: counted before each, so a crash only ever counts too many.
+
+Beside the key lies a file that is named after it and holds the count. Where it is missing or unreadable nothing is
+opened. Exact decryption shows nothing but sums, so the limit is a second line: it bounds what an unknown flaw could
+gather under one key.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from securefl import keys
+from securefl.errors import OperatorFault, Unsafe
+
+MOST_SUMS = 4096
+DIGITS = 8
+
+
+class Exhausted(Unsafe):
+    """A key that opened as many sums as one key may."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """The place of one key."""
+
+    path: Path
+
+    def kept(self, make: Callable[[], bytes]) -> bytes:
+        """The key kept here; made if there is none, with a count of zero.
+
+        Raises:
+            OperatorFault: others may read it, or it has no count.
+        """
+
+        def counted() -> bytes:
+            secret = make()
+            keys.kept(self.count_of(secret), lambda: b"0" * DIGITS)
+            return secret
+
+        secret = keys.kept(self.path, counted)
+        self.spent(secret)
+        return secret
+
+    def count_of(self, secret: bytes) -> Path:
+        """Where the count of a key lies."""
+        name = hashlib.sha256(b"he-key-count\0" + secret).hexdigest()[:16]
+        return self.path.with_name(f"{self.path.name}.{name}.sums")
+
+    def spent(self, secret: bytes) -> int:
+        """How many sums the key has opened, or begun to.
+
+        Raises:
+            OperatorFault: nothing says so.
+        """
+        path = self.count_of(secret)
+        try:
+            return _number(path.read_bytes(), path)
+        except FileNotFoundError as fault:
+            raise _uncounted(path) from fault
+
+    def spend(self, secret: bytes) -> None:
+        """One sum more, on disk before it is opened.
+
+        Raises:
+            Exhausted: the key has opened as many as it may.
+            OperatorFault: nothing says how many it has.
+        """
+        path = self.count_of(secret)
+        try:
+            file = path.open("r+b", buffering=0)
+        except FileNotFoundError as fault:
+            raise _uncounted(path) from fault
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            before = _number(file.read(), path)
+            if before >= MOST_SUMS:
+                raise Exhausted(f"this key opened {before} sums, as many as one may: the custodian needs a new one")
+            file.seek(0)
+            file.write(b"%0*d" % (DIGITS, before + 1))
+            os.fsync(file.fileno())
+
+
+def _number(written: bytes, path: Path) -> int:
+    if len(written) != DIGITS or not written.isdigit():
+        raise _uncounted(path)
+    return int(written)
+
+
+def _uncounted(path: Path) -> OperatorFault:
+    what = "nothing here says how many sums the decryption key opened"
+    return OperatorFault(what, "restore this file with the key, or move the key away to make a new one", str(path))
