@@ -36,6 +36,7 @@ from securefl.terms import (
     Plan,
     Reserved,
     Sent,
+    Sharing,
     Unit,
     Update,
 )  # fmt: skip
@@ -120,9 +121,9 @@ class Measured:
 
 def measure(
     shared: SharedModel, start: bytes, ended: c.Ended, records: Mapping[str, Records], plan: Plan, strategy: Strategy,
-    arms: Arms, shown: Progress,
+    arms: Arms, shown: Progress, own: Callable[[str], bytes],
 ) -> Measured:  # fmt: skip
-    """Score the first and the last adapter state, and whatever else was asked for."""
+    """Score the first adapter state, the last as each member uses it (``own``), and whatever else was asked for."""
 
     def score(state_of: Callable[[str], bytes]) -> dict[str, Scores]:
         return {
@@ -131,7 +132,7 @@ def measure(
         }
 
     before = score(lambda _: start)
-    after = score(lambda _: ended.course.state) if ended.last_round else None
+    after = score(own) if ended.last_round else None
     local = open_ = None
     rounds = ended.course.rounds
     if arms.local:
@@ -169,19 +170,22 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
 
 
 def _of_round(plan: Plan, shared: SharedModel, number: int) -> Plan:
-    return replace(plan, round=number, dimension=shared.layout.dimension(number))
+    return replace(plan, round=number, dimension=shared.layout.dimension(number), sharing=Sharing())
 
 
 def train_openly(
     shared: SharedModel, start: bytes, records: Mapping[str, Records], plan: Plan, rates: Sequence[Fraction],
     strategy: Strategy, seed: int = 0,
 ) -> bytes:  # fmt: skip
-    """The federation's adapter without clipping, noise or protection: the same rounds, rates and strategy."""
+    """The federation's adapter without clipping, noise or protection: the same rounds, rates and server optimizer.
+
+    Members count alike here, and each starts from the broadcast.
+    """
     import numpy as np  # noqa: PLC0415
 
     names = tuple(MemberId(name) for name in records)
     encoding = FixedPoint(64, 40, 64)  # nothing is clipped, so nothing is known of its size: 2**23 at most
-    previous = state = start
+    sharing, state, memory = plan.sharing, start, strategy.begin(start)
     for number, rate in enumerate(rates, start=1):
         asked = _of_round(replace(plan, learning=replace(plan.learning, learning_rate=rate)), shared, number)
         before = np.frombuffer(state, "<f4").astype(np.float64)
@@ -193,9 +197,14 @@ def train_openly(
         if not np.abs(total).max() < 2**22:  # NaN is refused too
             what = f"training without privacy diverges in round {number}: nothing is clipped there"
             raise OperatorFault(what, "lower learning_rate")
-        moved = np.concatenate([total[place] for place in shared.layout.trained(number)])
+        moved = np.concatenate([total[place] for place in shared.layout.sent(number, sharing)])
+        moved = np.tile(np.append(moved, len(names)), len(sharing.weightings)) if sharing.weightings else moved
         grid = np.rint(moved * 2.0**encoding.fraction_bits).astype(np.int64)
-        previous, state = state, strategy.next(number, state, previous, Aggregate(grid, names, encoding))
+        summed = Aggregate(grid, names, encoding)
+        memory, state = (
+            strategy.remember(number, state, memory, summed),
+            strategy.next(number, state, memory, summed),
+        )
     return state
 
 

@@ -37,7 +37,7 @@ from securefl.runtime.home import Home, export_all
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.runtime.tap import Tap
-from securefl.strategy.fedavg import FedAvg
+from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
 from securefl.terms import (
     AdapterRule,
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.trainer import SharedModel
 
+OWN_MODELS = "own-models"  # in a member's home: what it keeps of a run from round to round
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
 
@@ -254,12 +255,14 @@ def plan_of(
             micro_batch=training.micro_batch,
             clipping=clipping,
             micro_tokens=training.micro_tokens,
+            loss=file.strategy.loss.loss(training.rounds),
         ),
         cover=covered,
         cohort=(),
         release=("weights",),
         base=base,
         dimension=dimension,
+        sharing=file.strategy.sharing(),
     )
 
 
@@ -390,6 +393,18 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
     return shared
 
 
+def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled:
+    """The coordinator's half, on this model's tensors.
+
+    Raises:
+        OperatorFault: the file's strategy does not fit the adapter.
+    """
+    try:
+        return Ruled(shared.layout, loaded.file.strategy.optimizer(), loaded.file.strategy.sharing())
+    except ValueError as fault:
+        raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault
+
+
 def party(
     places: Places, name: MemberId, shared: SharedModel | None, entropy: Entropy, progress: Progress,
     records: Callable[[federation_file.Loaded, str], Any] | None = None,
@@ -418,6 +433,7 @@ def party(
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
         return CustodianAgent(home, charter, plugs, entropy)
     assert shared is not None, "a member has a model"
+    from securefl.training.kept import InFolder  # noqa: PLC0415
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
     trainer = LoraTrainer(
@@ -425,6 +441,8 @@ def party(
         partial(records or records_of, loaded, name),
         entropy,
         lambda done, steps: progress.step(name, done, steps),
+        Half(shared.layout),
+        InFolder(home.path / OWN_MODELS),
     )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
     return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy)
@@ -493,8 +511,9 @@ def run(
             records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
         coordinator, custodian, seats = introduce(places, policy, signatures)
         start_state = shared.initial()
+        strategy = strategy_of(loaded, shared)
         plan = plan_of(
-            loaded, policy, run_id, shared.model, shared.layout.dimension(1), m.state_digest(start_state),
+            loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
             custodian.key if custodian else None,
         )  # fmt: skip
         evidence = _evidence(policy, signatures)
@@ -513,7 +532,8 @@ def run(
         with home.transaction() as conn:
             heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
         course = c.Course(
-            session, policy.text, loaded.file.training.rates(), plan, start_state, start_state, {}, {}, heads, {},
+            session, policy.text, loaded.file.training.rates(), plan, start_state,
+            strategy.begin(start_state), {}, {}, heads, {},
             evidence,
         )  # fmt: skip
         names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
@@ -526,9 +546,6 @@ def run(
             drawn = tap.entropy(entropy)
             parties = {name: party(places, name, shared, drawn, shown, workbench.records) for name in names}
             runtime = InProcess({name: _timed(each, watch, tap) for name, each in parties.items()})
-        strategy = Ruled(
-            shared.layout, FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
-        )  # fmt: skip
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = _observer(places, policy, seats[0].member, shown)
 
@@ -538,7 +555,17 @@ def run(
         tap.exported(out / "ledger")
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
-            measured = bench.measure(shared, start_state, ended, records, plan, strategy, arms, shown)
+            measured = bench.measure(
+                shared,
+                start_state,
+                ended,
+                records,
+                plan,
+                strategy,
+                arms,
+                shown,
+                own_models(places, shared, ended, plan),
+            )
         adapter = out / "adapter" if ended.last_round else None
         if adapter is not None:
             shared.save(ended.course.state, adapter, plan.learning.max_tokens)
@@ -550,6 +577,19 @@ def run(
         report_page.write(report, out, page=workbench.page)
         _mark(out, ended.outcome)
         return Result(ended.outcome, ended.why, adapter, report)
+
+
+def own_models(places: Places, shared: SharedModel, ended: c.Ended, plan: Plan) -> Callable[[str], bytes]:
+    """What each member would use after the run: the last state, and as much of its own as the strategy leaves it."""
+    from securefl.training.kept import InFolder  # noqa: PLC0415
+
+    half, last = Half(shared.layout), ended.last_round + 1
+
+    def of(name: str) -> bytes:
+        kept = InFolder(places.of(name) / OWN_MODELS).read(plan.run, last) if plan.sharing.keeps else b""
+        return half.start(plan, ended.course.state, kept)
+
+    return of
 
 
 def _warn(shown: Progress, plan: Plan, unsigned: str) -> None:
@@ -576,11 +616,10 @@ def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Wo
     shared = workbench.model(loaded)
     records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
     start = shared.initial()
+    strategy = strategy_of(loaded, shared)
     plan = plan_of(
-        loaded, policy, RunId(bytes(16)), shared.model, shared.layout.dimension(1), m.state_digest(start), None
+        loaded, policy, RunId(bytes(16)), shared.model, strategy.dimension(1, start), m.state_digest(start), None
     )  # fmt: skip
-    fedavg = FedAvg(loaded.file.strategy.learning_rate, loaded.file.strategy.momentum)
-    strategy = Ruled(shared.layout, fedavg)
     state = bench.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
     told = bench.scored(shared, state, records, plan)
     return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}

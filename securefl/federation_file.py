@@ -15,7 +15,23 @@ from securefl import documents
 from securefl.documents import Document, First, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Scheme, Unit
+from securefl.strategy.fedadam import FedAdam
+from securefl.strategy.fedavg import FedAvg
+from securefl.strategy.fednesterov import FedNesterov
+from securefl.strategy.rules import Optimizer
+from securefl.terms import (
+    Adapter,
+    AdapterKind,
+    AdapterRule,
+    Loss,
+    NotForgotten,
+    OwnLabel,
+    Scheme,
+    Sharing,
+    SoftLabels,
+    Unit,
+    Weighting,
+)
 from securefl.training.sources import DataSource
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -173,14 +189,79 @@ class ProtectionPart(Part):
         return {"scheme": raw} if isinstance(raw, str) else raw
 
 
-class StrategyPart(Part):
-    """What becomes of the sum."""
+ADAM = ("first", "second", "floor")
 
-    kind: Literal["fedavg"] = "fedavg"
-    learning_rate: Rational = Field(default=Fraction(1), description="step along the members' mean change")
-    momentum: Rational = Field(
-        0, validate_default=True, ge=0, lt=1, description="share of the last step that is taken again"
+
+class LossPart(Part):
+    """A record's loss."""
+
+    kind: Literal["own-label", "fedntd", "fedlsd", "soft-labels"] = Field(
+        "own-label",
+        description="fedntd, fedlsd: do not forget the broadcast; soft-labels: learn from it without labels",
     )
+    weight: Rational = Field(Fraction(1), gt=0, le=1000, description="of what the broadcast model says")
+    temperature: Rational = Field(Fraction(1), ge=Fraction(1, 100), le=100, description="of the broadcast model")
+    threshold: Rational = Field(Fraction(0), ge=0, le=1, description="soft-labels: how sure it must be in round 1")
+    threshold_end: Rational | None = Field(None, ge=0, le=1, description="soft-labels: in the last round")
+
+    def loss(self, rounds: int) -> Loss:
+        """As plans name it."""
+        match self.kind:
+            case "fedntd" | "fedlsd":
+                return NotForgotten(self.weight, self.temperature, self.kind == "fedlsd")
+            case "soft-labels":
+                end = self.threshold if self.threshold_end is None else self.threshold_end
+                return SoftLabels(self.weight, self.temperature, self.threshold, end, rounds)
+        return OwnLabel()
+
+
+class WeightPart(Part):
+    """How much members count, by a score that each computes for itself."""
+
+    kind: Literal["agreement"] = Field("agreement", description="with the broadcast, on public text")
+    sharpness: Rational = Field(ge=-1000, le=1000, description="a member counts exp(sharpness * score) times")
+    clip: Rational = Field(Fraction(2), gt=0, le=4, description="of sharpness * score, on either side")
+    share: Rational = Field(Fraction(1), ge=-10, le=10, description="of this mean in the step")
+
+
+class StrategyPart(Part):
+    """What becomes of the sum, and what members add to their loss, send and keep."""
+
+    kind: Literal["fedavg", "fedadam", "fednesterov"] = Field("fedavg", description="the server's optimizer")
+    learning_rate: Rational = Field(default=Fraction(1), gt=0, description="step along the members' mean change")
+    momentum: Rational = Field(
+        0, validate_default=True, ge=0, lt=1,
+        description="fedavg: share of the last step that is taken again; fednesterov: of the velocity",
+    )  # fmt: skip
+    first: Rational = Field(Fraction(9, 10), ge=0, lt=1, description="fedadam: share of the mean that is kept")
+    second: Rational = Field(Fraction(99, 100), ge=0, lt=1, description="fedadam: share of the square that is kept")
+    floor: Rational = Field(Fraction(1, 1000), gt=0, description="fedadam: added to the root of the square")
+    loss: LossPart = Field(default_factory=lambda: LossPart.model_validate({}), description="of a record")
+    weights: tuple[WeightPart, ...] = Field((), max_length=4, description="none: members count alike")
+    home: tuple[str, ...] = Field((), description="fedper: parts of names of tensors that stay with a member")
+    pull: Rational | None = Field(None, ge=0, le=1, description="l2gd: how far own models move to the mean each round")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> StrategyPart:
+        given = self.model_fields_set
+        for field, kinds in (("momentum", ("fedavg", "fednesterov")), *((f, ("fedadam",)) for f in ADAM)):
+            if field in given and self.kind not in kinds:
+                raise ValueError(f"`{field}` is of {' and '.join(kinds)}: leave it out")
+        return self
+
+    def optimizer(self) -> Optimizer:
+        """The server's."""
+        match self.kind:
+            case "fedadam":
+                return FedAdam(self.learning_rate, self.first, self.second, self.floor)
+            case "fednesterov":
+                return FedNesterov(self.learning_rate, self.momentum)
+        return FedAvg(self.learning_rate, self.momentum)
+
+    def sharing(self) -> Sharing:
+        """The members' half, as plans name it."""
+        weightings = tuple(Weighting(each.sharpness, each.clip, each.share) for each in self.weights)
+        return Sharing(weightings, self.home, self.pull)
 
 
 class MemberPart(Part):
@@ -223,6 +304,16 @@ class FederationFile(Part):
             raise ValueError(
                 "momentum with the rule alternating needs the state before last, which is not kept: "
                 "set strategy.momentum to 0, or use another rule"
+            )
+        rests = self.adapter.kind.has_factors and self.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
+        if rests and (self.strategy.kind != "fedavg" or self.strategy.sharing().keeps):
+            raise ValueError(
+                f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
+                f"with {self.strategy.kind} and with own models"
+            )
+        if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
+            raise ValueError(
+                "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
             )
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")

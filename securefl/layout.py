@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from securefl.terms import AdapterRule
+from securefl.terms import AdapterRule, Sharing
+
+ALL = Sharing()
 
 A, B = ".lora_A.", ".lora_B."
 
@@ -24,6 +26,11 @@ def trains(rule: AdapterRule, name: str, round_: int) -> bool:
     if A in name:
         return rule is AdapterRule.BOTH or (rule is AdapterRule.ALTERNATING and not odd)
     return B not in name or rule is not AdapterRule.ALTERNATING or odd
+
+
+def stays(name: str, sharing: Sharing) -> bool:
+    """Whether a tensor stays with its member: a name at home matches whole dotted parts, anywhere."""
+    return any(f".{each}." in f".{name}." for each in sharing.home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +70,19 @@ class Layout:
         """Where in a state the tensors stand that a round trains: an update is these parts, in this order."""
         return tuple(place for name, place in self.places().items() if trains(self.rule, name, round_))
 
-    def dimension(self, round_: int) -> int:
-        """Entries of a round's update."""
-        return sum(place.stop - place.start for place in self.trained(round_))
+    def sent(self, round_: int, sharing: Sharing = ALL) -> tuple[slice, ...]:
+        """Where in a state the tensors stand that a round trains and that do not stay at home."""
+        return tuple(
+            place
+            for name, place in self.places().items()
+            if trains(self.rule, name, round_) and not stays(name, sharing)
+        )
+
+    def dimension(self, round_: int, sharing: Sharing = ALL) -> int:
+        """Entries of a round's update: for each weighting once, with its weight behind."""
+        entries: int = sum(place.stop - place.start for place in self.sent(round_, sharing))
+        copies = len(sharing.weightings)
+        return copies * (entries + 1) if copies else entries
 
     def products(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Each layer's A (rank, in) and B (out, rank), where the state holds both."""

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from securefl.keys import Identity, Secret
 from securefl.terms import Aggregate, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +135,35 @@ class Trainer(Protocol):
         ...
 
 
-class Strategy(Protocol):
-    """What becomes of a sum. It is handed an ``Aggregate``, so it cannot look at one member."""
+class MemberHalf(Protocol):
+    """A strategy at its member: functions of broadcast state, own state and public constants, never of a record."""
 
-    def next(self, round_: int, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
-        """The adapter state after ``round_``, from this one and the one before: float32, little endian, (entries,)."""
+    def start(self, plan: Plan, base: bytes, kept: bytes) -> bytes:
+        """The adapter state to train from; ``kept`` is what this member kept of the round before, empty at first."""
+        ...
+
+    def share(self, plan: Plan, base: bytes, after: bytes, agreement: float) -> NDArray[np.float64]:
+        """What leaves of the state that was trained: (plan.dimension,)."""
+        ...
+
+
+class Strategy(Protocol):
+    """A strategy at its coordinator. It is handed an ``Aggregate``, so it cannot look at one member."""
+
+    def begin(self, state: bytes) -> bytes:
+        """What it remembers before the first round."""
+        ...
+
+    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+        """The adapter state after ``round_``, from this one and what is remembered: float32, little endian, (entries,).
+
+        Raises:
+            PeerFault: no state can be made of this sum.
+        """
+        ...
+
+    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+        """What it remembers after ``round_``: of states and sums alone."""
         ...
 
     def dimension(self, round_: int, state: bytes) -> int:

@@ -312,6 +312,62 @@ Clipping = Flat | Automatic | Quantile  # a closed list
 
 
 @dataclass(frozen=True, slots=True)
+class OwnLabel:
+    """A record's loss is the cross-entropy of its own label."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotForgotten:
+    """Plus ``beta * t**2 * KL(broadcast model || own model)`` at temperature t, on the same record.
+
+    Over the labels the record does not have (FedNTD, Lee et al. 2022), or over all of them (FedLSD).
+    """
+
+    beta: Fraction  # (0, 1000]
+    temperature: Fraction  # [1/100, 100]
+    true_label: bool  # whether the record's own label is compared too
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta <= 1000:
+            raise ValueError(f"beta={self.beta} is not in (0, 1000]")
+        _temperate(self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLabels:
+    """LP-FL-style: a record without a label learns from what the broadcast model says of it, once that is sure enough.
+
+    Its loss is ``weight * KL(p || own model)`` if the largest of p = softmax(logits / temperature) reaches the round's
+    threshold, and nothing otherwise: a function of this record, the broadcast and public constants alone.
+    """
+
+    weight: Fraction  # (0, 1000]
+    temperature: Fraction  # [1/100, 100]
+    first: Fraction  # [0, 1]: threshold of round 1
+    last: Fraction  # [0, 1]: threshold of round ``rounds`` and later; between them it moves in equal steps
+    rounds: int  # >= 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1000:
+            raise ValueError(f"weight={self.weight} is not in (0, 1000]")
+        _temperate(self.temperature)
+        if not (0 <= self.first <= 1 and 0 <= self.last <= 1 and self.rounds >= 1):
+            raise ValueError(f"no thresholds: {self.first} to {self.last} in {self.rounds} rounds")
+
+    def threshold(self, round_: int) -> Fraction:
+        """The public schedule, in place of a set that grows by what it holds."""
+        return self.first + (self.last - self.first) * Fraction(min(round_, self.rounds) - 1, max(self.rounds - 1, 1))
+
+
+def _temperate(temperature: Fraction) -> None:
+    if not Fraction(1, 100) <= temperature <= 100:
+        raise ValueError(f"temperature={temperature} is not in [1/100, 100]")
+
+
+Loss = OwnLabel | NotForgotten | SoftLabels  # a closed list
+
+
+@dataclass(frozen=True, slots=True)
 class Learning:
     """How a member trains. Every number is a public constant: none depends on how many records a member has."""
 
@@ -324,12 +380,55 @@ class Learning:
     micro_batch: int  # >= 1: records that are in memory at once
     clipping: Clipping = Flat()
     micro_tokens: int | None = None  # >= max_tokens: tokens, padding included, that are in memory at once
+    loss: Loss = OwnLabel()
 
     def __post_init__(self) -> None:
         if isinstance(self.clipping, Quantile):
             self.clipping.count_share(self.event.noise_multiplier)
         if self.event.unit is Unit.CLIENT and not (isinstance(self.clipping, Flat) and self.optimizer != "adamw-bc"):
             raise ValueError("clipping by record and adamw-bc need noise in every step, which unit client has not")
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """Each member's update counts exp(s) times, s = ``sharpness`` * score, clipped to +-``clip``.
+
+    The score is the agreement, in (0, 1], of what the member trained with the broadcast, on public text: a function of
+    what is private already, so it costs nothing. Over members it is a softmax.
+    """
+
+    sharpness: Fraction  # [-1000, 1000]
+    clip: Fraction  # (0, 4]: two honest weights differ by a factor of exp(2 clip) at most
+    share: Fraction = Fraction(1)  # [-10, 10]: of this mean in the step
+
+    def __post_init__(self) -> None:
+        if not (-1000 <= self.sharpness <= 1000 and 0 < self.clip <= 4 and -10 <= self.share <= 10):
+            raise ValueError(f"no weighting: sharpness {self.sharpness}, clip {self.clip}, share {self.share}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What of a member's training leaves it, and what its next round starts from: its half of a strategy."""
+
+    weightings: tuple[Weighting, ...] = ()  # each is one more sum over the same updates; none: one sum, equal weights
+    home: tuple[str, ...] = ()  # tensors with such a part in their name stay with the member (FedPer)
+    pull: Fraction | None = (
+        None  # [0, 1]: how far a member's own model moves to the broadcast (L2GD); None: all the way
+    )
+
+    def __post_init__(self) -> None:
+        if self.pull is not None and not 0 <= self.pull <= 1:
+            raise ValueError(f"pull={self.pull} is not in [0, 1]")
+
+    @property
+    def sums(self) -> int:
+        """Sums over the same updates that a round opens."""
+        return max(1, len(self.weightings))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether members keep something from round to round."""
+        return bool(self.home) or self.pull is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +487,8 @@ class Plan:
     cohort: tuple[Seat, ...]
     release: tuple[str, ...]  # everything that leaves a site besides protocol messages: "weights"
     base: Hash  # digest of the adapter state trained from
-    dimension: int  # entries of an update: of the tensors this round trains, by ``adapter.rule`` and ``round``
+    dimension: int  # entries of an update: of what this round trains and shares, and of its weights
+    sharing: Sharing = Sharing()
 
 
 # 3. Leave, or not.

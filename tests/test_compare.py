@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -198,7 +199,10 @@ def test_an_interrupt_leaves_the_finished_runs_and_says_how_to_go_on(
 ) -> None:
     out = tmp_path / "out"
     argv = [sys.executable, "-m", "securefl", "compare", str(written(small.folder)), "--out", str(out), "--jobs", "1"]
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever started this may ignore it
+    process = subprocess.Popen(
+        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     deadline = time.monotonic() + 1200
     while not list(out.glob("runs/*/run/report.json")) and time.monotonic() < deadline:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audits.budget import site
+from audits.figures import figure, report
 from securefl import wire
 from securefl.errors import Fault
 from securefl.policy.decide import decide
@@ -103,7 +104,7 @@ def contend(folder: Path, processes: int, seconds: float, limit: int) -> list[di
     faults = [fault for tally in tallies for fault in tally.faults]
     longest = max(t.longest_s for t in tallies)
     exact = charges == granted == len(replayed.reserved) == len(set(replayed.reserved)) == min(limit, granted + refused)
-    f, most = site.figure, limit * site.COST
+    f, most = figure, limit * site.COST
     return [
         f(f"{kind}: processes", processes, "64, or fewer in a slice", True),
         f(f"{kind}: granted", granted, "what the processes were told, the account and the ledger say the same", exact),
@@ -128,7 +129,7 @@ def main() -> int:
         for kind, prepare in kinds.items():
             prepare(Path(folder) / kind)
             figures += contend(Path(folder) / kind, processes, seconds, limit)
-    return site.report(figures, as_json=chosen.json)
+    return report(figures, as_json=chosen.json)
 
 
 if __name__ == "__main__":

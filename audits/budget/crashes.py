@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from audits.budget import site
+from audits.figures import figure, report
 from securefl import wire
 from securefl.ledger import store
 from securefl.policy.decide import decide
@@ -286,7 +287,7 @@ def main() -> int:
                 return folder
 
             done, wrong = crash_anywhere(new_home, crashes, seed=5)
-            f = site.figure
+            f = figure
             figures += [
                 f(f"{kind}: crashes anywhere", done.total(), f"at least {crashes}", done.total() >= crashes),
                 f(f"{kind}: different steps among them", len(done), "above 15", len(done) > 15),
@@ -295,7 +296,7 @@ def main() -> int:
             done, wrong = crash_at_points(new_home, times)
             figures += [f(f"{kind}: killed when {at}", done[at], f"{times}", done[at] == times) for at in POINTS]
             figures.append(f(f"{kind}: laws broken after one", len(wrong), "0", not wrong))
-    return site.report(figures, as_json=chosen.json)
+    return report(figures, as_json=chosen.json)
 
 
 if __name__ == "__main__":

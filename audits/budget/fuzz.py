@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import builtins
-import json
 import os
 import random
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from audits.figures import figure, report
 from securefl.errors import OperatorFault
 from securefl.policy import load
 from tests.test_policy_oracle import POLICY
@@ -114,10 +114,6 @@ def fuzzed(count: int, seed: int, *, memory: bool = True) -> tuple[Counter[str],
     return answers, [*wrong, *ran], peak
 
 
-def _figure(name: str, value: int, bar: str, *, holds: bool) -> dict[str, object]:
-    return {"name": name, "value": value, "bar": bar, "holds": holds}
-
-
 def main() -> None:
     """Print the figures; exit 1 where one does not hold."""
     parser = argparse.ArgumentParser(description="Malformed policies, at random.")
@@ -132,15 +128,13 @@ def main() -> None:
     answers, wrong, peak = fuzzed(count, seed=part)
     refused, loaded = answers["refused"], answers["loaded"]
     figures = [
-        _figure("inputs", count, f">= {count}", holds=refused + loaded + len(wrong) >= count),
-        _figure("inputs refused with a place", refused, "> 0", holds=refused > 0),
-        _figure("inputs that load", loaded, "> 0", holds=loaded > 0),
-        _figure("crashes, errors without a place, code that ran", len(wrong), "= 0", holds=not wrong),
-        _figure("most memory for one (bytes)", peak, f"<= {LIMIT_BYTES}", holds=peak <= LIMIT_BYTES),
+        figure("inputs", count, f">= {count}", holds=refused + loaded + len(wrong) >= count),
+        figure("inputs refused with a place", refused, "> 0", holds=refused > 0),
+        figure("inputs that load", loaded, "> 0", holds=loaded > 0),
+        figure("crashes, errors without a place, code that ran", len(wrong), "= 0", holds=not wrong),
+        figure("most memory for one (bytes)", peak, f"<= {LIMIT_BYTES}", holds=peak <= LIMIT_BYTES),
     ]
-    lines = [*wrong[:20], *(f"{each['name']}: {each['value']} ({each['bar']})" for each in figures)]
-    print(json.dumps({"figures": figures, "wrong": wrong[:20]}, indent=2) if options.json else "\n".join(lines))
-    raise SystemExit(0 if all(each["holds"] for each in figures) else 1)
+    raise SystemExit(report(figures, as_json=options.json, wrong=wrong[:20]))
 
 
 if __name__ == "__main__":

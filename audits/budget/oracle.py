@@ -3,7 +3,7 @@
 A stack has up to four levels. Each level takes what its parent says and moves some fields along a ladder from loose to
 tight, now and then the wrong way. The oracle (`tests/test_policy_oracle.py`) asks every level on its own; the engine
 narrows the stack to one policy and asks that. They agree if the same stacks are refused when they are loaded, and the
-same rules refuse.
+same rules refuse. And twice as many requests are decided and explained: a dry run says what the decision says.
 
     python -m audits.budget.oracle [--quick] [--json]
 """
@@ -11,17 +11,20 @@ same rules refuse.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from audits.figures import figure, report
 from securefl.errors import OperatorFault
+from securefl.policy.decide import explain
+from securefl.terms import Refusal
 from tests.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, question
 from tests.test_policy_oracle import AROUND, PLAN, POLICY, broken_in_stack, changed
 
 SEED, FULL, QUICK, LEVELS = 39, 5_000, 400, 4
+NAMES = ("granted", "refused", "not loaded")
 KEYS = {name: f"{index}" * 64 for index, name in enumerate(("alice", "bob", "carol"), 1)}
 LADDERS: dict[str, list[Any]] = {
     "valid": [
@@ -109,6 +112,25 @@ def compared(count: int, seed: int = SEED) -> tuple[Counter[str], list[str]]:
     return answers, wrong
 
 
+def dry_runs(count: int, seed: int = SEED) -> tuple[int, list[str]]:
+    """Requests decided, and those that a dry run answers differently: by a rule, its value, limit or fix."""
+    drawn, made, wrong = random.Random(seed + 1), 0, list[str]()  # noqa: S311 - to be repeated
+    while made < count:
+        try:
+            one = question(*asked(drawn))
+        except OperatorFault:
+            continue  # no policy, so nothing to decide
+        made += 1
+        answer = one.decided()
+        reasons = answer.reasons if isinstance(answer, Refusal) else ()
+        decided = [(reason.rule, reason.value, reason.limit, reason.fix) for reason in reasons]
+        checks = explain(one.policy, one.plan, one.account, one.price, one.now)
+        dry = [(check.rule, check.value, check.limit, check.fix) for check in checks if not check.held]
+        if dry != decided:
+            wrong.append(f"request {made}: decided {decided}, dry run {dry}")
+    return made, wrong
+
+
 def main() -> None:
     """Print the figures; exit 1 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
@@ -117,24 +139,16 @@ def main() -> None:
     options = parser.parse_args()
     count = QUICK if options.quick else FULL
     answers, wrong = compared(count)
+    requests, apart = dry_runs(2 * count)
+    least = count // 20
     figures = [
-        {"name": "stacks decided", "value": count, "bar": f">= {QUICK if options.quick else FULL}", "holds": True},
-        {"name": "stacks on which engine and oracle differ", "value": len(wrong), "bar": "= 0", "holds": not wrong},
+        figure("stacks decided", count, f">= {count}", sum(answers[name] for name in NAMES) == count),
+        figure("stacks on which engine and oracle differ", len(wrong), "= 0", not wrong),
+        figure("requests decided", requests, f">= {2 * count}", requests >= 2 * count),
+        figure("requests whose dry run differs from the decision", len(apart), "= 0", not apart),
+        *(figure(f"stacks {name}", answers[name], f">= {least}", answers[name] >= least) for name in NAMES),
     ]
-    figures += [
-        {
-            "name": f"stacks {name}",
-            "value": answers[name],
-            "bar": f">= {count // 20}",
-            "holds": answers[name] >= count // 20,
-        }
-        for name in ("granted", "refused", "not loaded")
-    ]  # fmt: skip
-    if options.json:
-        print(json.dumps({"figures": figures}, indent=2))
-    else:
-        print("\n".join([*wrong[:10], *(f"{each['name']}: {each['value']} ({each['bar']})" for each in figures)]))
-    raise SystemExit(0 if all(each["holds"] for each in figures) else 1)
+    raise SystemExit(report(figures, as_json=options.json, wrong=[*wrong[:10], *apart[:10]]))
 
 
 if __name__ == "__main__":

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import platform
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 
 from securefl import wire
 from securefl.policy import load as policies
@@ -127,27 +123,6 @@ def replay(leaves: Iterator[Any]) -> Replayed:
         elif kind == "Sent" and entry.receipt.kind == "Submitted":
             found[kind].append(entry.receipt.plan)
     return Replayed(*(tuple(each) for each in found.values()))
-
-
-def figure(name: str, value: float, bar: str, holds: bool) -> dict[str, object]:  # noqa: FBT001
-    """One line of an audit's result."""
-    return {"name": name, "value": value, "bar": bar, "holds": holds}
-
-
-def report(figures: list[dict[str, object]], *, as_json: bool) -> int:
-    """Print them; 0 if all hold."""
-    if as_json:
-        versions = {
-            "python": platform.python_version(),
-            "sqlalchemy": sa.__version__,
-            "machine": f"{os.cpu_count()} cores",
-        }
-        command = f"python -m {sys.modules['__main__'].__spec__.name} {' '.join(sys.argv[1:])}"  # type: ignore[union-attr]
-        print(json.dumps({"command": command, "versions": versions, "figures": figures}, indent=1))
-    else:
-        for each in figures:
-            print(f"{'holds' if each['holds'] else 'FAILS'}  {each['name']}: {each['value']} (bar: {each['bar']})")
-    return 0 if all(each["holds"] for each in figures) else 1
 
 
 @contextlib.contextmanager

@@ -6,12 +6,12 @@ python -m audits.speed.decide [--quick] [--json]
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+from audits.figures import figure, report
 from securefl.policy.decide import decide
 from securefl.privacy import accountant
 from securefl.privacy.account import Account
@@ -50,8 +50,8 @@ def measured(count: int) -> list[dict[str, object]]:
         taken = spans(count, lambda number, one=one, q=questions: decide(one.policy, *_rest(one, *q[number])))
         rate, p99 = count / (sum(taken) / 1000), taken[int(count * 0.99)]
         figures += [
-            _figure(f"decisions a second, {name}", round(rate), f">= {A_SECOND}", holds=rate >= A_SECOND),
-            _figure(f"99th percentile of a decision, {name} (ms)", round(p99, 3), f"< {P99_MS}", holds=p99 < P99_MS),
+            figure(f"decisions a second, {name}", round(rate), f">= {A_SECOND}", holds=rate >= A_SECOND),
+            figure(f"99th percentile of a decision, {name} (ms)", round(p99, 3), f"< {P99_MS}", holds=p99 < P99_MS),
         ]
     event = PoissonGaussian(Fraction(1, 16), Fraction(1), 8)
     plan = replace(asked[0].plan, learning=replace(asked[0].plan.learning, event=event))
@@ -60,16 +60,12 @@ def measured(count: int) -> list[dict[str, object]]:
     p99 = taken[197]
     return [
         *figures,
-        _figure("a cached price, 99th percentile (ms)", round(p99, 3), f"<= {PRICE_MS}", holds=p99 <= PRICE_MS),
+        figure("a cached price, 99th percentile (ms)", round(p99, 3), f"<= {PRICE_MS}", holds=p99 <= PRICE_MS),
     ]
 
 
 def _rest(one: object, plan: object, price: object) -> tuple[object, ...]:
     return (plan, one.account, price, one.now)  # type: ignore[attr-defined]
-
-
-def _figure(name: str, value: float, bar: str, *, holds: bool) -> dict[str, object]:
-    return {"name": name, "value": value, "bar": bar, "holds": holds}
 
 
 def main() -> None:
@@ -79,9 +75,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures = measured(QUICK if options.quick else FULL)
-    lines = [f"{each['name']}: {each['value']} ({each['bar']}) {'' if each['holds'] else 'FAILS'}" for each in figures]
-    print(json.dumps({"figures": figures}, indent=2) if options.json else "\n".join(lines))
-    raise SystemExit(0 if all(each["holds"] for each in figures) else 1)
+    raise SystemExit(report(figures, as_json=options.json))
 
 
 if __name__ == "__main__":

@@ -38,13 +38,13 @@ from securefl.terms import (
     Quantile,
     Reason,
     Refusal,
+    Sharing,
     Unit,
 )
 
 MECHANISMS = {PoissonGaussian: "poisson-gaussian", DistributedDiscreteGaussian: "distributed-discrete-gaussian"}
 CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
 _NAMES_ITS_OWN = ("budget.above.epsilon", "budget.others.epsilon")  # rules that say themselves whose limit it is
-SUMS_A_ROUND = 1  # how many sums over one cohort a round opens
 
 
 class Balance(Protocol):
@@ -190,10 +190,12 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
     yield _at_least("protection.min_cohort", "min_cohort", cover.min_cohort, rules.min_cohort)
     yield _at_least("protection.cohort", "members", members, max(cover.min_cohort, rules.min_cohort))
     yield _at_least("protection.colluding", "colluding", cover.colluding, rules.colluding)
+    sums = plan.sharing.sums
     yield Check(
-        "protection.honest", cover.min_cohort - cover.colluding > SUMS_A_ROUND,
-        f"min_cohort {cover.min_cohort} - colluding {cover.colluding}", f"above the {SUMS_A_ROUND} sum of a round",
-        f"raise min_cohort to {cover.colluding + SUMS_A_ROUND + 1}",
+        "protection.honest", cover.min_cohort - cover.colluding > sums,
+        f"min_cohort {cover.min_cohort} - colluding {cover.colluding}",
+        f"above the {sums} {'sum' if sums == 1 else 'sums'} of a round",
+        f"raise min_cohort to {cover.colluding + sums + 1}",
     )  # fmt: skip
     if isinstance(plan.learning.event, DistributedDiscreteGaussian):
         counted, sure = plan.learning.event.honest, cover.honest
@@ -201,6 +203,11 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
             "protection.honest_shares", counted <= sure, f"priced for {counted} honest shares of noise",
             f"at most the {sure} that are sure",
             f"lower honest to {sure}" if sure > 0 else f"raise min_cohort to {cover.colluding + counted}",
+        )  # fmt: skip
+        whole = plan.sharing == Sharing()
+        yield Check(
+            "protection.shared_whole", whole, "the whole update, unweighted" if whole else "parts or weights of it",
+            "the whole update, unweighted, whose norm is priced", "leave weights, home and pull out, or hide records",
         )  # fmt: skip
     distinct = len({seat.member for seat in plan.cohort}) == members == len({seat.key for seat in plan.cohort})
     yield Check(

@@ -26,7 +26,7 @@ INPUTS = {
     "protection.min_cohort": ("plan.cover.min_cohort",),
     "protection.cohort": ("plan.cohort", "plan.cover.min_cohort"),
     "protection.colluding": ("plan.cover.colluding",),
-    "protection.honest": ("plan.cover.min_cohort", "plan.cover.colluding"),
+    "protection.honest": ("plan.cover.min_cohort", "plan.cover.colluding", "plan.sharing"),
     "protection.seats": ("plan.cohort",),
     "protection.threshold": ("plan.cover.threshold", "plan.cover.colluding", "plan.cohort"),
     "protection.threshold.reachable": ("plan.cover.threshold", "plan.cohort"),

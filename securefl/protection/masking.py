@@ -146,8 +146,9 @@ def check_cover(plan: Plan) -> None:
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
-    if cover.min_cohort - cover.colluding <= 1:
-        what = f"a sum over {cover.min_cohort}, {cover.colluding} colluding, holds fewer than two honest inputs"
+    if cover.min_cohort - cover.colluding <= plan.sharing.sums:
+        over = f"{cover.min_cohort}, {cover.colluding} colluding"
+        what = f"sums released over {over}: {plan.sharing.sums}, too many for its honest inputs"
         raise Unsafe(what, "protocol.few-honest")
     check_threshold(plan, members)
     if cover.threshold > members:

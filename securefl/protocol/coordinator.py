@@ -88,7 +88,7 @@ class Course:
     rates: tuple[Fraction, ...]  # the members' learning rate in each round: as many as there are rounds
     plan: Plan
     state: bytes  # the adapter state ``plan`` starts from
-    previous: bytes  # the one before it
+    previous: bytes  # what the strategy remembers: for FedAvg the state before it
     accepts: Mapping[str, m.Frame]
     enrolled: Mapping[str, bytes]  # for ``plan.round``
     heads: Mapping[str, SignedHead]  # the latest seen of each peer's ledger, in this run or an earlier one
@@ -311,9 +311,10 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     enrolled = {seat.member: course.enrolled[seat.member] for seat in plan.cohort}
     try:
         aggregate = plugs.protection(course.session.scheme).open(plan, enrolled, payloads, answers)
+        after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
+        memory = plugs.strategy.remember(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:
         return _close(course, "aborted", f"round {plan.round} cannot be opened: {fault}", plugs)
-    after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
     digest = m.state_digest(after)
     run = course.session.run
     sum_digest = Hash(hashlib.sha256(aggregate.total.tobytes()).digest())
@@ -325,7 +326,7 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     learning = replace(plan.learning, learning_rate=rate)
     dimension = plugs.strategy.dimension(plan.round + 1, after)
     following = replace(plan, round=plan.round + 1, base=digest, learning=learning, dimension=dimension)
-    course = replace(course, plan=following, state=after, previous=course.state, enrolled=state.following)
+    course = replace(course, plan=following, state=after, previous=memory, enrolled=state.following)
     if plan.round >= course.rounds:
         moved = _close(course, "finished", "every round ran", plugs, plan.round)
     else:

@@ -297,7 +297,7 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         raise Forged("an adapter state that is not the one the plan names", "protocol.another-state")
     # 5. what would leave is on its list: else an update would be trained, paid for, and kept
     if m.Egress.WEIGHTS.value not in plan.release:
-        raise Unsafe("a plan that does not list `weights` among what leaves a site", "protocol.not-listed")
+        raise Unsafe("a plan that does not list `weights` among what leaves a site", "protocol.unlisted-release")
     # 6. a sum under it would be safe
     plugs.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
@@ -487,9 +487,12 @@ def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plug
 
 
 def _covers(plan: Plan, size: int) -> bool:
-    """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where factors rest."""
-    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
-    return size % 4 == 0 and (size > 4 * plan.dimension if rests else size == 4 * plan.dimension)
+    """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where tensors rest."""
+    copies = len(plan.sharing.weightings)
+    moved, rest = divmod(plan.dimension, copies) if copies else (plan.dimension, 0)
+    moved -= 1 if copies else 0  # the weight
+    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD) or plan.sharing.home
+    return rest == 0 == size % 4 and (size > 4 * moved if rests else size == 4 * moved)
 
 
 def _acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, bytes], bytes]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from securefl import wire
 from securefl.errors import PeerFault
-from securefl.protection import packing
+from securefl.protection import masking, packing
 from securefl.protocol import messages as m
 from securefl.seams import Failure, MemberProtection, Runtime
 from securefl.terms import MemberId, Plan, Update
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 WINDOW = 16  # bytes of a record that are its mark: words of a protocol's own are shorter, or stood in the request
 KEPT = 1 << 22  # marks that are held at once; of more text, an even share by their hash
 PIECE = 1 << 20  # bytes that are looked at together
-REALS = ("<f4", "<f8")
-TOGETHER, PLACES = 64, 4  # packed integers begin a byte anew after so many; an update that is there, is there early
 VALUES = 8  # consecutive entries of an update that are its mark
 
 
@@ -73,27 +71,26 @@ def _hashes(data: bytes) -> NDArray[np.uint64]:
     return hashed
 
 
-def readable(payload: bytes, values: NDArray[np.float64], fraction_bits: int) -> bool:
+def readable(payload: bytes, values: NDArray[np.float64], fraction_bits: int, width: int = 32) -> bool:
     """Whether entries of an update stand in ``payload`` as they are: as numbers, or as integers of the grid.
 
-    Integers are looked for in every width from 8 to 64 bits, packed without a bit between them.
+    Integers may also be packed, ``width`` bits each: as many as are looked at together fill whole bytes.
     """
     grid = np.rint(values * float(1 << fraction_bits))
-    for start in range(0, min(len(values), PLACES * TOGETHER), VALUES):
-        real = values[start : start + VALUES]
-        if np.count_nonzero(grid[start : start + VALUES]) * 2 < VALUES:
-            continue  # zeros say nothing
-        if any(
-            part.astype(kind).tobytes() in payload for part in (real, grid[start : start + VALUES]) for kind in REALS
-        ):
-            return True
-    for start in range(0, min(len(values), PLACES * TOGETHER), TOGETHER):
-        part = grid[start : start + TOGETHER]
+    for start in range(0, len(values) - VALUES + 1, VALUES):
+        part = grid[start : start + VALUES]
         if np.count_nonzero(part) * 2 < VALUES:
-            continue
-        whole = part.astype("<i8").astype("<u8")
-        if any(packing.pack(whole, width) in payload for width in range(8, 65)):
+            continue  # zeros say nothing
+        whole = (part.astype("<i8"), part.astype("<i8").astype("<i4"))
+        if packing.pack(whole[0].view("<u8"), width) in payload:
             return True
+        if any(form.tobytes() in payload for form in (*whole, part.astype("<f4"), part.astype("<f8"))):
+            return True
+        real = values[start : start + VALUES]
+        if real.astype("<f4").tobytes() in payload or real.astype("<f8").tobytes() in payload:
+            return True
+        if start >= VALUES * 32:  # an update that is there, is there from its beginning
+            break
     return False
 
 
@@ -178,6 +175,6 @@ class _Watched:
         """As the half does; what comes out is held against the update."""
         payload, kept = self._inner.seal(me, plan, *rest)
         update = next(each for each in rest if isinstance(each, Update))
-        seen = readable(payload, update.values, plan.cover.encoding.fraction_bits)
+        seen = readable(payload, update.values, plan.cover.encoding.fraction_bits, masking.sum_bits(plan))
         self._tap.note(what="result", member=str(me), plan=wire.plan_hash(plan).hex(), readable=seen)
         return payload, kept

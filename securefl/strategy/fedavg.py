@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from securefl.terms import Aggregate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,24 @@ class FedAvg:
         del round_
         return len(state) // 4
 
-    def next(self, round_: int, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
+    def begin(self, state: bytes) -> bytes:
+        """The state before the first is the first."""
+        return state
+
+    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
         """The state of the next round. The arithmetic is float64, rounded once to float32."""
+        del round_
+        return self.move(state, memory, aggregate.mean())[0]
+
+    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+        """The state this round started from."""
+        del round_, memory, aggregate
+        return state
+
+    def move(self, state: bytes, memory: bytes, change: NDArray[np.float64]) -> tuple[bytes, bytes]:
+        """The next state and what is remembered, for a mean change: (entries,)."""
         import numpy as np  # noqa: PLC0415
 
-        del round_
-        now, before = (np.frombuffer(each, dtype="<f4").astype(np.float64) for each in (state, previous))
-        after = now + float(self.learning_rate) * aggregate.mean() + float(self.momentum) * (now - before)
-        return after.astype("<f4").tobytes()
+        now, before = (np.frombuffer(each, dtype="<f4").astype(np.float64) for each in (state, memory))
+        after = now + float(self.learning_rate) * change + float(self.momentum) * (now - before)
+        return after.astype("<f4").tobytes(), state

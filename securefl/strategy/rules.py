@@ -9,55 +9,92 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from securefl.layout import Layout
+from securefl.layout import ALL, Layout, stays
+from securefl.strategy import weights
+from securefl.strategy.fedadam import FedAdam
 from securefl.strategy.fedavg import FedAvg
-from securefl.terms import AdapterRule, Aggregate
+from securefl.strategy.fednesterov import FedNesterov
+from securefl.terms import AdapterRule, Aggregate, Sharing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
+Optimizer = FedAvg | FedAdam | FedNesterov
+
+
 @dataclass(frozen=True, slots=True)
 class Ruled:
-    """``FedAvg`` on the tensors that a round trains; under ``svd``, both factors are then chosen anew.
+    """A server optimizer on what a round trains and shares; under ``svd``, both factors are then chosen anew.
 
-    Momentum under ``svd`` is that of the product: the state before is first written in today's basis, which is exact,
-    because all bases of a run span the same space.
+    ``FedAvg``'s momentum under ``svd`` is that of the product: the state before is first written in today's basis,
+    which is exact, because all bases of a run span the same space.
 
     Raises:
-        ValueError: momentum with ``alternating``: the state before last, which it needs, is not kept.
+        ValueError: momentum with ``alternating``, whose state before last is not kept; moments or own models with a
+            basis that changes; a tensor at home that there is not; or nothing that is shared.
     """
 
     layout: Layout
-    inner: FedAvg
+    inner: Optimizer
+    sharing: Sharing = ALL
 
     def __post_init__(self) -> None:
-        if self.layout.rule is AdapterRule.ALTERNATING and self.inner.momentum:
+        fixed = self.layout.rule in (AdapterRule.B_ONLY, AdapterRule.BOTH)
+        if self.layout.rule is AdapterRule.ALTERNATING and isinstance(self.inner, FedAvg) and self.inner.momentum:
             raise ValueError("momentum with the alternating rule")
+        if not fixed and not isinstance(self.inner, FedAvg):
+            raise ValueError(f"{type(self.inner).__name__} with the rule {self.layout.rule.value}: its moments rest")
+        if not fixed and self.sharing.keeps:
+            raise ValueError(f"own models with the rule {self.layout.rule.value}: use b-only")
+        names = [tensor.name for tensor in self.layout.tensors]
+        for each in self.sharing.home:
+            if not any(stays(name, Sharing(home=(each,))) for name in names):
+                raise ValueError(f"no tensor has {each} in its name: {', '.join(names)}")
+        if not self.layout.sent(1, self.sharing):
+            raise ValueError("every tensor stays at home")
+
+    def begin(self, state: bytes) -> bytes:
+        """What the optimizer remembers at first: of the whole state for ``FedAvg``, else of what is shared."""
+        if isinstance(self.inner, FedAvg):
+            return self.inner.begin(state)
+        return self.inner.begin(b"".join(state[4 * p.start : 4 * p.stop] for p in self.layout.sent(1, self.sharing)))
 
     def dimension(self, round_: int, state: bytes) -> int:
         """As the layout says."""
         del state
-        return self.layout.dimension(round_)
+        return self.layout.dimension(round_, self.sharing)
 
-    def next(self, round_: int, state: bytes, previous: bytes, aggregate: Aggregate) -> bytes:
-        """The state of the next round: what the round did not train is as it was, but for the new basis of ``svd``."""
+    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+        """The state of the next round: what the round did not share is as it was, but for the new basis of ``svd``.
+
+        Raises:
+            Forged: weights that no honest members have.
+        """
         import numpy as np  # noqa: PLC0415
 
-        if self.layout.rule is AdapterRule.SVD:
-            previous = in_basis_of(self.layout, previous, state)
-        parts = self.layout.trained(round_)
-        now, before = np.frombuffer(state, "<f4"), np.frombuffer(previous, "<f4")
-        trained, earlier = (np.concatenate([each[part] for part in parts]).tobytes() for each in (now, before))
-        moved = np.frombuffer(self.inner.next(round_, trained, earlier, aggregate), "<f4")
-        after, start = now.copy(), 0
-        for part in parts:
-            size = part.stop - part.start
-            after[part] = moved[start : start + size]
-            start += size
-        made = after.astype("<f4").tobytes()
-        return rebased(self.layout, made) if self.layout.rule is AdapterRule.SVD else made
+        after = bytearray(state)
+        moved, _ = self._move(round_, state, memory, aggregate)
+        sizes = [4 * (part.stop - part.start) for part in self.layout.sent(round_, self.sharing)]
+        ends = np.cumsum(sizes)
+        for part, size, end in zip(self.layout.sent(round_, self.sharing), sizes, ends, strict=True):
+            after[4 * part.start : 4 * part.stop] = moved[end - size : end]
+        return rebased(self.layout, bytes(after)) if self.layout.rule is AdapterRule.SVD else bytes(after)
+
+    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+        """This round's state for ``FedAvg``, else the optimizer's moments."""
+        return state if isinstance(self.inner, FedAvg) else self._move(round_, state, memory, aggregate)[1]
+
+    def _move(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
+        parts = self.layout.sent(round_, self.sharing)
+
+        def shared(whole: bytes) -> bytes:
+            return b"".join(whole[4 * part.start : 4 * part.stop] for part in parts)
+
+        if isinstance(self.inner, FedAvg):
+            memory = shared(in_basis_of(self.layout, memory, state) if self.layout.rule is AdapterRule.SVD else memory)
+        return self.inner.move(shared(state), memory, weights.mean(self.sharing.weightings, aggregate))
 
 
 def rebased(layout: Layout, state: bytes) -> bytes:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def run(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, learning: Learning, rand: Entropy,
-    progress: Callable[[int, int], None] = step.unwatched,
+    progress: Callable[[int, int], None] = step.unwatched, losses: step.Losses = step.cross_entropy,
 ) -> int:  # fmt: skip
     """``learning.event.steps`` steps, each along the mean loss of a Poisson sample's records; how many were done.
 
@@ -40,7 +40,7 @@ def run(
         optimizer.zero_grad()
         for part in step.micro_batches(encoded, chosen, learning.micro_batch, learning.micro_tokens):
             ids, mask, labels = (each.to(parameters[0].device) for each in encoded.batch(part))
-            backward(step.cross_entropy(model(ids, mask), labels).sum() / len(chosen))
+            backward(losses(model(ids, mask), labels).sum() / len(chosen))
         optimizer.step()
         done += 1
         progress(done, learning.event.steps)

@@ -51,7 +51,7 @@ def check(
         _uncoupled(built, wrapped, encoded, together, losses)
         _apart_from_the_absent(built, wrapped, encoded, together, losses)
         _equal_to_a_loop(built, encoded, together, losses)
-        _moves(built, wrapped, encoded)
+        _moves(built, wrapped, encoded, losses)
     finally:
         built.model.load_state_dict(before)
         forget(built.parameters)
@@ -86,7 +86,8 @@ def _uncoupled(built: Built, wrapped: Engine, encoded: Encoded, together: list[t
     """The last record becomes another one: of another length, with another label."""
     last = len(TEXTS) - 1
     labels = (*encoded.labels[:last], next(label for label in encoded.labels if label != encoded.labels[last]))
-    changed = Encoded((*encoded.ids[:last], encoded.ids[1]), labels, encoded.pad)
+    teacher = encoded.teacher if encoded.teacher is None else encoded.teacher[[*range(last), 1]]
+    changed = Encoded((*encoded.ids[:last], encoded.ids[1]), labels, encoded.pad, teacher)
     others = _gradients(built, wrapped, changed, list(ALL), losses)
     for (name, _), batch, other in zip(built.trainable, together, others, strict=True):
         for record in range(last):
@@ -129,12 +130,12 @@ def _rounding(built: Built, limit: float) -> float:
     return limit if exact else ROUNDING
 
 
-def _moves(built: Built, wrapped: Engine, encoded: Encoded) -> None:
+def _moves(built: Built, wrapped: Engine, encoded: Encoded, losses: Losses) -> None:
     """After one real step, noise and all, the trainable tensors have moved and nothing else has."""
     one = Fraction(1)
     learning = Learning(PoissonGaussian(one, one, 1), one, len(TEXTS), one, "sgd", 64, 2)
     before = {name: tensor.detach().clone() for name, tensor in built.model.state_dict().items()}
-    step.run(wrapped, built.parameters, encoded, learning, repeatable("preflight step"))
+    step.run(wrapped, built.parameters, encoded, learning, repeatable("preflight step"), losses=losses)
     trained = {name for name, _ in built.trainable}
     for name, tensor in built.model.state_dict().items():
         if torch.equal(tensor, before[name]) == (name in trained):

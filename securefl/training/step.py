@@ -23,7 +23,7 @@ from securefl.training.optimizers import optimizer_of, tell_noise
 if TYPE_CHECKING:
     from fractions import Fraction
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # ids (batch, tokens), mask (batch, tokens), labels (batch,)
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # ids, mask (batch, tokens); labels (batch,) or targets
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels -> one loss per record (batch,)
 
 
@@ -34,6 +34,7 @@ class Encoded:
     ids: tuple[tuple[int, ...], ...]  # none empty
     labels: tuple[int, ...]
     pad: int
+    teacher: torch.Tensor | None = None  # (records, labels): another model's logits; targets are then label and these
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """These records, padded to the longest of them."""
@@ -42,7 +43,10 @@ class Encoded:
         ids = np.full(mask.shape, self.pad, dtype=np.int64)
         ids[mask] = np.concatenate([self.ids[i] for i in indices])
         labels = np.array([self.labels[i] for i in indices], dtype=np.int64)
-        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(labels)
+        targets = torch.from_numpy(labels)
+        if self.teacher is not None:
+            targets = torch.cat([targets.unsqueeze(1).to(torch.float32), self.teacher[list(indices)]], 1)
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), targets
 
 
 def micro_batches(
@@ -104,20 +108,21 @@ def clipped(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = fl
 
 def clipped_sum(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, sample: Sequence[int], micro_batch: int,
-    clip_l2: Fraction, micro_tokens: int | None = None, weigh: Weigh = flat,
+    clip_l2: Fraction, micro_tokens: int | None = None, weigh: Weigh = flat, losses: Losses = cross_entropy,
 ) -> ClippedSum:  # fmt: skip
     """The clipped gradients of a sample, summed; zero for an empty one. How it is cut into batches does not matter."""
     _, counted = weigh(torch.zeros(0, dtype=torch.float64), float(clip_l2))
     entries = sum(parameter.numel() for parameter in parameters) + (counted is not None)
     total = torch.zeros(entries, dtype=torch.float64)
     for part in micro_batches(encoded, sample, micro_batch, micro_tokens):
-        total += clipped(per_record_gradients(model, parameters, encoded.batch(part)), float(clip_l2), weigh).cpu()
+        found = per_record_gradients(model, parameters, encoded.batch(part), losses)
+        total += clipped(found, float(clip_l2), weigh).cpu()
     return ClippedSum(total.numpy(), clip_l2)
 
 
 def private_gradient(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, learning: Learning, clip_l2: Fraction,
-    rand: Entropy,
+    rand: Entropy, losses: Losses = cross_entropy,
 ) -> PrivateGradient:  # fmt: skip
     """One step's gradient, noised and divided. Nothing else of the sample is kept, not even its size.
 
@@ -125,8 +130,9 @@ def private_gradient(
     """
     sample = [int(i) for i in poisson_sample(rand, len(encoded.ids), learning.event.sampling_rate)]
     summed = clipped_sum(
-        model, parameters, encoded, sample, learning.micro_batch, clip_l2, learning.micro_tokens, weigh_by(learning)
-    )
+        model, parameters, encoded, sample, learning.micro_batch, clip_l2, learning.micro_tokens, weigh_by(learning),
+        losses,
+    )  # fmt: skip
     return read(learning, clip_l2, noised(summed, learning.event, rand))
 
 
@@ -146,13 +152,13 @@ def unwatched(done: int, steps: int) -> None:
 
 def run(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, learning: Learning, rand: Entropy,
-    progress: Callable[[int, int], None] = unwatched,
+    progress: Callable[[int, int], None] = unwatched, losses: Losses = cross_entropy,
 ) -> int:  # fmt: skip
     """``learning.event.steps`` private steps, whatever the samples hold; how many were done."""
     optimizer, clip_l2 = optimizer_of(parameters, learning), learning.clip_l2
     done = 0
     while done < learning.event.steps:
-        gradient = private_gradient(model, parameters, encoded, learning, clip_l2, rand)
+        gradient = private_gradient(model, parameters, encoded, learning, clip_l2, rand, losses)
         descend(optimizer, parameters, gradient)
         clip_l2 = gradient.next_clip_l2
         done += 1

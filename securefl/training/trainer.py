@@ -11,20 +11,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from securefl.errors import PeerFault
-from securefl.terms import Adapter, AdapterRule, DistributedDiscreteGaussian, Model, Plan, Task, Update
+from securefl.terms import (
+    Adapter,
+    AdapterRule,
+    DistributedDiscreteGaussian,
+    Event,
+    Loss,
+    Model,
+    NotForgotten,
+    OwnLabel,
+    Plan,
+    Sharing,
+    SoftLabels,
+    Task,
+    Update,
+)
 from securefl.training import device, local, optimizers, preflight, saving, state, step
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
-from securefl.training.model import Built, build, model_digest
+from securefl.training.kept import InMemory, Kept
+from securefl.training.losses import UNKNOWN, divergence, losses_of, taught
+from securefl.training.model import REFERENCE, Built, build, model_digest
 from securefl.training.noise import repeatable
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
 if TYPE_CHECKING:
     from securefl.layout import Layout
+    from securefl.seams import MemberHalf
     from securefl.training.data import Record, Records
     from securefl.training.noise import Entropy
 
@@ -48,7 +66,7 @@ class SharedModel:
         self._wrapped = wrap(built.model, engine)
         self._encoded: dict[tuple[int, int], tuple[object, Encoded]] = {}
         self._start = state.dump(built)
-        self._safe = False
+        self._safe: set[Loss] = set()
 
     @classmethod
     def load(cls, name: str, folder: Path, task: Task, adapter: Adapter, engine: str = "auto") -> SharedModel:
@@ -84,16 +102,26 @@ class SharedModel:
         """The state every run starts from: B and head zero, and what else can change as drawn from the seed."""
         return self._start
 
-    def preflight(self, max_tokens: int = 64) -> None:
+    def preflight(self, max_tokens: int = 64, loss: Loss = OwnLabel()) -> None:  # noqa: B008 - frozen
         """Nothing happens if each record has a gradient of its own; checked on synthetic text.
 
         Raises:
             OperatorFault: naming the tensor, its layer and the fix.
         """
+
+        def encode(texts: tuple[str, ...], labels: tuple[int, ...]) -> Encoded:
+            plain = self._tokens(texts, labels, max_tokens)
+            if not taught(loss):
+                return plain
+            if isinstance(loss, SoftLabels):  # every second record has no label
+                plain = replace(plain, labels=tuple(y if n % 2 else UNKNOWN for n, y in enumerate(labels)))
+            said = 8 * torch.sin(torch.arange(1.0, 1 + len(texts) * len(self.task.labels)))
+            return replace(plain, teacher=said.view(len(texts), -1))
+
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
-            preflight.check(built, self._wrapped, lambda t, y: self._tokens(t, y, max_tokens), len(self.task.labels))
-        self._safe = True
+            preflight.check(built, self._wrapped, encode, len(self.task.labels), losses_of(loss, round_))
+        self._safe.add(loss)
 
     def admit(self, plan: Plan) -> None:
         """Nothing happens if this plan can be trained on what is loaded here, and preflight passed; no record is read.
@@ -106,7 +134,7 @@ class SharedModel:
             ("the base model's digest", plan.model.digest.hex()[:16], self.model.digest.hex()[:16]),
             ("task", plan.task, self.task),
             ("adapter", plan.adapter, self.adapter),
-            ("dimension", plan.dimension, self.layout.dimension(plan.round)),
+            ("dimension", plan.dimension, self.layout.dimension(plan.round, plan.sharing)),
         ):
             if asked != here:
                 raise Mismatch(f"the plan's {what} is {asked}; what is loaded here, {self.model.name}, has {here}")
@@ -115,6 +143,10 @@ class SharedModel:
             replace(learning, event=replace(learning.event))
         except (ValueError, TypeError) as fault:
             raise Mismatch(f"the plan has no event that noise can be drawn for: {fault}") from fault
+        if isinstance(learning.event, DistributedDiscreteGaussian) and plan.sharing != Sharing():
+            raise Mismatch("an update noised where it leaves is shared whole and unweighted: its norm is priced")
+        if isinstance(learning.loss, NotForgotten) and not learning.loss.true_label and len(self.task.labels) < 3:
+            raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
         possible = (
             learning.optimizer in optimizers.NAMES,
             learning.micro_tokens is None or learning.micro_tokens >= learning.max_tokens,
@@ -124,40 +156,84 @@ class SharedModel:
         )
         if not all(possible):
             raise Mismatch(f"no training here can do {learning} with a model of {longest} positions")
-        if not self._safe:
-            self.preflight()
+        if learning.loss not in self._safe:
+            self.preflight(loss=learning.loss)
 
     def train(
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
     ) -> Update:  # fmt: skip
-        """The change a plan's steps make, and what they really were.
+        """The change a plan's steps make, and what they really were; all of it is shared.
 
         Under unit record its noise is in it. Under unit client it is clipped, and has no noise before it is sealed.
 
         Raises:
-            Mismatch: the plan is not for what is loaded here.
+            Mismatch: the plan is not for what is loaded here, or shares otherwise.
         """
-        self.admit(plan)
-        built = self._ready(plan.round)
-        state.load(built, base)
-        encoded = self._records(records, plan.learning.max_tokens)
-        self._wrapped.train()
-        try:
-            if isinstance(plan.learning.event, DistributedDiscreteGaussian):
-                done = local.run(built.model, built.parameters, encoded, plan.learning, rand, progress)
-            else:
-                done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress)
-            after = np.frombuffer(state.dump(built), "<f4").astype(np.float64)
-        finally:  # what one member trained is not left for the next, whatever happened
-            forget(built.parameters)
-            state.load(built, self._start)
-        did = replace(plan.learning.event, steps=done)
-        change = after - np.frombuffer(base, "<f4").astype(np.float64)
+        if plan.sharing != Sharing():
+            raise Mismatch(f"the plan shares as {plan.sharing}, and there is no member's half here")
+        after, did = self.trained(plan, base, base, records, rand, progress)
+        change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(base, "<f4").astype(np.float64)
         values = np.concatenate([change[part] for part in self.layout.trained(plan.round)])
         if isinstance(did, DistributedDiscreteGaussian):
             values = local.clipped(values, did.clip_l2)
         return Update(values, did)
+
+    def trained(
+        self, plan: Plan, base: bytes, start: bytes, records: tuple[Record, ...], rand: Entropy,
+        progress: Callable[[int, int], None] = step.unwatched,
+    ) -> tuple[bytes, Event]:  # fmt: skip
+        """The state after a plan's private steps from ``start``, and what they really were; ``base`` may teach.
+
+        Raises:
+            Mismatch: the plan is not for what is loaded here, or a record has no label and its loss needs one.
+        """
+        self.admit(plan)
+        built = self._ready(plan.round)
+        encoded = self._targets(plan, base, records)
+        state.load(built, start)
+        self._wrapped.train()
+        try:
+            losses = losses_of(plan.learning.loss, plan.round)
+            if isinstance(plan.learning.event, DistributedDiscreteGaussian):
+                done = local.run(built.model, built.parameters, encoded, plan.learning, rand, progress, losses)
+            else:
+                done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress, losses)
+            after = state.dump(built)
+        finally:  # what one member trained is not left for the next, whatever happened
+            forget(built.parameters)
+            state.load(built, self._start)
+        return after, replace(plan.learning.event, steps=done)
+
+    def agreement(self, base: bytes, after: bytes) -> float:
+        """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
+        logits = []
+        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24)
+        for each in (base, after):
+            state.load(self._built, each)
+            logits.append(self._logits(encoded))
+        state.load(self._built, self._start)
+        return float(divergence(*logits).neg().exp().mean())
+
+    def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...]) -> Encoded:
+        """The records, with what the broadcast model says of each where the loss asks for it."""
+        encoded, loss = self._records(records, plan.learning.max_tokens), plan.learning.loss
+        if not isinstance(loss, SoftLabels) and UNKNOWN in encoded.labels:
+            raise Mismatch("records without a label, and a loss that needs one: use soft-labels, or give labels")
+        if not taught(loss):
+            return encoded
+        state.load(self._built, base)
+        return replace(encoded, teacher=torch.round(self._logits(encoded) * 1024) / 1024)
+
+    def _logits(self, encoded: Encoded) -> torch.Tensor:
+        """The model's logits as it stands: (records, labels)."""
+        model = self._built.model
+        found = torch.zeros(len(encoded.ids), len(self.task.labels))
+        with torch.no_grad():
+            for part in step.micro_batches(encoded, range(len(encoded.ids)), 128):
+                ids, mask, _ = (each.to(model.center.device) for each in encoded.batch(part))
+                found[part] = model(ids, mask).to("cpu", torch.float32)
+        return found
 
     def train_without_privacy(self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int) -> bytes:
         """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
@@ -166,9 +242,11 @@ class SharedModel:
         """
         self.admit(plan)
         built = self._ready(plan.round)
+        encoded = self._targets(plan, base, records)
+        losses = losses_of(plan.learning.loss, plan.round)
         state.load(built, base)
-        encoded = self._records(records, plan.learning.max_tokens)
-        local.run(built.model, built.parameters, encoded, plan.learning, repeatable(f"without privacy {seed}"))
+        rand = repeatable(f"without privacy {seed}")
+        local.run(built.model, built.parameters, encoded, plan.learning, rand, losses=losses)
         return state.dump(built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
@@ -213,8 +291,10 @@ class LoraTrainer:
     def __init__(
         self, shared: SharedModel, records: Callable[[], Records], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
+        half: MemberHalf | None = None, kept: Kept | None = None,
     ) -> None:  # fmt: skip
         self._shared, self._load, self._rand, self._progress = shared, records, rand, progress
+        self._half, self._kept = half, kept or InMemory()
         self._records: Records | None = None
 
     def train(self, plan: Plan, base: bytes) -> Update:
@@ -227,4 +307,13 @@ class LoraTrainer:
         self._shared.admit(plan)
         if self._records is None:
             self._records = self._load()
-        return self._shared.train(plan, base, self._records.train, self._rand, self._progress)
+        if self._half is None or plan.sharing == Sharing():
+            return self._shared.train(plan, base, self._records.train, self._rand, self._progress)
+        sharing = plan.sharing
+        own = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
+        start = self._half.start(plan, base, own)
+        after, did = self._shared.trained(plan, base, start, self._records.train, self._rand, self._progress)
+        if sharing.keeps:
+            self._kept.write(plan.run, plan.round, after)
+        agreement = self._shared.agreement(base, after) if sharing.weightings else 0.0
+        return Update(self._half.share(plan, base, after, agreement), did)

@@ -1,0 +1,33 @@
+"""What an audit prints: figures with their bars, the command, and the versions they were measured with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+LIBRARIES = ("dp-accounting", "numpy", "pydantic", "sqlalchemy")
+
+
+def figure(name: str, value: float, bar: str, holds: bool) -> dict[str, Any]:  # noqa: FBT001
+    """One line of a result."""
+    return {"name": name, "value": value, "bar": bar, "holds": holds}
+
+
+def report(figures: list[dict[str, Any]], *, as_json: bool, wrong: Sequence[str] = ()) -> int:
+    """Print them, and what went wrong; 0 if all hold."""
+    if as_json:
+        versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+        command = f"python -m {sys.modules['__main__'].__spec__.name} {' '.join(sys.argv[1:])}"  # type: ignore[union-attr]
+        about = {"command": command, "versions": versions, "machine": f"{os.cpu_count()} cores"}
+        print(json.dumps({**about, "figures": figures, **({"wrong": list(wrong)} if wrong else {})}, indent=1))
+    else:
+        for line in wrong:
+            print(line)
+        for each in figures:
+            print(f"{'holds' if each['holds'] else 'FAILS'}  {each['name']}: {each['value']} (bar: {each['bar']})")
+    return 0 if all(each["holds"] for each in figures) else 1

@@ -1,0 +1,39 @@
+"""The member's half of every strategy: where training starts, and what of it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from securefl.layout import Layout
+from securefl.strategy import weights
+from securefl.strategy.fedper import at_home
+from securefl.strategy.l2gd import pulled
+from securefl.terms import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A member's half, as the plan's ``sharing`` says."""
+
+    layout: Layout
+
+    def start(self, plan: Plan, base: bytes, kept: bytes) -> bytes:
+        """The broadcast state, or as much of the member's own as the strategy leaves it."""
+        sharing = plan.sharing
+        if not kept or not sharing.keeps:
+            return base
+        moved = base if sharing.pull is None else pulled(kept, base, sharing.pull)
+        return at_home(self.layout, sharing, moved, kept)
+
+    def share(self, plan: Plan, base: bytes, after: bytes, agreement: float) -> NDArray[np.float64]:
+        """The change from the broadcast state in what is shared, weighted: (plan.dimension,)."""
+        import numpy as np  # noqa: PLC0415
+
+        change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(base, "<f4").astype(np.float64)
+        sent = np.concatenate([change[part] for part in self.layout.sent(plan.round, plan.sharing)])
+        return weights.weighted(plan.sharing.weightings, sent, agreement)

@@ -1,0 +1,54 @@
+"""A mean over members with weights that nobody but each of them knows: a ratio of two sums.
+
+Each member sends ``a * change`` and ``a`` behind it; sum by sum divided, that is the weighted mean. With
+``a = exp(s - clip)`` and s within +-clip it is a softmax over members, and a is in [exp(-2 clip), 1]: it fits any grid.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from securefl.errors import Forged
+from securefl.terms import Aggregate, Weighting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def weight(weighting: Weighting, score: float) -> float:
+    """A member's own weight, in [exp(-2 clip), 1]; a score that is no number counts as none."""
+    clip = float(weighting.clip)
+    raw = float(weighting.sharpness) * score
+    return math.exp(min(max(raw if math.isfinite(raw) else 0.0, -clip), clip) - clip)
+
+
+def weighted(weightings: tuple[Weighting, ...], change: NDArray[np.float64], score: float) -> NDArray[np.float64]:
+    """What a member sends: (entries,) -> (weightings * (entries + 1),); the change as it is where there are none."""
+    import numpy as np  # noqa: PLC0415
+
+    if not weightings:
+        return change
+    return np.concatenate([weight(each, score) * np.append(change, 1.0) for each in weightings])
+
+
+def mean(weightings: tuple[Weighting, ...], aggregate: Aggregate) -> NDArray[np.float64]:
+    """The weighted means, each times its share, added up: (entries,); the plain mean where there are no weights.
+
+    Raises:
+        Forged: a sum of weights that no honest members' weights have: too small to divide by, or too large.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    if not weightings:
+        return aggregate.mean()
+    members, grid = len(aggregate.survivors), float(1 << aggregate.encoding.fraction_bits)
+    parts = np.split(aggregate.total / grid, len(weightings))
+    found = np.zeros(len(parts[0]) - 1)
+    for weighting, part in zip(weightings, parts, strict=True):
+        least, rounding = members * math.exp(-2 * float(weighting.clip)), members / grid
+        if not least - rounding <= part[-1] <= members + rounding or part[-1] <= rounding:
+            raise Forged(f"weights of {members} members add up to {part[-1]:g}, outside [{least:g}, {members}]")
+        found += float(weighting.share) * part[:-1] / part[-1]
+    return found

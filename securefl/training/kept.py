@@ -1,0 +1,69 @@
+"""What a member keeps of a run from round to round: its own model. It never leaves; it is private like what does.
+
+A round reads what an earlier one wrote and writes its own, so a round that is trained again starts where it did.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from securefl.terms import RunId
+
+
+class Kept(Protocol):
+    """A place for one state per run and round."""
+
+    def read(self, run: RunId, before: int) -> bytes:
+        """The latest state of a round before this one; empty if there is none."""
+        ...
+
+    def write(self, run: RunId, round_: int, state: bytes) -> None:
+        """The state stands there, whole, once this returns."""
+        ...
+
+
+class InMemory:
+    """For members whose home is this process."""
+
+    def __init__(self) -> None:
+        self._states: dict[tuple[RunId, int], bytes] = {}
+
+    def read(self, run: RunId, before: int) -> bytes:
+        """The latest state of a round before this one; empty if there is none."""
+        rounds = [round_ for of, round_ in self._states if of == run and round_ < before]
+        return self._states[run, max(rounds)] if rounds else b""
+
+    def write(self, run: RunId, round_: int, state: bytes) -> None:
+        """The state stands there."""
+        self._states[run, round_] = state
+
+
+class InFolder:
+    """For members with a home: ``folder/<run>/<round>``, readable by the owner alone. Two rounds are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _rounds(self, run: RunId) -> list[int]:
+        place = self._folder / run.hex()
+        return sorted(int(each.name) for each in place.glob("*") if each.name.isdecimal())
+
+    def read(self, run: RunId, before: int) -> bytes:
+        """The latest state of a round before this one; empty if there is none."""
+        rounds = [round_ for round_ in self._rounds(run) if round_ < before]
+        return (self._folder / run.hex() / str(rounds[-1])).read_bytes() if rounds else b""
+
+    def write(self, run: RunId, round_: int, state: bytes) -> None:
+        """The state stands there, whole, once this returns."""
+        place = self._folder / run.hex()
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = place / f"{round_}.new"
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(state)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(place / str(round_))
+        for old in (each for each in self._rounds(run) if each < round_ - 1):
+            (place / str(old)).unlink()

@@ -1,0 +1,300 @@
+"""Every strategy under every protection: the state a plaintext reference gives, to the grid; and how many sums are safe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction as F
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securefl import keys
+from securefl.errors import Forged, Unsafe
+from securefl.layout import Layout, Tensor
+from securefl.protection import ckks_slots, fixed_point, schemes
+from securefl.protection.encrypted import check_bounds
+from securefl.protection.masking import check_cover
+from securefl.protocol import coordinator as c
+from securefl.seams import Strategy
+from securefl.strategy import weights
+from securefl.strategy.fedadam import FedAdam
+from securefl.strategy.fedavg import FedAvg
+from securefl.strategy.fednesterov import FedNesterov
+from securefl.strategy.member import Half
+from securefl.strategy.rules import Ruled
+from securefl.terms import (
+    AdapterRule,
+    Aggregate,
+    Envelope,
+    FixedPoint,
+    Hash,
+    MemberId,
+    Receipt,
+    Scheme,
+    Sharing,
+    Update,
+    Weighting,
+)
+from tests.test_policy_decide import PLAN, question
+from tests.test_protection import secret
+from tests.worlds import EVENT, World, identity, seat
+
+LAYOUT = Layout(
+    (Tensor("head.bias", (2,)), Tensor("head.weight", (2, 3)), Tensor("l0.lora_B.default.weight", (3, 2))),
+    AdapterRule.B_ONLY,
+)
+HEAD = 8  # the first entries
+OPTIMIZERS = {
+    "fedavg": FedAvg(F(1), F(1, 2)),
+    "fedadam": FedAdam(F(1, 20), floor=F(1, 20)),
+    "fednesterov": FedNesterov(F(1), F(1, 2)),
+}
+SHARINGS = {
+    "all of it": Sharing(),
+    "weighted": Sharing((Weighting(F(3), F(2)),)),
+    "two weighted": Sharing((Weighting(F(3), F(2), F(3, 4)), Weighting(F(-3), F(2), F(1, 4)))),
+    "fedper": Sharing(home=("head",)),
+    "l2gd": Sharing(pull=F(1, 3)),
+    "all at once": Sharing((Weighting(F(3), F(2)),), ("head",), F(1, 3)),
+}
+ENCODING = FixedPoint(24, 20, 32)
+GRID = 2.0**-20
+
+
+class Reference:
+    """The same in plain numbers: every member's vector in the open, float64, no grid."""
+
+    def __init__(self, optimizer: object, sharing: Sharing, state: np.ndarray) -> None:
+        self.optimizer, self.sharing, self.state, self.before = optimizer, sharing, state, state
+        self.shared = slice(HEAD, None) if sharing.home else slice(None)
+        self.first = np.zeros_like(state)
+        self.second = np.full_like(state, 1 / 400)
+        self.own: dict[MemberId, np.ndarray] = {}
+
+    def start(self, name: MemberId) -> np.ndarray:
+        if name not in self.own or not self.sharing.keeps:
+            return self.state
+        pull = 1 if self.sharing.pull is None else float(self.sharing.pull)
+        made = self.own[name] + pull * (self.state - self.own[name])
+        if self.sharing.home:
+            made[:HEAD] = self.own[name][:HEAD]
+        return made
+
+    def close(self, after: dict[MemberId, np.ndarray], scores: dict[MemberId, float]) -> None:
+        changes = {name: after[name] - self.state for name in after}
+        names = list(after)
+        if self.sharing.weightings:
+            mean = np.zeros_like(self.state)
+            for each in self.sharing.weightings:
+                s = np.clip([float(each.sharpness) * scores[n] for n in names], -float(each.clip), float(each.clip))
+                softmax = np.exp(s) / np.exp(s).sum()
+                mean += float(each.share) * sum(a * changes[n] for a, n in zip(softmax, names, strict=True))
+        else:
+            mean = np.mean([changes[n] for n in names], axis=0)
+        now, moved, of = self.state, self.state.copy(), self.optimizer
+        if isinstance(of, FedAvg):
+            step = mean + (now - self.before) / 2
+        elif isinstance(of, FedNesterov):
+            self.first = self.first / 2 + mean
+            step = mean + self.first / 2
+        else:
+            self.first = 0.9 * self.first + 0.1 * mean
+            self.second = 0.99 * self.second + 0.01 * mean**2
+            step = 0.05 * self.first / (np.sqrt(self.second) + 0.05)
+        moved[self.shared] += step[self.shared]
+        self.before, self.state = now, moved
+
+
+HOLDER = schemes.key_holder(Scheme.CKKS, identity("custodian"))
+
+
+def opened(
+    scheme: Scheme, names: list[MemberId], alive: list[MemberId], round_: int, sharing: Sharing, sent
+) -> Aggregate:
+    """One round under a scheme; who is not alive falls silent once it has enrolled."""
+    plan = World().coordinator.state.course.plan
+    custodian = identity("custodian").public if scheme is Scheme.CKKS else None
+    threshold = (len(names) + 1) // 2 + 1
+    cover = replace(
+        plan.cover, scheme=scheme, threshold=threshold, min_cohort=sharing.sums + 2, colluding=1, encoding=ENCODING,
+        custodian=custodian,
+    )  # fmt: skip
+    plan = replace(
+        plan, round=round_, cohort=tuple(seat(n) for n in names), cover=cover, sharing=sharing,
+        dimension=LAYOUT.dimension(round_, sharing),
+    )  # fmt: skip
+    member, coordinator = schemes.member_half(scheme), schemes.coordinator_half(scheme)
+    material = HOLDER.material() if custodian else b""
+    box = {n: secret(f"box {n}") for n in names}
+    boxes = {n: keys.public_half(box[n]) for n in names}
+    made = {
+        n: member.enrol(n, plan.run, round_, threshold, boxes, identity(n), secret(f"enrol {n} {round_}"))
+        for n in names
+    }
+    enrolled = {n: made[n].public for n in names}
+    relayed = coordinator.relay(tuple(names), enrolled)
+    sealed, kept = {}, {}
+    for n in alive:
+        update = Update(sent(n, plan), EVENT)
+        sealed[n], kept[n] = member.seal(
+            n, plan, box[n], made[n].secret, relayed.get(n, b""), material, update, secret(f"seal {n} {round_}")
+        )
+    if scheme is Scheme.CKKS:
+        answers = {MemberId("custodian"): HOLDER.open_sum(plan, sealed)}
+    else:
+        receipt = Receipt(MemberId("c"), MemberId("c"), plan.run, round_, "Submitted", None, 0, Hash(b""), 0)
+        questions = coordinator.ask(plan, {n: Envelope(replace(receipt, sender=n), b"", b"") for n in alive})
+        answers = {n: member.answer(n, plan, kept[n], question) for n, question in questions.items()}
+    return coordinator.open(plan, enrolled, sealed, answers)
+
+
+def trained(name: MemberId, round_: int, start: np.ndarray) -> np.ndarray:
+    """A training that depends on where it starts, and on whose it is."""
+    rand = np.random.default_rng([int(name[1:]), round_])
+    return (start + 0.3 * np.tanh(rand.normal(0, 1, LAYOUT.entries) - start)).astype("<f4")
+
+
+def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) -> None:
+    """Three rounds, in each of which some members fall silent."""
+    names = [MemberId(f"m{n}") for n in range(members)]
+    need = max((members + 1) // 2 + 1, sharing.sums + 2)
+    start = np.random.default_rng(members).normal(0, 0.3, LAYOUT.entries).astype("<f4")
+    strategy: Strategy = Ruled(LAYOUT, OPTIMIZERS[optimizer], sharing)
+    reference, half = Reference(OPTIMIZERS[optimizer], sharing, start.astype(float)), Half(LAYOUT)
+    state, memory = start.tobytes(), strategy.begin(start.tobytes())
+    own: dict[MemberId, bytes] = {}
+    for round_ in (1, 2, 3):
+        alive, scores = draw(names, need)
+        after = {}
+
+        def sent(name, plan, now=state, scores=scores, after=after):
+            begun = half.start(plan, now, own.get(name, b""))
+            after[name] = trained(name, plan.round, np.frombuffer(begun, "<f4")).tobytes()
+            return half.share(plan, now, after[name], scores[name])
+
+        aggregate = opened(scheme, names, alive, round_, sharing, sent)
+        plain = {n: trained(n, round_, reference.start(n).astype("<f4")).astype(float) for n in alive}
+        reference.close(plain, scores)
+        reference.own |= plain
+        own |= after
+        state, memory = (
+            strategy.next(round_, state, memory, aggregate),
+            strategy.remember(round_, state, memory, aggregate),
+        )
+        # a mean is off by half a step of the grid, and by that over a weight of exp(-4) at the least; rounds add up
+        bound = 3 * round_ * (math.exp(4) if sharing.weightings else 1) * GRID
+        assert np.abs(np.frombuffer(state, "<f4") - reference.state).max() <= bound
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("scheme", [Scheme.CLEAR, Scheme.MASKING])
+def test_the_state_is_the_plain_references_whoever_falls_silent(scheme, optimizer, sharing) -> None:
+    @given(st.integers(4, 7), st.data())
+    @settings(max_examples=8, deadline=None)
+    def law(members, data):
+        def draw(names, need):
+            order = data.draw(st.permutations(names))
+            scores = {n: data.draw(st.floats(0, 1)) for n in names}
+            return sorted(order[: data.draw(st.integers(need, members))]), scores
+
+        check(scheme, optimizer, SHARINGS[sharing], members, draw)
+
+    law()
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_under_encryption_too(optimizer, sharing) -> None:
+    rand = np.random.default_rng(5)
+
+    def draw(names, need):
+        alive = rand.permutation(names)[: rand.integers(need, len(names) + 1)]
+        return sorted(MemberId(str(n)) for n in alive), dict(zip(names, rand.random(len(names)), strict=True))
+
+    check(Scheme.CKKS, optimizer, SHARINGS[sharing], 5, draw)
+
+
+def summed(vectors: list[np.ndarray]) -> Aggregate:
+    total = sum(fixed_point.encode(each, ENCODING) for each in vectors)
+    return Aggregate(total, tuple(MemberId(str(n)) for n in range(len(vectors))), ENCODING)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9), st.floats(0.01, 4), st.floats(-50, 50))
+@settings(deadline=None)
+def test_weights_are_a_softmax_of_clipped_scores(scores, clip, sharpness) -> None:
+    weighting = Weighting(F(sharpness), F(clip))
+    changes = [np.random.default_rng(n).normal(0, 1, 5) for n in range(len(scores))]
+    got = weights.mean(
+        (weighting,), summed([weights.weighted((weighting,), x, s) for x, s in zip(changes, scores, strict=True)])
+    )
+    s = np.clip(np.array(scores) * sharpness, -clip, clip)
+    expected = (np.exp(s) / np.exp(s).sum()) @ np.array(changes)
+    assert np.abs(got - expected).max() <= 20 * GRID * math.exp(2 * clip)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_counts_as_none(score) -> None:
+    weighting = Weighting(F(1), F(2))
+    assert weights.weight(weighting, score) == weights.weight(weighting, 0.0)
+
+
+@pytest.mark.parametrize("denominator", [0.0, -1.0, 1e-6, 3.5])
+def test_weights_no_honest_members_have_are_refused(denominator) -> None:
+    weighting = Weighting(F(1), F(2))
+    vectors = [np.append(np.ones(4), denominator), *[np.zeros(5)] * 2]
+    with pytest.raises(Forged, match="add up to"):
+        weights.mean((weighting,), summed(vectors))
+
+
+def test_a_sum_nothing_can_be_made_of_ends_the_run_cleanly() -> None:
+    world = World()
+
+    class Refusing(FedAvg):
+        def next(self, round_, state, memory, aggregate):
+            raise Forged("weights of nobody")
+
+    world.coordinator_plugs = replace(world.coordinator_plugs, strategy=Refusing())
+    end = world.play(c.Started())
+    assert isinstance(end, c.Ended)
+    assert end.outcome == "aborted"
+    assert "weights of nobody" in end.why
+
+
+# How many sums are safe.
+
+
+def collusion(children: int, known: int, sums: int) -> float:
+    """How far off a parent that knows ``known`` children's vectors, and all weights, is about the others' after ``sums``."""
+    rand = np.random.default_rng(3)
+    vectors, weight = rand.normal(0, 1, (children, 6)), rand.random((sums, children)) + 0.1
+    released = weight @ vectors
+    left = released - weight[:, :known] @ vectors[:known]
+    found = np.linalg.pinv(weight[:, known:]) @ left
+    return float(np.abs(found - vectors[known:]).max())
+
+
+@pytest.mark.parametrize(("children", "sums"), [(3, 2), (4, 2), (4, 3), (5, 3), (3, 1), (5, 4)])
+def test_a_round_from_which_colluders_could_solve_for_the_others_is_refused(children, sums) -> None:
+    solvable = collusion(children, 1, sums) < 1e-9
+    assert solvable == (children - 1 <= sums)
+    asked = question(plan={**PLAN, "members": children, "min_cohort": children, "colluding": 1, "threshold": children})
+    sharing = Sharing(tuple(Weighting(F(n), F(2)) for n in range(1, sums + 1)))
+    plan = replace(asked.plan, sharing=sharing)
+    assert ("protection.honest" in replace(asked, plan=plan).rules()) == solvable
+    if solvable:
+        masked = replace(plan, cover=replace(plan.cover, scheme=Scheme.MASKING))
+        with pytest.raises(Unsafe, match="colluding"):
+            check_cover(masked)
+        with pytest.raises(Unsafe, match="colluding"):
+            check_bounds(masked, ckks_slots)
+
+
+@pytest.mark.parametrize("name", SHARINGS)
+def test_an_update_whose_norm_is_priced_is_shared_whole(name) -> None:
+    asked = question(plan={**PLAN, "unit": "client", "fraction_bits": 14})
+    plan = replace(asked.plan, sharing=SHARINGS[name])
+    assert ("protection.shared_whole" in replace(asked, plan=plan).rules()) == (name != "all of it")

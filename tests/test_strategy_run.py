@@ -1,0 +1,109 @@
+"""Strategies by name in a federation's file: losses per record, own models at home, and whole runs."""
+
+from __future__ import annotations
+
+from fractions import Fraction as F
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from securefl import federation_file
+from securefl.audit.verify import verify
+from securefl.errors import OperatorFault
+from securefl.terms import NotForgotten, RunId, SoftLabels
+from securefl.training.kept import InFolder
+from securefl.training.losses import UNKNOWN, losses_of
+from tests.small import MEMBERS, Small
+from tests.tiny_models import shared
+
+LOSSES = (
+    NotForgotten(F(1), F(3), False),
+    NotForgotten(F(1, 2), F(1), True),
+    SoftLabels(F(1), F(2), F(9, 10), F(1, 2), 4),
+)
+RUNS = {
+    "fedadam, fedlsd": {"kind": "fedadam", "learning_rate": 0.01, "loss": {"kind": "fedlsd"}},
+    "fednesterov, fedper": {"kind": "fednesterov", "momentum": 0.5, "home": ["head"]},
+    "l2gd": {"pull": 0.5},
+    "weighted": {"weights": [{"sharpness": 5}]},
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_a_taught_record_has_a_gradient_of_its_own(loss, tmp_path) -> None:
+    shared("bert", tmp_path).preflight(loss=loss)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(LOSSES))
+def test_a_records_loss_is_the_same_in_any_company(seed, loss) -> None:
+    torch.manual_seed(seed)
+    logits, teacher = torch.randn(5, 3, dtype=torch.float64), 4 * torch.randn(5, 3, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, UNKNOWN if isinstance(loss, SoftLabels) else 0, 1]).unsqueeze(1)
+    targets, losses = torch.cat([labels.to(torch.float64), teacher], 1), losses_of(loss, 2)
+    together = losses(logits, targets)
+    alone = torch.cat([losses(logits[i : i + 1], targets[i : i + 1]) for i in range(5)])
+    assert torch.allclose(together, alone, atol=1e-12)
+    if isinstance(loss, NotForgotten):
+        agreed = losses(logits, torch.cat([labels.to(torch.float64), logits], 1))
+        assert torch.allclose(agreed, torch.nn.functional.cross_entropy(logits, labels[:, 0], reduction="none"))
+
+
+def test_the_threshold_is_a_public_schedule_and_keeps_out_what_is_not_sure() -> None:
+    loss = SoftLabels(F(1), F(1), F(9, 10), F(1, 2), 4)
+    assert [loss.threshold(n) for n in (1, 4, 9)] == [F(9, 10), F(1, 2), F(1, 2)]
+    targets = torch.tensor([[UNKNOWN, 0.7, 0.0]])  # 0.67 sure
+    logits = torch.tensor([[0.0, 1.0]])
+    assert float(losses_of(loss, 1)(logits, targets)) == 0
+    assert float(losses_of(loss, 4)(logits, targets)) > 0
+
+
+def test_a_round_starts_from_what_an_earlier_one_kept(tmp_path) -> None:
+    run, kept = RunId(bytes(16)), InFolder(tmp_path / "own")
+    assert kept.read(run, 1) == b""
+    for round_ in (1, 2, 3):
+        kept.write(run, round_, bytes([round_]))
+    assert (kept.read(run, 3), kept.read(run, 4)) == (b"\2", b"\3")
+    kept.write(run, 3, b"again")  # trained again: it reads what it read before
+    assert (kept.read(run, 3), kept.read(run, 4)) == (b"\2", b"again")
+    assert kept.read(RunId(bytes([1] * 16)), 4) == b""
+
+
+@pytest.mark.parametrize("scheme", ["masking", "ckks"])
+@pytest.mark.parametrize("name", RUNS)
+def test_a_federation_runs_under_a_strategy_by_name(name, scheme, tmp_path: Path) -> None:
+    (tmp_path / "of").mkdir()
+    small = Small(tmp_path / "of")
+    file = small.file(strategy=RUNS[name], protection=scheme)
+    result = small.run(tmp_path / "out", tmp_path / "sites", file)
+    assert result.outcome == "finished", result.why
+    assert verify(tmp_path / "out").ok
+    kept = list((tmp_path / "sites").glob("*/own-models/*/*"))
+    assert bool(kept) == (name in ("fednesterov, fedper", "l2gd"))
+    assert {each.parts[-4] for each in kept} <= set(MEMBERS)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [
+        ({"loss": {"kind": "fedntd"}}, "fedlsd for two labels"),
+        ({"kind": "fedadam", "momentum": 0.5}, "`momentum` is of fedavg and fednesterov"),
+        ({"floor": 0.1}, "`floor` is of fedadam"),
+    ],
+)
+def test_what_does_not_fit_is_refused(strategy, told, tmp_path: Path) -> None:
+    with pytest.raises(OperatorFault, match=told):
+        federation_file.load(Small(tmp_path).file(strategy=strategy))
+
+
+def test_two_weighted_sums_over_three_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "of").mkdir()
+    small = Small(tmp_path / "of")
+    file = small.file(strategy={"weights": [{"sharpness": 5}, {"sharpness": -5, "share": 0.1}]})
+    result = small.run(tmp_path / "out", tmp_path / "sites", file)
+    assert result.outcome == "aborted"
+    assert all(
+        b"protocol.few-honest" in (tmp_path / "out" / "ledger" / f"{name}.ledger").read_bytes() for name in MEMBERS
+    )
