@@ -76,6 +76,16 @@ def test_under_ckks_one_holds_the_key_and_no_secret_is_shared(small: Small, tmp_
     assert ("the coordinator and the custodian", "every update") in e.explain(tmp_path / "run").opens
 
 
+def test_masks_inside_encryption_are_both_a_threshold_and_a_key(small: Small, tmp_path: Path) -> None:
+    policy = POLICY.replace("schemes: [masking, ckks]", "schemes: [masked-bfv]")
+    small.run(
+        tmp_path / "run", tmp_path / "sites", file=small.file("both.yaml", policy=policy, protection="masked-bfv")
+    )
+    assert states(tmp_path / "run") == dict.fromkeys(NAMES, State.ON)
+    assert shown(tmp_path / "run", "key holders").startswith("1 ")
+    assert ("both and 3 members", "every update") in e.explain(tmp_path / "run").opens
+
+
 def test_in_the_clear_and_unsigned_both_show_as_off(small: Small, tmp_path: Path) -> None:
     lax = POLICY.replace("schemes: [masking, ckks]", "schemes: [clear]").replace(
         "purposes: [testing]", "purposes: [testing, more]"

@@ -232,7 +232,7 @@ def _cohort(facts: Facts) -> Line:
 def _threshold(facts: Facts) -> Line:
     if not facts.schemes:
         return Line("threshold", State.UNKNOWN, "no plan was reserved")
-    if facts.schemes != {Scheme.MASKING}:
+    if not all(scheme.has_masks for scheme in facts.schemes):
         return Line("threshold", State.OFF, "no secret is shared")
     holders = len(_members(facts))
     covers = {(plan.cover.threshold, plan.cover.colluding) for plan in facts.plans.values()}
@@ -258,7 +258,7 @@ def _keys(facts: Facts) -> Line:
         return Line("key holders", State.UNKNOWN, "no plan was reserved")
     if Scheme.CLEAR in facts.schemes:
         return Line("key holders", State.OFF, "none is needed: updates are in the clear")
-    if facts.schemes == {Scheme.MASKING}:
+    if not any(scheme.has_custodian for scheme in facts.schemes):
         return Line("key holders", State.ON, "0 hold a key that opens an update")
     return Line("key holders", State.ON, f"{len(_custodians(facts))} hold the decryption key")
 
@@ -332,10 +332,19 @@ def _opens(facts: Facts) -> tuple[tuple[str, str], ...]:
             (f"the coordinator and fewer than {least} members", "the sum of the others' updates"),
             (f"the coordinator and {least} members", "every update"),
         ]
-    if Scheme.CKKS in facts.schemes:
+    if facts.schemes & {Scheme.CKKS, Scheme.BFV}:
         told += [
             ("the coordinator", "the sums that the custodian opens"),
             ("the custodian", "every update it is handed: it is trusted to open sums alone"),
             ("the coordinator and the custodian", "every update"),
+            ("as many members as a split key needs", "the decryption key, with the custodian's disk"),
+        ]
+    if Scheme.MASKED_BFV in facts.schemes:
+        least = min(plan.cover.threshold for plan in facts.plans.values())
+        told += [
+            ("the custodian", "masked vectors"),
+            ("the coordinator and the custodian", "the sum over the survivors"),
+            (f"both and fewer than {least} members", "the sum of the others' updates"),
+            (f"both and {least} members", "every update"),
         ]
     return tuple(told)

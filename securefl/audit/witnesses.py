@@ -26,7 +26,6 @@ from securefl.terms import (
     Released,
     Reserved,
     RunId,
-    Scheme,
     Seat,
     Sent,
     Witnessed,
@@ -195,7 +194,7 @@ def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
         wire.plan_hash(entry.plan)
         for ledger in ledgers.values()
         for _, entry in ledger.each(Reserved)
-        if entry.plan.cover.scheme is Scheme.MASKING
+        if entry.plan.cover.scheme.has_masks
     }
     about: dict[tuple[RunId, int], Hash] = {}
     for coordinator, _ in runs.values():
@@ -205,7 +204,8 @@ def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     for ledger in ledgers.values():
         for index, got in ledger.each(Got):
             receipt = got.receipt
-            if receipt.kind == "Ask" and receipt.plan in masked and receipt.run in runs:
+            opened = ledger.opened(receipt.run) if receipt.kind == "Ask" and receipt.plan in masked else None
+            if opened is not None and opened.role == "member" and receipt.run in runs:
                 told = about.setdefault((receipt.run, receipt.round), receipt.digest)
                 if told != receipt.digest:
                     raise ledger.wrong(f"asked about other survivors of round {receipt.round} than others were", index)
