@@ -159,8 +159,8 @@ def _pin(home: Path, seats: tuple[Seat, ...]) -> None:
 def _adopt(home: Path, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
     """The home's own copy of the policy is this one; another one under the same version is refused.
 
-    A policy that follows another one needs the signatures that the other asked for, too; it names keys if that did, and
-    stands under all that stood above that. Revocations are remembered. Whenever this ends, one of the two is the home's.
+    A policy that follows another one needs the signatures that the other asked for, too; it names keys if that did,
+    and stands under all that stood above that. Revocations are remembered. Whenever this ends, one of the two is here.
     """
     path = home / "policies" / f"{policy.federation}.yaml"
     own = policies.load(path) if path.exists() and path.read_bytes() != policy.text else None

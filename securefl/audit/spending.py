@@ -91,7 +91,7 @@ def _check_approvals(ledger: Ledger, index: int, leaf: Leaf, opened: Opened, pol
 
 
 def _check_version(ledger: Ledger, index: int, policy: policies.Policy, last: dict[str, policies.Policy]) -> None:
-    """A federation's runs begin under the same policy as before, or under a later version that asks for keys if it did."""
+    """A federation's runs begin under the policy of before, or under a later version, that names keys if it did."""
     before = last.setdefault(policy.federation, policy)
     if policy.hash == before.hash:
         return
