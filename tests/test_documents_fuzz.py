@@ -9,7 +9,7 @@ from audits.budget import fuzz
 
 def test_spoiled_policies_are_clear_errors_that_run_nothing_and_stay_small(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    answers, wrong, _ = fuzz.fuzzed(700, random.randrange(2**32), memory=False)
+    answers, wrong, _ = fuzz.fuzzed(700, random.randrange(2**32))
     more, worse, peak = fuzz.fuzzed(120, random.randrange(2**32))
     assert not wrong and not worse
     assert answers["refused"] + more["refused"] > 400
