@@ -85,7 +85,7 @@ def test_what_was_freed_is_no_event_and_what_was_cut_short_counts_as_it_ran(tmp_
 
     story = Story(lies("north", Settled, lambda entry: did(entry, steps=2)))
     story.begin()
-    story.round(1)
+    story.round(1, lost=["north"])
     story.close()
     events = replay(story.export(tmp_path / "short"))["events"]
     assert {event["member"]: event["steps"] for event in events} == {"north": 2, "south": 5, "east": 5, "west": 5}

@@ -318,5 +318,5 @@ def test_a_policy_that_names_no_keys_needs_no_signature_and_is_marked_unsigned_n
     assert told["approvals"]["signed"] is False
     assert verify(tmp_path / "run").unsigned == (told["run"],)
     small.run(tmp_path / "signed", tmp_path / "others")
-    with pytest.raises(approvals.Unapproved, match="a successor of small, version 1"):
+    with pytest.raises(OperatorFault, match="names no keys under `approvals`, and version 1 does"):
         small.run(tmp_path / "after", tmp_path / "others", file=file)

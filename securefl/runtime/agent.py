@@ -119,8 +119,8 @@ class MemberAgent:
         """A refusal if a run under a later version of this policy has begun here meanwhile: that one is promised."""
         mine = self.policy
         begun = (leaf.entry for leaf in store.leaves_of(conn, (Opened.__name__,)))
-        versions = [_version(each.policy) for each in begun
-                    if isinstance(each, Opened) and each.federation == mine.federation]  # fmt: skip
+        others = {each.policy for each in begun if isinstance(each, Opened) and each.federation == mine.federation}
+        versions = [_version(text) for text in others - {mine.text}]
         if max(versions, default=0) <= mine.version:
             return None
         fix = "begin a run under the version that this site agreed to last"
