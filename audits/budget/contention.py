@@ -123,7 +123,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    processes, seconds, limit = (8, 4.0, 40) if chosen.quick else (64, 60.0, 1000)
+    processes, seconds, limit = (8, 4.0, 40) if chosen.quick else (64, 60.0, 300)
     figures = []
     with tempfile.TemporaryDirectory() as folder, site.databases() as kinds:
         for kind, prepare in kinds.items():
