@@ -196,7 +196,7 @@ def many(n: int, dimension: int) -> list[Figure]:
         for place, name in enumerate(present[: cohort.plan.cover.threshold]):
             pairs = {}
             for dealer, public in statements.items():
-                relayed = Relayed(public.statement, public.signature, public.boxes.get(name, b""))
+                relayed = Relayed(public.statement, public.signature, public.boxes.get(name, b""), b"")
                 own = wire.decode(cohort.enrolment[dealer].secret, Private).own
                 pairs[dealer] = own if dealer == name else _opened(relayed, cohort.plan, name, cohort.box[name])
             answers[name] = wire.encode(
