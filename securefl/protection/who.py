@@ -38,7 +38,7 @@ def what_silence_does(cover: Cover, members: int) -> str:
     need = max(cover.min_cohort, cover.threshold if cover.scheme.has_masks else 0)
     spare = members - need
     if spare <= 0:
-        return f"{need} members are needed, and none is to spare: if one falls silent the run ends cleanly, without a sum"
+        return f"{need} members are needed, none is to spare: if one falls silent the run ends cleanly, without a sum"
     return (
         f"up to {spare} of {members} members may fall silent in a round, and the sum over the others is right; "
         "if more do, the run ends cleanly and no sum is opened"
