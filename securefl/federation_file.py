@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from securefl import documents
+from securefl import below, documents
 from securefl.documents import Document, First, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
@@ -265,13 +265,25 @@ class StrategyPart(Part):
 
 
 class MemberPart(Part):
-    """One member: its name, where it stands, and what differs in its data."""
+    """One member: its name, where it stands, and what differs in its data; or the federation that it stands for."""
 
     name: Name
     region: str = Field(min_length=1)
     dataset: str | None = Field(None, description="the account its budget is kept under; the name if not given")
     site: str | None = Field(None, description="its home: keys, ledger, account")
     data: dict[str, Any] = Field(default_factory=dict, description="added to the federation's own `data`")
+    federation: str | dict[str, Any] | None = Field(
+        None, description="a federation as a member: its file, or what differs there from this one"
+    )
+    rounds: Whole = Field(1, ge=1, description="of a federation as a member: its own rounds for each one of this one")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> MemberPart:
+        if self.federation is not None and self.data:
+            raise ValueError("a federation's data are its members': leave `data` out here")
+        if self.federation is None and self.rounds != 1:
+            raise ValueError("`rounds` are those of a federation as a member: leave it out")
+        return self
 
 
 class FederationFile(Part):
@@ -328,7 +340,13 @@ class Loaded(Part):
     file: FederationFile
     path: Path
     written: bytes  # the document itself, with whatever was put in place of its fields
-    data: dict[str, DataSource]
+    data: dict[str, DataSource]  # of each member that is a site
+    below: dict[str, Loaded] = Field(default_factory=dict)  # of each member that is a federation
+
+    @property
+    def whole(self) -> bytes:
+        """The document, and those of all federations below."""
+        return b"\0".join((self.written, *(each.whole for each in self.below.values())))
 
     @property
     def folder(self) -> Path:
@@ -345,18 +363,33 @@ def load(path: Path) -> Loaded:
     return of(documents.read(path), path)
 
 
-def of(document: Document, path: Path) -> Loaded:
-    """The federation in ``document``; the paths in it are relative to ``path``.
+def of(document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
+    """The federation in ``document``, with those below it; the paths in it are relative to ``path``.
 
     Raises:
-        OperatorFault: as for ``load``.
+        OperatorFault: as for ``load``; or federations stand below each other in a circle, or too deep.
     """
     file = documents.validate(document, FederationFile)
     sources = {}
     for index, member in enumerate(file.members):
         place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.data"
-        sources[member.name] = _source(_merged(file, index, place), place)
-    return Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
+        if member.federation is None:
+            sources[member.name] = _source(_merged(file, index, place), place)
+    loaded = Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
+    for index, member in enumerate(file.members):
+        if member.federation is None:
+            continue
+        place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.federation"
+        if len(above) == below.DEEPEST:
+            raise OperatorFault(f"more than {below.DEEPEST} levels below each other", "flatten the tree", place)
+        inner, where = below.document_of(document, path, index)
+        if isinstance(member.federation, str) and where.resolve() in (*above, path.resolve()):
+            raise OperatorFault(
+                "federations below each other in a circle", "let each name others than those above", place
+            )
+        loaded.below[member.name] = of(inner, where, (*above, path.resolve()))
+        below.check(loaded, loaded.below[member.name], member.rounds, place)
+    return loaded
 
 
 def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:

@@ -560,6 +560,7 @@ class Update:
 
     values: NDArray[np.float64]  # (dimension,)
     did: Event
+    below: Gathered | None = None  # how a federation that is a member came to it
 
     def __repr__(self) -> str:
         return f"Update({len(self.values)} values, not shown)"
@@ -643,6 +644,18 @@ class Settled:
 
     plan: Hash
     did: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A plan's result was made by a federation below: totals and hashes, no name and no key of its members."""
+
+    plan: Hash
+    run: RunId  # of the federation below, for this plan alone
+    plans: tuple[Hash, ...]  # of its rounds
+    contributors: tuple[int, ...]  # to the sum of each
+    head: Hash  # root of its coordinator's ledger, ...
+    size: int  # ... of so many entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -732,7 +745,7 @@ class Closed:
     why: str
 
 
-Entry = Opened | Reserved | Settled | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
+Entry = Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
 
 
 @dataclass(frozen=True, slots=True)
