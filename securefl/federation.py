@@ -60,7 +60,6 @@ from securefl.terms import (
     Reason,
     RunId,
     Seat,
-    Task,
     Unbounded,
     Unit,
 )
@@ -289,7 +288,7 @@ def plan_of(
         round=1,
         purpose=file.purpose,
         model=model,
-        task=Task(file.task.kind, file.task.labels),
+        task=file.task.task(),
         adapter=file.adapter.adapter(),
         learning=Learning(
             event=event,
@@ -450,7 +449,7 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
     from securefl.training.trainer import SharedModel  # noqa: PLC0415
 
     file = loaded.file
-    task, adapter = Task(file.task.kind, file.task.labels), file.adapter.adapter()
+    task, adapter = file.task.task(), file.adapter.adapter()
     shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
     shared.preflight()
     return shared

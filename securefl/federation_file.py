@@ -26,9 +26,11 @@ from securefl.terms import (
     Loss,
     NotForgotten,
     OwnLabel,
+    Prompt,
     Scheme,
     Sharing,
     SoftLabels,
+    Task,
     Unit,
     Weighting,
 )
@@ -59,8 +61,37 @@ class Part(BaseModel):
 class TaskPart(Part):
     """What the adapter is for."""
 
-    kind: Literal["classification"] = Field(description="the kind of task")
+    kind: Literal["classification", "prompt"] = Field(
+        description="prompt: by the words a masked language model expects in a pattern's gap, without a head of its own"
+    )
     labels: tuple[str, ...] = Field(min_length=2, description="the labels, in the order of the head's outputs")
+    pattern: str | None = Field(None, description="prompt: a sentence with {text} for the text and [MASK] for the gap")
+    verbalizer: dict[str, str | tuple[str, ...]] | None = Field(
+        None, description="prompt: each label's word in the gap, or several, whose scores are averaged"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> TaskPart:
+        for field in ("pattern", "verbalizer"):
+            if (getattr(self, field) is None) == (self.kind == "prompt"):
+                raise ValueError(f"kind {self.kind} {'needs' if self.kind == 'prompt' else 'has no'} `{field}`")
+        for part in ("{text}", "[MASK]"):
+            if self.pattern is not None and self.pattern.count(part) != 1:
+                raise ValueError(f"pattern: {part} stands in it once")
+        if self.verbalizer is not None and set(self.verbalizer) != set(self.labels):
+            raise ValueError(f"verbalizer: a word for each of {', '.join(self.labels)}, and no other")
+        for label, words in (self.verbalizer or {}).items():
+            if not words or not all(word.strip() for word in words):
+                raise ValueError(f"verbalizer.{label}: a word, or several")
+        return self
+
+    def task(self) -> Task:
+        """As plans name it."""
+        if self.pattern is None or self.verbalizer is None:
+            return Task(self.kind, self.labels)
+        words = (self.verbalizer[label] for label in self.labels)
+        each = tuple((word,) if isinstance(word, str) else word for word in words)
+        return Task(self.kind, self.labels, Prompt(self.pattern, each))
 
 
 class AdapterPart(Part):
@@ -327,6 +358,11 @@ class FederationFile(Part):
             raise ValueError(
                 "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
             )
+        if self.task.kind == "prompt" and not self.adapter.kind.has_targets:
+            raise ValueError(
+                f"task.kind prompt trains no head and reads a fixed gap, which kind {self.adapter.kind.value} has not: "
+                "use lora, rslora or bottleneck"
+            )
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")
         return self
@@ -373,8 +409,12 @@ def of(document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
     sources = {}
     for index, member in enumerate(file.members):
         place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.data"
-        if member.federation is None:
-            sources[member.name] = _source(_merged(file, index, place), place)
+        if member.federation is not None:
+            continue
+        sources[member.name] = _source(_merged(file, index, place), place)
+        if sources[member.name].has_unlabelled and file.strategy.loss.kind != "soft-labels":
+            what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
+            raise OperatorFault(what, "set strategy.loss to soft-labels, or `unlabelled` to drop", place)
     loaded = Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
     for index, member in enumerate(file.members):
         if member.federation is None:

@@ -66,6 +66,7 @@ class AdapterKind(StrEnum):
     SOFT_PROMPT = "soft-prompt"  # trained vectors before the input embeddings
     PREFIX = "prefix"  # trained keys and values in every layer
     BOTTLENECK = "bottleneck"  # down, nonlinearity, up, added to a layer's output
+    FULL = "full"  # every tensor of the named parts of the model itself: for comparison
 
     @property
     def has_factors(self) -> bool:
@@ -75,7 +76,7 @@ class AdapterKind(StrEnum):
     @property
     def has_targets(self) -> bool:
         """Whether it sits on layers that are named."""
-        return self.has_factors or self is AdapterKind.BOTTLENECK
+        return self.has_factors or self in (AdapterKind.BOTTLENECK, AdapterKind.FULL)
 
 
 class AdapterRule(StrEnum):
@@ -234,11 +235,20 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A classification as a gap in a sentence: which of these words does a masked language model expect there?"""
+
+    pattern: str  # holds ``{text}`` once, for the record's text, and ``[MASK]`` once, for the gap
+    words: tuple[tuple[str, ...], ...]  # of each label, in the labels' order: its logit is their mean
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """What the adapter is for. ``kind`` is ``classification``."""
+    """What the adapter is for. ``kind`` is ``classification``, or ``prompt``, which has one."""
 
     kind: str
     labels: tuple[str, ...]
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
