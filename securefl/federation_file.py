@@ -351,10 +351,20 @@ def of(document: Document, path: Path) -> Loaded:
     Raises:
         OperatorFault: as for ``load``.
     """
-    file = documents.validate(document, FederationFile)
+    return with_data(documents.validate(document, FederationFile), document, path)
+
+
+def with_data(file: FederationFile, document: Document, path: Path) -> Loaded:
+    """The federation with its members' data sources complete; ``document`` is what ``file`` was made of.
+
+    Raises:
+        OperatorFault: a source is not as it must be.
+    """
+    written = [each.get("name") for each in document.value["members"]]
     sources = {}
     for index, member in enumerate(file.members):
-        place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.data"
+        line = written.index(member.name)
+        place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
         sources[member.name] = _source(_merged(file, index, place), place)
     return Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
 
