@@ -395,31 +395,41 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
     document = documents.read(plan_path)
     if isinstance(document.value, dict) and "securefl_federation" in document.value:
         loaded = federation_file.load(plan_path)
-        plan = plan_of(
-            loaded, policy, RunId(bytes(16)), Model(loaded.file.model, Hash(bytes(32))), 1, Hash(bytes(32)), None
-        )
-        cohort = tuple(
-            Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
-            for member in loaded.file.members
-        )
-        custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
-        plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
-        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
+        plan = first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
+        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if plan.cover.custodian else [])]
     else:
         plan = draft(document, policy.hash)
         missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
+    return _explained(policy, plan, tuple(missing))
+
+
+def first_plan(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
+    """The first round's plan as it will be, but for keys and the adapter's state: for a policy to look at."""
+    plan = plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None)
+    cohort = tuple(
+        Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
+        for member in loaded.file.members
+    )
+    custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
+    return replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
+
+
+def foreseen(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> tuple[Reason, ...]:
+    """Why the policy will refuse the first round on an account with nothing on it; nothing is charged."""
+    return _explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
+
+
+def _explained(policy: Policy, plan: Plan, missing: tuple[str, ...]) -> Explained:
     account = Account.of(())
     try:
         price = price_in(policy, "dataset")(plan, account)
     except (ValueError, ArithmeticError) as fault:
         none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
-        return Explained(
-            "refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), tuple(missing)
-        )
+        return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), missing)
     checks = explain_decision(policy, plan, account, price, clock())
     answer = decide(policy, plan, account, price, clock())
     reasons = getattr(answer, "reasons", ())
-    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), tuple(missing))
+    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), missing)
 
 
 # Building the parties. Each function here can run in a process of its own.

@@ -405,10 +405,20 @@ def of(document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
     Raises:
         OperatorFault: as for ``load``; or federations stand below each other in a circle, or too deep.
     """
-    file = documents.validate(document, FederationFile)
+    return with_data(documents.validate(document, FederationFile), document, path, above)
+
+
+def with_data(file: FederationFile, document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
+    """The federation with its members' data sources complete; ``document`` is what ``file`` was made of.
+
+    Raises:
+        OperatorFault: a source is not as it must be, or a federation below is not.
+    """
+    written = [each.get("name") for each in document.value["members"]]
     sources = {}
     for index, member in enumerate(file.members):
-        place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.data"
+        line = written.index(member.name)
+        place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
         if member.federation is not None:
             continue
         sources[member.name] = _source(_merged(file, index, place), place)
@@ -416,9 +426,10 @@ def of(document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
             what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
             raise OperatorFault(what, "set strategy.loss to soft-labels, or `unlabelled` to drop", place)
     loaded = Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
-    for index, member in enumerate(file.members):
+    for member in file.members:
         if member.federation is None:
             continue
+        index = written.index(member.name)
         place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.federation"
         if len(above) == below.DEEPEST:
             raise OperatorFault(f"more than {below.DEEPEST} levels below each other", "flatten the tree", place)
