@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from securefl.training.trainer import SharedModel
 
 OWN_MODELS = "own-models"  # in a member's home: what it keeps of a run from round to round
+OWN_WEIGHTS = "own-weights"  # the same for its weights
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
 
@@ -285,7 +286,7 @@ def plan_of(
         release=("weights",),
         base=base,
         dimension=dimension,
-        sharing=file.strategy.sharing(),
+        sharing=file.strategy.sharing(file.task.labels),
     )
 
 
@@ -423,7 +424,8 @@ def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled:
         OperatorFault: the file's strategy does not fit the adapter.
     """
     try:
-        return Ruled(shared.layout, loaded.file.strategy.optimizer(), loaded.file.strategy.sharing())
+        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
+        return Ruled(shared.layout, loaded.file.strategy.optimizer(), sharing)
     except ValueError as fault:
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault
 
@@ -466,6 +468,8 @@ def party(
         lambda done, steps: progress.step(name, done, steps),
         Half(shared.layout),
         InFolder(home.path / OWN_MODELS),
+        InFolder(home.path / OWN_WEIGHTS),
+        loaded.file.strategy.probe_records(loaded.file.task.labels),
     )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
     return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy)
