@@ -101,6 +101,18 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
     return Whole(found, tuple(cards[i] for i in chosen), tuple(records[i] for i in chosen))
 
 
+def texts(path: Path, column: str) -> list[str]:
+    """The texts in one column of a table, in its order.
+
+    Raises:
+        OperatorFault: bad bytes, no such column, or a value that is no text: with file and row.
+    """
+    source = DataSource.model_validate({"file": str(path), "text": column, "label": f"{column} "})
+    if not path.is_file():
+        raise OperatorFault("there is no such file", "check the path", str(path))
+    return [_text(row, source, place) for place, row in _rows(path, source)]
+
+
 def part(source: DataSource, all_: Whole) -> Records:
     """One member's part of a source's records: all of them where it has no ``partition``.
 

@@ -143,18 +143,29 @@ def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
         Missing: the model is not on this machine.
         OperatorFault: it is no encoder this code can pool, or a target is no linear layer of it.
     """
+    encoder, tokenizer = base_of(found, masked=task.prompt is not None)
+    return assemble(encoder, tokenizer, task, adapter, str(found))
+
+
+def base_of(found: Path | str, *, masked: bool = False) -> tuple[nn.Module, Any]:
+    """The base model as it is, and its tokenizer; ``masked`` with the head that fills a mask.
+
+    Raises:
+        Missing: the model is not on this machine.
+        OperatorFault: its files do not hold the whole encoder.
+    """
     from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, logging  # noqa: PLC0415
 
     logging.set_verbosity_error()  # a base model without its own head is what is wanted here
     logging.disable_progress_bar()
     with _quiet():
-        encoder = _base(AutoModel if task.prompt is None else AutoModelForMaskedLM, found)
+        encoder = _base(AutoModelForMaskedLM if masked else AutoModel, found)
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(found), local_files_only=True)
         except (OSError, ValueError, KeyError) as fault:
             remedy = "put the model's tokenizer files there"
             raise Missing("no tokenizer that can be loaded", remedy, str(found)) from fault
-    return assemble(encoder, tokenizer, task, adapter, str(found))
+    return encoder, tokenizer
 
 
 def _base(auto: Any, found: Path | str) -> nn.Module:  # noqa: ANN401 - a transformers class
