@@ -104,7 +104,7 @@ def _limits(above: FederationFile, file: FederationFile, rounds: int) -> Iterato
         "use it in the root, and fedavg without momentum below",
     )
     yield (
-        not strategy.sharing().keeps,
+        not strategy.sharing(file.task.labels).keeps,
         "strategy.home and strategy.pull keep models from round to round, and rounds inside are runs of their own",
         "use them in the federation above: then this federation keeps a model of its own",
     )

@@ -60,7 +60,6 @@ from securefl.terms import (
     Reason,
     RunId,
     Seat,
-    Task,
     Unbounded,
     Unit,
 )
@@ -68,10 +67,10 @@ from securefl.terms import (
 if TYPE_CHECKING:
     from securefl.bench import Stopwatch
     from securefl.policy.load import Policy
-    from securefl.training.kept import InFolder
     from securefl.training.trainer import LoraTrainer, SharedModel
 
 OWN_MODELS = "own-models"  # in a member's home: what it keeps of a run from round to round
+OWN_WEIGHTS = "own-weights"  # the same for its weights
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
 
@@ -289,7 +288,7 @@ def plan_of(
         round=1,
         purpose=file.purpose,
         model=model,
-        task=Task(file.task.kind, file.task.labels),
+        task=file.task.task(),
         adapter=file.adapter.adapter(),
         learning=Learning(
             event=event,
@@ -308,7 +307,7 @@ def plan_of(
         release=("weights",),
         base=base,
         dimension=dimension,
-        sharing=file.strategy.sharing(),
+        sharing=file.strategy.sharing(file.task.labels),
     )
 
 
@@ -396,31 +395,41 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
     document = documents.read(plan_path)
     if isinstance(document.value, dict) and "securefl_federation" in document.value:
         loaded = federation_file.load(plan_path)
-        plan = plan_of(
-            loaded, policy, RunId(bytes(16)), Model(loaded.file.model, Hash(bytes(32))), 1, Hash(bytes(32)), None
-        )
-        cohort = tuple(
-            Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
-            for member in loaded.file.members
-        )
-        custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
-        plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
-        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
+        plan = first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
+        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if plan.cover.custodian else [])]
     else:
         plan = draft(document, policy.hash)
         missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
+    return _explained(policy, plan, tuple(missing))
+
+
+def first_plan(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
+    """The first round's plan as it will be, but for keys and the adapter's state: for a policy to look at."""
+    plan = plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None)
+    cohort = tuple(
+        Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
+        for member in loaded.file.members
+    )
+    custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
+    return replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
+
+
+def foreseen(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> tuple[Reason, ...]:
+    """Why the policy will refuse the first round on an account with nothing on it; nothing is charged."""
+    return _explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
+
+
+def _explained(policy: Policy, plan: Plan, missing: tuple[str, ...]) -> Explained:
     account = Account.of(())
     try:
         price = price_in(policy, "dataset")(plan, account)
     except (ValueError, ArithmeticError) as fault:
         none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
-        return Explained(
-            "refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), tuple(missing)
-        )
+        return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), missing)
     checks = explain_decision(policy, plan, account, price, clock())
     answer = decide(policy, plan, account, price, clock())
     reasons = getattr(answer, "reasons", ())
-    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), tuple(missing))
+    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), missing)
 
 
 # Building the parties. Each function here can run in a process of its own.
@@ -450,7 +459,7 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
     from securefl.training.trainer import SharedModel  # noqa: PLC0415
 
     file = loaded.file
-    task, adapter = Task(file.task.kind, file.task.labels), file.adapter.adapter()
+    task, adapter = file.task.task(), file.adapter.adapter()
     shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
     shared.preflight()
     return shared
@@ -463,7 +472,8 @@ def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled:
         OperatorFault: the file's strategy does not fit the adapter.
     """
     try:
-        return Ruled(shared.layout, loaded.file.strategy.optimizer(), loaded.file.strategy.sharing())
+        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
+        return Ruled(shared.layout, loaded.file.strategy.optimizer(), sharing)
     except ValueError as fault:
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault
 
@@ -501,10 +511,10 @@ def party(
     from securefl.training.kept import InFolder  # noqa: PLC0415
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
-    half, kept = Half(shared.layout), InFolder(home.path / OWN_MODELS)
+    half = Half(shared.layout)
     trainer: LoraTrainer | NestedTrainer
     if name in loaded.below:
-        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, kept)
+        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, home)
     else:
         trainer = LoraTrainer(
             shared,
@@ -512,7 +522,9 @@ def party(
             entropy,
             lambda done, steps: progress.step(name, done, steps),
             half,
-            kept,
+            InFolder(home.path / OWN_MODELS),
+            InFolder(home.path / OWN_WEIGHTS),
+            loaded.file.strategy.probe_records(loaded.file.task.labels),
         )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
     return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy)
@@ -533,22 +545,25 @@ def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None
 
 def _nested(
     places: Places, name: MemberId, shared: SharedModel, entropy: Entropy, progress: Progress,
-    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes, half: Half, kept: InFolder,
+    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes, half: Half, node: Home,
 ) -> NestedTrainer:  # fmt: skip
     """The trainer of a member that is a federation: its coordinator, and the way to its members."""
+    from securefl.training.kept import InFolder  # noqa: PLC0415
+
     inside = places.inside(name)
     loaded, home = inside.loaded, Home.at(inside.of(COORDINATOR), COORDINATOR, clock)
     policy, signed, coordinator, custodian, seats = _agreed(inside, COORDINATOR)
     strategy, here = strategy_of(loaded, shared), Under(progress, "/".join(inside.route))
     rounds = {member.name: member.rounds for member in places.loaded.file.members}[name]
-
+    above = places.loaded.file
+    probe = above.strategy.probe_records(above.task.labels)
     return NestedTrainer(
         name,
         Inside(
             policy,
             signed,
             cover_of(loaded, policy, custodian.key if custodian else None),
-            loaded.file.strategy.sharing(),
+            loaded.file.strategy.sharing(loaded.file.task.labels),
             rounds,
             coordinator,
             custodian,
@@ -558,8 +573,9 @@ def _nested(
         c.Plugs(home.identity, schemes.coordinator_half, strategy),
         lambda: _runtime(inside, shared, entropy, here, records, eyes),
         half,
-        kept,
-        shared.agreement,
+        InFolder(node.path / OWN_MODELS),
+        InFolder(node.path / OWN_WEIGHTS),
+        lambda weighting, base, after: shared.scored(weighting, base, after, probe),
         _observer(inside, policy, seats[0].member, here),
     )
 

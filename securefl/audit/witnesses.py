@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from securefl import keys, wire
+from securefl import keys, merkle, wire
 from securefl.audit.copies import Ledger, of_seat
 from securefl.errors import Forged, Tampered
-from securefl.ledger import heads, merkle
+from securefl.ledger import heads
 from securefl.protection import masking
 from securefl.protocol import messages as m
 from securefl.terms import (

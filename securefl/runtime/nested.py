@@ -7,6 +7,7 @@ run inside has a name that follows from the plan's, so one that was killed goes 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from securefl.terms import (
     Sent,
     Sharing,
     Update,
+    Weighting,
 )
 
 if TYPE_CHECKING:
@@ -85,10 +87,11 @@ class NestedTrainer:
 
     def __init__(
         self, name: MemberId, inside: Inside, home: Home, plugs: c.Plugs, runtime: Callable[[], Runtime],
-        half: MemberHalf, kept: Kept, agreement: Callable[[bytes, bytes], float], observe: Observer,
+        half: MemberHalf, kept: Kept, weights: Kept, score: Callable[[Weighting, bytes, bytes], float],
+        observe: Observer,
     ) -> None:  # fmt: skip
         self._name, self._inside, self._home, self._plugs = name, inside, home, plugs
-        self._half, self._kept, self._agreement, self._observe = half, kept, agreement, observe
+        self._half, self._kept, self._weights, self._score, self._observe = half, kept, weights, score, observe
         self._make, self._runtime = runtime, None
 
     _runtime: Runtime | None
@@ -111,9 +114,13 @@ class NestedTrainer:
         after = ended.course.state
         if plan.sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        agreement = self._agreement(base, after) if plan.sharing.weightings else 0.0
+        scores = tuple(self._score(each, base, after) for each in plan.sharing.weightings)
+        remembers = plan.sharing.remembers
+        weights = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if remembers else b"")
+        if remembers:
+            self._weights.write(plan.run, plan.round, struct.pack(f"<{len(weights)}d", *weights))
         did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
-        return Update(self._half.share(plan, base, after, agreement), did, self._gathered(plan, below))
+        return Update(self._half.share(plan, base, after, weights), did, self._gathered(plan, below))
 
     def _rounds(self, plan: Plan, start: bytes) -> c.Ended:
         inside = self._inside
