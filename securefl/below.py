@@ -103,9 +103,10 @@ def _limits(above: FederationFile, file: FederationFile, rounds: int) -> Iterato
         f"strategy {named} remembers rounds, and a run inside begins anew",
         "use it in the root, and fedavg without momentum below",
     )
+    sharing = strategy.sharing(file.task.labels)
     yield (
-        not strategy.sharing(file.task.labels).keeps,
-        "strategy.home and strategy.pull keep models from round to round, and rounds inside are runs of their own",
+        not sharing.keeps and not sharing.remembers,
+        "strategy.home, pull and renewal keep something from round to round, and rounds inside are runs of their own",
         "use them in the federation above: then this federation keeps a model of its own",
     )
     yield (
