@@ -22,7 +22,7 @@ from securefl.errors import OperatorFault
 from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
 from securefl.protection.fixed_point import SATURATION_LIMIT
-from securefl.protection.who import who_can_open
+from securefl.protection.who import what_silence_does, who_can_open
 from securefl.terms import (
     AdapterRule,
     Aggregate,
@@ -33,7 +33,9 @@ from securefl.terms import (
     Level,
     MemberId,
     Opening,
+    OwnLabel,
     Plan,
+    PseudoLabels,
     Reserved,
     Sent,
     Sharing,
@@ -115,6 +117,7 @@ class Measured:
 
     before: Mapping[str, Scores]
     after: Mapping[str, Scores] | None
+    broadcast: Mapping[str, Scores] | None  # the last state itself, where members keep models of their own
     local: Mapping[str, Scores] | None
     open_: Mapping[str, Scores] | None  # trained without privacy
 
@@ -133,6 +136,8 @@ def measure(
 
     before = score(lambda _: start)
     after = score(own) if ended.last_round else None
+    keeps = after is not None and plan.sharing.keeps
+    broadcast = score(lambda _: ended.course.state) if keeps else None
     local = open_ = None
     rounds = ended.course.rounds
     if arms.local:
@@ -144,7 +149,7 @@ def measure(
         shown.say("training the federation without privacy (not released)")
         state = train_openly(shared, start, records, plan, ended.course.rates, strategy)
         open_ = score(lambda _: state)
-    return Measured(before, after, local, open_)
+    return Measured(before, after, broadcast, local, open_)
 
 
 def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, rounds: int, *, private: bool) -> bytes:
@@ -159,7 +164,7 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
     assert private, "local training without noise is what `train_openly` is for"
     state = start
     for number in range(1, rounds + 1):
-        update: Update = shared.train(_of_round(plan, shared, number), state, part.train, os.urandom)
+        update: Update = shared.train(_untaught(_of_round(plan, shared, number)), state, part.train, os.urandom)
         after, begun = np.frombuffer(state, "<f4").astype(np.float64), 0
         for place in shared.layout.trained(number):
             size = place.stop - place.start
@@ -171,6 +176,13 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
 
 def _of_round(plan: Plan, shared: SharedModel, number: int) -> Plan:
     return replace(plan, round=number, dimension=shared.layout.dimension(number), sharing=Sharing())
+
+
+def _untaught(plan: Plan) -> Plan:
+    """Nobody's answers but the labels: a member alone would only repeat itself."""
+    if not isinstance(plan.learning.loss, PseudoLabels):
+        return plan
+    return replace(plan, learning=replace(plan.learning, loss=OwnLabel()))
 
 
 def train_openly(
@@ -286,6 +298,7 @@ def compose(
                     "before": measured.before[name].accuracy,
                     "after": shown[name].accuracy,
                     "macro_f1": shown[name].macro_f1,
+                    "broadcast": measured.broadcast[name].accuracy if measured.broadcast else None,
                     "local_only": measured.local[name].accuracy if measured.local else None,
                     "without_privacy": measured.open_[name].accuracy if measured.open_ else None,
                 },
@@ -299,6 +312,7 @@ def compose(
             "before": before.accuracy,
             "after": total.accuracy,
             "macro_f1": total.macro_f1,
+            "broadcast": _pooled(measured.broadcast).accuracy if measured.broadcast else None,
             "local_only": _pooled(measured.local).accuracy if measured.local else None,
             "without_privacy": _pooled(measured.open_).accuracy if measured.open_ else None,
             "note": NOTE,
@@ -347,6 +361,7 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
         "who_can_open": who_can_open(cover),
+        "silence": what_silence_does(cover, len(plan.cohort)),
         "encoding": {
             "value_bits": cover.encoding.value_bits,
             "fraction_bits": cover.encoding.fraction_bits,
@@ -380,7 +395,7 @@ def _shares(plan: Plan) -> str:
 def table(report: dict[str, Any], out: Path) -> str:
     """What a person reads at the end of a run."""
     told, cost = report["accuracy"], report["epsilon"]
-    extra = [name for name in ("local_only", "without_privacy") if told[name] is not None]
+    extra = [name for name in ("broadcast", "local_only", "without_privacy") if told[name] is not None]
     head = f"{'member':<14}{'rows':>6}{'majority':>10}{'before':>9}{'after':>9}{'macro-F1':>10}" + "".join(
         f"{e:>17}" for e in extra
     )
@@ -405,6 +420,7 @@ def table(report: dict[str, Any], out: Path) -> str:
         f"         {cost['unit']} level, {cost['neighbours']}, {cost['mechanism']}, {cost['sampler']} sampling",
         f"         {cost['accountant']}",
         f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",
+        f"silence  {report['protections']['silence']}",
         f"bytes    {report['bytes']['up']:,} up, {report['bytes']['down']:,} down",
         f"seconds  {links}",
         f"outcome  {outcome['status']}: {outcome['why']}",

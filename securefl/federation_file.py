@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from securefl import documents
+from securefl import below, documents
 from securefl.documents import Document, First, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
@@ -26,13 +26,19 @@ from securefl.terms import (
     Loss,
     NotForgotten,
     OwnLabel,
+    Prompt,
+    PseudoLabels,
     Scheme,
+    Scorer,
     Sharing,
     SoftLabels,
+    Task,
     Unit,
     Weighting,
 )
+from securefl.training.data import Record
 from securefl.training.sources import DataSource
+from securefl.wire import digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 RESERVED_NAMES = ("coordinator", "custodian")
@@ -59,8 +65,37 @@ class Part(BaseModel):
 class TaskPart(Part):
     """What the adapter is for."""
 
-    kind: Literal["classification"] = Field(description="the kind of task")
+    kind: Literal["classification", "prompt"] = Field(
+        description="prompt: by the words a masked language model expects in a pattern's gap, without a head of its own"
+    )
     labels: tuple[str, ...] = Field(min_length=2, description="the labels, in the order of the head's outputs")
+    pattern: str | None = Field(None, description="prompt: a sentence with {text} for the text and [MASK] for the gap")
+    verbalizer: dict[str, str | tuple[str, ...]] | None = Field(
+        None, description="prompt: each label's word in the gap, or several, whose scores are averaged"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> TaskPart:
+        for field in ("pattern", "verbalizer"):
+            if (getattr(self, field) is None) == (self.kind == "prompt"):
+                raise ValueError(f"kind {self.kind} {'needs' if self.kind == 'prompt' else 'has no'} `{field}`")
+        for part in ("{text}", "[MASK]"):
+            if self.pattern is not None and self.pattern.count(part) != 1:
+                raise ValueError(f"pattern: {part} stands in it once")
+        if self.verbalizer is not None and set(self.verbalizer) != set(self.labels):
+            raise ValueError(f"verbalizer: a word for each of {', '.join(self.labels)}, and no other")
+        for label, words in (self.verbalizer or {}).items():
+            if not words or not all(word.strip() for word in words):
+                raise ValueError(f"verbalizer.{label}: a word, or several")
+        return self
+
+    def task(self) -> Task:
+        """As plans name it."""
+        if self.pattern is None or self.verbalizer is None:
+            return Task(self.kind, self.labels)
+        words = (self.verbalizer[label] for label in self.labels)
+        each = tuple((word,) if isinstance(word, str) else word for word in words)
+        return Task(self.kind, self.labels, Prompt(self.pattern, each))
 
 
 class AdapterPart(Part):
@@ -195,14 +230,18 @@ ADAM = ("first", "second", "floor")
 class LossPart(Part):
     """A record's loss."""
 
-    kind: Literal["own-label", "fedntd", "fedlsd", "soft-labels"] = Field(
+    kind: Literal["own-label", "fedntd", "fedlsd", "soft-labels", "pseudo-labels"] = Field(
         "own-label",
-        description="fedntd, fedlsd: do not forget the broadcast; soft-labels: learn from it without labels",
+        description="fedntd, fedlsd: do not forget the broadcast; soft-labels: learn from it without labels; "
+        "pseudo-labels: learn its answers beside the labels",
     )
     weight: Rational = Field(Fraction(1), gt=0, le=1000, description="of what the broadcast model says")
     temperature: Rational = Field(Fraction(1), ge=Fraction(1, 100), le=100, description="of the broadcast model")
     threshold: Rational = Field(Fraction(0), ge=0, le=1, description="soft-labels: how sure it must be in round 1")
     threshold_end: Rational | None = Field(None, ge=0, le=1, description="soft-labels: in the last round")
+    scorer: Scorer = Field(Scorer.ENERGY, description="pseudo-labels: which of them are trusted; none: all alike")
+    width: Rational = Field(Fraction(1), ge=Fraction(1, 1000), le=1000, description="pseudo-labels: of the change")
+    first_round: Whole = Field(2, ge=1, description="pseudo-labels: from here on the broadcast model is asked")
 
     def loss(self, rounds: int) -> Loss:
         """As plans name it."""
@@ -212,16 +251,29 @@ class LossPart(Part):
             case "soft-labels":
                 end = self.threshold if self.threshold_end is None else self.threshold_end
                 return SoftLabels(self.weight, self.temperature, self.threshold, end, rounds)
+            case "pseudo-labels":
+                return PseudoLabels(self.weight, self.scorer, self.temperature, self.width, self.first_round)
         return OwnLabel()
 
 
 class WeightPart(Part):
     """How much members count, by a score that each computes for itself."""
 
-    kind: Literal["agreement"] = Field("agreement", description="with the broadcast, on public text")
+    kind: Literal["agreement", "probe"] = Field(
+        "agreement",
+        description="agreement with the broadcast on public text; probe: minus the mean loss on strategy.probe",
+    )
     sharpness: Rational = Field(ge=-1000, le=1000, description="a member counts exp(sharpness * score) times")
     clip: Rational = Field(Fraction(2), gt=0, le=4, description="of sharpness * score, on either side")
     share: Rational = Field(Fraction(1), ge=-10, le=10, description="of this mean in the step")
+    renewal: Rational = Field(Fraction(1), gt=0, le=1, description="how far a weight moves each round; it begins at 1")
+
+
+class ProbePart(Part):
+    """One public text with its label. It must be nobody's record."""
+
+    text: str = Field(min_length=1, max_length=1000)
+    label: str
 
 
 class StrategyPart(Part):
@@ -238,6 +290,7 @@ class StrategyPart(Part):
     floor: Rational = Field(Fraction(1, 1000), gt=0, description="fedadam: added to the root of the square")
     loss: LossPart = Field(default_factory=lambda: LossPart.model_validate({}), description="of a record")
     weights: tuple[WeightPart, ...] = Field((), max_length=4, description="none: members count alike")
+    probe: tuple[ProbePart, ...] = Field((), max_length=256, description="public labelled text, for weights by probe")
     home: tuple[str, ...] = Field((), description="fedper: parts of names of tensors that stay with a member")
     pull: Rational | None = Field(None, ge=0, le=1, description="l2gd: how far own models move to the mean each round")
 
@@ -247,6 +300,8 @@ class StrategyPart(Part):
         for field, kinds in (("momentum", ("fedavg", "fednesterov")), *((f, ("fedadam",)) for f in ADAM)):
             if field in given and self.kind not in kinds:
                 raise ValueError(f"`{field}` is of {' and '.join(kinds)}: leave it out")
+        if any(each.kind == "probe" for each in self.weights) != bool(self.probe):
+            raise ValueError("weights by probe and `probe` belong together: give both or neither")
         return self
 
     def optimizer(self) -> Optimizer:
@@ -258,20 +313,40 @@ class StrategyPart(Part):
                 return FedNesterov(self.learning_rate, self.momentum)
         return FedAvg(self.learning_rate, self.momentum)
 
-    def sharing(self) -> Sharing:
+    def sharing(self, labels: tuple[str, ...]) -> Sharing:
         """The members' half, as plans name it."""
-        weightings = tuple(Weighting(each.sharpness, each.clip, each.share) for each in self.weights)
+        probe = digest("probe", self.probe_records(labels)) if self.probe else None
+        weightings = tuple(
+            Weighting(each.sharpness, each.clip, each.share, each.renewal, probe if each.kind == "probe" else None)
+            for each in self.weights
+        )
         return Sharing(weightings, self.home, self.pull)
+
+    def probe_records(self, labels: tuple[str, ...]) -> tuple[Record, ...]:
+        """The probe, with the task's labels by number."""
+        return tuple(Record(each.text, labels.index(each.label)) for each in self.probe)
 
 
 class MemberPart(Part):
-    """One member: its name, where it stands, and what differs in its data."""
+    """One member: its name, where it stands, and what differs in its data; or the federation that it stands for."""
 
     name: Name
     region: str = Field(min_length=1)
     dataset: str | None = Field(None, description="the account its budget is kept under; the name if not given")
     site: str | None = Field(None, description="its home: keys, ledger, account")
     data: dict[str, Any] = Field(default_factory=dict, description="added to the federation's own `data`")
+    federation: str | dict[str, Any] | None = Field(
+        None, description="a federation as a member: its file, or what differs there from this one"
+    )
+    rounds: Whole = Field(1, ge=1, description="of a federation as a member: its own rounds for each one of this one")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> MemberPart:
+        if self.federation is not None and self.data:
+            raise ValueError("a federation's data are its members': leave `data` out here")
+        if self.federation is None and self.rounds != 1:
+            raise ValueError("`rounds` are those of a federation as a member: leave it out")
+        return self
 
 
 class FederationFile(Part):
@@ -300,13 +375,18 @@ class FederationFile(Part):
                 raise ValueError(f"two members are called {name}")
             if name in RESERVED_NAMES:
                 raise ValueError(f"no member can be called {name}")
+        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
+        if strange:
+            raise ValueError(
+                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
+            )
         if self.adapter.rule is AdapterRule.ALTERNATING and self.strategy.momentum:
             raise ValueError(
                 "momentum with the rule alternating needs the state before last, which is not kept: "
                 "set strategy.momentum to 0, or use another rule"
             )
         rests = self.adapter.kind.has_factors and self.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
-        if rests and (self.strategy.kind != "fedavg" or self.strategy.sharing().keeps):
+        if rests and (self.strategy.kind != "fedavg" or self.strategy.sharing(self.task.labels).keeps):
             raise ValueError(
                 f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
                 f"with {self.strategy.kind} and with own models"
@@ -314,6 +394,11 @@ class FederationFile(Part):
         if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
             raise ValueError(
                 "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
+            )
+        if self.task.kind == "prompt" and not self.adapter.kind.has_targets:
+            raise ValueError(
+                f"task.kind prompt trains no head and reads a fixed gap, which kind {self.adapter.kind.value} has not: "
+                "use lora, rslora or bottleneck"
             )
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")
@@ -328,7 +413,13 @@ class Loaded(Part):
     file: FederationFile
     path: Path
     written: bytes  # the document itself, with whatever was put in place of its fields
-    data: dict[str, DataSource]
+    data: dict[str, DataSource]  # of each member that is a site
+    below: dict[str, Loaded] = Field(default_factory=dict)  # of each member that is a federation
+
+    @property
+    def whole(self) -> bytes:
+        """The document, and those of all federations below."""
+        return b"\0".join((self.written, *(each.whole for each in self.below.values())))
 
     @property
     def folder(self) -> Path:
@@ -345,28 +436,48 @@ def load(path: Path) -> Loaded:
     return of(documents.read(path), path)
 
 
-def of(document: Document, path: Path) -> Loaded:
-    """The federation in ``document``; the paths in it are relative to ``path``.
+def of(document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
+    """The federation in ``document``, with those below it; the paths in it are relative to ``path``.
 
     Raises:
-        OperatorFault: as for ``load``.
+        OperatorFault: as for ``load``; or federations stand below each other in a circle, or too deep.
     """
-    return with_data(documents.validate(document, FederationFile), document, path)
+    return with_data(documents.validate(document, FederationFile), document, path, above)
 
 
-def with_data(file: FederationFile, document: Document, path: Path) -> Loaded:
+def with_data(file: FederationFile, document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
     """The federation with its members' data sources complete; ``document`` is what ``file`` was made of.
 
     Raises:
-        OperatorFault: a source is not as it must be.
+        OperatorFault: a source is not as it must be, or a federation below is not.
     """
     written = [each.get("name") for each in document.value["members"]]
     sources = {}
     for index, member in enumerate(file.members):
         line = written.index(member.name)
         place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
+        if member.federation is not None:
+            continue
         sources[member.name] = _source(_merged(file, index, place), place)
-    return Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
+        if sources[member.name].has_unlabelled and file.strategy.loss.kind != "soft-labels":
+            what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
+            raise OperatorFault(what, "set strategy.loss to soft-labels, or `unlabelled` to drop", place)
+    loaded = Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
+    for member in file.members:
+        if member.federation is None:
+            continue
+        index = written.index(member.name)
+        place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.federation"
+        if len(above) == below.DEEPEST:
+            raise OperatorFault(f"more than {below.DEEPEST} levels below each other", "flatten the tree", place)
+        inner, where = below.document_of(document, path, index)
+        if isinstance(member.federation, str) and where.resolve() in (*above, path.resolve()):
+            raise OperatorFault(
+                "federations below each other in a circle", "let each name others than those above", place
+            )
+        loaded.below[member.name] = of(inner, where, (*above, path.resolve()))
+        below.check(loaded, loaded.below[member.name], member.rounds, place)
+    return loaded
 
 
 def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:

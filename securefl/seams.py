@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from securefl.errors import PeerFault
 from securefl.keys import Identity, Secret
-from securefl.terms import Aggregate, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import Aggregate, Envelope, Event, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,6 +128,16 @@ class KeyHolder(Protocol):
         ...
 
 
+class Unfinished(PeerFault):
+    """A training has no result, and ``did`` of its price is spent all the same; None if nothing is."""
+
+    rule = "training.unfinished"
+
+    def __init__(self, what: str, did: Event | None) -> None:
+        self.did = did
+        super().__init__(what)
+
+
 class Trainer(Protocol):
     """Training at one member: the only code that reads records."""
 
@@ -142,8 +153,12 @@ class MemberHalf(Protocol):
         """The adapter state to train from; ``kept`` is what this member kept of the round before, empty at first."""
         ...
 
-    def share(self, plan: Plan, base: bytes, after: bytes, agreement: float) -> NDArray[np.float64]:
-        """What leaves of the state that was trained: (plan.dimension,)."""
+    def weights(self, plan: Plan, scores: tuple[float, ...], kept: bytes) -> tuple[float, ...]:
+        """This member's weight in each sum of the round, from its scores and what it kept of its weights before."""
+        ...
+
+    def share(self, plan: Plan, base: bytes, after: bytes, own: tuple[float, ...]) -> NDArray[np.float64]:
+        """What leaves of the state that was trained, by its own weights: (plan.dimension,)."""
         ...
 
 

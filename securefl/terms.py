@@ -66,6 +66,7 @@ class AdapterKind(StrEnum):
     SOFT_PROMPT = "soft-prompt"  # trained vectors before the input embeddings
     PREFIX = "prefix"  # trained keys and values in every layer
     BOTTLENECK = "bottleneck"  # down, nonlinearity, up, added to a layer's output
+    FULL = "full"  # every tensor of the named parts of the model itself: for comparison
 
     @property
     def has_factors(self) -> bool:
@@ -75,7 +76,7 @@ class AdapterKind(StrEnum):
     @property
     def has_targets(self) -> bool:
         """Whether it sits on layers that are named."""
-        return self.has_factors or self is AdapterKind.BOTTLENECK
+        return self.has_factors or self in (AdapterKind.BOTTLENECK, AdapterKind.FULL)
 
 
 class AdapterRule(StrEnum):
@@ -234,11 +235,20 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A classification as a gap in a sentence: which of these words does a masked language model expect there?"""
+
+    pattern: str  # holds ``{text}`` once, for the record's text, and ``[MASK]`` once, for the gap
+    words: tuple[tuple[str, ...], ...]  # of each label, in the labels' order: its logit is their mean
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """What the adapter is for. ``kind`` is ``classification``."""
+    """What the adapter is for. ``kind`` is ``classification``, or ``prompt``, which has one."""
 
     kind: str
     labels: tuple[str, ...]
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,12 +369,43 @@ class SoftLabels:
         return self.first + (self.last - self.first) * Fraction(min(round_, self.rounds) - 1, max(self.rounds - 1, 1))
 
 
+class Scorer(StrEnum):
+    """How unsure the broadcast model is of a record, from its logits for that record alone."""
+
+    ENERGY = "energy"  # -T log sum_c exp(z_c / T) (Liu et al. 2020)
+    ENTROPY = "entropy"  # of softmax(z / T)
+    MARGIN = "margin"  # minus what the largest of z / T is above the second
+    NONE = "none"  # of all records alike
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """FewFedWeight-style: ``loss(x, y) + weight * w(x) * loss(x, what the broadcast model answers)``, as one loss.
+
+    w(x) = sigmoid((R - score(x)) / width), in (0, 1), where R is the median score on made-up public text: a function of
+    this record, the broadcast and public constants alone. Under ``none`` it is 1.
+    """
+
+    weight: Fraction  # (0, 1000]
+    scorer: Scorer
+    temperature: Fraction  # [1/100, 100]
+    width: Fraction  # [1/1000, 1000]: how gradual the change from trusted to not trusted is
+    first: int  # >= 1: the round from which on the broadcast model is asked: at the start it knows nothing
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1000:
+            raise ValueError(f"weight={self.weight} is not in (0, 1000]")
+        _temperate(self.temperature)
+        if not (Fraction(1, 1000) <= self.width <= 1000 and self.first >= 1):
+            raise ValueError(f"no pseudo labels: width {self.width}, from round {self.first}")
+
+
 def _temperate(temperature: Fraction) -> None:
     if not Fraction(1, 100) <= temperature <= 100:
         raise ValueError(f"temperature={temperature} is not in [1/100, 100]")
 
 
-Loss = OwnLabel | NotForgotten | SoftLabels  # a closed list
+Loss = OwnLabel | NotForgotten | SoftLabels | PseudoLabels  # a closed list
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,17 +434,22 @@ class Learning:
 class Weighting:
     """Each member's update counts exp(s) times, s = ``sharpness`` * score, clipped to +-``clip``.
 
-    The score is the agreement, in (0, 1], of what the member trained with the broadcast, on public text: a function of
-    what is private already, so it costs nothing. Over members it is a softmax.
+    The score is the agreement, in (0, 1], of what the member trained with the broadcast, on public text; or minus the
+    mean loss of what it trained on public labelled text, the probe. Either is a function of what is private already, so
+    it costs nothing. Over members it is a softmax. A member remembers its weight and moves it by ``renewal`` a round.
     """
 
     sharpness: Fraction  # [-1000, 1000]
     clip: Fraction  # (0, 4]: two honest weights differ by a factor of exp(2 clip) at most
     share: Fraction = Fraction(1)  # [-10, 10]: of this mean in the step
+    renewal: Fraction = Fraction(1)  # (0, 1]: share of the new weight; what is left is the weight before, at first 1
+    probe: Hash | None = None  # of the probe; None: the score is the agreement
 
     def __post_init__(self) -> None:
         if not (-1000 <= self.sharpness <= 1000 and 0 < self.clip <= 4 and -10 <= self.share <= 10):
             raise ValueError(f"no weighting: sharpness {self.sharpness}, clip {self.clip}, share {self.share}")
+        if not 0 < self.renewal <= 1:
+            raise ValueError(f"renewal={self.renewal} is not in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,8 +473,13 @@ class Sharing:
 
     @property
     def keeps(self) -> bool:
-        """Whether members keep something from round to round."""
+        """Whether members keep a model of their own from round to round."""
         return bool(self.home) or self.pull is not None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether members keep their weights from round to round."""
+        return any(each.renewal < 1 for each in self.weightings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,6 +611,7 @@ class Update:
 
     values: NDArray[np.float64]  # (dimension,)
     did: Event
+    below: Gathered | None = None  # how a federation that is a member came to it
 
     def __repr__(self) -> str:
         return f"Update({len(self.values)} values, not shown)"
@@ -643,6 +695,18 @@ class Settled:
 
     plan: Hash
     did: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A plan's result was made by a federation below: totals and hashes, no name and no key of its members."""
+
+    plan: Hash
+    run: RunId  # of the federation below, for this plan alone
+    plans: tuple[Hash, ...]  # of its rounds
+    contributors: tuple[int, ...]  # to the sum of each
+    head: Hash  # root of its coordinator's ledger, ...
+    size: int  # ... of so many entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -732,7 +796,7 @@ class Closed:
     why: str
 
 
-Entry = Opened | Reserved | Settled | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
+Entry = Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
 
 
 @dataclass(frozen=True, slots=True)

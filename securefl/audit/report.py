@@ -40,6 +40,7 @@ class HeldOut(Part):
     before: float
     after: float
     macro_f1: float
+    broadcast: float | None = Field(description="the last broadcast, where members keep models of their own")
     local_only: float | None
     without_privacy: float | None
 
@@ -70,6 +71,7 @@ class Accuracy(Part):
     before: float
     after: float
     macro_f1: float
+    broadcast: float | None = Field(description="the last broadcast, where members keep models of their own")
     local_only: float | None
     without_privacy: float | None
     note: str
@@ -135,6 +137,7 @@ class Protections(Part):
     colluding: int
     cohort_sizes: list[int]
     who_can_open: str
+    silence: str = Field(description="what becomes of a round when members are not heard")
     encoding: EncodingPart
     engine: str = Field(description="what gave each record its gradient: fast or opacus")
     noise_generator: str

@@ -5,6 +5,7 @@ One base model in memory can serve several members of one process; each training
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,21 +25,26 @@ from securefl.terms import (
     NotForgotten,
     OwnLabel,
     Plan,
+    PseudoLabels,
     Sharing,
     SoftLabels,
     Task,
     Update,
+    Weighting,
 )
-from securefl.training import device, local, optimizers, preflight, saving, state, step
+from securefl.training import device, local, optimizers, preflight, pseudo, saving, state, step
+from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.kept import InMemory, Kept
-from securefl.training.losses import UNKNOWN, divergence, losses_of, taught
+from securefl.training.losses import divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build, model_digest
 from securefl.training.noise import repeatable
+from securefl.training.prompt import pattern_of
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
+from securefl.wire import digest
 
 if TYPE_CHECKING:
     from securefl.layout import Layout
@@ -60,6 +66,7 @@ class SharedModel:
     def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter, engine: str = "auto") -> None:
         self.model, self.task, self.adapter = model, task, adapter
         self._built = built
+        self._pattern = None if task.prompt is None else pattern_of(task.prompt, built.tokenizer)
         where = device.best()
         device.place(built.model, where, device.base_type(where), [each for _, each in built.stateful])
         self._watched, self._asked = built.at(1), engine
@@ -115,8 +122,10 @@ class SharedModel:
                 return plain
             if isinstance(loss, SoftLabels):  # every second record has no label
                 plain = replace(plain, labels=tuple(y if n % 2 else UNKNOWN for n, y in enumerate(labels)))
-            said = 8 * torch.sin(torch.arange(1.0, 1 + len(texts) * len(self.task.labels)))
-            return replace(plain, teacher=said.view(len(texts), -1))
+            said = 8 * torch.sin(torch.arange(1.0, 1 + len(texts) * len(self.task.labels))).view(len(texts), -1)
+            if isinstance(loss, PseudoLabels):
+                said = pseudo.answers(loss, loss.first, said, said)
+            return replace(plain, teacher=said)
 
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
@@ -208,12 +217,25 @@ class SharedModel:
     def agreement(self, base: bytes, after: bytes) -> float:
         """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
-        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24)
+        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
         for each in (base, after):
             state.load(self._built, each)
             logits.append(self._logits(encoded))
         state.load(self._built, self._start)
         return float(divergence(*logits).neg().exp().mean())
+
+    def probed(self, after: bytes, probe: tuple[Record, ...]) -> float:
+        """Minus the mean loss of a state on public labelled text."""
+        encoded = self._records(probe, 64)
+        state.load(self._built, after)
+        logits = self._logits(encoded)
+        state.load(self._built, self._start)
+        return -float(step.cross_entropy(logits, torch.tensor(encoded.labels)).mean())
+
+    def scored(self, weighting: Weighting, base: bytes, after: bytes, probe: tuple[Record, ...]) -> float:
+        """What a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
+        return self.agreement(base, after) if weighting.probe is None else self.probed(after, probe)
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...]) -> Encoded:
         """The records, with what the broadcast model says of each where the loss asks for it."""
@@ -223,7 +245,11 @@ class SharedModel:
         if not taught(loss):
             return encoded
         state.load(self._built, base)
-        return replace(encoded, teacher=torch.round(self._logits(encoded) * 1024) / 1024)
+        said = torch.round(self._logits(encoded) * 1024) / 1024
+        if isinstance(loss, PseudoLabels):
+            public = self._logits(self._tokens(REFERENCE, (0,) * len(REFERENCE), 24))
+            said = pseudo.answers(loss, plan.round, said, public)
+        return replace(encoded, teacher=said)
 
     def _logits(self, encoded: Encoded) -> torch.Tensor:
         """The model's logits as it stands: (records, labels)."""
@@ -281,6 +307,8 @@ class SharedModel:
     def _tokens(self, texts: tuple[str, ...], labels: tuple[int, ...], max_tokens: int) -> Encoded:
         tokenizer = self._built.tokenizer
         pad = tokenizer.pad_token_id or 0  # behind the mask, so any token of the model would do
+        if self._pattern is not None:
+            return Encoded(self._pattern.encode(tokenizer, texts, max_tokens), labels, pad)
         ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"] if texts else []
         return Encoded(tuple(tuple(row) or (pad,) for row in ids), labels, pad)
 
@@ -291,10 +319,11 @@ class LoraTrainer:
     def __init__(
         self, shared: SharedModel, records: Callable[[], Records], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
-        half: MemberHalf | None = None, kept: Kept | None = None,
+        half: MemberHalf | None = None, kept: Kept | None = None, weights: Kept | None = None,
+        probe: tuple[Record, ...] = (),
     ) -> None:  # fmt: skip
         self._shared, self._load, self._rand, self._progress = shared, records, rand, progress
-        self._half, self._kept = half, kept or InMemory()
+        self._half, self._kept, self._weights, self._probe = half, kept or InMemory(), weights or InMemory(), probe
         self._records: Records | None = None
 
     def train(self, plan: Plan, base: bytes) -> Update:
@@ -305,15 +334,20 @@ class LoraTrainer:
             OperatorFault: the model fails preflight, or the records cannot be read.
         """
         self._shared.admit(plan)
+        if {each.probe for each in plan.sharing.weightings} - {None, digest("probe", self._probe)}:
+            raise Mismatch("the plan's weights are by another probe than the one here: see strategy.probe")
         if self._records is None:
             self._records = self._load()
         if self._half is None or plan.sharing == Sharing():
             return self._shared.train(plan, base, self._records.train, self._rand, self._progress)
         sharing = plan.sharing
-        own = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
-        start = self._half.start(plan, base, own)
+        kept = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
+        start = self._half.start(plan, base, kept)
         after, did = self._shared.trained(plan, base, start, self._records.train, self._rand, self._progress)
         if sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        agreement = self._shared.agreement(base, after) if sharing.weightings else 0.0
-        return Update(self._half.share(plan, base, after, agreement), did)
+        scores = tuple(self._shared.scored(each, base, after, self._probe) for each in sharing.weightings)
+        own = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if sharing.remembers else b"")
+        if sharing.remembers:
+            self._weights.write(plan.run, plan.round, struct.pack(f"<{len(own)}d", *own))
+        return Update(self._half.share(plan, base, after, own), did)
