@@ -33,13 +33,15 @@ from securefl.terms import (
     Weighting,
 )
 from securefl.training import device, local, optimizers, preflight, pseudo, saving, state, step
+from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.kept import InMemory, Kept
-from securefl.training.losses import UNKNOWN, divergence, losses_of, taught
+from securefl.training.losses import divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build, model_digest
 from securefl.training.noise import repeatable
+from securefl.training.prompt import pattern_of
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 from securefl.wire import digest
@@ -64,6 +66,7 @@ class SharedModel:
     def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter, engine: str = "auto") -> None:
         self.model, self.task, self.adapter = model, task, adapter
         self._built = built
+        self._pattern = None if task.prompt is None else pattern_of(task.prompt, built.tokenizer)
         where = device.best()
         device.place(built.model, where, device.base_type(where), [each for _, each in built.stateful])
         self._watched, self._asked = built.at(1), engine
@@ -214,7 +217,8 @@ class SharedModel:
     def agreement(self, base: bytes, after: bytes) -> float:
         """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
-        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24)
+        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
         for each in (base, after):
             state.load(self._built, each)
             logits.append(self._logits(encoded))
@@ -232,6 +236,10 @@ class SharedModel:
         found = self._logits(self._records(records, max_tokens))
         state.load(self._built, self._start)
         return found
+
+    def scored(self, weighting: Weighting, base: bytes, after: bytes, probe: tuple[Record, ...]) -> float:
+        """What a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
+        return self.agreement(base, after) if weighting.probe is None else self.probed(after, probe)
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...]) -> Encoded:
         """The records, with what the broadcast model says of each where the loss asks for it."""
@@ -306,6 +314,8 @@ class SharedModel:
     def _tokens(self, texts: tuple[str, ...], labels: tuple[int, ...], max_tokens: int) -> Encoded:
         tokenizer = self._built.tokenizer
         pad = tokenizer.pad_token_id or 0  # behind the mask, so any token of the model would do
+        if self._pattern is not None:
+            return Encoded(self._pattern.encode(tokenizer, texts, max_tokens), labels, pad)
         ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"] if texts else []
         return Encoded(tuple(tuple(row) or (pad,) for row in ids), labels, pad)
 
@@ -343,13 +353,8 @@ class LoraTrainer:
         after, did = self._shared.trained(plan, base, start, self._records.train, self._rand, self._progress)
         if sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        scores = tuple(self._score(each, base, after) for each in sharing.weightings)
+        scores = tuple(self._shared.scored(each, base, after, self._probe) for each in sharing.weightings)
         own = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if sharing.remembers else b"")
         if sharing.remembers:
             self._weights.write(plan.run, plan.round, struct.pack(f"<{len(own)}d", *own))
         return Update(self._half.share(plan, base, after, own), did)
-
-    def _score(self, weighting: Weighting, base: bytes, after: bytes) -> float:
-        if weighting.probe is not None:
-            return self._shared.probed(after, self._probe)
-        return self._shared.agreement(base, after)
