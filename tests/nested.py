@@ -120,7 +120,9 @@ class Site:
         after = trained(self.name, self.world.round, start)
         if plan.sharing.keeps:
             self.kept.write(plan.run, plan.round, after.tobytes())
-        return Update(half.share(plan, base, after.tobytes(), score(np.frombuffer(base, "<f4"), after)), plan.learning.event)
+        return Update(
+            half.share(plan, base, after.tobytes(), score(np.frombuffer(base, "<f4"), after)), plan.learning.event
+        )
 
 
 @dataclass
@@ -211,7 +213,9 @@ class World:
             lambda base, after: score(np.frombuffer(base, "<f4"), np.frombuffer(after, "<f4")), lambda *_: None,
         )  # fmt: skip
 
-    def play(self, start: np.ndarray, run: bytes = bytes(16), each_round: Callable[[int], None] = lambda _: None) -> c.Ended:
+    def play(
+        self, start: np.ndarray, run: bytes = bytes(16), each_round: Callable[[int], None] = lambda _: None
+    ) -> c.Ended:
         """The whole run, from a state; ``each_round`` is told before a round is proposed."""
         policy, cover, seats, coordinator, custodian, home, runtime = self.federation((), self.tree, None)
         strategy = Ruled(LAYOUT, self.optimizer, self.sharing)

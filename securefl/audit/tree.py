@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from securefl import wire
+from securefl import merkle, wire
 from securefl.audit import witnesses
 from securefl.audit.copies import Ledger
 from securefl.errors import PeerFault, Tampered
-from securefl.ledger import merkle
 from securefl.policy.load import ABOVE
 from securefl.protocol.below import learning_below, run_below
 from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, Settled
