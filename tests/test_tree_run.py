@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from securefl import cli, federation_file
 from securefl.audit.replay import replay
