@@ -217,8 +217,7 @@ class SharedModel:
     def agreement(self, base: bytes, after: bytes) -> float:
         """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
-        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
-        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
+        encoded = self._public()
         for each in (base, after):
             state.load(self._built, each)
             logits.append(self._logits(encoded))
@@ -251,9 +250,14 @@ class SharedModel:
         state.load(self._built, base)
         said = torch.round(self._logits(encoded) * 1024) / 1024
         if isinstance(loss, PseudoLabels):
-            public = self._logits(self._tokens(REFERENCE, (0,) * len(REFERENCE), 24))
+            public = self._logits(self._public())
             said = pseudo.answers(loss, plan.round, said, public)
         return replace(encoded, teacher=said)
+
+    def _public(self) -> Encoded:
+        """The reference texts."""
+        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        return self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
 
     def _logits(self, encoded: Encoded) -> torch.Tensor:
         """The model's logits as it stands: (records, labels)."""
