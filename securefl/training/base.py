@@ -22,7 +22,7 @@ class Base:
     """A frozen base model, its tokenizer, and the name and digest it goes by."""
 
     def __init__(self, encoder: nn.Module, tokenizer: Any, model: Model) -> None:  # noqa: ANN401 - of transformers
-        self.model, self._encoder, self._tokenizer = model, encoder.requires_grad_(False), tokenizer
+        self.model, self._encoder, self.tokenizer = model, encoder.requires_grad_(False), tokenizer
 
     @classmethod
     def load(cls, name: str, folder: Path) -> Base:
@@ -47,7 +47,7 @@ class Base:
             OperatorFault: the adapter does not fit this base.
         """
         tensors = {id(each): each for each in (*self._encoder.parameters(), *self._encoder.buffers())}
-        return assemble(copy.deepcopy(self._encoder, tensors), self._tokenizer, task, adapter, self.model.name)
+        return assemble(copy.deepcopy(self._encoder, tensors), self.tokenizer, task, adapter, self.model.name)
 
     def models(self, asked: Mapping[str, tuple[Task, Adapter, str]]) -> dict[str, SharedModel]:
         """One model to train for each task, adapter and engine; all are made before the first moves to a device.
