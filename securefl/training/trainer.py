@@ -227,7 +227,8 @@ class SharedModel:
     def probed(self, after: bytes, probe: tuple[Record, ...]) -> float:
         """Minus the mean loss of a state on public labelled text."""
         labels = torch.tensor([each.label for each in probe])
-        return -float(step.cross_entropy(self.logits(after, probe), labels).mean())
+        longest = min(64, self._built.longest or 64)
+        return -float(step.cross_entropy(self.logits(after, probe, longest), labels).mean())
 
     def logits(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> torch.Tensor:
         """What a state says of records: (records, labels)."""
