@@ -39,6 +39,7 @@ from securefl.runtime.processes import Processes
 from securefl.runtime.tap import Tap
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
+from securefl.strategy.worldlm import Attended
 from securefl.terms import (
     AdapterRule,
     Bound,
@@ -416,14 +417,17 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
     return shared
 
 
-def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled:
+def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled | Attended:
     """The coordinator's half, on this model's tensors.
 
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
+    optimizer, sharing = loaded.file.strategy.optimizer(), loaded.file.strategy.sharing()
     try:
-        return Ruled(shared.layout, loaded.file.strategy.optimizer(), loaded.file.strategy.sharing())
+        if sharing.attention is not None:
+            return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
+        return Ruled(shared.layout, optimizer, sharing)
     except ValueError as fault:
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault
 
@@ -464,7 +468,7 @@ def party(
         partial(records or records_of, loaded, name),
         entropy,
         lambda done, steps: progress.step(name, done, steps),
-        Half(shared.layout),
+        Half(shared.layout, shared.initial()),
         InFolder(home.path / OWN_MODELS),
     )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
@@ -533,8 +537,8 @@ def run(
             shared = workbench.model(loaded)
             records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
         coordinator, custodian, seats = introduce(places, policy, signatures)
-        start_state = shared.initial()
         strategy = strategy_of(loaded, shared)
+        start_state = strategy.broadcast(shared.initial())
         plan = plan_of(
             loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
             custodian.key if custodian else None,
@@ -606,7 +610,7 @@ def own_models(places: Places, shared: SharedModel, ended: c.Ended, plan: Plan) 
     """What each member would use after the run: the last state, and as much of its own as the strategy leaves it."""
     from securefl.training.kept import InFolder  # noqa: PLC0415
 
-    half, last = Half(shared.layout), ended.last_round + 1
+    half, last = Half(shared.layout, shared.initial()), ended.last_round + 1
 
     def of(name: str) -> bytes:
         kept = InFolder(places.of(name) / OWN_MODELS).read(plan.run, last) if plan.sharing.keeps else b""
@@ -638,8 +642,8 @@ def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Wo
     policy = policies.load(loaded.folder / loaded.file.policy)
     shared = workbench.model(loaded)
     records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
-    start = shared.initial()
     strategy = strategy_of(loaded, shared)
+    start = strategy.broadcast(shared.initial())
     plan = plan_of(
         loaded, policy, RunId(bytes(16)), shared.model, strategy.dimension(1, start), m.state_digest(start), None
     )  # fmt: skip

@@ -23,6 +23,7 @@ from securefl.terms import (
     Adapter,
     AdapterKind,
     AdapterRule,
+    Attention,
     Loss,
     NotForgotten,
     OwnLabel,
@@ -59,8 +60,16 @@ class Part(BaseModel):
 class TaskPart(Part):
     """What the adapter is for."""
 
-    kind: Literal["classification"] = Field(description="the kind of task")
-    labels: tuple[str, ...] = Field(min_length=2, description="the labels, in the order of the head's outputs")
+    kind: Literal["classification", "language"] = Field(description="the kind of task")
+    labels: tuple[str, ...] = Field((), description="the labels, in the order of the head's outputs; none for language")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> TaskPart:
+        if self.kind == "language" and self.labels:
+            raise ValueError("a language model has no labels: leave them out")
+        if self.kind == "classification" and len(self.labels) < 2:
+            raise ValueError("classification needs two labels or more")
+        return self
 
 
 class AdapterPart(Part):
@@ -224,6 +233,17 @@ class WeightPart(Part):
     share: Rational = Field(Fraction(1), ge=-10, le=10, description="of this mean in the step")
 
 
+class AttentionPart(Part):
+    """WorldLM-style: key tensors meet by attention, the others form a backbone that is averaged plainly."""
+
+    keys: tuple[str, ...] = Field(
+        min_length=1, description="parts of names of tensors, such as the last 30 % of blocks"
+    )
+    sharpness: Rational = Field(Fraction(5), ge=0, le=100, description="times the cosine of two changes; 0: a mean")
+    clip: Rational = Field(Fraction(4), gt=0, le=4, description="of sharpness * cosine, on either side")
+    residual: bool = Field(default=False, description="a second sum, of what is least alike, is shown to all")
+
+
 class StrategyPart(Part):
     """What becomes of the sum, and what members add to their loss, send and keep."""
 
@@ -241,9 +261,13 @@ class StrategyPart(Part):
     home: tuple[str, ...] = Field((), description="fedper: parts of names of tensors that stay with a member")
     pull: Rational | None = Field(None, ge=0, le=1, description="l2gd: how far own models move to the mean each round")
 
+    attention: AttentionPart | None = Field(None, description="worldlm: own key tensors, which meet by attention")
+
     @model_validator(mode="after")
     def _of_its_kind(self) -> StrategyPart:
         given = self.model_fields_set
+        if self.attention is not None and (self.weights or self.home or self.pull is not None):
+            raise ValueError("attention with weights, home or pull: leave these out, it has its own")
         for field, kinds in (("momentum", ("fedavg", "fednesterov")), *((f, ("fedadam",)) for f in ADAM)):
             if field in given and self.kind not in kinds:
                 raise ValueError(f"`{field}` is of {' and '.join(kinds)}: leave it out")
@@ -261,7 +285,10 @@ class StrategyPart(Part):
     def sharing(self) -> Sharing:
         """The members' half, as plans name it."""
         weightings = tuple(Weighting(each.sharpness, each.clip, each.share) for each in self.weights)
-        return Sharing(weightings, self.home, self.pull)
+        of, attention = self.attention, None
+        if of is not None:
+            attention = Attention(of.keys, of.sharpness, of.clip, of.residual)
+        return Sharing(weightings, self.home, self.pull, attention)
 
 
 class MemberPart(Part):
@@ -311,6 +338,10 @@ class FederationFile(Part):
                 f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
                 f"with {self.strategy.kind} and with own models"
             )
+        if self.task.kind == "language":
+            self._as_language()
+        elif self.adapter.kind is AdapterKind.FULL:
+            raise ValueError("adapter.kind full is for task.kind language: a classifier's base stays frozen")
         if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
             raise ValueError(
                 "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
@@ -318,6 +349,12 @@ class FederationFile(Part):
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")
         return self
+
+    def _as_language(self) -> None:
+        if self.adapter.kind not in (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL):
+            raise ValueError(f"adapter.kind {self.adapter.kind.value} is for classifiers: use lora, rslora or full")
+        if self.strategy.loss.kind != "own-label" or self.strategy.weights:
+            raise ValueError("a language model has no labels to compare: leave strategy.loss and weights out")
 
 
 class Loaded(Part):

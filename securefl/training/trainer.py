@@ -29,11 +29,12 @@ from securefl.terms import (
     Task,
     Update,
 )
-from securefl.training import device, local, optimizers, preflight, saving, state, step
+from securefl.training import device, language, local, optimizers, preflight, saving, state, step
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.kept import InMemory, Kept
+from securefl.training.language import Language, Surprise, surprise
 from securefl.training.losses import UNKNOWN, divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build, model_digest
 from securefl.training.noise import repeatable
@@ -75,6 +76,9 @@ class SharedModel:
         Raises:
             OperatorFault: it is not here, cannot carry this adapter, or the engine cannot serve it.
         """
+        if task.kind == language.KIND:
+            built, digest = language.load(name, folder, adapter)
+            return cls(built, Model(name, digest), task, adapter, engine)
         found = resolve(name, folder)
         digest = model_digest(found)  # first: it says clearest what is not here
         return cls(build(found, task, adapter), Model(name, digest), task, adapter, engine)
@@ -120,7 +124,7 @@ class SharedModel:
 
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
-            preflight.check(built, self._wrapped, encode, len(self.task.labels), losses_of(loss, round_))
+            preflight.check(built, self._wrapped, encode, max(1, len(self.task.labels)), self._losses(loss, round_))
         self._safe.add(loss)
 
     def admit(self, plan: Plan) -> None:
@@ -145,6 +149,8 @@ class SharedModel:
             raise Mismatch(f"the plan has no event that noise can be drawn for: {fault}") from fault
         if isinstance(learning.event, DistributedDiscreteGaussian) and plan.sharing != Sharing():
             raise Mismatch("an update noised where it leaves is shared whole and unweighted: its norm is priced")
+        if self.task.kind == language.KIND and (learning.loss != OwnLabel() or plan.sharing.weightings):
+            raise Mismatch("a language model has no labels: no loss compares them, and no score of members does")
         if isinstance(learning.loss, NotForgotten) and not learning.loss.true_label and len(self.task.labels) < 3:
             raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
         possible = (
@@ -194,7 +200,7 @@ class SharedModel:
         state.load(built, start)
         self._wrapped.train()
         try:
-            losses = losses_of(plan.learning.loss, plan.round)
+            losses = self._losses(plan.learning.loss, plan.round)
             if isinstance(plan.learning.event, DistributedDiscreteGaussian):
                 done = local.run(built.model, built.parameters, encoded, plan.learning, rand, progress, losses)
             else:
@@ -225,6 +231,9 @@ class SharedModel:
         state.load(self._built, base)
         return replace(encoded, teacher=torch.round(self._logits(encoded) * 1024) / 1024)
 
+    def _losses(self, loss: Loss, round_: int) -> step.Losses:
+        return language.own_cost if self.task.kind == language.KIND else losses_of(loss, round_)
+
     def _logits(self, encoded: Encoded) -> torch.Tensor:
         """The model's logits as it stands: (records, labels)."""
         model = self._built.model
@@ -243,25 +252,30 @@ class SharedModel:
         self.admit(plan)
         built = self._ready(plan.round)
         encoded = self._targets(plan, base, records)
-        losses = losses_of(plan.learning.loss, plan.round)
+        losses = self._losses(plan.learning.loss, plan.round)
         state.load(built, base)
         rand = repeatable(f"without privacy {seed}")
         local.run(built.model, built.parameters, encoded, plan.learning, rand, losses=losses)
         return state.dump(built)
 
-    def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
-        """How a state does on records."""
-        state.load(self._built, adapter_state)
+    def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores | Surprise:
+        """How a state does on records; what a strategy keeps behind it plays no part."""
+        state.load(self._built, adapter_state[: 4 * self.dimension])
         self._built.model.eval()
         try:
+            if isinstance(self._built.model, Language):
+                return surprise(self._built.model, self._records(records, max_tokens))
             return score(self._built.model, self._records(records, max_tokens), len(self.task.labels))
         finally:
             self._built.model.train()
 
     def save(self, adapter_state: bytes, out: Path, max_tokens: int = 64) -> None:
-        """The state as files that PEFT loads."""
-        state.load(self._built, adapter_state)
-        saving.save(self._built, self.task, self.model.name, max_tokens, out)
+        """The state as files that PEFT loads, without what a strategy keeps behind it."""
+        state.load(self._built, adapter_state[: 4 * self.dimension])
+        if isinstance(self._built.model, Language):
+            language.save(self._built, self.model.name, max_tokens, out)
+        else:
+            saving.save(self._built, self.task, self.model.name, max_tokens, out)
 
     def _ready(self, round_: int) -> Built:
         """The model with what the round trains: only its per-record gradients are kept."""
@@ -312,7 +326,8 @@ class LoraTrainer:
         sharing = plan.sharing
         own = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
         start = self._half.start(plan, base, own)
-        after, did = self._shared.trained(plan, base, start, self._records.train, self._rand, self._progress)
+        model = base[: 4 * self._shared.dimension]  # behind it stands what the strategy alone reads
+        after, did = self._shared.trained(plan, model, start, self._records.train, self._rand, self._progress)
         if sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
         agreement = self._shared.agreement(base, after) if sharing.weightings else 0.0
