@@ -30,12 +30,11 @@ def cosine(a: Vector, b: Vector) -> float:
     """In [-1, 1]; 0 where one of them has no direction."""
     import numpy as np  # noqa: PLC0415
 
-    longest = max(float(np.abs(a).max(initial=0.0)), float(np.abs(b).max(initial=0.0)))
-    if not 0 < longest < math.inf:
+    longest = [float(np.abs(each).max(initial=0.0)) for each in (a, b)]
+    if not all(0 < each < math.inf for each in longest):
         return 0.0
-    a, b = a / longest, b / longest
-    size = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
-    return min(max(float(a @ b) / size, -1.0), 1.0) if size > 0 else 0.0
+    a, b = a / longest[0], b / longest[1]  # so that no square is lost
+    return min(max(float(a @ b) / (float(np.linalg.norm(a)) * float(np.linalg.norm(b))), -1.0), 1.0)
 
 
 def score(attention: Attention, a: Vector, b: Vector) -> float:

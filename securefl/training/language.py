@@ -51,9 +51,8 @@ class Language(nn.Module):
         """Each record's nats, and how many tokens they are for: (batch,) each."""
         logits: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask).logits
         shown = mask[:, 1:].to(self.center.dtype)
-        each = nn.functional.cross_entropy(
-            logits[:, :-1].to(self.center.dtype).transpose(1, 2), ids[:, 1:], reduction="none"
-        )  # (batch, tokens - 1)
+        flat = logits[:, :-1].flatten(0, 1).to(self.center.dtype)  # (batch * (tokens - 1), vocabulary)
+        each = nn.functional.cross_entropy(flat, ids[:, 1:].flatten(), reduction="none").view_as(shown)
         return (each * shown).sum(1), shown.sum(1)
 
 
