@@ -22,7 +22,7 @@ from securefl.errors import OperatorFault
 from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
 from securefl.protection.fixed_point import SATURATION_LIMIT
-from securefl.protection.who import who_can_open
+from securefl.protection.who import what_silence_does, who_can_open
 from securefl.strategy.member import Half
 from securefl.terms import (
     AdapterRule,
@@ -362,6 +362,7 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
         "who_can_open": who_can_open(cover),
+        "silence": what_silence_does(cover, len(plan.cohort)),
         "encoding": {
             "value_bits": cover.encoding.value_bits,
             "fraction_bits": cover.encoding.fraction_bits,
@@ -426,6 +427,7 @@ def table(report: dict[str, Any], out: Path) -> str:
         f"         {cost['unit']} level, {cost['neighbours']}, {cost['mechanism']}, {cost['sampler']} sampling",
         f"         {cost['accountant']}",
         f"hidden   {report['protections']['scheme']}: {report['protections']['who_can_open']}",
+        f"silence  {report['protections']['silence']}",
         f"bytes    {report['bytes']['up']:,} up, {report['bytes']['down']:,} down",
         f"seconds  {links}",
         f"outcome  {outcome['status']}: {outcome['why']}",

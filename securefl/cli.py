@@ -69,6 +69,9 @@ def run(
     from securefl import federation_file  # noqa: PLC0415
     from securefl.progress import progress  # noqa: PLC0415
 
+    if _is_suite(federation):
+        _run_suite(federation, out, sites, policy, (with_local, without_privacy), unsafe_unsigned, as_json)
+        return
     loaded = federation_file.load(federation)
     if policy is not None:
         file = loaded.file.model_copy(update={"policy": str(policy.resolve())})
@@ -90,6 +93,66 @@ def run(
     _print(as_json, answer, f.summary(result, out))
     if result.outcome != "finished":
         raise typer.Exit(3 if result.outcome == "refused" else 5)
+
+
+def _is_suite(path: Path) -> bool:
+    from securefl import documents, suite_file  # noqa: PLC0415
+
+    return suite_file.is_suite(documents.read(path))
+
+
+def _run_suite(
+    path: Path, out: Path, sites: Path | None, policy: Path | None, arms: tuple[bool, bool],
+    unsafe_unsigned: bool, as_json: bool,  # noqa: FBT001 - options, by their own names
+) -> None:  # fmt: skip
+    from securefl import federation as f  # noqa: PLC0415
+    from securefl import suite as s  # noqa: PLC0415
+    from securefl import suite_file  # noqa: PLC0415
+    from securefl.progress import progress  # noqa: PLC0415
+
+    suite = suite_file.load(path)
+    suite = suite if policy is None else suite.under(policy)
+    local, without_privacy = arms
+    try:
+        with progress() as shown:
+            result = s.run(
+                suite, out, sites=sites, arms=f.Arms(local=local, without_privacy=without_privacy), progress=shown,
+                unsafe_unsigned=unsafe_unsigned,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; what was spent is recorded, and the same command goes on from here") from None
+    answer = {"run": str(out), "outcome": {"status": result.outcome, "why": result.why}, **result.report}
+    _print(as_json, answer, s.table(result, out))
+    if result.outcome != "finished":
+        raise typer.Exit(3 if result.outcome == "refused" else 5)
+
+
+@app.command()
+def predict(
+    store: Annotated[Path, typer.Argument(help="The folder `modules` of a run with tasks.")],
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Texts: CSV, TSV or JSON Lines.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Which task; may be given several times; else all.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text; may be given several times.")] = None,
+    column: Annotated[str, typer.Option(help="The file's column with the text.")] = "text",
+    model: Annotated[str | None, typer.Option(help="Where the base model is; else as the modules name it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What the modules of a store say of texts: every task from one base model that is loaded once."""
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+    from securefl.training import data, module_store  # noqa: PLC0415
+
+    texts = [*(text or ()), *(data.texts(file, column) if file else ())]
+    if not texts:
+        raise OperatorFault("no text", "give --text, or a file", "predict")
+    modules = module_store.Modules.open(store, model)
+    answers = {name: modules.answer(name, texts) for name in task or modules.manifests}
+    rows = [
+        {"row": row, "task": name, "label": each.label, "probabilities": dict(each.probabilities)}
+        for row in range(len(texts))
+        for name, each in ((name, told[row]) for name, told in answers.items())
+    ]
+    lines = [f"{r['row']:<8}{r['task']:<20}{r['label']}" for r in rows]
+    _print(as_json, {"store": str(store), "answers": rows}, "\n".join(lines))
 
 
 @policy_app.command("check")

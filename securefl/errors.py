@@ -30,6 +30,12 @@ class OperatorFault(Fault):
         super().__init__((f"{place}: " if place else "") + what + (f"; {remedy}" if remedy else ""))
 
 
+class Loosens(OperatorFault):
+    """A policy below another one allows what that forbids: it cannot join."""
+
+    exit_code = 3
+
+
 class Interrupted(Fault):
     """A person stopped it. What was recorded stays, and the same command goes on from there."""
 

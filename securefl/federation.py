@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import custody, federation_file, keys
+from securefl import below, custody, federation_file, keys
 from securefl.audit.explain import MEASURED
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
@@ -24,7 +24,7 @@ from securefl.policy import load as policies
 from securefl.policy.decide import Check, decide
 from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account, Charge, bound_of
-from securefl.progress import Progress, Silent
+from securefl.progress import Progress, Silent, Under
 from securefl.protection import noise_share, schemes
 from securefl.protection.who import who_can_open
 from securefl.protocol import coordinator as c
@@ -35,8 +35,10 @@ from securefl.runtime.agent import CustodianAgent, MemberAgent
 from securefl.runtime.drive import drive
 from securefl.runtime.home import Home, export_all
 from securefl.runtime.inprocess import InProcess
+from securefl.runtime.nested import Inside, NestedTrainer
 from securefl.runtime.processes import Processes
 from securefl.runtime.tap import Tap
+from securefl.seams import Runtime
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
 from securefl.strategy.worldlm import Attended
@@ -59,7 +61,6 @@ from securefl.terms import (
     Reason,
     RunId,
     Seat,
-    Task,
     Unbounded,
     Unit,
 )
@@ -67,7 +68,8 @@ from securefl.terms import (
 if TYPE_CHECKING:
     from securefl.bench import Stopwatch
     from securefl.policy.load import Policy
-    from securefl.training.trainer import SharedModel
+    from securefl.training.kept import InFolder
+    from securefl.training.trainer import LoraTrainer, SharedModel
 
 OWN_MODELS = "own-models"  # in a member's home: what it keeps of a run from round to round
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
@@ -103,13 +105,38 @@ class Places:
 
     loaded: federation_file.Loaded
     sites: Path | None
+    route: tuple[str, ...] = ()  # the members that lead here from the root of a tree
+    root: Places | None = None
+
+    @property
+    def top(self) -> Places:
+        """The root of the tree."""
+        return self.root or self
 
     def of(self, name: str) -> Path:
-        """The home of a party."""
+        """The home of a party: in a tree, what a file names as a home is one home, whoever names it."""
         own = {member.name: member.site for member in self.loaded.file.members}.get(name)
         if own is not None and self.sites is None:
             return self.loaded.folder / own
+        if own is not None and self.top.sites is not None and self.top.loaded.below:
+            return self.top.sites / "named" / below.named(self.loaded.folder / own, name)
         return (self.sites or self.loaded.folder / self.loaded.file.sites) / name
+
+    def inside(self, name: str) -> Places:
+        """The homes of the federation that a member is."""
+        sites = None if self.sites is None else self.of(name) / below.BELOW
+        return Places(self.loaded.below[name], sites, (*self.route, name), self.top)
+
+    @property
+    def insides(self) -> dict[str, Places]:
+        """Those of every federation that is a member."""
+        return {name: self.inside(name) for name in self.loaded.below}
+
+    @property
+    def parties(self) -> tuple[MemberId, ...]:
+        """Members, coordinator, and custodian if there is one."""
+        custodian = (CUSTODIAN,) if self.loaded.file.protection.scheme.has_custodian else ()
+        return (*(MemberId(each.name) for each in self.loaded.file.members), COORDINATOR, *custodian)
 
 
 def clock() -> int:
@@ -135,7 +162,7 @@ def introduce(
     if file.protection.scheme.has_custodian:
         custodian = Seat(CUSTODIAN, _home(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
-        _pin(places.of(name), (coordinator, *((custodian,) if custodian else ()), *seats))
+        _pin(places.of(name), policy.federation, (coordinator, *((custodian,) if custodian else ()), *seats))
         _adopt(places.of(name), policy, signatures)
     return coordinator, custodian, seats
 
@@ -144,8 +171,14 @@ def _home(places: Places, name: str) -> Home:
     return Home.at(places.of(name), MemberId(name), clock)
 
 
-def _pin(home: Path, seats: tuple[Seat, ...]) -> None:
-    path = home / "peers.json"
+def _pinned(home: Path, federation: str) -> Path:
+    """Who a home knows in one federation: in another one, the same name may be another party's."""
+    return home / "peers" / f"{federation}.json"
+
+
+def _pin(home: Path, federation: str, seats: tuple[Seat, ...]) -> None:
+    path = _pinned(home, federation)
+    path.parent.mkdir(exist_ok=True)
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     for seat in seats:
         if known.setdefault(seat.member, seat.key.hex()) != seat.key.hex():
@@ -243,18 +276,7 @@ def plan_of(
 ) -> Plan:  # fmt: skip
     """The plan of the first round; its cohort is filled in when the members have enrolled."""
     file = loaded.file
-    training, cover = file.training, file.protection
-    colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
-    members = len(file.members)
-    safe = (members + colluding) // 2 + 1
-    covered = Cover(
-        scheme=cover.scheme,
-        min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
-        threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
-        colluding=colluding,
-        encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
-        custodian=custodian,
-    )
+    training, covered = file.training, cover_of(loaded, policy, custodian)
     event = event_of(loaded, policy, covered, dimension)
     try:
         clipping = training.clipping.meant(training.divisor or 1, event.noise_multiplier)
@@ -267,7 +289,7 @@ def plan_of(
         round=1,
         purpose=file.purpose,
         model=model,
-        task=Task(file.task.kind, file.task.labels),
+        task=file.task.task(),
         adapter=file.adapter.adapter(),
         learning=Learning(
             event=event,
@@ -287,6 +309,21 @@ def plan_of(
         base=base,
         dimension=dimension,
         sharing=file.strategy.sharing(),
+    )
+
+
+def cover_of(loaded: federation_file.Loaded, policy: Policy, custodian: PublicKey | None) -> Cover:
+    """How this federation's updates are hidden; what its file does not say follows from policy and members."""
+    cover = loaded.file.protection
+    colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
+    safe = (len(loaded.file.members) + colluding) // 2 + 1
+    return Cover(
+        scheme=cover.scheme,
+        min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
+        threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
+        colluding=colluding,
+        encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
+        custodian=custodian,
     )
 
 
@@ -359,31 +396,41 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
     document = documents.read(plan_path)
     if isinstance(document.value, dict) and "securefl_federation" in document.value:
         loaded = federation_file.load(plan_path)
-        plan = plan_of(
-            loaded, policy, RunId(bytes(16)), Model(loaded.file.model, Hash(bytes(32))), 1, Hash(bytes(32)), None
-        )
-        cohort = tuple(
-            Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
-            for member in loaded.file.members
-        )
-        custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
-        plan = replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
-        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if custodian else [])]
+        plan = first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
+        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if plan.cover.custodian else [])]
     else:
         plan = draft(document, policy.hash)
         missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
+    return _explained(policy, plan, tuple(missing))
+
+
+def first_plan(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
+    """The first round's plan as it will be, but for keys and the adapter's state: for a policy to look at."""
+    plan = plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None)
+    cohort = tuple(
+        Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
+        for member in loaded.file.members
+    )
+    custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
+    return replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
+
+
+def foreseen(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> tuple[Reason, ...]:
+    """Why the policy will refuse the first round on an account with nothing on it; nothing is charged."""
+    return _explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
+
+
+def _explained(policy: Policy, plan: Plan, missing: tuple[str, ...]) -> Explained:
     account = Account.of(())
     try:
         price = price_in(policy, "dataset")(plan, account)
     except (ValueError, ArithmeticError) as fault:
         none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
-        return Explained(
-            "refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), tuple(missing)
-        )
+        return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), missing)
     checks = explain_decision(policy, plan, account, price, clock())
     answer = decide(policy, plan, account, price, clock())
     reasons = getattr(answer, "reasons", ())
-    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), tuple(missing))
+    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), missing)
 
 
 # Building the parties. Each function here can run in a process of its own.
@@ -397,12 +444,14 @@ class Recipe:
     sites: Path | None
     name: MemberId
     entropy: Entropy
+    route: tuple[str, ...] = ()
 
     def __call__(self) -> MemberAgent | CustodianAgent:
         """The party, with its own model in memory."""
-        loaded = federation_file.load(self.federation)
-        places = Places(loaded, self.sites)
-        shared = None if self.name == CUSTODIAN else load_model(loaded)
+        places = Places(federation_file.load(self.federation), self.sites)
+        for each in self.route:
+            places = places.inside(each)
+        shared = None if self.name == CUSTODIAN else load_model(places.loaded)
         return party(places, self.name, shared, self.entropy, Silent())
 
 
@@ -411,7 +460,7 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
     from securefl.training.trainer import SharedModel  # noqa: PLC0415
 
     file = loaded.file
-    task, adapter = Task(file.task.kind, file.task.labels), file.adapter.adapter()
+    task, adapter = file.task.task(), file.adapter.adapter()
     shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
     shared.preflight()
     return shared
@@ -432,24 +481,26 @@ def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled | 
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault
 
 
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What a bench puts around the parties of the federations below, and around what carries their messages."""
+
+    party: Callable[[Places, MemberAgent | CustodianAgent], MemberAgent | CustodianAgent] = lambda _, agent: agent
+    runtime: Callable[[Places, InProcess | Processes], Runtime] = lambda _, runtime: runtime
+
+
 def party(
     places: Places, name: MemberId, shared: SharedModel | None, entropy: Entropy, progress: Progress,
-    records: Callable[[federation_file.Loaded, str], Any] | None = None,
+    records: Callable[[federation_file.Loaded, str], Any] | None = None, eyes: Eyes = Eyes(),
 ) -> MemberAgent | CustodianAgent:  # fmt: skip
     """One party, from its own home: its pinned peers, its own copy of the policy, its own key."""
     loaded = places.loaded
     home = Home.at(places.of(name), name, clock)
-    own = places.of(name) / "policies" / f"{_federation_of(loaded, places)}.yaml"
-    policy = policies.load(own)
-    pinned: dict[str, str] = json.loads((places.of(name) / "peers.json").read_text())
-    keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
-    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme.has_custodian else None
-    seats = tuple(Seat(MemberId(each.name), keys_of[each.name], each.region) for each in loaded.file.members)
+    policy, signed, coordinator, custodian, seats = _agreed(places, name)
     dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
     charter = mm.Charter(
-        name, policy.federation, policy.hash, policy.text, dataset, Seat(COORDINATOR, keys_of[COORDINATOR], ""),
-        custodian, seats, {}, _signatures(own, policy),
-    )  # fmt: skip
+        name, policy.federation, policy.hash, policy.text, dataset, coordinator, custodian, seats, {}, signed
+    )
     if name == CUSTODIAN:
         scheme = loaded.file.protection.scheme
         file = home.path / schemes.key_name(scheme)
@@ -463,21 +514,83 @@ def party(
     from securefl.training.kept import InFolder  # noqa: PLC0415
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
-    trainer = LoraTrainer(
-        shared,
-        partial(records or records_of, loaded, name),
-        entropy,
-        lambda done, steps: progress.step(name, done, steps),
-        Half(shared.layout, shared.initial()),
-        InFolder(home.path / OWN_MODELS),
-    )
+    half, kept = Half(shared.layout, shared.initial()), InFolder(home.path / OWN_MODELS)
+    trainer: LoraTrainer | NestedTrainer
+    if name in loaded.below:
+        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, kept)
+    else:
+        trainer = LoraTrainer(
+            shared,
+            partial(records or records_of, loaded, name),
+            entropy,
+            lambda done, steps: progress.step(name, done, steps),
+            half,
+            kept,
+        )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
     return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy)
 
 
-def _federation_of(loaded: federation_file.Loaded, places: Places) -> str:
-    del places
-    return policies.load(loaded.folder / loaded.file.policy).federation
+def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None, tuple[Seat, ...]]:
+    """What one home agreed to: policy, its signatures, and the seats of coordinator, custodian and members."""
+    loaded, home = places.loaded, places.of(name)
+    federation = policies.load(loaded.folder / loaded.file.policy).federation
+    own = home / "policies" / f"{federation}.yaml"
+    policy = policies.load(own)
+    pinned: dict[str, str] = json.loads(_pinned(home, federation).read_text())
+    keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
+    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme.has_custodian else None
+    seats = tuple(Seat(MemberId(each.name), keys_of[each.name], each.region) for each in loaded.file.members)
+    return policy, _signatures(own, policy), Seat(COORDINATOR, keys_of[COORDINATOR], ""), custodian, seats
+
+
+def _nested(
+    places: Places, name: MemberId, shared: SharedModel, entropy: Entropy, progress: Progress,
+    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes, half: Half, kept: InFolder,
+) -> NestedTrainer:  # fmt: skip
+    """The trainer of a member that is a federation: its coordinator, and the way to its members."""
+    inside = places.inside(name)
+    loaded, home = inside.loaded, Home.at(inside.of(COORDINATOR), COORDINATOR, clock)
+    policy, signed, coordinator, custodian, seats = _agreed(inside, COORDINATOR)
+    strategy, here = strategy_of(loaded, shared), Under(progress, "/".join(inside.route))
+    rounds = {member.name: member.rounds for member in places.loaded.file.members}[name]
+
+    return NestedTrainer(
+        name,
+        Inside(
+            policy,
+            signed,
+            cover_of(loaded, policy, custodian.key if custodian else None),
+            loaded.file.strategy.sharing(),
+            rounds,
+            coordinator,
+            custodian,
+            seats,
+        ),
+        home,
+        c.Plugs(home.identity, schemes.coordinator_half, strategy),
+        lambda: _runtime(inside, shared, entropy, here, records, eyes),
+        half,
+        kept,
+        shared.agreement,
+        _observer(inside, policy, seats[0].member, here),
+    )
+
+
+def _runtime(
+    places: Places, shared: SharedModel, entropy: Entropy, progress: Progress,
+    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes,
+) -> Runtime:  # fmt: skip
+    """The way to all parties of one federation but its coordinator."""
+    names, top = [each for each in places.parties if each != COORDINATOR], places.top
+    runtime: InProcess | Processes
+    if places.loaded.file.runtime == "processes":
+        makers = {name: Recipe(top.loaded.path, top.sites, name, entropy, places.route) for name in names}
+        runtime = Processes(makers, places.loaded.below)
+    else:
+        parties = {name: party(places, name, shared, entropy, progress, records, eyes) for name in names}
+        runtime = InProcess({name: eyes.party(places, each) for name, each in parties.items()})
+    return eyes.runtime(places, runtime)
 
 
 def records_of(loaded: federation_file.Loaded, name: str) -> Any:  # noqa: ANN401 - training.data.Records
@@ -530,13 +643,15 @@ def run(
     places = Places(loaded, sites.resolve() if sites else None)
     policy = policies.load(loaded.folder / loaded.file.policy)
     signatures = _found(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
-    with _claimed(out, loaded, policy) as run_id, ExitStack() as stack:
+    tree = [(places, policy, signatures), *_descended(places, policy, unsafe_unsigned=unsafe_unsigned)]
+    with _claimed(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
         watch = bench.Stopwatch(out / "timings.json")
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = workbench.model(loaded)
-            records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
-        coordinator, custodian, seats = introduce(places, policy, signatures)
+            held = _held(places, workbench.records)
+            records = held[()]
+        (coordinator, custodian, seats), *_ = [introduce(*each) for each in tree]
         strategy = strategy_of(loaded, shared)
         start_state = strategy.broadcast(shared.initial())
         plan = plan_of(
@@ -563,23 +678,23 @@ def run(
             strategy.begin(start_state), {}, {}, heads, {},
             evidence,
         )  # fmt: skip
-        names = (*(seat.member for seat in seats), *((CUSTODIAN,) if custodian else ()))
-        tap = _tap(out, records)
-        if loaded.file.runtime == "processes":
-            processes = Processes({name: Recipe(loaded.path, places.sites, name, entropy) for name in names})
-            stack.callback(processes.close)
-            runtime: InProcess | Processes = processes
-        else:
-            drawn = tap.entropy(entropy)
-            parties = {name: party(places, name, shared, drawn, shown, workbench.records) for name in names}
-            runtime = InProcess({name: _timed(each, watch, tap) for name, each in parties.items()})
+        taps = {each.route: _tap(_folder(out, each), held[each.route]) for each, *_ in tree}
+        tap = taps[()]
+
+        def carried(where: Places, runtime: InProcess | Processes) -> Runtime:
+            if isinstance(runtime, Processes):
+                stack.callback(runtime.close)
+            return taps[where.route].runtime(runtime)
+
+        eyes = Eyes(lambda where, agent: _timed(agent, watch, taps[where.route]), carried)
+        drawn = entropy if loaded.file.runtime == "processes" else tap.entropy(entropy)
+        runtime = _runtime(places, shared, drawn, shown, workbench.records, eyes)
         plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = _observer(places, policy, seats[0].member, shown)
 
         with watch("rounds"):
-            ended = drive(home, c.Planned(course), plugs, tap.runtime(runtime), 3600.0, observe)
-        export_all([_home(places, name) for name in (*names, COORDINATOR)], out / "ledger")
-        tap.exported(out / "ledger")
+            ended = drive(home, c.Planned(course), plugs, runtime, 3600.0, observe)
+        _export([each for each, *_ in tree], out, taps)
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
             measured = bench.measure(
@@ -673,7 +788,54 @@ def _standing(policy: Policy, text: bytes) -> approvals.Standing:
 
 def _tap(out: Path, records: Mapping[str, Any]) -> Tap:
     """Eyes on what leaves, which know every member's records: here one person runs all sites."""
+    out.mkdir(parents=True, exist_ok=True)
     return Tap(out / MEASURED, (each.text for part in records.values() for each in (*part.train, *part.heldout)))
+
+
+def _export(tree: Sequence[Places], out: Path, taps: Mapping[tuple[str, ...], Tap]) -> None:
+    """Each federation's ledgers stand in its own folder, and were looked at."""
+    for each in tree:
+        folder = _folder(out, each) / "ledger"
+        export_all([_home(each, name) for name in each.parties], folder)
+        taps[each.route].exported(folder)
+
+
+def _folder(out: Path, places: Places) -> Path:
+    """Where a run puts what is one federation's: the root's folder has nothing of those below but beside it."""
+    return out.joinpath(*(part for name in places.route for part in (below.BELOW, name)))
+
+
+def _held(places: Places, records: Callable[[federation_file.Loaded, str], Any]) -> dict[tuple[str, ...], Any]:
+    """Each federation's records by member, for a bench that runs every site; a federation's are all of its members'."""
+    from securefl.training.data import Records  # noqa: PLC0415
+
+    insides = places.insides
+    held = {route: part for inside in insides.values() for route, part in _held(inside, records).items()}
+
+    def of(name: str) -> Any:  # noqa: ANN401 - training.data.Records
+        if name not in insides:
+            return records(places.loaded, name)
+        parts = held[*places.route, name].values()
+        return Records(*(tuple(row for part in parts for row in getattr(part, of)) for of in ("train", "heldout")))
+
+    return {places.route: {each.name: of(each.name) for each in places.loaded.file.members}, **held}
+
+
+def _descended(
+    places: Places, policy: Policy, *, unsafe_unsigned: bool
+) -> Iterator[tuple[Places, Policy, tuple[approvals.Signature, ...] | None]]:
+    """Every federation below, from the top, with its policy, which may stand under the one above.
+
+    Raises:
+        Loosens, Unapproved: a policy may not.
+        OperatorFault: nor may another one, or parties share a home.
+    """
+    for name, inside in places.insides.items():
+        path = inside.loaded.folder / inside.loaded.file.policy
+        its = policies.load(path)
+        below.check_policy(policy, its, f"{places.loaded.path}: members.{name}: {path}")
+        yield inside, its, _found(path, its, unsafe_unsigned=unsafe_unsigned)
+        yield from _descended(inside, its, unsafe_unsigned=unsafe_unsigned)
 
 
 def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch, tap: Tap) -> MemberAgent | CustodianAgent:
@@ -686,10 +848,11 @@ def _timed(agent: MemberAgent | CustodianAgent, watch: Stopwatch, tap: Tap) -> M
     def protection(scheme: str) -> Any:  # noqa: ANN401 - a half, timed
         return tap.half(Timed(schemes.member_half(scheme), watch, "protection"))
 
+    is_site = not isinstance(agent.trainer, NestedTrainer)  # whose parts are timed themselves
     return replace(
         agent,
         plugs=replace(agent.plugs, protection=protection),
-        trainer=Timed(agent.trainer, watch, "training"),
+        trainer=Timed(agent.trainer, watch, "training") if is_site else agent.trainer,
         price=watch.wrap("pricing", agent.price),
     )
 
@@ -726,7 +889,7 @@ def _observer(places: Places, policy: Policy, member: MemberId, shown: Progress)
 
 
 @contextmanager
-def _claimed(out: Path, loaded: federation_file.Loaded, policy: Policy) -> Iterator[RunId]:
+def _claimed(out: Path, loaded: federation_file.Loaded, tree: tuple[Policy, ...]) -> Iterator[RunId]:
     """The folder is this run's alone while the block runs; its run id is new, or that of the run it goes on with."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -742,8 +905,9 @@ def _claimed(out: Path, loaded: federation_file.Loaded, policy: Policy) -> Itera
             ) from fault
         path = out / "run.json"
         what = {
-            "federation_file": m.state_digest(loaded.written).hex(),
-            "policy_hash": policy.hash.hex(),
+            "federation_file": m.state_digest(loaded.whole).hex(),
+            "policy_hash": tree[0].hash.hex(),
+            **({"policies_below": [each.hash.hex() for each in tree[1:]]} if tree[1:] else {}),
         }
         if path.exists():
             found = json.loads(path.read_text())

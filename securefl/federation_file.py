@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from securefl import documents
+from securefl import below, documents
 from securefl.documents import Document, First, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
@@ -27,9 +27,11 @@ from securefl.terms import (
     Loss,
     NotForgotten,
     OwnLabel,
+    Prompt,
     Scheme,
     Sharing,
     SoftLabels,
+    Task,
     Unit,
     Weighting,
 )
@@ -60,16 +62,42 @@ class Part(BaseModel):
 class TaskPart(Part):
     """What the adapter is for."""
 
-    kind: Literal["classification", "language"] = Field(description="the kind of task")
+    kind: Literal["classification", "prompt", "language"] = Field(
+        description="prompt: by the words a masked language model expects in a pattern's gap, without an own head; "
+        "language: the next token of a causal one"
+    )
     labels: tuple[str, ...] = Field((), description="the labels, in the order of the head's outputs; none for language")
+    pattern: str | None = Field(None, description="prompt: a sentence with {text} for the text and [MASK] for the gap")
+    verbalizer: dict[str, str | tuple[str, ...]] | None = Field(
+        None, description="prompt: each label's word in the gap, or several, whose scores are averaged"
+    )
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> TaskPart:
         if self.kind == "language" and self.labels:
             raise ValueError("a language model has no labels: leave them out")
-        if self.kind == "classification" and len(self.labels) < 2:
-            raise ValueError("classification needs two labels or more")
+        if self.kind != "language" and len(self.labels) < 2:
+            raise ValueError("two labels or more")
+        for field in ("pattern", "verbalizer"):
+            if (getattr(self, field) is None) == (self.kind == "prompt"):
+                raise ValueError(f"kind {self.kind} {'needs' if self.kind == 'prompt' else 'has no'} `{field}`")
+        for part in ("{text}", "[MASK]"):
+            if self.pattern is not None and self.pattern.count(part) != 1:
+                raise ValueError(f"pattern: {part} stands in it once")
+        if self.verbalizer is not None and set(self.verbalizer) != set(self.labels):
+            raise ValueError(f"verbalizer: a word for each of {', '.join(self.labels)}, and no other")
+        for label, words in (self.verbalizer or {}).items():
+            if not words or not all(word.strip() for word in words):
+                raise ValueError(f"verbalizer.{label}: a word, or several")
         return self
+
+    def task(self) -> Task:
+        """As plans name it."""
+        if self.pattern is None or self.verbalizer is None:
+            return Task(self.kind, self.labels)
+        words = (self.verbalizer[label] for label in self.labels)
+        each = tuple((word,) if isinstance(word, str) else word for word in words)
+        return Task(self.kind, self.labels, Prompt(self.pattern, each))
 
 
 class AdapterPart(Part):
@@ -292,13 +320,25 @@ class StrategyPart(Part):
 
 
 class MemberPart(Part):
-    """One member: its name, where it stands, and what differs in its data."""
+    """One member: its name, where it stands, and what differs in its data; or the federation that it stands for."""
 
     name: Name
     region: str = Field(min_length=1)
     dataset: str | None = Field(None, description="the account its budget is kept under; the name if not given")
     site: str | None = Field(None, description="its home: keys, ledger, account")
     data: dict[str, Any] = Field(default_factory=dict, description="added to the federation's own `data`")
+    federation: str | dict[str, Any] | None = Field(
+        None, description="a federation as a member: its file, or what differs there from this one"
+    )
+    rounds: Whole = Field(1, ge=1, description="of a federation as a member: its own rounds for each one of this one")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> MemberPart:
+        if self.federation is not None and self.data:
+            raise ValueError("a federation's data are its members': leave `data` out here")
+        if self.federation is None and self.rounds != 1:
+            raise ValueError("`rounds` are those of a federation as a member: leave it out")
+        return self
 
 
 class FederationFile(Part):
@@ -340,11 +380,14 @@ class FederationFile(Part):
             )
         if self.task.kind == "language":
             self._as_language()
-        elif self.adapter.kind is AdapterKind.FULL:
-            raise ValueError("adapter.kind full is for task.kind language: a classifier's base stays frozen")
         if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
             raise ValueError(
                 "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
+            )
+        if self.task.kind == "prompt" and not self.adapter.kind.has_targets:
+            raise ValueError(
+                f"task.kind prompt trains no head and reads a fixed gap, which kind {self.adapter.kind.value} has not: "
+                "use lora, rslora or bottleneck"
             )
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")
@@ -365,7 +408,13 @@ class Loaded(Part):
     file: FederationFile
     path: Path
     written: bytes  # the document itself, with whatever was put in place of its fields
-    data: dict[str, DataSource]
+    data: dict[str, DataSource]  # of each member that is a site
+    below: dict[str, Loaded] = Field(default_factory=dict)  # of each member that is a federation
+
+    @property
+    def whole(self) -> bytes:
+        """The document, and those of all federations below."""
+        return b"\0".join((self.written, *(each.whole for each in self.below.values())))
 
     @property
     def folder(self) -> Path:
@@ -382,18 +431,48 @@ def load(path: Path) -> Loaded:
     return of(documents.read(path), path)
 
 
-def of(document: Document, path: Path) -> Loaded:
-    """The federation in ``document``; the paths in it are relative to ``path``.
+def of(document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
+    """The federation in ``document``, with those below it; the paths in it are relative to ``path``.
 
     Raises:
-        OperatorFault: as for ``load``.
+        OperatorFault: as for ``load``; or federations stand below each other in a circle, or too deep.
     """
-    file = documents.validate(document, FederationFile)
+    return with_data(documents.validate(document, FederationFile), document, path, above)
+
+
+def with_data(file: FederationFile, document: Document, path: Path, above: tuple[Path, ...] = ()) -> Loaded:
+    """The federation with its members' data sources complete; ``document`` is what ``file`` was made of.
+
+    Raises:
+        OperatorFault: a source is not as it must be, or a federation below is not.
+    """
+    written = [each.get("name") for each in document.value["members"]]
     sources = {}
     for index, member in enumerate(file.members):
-        place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.data"
+        line = written.index(member.name)
+        place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
+        if member.federation is not None:
+            continue
         sources[member.name] = _source(_merged(file, index, place), place)
-    return Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
+        if sources[member.name].has_unlabelled and file.strategy.loss.kind != "soft-labels":
+            what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
+            raise OperatorFault(what, "set strategy.loss to soft-labels, or `unlabelled` to drop", place)
+    loaded = Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
+    for member in file.members:
+        if member.federation is None:
+            continue
+        index = written.index(member.name)
+        place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.federation"
+        if len(above) == below.DEEPEST:
+            raise OperatorFault(f"more than {below.DEEPEST} levels below each other", "flatten the tree", place)
+        inner, where = below.document_of(document, path, index)
+        if isinstance(member.federation, str) and where.resolve() in (*above, path.resolve()):
+            raise OperatorFault(
+                "federations below each other in a circle", "let each name others than those above", place
+            )
+        loaded.below[member.name] = of(inner, where, (*above, path.resolve()))
+        below.check(loaded, loaded.below[member.name], member.rounds, place)
+    return loaded
 
 
 def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:

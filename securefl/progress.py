@@ -37,6 +37,25 @@ class Silent:
         """Nothing."""
 
 
+class Under:
+    """Tells of a federation below, by the way that leads there."""
+
+    def __init__(self, inner: Progress, way: str) -> None:
+        self._inner, self._way = inner, way
+
+    def say(self, text: str) -> None:
+        """The same, with its place."""
+        self._inner.say(f"{self._way}: {text}")
+
+    def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
+        """A line with its place: the bar is the root's."""
+        self.say(f"round {number}/{rounds}  epsilon {epsilon:.3f} of {limit:g}")
+
+    def step(self, member: str, done: int, steps: int) -> None:
+        """The same, with its place."""
+        self._inner.step(f"{self._way}/{member}", done, steps)
+
+
 class Lines:
     """One plain line a round."""
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from securefl.errors import PeerFault
 from securefl.keys import Identity, Secret
-from securefl.terms import Aggregate, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import Aggregate, Envelope, Event, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,6 +126,16 @@ class KeyHolder(Protocol):
             PeerFault: an input is not what the plan says it is.
         """
         ...
+
+
+class Unfinished(PeerFault):
+    """A training has no result, and ``did`` of its price is spent all the same; None if nothing is."""
+
+    rule = "training.unfinished"
+
+    def __init__(self, what: str, did: Event | None) -> None:
+        self.did = did
+        super().__init__(what)
 
 
 class Trainer(Protocol):

@@ -66,7 +66,7 @@ class AdapterKind(StrEnum):
     SOFT_PROMPT = "soft-prompt"  # trained vectors before the input embeddings
     PREFIX = "prefix"  # trained keys and values in every layer
     BOTTLENECK = "bottleneck"  # down, nonlinearity, up, added to a layer's output
-    FULL = "full"  # nothing is put on it: all tensors of a small model made from a public seed
+    FULL = "full"  # every tensor of the named parts of the model itself: for comparison
 
     @property
     def has_factors(self) -> bool:
@@ -76,7 +76,7 @@ class AdapterKind(StrEnum):
     @property
     def has_targets(self) -> bool:
         """Whether it sits on layers that are named."""
-        return self.has_factors or self is AdapterKind.BOTTLENECK
+        return self.has_factors or self in (AdapterKind.BOTTLENECK, AdapterKind.FULL)
 
 
 class AdapterRule(StrEnum):
@@ -235,11 +235,20 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A classification as a gap in a sentence: which of these words does a masked language model expect there?"""
+
+    pattern: str  # holds ``{text}`` once, for the record's text, and ``[MASK]`` once, for the gap
+    words: tuple[tuple[str, ...], ...]  # of each label, in the labels' order: its logit is their mean
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """What the adapter is for. ``kind`` is ``classification`` or ``language``, which has no labels."""
+    """What the adapter is for. ``kind`` is ``classification``, ``prompt`` (has one) or ``language`` (no labels)."""
 
     kind: str
     labels: tuple[str, ...]
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -582,6 +591,7 @@ class Update:
 
     values: NDArray[np.float64]  # (dimension,)
     did: Event
+    below: Gathered | None = None  # how a federation that is a member came to it
 
     def __repr__(self) -> str:
         return f"Update({len(self.values)} values, not shown)"
@@ -665,6 +675,18 @@ class Settled:
 
     plan: Hash
     did: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A plan's result was made by a federation below: totals and hashes, no name and no key of its members."""
+
+    plan: Hash
+    run: RunId  # of the federation below, for this plan alone
+    plans: tuple[Hash, ...]  # of its rounds
+    contributors: tuple[int, ...]  # to the sum of each
+    head: Hash  # root of its coordinator's ledger, ...
+    size: int  # ... of so many entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -754,7 +776,7 @@ class Closed:
     why: str
 
 
-Entry = Opened | Reserved | Settled | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
+Entry = Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from securefl import keys, wire
-from securefl.ledger import export, heads, merkle
+from securefl import keys, merkle, wire
+from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
 from securefl.privacy.account import Account

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from securefl import keys, wire
+from securefl import keys, merkle, wire
 from securefl.keys import Secret
-from securefl.ledger import merkle
 from securefl.protection import masking, shamir
 from securefl.terms import FixedPoint, Hash, Head, MemberId, MicroEpsilon, Plan, PoissonGaussian, Receipt, RunId, Update
 from tests.worlds import World, identity, seat
@@ -96,7 +95,7 @@ def bad_rounds(
     first, other, *rest = relay.peers
 
     def relayed(peer: masking.Relayed) -> str:
-        return wire.encode(masking.Relay((first, peer, *rest))).hex()
+        return wire.encode(masking.Relay(relay.roster, (first, peer, *rest))).hex()
 
     swapped = replace(other, statement=replace(other.statement, mask_key=keys.public_half(ONE)))
     box = replace(other, box=other.box[:-1] + bytes([other.box[-1] ^ 1]))
@@ -138,6 +137,7 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
         kind: tuple(shamir.commitment(dealer, kind, point, share) for point, share in of.items())
         for kind, of in shares.items()
     }
+    pairs = [key + seed for key, seed in zip(committed["key"], committed["seed"], strict=True)]
     said = masking.Statement(
         run,
         1,
@@ -145,10 +145,10 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
         2,
         keys.public_half(ONE),
         masking._seed_commitment(TWO.raw),
-        (a, b, c),
-        committed["key"],
-        committed["seed"],
+        masking.roster_hash((a, b, c)),
+        merkle.root([merkle.leaf_hash(both) for both in pairs]),
     )
+    path = b"".join(merkle.inclusion_proof([merkle.leaf_hash(both) for both in pairs], 1))
     signer = identity("a")
     held = masking.Pair(shares["key"][2], shares["seed"][2])
     box = keys.seal_box(keys.public_half(TWO), "shares", place, wire.encode(held), ONE)
@@ -161,6 +161,7 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
         "seed commitment": {"seed": TWO.raw.hex(), "commitment": said.seed.hex()},
         **{f"{kind} shares, 2 of 3": {"secret": secret.raw.hex(), "dealer": dealer.hex(), **{f"share {p}": s.hex() for p, s in shares[kind].items()}, **{f"commitment {p}": committed[kind][p - 1].hex() for p in shares[kind]}} for kind, secret in (("key", ONE), ("seed", TWO))},
         "statement": {"key": signer.public.hex(), "bytes": wire.encode(said).hex(), "signature": signer.sign("mask-key", wire.encode(said)).hex()},
+        "share tree": {"roster": wire.encode((a, b, c)).hex(), "roster hash": said.roster.hex(), "root": said.shares.hex(), "path of b": path.hex()},
         "box of shares": {"to": TWO.raw.hex(), "place": place.hex(), "box": box.hex(), "message": wire.encode(held).hex()},
         "receipt": {"key": signer.public.hex(), "bytes": receipt.hex(), "signature": signer.sign("receipt", receipt).hex()},
     }  # fmt: skip
@@ -170,6 +171,8 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
         "a key share with a flipped bit": {"key share": flipped.hex(), "seed share": held.seed.hex(), "fails": "protocol.wrong-share"},
         "a seed share of another point": {"key share": held.key.hex(), "seed share": shares["seed"][3].hex(), "fails": "protocol.wrong-share"},
         "a key share for a seed share": {"key share": held.key.hex(), "seed share": held.key.hex(), "fails": "protocol.wrong-share"},
+        "a path in another order": {"key share": held.key.hex(), "seed share": held.seed.hex(), "path": (path[32:] + path[:32]).hex(), "fails": "protocol.wrong-share"},
+        "a path with one more hash": {"key share": held.key.hex(), "seed share": held.seed.hex(), "path": (path + path[:32]).hex(), "fails": "protocol.wrong-share"},
         "a statement somebody else signed": {"statement": of["bytes"], "signature": identity("b").sign("mask-key", wire.encode(said)).hex(), "fails": "protocol.swapped-key"},
         "a statement signed as a receipt": {"statement": of["bytes"], "signature": signer.sign("receipt", wire.encode(said)).hex(), "fails": "protocol.swapped-key"},
         "a statement of another round": {"statement": wire.encode(replace(said, round=2)).hex(), "signature": of["signature"], "fails": "protocol.replayed-key"},

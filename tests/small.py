@@ -64,12 +64,13 @@ def rows(name: str, count: int = 60) -> list[tuple[str, str]]:
     return made
 
 
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, *, masked: bool = False) -> None:
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted({*FILLER, *WORDS["bad"], *WORDS["good"]})]
+    gap = {"mask_token": "[MASK]"} if masked else {}
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *gap.values(), *sorted({*FILLER, *WORDS["bad"], *WORDS["good"]})]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -77,14 +78,16 @@ def save_model(folder: Path) -> None:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        **gap,
+    ).save_pretrained(folder)  # fmt: skip
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=32,
     )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    model = BertForMaskedLM(config) if masked else BertModel(config, add_pooling_layer=False)
+    model.save_pretrained(folder)
 
 
 def entropy(label: str):

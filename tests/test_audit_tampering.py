@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from securefl import cli, keys, wire
+from securefl import cli, keys, merkle, wire
 from securefl.audit.verify import verify
-from securefl.ledger import export, heads, merkle
+from securefl.ledger import export, heads
 from securefl.terms import Closed, Hash, Head, Leaf, MemberId, Reserved, Sent, Settled, SignedHead
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from securefl import wire
+from securefl import merkle, wire
 from securefl.audit.verify import verify
-from securefl.ledger import export, heads, merkle
+from securefl.ledger import export, heads
 from securefl.terms import (
     Closed,
     Entry,

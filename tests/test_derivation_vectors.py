@@ -87,6 +87,23 @@ def test_any_two_shares_give_the_secret_and_each_is_committed_to_in_its_place(ki
         assert committed == raw(name, f"commitment {point}")
 
 
+def test_a_statement_names_the_roster_and_the_root_of_all_commitments_and_a_path_leads_there() -> None:
+    def node(left: bytes, right: bytes) -> bytes:
+        return hashlib.sha256(b"\x01" + left + right).digest()
+
+    leaves = [
+        hashlib.sha256(
+            b"\0" + b"".join(raw(f"{kind} shares, 2 of 3", f"commitment {point}") for kind in ("key", "seed"))
+        )
+        for point in (1, 2, 3)
+    ]
+    one, two, three = (leaf.digest() for leaf in leaves)
+    assert node(node(one, two), three) == raw("share tree", "root")
+    assert one + three == raw("share tree", "path of b")
+    assert hashlib.sha256(b"roster\0" + raw("share tree", "roster")).digest() == raw("share tree", "roster hash")
+    assert raw("statement", "bytes").endswith(raw("share tree", "root"))
+
+
 @pytest.mark.parametrize(("name", "label"), [("statement", "mask-key"), ("receipt", "receipt")])
 def test_what_is_signed_is_signed_under_its_label(name: str, label: str) -> None:
     said = b"securefl/1/" + label.encode() + b"\0" + raw(name, "bytes")
@@ -104,7 +121,9 @@ def fail(case: dict[str, str]) -> None:
     given = {field: bytes.fromhex(value) for field, value in case.items() if field != "fails"}
     said: masking.Statement = wire.decode(raw("statement", "bytes"), masking.Statement)
     if "key share" in given:
-        masking._check_pair(said, MemberId("b"), masking.Pair(given["key share"], given["seed share"]))
+        peer = masking.Relayed(said, b"", b"", given.get("path", raw("share tree", "path of b")))
+        pair = masking.Pair(given["key share"], given["seed share"])
+        masking._check_pair(peer, tuple(map(MemberId, "abc")), MemberId("b"), pair)
     elif "statement" in given:
         plan = World().coordinator.state.course.plan
         plan = replace(plan, run=said.run, round=1, cover=replace(plan.cover, threshold=2))

@@ -13,7 +13,7 @@ from securefl.audit.verify import verify
 from securefl.errors import Forged, OperatorFault
 from securefl.keys import Secret
 from securefl.protection import key_shares
-from securefl.protection.who import who_can_open
+from securefl.protection.who import what_silence_does, who_can_open
 from securefl.terms import Hash, MemberId, Scheme
 from tests.small import MEMBERS, Small
 from tests.worlds import World, identity
@@ -114,3 +114,13 @@ def test_every_scheme_says_who_can_open_what(scheme: Scheme) -> None:
     assert ("custodian" in said) == scheme.has_custodian
     assert (f"{cover.threshold} or more members" in said) == scheme.has_masks
     assert ("2 members give" in who_can_open(cover, 2)) == scheme.has_custodian
+
+
+@pytest.mark.parametrize(("scheme", "members", "threshold", "said"), [
+    (Scheme.MASKING, 3, 3, "3 members are needed"), (Scheme.MASKING, 6, 4, "up to 2 of 6"),
+    (Scheme.CKKS, 6, 6, "up to 3 of 6"), (Scheme.MASKED_BFV, 6, 5, "up to 1 of 6"),
+])  # fmt: skip
+def test_every_scheme_says_what_a_silent_member_does(scheme: Scheme, members: int, threshold: int, said: str) -> None:
+    plan = World(scheme=scheme).coordinator.state.course.plan
+    cover = replace(plan.cover, scheme=scheme, threshold=threshold, min_cohort=3)
+    assert what_silence_does(cover, members).startswith(said)

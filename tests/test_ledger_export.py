@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from securefl import wire
+from securefl import merkle, wire
 from securefl.errors import OperatorFault, Tampered
-from securefl.ledger import export, heads, merkle
+from securefl.ledger import export, heads
 from securefl.terms import Hash, Head, Leaf, MemberId
 from tests.test_ledger_store import IDENTITY, OWNER, entry
 

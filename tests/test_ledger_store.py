@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from securefl import keys, wire
+from securefl import keys, merkle, wire
 from securefl.errors import Forged, OperatorFault, Tampered
-from securefl.ledger import databases, heads, merkle, migrate, store
+from securefl.ledger import databases, heads, migrate, store
 from securefl.ledger.tables import heads as heads_table
 from securefl.ledger.tables import metadata
 from securefl.terms import Closed, Entry, Hash, Head, Leaf, MemberId, Released, RunId, SignedHead

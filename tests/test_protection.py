@@ -260,7 +260,7 @@ REFUSALS: dict[str, Callable[[Round], dict]] = {
     "another round": lambda r: {"plan": replace(r.plan, round=2)},
     "another run": lambda r: {"plan": replace(r.plan, run=RunId(b"x" * 16))},
     "keys of fewer than the cohort": lambda r: {
-        "relay": wire.encode(masking.Relay(wire.decode(r.relays[r.names[0]], masking.Relay).peers[:-1]))
+        "relay": wire.encode(masking.Relay(tuple(r.names), wire.decode(r.relays[r.names[0]], masking.Relay).peers[:-1]))
     },
     "bytes that are no relay": lambda r: {"relay": b"\x00"},
 }
@@ -279,7 +279,7 @@ def test_a_member_refuses_before_it_masks(what: str) -> None:
         made.seal(made.names[0], plan=plan, relay=relay)
 
 
-@pytest.mark.parametrize("change", ["key", "seed", "share", "box", "signature"])
+@pytest.mark.parametrize("change", ["key", "seed", "share", "path", "short path", "box", "signature"])
 def test_a_coordinator_that_alters_what_it_relays_is_found(change: str) -> None:
     made = Round(4)
     relay = wire.decode(made.relays[made.names[0]], masking.Relay)
@@ -289,12 +289,14 @@ def test_a_coordinator_that_alters_what_it_relays_is_found(change: str) -> None:
     peers[1] = {
         "key": replace(other, statement=replace(statement, mask_key=keys.public_half(secret("mallory")))),
         "seed": replace(other, statement=replace(statement, seed=bytes(32))),
-        "share": replace(other, statement=replace(statement, key_shares=tuple(reversed(statement.key_shares)))),
+        "share": replace(other, statement=replace(statement, shares=Hash(bytes(32)))),
+        "path": replace(other, path=other.path[32:] + other.path[:32]),
+        "short path": replace(other, path=other.path[:-1]),
         "box": replace(other, box=other.box[:-1] + bytes([other.box[-1] ^ 1])),
         "signature": replace(other, signature=bytes(64)),
     }[change]
     with pytest.raises(Forged):
-        made.seal(made.names[0], relay=wire.encode(masking.Relay(tuple(peers))))
+        made.seal(made.names[0], relay=wire.encode(masking.Relay(relay.roster, tuple(peers))))
 
 
 @pytest.mark.parametrize("survivors", [

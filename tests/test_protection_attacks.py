@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from securefl import keys, wire
+from securefl import keys, merkle, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Secret
 from securefl.protection import fixed_point, masking, schemes, shamir
@@ -121,14 +121,16 @@ def test_a_cohort_with_a_member_outside_the_roster_is_refused() -> None:
     stranger = MemberId("stranger")
     made.box[stranger] = secret("stranger")
     public = enrolled_again(made, stranger, [*made.names, stranger])
+    short = public.commitments[:-1]
     fits = replace(
         public.statement,
-        roster=tuple(made.names),
-        key_shares=public.statement.key_shares[:-1],
-        seed_shares=public.statement.seed_shares[:-1],
+        roster=masking.roster_hash(tuple(made.names)),
+        shares=merkle.root(tuple(map(merkle.leaf_hash, short))),
     )
     made.enrolled[stranger] = wire.encode(
-        replace(public, statement=fits, signature=identity(stranger).sign("mask-key", wire.encode(fits)))
+        masking.Public(
+            fits, identity(stranger).sign("mask-key", wire.encode(fits)), tuple(made.names), short, public.boxes
+        )
     )
     plan = replace(
         made.plan, cohort=(*made.plan.cohort, seat(stranger)), cover=replace(made.plan.cover, threshold=made.threshold)
@@ -138,21 +140,31 @@ def test_a_cohort_with_a_member_outside_the_roster_is_refused() -> None:
         made.seal(made.names[0], plan=plan, relay=relay)
 
 
-@pytest.mark.parametrize("field", ["key_shares", "seed_shares"])
-def test_too_few_commitments_name_their_dealer_at_both_ends(field: str) -> None:
+@pytest.mark.parametrize("changes", [
+    {"commitments": (bytes(64), bytes(64))}, {"commitments": (bytes(64),) * 4}, {"roster": ("m00", "m01", "m02")},
+    {"roster": ("m00", "m01", "m03", "m02")},
+])  # fmt: skip
+def test_what_a_statements_hashes_are_not_of_names_its_dealer_and_opens_nothing(changes) -> None:
     made = Round(4)
-    honest = Round(4)
-    for name in honest.names:
-        honest.seal(name)
-    short = {field: wire.decode(made.enrolled[made.names[1]], masking.Public).statement.key_shares[:2]}
-    public = enrolled_again(made, made.names[1], made.names, **short)
-    with pytest.raises(Forged, match="m01"):
+    for name in made.names:
+        made.seal(name)
+    public = replace(wire.decode(made.enrolled[made.names[1]], masking.Public), **changes)
+    with pytest.raises(Forged, match="m01 shows"):
+        with_enrolled(made, made.names[1], public)
+    with pytest.raises(Forged, match="m01 shows"):
+        made.finish()
+
+
+def test_commitments_to_other_shares_than_were_dealt_are_found_by_each_who_was_dealt_them() -> None:
+    made = Round(4)
+    public = wire.decode(made.enrolled[made.names[1]], masking.Public)
+    mixed = public.commitments[1:] + public.commitments[:1]
+    public = replace(
+        enrolled_again(made, made.names[1], made.names, shares=merkle.root(tuple(map(merkle.leaf_hash, mixed)))),
+        commitments=mixed,
+    )
+    with pytest.raises(Forged, match="m01 that it did not commit to"):
         made.seal(made.names[0], relay=with_enrolled(made, made.names[1], public))
-    honest.enrolled[honest.names[1]] = wire.encode(public)
-    if field == "key_shares":
-        honest.sealed.pop(honest.names[1])
-    with pytest.raises(Forged, match="m01"):
-        honest.finish()
 
 
 def test_a_box_that_does_not_open_names_its_dealer() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from securefl import wire
+from securefl import merkle, wire
 from securefl.keys import Secret
 from securefl.protection import masking
 from securefl.protocol import coordinator as c
@@ -19,7 +19,10 @@ from tests.worlds import World, an_update, identity, resigned
 
 ALL = ("a", "b", "c", "d")
 Lie = Callable[[m.Reply, str], m.Reply]
-LEFT_OUT = {"keys that are none": (), "no keys": (), "next keys that are none": (), "an answer that is none": ALL}
+LEFT_OUT = {"an answer that is none": ALL} | dict.fromkeys((
+    "keys that are none", "no keys", "next keys that are none", "another roster than it shows",
+    "a roster it did not state", "commitments it did not state", "too few commitments",
+), ())  # fmt: skip
 
 
 def lying(world: World, liar: str, kind: str, lie: Lie) -> None:
@@ -44,6 +47,14 @@ def enrolled(public: bytes, liar: str, **changes: object) -> bytes:
     return wire.encode(replace(given, statement=said, signature=identity(liar).sign("mask-key", wire.encode(said))))
 
 
+def dealt_to(public: bytes, liar: str, roster: tuple[str, ...]) -> bytes:
+    """An enrolment that says all through that it was dealt to others."""
+    short = wire.decode(public, masking.Public).commitments[: len(roster)]
+    tree = merkle.root(tuple(map(merkle.leaf_hash, short)))
+    said = wire.decode(enrolled(public, liar, roster=masking.roster_hash(roster), shares=tree), masking.Public)
+    return wire.encode(replace(said, roster=roster, commitments=short))
+
+
 def keys_that_say(**changes: object) -> tuple[str, Lie]:
     return "Enrolled", lambda reply, liar: replace(reply, public=enrolled(reply.public, liar, **changes))
 
@@ -66,8 +77,14 @@ LIES: dict[str, tuple[str, Lie]] = {
     "a mask key of low order": keys_that_say(mask_key=bytes(32)),
     "a mask key that is too short": keys_that_say(mask_key=b"k"),
     "another threshold": keys_that_say(threshold=2),
-    "another roster": keys_that_say(roster=("a", "b", "d")),
-    "too few commitments": keys_that_say(seed_shares=()),
+    "another roster": (
+        "Enrolled",
+        lambda reply, liar: replace(reply, public=dealt_to(reply.public, liar, ("a", "b", "d"))),
+    ),
+    "another roster than it shows": keys_that_say(roster=masking.roster_hash(("a", "b", "d"))),
+    "a roster it did not state": public_with(roster=("a", "b", "d")),
+    "commitments it did not state": public_with(commitments=(bytes(64),) * 4),
+    "too few commitments": public_with(commitments=()),
     "keys of another round": keys_that_say(round=9),
     "next keys that are none": with_("Submitted", following=b"junk"),
     "a vector that is none": with_("Submitted", payload=b"junk"),

@@ -47,7 +47,7 @@ def test_a_member_with_a_new_key_is_held_to_nothing_its_old_key_signed(small: Sm
     shutil.rmtree(sites / "south")
     with pytest.raises(OperatorFault, match="another key"):
         small.run(tmp_path / "two", sites, file=file)
-    for pinned in sites.glob("*/peers.json"):
+    for pinned in sites.glob("*/peers/*.json"):
         known = json.loads(pinned.read_text())
         known.pop("south")
         pinned.write_text(json.dumps(known))

@@ -14,8 +14,9 @@ from securefl import federation_file
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
 from securefl.terms import NotForgotten, RunId, SoftLabels
+from securefl.training.data import UNKNOWN
 from securefl.training.kept import InFolder
-from securefl.training.losses import UNKNOWN, losses_of
+from securefl.training.losses import losses_of
 from tests.small import MEMBERS, Small
 from tests.tiny_models import shared
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from securefl.errors import Missing, OperatorFault
-from securefl.training.data import load
+from securefl.training.data import UNKNOWN, load
 from securefl.training.sources import DataSource, resolve
 
 LABELS = ("neg", "pos")
@@ -108,6 +108,47 @@ def test_the_files_labels_can_be_mapped(tmp_path):
     name = written(tmp_path, ["one,1", "two,0"])
     records = load(source(name, labels={"0": "neg", "1": "pos"}), tmp_path, LABELS)
     assert [r.label for r in records.train] == [1, 0]
+
+
+@given(
+    st.dictionaries(st.text(st.characters(categories=["L"]), min_size=1, max_size=6), st.sampled_from(["neg", "pos", ""]),
+                    min_size=20, max_size=40), st.randoms(), st.sampled_from([0, "1/3", 1]),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_whether_a_record_is_without_a_label_follows_from_itself_alone(tmp_path_factory, texts, chance, share):
+    folder = tmp_path_factory.mktemp("labels")
+
+    def read(rows, name, **more):
+        written(folder, [json.dumps({"text": t} | ({"label": y} if y else {})) for t, y in rows], name, "")
+        told = load(source(name, unlabelled="keep", labelled=share, heldout=0, **more), folder, LABELS).train
+        return {record.text: record.label for record in told}
+
+    rows = [(t, y) for t, y in texts.items() if t.strip()]
+    whole, part = read(rows, "a.jsonl"), read(chance.sample(rows, len(rows) - 5), "b.jsonl")
+    assert whole.keys() == {t for t, _ in rows}, "a record without a label is a record"
+    assert part.items() <= whole.items()
+    assert all(whole[t] in ({UNKNOWN} if not y or share == 0 else {UNKNOWN, LABELS.index(y)}) for t, y in rows)
+    if share == 1:
+        assert all((whole[t] == UNKNOWN) == (not y) for t, y in rows)
+
+
+def test_rows_without_a_label_are_refused_kept_or_dropped(tmp_path):
+    name = written(tmp_path, ["one,pos", "two,", "three", "four,neutral"])
+    with pytest.raises(OperatorFault, match="`label` is ''"):
+        load(source(name), tmp_path, LABELS)
+    neutral = {"labels": {"neutral": ""}}
+    kept, dropped = (load(source(name, unlabelled=u, **neutral), tmp_path, LABELS).train for u in ("keep", "drop"))
+    assert [r.label for r in kept] == [1, UNKNOWN, UNKNOWN, UNKNOWN]
+    assert [r.text for r in dropped] == ["one"]
+    without = written(tmp_path, ["one", "two"], "texts.csv", "text")
+    assert [r.label for r in load(source(without, unlabelled="keep"), tmp_path, LABELS).train] == [UNKNOWN, UNKNOWN]
+
+
+def test_what_is_held_out_has_a_label(tmp_path):
+    name = written(tmp_path, [f"text {n},{'pos' if n % 2 else ''}" for n in range(200)])
+    records = load(source(name, unlabelled="keep", labelled=0, heldout=0.5), tmp_path, LABELS)
+    assert {r.label for r in records.heldout} == {1}
+    assert {r.label for r in records.train} == {UNKNOWN}
 
 
 BAD = [

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from securefl import errors, keys, wire
+from securefl import errors, keys, merkle, wire
 from securefl.keys import Secret
-from securefl.ledger import merkle
 from securefl.protection import shamir
 from securefl.terms import Head, PoissonGaussian
 from tests import make_vectors

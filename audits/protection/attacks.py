@@ -204,7 +204,7 @@ def others(field: Field) -> list[MemberId]:
 def relayed_with(frame: m.Frame, change: Callable[[list[masking.Relayed]], list[masking.Relayed]]) -> m.Frame:
     """The proposal with another relay of keys."""
     relay = wire.decode(wire.decode(frame.envelope.body, m.Propose).relayed, masking.Relay)
-    return proposed(frame, relayed=wire.encode(masking.Relay(tuple(change(list(relay.peers))))))
+    return proposed(frame, relayed=wire.encode(masking.Relay(relay.roster, tuple(change(list(relay.peers))))))
 
 
 # The ten. Each draws one of its variants.
@@ -298,7 +298,7 @@ def cohort_of_few(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
     names = {field.victim, *others(field)[: few - 1]}
     seats = tuple(each for each in given.plan.cohort if each.member in names)
     relay = wire.decode(given.relayed, masking.Relay)
-    relayed = wire.encode(masking.Relay(tuple(p for p in relay.peers if p.statement.member in names)))
+    relayed = wire.encode(masking.Relay(relay.roster, tuple(p for p in relay.peers if p.statement.member in names)))
     cover, name = given.plan.cover, "protocol.small-cohort"
     if field.drawn.random() < 0.5:
         cover = replace(cover, min_cohort=few)

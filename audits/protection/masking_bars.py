@@ -4,7 +4,10 @@ Three parts, each with a fixed seed. Sums: random cohorts, shares of the silent,
 halves. Silence: whole federations on a wire that loses one to three requests or answers, at every stage and of every
 member in turn. Looks: bytes of packed vectors, and two rounds of one update.
 
-    python -m audits.protection.masking_bars [--quick] [--json]
+`--members N` is one round of so many members over both real halves, a third of whom fall silent: half before they sent
+anything, half after.
+
+    python -m audits.protection.masking_bars [--quick] [--members 1000] [--json]
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import math
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,6 +103,31 @@ def silence(count: int, told: Callable[[int], None] = lambda _: None) -> list[Fi
     ]
 
 
+def crowd(n: int, length: int) -> list[Figure]:
+    """One round of ``n`` members, a third of whom fall silent."""
+    began = time.process_time()
+    made = Round(n, length, label="crowd")
+    made.plan = replace(made.plan, cover=replace(made.plan.cover, encoding=FixedPoint(22, 16, 32)))
+    enrolled = time.process_time()
+    silent, early = tuple(made.names[: n // 3]), set(made.names[: n // 6])
+    for name in made.names:
+        if name not in early:
+            made.seal(name)
+            print(f"\rsealed {len(made.sealed)} of {n}  ", end="", file=sys.stderr, flush=True)
+    sealed = time.process_time()
+    total = made.finish(silent=tuple(name for name in silent if name not in early))
+    opened = time.process_time()
+    wrong = int((total != made.expected()).sum())
+    return [
+        at_most(f"{n} members, {n // 3} silent, {length} entries: wrong entries of the sum", wrong, 0),
+        plain("CPU seconds a member enrols in", (enrolled - began) / n),
+        plain("CPU seconds a member checks and seals in", (sealed - enrolled) / len(made.sealed)),
+        plain("CPU seconds of the coordinator's sum, answers included", opened - sealed),
+        plain("kilobytes a member is given of its peers", len(made.relays[made.names[0]]) / 1000),
+        plain("kilobytes a member publishes for its peers", len(made.enrolled[made.names[0]]) / 1000),
+    ]
+
+
 def looks(length: int) -> list[Figure]:
     """Normal scores of what an eye on the wire sees of vectors of ``length`` entries."""
     uneven, serial, together = [], [], []
@@ -125,6 +154,11 @@ def _score(a: np.ndarray, b: np.ndarray) -> float:
     return abs(float(np.corrcoef(a, b)[0, 1])) * math.sqrt(len(a))
 
 
+def plain(name: str, value: float) -> Figure:
+    """A figure that no bar is set for."""
+    return {"name": name, "value": round(value, 3), "bar": None, "holds": True}
+
+
 def at_most(name: str, value: float, bar: float) -> Figure:
     """A figure that holds at or below its bar."""
     return {"name": name, "value": round(value, 3), "bar": f"<= {bar:g}", "holds": value <= bar}
@@ -139,6 +173,7 @@ def main() -> int:
     """0 if every figure holds, 1 if one does not."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="20 sums of up to 20 members, 60 runs")
+    options.add_argument("--members", type=int, help="one round of so many, and nothing else")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
 
@@ -146,10 +181,13 @@ def main() -> int:
         return lambda done: print(f"\r{what} {done} of {of}  ", end="", file=sys.stderr, flush=True)
 
     some, most, runs, length = (20, 20, 60, 40_000) if chosen.quick else (200, 100, 500, 1_000_000)
-    figures = [*sums(some, most, telling("sum", some)), *silence(runs, telling("run", runs)), *looks(length)]
+    if chosen.members:
+        figures = crowd(chosen.members, 1000)
+    else:
+        figures = [*sums(some, most, telling("sum", some)), *silence(runs, telling("run", runs)), *looks(length)]
     print(file=sys.stderr)
     if chosen.json:
-        command = "python -m audits.protection.masking_bars --json" + (" --quick" if chosen.quick else "")
+        command = " ".join(["python -m audits.protection.masking_bars", *sys.argv[1:]])
         versions = {name: version(name) for name in ("numpy", "cryptography")}
         print(json.dumps({"figures": figures, "command": command, "versions": versions}, indent=1))
     else:

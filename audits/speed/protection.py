@@ -2,16 +2,23 @@
 
 The floor draws the same number of AES-256-CTR bytes in 64 KiB chunks into one buffer and adds them, and does nothing
 else. Arms take turns in one process on one thread; a figure is the median of the paired ratios of CPU time to the floor
-of the same turn. Another system's way is one more arm in `_member`. Memory is the peak of a process that seals one
-update. A quick run states no bar for time: keys and checks, which do not grow with the vector, weigh most there.
+of the same turn. Memory is the peak of a process that seals one update. A quick run states no bar for time: keys and
+checks, which do not grow with the vector, weigh most there.
 
-    python -m audits.speed.protection [--quick] [--json]
+Where Flower is installed (`pip install flwr==1.41.0`, in an environment of its own) its own functions are one more arm:
+the same update and number of masks, through `quantize`, `pseudo_rand_gen`, and the sums and modulus that its client
+applies to them.
+
+`--many N` measures the coordinator alone, with N members, none and 30 % of whom dropped.
+
+    python -m audits.speed.protection [--quick] [--many 500] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import resource
 import statistics
@@ -20,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -33,8 +41,13 @@ from securefl.protection.masking import (
     Masked,
     MaskingCoordinator,
     MaskingMember,
+    Private,
+    Public,
+    Relayed,
+    Revealed,
     Stream,
     Survivors,
+    _opened,
     mask,
     sum_bits,
 )
@@ -42,8 +55,9 @@ from securefl.protocol.messages import Submitted
 from securefl.terms import FixedPoint, MemberId, Plan, RunId, Update
 from tests.worlds import EVENT, World, identity, seat
 
-BAR, BYTES_BAR, BYTES_SPARE, MEMORY_BAR = 1.3, 1.02, 2048, 600
+BAR, BYTES_BAR, BYTES_SPARE, MEMORY_BAR, MANY_BAR = 1.3, 1.02, 2048, 600, 1.1
 PEERS = 32
+FLOWER = "Flower's own functions"
 CHUNK = 64 * 1024
 
 Figure = dict[str, Any]
@@ -68,7 +82,11 @@ class Cohort:
             for name in self.names
         }
         self.enrolled = {name: self.enrolment[name].public for name in self.names}
-        self.relays = self.coordinator.relay(tuple(self.names), self.enrolled)
+
+    @cached_property
+    def relays(self) -> Mapping[MemberId, bytes]:
+        """What each is given: n**2 statements of n commitments, so long for many members."""
+        return self.coordinator.relay(tuple(self.names), self.enrolled)
 
     def masked(self, name: MemberId, elements: np.ndarray) -> bytes:
         """The shares that may be asked for, once the member's masks are on ``elements``."""
@@ -114,12 +132,35 @@ def _member(dimension: int) -> Mapping[str, Arm]:
         secret = cohort.enrolment[name].secret
         cohort.member.seal(name, plan, cohort.box[name], secret, cohort.relays[name], b"", update, _secret("s"))
 
-    return {
+    made = {
         "floor": floor(PEERS + 1, dimension),
         "masks alone": lambda: mask(np.zeros(dimension, "<u4"), streams),
         "grid, masks and packing": masking,
         "seal, with key agreement and every check": sealing,
     }
+    return made | ({FLOWER: _flower(update.values)} if importlib.util.find_spec("flwr") else {})
+
+
+def _flower(values: np.ndarray) -> Arm:
+    """What Flower's SecAgg+ client does between its update and its message, with its own functions."""
+    from flwr.common.secure_aggregation.ndarrays_arithmetic import (  # noqa: PLC0415
+        parameters_addition,
+        parameters_mod,
+        parameters_subtraction,
+    )
+    from flwr.common.secure_aggregation.quantization import quantize  # noqa: PLC0415
+    from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen  # noqa: PLC0415
+
+    modulus, seeds = 1 << 32, [hashlib.sha256(bytes([number])).digest() for number in range(PEERS + 1)]
+
+    def run() -> None:
+        held = quantize([values], 8.0, 1 << 22)
+        for number, seed in enumerate(seeds):
+            drawn = pseudo_rand_gen(seed, modulus, [values.shape])
+            held = (parameters_subtraction if number % 2 == 0 else parameters_addition)(held, drawn)
+        parameters_mod(held, modulus)[0].tobytes()
+
+    return run
 
 
 def _coordinator(n: int, dimension: int) -> Mapping[str, Arm]:
@@ -140,6 +181,37 @@ def _coordinator(n: int, dimension: int) -> Mapping[str, Arm]:
         cohort.coordinator.open(cohort.plan, cohort.enrolled, sealed, answers)
 
     return {"floor": floor(streams, dimension), "open": opening}
+
+
+def many(n: int, dimension: int) -> list[Figure]:
+    """The coordinator's CPU seconds for ``n`` members: from their vectors, statements and answers to the sum."""
+    cohort = Cohort(n, dimension)
+    vector = np.random.default_rng(1).integers(0, 1 << 32, dimension).astype("<u4")
+    payload = wire.encode(Masked(packing.pack(vector, sum_bits(cohort.plan))))
+    statements = {name: wire.decode(cohort.enrolled[name], Public) for name in cohort.names}
+    spent = {}
+    for dropped in (0, 3 * n // 10):
+        present, gone = cohort.names[: n - dropped], cohort.names[n - dropped :]
+        answers = {}
+        for place, name in enumerate(present[: cohort.plan.cover.threshold]):
+            pairs = {}
+            for dealer, public in statements.items():
+                relayed = Relayed(public.statement, public.signature, public.boxes.get(name, b""), b"")
+                own = wire.decode(cohort.enrolment[dealer].secret, Private).own
+                pairs[dealer] = own if dealer == name else _opened(relayed, cohort.plan, name, cohort.box[name])
+            answers[name] = wire.encode(
+                Revealed({each: pairs[each].seed for each in present}, {each: pairs[each].key for each in gone})
+            )
+            print(f"\r{n} members, {dropped} dropped: answer {place + 1}  ", end="", file=sys.stderr, flush=True)
+        began = time.process_time()
+        cohort.coordinator.open(cohort.plan, cohort.enrolled, dict.fromkeys(present, payload), answers)
+        spent[dropped] = time.process_time() - began
+    (_, none), (dropped, some) = spent.items()
+    return [
+        _figure(f"coordinator, none of {n} dropped, d={dimension}: CPU seconds", none, None),
+        _figure(f"coordinator, {dropped} of {n} dropped, d={dimension}: CPU seconds", some, None),
+        _figure(f"coordinator, {dropped} of {n} dropped / none", some / none, MANY_BAR),
+    ]
 
 
 def ratios(arms: Mapping[str, Arm], turns: int) -> dict[str, float]:
@@ -209,11 +281,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short vectors, small cohorts, few turns")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--turns", type=int, default=None)
+    parser.add_argument("--many", type=int, help="the coordinator alone, with so many members")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peak:
         print(peak(given.peak))
         return 0
+    if given.many:
+        return told(many(given.many, 20_000 if given.quick else 1_000_000), as_json=given.json)
     turns = given.turns or (3 if given.quick else 11)
     dimension, members = (200_000, 30) if given.quick else (1_000_000, 100)
     figures = []
@@ -227,12 +302,17 @@ def main() -> int:
         figures += sizes(n, dimension)
     if not given.quick:
         figures.append(_figure("member, d=10000000: peak MiB of the process", memory(10_000_000), MEMORY_BAR))
-    if given.json:
-        command = "python -m audits.speed.protection --json" + (" --quick" if given.quick else "")
-        command += f" --turns {given.turns}" if given.turns else ""
-        names = ("numpy", "cryptography")
-        told = {"figures": figures, "command": command, "versions": {name: version(name) for name in names}}
-        print(json.dumps(told, indent=1))
+    return told(figures, as_json=given.json)
+
+
+def told(figures: list[Figure], *, as_json: bool) -> int:
+    """Figures on standard output; 1 if a bar does not hold."""
+    if as_json:
+        command = " ".join(["python -m audits.speed.protection", *sys.argv[1:]])
+        names = ("numpy", "cryptography", *(["flwr"] if importlib.util.find_spec("flwr") else []))
+        print(
+            json.dumps({"figures": figures, "command": command, "versions": {n: version(n) for n in names}}, indent=1)
+        )
     else:
         for each in figures:
             bar = "" if each["bar"] is None else f"  (bar {each['bar']}{'' if each['holds'] else ', ABOVE'})"

@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from fractions import Fraction as F
+from fractions import Fraction
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from securefl.protection import fixed_point
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
@@ -49,12 +48,13 @@ from securefl.terms import (
     Task,
 )
 from securefl.training.data import Record, load
+from securefl.training.modules import byte_gpt
 from securefl.training.sources import DataSource
 from securefl.training.trainer import SharedModel
 
 DATA = Path("build/data")
 MODEL, KEYS = "bytes:3x32:{seed}", ("blocks.2",)  # the last third of the blocks
-TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 48, 8, 10, 24, 2, F(3, 1000)
+TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 32, 8, 10, 20, 2, Fraction(3, 1000)
 RECORDS, HELDOUT = 1500, 200
 LEAVES: Mapping[str, Mapping[str, Any]] = {
     "1790-1836": {"file": "speeches.csv", "where": {"year": {"from": 1790, "to": 1836}}},
@@ -72,8 +72,8 @@ SWAPPED = (("chats-a", *NATURAL[0][1:]), NATURAL[1], ("1790-1836", *NATURAL[2][1
 NOISE = 2.0  # times the root mean square of a change
 NOISED = ("1790-1836", "1837-1850")
 ENCODING = FixedPoint(40, 30, 64)
-FULL = Attention(KEYS, F(5), F(4), residual=True)
-ADAPTER = Adapter((), 8, 16, 0, AdapterKind.FULL)
+FULL = Attention(KEYS, Fraction(5), Fraction(4), residual=True)
+ADAPTER = Adapter(("embedding", "positions", "blocks", "head"), 1, 1, 0, AdapterKind.FULL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ ARMS: Mapping[str, Arm] = {
     "FedPer": Arm("flat", Sharing(home=KEYS)),
     "local": Arm("local", Sharing()),
     "WorldLM-style": Arm("tree", Sharing(attention=FULL)),
-    "WorldLM-style, mean for attention": Arm("tree", Sharing(attention=replace(FULL, sharpness=F(0)))),
+    "WorldLM-style, mean for attention": Arm("tree", Sharing(attention=replace(FULL, sharpness=Fraction(0)))),
     "WorldLM-style, no residual": Arm("tree", Sharing(attention=replace(FULL, residual=False))),
     "HierFAVG, swapped": Arm("tree", Sharing(), SWAPPED),
     "WorldLM-style, swapped": Arm("tree", Sharing(attention=FULL), SWAPPED),
@@ -110,28 +110,54 @@ class Bench:
         self.start = self.shared.initial()
         self.half = Half(self.shared.layout, self.start)
         self.records = {name: _records(name, seed) for name in LEAVES}
+        self.model = self.shared._built.model  # noqa: SLF001 - the same module, called with stacked tensors
+        places, tensors = self.shared.layout.places(), self.shared.layout.tensors
+        self.shapes = {each.name: (places[each.name], each.shape) for each in tensors}
+        self.gradients = torch.func.vmap(torch.func.grad(self._loss))
+        self.ids, self.masks = {}, {}
+        for name, (train, _) in self.records.items():
+            rows = byte_gpt.Bytes()([each.text for each in train], truncation=True, max_length=TOKENS)["input_ids"]
+            self.masks[name] = torch.tensor([[n < len(row) for n in range(TOKENS)] for row in rows]).long()
+            self.ids[name] = torch.tensor([row + [0] * (TOKENS - len(row)) for row in rows])
 
     def plan(self, sharing: Sharing, round_: int) -> Plan:
         """What the halves and the training are asked."""
-        event = PoissonGaussian(F(BATCH, RECORDS), F(1), STEPS)
-        learning = Learning(event, F(1), BATCH, RATE, "adamw", TOKENS, 64)
+        event = PoissonGaussian(Fraction(BATCH, RECORDS), Fraction(1), STEPS)
+        learning = Learning(event, Fraction(1), BATCH, RATE, "adamw", TOKENS, 64)
         return Plan(
             "bench", Hash(bytes(32)), RunId(bytes(16)), round_, "", self.shared.model, self.shared.task, ADAPTER,
             learning, Cover(Scheme.CLEAR, 1, 1, 0, ENCODING, None), (), (), Hash(bytes(32)),
             self.shared.layout.dimension(round_, sharing), sharing,
         )  # fmt: skip
 
-    def train(self, leaf: str, state: bytes, round_: int, noise: float) -> bytes:
-        """A leaf's steps from a state; the same draws in every arm."""
-        label = self.seed * 1_000_000 + hash_of(leaf, round_)
-        plan = self.plan(Sharing(), round_)
-        after = self.shared.train_without_privacy(plan, state, self.records[leaf][0], label)
-        if not noise or leaf not in NOISED:
-            return after
-        begun, ended = (np.frombuffer(each, "<f4").astype(np.float64) for each in (state, after))
-        rand = np.random.default_rng([self.seed, round_, hash_of(leaf, 0)])
-        size = float(np.sqrt(np.mean((ended - begun) ** 2)))
-        return (ended + noise * size * rand.normal(0, 1, len(ended))).astype("<f4").tobytes()
+    def train(self, states: Mapping[str, bytes], round_: int, noise: float) -> dict[str, bytes]:
+        """Every leaf's steps from a state of its own, stacked: AdamW anew each round, the same draws in every arm."""
+        names = list(states)
+        flat = torch.from_numpy(np.stack([np.frombuffer(states[n], "<f4") for n in names]).copy())
+        draws = [np.random.default_rng([self.seed, round_, place_of(n)]) for n in names]
+        first, second = torch.zeros_like(flat), torch.zeros_like(flat)
+        for step in range(1, STEPS + 1):
+            chosen = [r.integers(0, len(self.ids[n]), BATCH) for r, n in zip(draws, names, strict=True)]
+            ids = torch.stack([self.ids[n][c] for c, n in zip(chosen, names, strict=True)])
+            mask = torch.stack([self.masks[n][c] for c, n in zip(chosen, names, strict=True)])
+            with sdpa_kernel(SDPBackend.MATH):  # the others have no rule for stacked weights
+                change = self.gradients(flat, ids, mask)
+            first, second = 0.9 * first + 0.1 * change, 0.999 * second + 0.001 * change**2
+            sized = (second / (1 - 0.999**step)).sqrt() + 1e-8
+            flat = flat * (1 - float(RATE) * 0.01) - float(RATE) * first / (1 - 0.9**step) / sized
+        found = {}
+        for name, ended in zip(names, flat.double().numpy(), strict=True):
+            values, begun = ended, np.frombuffer(states[name], "<f4").astype(np.float64)
+            if noise and name in NOISED:
+                drawn = np.random.default_rng([self.seed, round_, place_of(name), 1]).normal(0, 1, len(values))
+                values = ended + noise * float(np.sqrt(np.mean((ended - begun) ** 2))) * drawn
+            found[name] = values.astype("<f4").tobytes()
+        return found
+
+    def _loss(self, flat: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        tensors = {n: flat[place].view(shape) for n, (place, shape) in self.shapes.items()}
+        costs = torch.func.functional_call(self.model, tensors, (ids, mask))
+        return costs.mean()
 
     def score(self, leaf: str, state: bytes) -> float:
         """Nats per byte on the leaf's held-out texts."""
@@ -144,9 +170,9 @@ class Bench:
         return Ruled(self.shared.layout, FedAvg(), sharing)
 
 
-def hash_of(leaf: str, round_: int) -> int:
-    """A small number for a leaf and a round."""
-    return tuple(LEAVES).index(leaf) * 1000 + round_
+def place_of(leaf: str) -> int:
+    """A leaf's number."""
+    return tuple(LEAVES).index(leaf)
 
 
 def _records(name: str, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
@@ -161,93 +187,77 @@ def _records(name: str, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ..
         where = {"sender": tuple(each for n, each in enumerate(senders) if n % 3 == third)}
         source = source.model_copy(update={"where": where})
     found = load(source, Path(), ())
-    drawn = random.Random(f"{seed} {name}")
-    return (
-        tuple(drawn.sample(found.train, min(RECORDS, len(found.train)))),
-        tuple(drawn.sample(found.heldout, min(HELDOUT, len(found.heldout)))),
-    )
-
-
-Training = Callable[[str, bytes], bytes]
+    rand = np.random.default_rng([seed, place_of(name)])
+    train, heldout = rand.permutation(len(found.train))[:RECORDS], rand.permutation(len(found.heldout))[:HELDOUT]
+    return tuple(found.train[i] for i in train), tuple(found.heldout[i] for i in heldout)
 
 
 class Node:
-    """A coordinator, and what its children keep; a child is a leaf's name or a node."""
+    """A coordinator, and what its children keep; they are leaves' names or federations."""
 
-    def __init__(self, bench: Bench, sharing: Sharing, children: tuple[Any, ...]) -> None:
+    def __init__(self, bench: Bench, sharing: Sharing, children: tuple[str, ...]) -> None:
         self.bench, self.sharing, self.children = bench, sharing, children
         self.strategy = bench.strategy(sharing)
         self.state = self.strategy.broadcast(bench.start)
         self.memory = self.strategy.begin(self.state)
-        self.kept: dict[int, bytes] = {}
-        self.round = 0
+        self.kept: dict[str, bytes] = {}
+        self.round = 1
 
     def adopt(self, model: bytes) -> None:
-        """Go on from a state the parent's half made; its own residuals stay."""
+        """Go on from what the member's half made of the parent's state; its own residuals stay."""
         self.state = model + self.state[len(model) :]
         self.memory = self.strategy.begin(self.state)
 
-    def step(self, train: Training, inner: int) -> None:
-        """One round: every child trains, or runs rounds of its own; what they share is added up as integers."""
-        self.round += 1
+    def starts(self) -> dict[str, bytes]:
+        """What each child trains from, and would use now."""
         plan = self.bench.plan(self.sharing, self.round)
-        vectors = []
-        for number, child in enumerate(self.children):
-            start = self.bench.half.start(plan, self.state, self.kept.get(number, b""))
-            if isinstance(child, Node):
-                child.adopt(start)
-                for _ in range(inner):
-                    child.step(train, inner)
-                after = child.state[: len(start)]
-            else:
-                after = train(child, start)
-            self.kept[number] = after
-            vectors.append(self.bench.half.share(plan, self.state, after, 0.0))
-        total = sum(fixed_point.encode(each, ENCODING) for each in vectors)
-        names = tuple(MemberId(str(n)) for n in range(len(vectors)))
-        summed = Aggregate(np.asarray(total, np.int64), names, ENCODING)
+        return {each: self.bench.half.start(plan, self.state, self.kept.get(each, b"")) for each in self.children}
+
+    def close(self, after: Mapping[str, bytes]) -> None:
+        """What the children share is added up as integers, and makes the next state."""
+        plan = self.bench.plan(self.sharing, self.round)
+        vectors = [self.bench.half.share(plan, self.state, after[each], 0.0) for each in self.children]
+        self.kept = {each: after[each] for each in self.children}
+        total = np.sum([np.rint(each * float(1 << ENCODING.fraction_bits)) for each in vectors], axis=0)
+        summed = Aggregate(total.astype(np.int64), tuple(map(MemberId, self.children)), ENCODING)
         self.state, self.memory = (
             self.strategy.next(self.round, self.state, self.memory, summed),
             self.strategy.remember(self.round, self.state, self.memory, summed),
         )
-
-    def models(self) -> dict[str, bytes]:
-        """What each leaf would use now: what it would train from next."""
-        found: dict[str, bytes] = {}
-        plan = self.bench.plan(self.sharing, self.round + 1)
-        for number, child in enumerate(self.children):
-            start = self.bench.half.start(plan, self.state, self.kept.get(number, b""))
-            if isinstance(child, Node):
-                child.adopt(start)
-                found |= child.models()
-            else:
-                found[child] = start
-        return found
+        self.round += 1
 
 
 def run(bench: Bench, arm: Arm) -> dict[str, float]:
     """Nats per byte of each leaf after ROUNDS * STEPS steps at every leaf."""
-    done: dict[str, int] = dict.fromkeys(LEAVES, 0)
-
-    def train(leaf: str, state: bytes) -> bytes:
-        done[leaf] += 1
-        return bench.train(leaf, state, done[leaf], arm.noise)
-
     if arm.kind == "local":
-        models = {}
-        for leaf in LEAVES:
-            models[leaf] = bench.start
-            for _ in range(ROUNDS):
-                models[leaf] = train(leaf, models[leaf])
+        models = dict.fromkeys(LEAVES, bench.start)
+        for number in range(ROUNDS):
+            models = bench.train(models, number, arm.noise)
+    elif arm.kind == "flat":
+        root = Node(bench, arm.sharing, tuple(LEAVES))
+        for number in range(ROUNDS):
+            root.close(bench.train(root.starts(), number, arm.noise))
+        models = root.starts()
     else:
-        leaves = tuple(name for group in arm.tree for name in group)
-        children = leaves if arm.kind == "flat" else tuple(Node(bench, arm.sharing, group) for group in arm.tree)
-        root = Node(bench, arm.sharing, children)
-        while done[leaves[0]] < ROUNDS:
-            root.step(train, INNER)
-        models = root.models()
-    assert set(done.values()) == {ROUNDS}, "equal optimiser steps"
-    return {leaf: bench.score(leaf, state) for leaf, state in models.items()}
+        below = {str(n): Node(bench, arm.sharing, group) for n, group in enumerate(arm.tree)}
+        root = Node(bench, arm.sharing, tuple(below))
+        for number in range(ROUNDS):
+            if number % INNER == 0:
+                _descend(root, below)
+            after = bench.train({k: v for each in below.values() for k, v in each.starts().items()}, number, arm.noise)
+            for each in below.values():
+                each.close(after)
+            if number % INNER == INNER - 1:
+                root.close({name: each.state[: len(bench.start)] for name, each in below.items()})
+        _descend(root, below)
+        models = {k: v for each in below.values() for k, v in each.starts().items()}
+    return {leaf: bench.score(leaf, models[leaf]) for leaf in LEAVES}
+
+
+def _descend(root: Node, below: Mapping[str, Node]) -> None:
+    """Every federation goes on from what it makes of the root's state."""
+    for name, start in root.starts().items():
+        below[name].adopt(start)
 
 
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -260,13 +270,15 @@ def interval(differences: list[float]) -> dict[str, float]:
     return {"mean": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5)}
 
 
-def against(results: Mapping[str, Mapping[str, Mapping[str, float]]], one: str, other: str, leaves: Any = None) -> Any:
+def against(
+    results: Mapping[str, Mapping[str, Mapping[str, float]]],
+    one: str,
+    other: str,
+    leaves: Iterable[str] = tuple(LEAVES),
+) -> dict[str, float]:
     """Nats per byte of one arm less another's, mean over leaves, paired by seed."""
     return interval(
-        [
-            float(np.mean([seed[one][leaf] - seed[other][leaf] for leaf in leaves or LEAVES]))
-            for seed in results.values()
-        ]
+        [float(np.mean([seed[one][leaf] - seed[other][leaf] for leaf in leaves])) for seed in results.values()]
     )
 
 
@@ -330,13 +342,13 @@ def main() -> None:
 
 def draw(told: Mapping[str, Any], out: Path) -> None:
     """The paired differences, with their intervals."""
-    import matplotlib  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
 
     names = list(told["paired"])
-    figure, axes = pyplot.subplots(figsize=(8, 0.36 * len(names) + 1))
+    figure, axes = plt.subplots(figsize=(8, 0.36 * len(names) + 1))
     for place, name in enumerate(names):
         span = told["paired"][name]
         axes.plot([span["low"], span["high"]], [place, place], color="#888888")
@@ -346,7 +358,7 @@ def draw(told: Mapping[str, Any], out: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("nats per byte, paired by seed, 95 % interval; left of 0: the first is better")
     figure.savefig(out, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from securefl import merkle
 from securefl.errors import Forged, Tampered
-from securefl.ledger import export, heads, merkle
+from securefl.ledger import export, heads
 from securefl.terms import Hash, Leaf, MemberId, Opened, PublicKey, RunId, Seat
 
 T = TypeVar("T")

@@ -136,6 +136,7 @@ class Protections(Part):
     colluding: int
     cohort_sizes: list[int]
     who_can_open: str
+    silence: str = Field(description="what becomes of a round when members are not heard")
     encoding: EncodingPart
     engine: str = Field(description="what gave each record its gradient: fast or opacus")
     noise_generator: str

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from securefl import keys, wire
+from securefl import keys, merkle, wire
 from securefl.audit.copies import Ledger, of_seat
 from securefl.errors import Forged, Tampered
-from securefl.ledger import heads, merkle
+from securefl.ledger import heads
 from securefl.protection import masking
 from securefl.protocol import messages as m
 from securefl.terms import (
@@ -28,6 +28,7 @@ from securefl.terms import (
     RunId,
     Seat,
     Sent,
+    SignedHead,
     Witnessed,
 )
 
@@ -152,20 +153,28 @@ def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
 
 def _seen_by(ledger: Ledger) -> Iterator[tuple[PublicKey, Head]]:
     """Every head this party has kept, and the key it holds under."""
-    peers: dict[MemberId, PublicKey] = {}
+    peers: dict[MemberId, list[PublicKey]] = {}  # latest last: two federations may each call a party by one name
     for index, leaf in enumerate(ledger.leaves):
         if isinstance(leaf.entry, Opened):
-            peers.update({seat.member: seat.key for seat in leaf.entry.peers})
+            for seat in leaf.entry.peers:
+                peers[seat.member] = [*(key for key in peers.get(seat.member, ()) if key != seat.key), seat.key]
         if not isinstance(leaf.entry, Witnessed):
             continue
         head = leaf.entry.head.head
         if head.owner not in peers:
             raise ledger.wrong(f"the head of {head.owner}, who is no peer", index)
+        yield _signer(ledger, index, peers[head.owner], leaf.entry.head), head
+
+
+def _signer(ledger: Ledger, index: int, keys_: list[PublicKey], head: SignedHead) -> PublicKey:
+    for key in reversed(keys_):
         try:
-            heads.verify(peers[head.owner], leaf.entry.head)
+            heads.verify(key, head)
         except Forged as fault:
-            raise ledger.wrong(str(fault), index) from fault
-        yield peers[head.owner], head
+            why = str(fault)
+        else:
+            return key
+    raise ledger.wrong(why, index)
 
 
 def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from securefl import wire
+from securefl import merkle, wire
 from securefl.errors import Malformed, OperatorFault, Tampered
-from securefl.ledger import merkle
 from securefl.terms import Hash, Leaf, MemberId, PublicKey, SignedHead
 
 SUFFIX = ".ledger"

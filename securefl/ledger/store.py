@@ -8,9 +8,9 @@ from sqlite3 import DatabaseError
 
 import sqlalchemy as sa
 
-from securefl import keys, wire
+from securefl import keys, merkle, wire
 from securefl.errors import Forged, Malformed, Tampered
-from securefl.ledger import databases, merkle
+from securefl.ledger import databases
 from securefl.ledger import heads as signing
 from securefl.ledger.databases import Place
 from securefl.ledger.migrate import migrate

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from securefl.documents import Document
-from securefl.errors import OperatorFault
+from securefl.errors import Loosens
 from securefl.policy.document import ANY_MODEL, PerRun, PolicyDocument, Section
 from securefl.terms import Bound
 
@@ -204,11 +204,11 @@ def narrow(
         written: the two documents, parent's first, so that a refusal names both lines.
 
     Raises:
-        OperatorFault: the child loosens its parent; every field, both values and both lines.
+        Loosens: the child loosens its parent; every field, both values and both lines.
     """
     found = loosened(parent, child)
     if found:
-        raise OperatorFault("\n".join(_told(each, written) for each in found))
+        raise Loosens("\n".join(_told(each, written) for each in found))
     return meet(parent, child)
 
 

@@ -11,6 +11,9 @@ the cohort: with ``2 * T > roster + colluding`` the two collections do not both 
 
 Masks are bound to the plan's hash: masks of members who were shown different plans do not cancel, and their sum is
 noise. Nothing in the sum says so: the coordinator that caused it gains nothing, and cannot tell it from a sum.
+
+A member commits to all its shares with the root of a Merkle tree, so what each peer is given of it is some 700 bytes,
+however many there are.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from securefl import keys, wire
+from securefl import keys, merkle, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point, packing, shamir
@@ -54,17 +57,18 @@ class Statement:
     threshold: int
     mask_key: bytes  # X25519 public key
     seed: bytes  # SHA-256 commitment of the self-mask seed
-    roster: tuple[MemberId, ...]  # sorted; a member's point is its place here, from 1
-    key_shares: tuple[bytes, ...]  # commitments, in roster order
-    seed_shares: tuple[bytes, ...]
+    roster: Hash  # of the sorted names of all who were dealt shares
+    shares: Hash  # root of a Merkle tree: at place i, the commitments of both shares of the roster's i-th
 
 
 @dataclass(frozen=True, slots=True)
 class Public:
-    """A statement, its signature, and a box for each peer."""
+    """A statement, its signature, what the statement's hashes are of, and a box for each peer."""
 
     statement: Statement
     signature: bytes
+    roster: tuple[MemberId, ...]  # sorted; a member's point is its place here, from 1
+    commitments: tuple[bytes, ...]  # of a key's share and a seed's, 64 bytes, in roster order
     boxes: Mapping[str, bytes]
 
 
@@ -94,12 +98,14 @@ class Relayed:
     statement: Statement
     signature: bytes
     box: bytes  # empty for a member's own
+    path: bytes  # from the receiver's commitments to the root in the statement
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
     """What one member of a cohort is given of all of them."""
 
+    roster: tuple[MemberId, ...]
     peers: tuple[Relayed, ...]
 
 
@@ -224,6 +230,16 @@ def _place(statement_run: RunId, round_: int, dealer: MemberId, peer: MemberId) 
     return wire.encode((bytes(statement_run), round_, dealer, peer))
 
 
+def roster_hash(roster: tuple[MemberId, ...]) -> Hash:
+    """What a statement says of those who were dealt shares."""
+    return Hash(hashlib.sha256(b"roster\0" + wire.encode(roster)).digest())
+
+
+def _commitments(run: RunId, round_: int, member: MemberId, point: int, pair: Pair) -> bytes:
+    dealer = _place(run, round_, member, MemberId(""))
+    return shamir.commitment(dealer, "key", point, pair.key) + shamir.commitment(dealer, "seed", point, pair.seed)
+
+
 def check_statement(statement: Statement, signature: bytes, plan: Plan, member: MemberId, key: PublicKey) -> None:
     """Nothing happens if this is ``member``'s statement for this plan's run and round.
 
@@ -265,16 +281,16 @@ class MaskingMember:
         key, seed = keys.derive(rand, "mask-key"), keys.derive(rand, "self-mask-seed")
         key_shares = shamir.split(key, threshold, points, keys.derive(rand, "key-polynomial"))
         seed_shares = shamir.split(seed, threshold, points, keys.derive(rand, "seed-polynomial"))
-        dealer = _place(run, round_, me, MemberId(""))
+        pairs = {point: Pair(key_shares[point], seed_shares[point]) for point in points}
+        commitments = tuple(_commitments(run, round_, me, point, pair) for point, pair in pairs.items())
         statement = Statement(
-            run, round_, me, threshold, keys.public_half(key), _seed_commitment(seed.raw), roster,
-            tuple(shamir.commitment(dealer, "key", point, key_shares[point]) for point in points),
-            tuple(shamir.commitment(dealer, "seed", point, seed_shares[point]) for point in points),
+            run, round_, me, threshold, keys.public_half(key), _seed_commitment(seed.raw), roster_hash(roster),
+            merkle.root(tuple(map(merkle.leaf_hash, commitments))),
         )  # fmt: skip
         sealed = {}
         own = Pair(b"", b"")
         for point, peer in zip(points, roster, strict=True):
-            pair = Pair(key_shares[point], seed_shares[point])
+            pair = pairs[point]
             if peer == me:
                 own = pair
                 continue
@@ -282,7 +298,7 @@ class MaskingMember:
             fresh = keys.derive(rand, "box", peer.encode())
             sealed[str(peer)] = keys.seal_box(boxes[peer], "shares", place, wire.encode(pair), fresh)
         private = Private(round_, threshold, key.raw, seed.raw, own)
-        public = Public(statement, identity.sign("mask-key", wire.encode(statement)), sealed)
+        public = Public(statement, identity.sign("mask-key", wire.encode(statement)), roster, commitments, sealed)
         return Enrolment(wire.encode(private), wire.encode(public))
 
     def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
@@ -304,20 +320,19 @@ class MaskingMember:
         seats = {seat.member: seat.key for seat in plan.cohort}
         if sorted(peer.statement.member for peer in relay.peers) != sorted(seats):
             raise Forged("keys of others than the cohort", "protocol.another-cohort")
+        roster, named = relay.roster, roster_hash(relay.roster)
+        if list(roster) != sorted(set(roster)) or not {me, *seats} <= set(roster):
+            raise Forged("a cohort with members nobody dealt shares to", "protocol.stranger")
         statements: dict[str, Statement] = {}
         shares: dict[str, Pair] = {}
         for peer in relay.peers:
             member = peer.statement.member
             check_statement(peer.statement, peer.signature, plan, member, seats[member])
+            if peer.statement.roster != named:
+                raise Forged(f"{member} dealt its shares to another roster than is shown", "protocol.another-roster")
             pair = private.own if member == me else _opened(peer, plan, me, box)
-            _check_pair(peer.statement, me, pair)
+            _check_pair(peer, roster, me, pair)
             statements[member], shares[member] = peer.statement, pair
-        roster = statements[me].roster
-        for name, statement in statements.items():
-            if statement.roster != roster:
-                raise Forged(f"{name} dealt its shares to others than this member did", "protocol.another-roster")
-        if not set(seats) <= set(roster):
-            raise Forged("a cohort with members nobody dealt shares to", "protocol.stranger")
         check_threshold(plan, len(roster))  # of all who hold a share, in whatever cohort they are told they are
         if statements[me].mask_key != keys.public_half(Secret(private.key)):
             raise Forged("this member's own key was replaced", "protocol.swapped-key")
@@ -384,18 +399,12 @@ def _opened(peer: Relayed, plan: Plan, me: MemberId, box: Secret) -> Pair:
     return pair
 
 
-def _check_pair(statement: Statement, receiver: MemberId, pair: Pair) -> None:
-    dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
-    if receiver not in statement.roster:
-        raise Forged(f"{statement.member} gave this member no share", "protocol.wrong-share")
-    index = statement.roster.index(receiver)
-    if len(statement.key_shares) != len(statement.roster) or len(statement.seed_shares) != len(statement.roster):
-        what = f"{statement.member} committed to another number of shares than its roster has"
-        raise Forged(what, "protocol.wrong-share")
-    if shamir.commitment(dealer, "key", index + 1, pair.key) != statement.key_shares[index]:
-        raise Forged(f"a key share of {statement.member} that it did not commit to", "protocol.wrong-share")
-    if shamir.commitment(dealer, "seed", index + 1, pair.seed) != statement.seed_shares[index]:
-        raise Forged(f"a seed share of {statement.member} that it did not commit to", "protocol.wrong-share")
+def _check_pair(peer: Relayed, roster: tuple[MemberId, ...], receiver: MemberId, pair: Pair) -> None:
+    stated, index = peer.statement, roster.index(receiver)
+    committed = _commitments(stated.run, stated.round, stated.member, index + 1, pair)
+    path = tuple(Hash(peer.path[start : start + 32]) for start in range(0, len(peer.path), 32))
+    if not merkle.includes(merkle.leaf_hash(committed), index, len(roster), path, stated.shares):
+        raise Forged(f"shares of {stated.member} that it did not commit to", "protocol.wrong-share")
 
 
 class MaskingCoordinator:
@@ -406,15 +415,25 @@ class MaskingCoordinator:
     asks = True
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
-        """Everybody's statement for everybody, and to each the boxes meant for it."""
-        publics = {member: _public(enrolled[member]) for member in cohort}
+        """Everybody's statement for everybody, and to each the boxes meant for it.
+
+        Raises:
+            Forged: an enrolment that is none, or that does not hold what its statement's hashes are of.
+        """
+        publics = {member: _public(enrolled[member]) for member in sorted(cohort)}
+        paths = {member: _paths(public) for member, public in publics.items()}
         relays = {}
         for receiver in cohort:
             peers = tuple(
-                Relayed(public.statement, public.signature, public.boxes.get(str(receiver), b""))
-                for _, public in sorted(publics.items())
+                Relayed(
+                    public.statement,
+                    public.signature,
+                    public.boxes.get(str(receiver), b""),
+                    paths[member].get(receiver, b""),
+                )
+                for member, public in publics.items()
             )
-            relays[receiver] = wire.encode(Relay(peers))
+            relays[receiver] = wire.encode(Relay(publics[receiver].roster, peers))
         return relays
 
     def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
@@ -462,36 +481,48 @@ class MaskingCoordinator:
         """
         if len(survivors) < max(plan.cover.threshold, plan.cover.min_cohort):
             raise TooFew(f"{len(survivors)} survivors; {max(plan.cover.threshold, plan.cover.min_cohort)} are needed")
-        statements = {seat.member: _public(enrolled[seat.member]).statement for seat in plan.cohort}
-        mask(total, _to_take_out(plan, statements, survivors, _readable(answers, survivors)))
+        publics = {seat.member: _public(enrolled[seat.member]) for seat in plan.cohort}
+        mask(total, _to_take_out(plan, publics, survivors, _readable(answers, survivors)))
 
 
 def _to_take_out(
-    plan: Plan, statements: Mapping[MemberId, Statement], survivors: tuple[MemberId, ...],
+    plan: Plan, publics: Mapping[MemberId, Public], survivors: tuple[MemberId, ...],
     revealed: Mapping[MemberId, Revealed],
 ) -> Iterator[Stream]:  # fmt: skip
     """Every mask that is left in the sum of the survivors' vectors."""
     context, threshold = wire.plan_hash(plan), plan.cover.threshold
     for member in survivors:
         offered = {name: told.seeds.get(member) for name, told in revealed.items()}
-        seed = _gathered(statements[member], "seed", offered, threshold)
-        if _seed_commitment(seed.raw) != statements[member].seed:
+        seed = _gathered(publics[member], "seed", offered, threshold)
+        if _seed_commitment(seed.raw) != publics[member].statement.seed:
             raise Forged(f"the seed of {member} is not the one it committed to")
         yield Stream(_self_key(seed, context), subtract=True)
     present = frozenset(survivors)
     for member in (seat.member for seat in plan.cohort if seat.member not in present):
         offered = {name: told.keys.get(member) for name, told in revealed.items()}
-        key = _gathered(statements[member], "key", offered, threshold)
-        if keys.public_half(key) != statements[member].mask_key:
+        key = _gathered(publics[member], "key", offered, threshold)
+        if keys.public_half(key) != publics[member].statement.mask_key:
             raise Forged(f"the key of {member} is not the one it published")
         for survivor in survivors:  # what each survivor added for the dropped member is taken out
-            pair_key = _pair_key(key, statements[survivor].mask_key, context, member, survivor)
+            pair_key = _pair_key(key, publics[survivor].statement.mask_key, context, member, survivor)
             yield Stream(pair_key, subtract=survivor < member)
 
 
 def _public(enrolled: bytes) -> Public:
+    """An enrolment that holds what its statement's hashes are of."""
     public: Public = wire.decode(enrolled, Public)
+    stated = public.statement
+    if roster_hash(public.roster) != stated.roster or len(public.commitments) != len(public.roster):
+        raise Forged(f"{stated.member} shows another roster than it stated", "protocol.another-roster")
+    if merkle.root(tuple(map(merkle.leaf_hash, public.commitments))) != stated.shares:
+        raise Forged(f"{stated.member} shows other commitments than it stated", "protocol.wrong-share")
     return public
+
+
+def _paths(public: Public) -> dict[MemberId, bytes]:
+    """From each peer's commitments to their root."""
+    proofs = merkle.inclusion_proofs(tuple(map(merkle.leaf_hash, public.commitments)))
+    return {member: b"".join(proof) for member, proof in zip(public.roster, proofs, strict=True)}
 
 
 def _readable(answers: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...]) -> dict[MemberId, Revealed]:
@@ -505,19 +536,18 @@ def _readable(answers: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...]
     return revealed
 
 
-def _gathered(statement: Statement, kind: str, offered: Mapping[MemberId, bytes | None], threshold: int) -> Secret:
+def _gathered(public: Public, kind: str, offered: Mapping[MemberId, bytes | None], threshold: int) -> Secret:
     """A secret from the shares that match their commitments; a wrong one is left out."""
+    statement = public.statement
     dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
-    committed = statement.key_shares if kind == "key" else statement.seed_shares
+    part = slice(0, 32) if kind == "key" else slice(32, 64)
     good: dict[int, bytes] = {}
-    for index, member in enumerate(statement.roster):
+    for point, (member, committed) in enumerate(zip(public.roster, public.commitments, strict=True), 1):
         share = offered.get(member)
         if share is None or len(good) == threshold:
             continue
-        if index >= len(committed):
-            raise Forged(f"{statement.member} committed to fewer shares than its roster has")
-        if shamir.commitment(dealer, kind, index + 1, share) == committed[index]:
-            good[index + 1] = share
+        if shamir.commitment(dealer, kind, point, share) == committed[part]:
+            good[point] = share
     if len(good) < threshold:
         raise TooFew(f"{len(good)} good {kind} shares of {statement.member}; {threshold} are needed")
     try:

@@ -1,4 +1,4 @@
-"""Who can decrypt what, under which collusion: one sentence for each scheme."""
+"""Who can decrypt what, under which collusion, and what becomes of a sum when members fall silent: a sentence each."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def who_can_open(cover: Cover, key_shares: int | None = None) -> str:
                 f"nobody alone, nor custodian and coordinator together: they see the sum; {shares} and {holder} "
                 "together could open updates"
             )
+
+
+def what_silence_does(cover: Cover, members: int) -> str:
+    """What becomes of a round of ``members`` of whom some are not heard. There is a right sum, or none."""
+    need = max(cover.min_cohort, cover.threshold if cover.scheme.has_masks else 0)
+    spare = members - need
+    if spare <= 0:
+        return f"{need} members are needed, none is to spare: if one falls silent the run ends cleanly, without a sum"
+    return (
+        f"up to {spare} of {members} members may fall silent in a round, and the sum over the others is right; "
+        "if more do, the run ends cleanly and no sum is opened"
+    )

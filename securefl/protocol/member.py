@@ -45,6 +45,7 @@ from securefl.terms import (
     Update,
     Witnessed,
 )
+from securefl.terms import Event as PrivacyEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,10 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Training failed, and nothing of it is left."""
+    """Training failed, and nothing of it is left here; ``did`` is what of its price was spent all the same."""
 
     why: str
+    did: PrivacyEvent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +325,7 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
     seat, plan = state.seat, state.proposal.plan
     protection = plugs.protection(seat.session.scheme)
     name = wire.plan_hash(plan)
-    settled = Settled(name, event.update.did)
+    settled, below = Settled(name, event.update.did), event.update.below
     if event.update.did != plan.learning.event:
         reason = Reason("training", f"{event.update.did}", f"{plan.learning.event}", "train what was priced")
         freed = Freed(name, f"trained {event.update.did}, which was not priced; the result was thrown away")
@@ -343,15 +345,16 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
     seat = replace(seat, next_round=plan.round + 1, enrolment=following.secret)
     message = m.Submitted(plan.round, payload, following.public)
     envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost, plan.release)
-    entries = (settled, Sent(envelope.receipt, envelope.signature))
+    entries = (settled, *((below,) if below else ()), Sent(envelope.receipt, envelope.signature))
     return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope)
 
 
 def on_stopped(state: Learning, event: Stopped, plugs: Plugs) -> Step:
-    """Give the reservation back: no result of this plan exists."""
+    """Give the reservation back, if no result of this plan exists: one that a federation below saw is paid for."""
     reason = Reason("training", event.why, "training that ends", "see the site's own messages")
-    freed = Freed(wire.plan_hash(state.proposal.plan), event.why)
-    return _declined(state.seat, state.proposal.plan, (reason,), plugs, (freed,))
+    name = wire.plan_hash(state.proposal.plan)
+    entry = Freed(name, event.why) if event.did is None else Settled(name, event.did)
+    return _declined(state.seat, state.proposal.plan, (reason,), plugs, (entry,))
 
 
 def on_ask(state: Sealed, event: Received, plugs: Plugs) -> Step:

@@ -17,6 +17,7 @@ from securefl.policy import load as policies
 from securefl.policy.decide import decide
 from securefl.protocol import custodian, member
 from securefl.protocol import messages as m
+from securefl.seams import Unfinished
 from securefl.terms import Grant, MixedUnits, Opened, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class MemberAgent:
         try:
             update = self.trainer.train(effect.plan, effect.base)
         except PeerFault as fault:  # the plan does not fit what is loaded here: nothing was trained
-            return self._move(moved.state, effect.plan, member.Stopped(str(fault)))
+            did = fault.did if isinstance(fault, Unfinished) else None
+            return self._move(moved.state, effect.plan, member.Stopped(str(fault), did))
         return self._move(moved.state, effect.plan, member.Trained(update, self._secret()))
 
     def _reserve(self, state: member.State, plan: Plan) -> tuple[member.Step, SignedHead | None]:

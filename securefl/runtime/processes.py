@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -38,8 +38,8 @@ def _serve(make: Maker, pipe: Connection) -> None:
 class Processes:
     """One process for each peer, started when it is first asked and again after it died."""
 
-    def __init__(self, makers: Mapping[MemberId, Maker]) -> None:
-        self._makers = dict(makers)
+    def __init__(self, makers: Mapping[MemberId, Maker], parents: Collection[str] = ()) -> None:
+        self._makers, self._parents = dict(makers), frozenset(parents)  # parents start processes of their own
         self._spawn = get_context("spawn")
         self._running: dict[MemberId, tuple[BaseProcess, Connection]] = {}
 
@@ -88,7 +88,9 @@ class Processes:
         if member in self._running and self._running[member][0].is_alive():
             return self._running[member][1]
         ours, theirs = self._spawn.Pipe()
-        process = self._spawn.Process(target=_serve, args=(self._makers[member], theirs), daemon=True)
+        process = self._spawn.Process(
+            target=_serve, args=(self._makers[member], theirs), daemon=member not in self._parents
+        )
         process.start()
         theirs.close()
         self._running[member] = (process, ours)

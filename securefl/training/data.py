@@ -23,13 +23,14 @@ from securefl.training.partition import Card, deal, limited
 from securefl.training.sources import PACKED, TABLES, DataSource, Span, resolve
 
 Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
+UNKNOWN = -1  # the label of a record without one: it is in every sample like any other
 SHOWN = 24  # a longer value, or one with blanks, may be a text in the wrong column: it is not shown
 SURPLUS = "\0surplus"  # no column is called so: csv refuses the character
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Record:
-    """One text and the index of its label."""
+    """One text and the index of its label, or ``UNKNOWN``."""
 
     text: str
     label: int
@@ -57,7 +58,8 @@ def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
 
     The same text is always on the same side, at every member. Of rows with one text the first counts, and blank texts
     are left out. With ``first_of``, each row belongs to exactly one of the handles: the one mentioned first, the longer
-    one where two begin at the same place. ``limit`` and ``partition`` come last: they take some of all these records.
+    one where two begin at the same place. A record without a label is trained on, and never held out. ``limit`` and
+    ``partition`` come last: they take some of all these records.
 
     Raises:
         OperatorFault: bad bytes, a missing column, an unknown label, or nothing left: with file and row.
@@ -80,7 +82,7 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
     for place, row in _rows(found, source):
         text = _text(row, source, place)
         label = _label(row, source, index, place) if labels else 0
-        if not _chosen(row, source, place) or not _belongs(text, source) or not text.strip():
+        if label is None or not _chosen(row, source, place) or not _belongs(text, source) or not text.strip():
             continue
         if source.deduplicate:
             if text in seen:
@@ -89,10 +91,26 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
         changed = text
         for change in source.replace:
             changed = re.sub(change.pattern, change.with_, changed)
-        cards.append(Card(text, label, _held_out(changed, source.heldout)))
-        records.append(Record(changed, label))
+        held = _held_out(changed, source.heldout)
+        if held and label == UNKNOWN:  # nothing to compare a guess with
+            continue
+        known = held or _below(b"labelled\0", changed, source.labelled)
+        cards.append(Card(text, label, held))
+        records.append(Record(changed, label if known else UNKNOWN))
     chosen = range(len(cards)) if source.limit is None else limited(cards, source.limit)
     return Whole(found, tuple(cards[i] for i in chosen), tuple(records[i] for i in chosen))
+
+
+def texts(path: Path, column: str) -> list[str]:
+    """The texts in one column of a table, in its order.
+
+    Raises:
+        OperatorFault: bad bytes, no such column, or a value that is no text: with file and row.
+    """
+    source = DataSource.model_validate({"file": str(path), "text": column, "label": f"{column} "})
+    if not path.is_file():
+        raise OperatorFault("there is no such file", "check the path", str(path))
+    return [_text(row, source, place) for place, row in _rows(path, source)]
 
 
 def part(source: DataSource, all_: Whole) -> Records:
@@ -123,9 +141,13 @@ def _text(row: Mapping[str, Any], source: DataSource, place: str) -> str:
     return text
 
 
-def _label(row: Mapping[str, Any], source: DataSource, index: Mapping[str, int], place: str) -> int:
-    raw = str(_column(row, source.label, place))
+def _label(row: Mapping[str, Any], source: DataSource, index: Mapping[str, int], place: str) -> int | None:
+    """The label's index; without a label ``UNKNOWN``, or None where such rows are left out."""
+    absent = source.unlabelled != "refuse" and row.get(source.label) is None
+    raw = "" if absent else str(_column(row, source.label, place))
     label = source.labels.get(raw, raw)
+    if not label.strip() and source.unlabelled != "refuse":
+        return UNKNOWN if source.unlabelled == "keep" else None
     if label not in index:
         shown = repr(raw) if len(raw) <= SHOWN and not re.search(r"\s", raw) else f"a value of {len(raw)} characters"
         remedy = f"one of {', '.join(index)} is expected; `labels` can map it to one of them"
@@ -169,8 +191,13 @@ def _belongs(text: str, source: DataSource) -> bool:
 
 
 def _held_out(text: str, share: float) -> bool:
-    drawn = int.from_bytes(hashlib.sha256(b"held out\0" + text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-    return drawn < int(Fraction(share) * 2**64)
+    return _below(b"held out\0", text, Fraction(share))
+
+
+def _below(use: bytes, text: str, share: Fraction | None) -> bool:
+    """Whether a text is among a share of all texts, by its own hash alone; every text is where there is no share."""
+    drawn = int.from_bytes(hashlib.sha256(use + text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return share is None or drawn < int(share * 2**64)
 
 
 def _rows(found: Path | str, source: DataSource) -> Iterator[Row]:

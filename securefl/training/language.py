@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KIND = "language"
 KINDS = (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL)
-LARGEST = 4_000_000  # tensors' entries that `full` trains: each record has a gradient of that size
+LARGEST = 4_000_000  # entries that `full` trains
 
 
 class Language(nn.Module):
@@ -135,19 +135,15 @@ def load(name: str, folder: Path, adapter: Adapter) -> tuple[Built, Hash]:
 
 
 def assemble(decoder: nn.Module, tokenizer: Any, adapter: Adapter, name: str) -> Built:  # noqa: ANN401
-    """The decoder with its adapter; nothing else can move. Under ``full`` all of it can."""
-    config: Any = decoder.config
-    config.use_cache = False
-    if adapter.kind is AdapterKind.FULL:
-        entries = sum(each.numel() for each in decoder.parameters())
-        if not isinstance(decoder, byte_gpt.ByteGPT) or entries > LARGEST:
-            what = f"adapter full trains all {entries:,} entries of a {type(decoder).__name__}"
-            raise OperatorFault(what, f"use LoRA, or a model bytes:... of at most {LARGEST:,}", name)
-        model = Language(decoder)
-    else:
-        models._check_targets(decoder, adapter, name)  # noqa: SLF001 - the same adapters
-        decoder.requires_grad_(False)
-        model = Language(models.attached(decoder, adapter, name))
+    """The decoder with its adapter; nothing else can move."""
+    decoder.config.use_cache = False  # type: ignore[union-attr]
+    models._check_targets(decoder, adapter, name)  # noqa: SLF001 - the same adapters
+    decoder.requires_grad_(False)
+    model = Language(models.attached(decoder, adapter, name))
+    entries = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    if adapter.kind is AdapterKind.FULL and entries > LARGEST:
+        what = f"adapter full trains {entries:,} entries, and each record has a gradient of that size"
+        raise OperatorFault(what, f"use LoRA, or parts of at most {LARGEST:,} entries", name)
     models._without_dropout(model)  # noqa: SLF001
     for path, parameter in model.named_parameters():
         if "lora_A" in path:

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from securefl.terms import Loss, NotForgotten, OwnLabel, SoftLabels
+from securefl.training.data import UNKNOWN
 from securefl.training.step import Losses, cross_entropy
-
-UNKNOWN = -1  # the label of a record without one
 
 
 def taught(loss: Loss) -> bool:

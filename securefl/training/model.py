@@ -27,6 +27,7 @@ from securefl.training.start import orthonormal
 if TYPE_CHECKING:
     from securefl.training.language import Language
 
+KEY_BIASES = ("key.bias", "k_proj.bias", "k_lin.bias")  # attention takes them out again: their gradient is rounding
 FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt", "*.gguf")
 
 
@@ -145,18 +146,29 @@ def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
         Missing: the model is not on this machine.
         OperatorFault: it is no encoder this code can pool, or a target is no linear layer of it.
     """
-    from transformers import AutoModel, AutoTokenizer, logging  # noqa: PLC0415
+    encoder, tokenizer = base_of(found, masked=task.prompt is not None)
+    return assemble(encoder, tokenizer, task, adapter, str(found))
+
+
+def base_of(found: Path | str, *, masked: bool = False) -> tuple[nn.Module, Any]:
+    """The base model as it is, and its tokenizer; ``masked`` with the head that fills a mask.
+
+    Raises:
+        Missing: the model is not on this machine.
+        OperatorFault: its files do not hold the whole encoder.
+    """
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, logging  # noqa: PLC0415
 
     logging.set_verbosity_error()  # a base model without its own head is what is wanted here
     logging.disable_progress_bar()
     with _quiet():
-        encoder = _base(AutoModel, found)
+        encoder = _base(AutoModelForMaskedLM if masked else AutoModel, found)
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(found), local_files_only=True)
         except (OSError, ValueError, KeyError) as fault:
             remedy = "put the model's tokenizer files there"
             raise Missing("no tokenizer that can be loaded", remedy, str(found)) from fault
-    return assemble(encoder, tokenizer, task, adapter, str(found))
+    return encoder, tokenizer
 
 
 def _base(auto: Any, found: Path | str) -> nn.Module:  # noqa: ANN401 - a transformers class
@@ -173,7 +185,7 @@ def _base(auto: Any, found: Path | str) -> nn.Module:  # noqa: ANN401 - a transf
     absent = sorted(map(str, info["missing_keys"]))
     if absent:
         what = f"the weights lack {len(absent)} tensors, `{absent[0]}` first: each member would draw its own"
-        raise OperatorFault(what, "use files that hold the whole encoder", str(found))
+        raise OperatorFault(what, "use files that hold the whole encoder, and for a prompt its own head", str(found))
     module: nn.Module = base
     return module
 
@@ -209,15 +221,27 @@ def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, n
     config.use_cache = False
     _check_targets(encoder, adapter, name)
     encoder.requires_grad_(False)
-    model = Classifier(attached(encoder, adapter, name), hidden, len(task.labels))
+    model = _classifier(encoder, tokenizer, task, adapter, name, hidden)
     _without_dropout(model)
     for parameter_name, parameter in model.named_parameters():
         if "lora_A" in parameter_name:
             parameter.data.copy_(orthonormal(adapter.seed, parameter_name, tuple(parameter.shape)))
         parameter.requires_grad_(parameter.requires_grad and can_change(adapter.rule, parameter_name))
-    _center(model, tokenizer)
+    if task.prompt is None:
+        _center(model, tokenizer)
     stateful = tuple(sorted((n, p) for n, p in model.named_parameters() if p.requires_grad))
     return Built(model.train(), tokenizer, stateful, stateful, adapter)
+
+
+def _classifier(
+    encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, name: str, hidden: int  # noqa: ANN401
+) -> Classifier:  # fmt: skip
+    if task.prompt is None:
+        return Classifier(attached(encoder, adapter, name), hidden, len(task.labels))
+    from securefl.training import prompt  # noqa: PLC0415 - it builds on what is here
+
+    rows, gap = prompt.rows_of(task.prompt, encoder, tokenizer, name), prompt.pattern_of(task.prompt, tokenizer).gap
+    return prompt.Prompted(attached(encoder, adapter, name), rows, gap)
 
 
 def attached(encoder: nn.Module, adapter: Adapter, name: str) -> nn.Module:
@@ -227,6 +251,11 @@ def attached(encoder: nn.Module, adapter: Adapter, name: str) -> nn.Module:
             return encoder
         case AdapterKind.BOTTLENECK:
             return bottleneck.attach(encoder, adapter, _names(encoder, adapter))
+        case AdapterKind.FULL:
+            for part in _names(encoder, adapter):
+                for tensor, parameter in encoder.get_submodule(part).named_parameters():
+                    parameter.requires_grad_(not tensor.endswith(KEY_BIASES))
+            return encoder
         case AdapterKind.SOFT_PROMPT:
             return virtual.soft_prompt(encoder, adapter)
         case AdapterKind.PREFIX:
@@ -266,20 +295,27 @@ def _names(encoder: nn.Module, adapter: Adapter) -> list[str]:
     """The full names of the target layers: a name matches whole dotted parts at the end."""
     return [
         name
-        for name, _ in encoder.named_modules()
+        for name in _inside(encoder)
         if any(name == target or name.endswith("." + target) for target in adapter.targets)
     ]
 
 
+def _inside(encoder: nn.Module) -> dict[str, nn.Module]:
+    """The layers that an adapter can sit on, by name: those of a language model's head are not among them."""
+    base = getattr(encoder, "base_model_prefix", "")
+    inner = f"{base}." if base and hasattr(encoder, base) else ""
+    return {name: module for name, module in encoder.named_modules() if name.startswith(inner)}
+
+
 def _check_targets(encoder: nn.Module, adapter: Adapter, name: str) -> None:
-    modules = dict(encoder.named_modules())
+    modules = _inside(encoder)
     linear = sorted({n.rsplit(".", 1)[-1] for n, module in modules.items() if _is_linear(module)})
     for target in adapter.targets:
         matched = [n for n in modules if n == target or n.endswith("." + target)]
         if not matched:
             raise OperatorFault(f"no layer `{target}`", f"linear layers end in: {', '.join(linear)}", name)
         for found in matched:
-            if not _is_linear(modules[found]):
+            if not _is_linear(modules[found]) and adapter.kind is not AdapterKind.FULL:
                 what, remedy = f"`{found}` is a {type(modules[found]).__name__}", "adapters go on linear layers: "
                 raise OperatorFault(what, remedy + ", ".join(linear), name)
 

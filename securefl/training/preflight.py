@@ -63,7 +63,7 @@ def _off_zero(parameters: list[nn.Parameter]) -> None:
     with torch.no_grad():
         for parameter in parameters:
             drawn = 0.05 * gaussian(rand, parameter.numel())
-            parameter.copy_(torch.from_numpy(drawn.astype(np.float32)).view_as(parameter))
+            parameter.add_(torch.from_numpy(drawn.astype(np.float32)).view_as(parameter).to(parameter))
 
 
 def _gradients(

@@ -49,6 +49,31 @@ print({labels}[int(logits.argmax())])
 ```
 """
 
+PROMPT = """# A federated adapter
+
+`{adapter}` is a LoRA adapter for the masked language model `{model}`, whose own head says the label: by the words it
+expects in place of [MASK]. `{head}` holds that head's rows for these words. Texts in their pattern were cut to {tokens}
+tokens, of which the pattern kept its own. Run this in this folder:
+
+```python
+from importlib.metadata import distribution
+
+from peft import PeftModel
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+base = {base}
+tokenizer = AutoTokenizer.from_pretrained(base)
+model = PeftModel.from_pretrained(AutoModelForMaskedLM.from_pretrained(base), ".").eval()
+words = [tokenizer([" " + word for word in each], add_special_tokens=False)["input_ids"] for each in {words}]
+words = [[ids[0] for ids in each] for each in words]
+text = {pattern!r}.replace("{{text}}", "my flight was cancelled").replace("[MASK]", tokenizer.mask_token)
+batch = tokenizer([text], return_tensors="pt")
+scores = model(**batch).logits[batch["input_ids"] == tokenizer.mask_token_id][0]  # (vocabulary,)
+logits = [float(scores[each].mean()) for each in words]
+print({labels}[logits.index(max(logits))])
+```
+"""
+
 OWN = """# A federated adapter
 
 `{adapter}` is an adapter of kind {kind} for `{model}`; `{head}` is the classification head on the mean of
@@ -80,4 +105,5 @@ LAYOUTS = {
     "text, under a mask of ones; the text's positions begin after them.",
     AdapterKind.BOTTLENECK: "a layer LAYER that gives y gives y + up(gelu(down(y))) instead, with `LAYER.down.weight` "
     "(rank, width), `LAYER.up.weight` (width, rank) and a bias each.",
+    AdapterKind.FULL: "the file holds the parts of the model that were trained, whole, in place of the model's own.",
 }

@@ -7,12 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from securefl.errors import OperatorFault
-from securefl.terms import Adapter, AdapterKind, Task
+from securefl.terms import Adapter, AdapterKind, Prompt, Task
 from securefl.training import readmes
 from securefl.training.model import Built, Classifier, attached
+from securefl.training.prompt import Prompted, without_output
 from securefl.training.sources import DISTRIBUTION
 
 ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
@@ -37,16 +40,21 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
         save_file(_own(built.model), str(out / OWN), {"securefl": adapter.kind.value})
         (out / FACTS).write_text(json.dumps({"base": model, **asdict(adapter)}, indent=1))
     else:
-        read = readmes.LORA
+        read = readmes.LORA if task.prompt is None else readmes.PROMPT
         built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
         built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
     head = _head(built.model)
-    facts = {"base": model, "labels": task.labels, "pooling": "mean over the mask"}
+    facts: dict[str, object] = {"base": model, "labels": task.labels, "pooling": "mean over the mask"}
+    if isinstance(built.model, Prompted) and task.prompt is not None:
+        facts |= {"pooling": "the masked language model's head in the gap", "gap": built.model.gap}
+        facts |= asdict(task.prompt)
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
     (out / "labels.json").write_text(json.dumps(task.labels))
+    asked = task.prompt or Prompt("", ())
     text = read.format(
         adapter=ADAPTER if adapter.kind.has_factors else OWN, model=model, base=_base_as_code(model), head=HEAD,
         tokens=tokens, labels=list(task.labels), kind=adapter.kind.value, layout=readmes.LAYOUTS.get(adapter.kind, ""),
+        pattern=asked.pattern, words=[list(each) for each in asked.words],
     )  # fmt: skip
     (out / "README.md").write_text(text)
     _compare(built.model, out)
@@ -102,16 +110,28 @@ def load(base: torch.nn.Module, out: Path) -> Classifier:
         what = f"an adapter for models of width {hidden}"
         raise OperatorFault(what, "load the base model it was trained on", str(out))
     base.requires_grad_(False)
+    gap = _gap(out)
+    if gap is not None:
+        without_output(base, str(out))
+    encoder = base
     if (out / ADAPTER).exists():
-        model = Classifier(PeftModel.from_pretrained(base, str(out)), hidden, labels)
+        encoder = PeftModel.from_pretrained(base, str(out))
     elif (out / OWN).exists():
-        model = Classifier(attached(base, _adapter(out), str(out)), hidden, labels)
-        model.encoder.load_state_dict(load_file(str(out / OWN)), strict=False)  # what is missing is found below
-    else:
-        model = Classifier(base, hidden, labels)
+        encoder = attached(base, _adapter(out), str(out))
+        encoder.load_state_dict(load_file(str(out / OWN)), strict=False)  # what is missing is found below
+    model = Classifier(encoder, hidden, labels)
+    if gap is not None:
+        model = Prompted(encoder, nn.Linear(hidden, labels), gap)
     model.head.load_state_dict(head)
     _compare(model, out)
     return model.eval()
+
+
+def _gap(out: Path) -> int | None:
+    """The token of a prompt's gap, where what was saved is one."""
+    with safe_open(str(out / HEAD), "pt") as file:
+        found = json.loads((file.metadata() or {}).get("securefl", "{}")).get("gap")
+    return found if isinstance(found, int) else None
 
 
 def _adapter(out: Path) -> Adapter:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -88,6 +88,13 @@ class DataSource(BaseModel):
         (),
         description="only rows where `contains` is the first of these: no row twice; in a partition, with any of them",
     )
+    unlabelled: Literal["refuse", "keep", "drop"] = Field(
+        "refuse", description="rows whose label is empty or absent: an error, records without a label, or left out"
+    )
+    labelled: Rational | None = Field(
+        None, ge=0, le=1, description="share of records that keep their label, each chosen by its own text; the others "
+        "count as records without one: for experiments",
+    )  # fmt: skip
     replace: tuple[Replace, ...] = ()
     deduplicate: bool = True
     where: dict[str, str | tuple[str, ...] | Span] = Field(
@@ -96,6 +103,11 @@ class DataSource(BaseModel):
     limit: int | None = Field(None, ge=1, description="at most so many records, chosen by their text alone")
     partition: Partition | None = Field(None, description="one part of these records, for experiments")
     heldout: float = Field(0.2, ge=0, lt=1, description="share that is never trained on")
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether records can be without a label."""
+        return self.unlabelled == "keep" or self.labelled is not None
 
     @model_validator(mode="after")
     def _consistent(self) -> DataSource:

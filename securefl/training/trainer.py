@@ -30,14 +30,16 @@ from securefl.terms import (
     Update,
 )
 from securefl.training import device, language, local, optimizers, preflight, saving, state, step
+from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.kept import InMemory, Kept
 from securefl.training.language import Language, Surprise, surprise
-from securefl.training.losses import UNKNOWN, divergence, losses_of, taught
+from securefl.training.losses import divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build, model_digest
 from securefl.training.noise import repeatable
+from securefl.training.prompt import pattern_of
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 
@@ -61,6 +63,7 @@ class SharedModel:
     def __init__(self, built: Built, model: Model, task: Task, adapter: Adapter, engine: str = "auto") -> None:
         self.model, self.task, self.adapter = model, task, adapter
         self._built = built
+        self._pattern = None if task.prompt is None else pattern_of(task.prompt, built.tokenizer)
         where = device.best()
         device.place(built.model, where, device.base_type(where), [each for _, each in built.stateful])
         self._watched, self._asked = built.at(1), engine
@@ -214,7 +217,8 @@ class SharedModel:
     def agreement(self, base: bytes, after: bytes) -> float:
         """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
-        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24)
+        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
         for each in (base, after):
             state.load(self._built, each)
             logits.append(self._logits(encoded))
@@ -295,6 +299,8 @@ class SharedModel:
     def _tokens(self, texts: tuple[str, ...], labels: tuple[int, ...], max_tokens: int) -> Encoded:
         tokenizer = self._built.tokenizer
         pad = tokenizer.pad_token_id or 0  # behind the mask, so any token of the model would do
+        if self._pattern is not None:
+            return Encoded(self._pattern.encode(tokenizer, texts, max_tokens), labels, pad)
         ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"] if texts else []
         return Encoded(tuple(tuple(row) or (pad,) for row in ids), labels, pad)
 

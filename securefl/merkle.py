@@ -66,6 +66,19 @@ def inclusion_proof(leaves: Sequence[Hash], index: int) -> tuple[Hash, ...]:
     return (*inclusion_proof(leaves[split:], index - split), root(leaves[:split]))
 
 
+def inclusion_proofs(leaves: Sequence[Hash]) -> list[tuple[Hash, ...]]:
+    """`inclusion_proof` of every leaf, for the work of one tree."""
+
+    def of(part: Sequence[Hash]) -> tuple[Hash, list[tuple[Hash, ...]]]:
+        if len(part) <= 1:
+            return root(part), [()] * len(part)
+        split = _split(len(part))
+        (left, before), (right, after) = of(part[:split]), of(part[split:])
+        return node_hash(left, right), [*((*path, right) for path in before), *((*path, left) for path in after)]
+
+    return of(leaves)[1]
+
+
 def includes(leaf: Hash, index: int, size: int, proof: Sequence[Hash], expected: Hash) -> bool:
     """Whether the proof shows that ``leaf`` stands at ``index`` of the tree of ``size`` with this root."""
     if not 0 <= index < size:

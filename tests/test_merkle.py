@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securefl import wire
-from securefl.ledger import merkle
+from securefl import merkle, wire
 
 # The test vectors of certificate-transparency's merkle_tree_test: eight leaves, and the root of each prefix.
 LEAVES = ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
@@ -99,3 +98,8 @@ def test_one_flipped_bit_and_no_proof_holds(size: int, data: st.DataObject) -> N
 
 def _flip(value: bytes, bit: int) -> bytes:
     return (int.from_bytes(value, "big") ^ (1 << bit)).to_bytes(32, "big")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 33])
+def test_all_paths_at_once_are_the_paths_one_by_one(size: int) -> None:
+    assert merkle.inclusion_proofs(TREE[:size]) == [merkle.inclusion_proof(TREE[:size], i) for i in range(size)]

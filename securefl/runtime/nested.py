@@ -1,0 +1,189 @@
+"""A federation as a member of another one: for each plan of its parent it runs rounds of its own, and sends their sum.
+
+To its parent it is a site like any other, with a key, an account and a ledger of its own; only its trainer differs.
+What goes up is the change that its own rounds made. It is already a sum over its members, with their noise in it. The
+run inside has a name that follows from the plan's, so one that was killed goes on and nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from securefl import wire
+from securefl.errors import PeerFault
+from securefl.ledger import store
+from securefl.protocol import coordinator as c
+from securefl.protocol import messages as m
+from securefl.runtime.drive import Observer, drive
+from securefl.seams import MemberHalf, Runtime, Unfinished
+from securefl.terms import (
+    AdapterRule,
+    Cover,
+    Event,
+    Gathered,
+    Got,
+    MemberId,
+    Opening,
+    Plan,
+    Refused,
+    RunId,
+    Seat,
+    Sent,
+    Sharing,
+    SoftLabels,
+    Unit,
+    Update,
+)
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+    from securefl.runtime.home import Home
+    from securefl.training.kept import Kept
+
+PATIENCE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What the federation below has of its own, whatever its parent plans."""
+
+    policy: Policy
+    approvals: bytes
+    cover: Cover
+    sharing: Sharing
+    rounds: int  # of its own for each round of its parent
+    coordinator: Seat
+    custodian: Seat | None
+    members: tuple[Seat, ...]
+
+
+def run_below(plan: Plan, name: MemberId) -> RunId:
+    """The name of the run that member ``name`` makes of this plan of its parent."""
+    return RunId(wire.digest("run-below", (plan.run, plan.round, name))[:16])
+
+
+def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimension: int) -> Plan:
+    """The first plan inside: the parent's training under the federation's own policy and cover.
+
+    The steps are shared out among the rounds inside, so the parent's price covers all of them, for every record below.
+
+    Raises:
+        PeerFault: this plan cannot be trained by rounds inside.
+    """
+    event, learning = plan.learning.event, plan.learning
+    if event.unit is Unit.CLIENT:
+        raise PeerFault("unit client prices one member's update, and a federation's is of many: use unit record")
+    if plan.adapter.rule not in (AdapterRule.B_ONLY, AdapterRule.BOTH):
+        raise PeerFault(f"rule {plan.adapter.rule.value} counts rounds of one run: use b-only in a tree")
+    if event.steps % inside.rounds:
+        raise PeerFault(f"{event.steps} steps do not make {inside.rounds} equal rounds, and no more are paid for")
+    if isinstance(learning.loss, SoftLabels):  # the schedule follows the parent's rounds
+        threshold = learning.loss.threshold(plan.round)
+        learning = replace(learning, loss=replace(learning.loss, first=threshold, last=threshold, rounds=1))
+    return replace(
+        plan,
+        federation=inside.policy.federation,
+        policy=inside.policy.hash,
+        run=run_below(plan, name),
+        round=1,
+        learning=replace(learning, event=replace(event, steps=event.steps // inside.rounds)),
+        cover=inside.cover,
+        cohort=(),
+        base=m.state_digest(start),
+        dimension=dimension,
+        sharing=inside.sharing,
+    )
+
+
+class NestedTrainer:
+    """Training at a federation that is a member: its own coordinator, at home here, and its own members.
+
+    ``half`` and ``kept`` are this node's own part in its parent's strategy, as at any member. The runtime is made when
+    it is first needed, and kept for all rounds.
+    """
+
+    def __init__(
+        self, name: MemberId, inside: Inside, home: Home, plugs: c.Plugs, runtime: Callable[[], Runtime],
+        half: MemberHalf, kept: Kept, agreement: Callable[[bytes, bytes], float], observe: Observer,
+    ) -> None:  # fmt: skip
+        self._name, self._inside, self._home, self._plugs = name, inside, home, plugs
+        self._half, self._kept, self._agreement, self._observe = half, kept, agreement, observe
+        self._make, self._runtime = runtime, None
+
+    _runtime: Runtime | None
+
+    def train(self, plan: Plan, base: bytes) -> Update:
+        """The change that the rounds inside made, from ``base`` or from what this node kept.
+
+        Raises:
+            Unfinished: the run inside did not finish; it says what was spent below all the same.
+            PeerFault: the plan cannot be trained by rounds inside; nothing was.
+        """
+        own = self._kept.read(plan.run, plan.round) if plan.sharing.keeps else b""
+        start = self._half.start(plan, base, own)
+        dimension = self._plugs.strategy.dimension(1, start)
+        below = plan_below(plan, self._name, self._inside, start, dimension)
+        ended = self._rounds(below, start)
+        rounds = self._inside.rounds
+        if ended.outcome != "finished":
+            raise Unfinished(*self._spent(ended, below))
+        after = ended.course.state
+        if plan.sharing.keeps:
+            self._kept.write(plan.run, plan.round, after)
+        agreement = self._agreement(base, after) if plan.sharing.weightings else 0.0
+        did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
+        return Update(self._half.share(plan, base, after, agreement), did, self._gathered(plan, below))
+
+    def _rounds(self, plan: Plan, start: bytes) -> c.Ended:
+        inside = self._inside
+        peers = (*inside.members, *((inside.custodian,) if inside.custodian else ()))
+        session = m.Session(
+            plan.run, inside.policy.federation, inside.policy.hash, inside.cover.scheme, inside.cover.threshold,
+            inside.coordinator, inside.custodian, inside.members,
+        )  # fmt: skip
+        with self._home.transaction() as conn:
+            heads = dict(self._home.witnessed(conn, peers))
+        rates = (plan.learning.learning_rate,) * inside.rounds
+        course = c.Course(
+            session, inside.policy.text, rates, plan, start, self._plugs.strategy.begin(start), {}, {}, heads, {},
+            inside.approvals,
+        )  # fmt: skip
+        if self._runtime is None:
+            self._runtime = self._make()
+        return drive(self._home, c.Planned(course), self._plugs, self._runtime, PATIENCE_S, self._observe)
+
+    def _spent(self, ended: c.Ended, plan: Plan) -> tuple[str, Event | None]:
+        """Why there is no result, in words without names, and what was spent: each round that not all declined."""
+        asked: dict[int, int] = {}
+        rules: set[str] = set()
+        with self._home.transaction() as conn:
+            for leaf in store.leaves_of(conn, ("Sent", "Got", "Refused")):
+                entry = leaf.entry
+                if isinstance(entry, Refused) and entry.run == plan.run:
+                    rules |= {reason.rule for reason in entry.reasons}
+                elif isinstance(entry, Sent | Got) and entry.receipt.run == plan.run:
+                    change = {"Propose": 1, "Declined": -1}.get(entry.receipt.kind, 0)
+                    asked[entry.receipt.round] = asked.get(entry.receipt.round, 0) + change
+        event = plan.learning.event
+        rounds = sum(1 for open_ in asked.values() if open_ > 0)
+        why = f"its own run {plan.run.hex()[:12]} was {ended.outcome}" + (
+            f": {', '.join(sorted(rules))}" if rules else ""
+        )
+        return why, replace(event, steps=event.steps * rounds) if rounds else None
+
+    def _gathered(self, plan: Plan, below: Plan) -> Gathered:
+        with self._home.transaction() as conn:
+            openings = [leaf.entry for leaf in store.leaves_of(conn, ("Opening",))]
+            signed = store.head(conn)
+        mine = [each for each in openings if isinstance(each, Opening) and each.run == below.run]
+        assert signed is not None, "a run that finished stands in the ledger"
+        return Gathered(
+            wire.plan_hash(plan),
+            below.run,
+            tuple(each.plan for each in mine),
+            tuple(len(each.survivors) for each in mine),
+            signed.head.root,
+            signed.head.size,
+        )

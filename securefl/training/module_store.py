@@ -1,0 +1,237 @@
+"""Trained modules on disk, one for each task, all for one base model: a file of tensors and a manifest each.
+
+A manifest says what the module is for, which base it stands on, by which run under which plan it was made, and at what
+price. A module for another base, or whose tensors are not those of its manifest, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.numpy import load, save
+
+from securefl.errors import OperatorFault, Tampered
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Task, Unit
+from securefl.training import state
+from securefl.training.base import Base
+from securefl.training.model import Built
+from securefl.training.step import Encoded, micro_batches
+
+TENSORS, MANIFEST = ".safetensors", ".json"
+BATCH = 64  # texts that are read at once
+
+
+class Part(BaseModel):
+    """A part of a manifest; nothing unknown stands in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BasePart(Part):
+    """The base model, as the operator named it and by content."""
+
+    name: str
+    digest: str
+
+
+class AdapterPart(Part):
+    """What stands on the base, and the seed of what it starts from."""
+
+    kind: AdapterKind
+    rule: AdapterRule
+    targets: tuple[str, ...]
+    rank: int
+    alpha: int
+    seed: int
+
+
+class PricePart(Part):
+    """What the run that made it cost the member it cost most."""
+
+    epsilon: float
+    delta: float
+    unit: Unit
+
+
+class Manifest(Part):
+    """Everything about a module but its tensors."""
+
+    securefl_module: Literal[1] = 1
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    adapter: AdapterPart
+    base: BasePart
+    max_tokens: int
+    run: str
+    rounds: int
+    plan: str  # hash of the last round's plan
+    policy: str  # hash
+    price: PricePart
+    tensors: str  # SHA-256 of the file
+
+    @property
+    def task(self) -> Task:
+        """As plans name it."""
+        return Task(self.kind, self.labels)
+
+    @property
+    def stands_as(self) -> Adapter:
+        """As plans name it."""
+        given = self.adapter
+        return Adapter(given.targets, given.rank, given.alpha, given.seed, given.kind, given.rule)
+
+
+def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: float, delta: Fraction) -> Manifest:
+    """What is to be said of the module that a run's last plan made; its tensors are not known yet."""
+    adapter = plan.adapter
+    return Manifest(
+        name=name,
+        kind=plan.task.kind,
+        labels=plan.task.labels,
+        adapter=AdapterPart(
+            kind=adapter.kind, rule=adapter.rule, targets=adapter.targets, rank=adapter.rank, alpha=adapter.alpha,
+            seed=adapter.seed,
+        ),
+        base=BasePart(name=plan.model.name, digest=plan.model.digest.hex()),
+        max_tokens=plan.learning.max_tokens,
+        run=plan.run.hex(),
+        rounds=rounds,
+        plan=plan_hash.hex(),
+        policy=plan.policy.hex(),
+        price=PricePart(epsilon=epsilon, delta=float(delta), unit=plan.learning.event.unit),
+        tensors="",
+    )  # fmt: skip
+
+
+def write(store: Path, manifest: Manifest, tensors: Mapping[str, tuple[int, ...]], adapter_state: bytes) -> None:
+    """The store holds this module; an earlier one of its name is gone. ``tensors`` are a state's shapes, in order."""
+    store.mkdir(parents=True, exist_ok=True)
+    values, found, start = np.frombuffer(adapter_state, "<f4"), {}, 0
+    for name, shape in tensors.items():
+        size = int(np.prod(shape))
+        found[name] = values[start : start + size].reshape(shape)
+        start += size
+    assert start == len(values), "a state holds its layout's tensors"
+    data = save(found)
+    signed = manifest.model_copy(update={"tensors": hashlib.sha256(data).hexdigest()})
+    (store / f"{manifest.name}{MANIFEST}").unlink(missing_ok=True)  # tensors without a manifest are no module
+    (store / f"{manifest.name}{TENSORS}").write_bytes(data)
+    (store / f"{manifest.name}{MANIFEST}").write_text(signed.model_dump_json(indent=1) + "\n")
+
+
+def manifests(store: Path) -> dict[str, Manifest]:
+    """Every module of a store, by name.
+
+    Raises:
+        OperatorFault: there is none, or a manifest cannot be read.
+    """
+    found = {}
+    for path in sorted(store.glob(f"*{MANIFEST}")):
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as fault:
+            raise OperatorFault("no manifest of a module", "write the store again", str(path)) from fault
+        if path.stem != manifest.name:
+            raise OperatorFault(f"the manifest of {manifest.name}", f"call it {manifest.name}{MANIFEST}", str(path))
+        found[manifest.name] = manifest
+    if not found:
+        raise OperatorFault("no module here", "give the folder `modules` of a run with tasks", str(store))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a task's model says of one text."""
+
+    label: str
+    probabilities: Mapping[str, float]
+
+
+class Modules:
+    """All tasks of a store, on one base model in memory. Switching tasks loads nothing twice."""
+
+    def __init__(self, store: Path, base: Base) -> None:
+        self._store, self._base, self._ready = store, base, dict[str, Built]()
+        self.manifests = manifests(store)
+
+    @classmethod
+    def open(cls, store: Path, model: str | None = None) -> Modules:
+        """The store, with the base model its modules name, or with the one at ``model``.
+
+        Raises:
+            OperatorFault: the base is not on this machine, or the store holds no module.
+        """
+        names = sorted({each.base.name for each in manifests(store).values()})
+        if model is None and len(names) > 1:
+            raise OperatorFault(f"modules for {' and '.join(names)}", "name one with --model", str(store))
+        return cls(store, Base.load(model or names[0], Path.cwd() if model else store))
+
+    def built(self, task: str) -> Built:
+        """A task's model, ready to answer.
+
+        Raises:
+            OperatorFault: there is no such task, or its module was made for another base.
+            Tampered: the tensors are not those the manifest speaks of.
+        """
+        if task not in self._ready:
+            self._ready[task] = self._load(self._of(task))
+        return self._ready[task]
+
+    def answer(self, task: str, texts: Sequence[str]) -> list[Answer]:
+        """What a task's model says of each text, in their order.
+
+        Raises:
+            OperatorFault, Tampered: as for ``built``.
+        """
+        built, manifest = self.built(task), self._of(task)
+        pad = built.tokenizer.pad_token_id or 0
+        ids = (
+            built.tokenizer(list(texts), truncation=True, max_length=manifest.max_tokens)["input_ids"] if texts else []
+        )
+        encoded = Encoded(tuple(tuple(row) or (pad,) for row in ids), (0,) * len(texts), pad)
+        said = torch.zeros(len(texts), len(manifest.labels))
+        with torch.no_grad():
+            for part in micro_batches(encoded, range(len(texts)), BATCH):
+                rows, mask, _ = encoded.batch(part)
+                said[part] = built.model(rows, mask).softmax(1)
+        return [
+            Answer(manifest.labels[int(row.argmax())], dict(zip(manifest.labels, row.tolist(), strict=True)))
+            for row in said
+        ]
+
+    def _of(self, task: str) -> Manifest:
+        if task not in self.manifests:
+            raise OperatorFault(f"no module for {task}", f"there are {', '.join(self.manifests)}", str(self._store))
+        return self.manifests[task]
+
+    def _load(self, manifest: Manifest) -> Built:
+        path = self._store / f"{manifest.name}{TENSORS}"
+        here = self._base.model
+        if manifest.base.digest != here.digest.hex():
+            what = f"{manifest.name} was made for the base {manifest.base.name} ({manifest.base.digest[:16]})"
+            remedy = f"the base that is loaded, {here.name}, is {here.digest.hex()[:16]}: give its own with --model"
+            raise OperatorFault(what, remedy, str(path))
+        try:
+            data = path.read_bytes()
+        except OSError as fault:
+            raise OperatorFault(f"cannot be read: {fault.strerror}", "write the store again", str(path)) from fault
+        if hashlib.sha256(data).hexdigest() != manifest.tensors:
+            raise Tampered(str(path), "these are not the tensors that the manifest speaks of")
+        built = self._base.built(manifest.task, manifest.stands_as)
+        found: dict[str, Any] = load(data)
+        shapes = {name: tuple(each.shape) for name, each in found.items()}
+        if shapes != {each.name: each.shape for each in built.layout.tensors}:
+            raise Tampered(str(path), "these tensors are not those of the adapter that the manifest describes")
+        flat = [found[each.name].astype("<f4").reshape(-1) for each in built.layout.tensors]
+        state.load(built, np.concatenate(flat).tobytes())
+        built.model.eval()
+        return built
