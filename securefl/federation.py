@@ -647,6 +647,7 @@ def run(
     policy = policies.load(loaded.folder / loaded.file.policy)
     signatures = _found(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
     tree = [(places, policy, signatures), *_descended(places, policy, unsafe_unsigned=unsafe_unsigned)]
+    below.check_homes((each.route, name, each.of(name)) for each, *_ in tree for name in each.parties)
     with _claimed(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
         watch = bench.Stopwatch(out / "timings.json")
         with watch("loading"):

@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from securefl import wire
-from securefl.errors import PeerFault
 from securefl.ledger import store
 from securefl.protocol import coordinator as c
 from securefl.protocol import messages as m
+from securefl.protocol.below import learning_below, run_below
 from securefl.runtime.drive import Observer, drive
 from securefl.seams import MemberHalf, Runtime, Unfinished
 from securefl.terms import (
-    AdapterRule,
     Cover,
     Event,
     Gathered,
@@ -29,12 +28,9 @@ from securefl.terms import (
     Opening,
     Plan,
     Refused,
-    RunId,
     Seat,
     Sent,
     Sharing,
-    SoftLabels,
-    Unit,
     Update,
     Weighting,
 )
@@ -61,36 +57,19 @@ class Inside:
     members: tuple[Seat, ...]
 
 
-def run_below(plan: Plan, name: MemberId) -> RunId:
-    """The name of the run that member ``name`` makes of this plan of its parent."""
-    return RunId(wire.digest("run-below", (plan.run, plan.round, name))[:16])
-
-
 def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimension: int) -> Plan:
     """The first plan inside: the parent's training under the federation's own policy and cover.
-
-    The steps are shared out among the rounds inside, so the parent's price covers all of them, for every record below.
 
     Raises:
         PeerFault: this plan cannot be trained by rounds inside.
     """
-    event, learning = plan.learning.event, plan.learning
-    if event.unit is Unit.CLIENT:
-        raise PeerFault("unit client prices one member's update, and a federation's is of many: use unit record")
-    if plan.adapter.rule not in (AdapterRule.B_ONLY, AdapterRule.BOTH):
-        raise PeerFault(f"rule {plan.adapter.rule.value} counts rounds of one run: use b-only in a tree")
-    if event.steps % inside.rounds:
-        raise PeerFault(f"{event.steps} steps do not make {inside.rounds} equal rounds, and no more are paid for")
-    if isinstance(learning.loss, SoftLabels):  # the schedule follows the parent's rounds
-        threshold = learning.loss.threshold(plan.round)
-        learning = replace(learning, loss=replace(learning.loss, first=threshold, last=threshold, rounds=1))
     return replace(
         plan,
         federation=inside.policy.federation,
         policy=inside.policy.hash,
         run=run_below(plan, name),
         round=1,
-        learning=replace(learning, event=replace(event, steps=event.steps // inside.rounds)),
+        learning=learning_below(plan, inside.rounds),
         cover=inside.cover,
         cohort=(),
         base=m.state_digest(start),

@@ -217,8 +217,7 @@ class SharedModel:
     def agreement(self, base: bytes, after: bytes) -> float:
         """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
-        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
-        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
+        encoded = self._public()
         for each in (base, after):
             state.load(self._built, each)
             logits.append(self._logits(encoded))
@@ -227,11 +226,16 @@ class SharedModel:
 
     def probed(self, after: bytes, probe: tuple[Record, ...]) -> float:
         """Minus the mean loss of a state on public labelled text."""
-        encoded = self._records(probe, 64)
-        state.load(self._built, after)
-        logits = self._logits(encoded)
+        labels = torch.tensor([each.label for each in probe])
+        longest = min(64, self._built.longest or 64)
+        return -float(step.cross_entropy(self.logits(after, probe, longest), labels).mean())
+
+    def logits(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> torch.Tensor:
+        """What a state says of records: (records, labels)."""
+        state.load(self._built, adapter_state)
+        found = self._logits(self._records(records, max_tokens))
         state.load(self._built, self._start)
-        return -float(step.cross_entropy(logits, torch.tensor(encoded.labels)).mean())
+        return found
 
     def scored(self, weighting: Weighting, base: bytes, after: bytes, probe: tuple[Record, ...]) -> float:
         """What a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
@@ -247,9 +251,14 @@ class SharedModel:
         state.load(self._built, base)
         said = torch.round(self._logits(encoded) * 1024) / 1024
         if isinstance(loss, PseudoLabels):
-            public = self._logits(self._tokens(REFERENCE, (0,) * len(REFERENCE), 24))
+            public = self._logits(self._public())
             said = pseudo.answers(loss, plan.round, said, public)
         return replace(encoded, teacher=said)
+
+    def _public(self) -> Encoded:
+        """The reference texts."""
+        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        return self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
 
     def _logits(self, encoded: Encoded) -> torch.Tensor:
         """The model's logits as it stands: (records, labels)."""
@@ -261,16 +270,19 @@ class SharedModel:
                 found[part] = model(ids, mask).to("cpu", torch.float32)
         return found
 
-    def train_without_privacy(self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int) -> bytes:
+    def train_without_privacy(
+        self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int, start: bytes | None = None
+    ) -> bytes:
         """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
 
+        From ``start``, or if there is none from ``base``, which may teach.
         A step takes the mean over its sample, and a step with an empty sample changes nothing.
         """
         self.admit(plan)
         built = self._ready(plan.round)
         encoded = self._targets(plan, base, records)
         losses = losses_of(plan.learning.loss, plan.round)
-        state.load(built, base)
+        state.load(built, base if start is None else start)
         rand = repeatable(f"without privacy {seed}")
         local.run(built.model, built.parameters, encoded, plan.learning, rand, losses=losses)
         return state.dump(built)
