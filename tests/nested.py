@@ -120,9 +120,8 @@ class Site:
         after = trained(self.name, self.world.round, start)
         if plan.sharing.keeps:
             self.kept.write(plan.run, plan.round, after.tobytes())
-        return Update(
-            half.share(plan, base, after.tobytes(), score(np.frombuffer(base, "<f4"), after)), plan.learning.event
-        )
+        scores = (score(np.frombuffer(base, "<f4"), after),) * len(plan.sharing.weightings)
+        return Update(half.share(plan, base, after.tobytes(), half.weights(plan, scores, b"")), plan.learning.event)
 
 
 @dataclass
@@ -209,8 +208,8 @@ class World:
         inside = Inside(policy, b"", cover, self.inside, self.rounds_inside, coordinator, custodian, seats)
         plugs = c.Plugs(home.identity, schemes.coordinator_half, Ruled(LAYOUT, FedAvg(), self.inside))
         return NestedTrainer(
-            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT), InMemory(),
-            lambda base, after: score(np.frombuffer(base, "<f4"), np.frombuffer(after, "<f4")), lambda *_: None,
+            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT), InMemory(), InMemory(),
+            lambda _, base, after: score(np.frombuffer(base, "<f4"), np.frombuffer(after, "<f4")), lambda *_: None,
         )  # fmt: skip
 
     def play(

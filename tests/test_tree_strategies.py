@@ -79,7 +79,9 @@ def test_the_roots_state_is_the_plain_references_whoever_falls_silent(scheme, sh
 
 
 def test_two_sums_over_two_federations_are_refused(tmp_path) -> None:
-    end = World(tmp_path, NODES, sharing=SHARINGS["two weighted"], rounds=1).play(np.zeros(LAYOUT.entries))
+    clear = (Scheme.CLEAR,) * 2
+    world = World(tmp_path, NODES, clear, sharing=SHARINGS["two weighted"], rounds=1)
+    end = world.play(np.zeros(LAYOUT.entries))
     assert (end.outcome, "raise min_cohort to 3" in end.why) == ("refused", True)
 
 
