@@ -6,7 +6,7 @@ What it leaves out is its parent's. What it says beside that must agree, for it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
 
 BELOW = "below"  # a node's folder for what it has of the federation it stands for
+ROLES = ("coordinator", "custodian")
 DEEPEST = 7  # levels below the root: policies go no deeper
 TAKEN = ("purpose", "model", "task", "adapter", "training", "runtime")
 ITS_OWN = ("rounds", "engine")  # of `training`: nothing of how a round trains
@@ -103,9 +104,10 @@ def _limits(above: FederationFile, file: FederationFile, rounds: int) -> Iterato
         f"strategy {named} remembers rounds, and a run inside begins anew",
         "use it in the root, and fedavg without momentum below",
     )
+    sharing = strategy.sharing(file.task.labels)
     yield (
-        not strategy.sharing().keeps,
-        "strategy.home and strategy.pull keep models from round to round, and rounds inside are runs of their own",
+        not sharing.keeps and not sharing.remembers,
+        "strategy.home, pull and renewal keep something from round to round, and rounds inside are runs of their own",
         "use them in the federation above: then this federation keeps a model of its own",
     )
     yield (
@@ -152,12 +154,22 @@ def check_policy(parent: Policy, child: Policy, place: str) -> None:
         raise OperatorFault(what, "name that policy's file under `parent`", place)
 
 
-def check_homes(homes: dict[Path, str], path: Path, party: str) -> None:
-    """Nothing happens if a home is one party's alone.
+def check_homes(parties: Iterable[tuple[tuple[str, ...], str, Path]]) -> None:
+    """Nothing happens if each home is one party's alone; members of one name may be one site, coordinators may not.
+
+    Args:
+        parties: the way to each party's federation, its name, and its home.
 
     Raises:
         OperatorFault: two parties of the tree would share one.
     """
+    homes: dict[Path, str] = {}
+    for route, name, path in parties:
+        party = f"{name} of {'/'.join(route) or 'the root'}" if name in ROLES else name
+        _check_home(homes, path, party)
+
+
+def _check_home(homes: dict[Path, str], path: Path, party: str) -> None:
     other = homes.setdefault(path.resolve(), party)
     if other != party:
         raise OperatorFault(

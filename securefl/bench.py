@@ -34,7 +34,9 @@ from securefl.terms import (
     Level,
     MemberId,
     Opening,
+    OwnLabel,
     Plan,
+    PseudoLabels,
     Reserved,
     Sent,
     Sharing,
@@ -117,6 +119,7 @@ class Measured:
 
     before: Mapping[str, Scores | Surprise]
     after: Mapping[str, Scores | Surprise] | None
+    broadcast: Mapping[str, Scores | Surprise] | None  # the last state itself, where members keep models of their own
     local: Mapping[str, Scores | Surprise] | None
     open_: Mapping[str, Scores | Surprise] | None  # trained without privacy
 
@@ -135,6 +138,8 @@ def measure(
 
     before = score(lambda _: start)
     after = score(own) if ended.last_round else None
+    keeps = after is not None and plan.sharing.keeps
+    broadcast = score(lambda _: ended.course.state) if keeps else None
     local = open_ = None
     rounds = ended.course.rounds
     if arms.local:
@@ -146,7 +151,7 @@ def measure(
         shown.say("training the federation without privacy (not released)")
         state = train_openly(shared, start, records, plan, ended.course.rates, strategy)
         open_ = score(lambda _: state)
-    return Measured(before, after, local, open_)
+    return Measured(before, after, broadcast, local, open_)
 
 
 def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, rounds: int, *, private: bool) -> bytes:
@@ -161,7 +166,7 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
     assert private, "local training without noise is what `train_openly` is for"
     state = start[: 4 * shared.dimension]
     for number in range(1, rounds + 1):
-        update: Update = shared.train(_of_round(plan, shared, number), state, part.train, os.urandom)
+        update: Update = shared.train(_untaught(_of_round(plan, shared, number)), state, part.train, os.urandom)
         after, begun = np.frombuffer(state, "<f4").astype(np.float64), 0
         for place in shared.layout.trained(number):
             size = place.stop - place.start
@@ -173,6 +178,13 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
 
 def _of_round(plan: Plan, shared: SharedModel, number: int) -> Plan:
     return replace(plan, round=number, dimension=shared.layout.dimension(number), sharing=Sharing())
+
+
+def _untaught(plan: Plan) -> Plan:
+    """Nobody's answers but the labels: a member alone would only repeat itself."""
+    if not isinstance(plan.learning.loss, PseudoLabels):
+        return plan
+    return replace(plan, learning=replace(plan.learning, loss=OwnLabel()))
 
 
 def train_openly(
@@ -197,7 +209,7 @@ def train_openly(
             label = int.from_bytes(hashlib.sha256(f"{seed} {number} {name}".encode()).digest()[:7])
             after = shared.train_without_privacy(asked, state[: 4 * shared.dimension], part.train, seed=label)
             if sharing.attention is not None:
-                attended = attended + half.share(replace(asked, sharing=sharing), state, after, 0.0)
+                attended = attended + half.share(replace(asked, sharing=sharing), state, after, ())
                 continue
             total += np.frombuffer(after, "<f4").astype(np.float64) - before
         if not np.abs(total).max() < 2**22:  # NaN is refused too
@@ -300,6 +312,7 @@ def compose(
                     "before": measured.before[name].accuracy,
                     "after": shown[name].accuracy,
                     "macro_f1": shown[name].macro_f1,
+                    "broadcast": measured.broadcast[name].accuracy if measured.broadcast else None,
                     "local_only": measured.local[name].accuracy if measured.local else None,
                     "without_privacy": measured.open_[name].accuracy if measured.open_ else None,
                 },
@@ -314,6 +327,7 @@ def compose(
             "before": before.accuracy,
             "after": total.accuracy,
             "macro_f1": total.macro_f1,
+            "broadcast": _pooled(measured.broadcast).accuracy if measured.broadcast else None,
             "local_only": _pooled(measured.local).accuracy if measured.local else None,
             "without_privacy": _pooled(measured.open_).accuracy if measured.open_ else None,
             "note": NOTE,
@@ -402,7 +416,7 @@ def _told(value: str | float | None) -> str:
 def table(report: dict[str, Any], out: Path) -> str:
     """What a person reads at the end of a run."""
     told, cost = report["accuracy"], report["epsilon"]
-    extra = [name for name in ("local_only", "without_privacy") if told[name] is not None]
+    extra = [name for name in ("broadcast", "local_only", "without_privacy") if told[name] is not None]
     head = f"{'member':<14}{'rows':>6}{_told('majority')}{'before':>9}{'after':>9}{_told('macro-F1')}" + "".join(
         f"{e:>17}" for e in extra
     )

@@ -68,10 +68,10 @@ from securefl.terms import (
 if TYPE_CHECKING:
     from securefl.bench import Stopwatch
     from securefl.policy.load import Policy
-    from securefl.training.kept import InFolder
     from securefl.training.trainer import LoraTrainer, SharedModel
 
 OWN_MODELS = "own-models"  # in a member's home: what it keeps of a run from round to round
+OWN_WEIGHTS = "own-weights"  # the same for its weights
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
 
@@ -308,7 +308,7 @@ def plan_of(
         release=("weights",),
         base=base,
         dimension=dimension,
-        sharing=file.strategy.sharing(),
+        sharing=file.strategy.sharing(file.task.labels),
     )
 
 
@@ -472,8 +472,9 @@ def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled | 
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
-    optimizer, sharing = loaded.file.strategy.optimizer(), loaded.file.strategy.sharing()
+    optimizer = loaded.file.strategy.optimizer()
     try:
+        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
         if sharing.attention is not None:
             return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
         return Ruled(shared.layout, optimizer, sharing)
@@ -514,10 +515,10 @@ def party(
     from securefl.training.kept import InFolder  # noqa: PLC0415
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
-    half, kept = Half(shared.layout, shared.initial()), InFolder(home.path / OWN_MODELS)
+    half = Half(shared.layout, shared.initial())
     trainer: LoraTrainer | NestedTrainer
     if name in loaded.below:
-        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, kept)
+        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, home)
     else:
         trainer = LoraTrainer(
             shared,
@@ -525,7 +526,9 @@ def party(
             entropy,
             lambda done, steps: progress.step(name, done, steps),
             half,
-            kept,
+            InFolder(home.path / OWN_MODELS),
+            InFolder(home.path / OWN_WEIGHTS),
+            loaded.file.strategy.probe_records(loaded.file.task.labels),
         )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
     return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy)
@@ -546,22 +549,25 @@ def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None
 
 def _nested(
     places: Places, name: MemberId, shared: SharedModel, entropy: Entropy, progress: Progress,
-    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes, half: Half, kept: InFolder,
+    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes, half: Half, node: Home,
 ) -> NestedTrainer:  # fmt: skip
     """The trainer of a member that is a federation: its coordinator, and the way to its members."""
+    from securefl.training.kept import InFolder  # noqa: PLC0415
+
     inside = places.inside(name)
     loaded, home = inside.loaded, Home.at(inside.of(COORDINATOR), COORDINATOR, clock)
     policy, signed, coordinator, custodian, seats = _agreed(inside, COORDINATOR)
     strategy, here = strategy_of(loaded, shared), Under(progress, "/".join(inside.route))
     rounds = {member.name: member.rounds for member in places.loaded.file.members}[name]
-
+    above = places.loaded.file
+    probe = above.strategy.probe_records(above.task.labels)
     return NestedTrainer(
         name,
         Inside(
             policy,
             signed,
             cover_of(loaded, policy, custodian.key if custodian else None),
-            loaded.file.strategy.sharing(),
+            loaded.file.strategy.sharing(loaded.file.task.labels),
             rounds,
             coordinator,
             custodian,
@@ -571,8 +577,9 @@ def _nested(
         c.Plugs(home.identity, schemes.coordinator_half, strategy),
         lambda: _runtime(inside, shared, entropy, here, records, eyes),
         half,
-        kept,
-        shared.agreement,
+        InFolder(node.path / OWN_MODELS),
+        InFolder(node.path / OWN_WEIGHTS),
+        lambda weighting, base, after: shared.scored(weighting, base, after, probe),
         _observer(inside, policy, seats[0].member, here),
     )
 
@@ -644,6 +651,7 @@ def run(
     policy = policies.load(loaded.folder / loaded.file.policy)
     signatures = _found(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
     tree = [(places, policy, signatures), *_descended(places, policy, unsafe_unsigned=unsafe_unsigned)]
+    below.check_homes((each.route, name, each.of(name)) for each, *_ in tree for name in each.parties)
     with _claimed(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
         watch = bench.Stopwatch(out / "timings.json")
         with watch("loading"):

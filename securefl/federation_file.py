@@ -28,14 +28,18 @@ from securefl.terms import (
     NotForgotten,
     OwnLabel,
     Prompt,
+    PseudoLabels,
     Scheme,
+    Scorer,
     Sharing,
     SoftLabels,
     Task,
     Unit,
     Weighting,
 )
+from securefl.training.data import Record
 from securefl.training.sources import DataSource
+from securefl.wire import digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 RESERVED_NAMES = ("coordinator", "custodian")
@@ -232,14 +236,18 @@ ADAM = ("first", "second", "floor")
 class LossPart(Part):
     """A record's loss."""
 
-    kind: Literal["own-label", "fedntd", "fedlsd", "soft-labels"] = Field(
+    kind: Literal["own-label", "fedntd", "fedlsd", "soft-labels", "pseudo-labels"] = Field(
         "own-label",
-        description="fedntd, fedlsd: do not forget the broadcast; soft-labels: learn from it without labels",
+        description="fedntd, fedlsd: do not forget the broadcast; soft-labels: learn from it without labels; "
+        "pseudo-labels: learn its answers beside the labels",
     )
     weight: Rational = Field(Fraction(1), gt=0, le=1000, description="of what the broadcast model says")
     temperature: Rational = Field(Fraction(1), ge=Fraction(1, 100), le=100, description="of the broadcast model")
     threshold: Rational = Field(Fraction(0), ge=0, le=1, description="soft-labels: how sure it must be in round 1")
     threshold_end: Rational | None = Field(None, ge=0, le=1, description="soft-labels: in the last round")
+    scorer: Scorer = Field(Scorer.ENERGY, description="pseudo-labels: which of them are trusted; none: all alike")
+    width: Rational = Field(Fraction(1), ge=Fraction(1, 1000), le=1000, description="pseudo-labels: of the change")
+    first_round: Whole = Field(2, ge=1, description="pseudo-labels: from here on the broadcast model is asked")
 
     def loss(self, rounds: int) -> Loss:
         """As plans name it."""
@@ -249,16 +257,29 @@ class LossPart(Part):
             case "soft-labels":
                 end = self.threshold if self.threshold_end is None else self.threshold_end
                 return SoftLabels(self.weight, self.temperature, self.threshold, end, rounds)
+            case "pseudo-labels":
+                return PseudoLabels(self.weight, self.scorer, self.temperature, self.width, self.first_round)
         return OwnLabel()
 
 
 class WeightPart(Part):
     """How much members count, by a score that each computes for itself."""
 
-    kind: Literal["agreement"] = Field("agreement", description="with the broadcast, on public text")
+    kind: Literal["agreement", "probe"] = Field(
+        "agreement",
+        description="agreement with the broadcast on public text; probe: minus the mean loss on strategy.probe",
+    )
     sharpness: Rational = Field(ge=-1000, le=1000, description="a member counts exp(sharpness * score) times")
     clip: Rational = Field(Fraction(2), gt=0, le=4, description="of sharpness * score, on either side")
     share: Rational = Field(Fraction(1), ge=-10, le=10, description="of this mean in the step")
+    renewal: Rational = Field(Fraction(1), gt=0, le=1, description="how far a weight moves each round; it begins at 1")
+
+
+class ProbePart(Part):
+    """One public text with its label. It must be nobody's record."""
+
+    text: str = Field(min_length=1, max_length=1000)
+    label: str
 
 
 class AttentionPart(Part):
@@ -286,6 +307,7 @@ class StrategyPart(Part):
     floor: Rational = Field(Fraction(1, 1000), gt=0, description="fedadam: added to the root of the square")
     loss: LossPart = Field(default_factory=lambda: LossPart.model_validate({}), description="of a record")
     weights: tuple[WeightPart, ...] = Field((), max_length=4, description="none: members count alike")
+    probe: tuple[ProbePart, ...] = Field((), max_length=256, description="public labelled text, for weights by probe")
     home: tuple[str, ...] = Field((), description="fedper: parts of names of tensors that stay with a member")
     pull: Rational | None = Field(None, ge=0, le=1, description="l2gd: how far own models move to the mean each round")
 
@@ -299,6 +321,8 @@ class StrategyPart(Part):
         for field, kinds in (("momentum", ("fedavg", "fednesterov")), *((f, ("fedadam",)) for f in ADAM)):
             if field in given and self.kind not in kinds:
                 raise ValueError(f"`{field}` is of {' and '.join(kinds)}: leave it out")
+        if any(each.kind == "probe" for each in self.weights) != bool(self.probe):
+            raise ValueError("weights by probe and `probe` belong together: give both or neither")
         return self
 
     def optimizer(self) -> Optimizer:
@@ -310,13 +334,21 @@ class StrategyPart(Part):
                 return FedNesterov(self.learning_rate, self.momentum)
         return FedAvg(self.learning_rate, self.momentum)
 
-    def sharing(self) -> Sharing:
+    def sharing(self, labels: tuple[str, ...]) -> Sharing:
         """The members' half, as plans name it."""
-        weightings = tuple(Weighting(each.sharpness, each.clip, each.share) for each in self.weights)
+        probe = digest("probe", self.probe_records(labels)) if self.probe else None
+        weightings = tuple(
+            Weighting(each.sharpness, each.clip, each.share, each.renewal, probe if each.kind == "probe" else None)
+            for each in self.weights
+        )
         of, attention = self.attention, None
         if of is not None:
             attention = Attention(of.keys, of.sharpness, of.clip, of.residual)
         return Sharing(weightings, self.home, self.pull, attention)
+
+    def probe_records(self, labels: tuple[str, ...]) -> tuple[Record, ...]:
+        """The probe, with the task's labels by number."""
+        return tuple(Record(each.text, labels.index(each.label)) for each in self.probe)
 
 
 class MemberPart(Part):
@@ -367,19 +399,22 @@ class FederationFile(Part):
                 raise ValueError(f"two members are called {name}")
             if name in RESERVED_NAMES:
                 raise ValueError(f"no member can be called {name}")
+        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
+        if strange:
+            raise ValueError(
+                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
+            )
         if self.adapter.rule is AdapterRule.ALTERNATING and self.strategy.momentum:
             raise ValueError(
                 "momentum with the rule alternating needs the state before last, which is not kept: "
                 "set strategy.momentum to 0, or use another rule"
             )
         rests = self.adapter.kind.has_factors and self.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
-        if rests and (self.strategy.kind != "fedavg" or self.strategy.sharing().keeps):
+        if rests and (self.strategy.kind != "fedavg" or self.strategy.sharing(self.task.labels).keeps):
             raise ValueError(
                 f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
                 f"with {self.strategy.kind} and with own models"
             )
-        if self.task.kind == "language":
-            self._as_language()
         if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
             raise ValueError(
                 "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
@@ -393,11 +428,15 @@ class FederationFile(Part):
             raise ValueError("a label stands twice")
         return self
 
-    def _as_language(self) -> None:
+    @model_validator(mode="after")
+    def _as_language(self) -> FederationFile:
+        if self.task.kind != "language":
+            return self
         if self.adapter.kind not in (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL):
             raise ValueError(f"adapter.kind {self.adapter.kind.value} is for classifiers: use lora, rslora or full")
         if self.strategy.loss.kind != "own-label" or self.strategy.weights:
             raise ValueError("a language model has no labels to compare: leave strategy.loss and weights out")
+        return self
 
 
 class Loaded(Part):

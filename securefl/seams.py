@@ -153,8 +153,12 @@ class MemberHalf(Protocol):
         """The adapter state to train from; ``kept`` is what this member kept of the round before, empty at first."""
         ...
 
-    def share(self, plan: Plan, base: bytes, after: bytes, agreement: float) -> NDArray[np.float64]:
-        """What leaves of the state that was trained: (plan.dimension,)."""
+    def weights(self, plan: Plan, scores: tuple[float, ...], kept: bytes) -> tuple[float, ...]:
+        """This member's weight in each sum of the round, from its scores and what it kept of its weights before."""
+        ...
+
+    def share(self, plan: Plan, base: bytes, after: bytes, own: tuple[float, ...]) -> NDArray[np.float64]:
+        """What leaves of the state that was trained, by its own weights: (plan.dimension,)."""
         ...
 
 

@@ -369,12 +369,43 @@ class SoftLabels:
         return self.first + (self.last - self.first) * Fraction(min(round_, self.rounds) - 1, max(self.rounds - 1, 1))
 
 
+class Scorer(StrEnum):
+    """How unsure the broadcast model is of a record, from its logits for that record alone."""
+
+    ENERGY = "energy"  # -T log sum_c exp(z_c / T) (Liu et al. 2020)
+    ENTROPY = "entropy"  # of softmax(z / T)
+    MARGIN = "margin"  # minus what the largest of z / T is above the second
+    NONE = "none"  # of all records alike
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """FewFedWeight-style: ``loss(x, y) + weight * w(x) * loss(x, what the broadcast model answers)``, as one loss.
+
+    w(x) = sigmoid((R - score(x)) / width), in (0, 1), where R is the median score on made-up public text: a function of
+    this record, the broadcast and public constants alone. Under ``none`` it is 1.
+    """
+
+    weight: Fraction  # (0, 1000]
+    scorer: Scorer
+    temperature: Fraction  # [1/100, 100]
+    width: Fraction  # [1/1000, 1000]: how gradual the change from trusted to not trusted is
+    first: int  # >= 1: the round from which on the broadcast model is asked: at the start it knows nothing
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1000:
+            raise ValueError(f"weight={self.weight} is not in (0, 1000]")
+        _temperate(self.temperature)
+        if not (Fraction(1, 1000) <= self.width <= 1000 and self.first >= 1):
+            raise ValueError(f"no pseudo labels: width {self.width}, from round {self.first}")
+
+
 def _temperate(temperature: Fraction) -> None:
     if not Fraction(1, 100) <= temperature <= 100:
         raise ValueError(f"temperature={temperature} is not in [1/100, 100]")
 
 
-Loss = OwnLabel | NotForgotten | SoftLabels  # a closed list
+Loss = OwnLabel | NotForgotten | SoftLabels | PseudoLabels  # a closed list
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,17 +434,22 @@ class Learning:
 class Weighting:
     """Each member's update counts exp(s) times, s = ``sharpness`` * score, clipped to +-``clip``.
 
-    The score is the agreement, in (0, 1], of what the member trained with the broadcast, on public text: a function of
-    what is private already, so it costs nothing. Over members it is a softmax.
+    The score is the agreement, in (0, 1], of what the member trained with the broadcast, on public text; or minus the
+    mean loss of what it trained on public labelled text, the probe. Either is a function of what is private already, so
+    it costs nothing. Over members it is a softmax. A member remembers its weight and moves it by ``renewal`` a round.
     """
 
     sharpness: Fraction  # [-1000, 1000]
     clip: Fraction  # (0, 4]: two honest weights differ by a factor of exp(2 clip) at most
     share: Fraction = Fraction(1)  # [-10, 10]: of this mean in the step
+    renewal: Fraction = Fraction(1)  # (0, 1]: share of the new weight; what is left is the weight before, at first 1
+    probe: Hash | None = None  # of the probe; None: the score is the agreement
 
     def __post_init__(self) -> None:
         if not (-1000 <= self.sharpness <= 1000 and 0 < self.clip <= 4 and -10 <= self.share <= 10):
             raise ValueError(f"no weighting: sharpness {self.sharpness}, clip {self.clip}, share {self.share}")
+        if not 0 < self.renewal <= 1:
+            raise ValueError(f"renewal={self.renewal} is not in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,8 +494,13 @@ class Sharing:
 
     @property
     def keeps(self) -> bool:
-        """Whether members keep something from round to round."""
+        """Whether members keep a model of their own from round to round."""
         return bool(self.home) or self.pull is not None or self.attention is not None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether members keep their weights from round to round."""
+        return any(each.renewal < 1 for each in self.weightings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import replace
 from fractions import Fraction as F
 
@@ -58,6 +59,7 @@ SHARINGS = {
     "two weighted": Sharing((Weighting(F(3), F(2), F(3, 4)), Weighting(F(-3), F(2), F(1, 4)))),
     "fedper": Sharing(home=("head",)),
     "l2gd": Sharing(pull=F(1, 3)),
+    "fewfedweight": Sharing((Weighting(F(3), F(2), renewal=F(1, 2)),), pull=F(0)),
     "all at once": Sharing((Weighting(F(3), F(2)),), ("head",), F(1, 3)),
 }
 ENCODING = FixedPoint(24, 20, 32)
@@ -73,6 +75,7 @@ class Reference:
         self.first = np.zeros_like(state)
         self.second = np.full_like(state, 1 / 400)
         self.own: dict[MemberId, np.ndarray] = {}
+        self.weights: dict[MemberId, list[float]] = {}
 
     def start(self, name: MemberId) -> np.ndarray:
         if name not in self.own or not self.sharing.keeps:
@@ -88,10 +91,14 @@ class Reference:
         names = list(after)
         if self.sharing.weightings:
             mean = np.zeros_like(self.state)
-            for each in self.sharing.weightings:
-                s = np.clip([float(each.sharpness) * scores[n] for n in names], -float(each.clip), float(each.clip))
-                softmax = np.exp(s) / np.exp(s).sum()
-                mean += float(each.share) * sum(a * changes[n] for a, n in zip(softmax, names, strict=True))
+            for number, each in enumerate(self.sharing.weightings):
+                clip, mu = float(each.clip), float(each.renewal)
+                for n in names:
+                    own = self.weights.setdefault(n, [1.0] * len(self.sharing.weightings))
+                    new = np.exp(np.clip(float(each.sharpness) * scores[n], -clip, clip)) / np.exp(clip)
+                    own[number] = (1 - mu) * own[number] + mu * new
+                total = sum(self.weights[n][number] for n in names)
+                mean += float(each.share) * sum(self.weights[n][number] / total * changes[n] for n in names)
         else:
             mean = np.mean([changes[n] for n in names], axis=0)
         now, moved, of = self.state, self.state.copy(), self.optimizer
@@ -166,6 +173,7 @@ def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) 
     reference, half = Reference(OPTIMIZERS[optimizer], sharing, start.astype(float)), Half(LAYOUT)
     state, memory = start.tobytes(), strategy.begin(start.tobytes())
     own: dict[MemberId, bytes] = {}
+    remembered: dict[MemberId, bytes] = {}
     for round_ in (1, 2, 3):
         alive, scores = draw(names, need)
         after = {}
@@ -173,7 +181,9 @@ def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) 
         def sent(name, plan, now=state, scores=scores, after=after):
             begun = half.start(plan, now, own.get(name, b""))
             after[name] = trained(name, plan.round, np.frombuffer(begun, "<f4")).tobytes()
-            return half.share(plan, now, after[name], scores[name])
+            mine = half.weights(plan, (scores[name],) * len(sharing.weightings), remembered.get(name, b""))
+            remembered[name] = struct.pack(f"<{len(mine)}d", *mine)
+            return half.share(plan, now, after[name], mine)
 
         aggregate = opened(scheme, names, alive, round_, sharing, sent)
         plain = {n: trained(n, round_, reference.start(n).astype("<f4")).astype(float) for n in alive}
@@ -229,11 +239,27 @@ def test_weights_are_a_softmax_of_clipped_scores(scores, clip, sharpness) -> Non
     weighting = Weighting(F(sharpness), F(clip))
     changes = [np.random.default_rng(n).normal(0, 1, 5) for n in range(len(scores))]
     got = weights.mean(
-        (weighting,), summed([weights.weighted((weighting,), x, s) for x, s in zip(changes, scores, strict=True)])
+        (weighting,),
+        summed([weights.weighted((weights.weight(weighting, s),), x) for x, s in zip(changes, scores, strict=True)]),
     )
     s = np.clip(np.array(scores) * sharpness, -clip, clip)
     expected = (np.exp(s) / np.exp(s).sum()) @ np.array(changes)
     assert np.abs(got - expected).max() <= 20 * GRID * math.exp(2 * clip)
+
+
+@given(st.lists(st.floats(allow_nan=True), min_size=1, max_size=9), st.floats(0.01, 4), st.floats(0.01, 1), st.floats())
+@settings(deadline=None)
+def test_a_remembered_weight_is_a_moving_average_and_never_leaves_its_bounds(scores, clip, renewal, before) -> None:
+    weighting = Weighting(F(7), F(clip), renewal=F(renewal))
+    least, now = math.exp(-2 * clip), before
+    for score in scores:
+        now = weights.renewed(weighting, score, now)
+        assert least * (1 - 1e-9) <= now <= 1 + 1e-9
+    first, hat = weights.renewed(weighting, 0.1), weights.weight(weighting, 0.1)
+    assert first == pytest.approx((1 - renewal) + renewal * hat)
+    assert weights.renewed(weighting, 0.2, first) == pytest.approx(
+        (1 - renewal) * first + renewal * weights.weight(weighting, 0.2)
+    )
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
@@ -291,6 +317,27 @@ def test_a_round_from_which_colluders_could_solve_for_the_others_is_refused(chil
             check_cover(masked)
         with pytest.raises(Unsafe, match="colluding"):
             check_bounds(masked, ckks_slots)
+
+
+def test_three_children_two_sums_and_their_weights_give_a_parent_the_other_two_and_are_refused() -> None:
+    """Attention and its opposite over the same updates: with one child's help the weights themselves can be solved for."""
+    both = (Weighting(F(2), F(2)), Weighting(F(-2), F(2)))
+    vectors, scores = np.random.default_rng(7).normal(0, 1, (3, 6)), (0.9, 0.2, 0.5)
+    own = [[weights.weight(each, s) for each in both] for s in scores]
+    sums = sum(weights.weighted(tuple(a), x) for a, x in zip(own, vectors, strict=True)).reshape(2, 7)
+    left = sums - weights.weighted(tuple(own[0]), vectors[0]).reshape(2, 7)  # the child that helps takes itself off
+    total, opposite, product = left[0, -1], left[1, -1], math.exp(-4)  # a + a', p / a + p / a', p
+    both_times = product * total / opposite  # a * a'
+    root = math.sqrt(total**2 - 4 * both_times)
+    first = np.array([(total - root) / 2, (total + root) / 2])
+    found = np.linalg.solve(np.array([first, product / first]), left[:, :-1])
+    assert np.abs(found - vectors[1:]).max() < 1e-9
+
+    asked = question(plan={**PLAN, "members": 3, "min_cohort": 3, "colluding": 1, "threshold": 3})
+    plan = replace(asked.plan, sharing=Sharing(both))
+    assert "protection.honest" in replace(asked, plan=plan).rules()
+    four = replace(plan, cohort=(*plan.cohort, seat(MemberId("m9"))), cover=replace(plan.cover, min_cohort=4))
+    assert "protection.honest" not in replace(asked, plan=four).rules()
 
 
 @pytest.mark.parametrize("name", SHARINGS)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from securefl import federation_file
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
-from securefl.terms import NotForgotten, RunId, SoftLabels
+from securefl.terms import NotForgotten, PseudoLabels, RunId, Scorer, SoftLabels
+from securefl.training import pseudo
 from securefl.training.data import UNKNOWN
 from securefl.training.kept import InFolder
 from securefl.training.losses import losses_of
@@ -24,16 +25,23 @@ LOSSES = (
     NotForgotten(F(1), F(3), False),
     NotForgotten(F(1, 2), F(1), True),
     SoftLabels(F(1), F(2), F(9, 10), F(1, 2), 4),
+    *(PseudoLabels(F(1, 2), scorer, F(2), F(1, 2), 2) for scorer in Scorer),
 )
 RUNS = {
     "fedadam, fedlsd": {"kind": "fedadam", "learning_rate": 0.01, "loss": {"kind": "fedlsd"}},
     "fednesterov, fedper": {"kind": "fednesterov", "momentum": 0.5, "home": ["head"]},
     "l2gd": {"pull": 0.5},
     "weighted": {"weights": [{"sharpness": 5}]},
+    "fewfedweight": {
+        "pull": 0,
+        "loss": {"kind": "pseudo-labels", "weight": 0.5},
+        "weights": [{"kind": "probe", "sharpness": 1, "renewal": 0.5}],
+        "probe": [{"text": "the flight was so late", "label": "bad"}, {"text": "a great crew today", "label": "good"}],
+    },
 }
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{type(loss).__name__} {getattr(loss, 'scorer', '')}")
 def test_a_taught_record_has_a_gradient_of_its_own(loss, tmp_path) -> None:
     shared("bert", tmp_path).preflight(loss=loss)
 
@@ -43,6 +51,8 @@ def test_a_records_loss_is_the_same_in_any_company(seed, loss) -> None:
     torch.manual_seed(seed)
     logits, teacher = torch.randn(5, 3, dtype=torch.float64), 4 * torch.randn(5, 3, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, UNKNOWN if isinstance(loss, SoftLabels) else 0, 1]).unsqueeze(1)
+    if isinstance(loss, PseudoLabels):
+        teacher = pseudo.answers(loss, 2, teacher, torch.randn(7, 3, dtype=torch.float64))
     targets, losses = torch.cat([labels.to(torch.float64), teacher], 1), losses_of(loss, 2)
     together = losses(logits, targets)
     alone = torch.cat([losses(logits[i : i + 1], targets[i : i + 1]) for i in range(5)])
@@ -82,7 +92,7 @@ def test_a_federation_runs_under_a_strategy_by_name(name, scheme, tmp_path: Path
     assert result.outcome == "finished", result.why
     assert verify(tmp_path / "out").ok
     kept = list((tmp_path / "sites").glob("*/own-models/*/*"))
-    assert bool(kept) == (name in ("fednesterov, fedper", "l2gd"))
+    assert bool(kept) == (name in ("fednesterov, fedper", "l2gd", "fewfedweight"))
     assert {each.parts[-4] for each in kept} <= set(MEMBERS)
 
 
@@ -92,6 +102,12 @@ def test_a_federation_runs_under_a_strategy_by_name(name, scheme, tmp_path: Path
         ({"loss": {"kind": "fedntd"}}, "fedlsd for two labels"),
         ({"kind": "fedadam", "momentum": 0.5}, "`momentum` is of fedavg and fednesterov"),
         ({"floor": 0.1}, "`floor` is of fedadam"),
+        ({"weights": [{"kind": "probe", "sharpness": 1}]}, "belong together"),
+        ({"weights": [{"sharpness": 1}], "probe": [{"text": "so late", "label": "bad"}]}, "belong together"),
+        (
+            {"weights": [{"kind": "probe", "sharpness": 1}], "probe": [{"text": "so late", "label": "worse"}]},
+            "the label worse, which is none of bad, good",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(strategy, told, tmp_path: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from securefl import cli, federation_file
 from securefl.audit.replay import replay
 from securefl.audit.verify import read_all, verify
-from securefl.errors import Loosens, OperatorFault
-from securefl.terms import Gathered, Settled
+from securefl.errors import Loosens, OperatorFault, Tampered
+from securefl.privacy.accountant import epsilon_charged
+from securefl.terms import Gathered, Hash, Level, RunId, Settled
+from tests.small import FEDERATION
 from tests.trees import Tree
 
 
@@ -91,7 +97,7 @@ def test_a_child_that_loosens_its_parents_policy_cannot_join(tmp_path, capsys):
 REFUSED = {
     "an optimizer that remembers": ({"strategy": {"kind": "fedadam"}}, {}, "fedadam remembers rounds"),
     "momentum": ({"strategy": {"momentum": 0.5}}, {}, "fedavg with momentum remembers rounds"),
-    "own models": ({"strategy": {"pull": 0.5}}, {}, "strategy.home and strategy.pull keep models"),
+    "own models": ({"strategy": {"pull": 0.5}}, {}, "strategy.home, pull and renewal keep something"),
     "another adapter": ({"adapter": {"targets": ["query"], "rank": 4}}, {}, "adapter is .* here and .* in the federation above"),
     "rounds that are not paid for": ({}, {"rounds": 4}, "2 steps do not make 4 equal rounds"),
 }  # fmt: skip
@@ -109,3 +115,128 @@ def test_rules_that_go_from_round_to_round_are_refused_in_a_tree(tree):
     adapter = {"targets": ["query", "value"], "rank": 4, "alpha": 8, "seed": 1, "rule": "alternating"}
     with pytest.raises(OperatorFault, match="alternating goes from round to round"):
         federation_file.load(tree.tree("alternating.yaml", adapter=adapter))
+
+
+def accounts_of(ledger):
+    from securefl.privacy.account import Account
+
+    return Account.of(leaf.entry for leaf in ledger.leaves)
+
+
+def test_a_leaf_with_several_parents_is_charged_once_for_each_release_on_one_root(tree, tmp_path):
+    """It is a member of both nodes, and of the root itself: one home, one account, and each sum it is in costs once."""
+    shared = {"name": "ferry", "region": "here", "site": "homes/ferry", "data": {"file": "north.csv"}}
+    nodes = [
+        tree.node(node, inside={"members": [*tree.node(node)["federation"]["members"][:2], shared]})
+        for node in tree.nodes
+    ]
+    training = {**FEDERATION["training"], "rounds": 1}
+    result = tree.run(
+        tmp_path / "run", tmp_path / "sites", tree.tree("shared.yaml", [*nodes, shared], training=training)
+    )
+    assert result.outcome == "finished", result.why
+    assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
+    (home,) = tmp_path.glob("sites/named/ferry-*")
+    assert not list(tmp_path.glob("sites/**/below/ferry"))
+    copies = [read_all(folder)["ferry"] for folder in (tmp_path / "run", *(tmp_path / "run" / "below").iterdir())]
+    assert len({copy.hashes for copy in copies}) == 1
+    charges = accounts_of(copies[0]).charges
+    assert sorted(charge.federation for charge in charges) == ["left", "right", "top"]
+    assert {charge.dataset for charge in charges} == {"ferry"}
+    assert {"top"} <= frozenset.intersection(*(charge.names_at(Level.FEDERATION) for charge in charges))
+    alone = epsilon_charged(charges[:1], 1e-5)
+    assert replay(tmp_path / "run" / "below" / "left")["epsilon"]["pld"] == epsilon_charged(charges, 1e-5) > alone
+
+
+def test_federations_that_would_share_a_home_are_refused(tree, tmp_path):
+    (tree.folder / "left.yaml").write_text(
+        yaml.safe_dump(
+            {"securefl_federation": 1, "name": "left", **tree.node("left")["federation"], "protection": "masking"}
+        )
+    )
+    file = tree.tree("homes.yaml", [{"name": "left", "region": "here", "federation": "left.yaml"}, tree.node("right")])
+    with pytest.raises(OperatorFault, match="coordinator of left and coordinator of the root would share a home"):
+        tree.run(tmp_path / "run", None, file)
+
+
+def test_federations_in_a_circle_and_trees_that_are_too_deep_are_refused(tree):
+    part = {"securefl_federation": 1, "policy": "left.policy.yaml", "protection": "masking"}
+    site = tree.node("left")["federation"]["members"][0]
+    round_ = {"name": "round", "region": "here", "federation": "circle.yaml"}
+    (tree.folder / "circle.yaml").write_text(yaml.safe_dump({**part, "name": "left", "members": [round_, site]}))
+    with pytest.raises(OperatorFault, match="below each other in a circle"):
+        federation_file.load(tree.tree("round.yaml", [round_, tree.node("right")]))
+    node = tree.node("left")
+    for _ in range(8):
+        node = {"name": "deep", "region": "here", "federation": {"policy": "left.policy.yaml", "members": [node, site]}}
+    with pytest.raises(OperatorFault, match="more than 7 levels"):
+        federation_file.load(tree.tree("deep.yaml", [node, tree.node("right")]))
+
+
+LIES = {
+    "a run of another plan": (lambda e: replace(e, run=RunId(bytes(16))), "does not name"),
+    "one contributor more": (lambda e: replace(e, contributors=(4,)), "other rounds or totals"),
+    "another round": (lambda e: replace(e, plans=(Hash(bytes(32)),)), "other rounds or totals"),
+    "a longer ledger": (lambda e: replace(e, size=e.size + 10_000), "head of another ledger"),
+    "another ledger": (lambda e: replace(e, head=Hash(bytes(32))), "head of another ledger"),
+    "nothing paid": (None, "not settled in full"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_node_that_tells_its_parent_something_else_than_was_below_is_found(lie, ran):
+    from securefl.audit import tree as audit
+
+    node, inside = read_all(ran / "run")["left"], read_all(ran / "run" / "below" / "left")
+    audit.check("left", node, inside)
+    change, told = LIES[lie]
+    leaves = tuple(
+        replace(leaf, entry=change(leaf.entry)) if change and isinstance(leaf.entry, Gathered) else leaf
+        for leaf in node.leaves
+        if change or not isinstance(leaf.entry, Settled)
+    )
+    with pytest.raises(Tampered, match=told):
+        audit.check("left", replace(node, leaves=leaves), inside)
+
+
+def test_what_is_altered_below_is_found_from_the_top_and_named_with_its_place(ran, tmp_path):
+    shutil.copytree(ran / "run", tmp_path / "run")
+    path = tmp_path / "run" / "below" / "right" / "ledger" / "right-1-site.ledger"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    verdict = verify(tmp_path / "run")
+    assert not verdict.ok
+    assert verdict.first_bad["ledger"] == "below/right/right-1-site.ledger"
+
+
+def test_a_root_that_holds_nothing_of_what_is_below_verifies_what_it_has(ran, tmp_path):
+    shutil.copytree(ran / "run", tmp_path / "run", ignore=shutil.ignore_patterns("below"))
+    assert verify(tmp_path / "run").ok
+    (tmp_path / "run" / "below" / "stranger").mkdir(parents=True)
+    assert not verify(tmp_path / "run").ok
+
+
+def test_a_tree_whose_members_are_processes_that_have_processes(tree, tmp_path):
+    training = {**FEDERATION["training"], "rounds": 1}
+    nodes = [tree.node("left", inside={"runtime": "inprocess", "protection": "ckks"}), tree.node("right")]
+    file = tree.tree("processes.yaml", nodes, training=training, runtime="processes")
+    result = tree.run(tmp_path / "run", tmp_path / "sites", file)
+    assert result.outcome == "finished", result.why
+    assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
+
+
+def test_the_example_runs_shortened(tmp_path, capsys):
+    """Two alliances of three airlines: one referred to, under masks; one written out, under CKKS."""
+    folder = tmp_path / "carriers"
+    shutil.copytree(Path(__file__).parent.parent / "examples" / "carriers", folder)
+    document = yaml.safe_load((folder / "federation.yaml").read_text())
+    document["training"] |= {"rounds": 1, "steps": 1, "sampling_rate": "1/100"}
+    (folder / "federation.yaml").write_text(yaml.safe_dump(document))
+    cli.main(["run", str(folder / "federation.yaml"), "--out", str(tmp_path / "run"), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["outcome"]["status"] == "finished"
+    cli.main(["audit", "verify", str(tmp_path / "run")])
+    assert {path.name for path in (tmp_path / "run" / "below").iterdir()} == {"legacy", "low-cost"}
+    assert (folder / "sites" / "legacy" / "below" / "united").is_dir()
+    assert (folder / "sites" / "low-cost" / "below" / "virgin").is_dir()

@@ -40,6 +40,7 @@ class HeldOut(Part):
     before: float
     after: float
     macro_f1: float | None
+    broadcast: float | None = Field(description="the last broadcast, where members keep models of their own")
     local_only: float | None
     without_privacy: float | None
 
@@ -71,6 +72,7 @@ class Accuracy(Part):
     before: float
     after: float
     macro_f1: float | None
+    broadcast: float | None = Field(description="the last broadcast, where members keep models of their own")
     local_only: float | None
     without_privacy: float | None
     note: str

@@ -13,7 +13,8 @@ Checks, in this order; the first that fails names the ledger and, where it can, 
    accountants say; and the policy, asked again about each plan, grants it. A round is one plan for all, and its sum was
    opened once, over enough members who each paid for it;
 8. a run that is closed is closed everywhere it was joined, and where it finished no reservation is left open;
-9. under masks, everybody was asked about the same survivors, and the sum was opened over them.
+9. under masks, everybody was asked about the same survivors, and the sum was opened over them;
+10. the same of every federation below, where its ledgers are here; and what it passed on is what they say.
 
 Any error while checking means: not verified.
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import spending, witnesses
+from securefl.audit import spending, tree, witnesses
 from securefl.audit.copies import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
@@ -48,16 +49,34 @@ class Verdict:
 def verify(run: Path) -> Verdict:
     """Whether everything in ``run``'s ledgers holds together; never raises."""
     entries = 0
+    ledgers: Mapping[MemberId, Ledger] = {}
     try:
         ledgers = read_all(run)
         entries = sum(len(ledger.leaves) for ledger in ledgers.values())
         check(ledgers)
+        below = [_verified(name, folder, ledgers) for name, folder in tree.folders(run)]
     except Tampered as fault:
         return Verdict(False, entries, {"ledger": fault.where, "entry": fault.entry}, str(fault))
     except Exception as fault:  # fail closed: what cannot be checked is not verified
         return Verdict(False, entries, None, f"{type(fault).__name__}: {fault}")
     opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(Opened)]
-    return Verdict(True, entries, None, "", tuple(sorted({each.run.hex() for each in opened if not each.approvals})))
+    unsigned = {each.run.hex() for each in opened if not each.approvals}
+    unsigned |= {run for each in below for run in each.unsigned}
+    return Verdict(True, entries + sum(each.entries for each in below), None, "", tuple(sorted(unsigned)))
+
+
+def _verified(name: MemberId, folder: Path, above: Mapping[MemberId, Ledger]) -> Verdict:
+    """The verdict on a federation below and all below it.
+
+    Raises:
+        Tampered: something there does not hold; the ledger is named with the way to it.
+    """
+    found = verify(folder)
+    if not found.ok:
+        bad = found.first_bad or {"ledger": "", "entry": None}
+        raise Tampered(f"{tree.BELOW}/{name}/{bad['ledger']}", found.why, bad["entry"])
+    tree.check(name, above.get(name), read_all(folder))
+    return found
 
 
 def check(ledgers: Mapping[MemberId, Ledger]) -> None:

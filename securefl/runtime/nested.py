@@ -7,19 +7,19 @@ run inside has a name that follows from the plan's, so one that was killed goes 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from securefl import wire
-from securefl.errors import PeerFault
 from securefl.ledger import store
 from securefl.protocol import coordinator as c
 from securefl.protocol import messages as m
+from securefl.protocol.below import learning_below, run_below
 from securefl.runtime.drive import Observer, drive
 from securefl.seams import MemberHalf, Runtime, Unfinished
 from securefl.terms import (
-    AdapterRule,
     Cover,
     Event,
     Gathered,
@@ -28,13 +28,11 @@ from securefl.terms import (
     Opening,
     Plan,
     Refused,
-    RunId,
     Seat,
     Sent,
     Sharing,
-    SoftLabels,
-    Unit,
     Update,
+    Weighting,
 )
 
 if TYPE_CHECKING:
@@ -59,36 +57,19 @@ class Inside:
     members: tuple[Seat, ...]
 
 
-def run_below(plan: Plan, name: MemberId) -> RunId:
-    """The name of the run that member ``name`` makes of this plan of its parent."""
-    return RunId(wire.digest("run-below", (plan.run, plan.round, name))[:16])
-
-
 def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimension: int) -> Plan:
     """The first plan inside: the parent's training under the federation's own policy and cover.
-
-    The steps are shared out among the rounds inside, so the parent's price covers all of them, for every record below.
 
     Raises:
         PeerFault: this plan cannot be trained by rounds inside.
     """
-    event, learning = plan.learning.event, plan.learning
-    if event.unit is Unit.CLIENT:
-        raise PeerFault("unit client prices one member's update, and a federation's is of many: use unit record")
-    if plan.adapter.rule not in (AdapterRule.B_ONLY, AdapterRule.BOTH):
-        raise PeerFault(f"rule {plan.adapter.rule.value} counts rounds of one run: use b-only in a tree")
-    if event.steps % inside.rounds:
-        raise PeerFault(f"{event.steps} steps do not make {inside.rounds} equal rounds, and no more are paid for")
-    if isinstance(learning.loss, SoftLabels):  # the schedule follows the parent's rounds
-        threshold = learning.loss.threshold(plan.round)
-        learning = replace(learning, loss=replace(learning.loss, first=threshold, last=threshold, rounds=1))
     return replace(
         plan,
         federation=inside.policy.federation,
         policy=inside.policy.hash,
         run=run_below(plan, name),
         round=1,
-        learning=replace(learning, event=replace(event, steps=event.steps // inside.rounds)),
+        learning=learning_below(plan, inside.rounds),
         cover=inside.cover,
         cohort=(),
         base=m.state_digest(start),
@@ -106,10 +87,11 @@ class NestedTrainer:
 
     def __init__(
         self, name: MemberId, inside: Inside, home: Home, plugs: c.Plugs, runtime: Callable[[], Runtime],
-        half: MemberHalf, kept: Kept, agreement: Callable[[bytes, bytes], float], observe: Observer,
+        half: MemberHalf, kept: Kept, weights: Kept, score: Callable[[Weighting, bytes, bytes], float],
+        observe: Observer,
     ) -> None:  # fmt: skip
         self._name, self._inside, self._home, self._plugs = name, inside, home, plugs
-        self._half, self._kept, self._agreement, self._observe = half, kept, agreement, observe
+        self._half, self._kept, self._weights, self._score, self._observe = half, kept, weights, score, observe
         self._make, self._runtime = runtime, None
 
     _runtime: Runtime | None
@@ -132,9 +114,13 @@ class NestedTrainer:
         after = ended.course.state
         if plan.sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        agreement = self._agreement(base, after) if plan.sharing.weightings else 0.0
+        scores = tuple(self._score(each, base, after) for each in plan.sharing.weightings)
+        remembers = plan.sharing.remembers
+        weights = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if remembers else b"")
+        if remembers:
+            self._weights.write(plan.run, plan.round, struct.pack(f"<{len(weights)}d", *weights))
         did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
-        return Update(self._half.share(plan, base, after, agreement), did, self._gathered(plan, below))
+        return Update(self._half.share(plan, base, after, weights), did, self._gathered(plan, below))
 
     def _rounds(self, plan: Plan, start: bytes) -> c.Ended:
         inside = self._inside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,19 @@ class Half:
         moved = base if sharing.pull is None else pulled(kept, base, sharing.pull)
         return at_home(self.layout, sharing, moved, kept)
 
-    def share(self, plan: Plan, base: bytes, after: bytes, agreement: float) -> NDArray[np.float64]:
-        """The change from the broadcast state in what is shared, weighted: (plan.dimension,)."""
+    def weights(self, plan: Plan, scores: tuple[float, ...], kept: bytes) -> tuple[float, ...]:
+        """This member's weight in each sum of the round, from its scores and the weights it kept; none kept count 1."""
+        weightings = plan.sharing.weightings
+        fits = len(kept) == 8 * len(weightings)
+        before = struct.unpack(f"<{len(weightings)}d", kept) if fits else (1.0,) * len(weightings)
+        return tuple(map(weights.renewed, weightings, scores, before))
+
+    def share(self, plan: Plan, base: bytes, after: bytes, own: tuple[float, ...]) -> NDArray[np.float64]:
+        """The change from the broadcast state in what is shared, times each of its own weights: (plan.dimension,)."""
         import numpy as np  # noqa: PLC0415
 
         if plan.sharing.attention is not None:
             return worldlm.sent(self.layout, plan.sharing.attention, self.origin, base, after)
         change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(base, "<f4").astype(np.float64)
         sent = np.concatenate([change[part] for part in self.layout.sent(plan.round, plan.sharing)])
-        return weights.weighted(plan.sharing.weightings, sent, agreement)
+        return weights.weighted(own, sent)

@@ -24,13 +24,19 @@ def weight(weighting: Weighting, score: float) -> float:
     return math.exp(min(max(raw if math.isfinite(raw) else 0.0, -clip), clip) - clip)
 
 
-def weighted(weightings: tuple[Weighting, ...], change: NDArray[np.float64], score: float) -> NDArray[np.float64]:
-    """What a member sends: (entries,) -> (weightings * (entries + 1),); the change as it is where there are none."""
+def renewed(weighting: Weighting, score: float, before: float = 1.0) -> float:
+    """A member's weight after a round, from the one before and this round's score: it stays in [exp(-2 clip), 1]."""
+    kept = min(max(before if math.isfinite(before) else 1.0, math.exp(-2 * float(weighting.clip))), 1.0)
+    return kept + float(weighting.renewal) * (weight(weighting, score) - kept)
+
+
+def weighted(own: tuple[float, ...], change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a member sends, by its own weights: (entries,) -> (weights * (entries + 1),); without any, the change."""
     import numpy as np  # noqa: PLC0415
 
-    if not weightings:
+    if not own:
         return change
-    return np.concatenate([weight(each, score) * np.append(change, 1.0) for each in weightings])
+    return np.concatenate([each * np.append(change, 1.0) for each in own])
 
 
 def mean(weightings: tuple[Weighting, ...], aggregate: Aggregate) -> NDArray[np.float64]:

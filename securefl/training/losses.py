@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from securefl.terms import Loss, NotForgotten, OwnLabel, SoftLabels
+from securefl.terms import Loss, NotForgotten, OwnLabel, PseudoLabels, SoftLabels
 from securefl.training.data import UNKNOWN
 from securefl.training.step import Losses, cross_entropy
 
@@ -22,7 +22,8 @@ def taught(loss: Loss) -> bool:
 def losses_of(loss: Loss, round_: int) -> Losses:
     """The losses of a round: logits (batch, labels) and targets -> (batch,).
 
-    Targets are labels (batch,), or where ``taught`` label and the broadcast model's logits (batch, 1 + labels).
+    Targets are labels (batch,), or where ``taught`` label and the broadcast model's logits (batch, 1 + labels); for
+    ``PseudoLabels`` label, pseudo label and its weight (batch, 3).
     """
     match loss:
         case NotForgotten():
@@ -30,6 +31,8 @@ def losses_of(loss: Loss, round_: int) -> Losses:
         case SoftLabels():
             threshold = float(loss.threshold(round_))
             return lambda logits, targets: soft(loss, threshold, logits, targets)
+        case PseudoLabels():
+            return lambda logits, targets: joint(loss, logits, targets)
     return cross_entropy
 
 
@@ -49,6 +52,12 @@ def soft(loss: SoftLabels, threshold: float, logits: torch.Tensor, targets: torc
     sure = (teacher.softmax(1).amax(1) >= threshold).to(logits.dtype)
     learned = float(loss.weight) * sure * divergence(teacher, logits)
     return torch.where(label == UNKNOWN, learned, cross_entropy(logits, label.clamp(min=0)))
+
+
+def joint(loss: PseudoLabels, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Its label's cross-entropy, and the pseudo label's as far as that is trusted: (batch,)."""
+    label, pseudo = targets[:, :2].long().unbind(1)
+    return cross_entropy(logits, label) + float(loss.weight) * targets[:, 2] * cross_entropy(logits, pseudo)
 
 
 def divergence(teacher: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

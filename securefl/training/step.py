@@ -34,7 +34,7 @@ class Encoded:
     ids: tuple[tuple[int, ...], ...]  # none empty
     labels: tuple[int, ...]
     pad: int
-    teacher: torch.Tensor | None = None  # (records, labels): another model's logits; targets are then label and these
+    teacher: torch.Tensor | None = None  # (records, columns): what another model says; targets are then label and this
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """These records, padded to the longest of them."""

@@ -5,6 +5,7 @@ One base model in memory can serve several members of one process; each training
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,14 @@ from securefl.terms import (
     NotForgotten,
     OwnLabel,
     Plan,
+    PseudoLabels,
     Sharing,
     SoftLabels,
     Task,
     Update,
+    Weighting,
 )
-from securefl.training import device, language, local, optimizers, preflight, saving, state, step
+from securefl.training import device, language, local, optimizers, preflight, pseudo, saving, state, step
 from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
@@ -42,6 +45,7 @@ from securefl.training.noise import repeatable
 from securefl.training.prompt import pattern_of
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
+from securefl.wire import digest
 
 if TYPE_CHECKING:
     from securefl.layout import Layout
@@ -122,8 +126,10 @@ class SharedModel:
                 return plain
             if isinstance(loss, SoftLabels):  # every second record has no label
                 plain = replace(plain, labels=tuple(y if n % 2 else UNKNOWN for n, y in enumerate(labels)))
-            said = 8 * torch.sin(torch.arange(1.0, 1 + len(texts) * len(self.task.labels)))
-            return replace(plain, teacher=said.view(len(texts), -1))
+            said = 8 * torch.sin(torch.arange(1.0, 1 + len(texts) * len(self.task.labels))).view(len(texts), -1)
+            if isinstance(loss, PseudoLabels):
+                said = pseudo.answers(loss, loss.first, said, said)
+            return replace(plain, teacher=said)
 
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
@@ -217,13 +223,29 @@ class SharedModel:
     def agreement(self, base: bytes, after: bytes) -> float:
         """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
-        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
-        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
+        encoded = self._public()
         for each in (base, after):
             state.load(self._built, each)
             logits.append(self._logits(encoded))
         state.load(self._built, self._start)
         return float(divergence(*logits).neg().exp().mean())
+
+    def probed(self, after: bytes, probe: tuple[Record, ...]) -> float:
+        """Minus the mean loss of a state on public labelled text."""
+        labels = torch.tensor([each.label for each in probe])
+        longest = min(64, self._built.longest or 64)
+        return -float(step.cross_entropy(self.logits(after, probe, longest), labels).mean())
+
+    def logits(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> torch.Tensor:
+        """What a state says of records: (records, labels)."""
+        state.load(self._built, adapter_state)
+        found = self._logits(self._records(records, max_tokens))
+        state.load(self._built, self._start)
+        return found
+
+    def scored(self, weighting: Weighting, base: bytes, after: bytes, probe: tuple[Record, ...]) -> float:
+        """What a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
+        return self.agreement(base, after) if weighting.probe is None else self.probed(after, probe)
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...]) -> Encoded:
         """The records, with what the broadcast model says of each where the loss asks for it."""
@@ -233,7 +255,16 @@ class SharedModel:
         if not taught(loss):
             return encoded
         state.load(self._built, base)
-        return replace(encoded, teacher=torch.round(self._logits(encoded) * 1024) / 1024)
+        said = torch.round(self._logits(encoded) * 1024) / 1024
+        if isinstance(loss, PseudoLabels):
+            public = self._logits(self._public())
+            said = pseudo.answers(loss, plan.round, said, public)
+        return replace(encoded, teacher=said)
+
+    def _public(self) -> Encoded:
+        """The reference texts."""
+        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        return self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
 
     def _losses(self, loss: Loss, round_: int) -> step.Losses:
         return language.own_cost if self.task.kind == language.KIND else losses_of(loss, round_)
@@ -248,16 +279,19 @@ class SharedModel:
                 found[part] = model(ids, mask).to("cpu", torch.float32)
         return found
 
-    def train_without_privacy(self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int) -> bytes:
+    def train_without_privacy(
+        self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int, start: bytes | None = None
+    ) -> bytes:
         """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
 
+        From ``start``, or if there is none from ``base``, which may teach.
         A step takes the mean over its sample, and a step with an empty sample changes nothing.
         """
         self.admit(plan)
         built = self._ready(plan.round)
         encoded = self._targets(plan, base, records)
         losses = self._losses(plan.learning.loss, plan.round)
-        state.load(built, base)
+        state.load(built, base if start is None else start)
         rand = repeatable(f"without privacy {seed}")
         local.run(built.model, built.parameters, encoded, plan.learning, rand, losses=losses)
         return state.dump(built)
@@ -311,10 +345,11 @@ class LoraTrainer:
     def __init__(
         self, shared: SharedModel, records: Callable[[], Records], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
-        half: MemberHalf | None = None, kept: Kept | None = None,
+        half: MemberHalf | None = None, kept: Kept | None = None, weights: Kept | None = None,
+        probe: tuple[Record, ...] = (),
     ) -> None:  # fmt: skip
         self._shared, self._load, self._rand, self._progress = shared, records, rand, progress
-        self._half, self._kept = half, kept or InMemory()
+        self._half, self._kept, self._weights, self._probe = half, kept or InMemory(), weights or InMemory(), probe
         self._records: Records | None = None
 
     def train(self, plan: Plan, base: bytes) -> Update:
@@ -325,16 +360,21 @@ class LoraTrainer:
             OperatorFault: the model fails preflight, or the records cannot be read.
         """
         self._shared.admit(plan)
+        if {each.probe for each in plan.sharing.weightings} - {None, digest("probe", self._probe)}:
+            raise Mismatch("the plan's weights are by another probe than the one here: see strategy.probe")
         if self._records is None:
             self._records = self._load()
         if self._half is None or plan.sharing == Sharing():
             return self._shared.train(plan, base, self._records.train, self._rand, self._progress)
         sharing = plan.sharing
-        own = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
-        start = self._half.start(plan, base, own)
+        kept = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
+        start = self._half.start(plan, base, kept)
         model = base[: 4 * self._shared.dimension]  # behind it stands what the strategy alone reads
         after, did = self._shared.trained(plan, model, start, self._records.train, self._rand, self._progress)
         if sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        agreement = self._shared.agreement(base, after) if sharing.weightings else 0.0
-        return Update(self._half.share(plan, base, after, agreement), did)
+        scores = tuple(self._shared.scored(each, base, after, self._probe) for each in sharing.weightings)
+        own = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if sharing.remembers else b"")
+        if sharing.remembers:
+            self._weights.write(plan.run, plan.round, struct.pack(f"<{len(own)}d", *own))
+        return Update(self._half.share(plan, base, after, own), did)

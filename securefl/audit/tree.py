@@ -1,0 +1,87 @@
+"""Does a federation below tell what its parent was told? Check 10 of ``verify``: a node's ledger against those inside.
+
+A parent's copy need not hold what is below: then its nodes' totals and hashes stand as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from securefl import merkle, wire
+from securefl.audit import witnesses
+from securefl.audit.copies import Ledger
+from securefl.errors import PeerFault, Tampered
+from securefl.policy.load import ABOVE
+from securefl.protocol.below import learning_below, run_below
+from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, Settled
+
+BELOW = "below"
+
+
+def folders(run: Path) -> Iterator[tuple[MemberId, Path]]:
+    """The folder of each federation below this one, by the name it is a member under."""
+    found = run / BELOW
+    for path in sorted(found.iterdir()) if found.is_dir() else ():
+        yield MemberId(path.name), path
+
+
+def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]) -> None:
+    """Nothing happens if all that a node passed on is what its own ledgers say: rounds, totals, price and policy.
+
+    Raises:
+        Tampered: otherwise; or there is no such member.
+    """
+    if node is None:
+        raise Tampered(f"{name}.ledger", "missing, and there are ledgers of a federation below it")
+    plans = {wire.plan_hash(entry.plan): entry.plan for _, entry in node.each(Reserved)}
+    runs = witnesses.covered(inside)
+    for index, entry in node.each(Gathered):
+        plan = plans.get(entry.plan)
+        if plan is None or entry.run != run_below(plan, node.owner):
+            raise node.wrong("a result of a run below that this plan does not name", index)
+        if entry.run not in runs:
+            raise node.wrong("a result of a run below whose coordinator's ledger is not here", index)
+        coordinator, opened = runs[entry.run]
+        _check_totals(node, index, entry, coordinator)
+        _check_policy(node, index, plan, opened)
+        _check_training(node, index, entry, plan, inside)
+
+
+def _check_totals(node: Ledger, index: int, entry: Gathered, coordinator: Ledger) -> None:
+    openings = [each for _, each in coordinator.each(Opening) if each.run == entry.run]
+    told = tuple((each.plan, len(each.survivors)) for each in openings)
+    if told != tuple(zip(entry.plans, entry.contributors, strict=True)):
+        raise node.wrong("other rounds or totals than those that were opened below", index)
+    if entry.size > len(coordinator.hashes) or merkle.root(coordinator.hashes[: entry.size]) != entry.head:
+        raise node.wrong("the head of another ledger than its coordinator's below", index)
+
+
+def _check_policy(node: Ledger, index: int, plan: Plan, opened: Opened) -> None:
+    joined = node.opened(plan.run)
+    if joined is None or opened.policy.partition(ABOVE)[2] != joined.policy:
+        raise node.wrong("the policy below does not stand under the one that the node joined with", index)
+
+
+def _check_training(node: Ledger, index: int, entry: Gathered, plan: Plan, inside: Mapping[MemberId, Ledger]) -> None:
+    """Each record below was trained on as the parent's plan says, and not more often than the node paid for."""
+    found: dict[Hash, Plan] = {}
+    for ledger in inside.values():
+        for _, reserved in ledger.each(Reserved):
+            found[wire.plan_hash(reserved.plan)] = reserved.plan
+    here = [found[each] for each in entry.plans if each in found]
+    if len(here) != len(entry.plans):
+        raise node.wrong("a round below that no member of it reserved", index)
+    try:
+        due = learning_below(plan, len(here))
+    except (PeerFault, ZeroDivisionError) as fault:
+        raise node.wrong(f"rounds below that this plan cannot have: {fault}", index) from fault
+    for each in here:
+        same = (each.model, each.task, each.adapter, each.purpose, each.release, each.learning)
+        if same != (plan.model, plan.task, plan.adapter, plan.purpose, plan.release, due):
+            raise node.wrong(f"round {each.round} below trained otherwise than the plan above says", index)
+    if here[0].base != plan.base and not plan.sharing.keeps:
+        raise node.wrong("the run below does not start from the state of the plan above", index)
+    paid = [settled.did for _, settled in node.each(Settled) if settled.plan == entry.plan]
+    if paid != [plan.learning.event]:
+        raise node.wrong("a result of a federation below that is not settled in full", index)

@@ -1,0 +1,42 @@
+"""What the broadcast model would answer for a record, and how far that is trusted: FewFedWeight-style, reconstructed.
+
+Dong et al. (2022) weight pseudo samples by energy; their formula was not to be had. Weights that are normalised over a
+member's records make every record's gradient depend on all of them, so here a score is held against public text.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from securefl.terms import PseudoLabels, Scorer
+
+
+def unsure(scorer: Scorer, temperature: float, logits: torch.Tensor) -> torch.Tensor:
+    """How unsure a model is of each record, lower is surer: logits (records, labels) -> (records,)."""
+    cool = logits / temperature
+    match scorer:
+        case Scorer.ENERGY:
+            return -temperature * cool.logsumexp(1)
+        case Scorer.ENTROPY:
+            said = cool.log_softmax(1)
+            return -(said.exp() * said).sum(1)
+        case Scorer.MARGIN:
+            first, second = cool.topk(2, dim=1).values.unbind(1)
+            return second - first
+        case Scorer.NONE:
+            return torch.zeros(len(logits))
+
+
+def answers(loss: PseudoLabels, round_: int, logits: torch.Tensor, public: torch.Tensor) -> torch.Tensor:
+    """Pseudo label and weight of each record, in [0, 1]: (records, labels), (public texts, labels) -> (records, 2).
+
+    Each row is a function of its own logits and the public ones. A model that prefers no label is not heard.
+    """
+    guess = logits.argmax(1).to(logits.dtype)
+    heard = (logits.amax(1) > logits.amin(1)) & (round_ >= loss.first)
+    if loss.scorer is Scorer.NONE:
+        return torch.stack([guess, heard.to(logits.dtype)], 1)
+    temperature = float(loss.temperature)
+    reference = unsure(loss.scorer, temperature, public).median()
+    weight = torch.sigmoid((reference - unsure(loss.scorer, temperature, logits)) / float(loss.width))
+    return torch.stack([guess, heard * weight], 1)

@@ -1,0 +1,241 @@
+"""Trees of federations whose leaves train in no time: real homes, machines, protections and policies, a made-up training."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction as F
+from pathlib import Path
+
+import numpy as np
+
+from securefl import wire
+from securefl.errors import PeerFault
+from securefl.layout import Layout, Tensor
+from securefl.policy import load
+from securefl.privacy.account import Account
+from securefl.protection import schemes
+from securefl.protocol import coordinator as c
+from securefl.protocol import custodian as u
+from securefl.protocol import member as mm
+from securefl.protocol import messages as m
+from securefl.runtime.agent import CustodianAgent, MemberAgent
+from securefl.runtime.drive import drive
+from securefl.runtime.home import Home
+from securefl.runtime.inprocess import InProcess
+from securefl.runtime.nested import Inside, NestedTrainer
+from securefl.strategy.fedavg import FedAvg
+from securefl.strategy.member import Half
+from securefl.strategy.rules import Ruled
+from securefl.terms import (
+    Adapter,
+    AdapterRule,
+    Cover,
+    FixedPoint,
+    Hash,
+    Learning,
+    Level,
+    MemberId,
+    MicroEpsilon,
+    Model,
+    Plan,
+    PoissonGaussian,
+    Price,
+    RunId,
+    Scheme,
+    Seat,
+    Sharing,
+    Task,
+    Update,
+)
+from securefl.training.kept import InMemory
+
+LAYOUT = Layout(
+    (Tensor("head.bias", (2,)), Tensor("head.weight", (2, 3)), Tensor("l0.lora_B.default.weight", (3, 2))),
+    AdapterRule.B_ONLY,
+)
+EVENT = PoissonGaussian(F(1, 10), F(1), 4)
+POLICY = """\
+securefl_policy: 1
+federation: {name}
+version: 1
+valid: {{from: 2020-01-01, until: 2099-12-31}}
+budget: {{unit: record, neighbours: add-or-remove-one, epsilon: 20, delta: 1e-5, per_round: {{epsilon: 10}}, per_dataset: {{epsilon: 20}}, overlap: 1}}
+training:
+  mechanisms: [poisson-gaussian]
+  clip: {{at_most: 1.0, norm: l2}}
+  noise_multiplier: {{at_least: 0.5}}
+  modules: [query]
+  rank: {{at_most: 8}}
+  base_models: [m]
+protection: {{schemes: [masking, ckks, clear], min_cohort: {least}, threshold: {{at_least: {least}}}, colluding: {colluding}}}
+release: {{fields: [weights], to: members}}
+context: {{purposes: [testing], regions: [here]}}
+"""
+Tree = Mapping[str, "Tree | None"]  # names of members; those of a federation with what is below it
+
+
+def score(base: np.ndarray, after: np.ndarray) -> float:
+    """How alike two states are, in (0, 1]: any function of the two would do."""
+    return float(np.exp(-np.abs(np.asarray(after, float) - np.asarray(base, float)).mean()))
+
+
+def trained(name: str, round_: int, start: np.ndarray) -> np.ndarray:
+    """A training that depends on where it starts, and on whose it is."""
+    seed = int.from_bytes(hashlib.sha256(f"{name}/{round_}".encode()).digest()[:4], "big")
+    drawn = np.random.default_rng(seed).normal(0, 1, LAYOUT.entries)
+    return (start + 0.3 * np.tanh(drawn - start)).astype("<f4")
+
+
+def price_in(policy: load.Policy, dataset: str) -> Callable[[Plan, Account], Price]:
+    """A price that is nearly nothing: no accountant is asked."""
+
+    def price(plan: Plan, account: Account) -> Price:
+        one = MicroEpsilon(1)
+        above = {each.federation: one for each in policy.above}
+        return Price(
+            wire.plan_hash(plan), account.digest, one, dict.fromkeys(Level, one), above, policy.caps(dataset, plan.run)
+        )
+
+    return price
+
+
+@dataclass
+class Site:
+    """A leaf: it trains what is asked, unless it is told to refuse."""
+
+    world: World
+    name: str
+    kept: InMemory = field(default_factory=InMemory)
+
+    def train(self, plan: Plan, base: bytes) -> Update:
+        if self.name in self.world.refusing:
+            raise PeerFault("not today")
+        self.world.trained.append((self.name, self.world.round))
+        half = Half(LAYOUT)
+        own = self.kept.read(plan.run, plan.round) if plan.sharing.keeps else b""
+        start = np.frombuffer(half.start(plan, base, own), "<f4")
+        after = trained(self.name, self.world.round, start)
+        if plan.sharing.keeps:
+            self.kept.write(plan.run, plan.round, after.tobytes())
+        scores = (score(np.frombuffer(base, "<f4"), after),) * len(plan.sharing.weightings)
+        return Update(half.share(plan, base, after.tobytes(), half.weights(plan, scores, b"")), plan.learning.event)
+
+
+@dataclass
+class World:
+    """A tree under ``folder``: each federation has a scheme, by its depth."""
+
+    folder: Path
+    tree: Tree
+    schemes: tuple[Scheme, ...] = (Scheme.MASKING, Scheme.MASKING)
+    optimizer: object = field(default_factory=FedAvg)
+    sharing: Sharing = field(default_factory=Sharing)
+    inside: Sharing = field(default_factory=Sharing)
+    encoding: FixedPoint = field(default_factory=lambda: FixedPoint(24, 20, 32))
+    rounds: int = 2
+    rounds_inside: int = 1
+    least: int = 3
+
+    def __post_init__(self) -> None:
+        self.round = 0
+        self.refusing: set[str] = set()
+        self.trained: list[tuple[str, int]] = []
+        self.homes: dict[str, Home] = {}
+        self.ended: list[c.Ended] = []
+
+    def home(self, way: tuple[str, ...]) -> Home:
+        key = "/".join(way)
+        if key not in self.homes:
+            self.homes[key] = Home.at(self.folder.joinpath(*way), MemberId(way[-1]), lambda: 1_790_000_000)
+        return self.homes[key]
+
+    def policy(self, way: tuple[str, ...], size: int) -> load.Policy:
+        texts = []
+        for depth in range(len(way), -1, -1):
+            least, colluding = (self.least, 1) if depth == len(way) and way else (2, 0)
+            parent = f"parent: {{policy: p{depth - 1}.yaml}}\n" if depth else ""
+            text = POLICY.format(name="-".join(("f", *way[:depth])), least=least, colluding=colluding)
+            texts.append((text + parent).encode())
+        return load.parse(load.ABOVE.join(texts), "p.yaml")
+
+    def federation(self, way: tuple[str, ...], tree: Tree, above: load.Policy | None):
+        """One federation's parties: its policy, cover, seats, coordinator's home, and the way to them."""
+        scheme = self.schemes[min(len(way), len(self.schemes) - 1)]
+        policy, home = self.chained(way, above), self.home((*way, "coordinator"))
+        names = tuple(tree)
+        seats = tuple(Seat(MemberId(n), self.home((*way, n)).identity.public, "here") for n in names)
+        coordinator, custodian = Seat(MemberId("coordinator"), home.identity.public, ""), None
+        if scheme.has_custodian:
+            custodian = Seat(MemberId("custodian"), self.home((*way, "custodian")).identity.public, "")
+        colluding = policy.protection.colluding
+        threshold = max((len(names) + colluding) // 2 + 1, policy.protection.threshold.at_least)
+        cover = Cover(scheme, policy.protection.min_cohort, threshold, colluding, self.encoding,
+                      custodian.key if custodian else None)  # fmt: skip
+
+        def charter(name: str, dataset: str) -> mm.Charter:
+            return mm.Charter(MemberId(name), policy.federation, policy.hash, policy.text, dataset, coordinator,
+                              custodian, seats, {})  # fmt: skip
+
+        def runtime() -> InProcess:
+            parties = {}
+            for name, below in tree.items():
+                own = self.home((*way, name))
+                trainer = Site(self, name) if below is None else self.nested((*way, name), below, policy)
+                plugs = mm.Plugs(own.identity, schemes.member_half)
+                parties[MemberId(name)] = MemberAgent(
+                    own, charter(name, name), policy, plugs, trainer, price_in(policy, name), os.urandom
+                )
+            if custodian:
+                own = self.home((*way, "custodian"))
+                plugs = u.Plugs(own.identity, schemes.key_holder(scheme, own.identity), cover.min_cohort)
+                parties[custodian.member] = CustodianAgent(own, charter("custodian", ""), plugs, os.urandom)
+            return InProcess(parties)
+
+        return policy, cover, seats, coordinator, custodian, home, runtime
+
+    def chained(self, way: tuple[str, ...], above: load.Policy | None) -> load.Policy:
+        least, colluding = (self.least, 1) if way else (2, 0)
+        text = POLICY.format(name="-".join(("f", *way)), least=least, colluding=colluding)
+        if above is None:
+            return load.parse(text.encode(), "p.yaml")
+        return load.parse(load.ABOVE.join([text.encode() + b"parent: {policy: above.yaml}\n", above.text]), "p.yaml")
+
+    def nested(self, way: tuple[str, ...], tree: Tree, above: load.Policy) -> NestedTrainer:
+        policy, cover, seats, coordinator, custodian, home, runtime = self.federation(way, tree, above)
+        inside = Inside(policy, b"", cover, self.inside, self.rounds_inside, coordinator, custodian, seats)
+        plugs = c.Plugs(home.identity, schemes.coordinator_half, Ruled(LAYOUT, FedAvg(), self.inside))
+        return NestedTrainer(
+            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT), InMemory(), InMemory(),
+            lambda _, base, after: score(np.frombuffer(base, "<f4"), np.frombuffer(after, "<f4")), lambda *_: None,
+        )  # fmt: skip
+
+    def play(
+        self, start: np.ndarray, run: bytes = bytes(16), each_round: Callable[[int], None] = lambda _: None
+    ) -> c.Ended:
+        """The whole run, from a state; ``each_round`` is told before a round is proposed."""
+        policy, cover, seats, coordinator, custodian, home, runtime = self.federation((), self.tree, None)
+        strategy = Ruled(LAYOUT, self.optimizer, self.sharing)
+        state = start.astype("<f4").tobytes()
+        session = m.Session(RunId(run), policy.federation, policy.hash, cover.scheme, cover.threshold, coordinator,
+                            custodian, seats)  # fmt: skip
+        learning = Learning(EVENT, F(1, 2), 100, F(1, 50), "sgd", 48, 32)
+        plan = Plan(policy.federation, policy.hash, RunId(run), 1, "testing", Model("m", Hash(bytes(32))),
+                    Task("classification", ("x", "y")), Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",),
+                    m.state_digest(state), strategy.dimension(1, state), self.sharing)  # fmt: skip
+        course = c.Course(session, policy.text, (learning.learning_rate,) * self.rounds, plan, state,
+                          strategy.begin(state), {}, {}, {}, {})  # fmt: skip
+
+        def observe(before: c.State, moved: c.Step) -> None:
+            if isinstance(moved.state, c.Collecting) and self.round != moved.state.course.plan.round:
+                self.round = moved.state.course.plan.round
+                each_round(self.round)
+
+        plugs = c.Plugs(home.identity, schemes.coordinator_half, strategy)
+        return drive(home, c.Planned(course), plugs, runtime(), 1.0, observe)
+
+
+def reached(end: c.Ended) -> np.ndarray:
+    return np.frombuffer(end.course.state, "<f4").astype(float)

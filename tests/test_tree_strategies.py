@@ -1,0 +1,207 @@
+"""Trees of federations against plain numbers: every strategy that nests, every protection, whoever falls silent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction as F
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from securefl.ledger import store
+from securefl.privacy.account import Account, Standing
+from securefl.protocol import messages as m
+from securefl.seams import Unfinished
+from securefl.terms import FixedPoint, Freed, Gathered, MemberId, Opening, Scheme, Sent, Settled, Sharing, Weighting
+from tests.nested import EVENT, LAYOUT, World, reached, score, trained
+from tests.test_strategy import GRID, OPTIMIZERS, SHARINGS, Reference
+
+NODES = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(4)} for node in range(2)}
+WEIGHTED = Sharing((Weighting(F(3), F(2)),))
+NUMBERS = count(1)
+
+
+def number() -> bytes:
+    return next(NUMBERS).to_bytes(16, "big")
+
+
+def entries(world: World, way: tuple[str, ...], *kinds: type) -> list:
+    with world.home(way).transaction() as conn:
+        return [leaf.entry for leaf in store.leaves_of(conn, [kind.__name__ for kind in kinds])]
+
+
+def mean_inside(sharing: Sharing, start: np.ndarray, after: list[np.ndarray]) -> np.ndarray:
+    """What a node's own run makes of its leaves' states."""
+    changes = [each - start for each in after]
+    if not sharing.weightings:
+        return start + np.mean(changes, axis=0)
+    (weighting,) = sharing.weightings
+    clip = float(weighting.clip)
+    s = np.clip([float(weighting.sharpness) * score(start, each) for each in after], -clip, clip)
+    return start + (np.exp(s) / np.exp(s).sum()) @ np.array(changes)
+
+
+@pytest.mark.parametrize("sharing", [name for name, each in SHARINGS.items() if each.sums == 1])
+@pytest.mark.parametrize("scheme", [Scheme.CLEAR, Scheme.MASKING, Scheme.CKKS])
+def test_the_roots_state_is_the_plain_references_whoever_falls_silent(scheme, sharing, tmp_path_factory) -> None:
+    world = World(tmp_path_factory.mktemp("tree"), NODES, (scheme, scheme), sharing=SHARINGS[sharing])
+
+    @given(st.sampled_from(sorted(OPTIMIZERS)), st.sampled_from([Sharing(), WEIGHTED]), st.data())
+    @settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    def law(optimizer, inside, data):
+        world.optimizer, world.inside, world.round = OPTIMIZERS[optimizer], inside, 0
+        silent = {
+            round_: {name for names in NODES.values() if (name := data.draw(st.sampled_from([None, *names])))}
+            for round_ in (1, 2)
+        }
+        start = np.random.default_rng(1).normal(0, 0.3, LAYOUT.entries).astype("<f4")
+        reference = Reference(OPTIMIZERS[optimizer], SHARINGS[sharing], start.astype(float))
+        end = world.play(start, number(), lambda round_: setattr(world, "refusing", silent[round_]))
+        assert end.outcome == "finished", end.why
+        for round_ in (1, 2):
+            after = {}
+            for node, names in NODES.items():
+                begun = reference.start(MemberId(node)).astype("<f4").astype(float)
+                alive = [name for name in names if name not in silent[round_]]
+                made = [trained(name, round_, begun.astype("<f4")).astype(float) for name in alive]
+                after[MemberId(node)] = mean_inside(inside, begun, made)
+            reference.close(after, {node: score(reference.state, each) for node, each in after.items()})
+            reference.own |= after
+        # as in one level, and once more for the grid inside
+        weighted = math.exp(4) if SHARINGS[sharing].weightings or inside.weightings else 1
+        assert np.abs(reached(end) - reference.state).max() <= 14 * weighted * GRID
+
+    law()
+
+
+def test_two_sums_over_two_federations_are_refused(tmp_path) -> None:
+    clear = (Scheme.CLEAR,) * 2
+    world = World(tmp_path, NODES, clear, sharing=SHARINGS["two weighted"], rounds=1)
+    end = world.play(np.zeros(LAYOUT.entries))
+    assert (end.outcome, "raise min_cohort to 3" in end.why) == ("refused", True)
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(FixedPoint(24, 20, 32), 2.5e-6), (FixedPoint(40, 32, 64), 1e-6)])
+def test_three_tiers_of_three_give_what_twenty_seven_members_give(bits, bound, tmp_path) -> None:
+    tree = {f"a{i}": {f"a{i}b{j}": {f"a{i}b{j}c{k}": None for k in range(3)} for j in range(3)} for i in range(3)}
+    leaves = {name: None for middle in tree.values() for names in middle.values() for name in names}
+    deep = World(tmp_path / "deep", tree, rounds=1, encoding=bits)
+    flat = World(tmp_path / "flat", leaves, rounds=1, encoding=replace(bits, ring_bits=64))
+    start = np.random.default_rng(2).normal(0, 0.3, LAYOUT.entries)
+    ends = [each.play(start) for each in (deep, flat)]
+    assert [end.outcome for end in ends] == ["finished"] * 2, [end.why for end in ends]
+    assert np.abs(reached(ends[0]) - reached(ends[1])).max() <= bound
+    assert len(deep.trained) == 27
+
+
+def test_unequal_federations_have_one_vote_each(tmp_path) -> None:
+    tree = {"big": {f"big{n}": None for n in range(6)}, "small": {f"small{n}": None for n in range(3)}}
+    start = np.zeros(LAYOUT.entries)
+    end = World(tmp_path, tree, rounds=1).play(start)
+    parts = [np.mean([trained(name, 1, start) for name in names], axis=0) for names in tree.values()]
+    assert np.abs(reached(end) - np.mean(parts, axis=0)).max() <= 3 * GRID
+
+
+def test_a_parent_decodes_one_sum_over_its_children_and_each_child_one_over_its_own(tmp_path) -> None:
+    world = World(tmp_path, NODES, rounds=1)
+    world.play(np.zeros(LAYOUT.entries))
+    (top,) = entries(world, ("coordinator",), Opening)
+    assert top.survivors == ("n0", "n1")
+    for node, names in NODES.items():
+        (inside,) = entries(world, (node, "coordinator"), Opening)
+        assert inside.survivors == tuple(names)
+        (below,) = entries(world, (node,), Gathered)
+        assert (below.plans, below.contributors, below.run) == ((inside.plan,), (4,), inside.run)
+
+
+def test_rounds_inside_share_out_the_steps_that_are_paid_for(tmp_path) -> None:
+    world = World(tmp_path, NODES, rounds=1, rounds_inside=2)
+    assert world.play(np.zeros(LAYOUT.entries)).outcome == "finished"
+    for node, names in NODES.items():
+        (paid,) = [each.did for each in entries(world, (node,), Settled)]
+        for name in names:
+            did = [each.did for each in entries(world, (node, name), Settled)]
+            assert [each.steps for each in did] == [2, 2]
+            assert replace(did[0], steps=sum(each.steps for each in did)) == paid == EVENT
+    uneven = World(tmp_path / "uneven", NODES, rounds=1, rounds_inside=3)
+    assert uneven.play(np.zeros(LAYOUT.entries)).outcome == "refused"
+    assert not uneven.trained
+    assert all(isinstance(each, Freed) for each in entries(uneven, ("n0",), Settled, Freed))
+
+
+def test_a_node_whose_run_fails_declines_pays_for_what_was_trained_and_names_nobody(tmp_path) -> None:
+    tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(3)} for node in range(3)}
+    world = World(tmp_path, tree, rounds=1)
+    world.refusing = {"n0l0", "n1l0", "n1l1", "n1l2"}
+    end = world.play(np.zeros(LAYOUT.entries))
+    assert end.outcome == "refused", "one node is not enough"
+    assert [type(each) for each in entries(world, ("n0",), Settled, Freed)] == [Settled], "two of its leaves trained"
+    assert [type(each) for each in entries(world, ("n1",), Settled, Freed)] == [Freed], "none of its leaves trained"
+    assert "l0" not in end.why
+    assert "training" in end.why
+    sent = [each.receipt.kind for each in entries(world, ("n0",), Sent)]
+    assert "Declined" in sent
+    assert "Submitted" not in sent
+
+
+class Killed(BaseException):
+    """What ends a process, seen from inside."""
+
+
+@pytest.mark.parametrize("at", range(1, 60, 7))
+def test_a_run_that_is_killed_inside_a_node_goes_on_and_trains_nothing_twice(at, tmp_path, monkeypatch) -> None:
+    from securefl.runtime.home import Home
+
+    world, commits = World(tmp_path, NODES, rounds=1), 0
+    committed = Home.commit
+
+    def dying(self, *given):
+        nonlocal commits
+        commits += 1
+        if commits == at * 2:
+            raise Killed
+        return committed(self, *given)
+
+    monkeypatch.setattr(Home, "commit", dying)
+    with pytest.raises(Killed):
+        world.play(np.zeros(LAYOUT.entries))
+    world.homes.clear()
+    world.round = 1
+    end = world.play(np.zeros(LAYOUT.entries))
+    assert end.outcome == "finished", end.why
+    undisturbed = World(tmp_path / "other", NODES, rounds=1).play(np.zeros(LAYOUT.entries))
+    assert np.array_equal(reached(end), reached(undisturbed))
+    for node, names in NODES.items():
+        for way in ((node,), *((node, name) for name in names)):
+            account = Account.of(entries(world, way, *map(_kind, ("Reserved", "Settled", "Freed"))))
+            assert [each.standing for each in account.charges] == [Standing.SETTLED]
+        assert len(entries(world, (node,), Gathered)) == 1
+
+
+def _kind(name: str) -> type:
+    from securefl import terms
+
+    return getattr(terms, name)
+
+
+def test_what_a_federation_spends_does_not_depend_on_its_siblings_policy(tmp_path) -> None:
+    def spent(folder, refusing):
+        tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(3)} for node in range(3)}
+        world = World(folder, tree)
+        world.refusing = refusing
+        assert world.play(np.zeros(LAYOUT.entries)).outcome == "finished"
+        return [
+            [(each.event, each.standing, each.round) for each in Account.of(entries(world, way, *map(_kind, ("Reserved", "Settled", "Freed")))).charges]
+            for way in (("n0",), *(("n0", name) for name in tree["n0"]))
+        ]  # fmt: skip
+
+    assert spent(tmp_path / "one", set()) == spent(tmp_path / "two", {"n2l0", "n2l1", "n2l2"})
+
+
+def test_the_message_of_an_unfinished_training_is_a_fault_of_a_peer() -> None:
+    assert Unfinished("its own run", EVENT).did == EVENT
+    assert m.EGRESS[m.Declined]["reasons"] is m.Egress.REASONS
