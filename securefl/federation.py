@@ -472,8 +472,9 @@ def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled | 
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
-    optimizer, sharing = loaded.file.strategy.optimizer(), loaded.file.strategy.sharing(loaded.file.task.labels)
+    optimizer = loaded.file.strategy.optimizer()
     try:
+        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
         if sharing.attention is not None:
             return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
         return Ruled(shared.layout, optimizer, sharing)
