@@ -424,6 +424,15 @@ class FederationFile(Part):
         return self
 
     @model_validator(mode="after")
+    def _probe_of_its_labels(self) -> FederationFile:
+        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
+        if strange:
+            raise ValueError(
+                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _as_language(self) -> FederationFile:
         if self.task.kind != "language":
             return self
