@@ -119,7 +119,7 @@ class Measured:
 
     before: Mapping[str, Scores | Surprise]
     after: Mapping[str, Scores | Surprise] | None
-    broadcast: Mapping[str, Scores | Surprise] | None  # the last state, where members keep models of their own
+    broadcast: Mapping[str, Scores | Surprise] | None  # the last state itself, where members keep models of their own
     local: Mapping[str, Scores | Surprise] | None
     open_: Mapping[str, Scores | Surprise] | None  # trained without privacy
 

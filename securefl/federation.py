@@ -472,8 +472,9 @@ def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled | 
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
-    optimizer, sharing = loaded.file.strategy.optimizer(), loaded.file.strategy.sharing(loaded.file.task.labels)
+    optimizer = loaded.file.strategy.optimizer()
     try:
+        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
         if sharing.attention is not None:
             return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
         return Ruled(shared.layout, optimizer, sharing)
@@ -804,7 +805,8 @@ def _export(tree: Sequence[Places], out: Path, taps: Mapping[tuple[str, ...], Ta
     for each in tree:
         folder = _folder(out, each) / "ledger"
         export_all([_home(each, name) for name in each.parties], folder)
-        taps[each.route].exported(folder)
+        if folder.is_dir():  # whoever was never asked has none
+            taps[each.route].exported(folder)
 
 
 def _folder(out: Path, places: Places) -> Path:

@@ -410,17 +410,6 @@ class FederationFile(Part):
                 f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
                 f"with {self.strategy.kind} and with own models"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _of_its_task(self) -> FederationFile:
-        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
-        if strange:
-            raise ValueError(
-                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
-            )
-        if self.task.kind == "language":
-            self._as_language()
         if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
             raise ValueError(
                 "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
@@ -434,11 +423,24 @@ class FederationFile(Part):
             raise ValueError("a label stands twice")
         return self
 
-    def _as_language(self) -> None:
+    @model_validator(mode="after")
+    def _probe_of_its_labels(self) -> FederationFile:
+        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
+        if strange:
+            raise ValueError(
+                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _as_language(self) -> FederationFile:
+        if self.task.kind != "language":
+            return self
         if self.adapter.kind not in (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL):
             raise ValueError(f"adapter.kind {self.adapter.kind.value} is for classifiers: use lora, rslora or full")
         if self.strategy.loss.kind != "own-label" or self.strategy.weights:
             raise ValueError("a language model has no labels to compare: leave strategy.loss and weights out")
+        return self
 
 
 class Loaded(Part):

@@ -494,7 +494,7 @@ class Sharing:
 
     @property
     def keeps(self) -> bool:
-        """Whether members keep something from round to round."""
+        """Whether members keep a model of their own from round to round."""
         return bool(self.home) or self.pull is not None or self.attention is not None
 
     @property

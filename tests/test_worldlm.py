@@ -94,7 +94,7 @@ def check(scheme: Scheme, attention: Attention, members: int, draw) -> None:
             assert plan.dimension == strategy.dimension(plan.round, now)
             begun = half.start(plan, now, own.get(name, b""))
             after[name] = trained(name, plan.round, np.frombuffer(begun, "<f4")).tobytes()
-            return half.share(plan, now, after[name], 0.0)
+            return half.share(plan, now, after[name], ())
 
         aggregate = opened(scheme, names, alive, round_, sharing, sent)
         plain = {n: trained(n, round_, reference.start(n).astype("<f4")).astype(float) for n in alive}
@@ -147,8 +147,8 @@ def test_nothing_but_states_is_read() -> None:
     plan = replace(question(plan=PLAN).plan, sharing=Sharing(attention=ATTENTIONS["two keys"]))
     half, base = Half(LAYOUT, ORIGIN.tobytes()), worldlm.broadcast(LAYOUT, ATTENTIONS["two keys"], ORIGIN.tobytes())
     after = trained(MemberId("m1"), 1, ORIGIN).tobytes()
-    shared = [half.share(plan, base, after, agreement) for agreement in (0.0, 0.3, math.nan)]
-    assert all(np.array_equal(each, shared[0]) for each in shared)  # agreement would be the only other thing
+    shared = [half.share(plan, base, after, own) for own in ((), (0.3,), (math.nan,))]
+    assert all(np.array_equal(each, shared[0]) for each in shared)  # weights of scores would be the only other thing
 
 
 def test_a_vector_without_direction_has_cosine_zero() -> None:
@@ -171,7 +171,7 @@ def test_the_first_round_is_a_mean_over_members_and_the_start() -> None:
     half, plan = Half(LAYOUT, ORIGIN.tobytes()), question(plan=PLAN).plan
     plan = replace(plan, sharing=Sharing(attention=attention))
     after = [trained(MemberId(f"m{n}"), 1, ORIGIN) for n in range(3)]
-    total = sum(np.rint(half.share(plan, ORIGIN.tobytes(), each.tobytes(), 0.0) / GRID) for each in after)
+    total = sum(np.rint(half.share(plan, ORIGIN.tobytes(), each.tobytes(), ()) / GRID) for each in after)
     aggregate = Aggregate(total.astype(np.int64), tuple(MemberId(f"m{n}") for n in range(3)), ENCODING)
     state = np.frombuffer(strategy.next(1, ORIGIN.tobytes(), strategy.begin(ORIGIN.tobytes()), aggregate), "<f4")
     (key,) = LAYOUT.keys(attention)

@@ -10,13 +10,14 @@ integers, without noise or protection: what is asked is what the strategy learns
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import platform
-import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,14 +48,14 @@ from securefl.terms import (
     Sharing,
     Task,
 )
-from securefl.training.data import Record, load
+from securefl.training.data import Record, Records, load
 from securefl.training.modules import byte_gpt
 from securefl.training.sources import DataSource
 from securefl.training.trainer import SharedModel
 
 DATA = Path("build/data")
 MODEL, KEYS = "bytes:3x32:{seed}", ("blocks.2",)  # the last third of the blocks
-TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 32, 8, 10, 20, 2, Fraction(3, 1000)
+TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 32, 8, 10, 12, 2, Fraction(3, 1000)
 RECORDS, HELDOUT = 1500, 200
 LEAVES: Mapping[str, Mapping[str, Any]] = {
     "1790-1836": {"file": "speeches.csv", "where": {"year": {"from": 1790, "to": 1836}}},
@@ -88,16 +89,15 @@ class Arm:
 
 ARMS: Mapping[str, Arm] = {
     "flat FedAvg": Arm("flat", Sharing()),
-    "HierFAVG": Arm("tree", Sharing()),
+    "WorldLM-style": Arm("tree", Sharing(attention=FULL)),
+    "WorldLM-style, swapped": Arm("tree", Sharing(attention=FULL), SWAPPED),
     "FedPer": Arm("flat", Sharing(home=KEYS)),
     "local": Arm("local", Sharing()),
-    "WorldLM-style": Arm("tree", Sharing(attention=FULL)),
     "WorldLM-style, mean for attention": Arm("tree", Sharing(attention=replace(FULL, sharpness=Fraction(0)))),
-    "WorldLM-style, no residual": Arm("tree", Sharing(attention=replace(FULL, residual=False))),
-    "HierFAVG, swapped": Arm("tree", Sharing(), SWAPPED),
-    "WorldLM-style, swapped": Arm("tree", Sharing(attention=FULL), SWAPPED),
     "flat FedAvg, noise on two": Arm("flat", Sharing(), noise=NOISE),
     "WorldLM-style, noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISE),
+    "HierFAVG": Arm("tree", Sharing()),
+    "WorldLM-style, no residual": Arm("tree", Sharing(attention=replace(FULL, residual=False))),
 }
 
 
@@ -109,7 +109,7 @@ class Bench:
         self.shared = SharedModel.load(MODEL.format(seed=seed), Path(), Task("language", ()), ADAPTER)
         self.start = self.shared.initial()
         self.half = Half(self.shared.layout, self.start)
-        self.records = {name: _records(name, seed) for name in LEAVES}
+        self.records = {name: _drawn(found, name, seed) for name, found in _all().items()}
         self.model = self.shared._built.model  # noqa: SLF001 - the same module, called with stacked tensors
         places, tensors = self.shared.layout.places(), self.shared.layout.tensors
         self.shapes = {each.name: (places[each.name], each.shape) for each in tensors}
@@ -175,18 +175,24 @@ def place_of(leaf: str) -> int:
     return tuple(LEAVES).index(leaf)
 
 
-def _records(name: str, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    spec = dict(LEAVES[name])
-    third, file = spec.pop("part", None), spec.pop("file")
-    source = DataSource.model_validate({"file": str((DATA / file).resolve()), "heldout": 0.2, **spec})
-    if third is not None:
-        senders = sorted(
-            {line.rsplit(",", 1)[-1] for line in (DATA / file).read_text("utf-8").splitlines()[1:] if line}
-        )
-        senders = [each for each in senders if len(each) == 36]
-        where = {"sender": tuple(each for n, each in enumerate(senders) if n % 3 == third)}
-        source = source.model_copy(update={"where": where})
-    found = load(source, Path(), ())
+@cache
+def _all() -> dict[str, Records]:
+    """Every leaf's records, read once."""
+    found = {}
+    for name, spec in LEAVES.items():
+        where, third = dict(spec.get("where", {})), spec.get("part")
+        file = DATA / spec["file"]
+        if third is not None:
+            with file.open(encoding="utf-8", newline="") as rows:
+                senders = sorted({row["sender"] for row in csv.DictReader(rows)})
+            where = {"sender": senders[third::3]}
+        source = DataSource.model_validate({"file": str(file.resolve()), "heldout": 0.2, "where": where})
+        found[name] = load(source, Path(), ())
+    return found
+
+
+def _drawn(found: Records, name: str, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """A seed's part of a leaf's records: to train on, and held out."""
     rand = np.random.default_rng([seed, place_of(name)])
     train, heldout = rand.permutation(len(found.train))[:RECORDS], rand.permutation(len(found.heldout))[:HELDOUT]
     return tuple(found.train[i] for i in train), tuple(found.heldout[i] for i in heldout)
@@ -216,7 +222,7 @@ class Node:
     def close(self, after: Mapping[str, bytes]) -> None:
         """What the children share is added up as integers, and makes the next state."""
         plan = self.bench.plan(self.sharing, self.round)
-        vectors = [self.bench.half.share(plan, self.state, after[each], 0.0) for each in self.children]
+        vectors = [self.bench.half.share(plan, self.state, after[each], ()) for each in self.children]
         self.kept = {each: after[each] for each in self.children}
         total = np.sum([np.rint(each * float(1 << ENCODING.fraction_bits)) for each in vectors], axis=0)
         summed = Aggregate(total.astype(np.int64), tuple(map(MemberId, self.children)), ENCODING)
@@ -283,45 +289,68 @@ def against(
 
 
 def compared(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """The questions, as paired differences: below zero, the first arm is better."""
+    """The questions, as paired differences: below zero, the first arm is better. Only of arms that every seed has."""
     world, flat = "WorldLM-style", "flat FedAvg"
-    told = {f"{world} - {other}": against(results, world, other) for other in ARMS if ARMS[other].tree is NATURAL}
-    told.pop(f"{world} - {world}")
-    told = {key: value for key, value in told.items() if "noise" not in key}
     rest = [leaf for leaf in LEAVES if leaf not in NOISED]
     far = [leaf for leaf in rest if leaf not in NATURAL[0]]
-    told |= {
-        f"{world} on the swapped tree - {flat}": against(results, f"{world}, swapped", flat),
-        f"{world} on the swapped tree - on the natural one": against(results, f"{world}, swapped", world),
-        "HierFAVG on the swapped tree - on the natural one": against(results, "HierFAVG, swapped", "HierFAVG"),
+    asked: dict[str, tuple[str, str, Iterable[str]]] = {
+        f"{world} - {other}": (world, other, tuple(LEAVES))
+        for other, arm in ARMS.items()
+        if other != world and arm.tree is NATURAL and not arm.noise
     }
-    for title, leaves in (("the seven others", rest), ("the two other federations", far), ("the noised two", NOISED)):
+    asked[f"{world} on the swapped tree - {flat}"] = (f"{world}, swapped", flat, tuple(LEAVES))
+    asked[f"{world} on the swapped tree - on the natural one"] = (f"{world}, swapped", world, tuple(LEAVES))
+    for title, leaves in (("the noised two", NOISED), ("the seven others", rest), ("the two other federations", far)):
         for arm in (flat, world):
-            told[f"damage of noise, {arm}, {title}"] = against(results, f"{arm}, noise on two", arm, leaves)
-    return told
+            asked[f"damage of noise, {arm}, {title}"] = (f"{arm}, noise on two", arm, leaves)
+    return {
+        title: against(results, one, other, leaves)
+        for title, (one, other, leaves) in asked.items()
+        if all(one in seed and other in seed for seed in results.values())
+    }
 
 
-def of_seed(seed: int) -> dict[str, dict[str, float]]:
-    """Every arm of one seed."""
+def of_seed(task: tuple[int, tuple[str, ...], Path]) -> None:
+    """Some arms of one seed, each kept as soon as it is done."""
+    seed, arms, kept = task
     torch.set_num_threads(1)
-    bench, found, began = Bench(seed), {}, time.time()
-    for name, arm in ARMS.items():
-        found[name] = {leaf: round(x, 5) for leaf, x in run(bench, arm).items()}
-        mean = float(np.mean(list(found[name].values())))
-        print(f"{time.time() - began:6.0f} s  seed {seed}  {name:<36} {mean:.4f}", flush=True)
-    return found
+    bench = Bench(seed)
+    for name in arms:
+        found = {leaf: round(x, 5) for leaf, x in run(bench, ARMS[name]).items()}
+        with kept.open("a") as file:
+            file.write(json.dumps([seed, name, found]) + "\n")
 
 
 def main() -> None:
-    """Every arm and seed."""
+    """Every arm and seed that is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--kept", type=Path, default=Path("build/worldlm.jsonl"), help="what is done; gone on with")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="seeds at once")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each with some arms of one seed")
+    parser.add_argument("--compose", action="store_true", help="train nothing: write what is kept")
     asked = parser.parse_args()
-    began, seeds = time.time(), range(asked.seeds)
-    with ProcessPoolExecutor(asked.jobs, get_context("spawn")) as pool:
-        results = {str(seed): found for seed, found in zip(seeds, pool.map(of_seed, seeds), strict=True)}
+    results: dict[str, dict[str, dict[str, float]]] = {str(seed): {} for seed in range(asked.seeds)}
+
+    def read() -> None:
+        for line in asked.kept.read_text().splitlines() if asked.kept.exists() else ():
+            seed, name, found = json.loads(line)
+            results[str(seed)][name] = found
+
+    read()
+    parts = max(1, asked.jobs // asked.seeds)
+    tasks = [
+        (seed, tuple(n for n in ARMS if n not in results[str(seed)])[part::parts], asked.kept)
+        for seed in range(asked.seeds)
+        for part in range(parts)
+    ]
+    if not asked.compose:
+        asked.kept.parent.mkdir(parents=True, exist_ok=True)
+        _all()
+        with ProcessPoolExecutor(asked.jobs, get_context("fork")) as pool:
+            list(pool.map(of_seed, tasks))
+        read()
+    complete = [name for name in ARMS if all(name in seed for seed in results.values())]
     told = {
         "command": "python -m audits.utility.worldlm audits/utility/worldlm.json",
         "what": "nats per byte on each leaf's held-out texts; differences are paired by seed, with 95 % intervals",
@@ -331,8 +360,8 @@ def main() -> None:
             "sharpness": float(FULL.sharpness), "clip": float(FULL.clip), "noise": NOISE,
         },
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("securefl", "torch", "numpy")}},
-        "seconds": round(time.time() - began),
-        "mean": {n: round(float(np.mean([list(r[n].values()) for r in results.values()])), 4) for n in ARMS},
+        "arms that were not run with every seed": [name for name in ARMS if name not in complete],
+        "mean": {n: round(float(np.mean([list(r[n].values()) for r in results.values()])), 4) for n in complete},
         "paired": compared(results),
         "seeds": results,
     }  # fmt: skip
