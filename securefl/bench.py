@@ -23,6 +23,7 @@ from securefl.policy.decide import MECHANISMS
 from securefl.progress import Progress
 from securefl.protection.fixed_point import SATURATION_LIMIT
 from securefl.protection.who import what_silence_does, who_can_open
+from securefl.strategy.member import Half
 from securefl.terms import (
     AdapterRule,
     Aggregate,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from securefl.seams import Strategy
     from securefl.training.data import Records
     from securefl.training.evaluate import Scores
+    from securefl.training.language import Surprise
     from securefl.training.trainer import SharedModel
 
 _FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
@@ -115,11 +117,11 @@ class Arms:
 class Measured:
     """Scores on each member's held-out rows."""
 
-    before: Mapping[str, Scores]
-    after: Mapping[str, Scores] | None
-    broadcast: Mapping[str, Scores] | None  # the last state itself, where members keep models of their own
-    local: Mapping[str, Scores] | None
-    open_: Mapping[str, Scores] | None  # trained without privacy
+    before: Mapping[str, Scores | Surprise]
+    after: Mapping[str, Scores | Surprise] | None
+    broadcast: Mapping[str, Scores | Surprise] | None  # the last state, where members keep models of their own
+    local: Mapping[str, Scores | Surprise] | None
+    open_: Mapping[str, Scores | Surprise] | None  # trained without privacy
 
 
 def measure(
@@ -128,7 +130,7 @@ def measure(
 ) -> Measured:  # fmt: skip
     """Score the first adapter state, the last as each member uses it (``own``), and whatever else was asked for."""
 
-    def score(state_of: Callable[[str], bytes]) -> dict[str, Scores]:
+    def score(state_of: Callable[[str], bytes]) -> dict[str, Scores | Surprise]:
         return {
             name: shared.evaluate(state_of(name), part.heldout, plan.learning.max_tokens)
             for name, part in records.items()
@@ -162,7 +164,7 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
     import numpy as np  # noqa: PLC0415
 
     assert private, "local training without noise is what `train_openly` is for"
-    state = start
+    state = start[: 4 * shared.dimension]
     for number in range(1, rounds + 1):
         update: Update = shared.train(_untaught(_of_round(plan, shared, number)), state, part.train, os.urandom)
         after, begun = np.frombuffer(state, "<f4").astype(np.float64), 0
@@ -198,18 +200,23 @@ def train_openly(
     names = tuple(MemberId(name) for name in records)
     encoding = FixedPoint(64, 40, 64)  # nothing is clipped, so nothing is known of its size: 2**23 at most
     sharing, state, memory = plan.sharing, start, strategy.begin(start)
+    half = Half(shared.layout, shared.initial())
     for number, rate in enumerate(rates, start=1):
         asked = _of_round(replace(plan, learning=replace(plan.learning, learning_rate=rate)), shared, number)
         before = np.frombuffer(state, "<f4").astype(np.float64)
-        total = np.zeros(len(before))
+        total, attended = np.zeros(len(before)), np.zeros(())
         for name, part in records.items():
             label = int.from_bytes(hashlib.sha256(f"{seed} {number} {name}".encode()).digest()[:7])
-            after = shared.train_without_privacy(asked, state, part.train, seed=label)
+            after = shared.train_without_privacy(asked, state[: 4 * shared.dimension], part.train, seed=label)
+            if sharing.attention is not None:
+                attended = attended + half.share(replace(asked, sharing=sharing), state, after, ())
+                continue
             total += np.frombuffer(after, "<f4").astype(np.float64) - before
         if not np.abs(total).max() < 2**22:  # NaN is refused too
             what = f"training without privacy diverges in round {number}: nothing is clipped there"
             raise OperatorFault(what, "lower learning_rate")
         moved = np.concatenate([total[place] for place in shared.layout.sent(number, sharing)])
+        moved = attended if sharing.attention is not None else moved
         moved = np.tile(np.append(moved, len(names)), len(sharing.weightings)) if sharing.weightings else moved
         grid = np.rint(moved * 2.0**encoding.fraction_bits).astype(np.int64)
         summed = Aggregate(grid, names, encoding)
@@ -225,14 +232,21 @@ def scored(shared: SharedModel, state: bytes, records: Mapping[str, Records], pl
     parts = {name: shared.evaluate(state, part.heldout, plan.learning.max_tokens) for name, part in records.items()}
     total = _pooled(parts)
     told = {"n": total.n, "majority": total.majority, "after": total.accuracy, "macro_f1": total.macro_f1}
-    return {"accuracy": {**told, "note": NOTE}}
+    return {"accuracy": {"measure": measure_of(plan), **told, "note": NOTE}}
 
 
-def _pooled(scores: Mapping[str, Scores]) -> Scores:
+def measure_of(plan: Plan) -> str:
+    """What is measured on held-out rows."""
+    return "nats per token" if plan.task.kind == "language" else "accuracy"
+
+
+def _pooled(scores: Mapping[str, Scores | Surprise]) -> Scores | Surprise:
     """All members' held-out rows together."""
-    from securefl.training.evaluate import pooled  # noqa: PLC0415
+    from securefl.training.evaluate import Scores, pooled  # noqa: PLC0415
+    from securefl.training.language import Surprise, together  # noqa: PLC0415
 
-    return pooled(scores.values())
+    costs = [each for each in scores.values() if isinstance(each, Surprise)]
+    return together(costs) if costs else pooled(each for each in scores.values() if isinstance(each, Scores))
 
 
 def compose(
@@ -308,6 +322,7 @@ def compose(
         ],
         "rounds": rounds,
         "accuracy": {
+            "measure": measure_of(plan),
             "majority": total.majority,
             "before": before.accuracy,
             "after": total.accuracy,
@@ -392,23 +407,29 @@ def _shares(plan: Plan) -> str:
     return f"; a discrete Gaussian share from each member, priced for {event.honest} honest ones"
 
 
+def _told(value: str | float | None) -> str:
+    """A column's title or number; a dash where a language model has none."""
+    shown = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else value
+    return f"{shown:>10}"
+
+
 def table(report: dict[str, Any], out: Path) -> str:
     """What a person reads at the end of a run."""
     told, cost = report["accuracy"], report["epsilon"]
     extra = [name for name in ("broadcast", "local_only", "without_privacy") if told[name] is not None]
-    head = f"{'member':<14}{'rows':>6}{'majority':>10}{'before':>9}{'after':>9}{'macro-F1':>10}" + "".join(
+    head = f"{'member':<14}{'rows':>6}{_told('majority')}{'before':>9}{'after':>9}{_told('macro-F1')}" + "".join(
         f"{e:>17}" for e in extra
     )
-    lines = [f"accuracy on held-out rows ({NOTE})", head]
+    lines = [f"{told['measure']} on held-out rows ({NOTE})", head]
     for member in report["members"]:
         h = member["heldout"]
         lines.append(
-            f"{member['name']:<14}{h['n']:>6}{h['majority']:>10.3f}{h['before']:>9.3f}{h['after']:>9.3f}{h['macro_f1']:>10.3f}"
+            f"{member['name']:<14}{h['n']:>6}{_told(h['majority'])}{h['before']:>9.3f}{h['after']:>9.3f}{_told(h['macro_f1'])}"
             + "".join(f"{h[e]:>17.3f}" for e in extra)
         )
     lines.append(
-        f"{'all':<14}{sum(m['heldout']['n'] for m in report['members']):>6}{told['majority']:>10.3f}"
-        f"{told['before']:>9.3f}{told['after']:>9.3f}{told['macro_f1']:>10.3f}"
+        f"{'all':<14}{sum(m['heldout']['n'] for m in report['members']):>6}{_told(told['majority'])}"
+        f"{told['before']:>9.3f}{told['after']:>9.3f}{_told(told['macro_f1'])}"
         + "".join(f"{told[e]:>17.3f}" for e in extra)
     )
     links = ", ".join(f"{link} {value:.1f}" for link, value in report["seconds"].items())

@@ -41,6 +41,7 @@ from securefl.runtime.tap import Tap
 from securefl.seams import Runtime
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
+from securefl.strategy.worldlm import Attended
 from securefl.terms import (
     AdapterRule,
     Bound,
@@ -465,15 +466,17 @@ def load_model(loaded: federation_file.Loaded) -> SharedModel:
     return shared
 
 
-def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled:
+def strategy_of(loaded: federation_file.Loaded, shared: SharedModel) -> Ruled | Attended:
     """The coordinator's half, on this model's tensors.
 
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
+    optimizer, sharing = loaded.file.strategy.optimizer(), loaded.file.strategy.sharing(loaded.file.task.labels)
     try:
-        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
-        return Ruled(shared.layout, loaded.file.strategy.optimizer(), sharing)
+        if sharing.attention is not None:
+            return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
+        return Ruled(shared.layout, optimizer, sharing)
     except ValueError as fault:
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault
 
@@ -511,7 +514,7 @@ def party(
     from securefl.training.kept import InFolder  # noqa: PLC0415
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
-    half = Half(shared.layout)
+    half = Half(shared.layout, shared.initial())
     trainer: LoraTrainer | NestedTrainer
     if name in loaded.below:
         trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, home)
@@ -656,8 +659,8 @@ def run(
             held = _held(places, workbench.records)
             records = held[()]
         (coordinator, custodian, seats), *_ = [introduce(*each) for each in tree]
-        start_state = shared.initial()
         strategy = strategy_of(loaded, shared)
+        start_state = strategy.broadcast(shared.initial())
         plan = plan_of(
             loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
             custodian.key if custodian else None,
@@ -729,7 +732,7 @@ def own_models(places: Places, shared: SharedModel, ended: c.Ended, plan: Plan) 
     """What each member would use after the run: the last state, and as much of its own as the strategy leaves it."""
     from securefl.training.kept import InFolder  # noqa: PLC0415
 
-    half, last = Half(shared.layout), ended.last_round + 1
+    half, last = Half(shared.layout, shared.initial()), ended.last_round + 1
 
     def of(name: str) -> bytes:
         kept = InFolder(places.of(name) / OWN_MODELS).read(plan.run, last) if plan.sharing.keeps else b""
@@ -761,8 +764,8 @@ def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Wo
     policy = policies.load(loaded.folder / loaded.file.policy)
     shared = workbench.model(loaded)
     records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
-    start = shared.initial()
     strategy = strategy_of(loaded, shared)
+    start = strategy.broadcast(shared.initial())
     plan = plan_of(
         loaded, policy, RunId(bytes(16)), shared.model, strategy.dimension(1, start), m.state_digest(start), None
     )  # fmt: skip

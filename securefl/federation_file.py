@@ -23,6 +23,7 @@ from securefl.terms import (
     Adapter,
     AdapterKind,
     AdapterRule,
+    Attention,
     Loss,
     NotForgotten,
     OwnLabel,
@@ -65,10 +66,11 @@ class Part(BaseModel):
 class TaskPart(Part):
     """What the adapter is for."""
 
-    kind: Literal["classification", "prompt"] = Field(
-        description="prompt: by the words a masked language model expects in a pattern's gap, without a head of its own"
+    kind: Literal["classification", "prompt", "language"] = Field(
+        description="prompt: by the words a masked language model expects in a pattern's gap, without an own head; "
+        "language: the next token of a causal one"
     )
-    labels: tuple[str, ...] = Field(min_length=2, description="the labels, in the order of the head's outputs")
+    labels: tuple[str, ...] = Field((), description="the labels, in the order of the head's outputs; none for language")
     pattern: str | None = Field(None, description="prompt: a sentence with {text} for the text and [MASK] for the gap")
     verbalizer: dict[str, str | tuple[str, ...]] | None = Field(
         None, description="prompt: each label's word in the gap, or several, whose scores are averaged"
@@ -76,6 +78,10 @@ class TaskPart(Part):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> TaskPart:
+        if self.kind == "language" and self.labels:
+            raise ValueError("a language model has no labels: leave them out")
+        if self.kind != "language" and len(self.labels) < 2:
+            raise ValueError("two labels or more")
         for field in ("pattern", "verbalizer"):
             if (getattr(self, field) is None) == (self.kind == "prompt"):
                 raise ValueError(f"kind {self.kind} {'needs' if self.kind == 'prompt' else 'has no'} `{field}`")
@@ -276,6 +282,17 @@ class ProbePart(Part):
     label: str
 
 
+class AttentionPart(Part):
+    """WorldLM-style: key tensors meet by attention, the others form a backbone that is averaged plainly."""
+
+    keys: tuple[str, ...] = Field(
+        min_length=1, description="parts of names of tensors, such as the last 30 % of blocks"
+    )
+    sharpness: Rational = Field(Fraction(5), ge=0, le=100, description="times the cosine of two changes; 0: a mean")
+    clip: Rational = Field(Fraction(4), gt=0, le=4, description="of sharpness * cosine, on either side")
+    residual: bool = Field(default=False, description="a second sum, of what is least alike, is shown to all")
+
+
 class StrategyPart(Part):
     """What becomes of the sum, and what members add to their loss, send and keep."""
 
@@ -294,9 +311,13 @@ class StrategyPart(Part):
     home: tuple[str, ...] = Field((), description="fedper: parts of names of tensors that stay with a member")
     pull: Rational | None = Field(None, ge=0, le=1, description="l2gd: how far own models move to the mean each round")
 
+    attention: AttentionPart | None = Field(None, description="worldlm: own key tensors, which meet by attention")
+
     @model_validator(mode="after")
     def _of_its_kind(self) -> StrategyPart:
         given = self.model_fields_set
+        if self.attention is not None and (self.weights or self.home or self.pull is not None):
+            raise ValueError("attention with weights, home or pull: leave these out, it has its own")
         for field, kinds in (("momentum", ("fedavg", "fednesterov")), *((f, ("fedadam",)) for f in ADAM)):
             if field in given and self.kind not in kinds:
                 raise ValueError(f"`{field}` is of {' and '.join(kinds)}: leave it out")
@@ -320,7 +341,10 @@ class StrategyPart(Part):
             Weighting(each.sharpness, each.clip, each.share, each.renewal, probe if each.kind == "probe" else None)
             for each in self.weights
         )
-        return Sharing(weightings, self.home, self.pull)
+        of, attention = self.attention, None
+        if of is not None:
+            attention = Attention(of.keys, of.sharpness, of.clip, of.residual)
+        return Sharing(weightings, self.home, self.pull, attention)
 
     def probe_records(self, labels: tuple[str, ...]) -> tuple[Record, ...]:
         """The probe, with the task's labels by number."""
@@ -375,11 +399,6 @@ class FederationFile(Part):
                 raise ValueError(f"two members are called {name}")
             if name in RESERVED_NAMES:
                 raise ValueError(f"no member can be called {name}")
-        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
-        if strange:
-            raise ValueError(
-                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
-            )
         if self.adapter.rule is AdapterRule.ALTERNATING and self.strategy.momentum:
             raise ValueError(
                 "momentum with the rule alternating needs the state before last, which is not kept: "
@@ -391,6 +410,17 @@ class FederationFile(Part):
                 f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
                 f"with {self.strategy.kind} and with own models"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_task(self) -> FederationFile:
+        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
+        if strange:
+            raise ValueError(
+                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
+            )
+        if self.task.kind == "language":
+            self._as_language()
         if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
             raise ValueError(
                 "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
@@ -403,6 +433,12 @@ class FederationFile(Part):
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")
         return self
+
+    def _as_language(self) -> None:
+        if self.adapter.kind not in (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL):
+            raise ValueError(f"adapter.kind {self.adapter.kind.value} is for classifiers: use lora, rslora or full")
+        if self.strategy.loss.kind != "own-label" or self.strategy.weights:
+            raise ValueError("a language model has no labels to compare: leave strategy.loss and weights out")
 
 
 class Loaded(Part):

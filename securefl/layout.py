@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from securefl.terms import AdapterRule, Sharing
+from securefl.terms import AdapterRule, Attention, Sharing
 
 ALL = Sharing()
 
@@ -30,7 +30,12 @@ def trains(rule: AdapterRule, name: str, round_: int) -> bool:
 
 def stays(name: str, sharing: Sharing) -> bool:
     """Whether a tensor stays with its member: a name at home matches whole dotted parts, anywhere."""
-    return any(f".{each}." in f".{name}." for each in sharing.home)
+    return named(name, sharing.home)
+
+
+def named(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether one of these stands in a tensor's name, as whole dotted parts."""
+    return any(f".{each}." in f".{name}." for each in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +84,24 @@ class Layout:
         )
 
     def dimension(self, round_: int, sharing: Sharing = ALL) -> int:
-        """Entries of a round's update: for each weighting once, with its weight behind."""
+        """Entries of a round's update: for each weighting once, with its weight behind.
+
+        Under attention the backbone, and the keys for each sum once, with a weight for each of them behind.
+        """
+        if sharing.attention is not None:
+            keys: list[int] = [place.stop - place.start for place in self.keys(sharing.attention)]
+            return self.entries - sum(keys) + (1 + sharing.attention.residual) * (sum(keys) + len(keys))
         entries: int = sum(place.stop - place.start for place in self.sent(round_, sharing))
         copies = len(sharing.weightings)
         return copies * (entries + 1) if copies else entries
+
+    def keys(self, attention: Attention) -> tuple[slice, ...]:
+        """Where the key tensors stand in a state."""
+        return tuple(place for name, place in self.places().items() if named(name, attention.keys))
+
+    def backbone(self, attention: Attention) -> tuple[slice, ...]:
+        """Where the others stand."""
+        return tuple(place for name, place in self.places().items() if not named(name, attention.keys))
 
     def products(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Each layer's A (rank, in) and B (out, rank), where the state holds both."""

@@ -96,7 +96,7 @@ def _model_of(suite: Suite) -> tuple[str, Path]:
 
 def _asked(loaded: Loaded) -> tuple[Task, Any, str]:
     file = loaded.file
-    return Task(file.task.kind, file.task.labels), file.adapter.adapter(), file.training.engine
+    return file.task.task(), file.adapter.adapter(), file.training.engine
 
 
 def refusals(suite: Suite, models: Mapping[str, SharedModel]) -> dict[str, tuple[Reason, ...]]:

@@ -58,7 +58,7 @@ class Scheme(StrEnum):
 
 
 class AdapterKind(StrEnum):
-    """What is put on the frozen base model and trained. Every kind has a linear head beside it."""
+    """What is put on the frozen base model and trained. A classifier has a linear head beside it."""
 
     LORA = "lora"
     RSLORA = "rslora"  # LoRA scaled by alpha / sqrt(rank)
@@ -244,7 +244,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the adapter is for. ``kind`` is ``classification``, or ``prompt``, which has one."""
+    """What the adapter is for. ``kind`` is ``classification``, ``prompt`` (has one) or ``language`` (no labels)."""
 
     kind: str
     labels: tuple[str, ...]
@@ -453,6 +453,24 @@ class Weighting:
 
 
 @dataclass(frozen=True, slots=True)
+class Attention:
+    """WorldLM-style: key tensors meet the more, the more alike what became of them; the rest is averaged plainly.
+
+    A member's tensor counts exp(s) times, s = ``sharpness`` * cos(its change, the broadcast's) within +-``clip``, both
+    changes from the public start. It is a function of states that are private already, so it costs nothing.
+    """
+
+    keys: tuple[str, ...]  # tensors with such a part in their name; at least one
+    sharpness: Fraction  # [0, 100]; 0 is a plain mean
+    clip: Fraction  # (0, 4]: two honest weights differ by a factor of exp(2 clip) at most
+    residual: bool = False  # a second sum, with exp(-s): what is least alike is shown to all, to be taken by its like
+
+    def __post_init__(self) -> None:
+        if not (self.keys and 0 <= self.sharpness <= 100 and 0 < self.clip <= 4):
+            raise ValueError(f"no attention: keys {self.keys}, sharpness {self.sharpness}, clip {self.clip}")
+
+
+@dataclass(frozen=True, slots=True)
 class Sharing:
     """What of a member's training leaves it, and what its next round starts from: its half of a strategy."""
 
@@ -461,20 +479,23 @@ class Sharing:
     pull: Fraction | None = (
         None  # [0, 1]: how far a member's own model moves to the broadcast (L2GD); None: all the way
     )
+    attention: Attention | None = None  # members keep their own key tensors, and mix them with the broadcast's
 
     def __post_init__(self) -> None:
+        if self.attention is not None and (self.weightings or self.home or self.pull is not None):
+            raise ValueError("attention with weights, home or pull: it has its own")
         if self.pull is not None and not 0 <= self.pull <= 1:
             raise ValueError(f"pull={self.pull} is not in [0, 1]")
 
     @property
     def sums(self) -> int:
         """Sums over the same updates that a round opens."""
-        return max(1, len(self.weightings))
+        return 1 + self.attention.residual if self.attention else max(1, len(self.weightings))
 
     @property
     def keeps(self) -> bool:
-        """Whether members keep a model of their own from round to round."""
-        return bool(self.home) or self.pull is not None
+        """Whether members keep something from round to round."""
+        return bool(self.home) or self.pull is not None or self.attention is not None
 
     @property
     def remembers(self) -> bool:

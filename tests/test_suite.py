@@ -6,6 +6,8 @@ import copy
 import json
 import os
 from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from securefl import cli, federation, suite, suite_file
 from securefl.audit.verify import read_all, verify
 from securefl.errors import OperatorFault, Tampered
 from securefl.suite_file import seed_of
-from securefl.terms import Got, Level, MemberId, Reserved, RunId, Sent
+from securefl.terms import Adapter, AdapterKind, Got, Hash, Level, MemberId, Reserved, RunId, Sent, Task
 from securefl.training import module_store
 from securefl.training.base import Base
+from tests import test_training_prompt as prompts
 from tests import tiny_models
 from tests.small import FEDERATION, POLICY, rows, save_model, sign
 
@@ -396,3 +399,38 @@ def test_every_kind_of_adapter_is_a_task_over_one_base_and_comes_back_from_the_s
         logits = shared._logits(shared._tokens(tuple(each.text for each in records), (0,) * len(records), 16))
         for row, each in zip(logits.softmax(1), said, strict=True):
             assert [each.probabilities[label] for label in labels] == pytest.approx(row.tolist(), abs=1e-6)
+
+
+def test_prompts_and_whole_models_stand_beside_modules_and_come_back_from_the_store(tmp_path) -> None:
+    from securefl.layout import Layout
+    from securefl.training import state
+
+    prompts.masked("bert").save_pretrained(tmp_path / "base")
+    prompts.masked_tokenizer().save_pretrained(tmp_path / "base")
+    plain = Task("classification", prompts.TASK.labels)
+    asked = {
+        "plain": (plain, prompts.LORA, "auto"),
+        "gap": (prompts.TASK, prompts.LORA, "auto"),
+        "whole": (plain, Adapter(("encoder.layer",), 1, 1, 1, AdapterKind.FULL), "auto"),
+    }
+    base = Base.load("./base", tmp_path)
+    models = base.models(asked)
+    rows = {name: each._tokens(prompts.TEXTS, (0,) * 4, 32) for name, each in models.items()}
+    before = {name: each._logits(rows[name]).clone() for name, each in models.items()}
+    for name, each in models.items():
+        drawn = torch.randn(each.dimension, generator=torch.Generator().manual_seed(1)) / 5
+        trained = (torch.frombuffer(bytearray(each.initial()), dtype=torch.float32) + drawn).numpy().tobytes()
+        state.load(each._built, trained)
+        said = each._logits(rows[name])
+        assert not torch.equal(said, before[name])
+        for other in models:
+            if other != name:
+                assert torch.equal(models[other]._logits(rows[other]), before[other]), (name, other)
+        planned = replace(tiny_models.plan(each), model=base.model, task=asked[name][0], adapter=asked[name][1])
+        manifest = module_store.manifest_of(name, planned, Hash(bytes(32)), 1, 1.0, Fraction(1, 10**5))
+        layout: Layout = each.layout
+        module_store.write(tmp_path / "store", manifest, {t.name: t.shape for t in layout.tensors}, trained)
+        state.load(each._built, each.initial())
+        answers = module_store.Modules.open(tmp_path / "store", str(tmp_path / "base")).answer(name, prompts.TEXTS)
+        told = torch.tensor([[answer.probabilities[label] for label in plain.labels] for answer in answers])
+        assert torch.allclose(told, said.softmax(1), atol=1e-5)

@@ -58,18 +58,19 @@ def _accuracy(axes: Any, report: dict[str, Any]) -> None:  # noqa: ANN401 - matp
             axes.scatter(
                 [p + 0.2 for p in places], [h[key] for h in held], marker=mark, color=colour, zorder=3, label=label
             )
-    axes.scatter(
-        [p + 0.2 for p in places],
-        [h["majority"] for h in held],
-        marker="_",
-        s=220,
-        color=RED,
-        zorder=3,
-        label="majority class",
-    )
+    if all(h["majority"] is not None for h in held):
+        axes.scatter(
+            [p + 0.2 for p in places],
+            [h["majority"] for h in held],
+            marker="_",
+            s=220,
+            color=RED,
+            zorder=3,
+            label="majority class",
+        )
+        axes.set_ylim(0, 1)
     axes.set_xticks(list(places), names)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("accuracy on held-out rows\n(bench only, not released)")
+    axes.set_ylabel(f"{report['accuracy']['measure']} on held-out rows\n(bench only, not released)")
     axes.legend(
         frameon=False,
         ncols=5,

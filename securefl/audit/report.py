@@ -36,10 +36,10 @@ class HeldOut(Part):
     """Accuracy on one member's rows that were not trained on."""
 
     n: int
-    majority: float
+    majority: float | None = Field(description="accuracy of a constant answer; none for a language model")
     before: float
     after: float
-    macro_f1: float
+    macro_f1: float | None
     broadcast: float | None = Field(description="the last broadcast, where members keep models of their own")
     local_only: float | None
     without_privacy: float | None
@@ -67,10 +67,11 @@ class RoundRow(Part):
 class Accuracy(Part):
     """All members' held-out rows together."""
 
-    majority: float
+    measure: str = Field(description="what stands in every field here: accuracy, or nats per token, less of it better")
+    majority: float | None = Field(description="accuracy of a constant answer; none for a language model")
     before: float
     after: float
-    macro_f1: float
+    macro_f1: float | None
     broadcast: float | None = Field(description="the last broadcast, where members keep models of their own")
     local_only: float | None
     without_privacy: float | None

@@ -491,7 +491,12 @@ def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plug
 
 def _covers(plan: Plan, size: int) -> bool:
     """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where tensors rest."""
-    copies = len(plan.sharing.weightings)
+    attention, copies = plan.sharing.attention, len(plan.sharing.weightings)
+    if (
+        attention is not None
+    ):  # an update is a state and its residuals, and for each sum as many weights as there are keys
+        weights = plan.dimension - size // 4
+        return size % 4 == 0 and weights >= plan.sharing.sums and weights % plan.sharing.sums == 0
     moved, rest = divmod(plan.dimension, copies) if copies else (plan.dimension, 0)
     moved -= 1 if copies else 0  # the weight
     rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD) or plan.sharing.home

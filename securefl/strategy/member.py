@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securefl.layout import Layout
-from securefl.strategy import weights
+from securefl.strategy import weights, worldlm
 from securefl.strategy.fedper import at_home
 from securefl.strategy.l2gd import pulled
 from securefl.terms import Plan
@@ -22,10 +22,13 @@ class Half:
     """A member's half, as the plan's ``sharing`` says."""
 
     layout: Layout
+    origin: bytes = b""  # the public start, which attention counts changes from; empty: zeros
 
     def start(self, plan: Plan, base: bytes, kept: bytes) -> bytes:
         """The broadcast state, or as much of the member's own as the strategy leaves it."""
         sharing = plan.sharing
+        if sharing.attention is not None:
+            return worldlm.mixed(self.layout, sharing.attention, self.origin, base, kept)
         if not kept or not sharing.keeps:
             return base
         moved = base if sharing.pull is None else pulled(kept, base, sharing.pull)
@@ -42,6 +45,8 @@ class Half:
         """The change from the broadcast state in what is shared, times each of its own weights: (plan.dimension,)."""
         import numpy as np  # noqa: PLC0415
 
+        if plan.sharing.attention is not None:
+            return worldlm.sent(self.layout, plan.sharing.attention, self.origin, base, after)
         change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(base, "<f4").astype(np.float64)
         sent = np.concatenate([change[part] for part in self.layout.sent(plan.round, plan.sharing)])
         return weights.weighted(own, sent)

@@ -20,7 +20,7 @@ from typing import Any
 
 from securefl.errors import Missing, OperatorFault
 from securefl.training.partition import Card, deal, limited
-from securefl.training.sources import PACKED, TABLES, DataSource, resolve
+from securefl.training.sources import PACKED, TABLES, DataSource, Span, resolve
 
 Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
 UNKNOWN = -1  # the label of a record without one: it is in every sample like any other
@@ -81,8 +81,8 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
     records: list[Record] = []
     for place, row in _rows(found, source):
         text = _text(row, source, place)
-        label = _label(row, source, index, place)
-        if label is None or not _belongs(text, source) or not text.strip():
+        label = _label(row, source, index, place) if labels else 0
+        if label is None or not _chosen(row, source, place) or not _belongs(text, source) or not text.strip():
             continue
         if source.deduplicate:
             if text in seen:
@@ -162,6 +162,21 @@ def _column(row: Mapping[str, Any], name: str, place: str) -> object:
     if row[name] is None:
         raise OperatorFault(f"no value in the column `{name}`", "mend the row", place)
     return row[name]
+
+
+def _chosen(row: Mapping[str, Any], source: DataSource, place: str) -> bool:
+    """Whether the row's columns are what `where` asks for."""
+    for name, wanted in source.where.items():
+        value = str(_column(row, name, place))
+        if not isinstance(wanted, Span):
+            found = value in ((wanted,) if isinstance(wanted, str) else wanted)
+        elif re.fullmatch(r"-?\d{1,18}", value):
+            found = wanted.holds(int(value))
+        else:
+            raise OperatorFault(f"`{name}` is no whole number, and `where` asks for a span", "give its values", place)
+        if not found:
+            return False
+    return True
 
 
 def _belongs(text: str, source: DataSource) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ from securefl.layout import Layout, Tensor, can_change, trains
 from securefl.terms import Adapter, AdapterKind, Hash, Task
 from securefl.training.modules import bottleneck, virtual
 from securefl.training.start import orthonormal
+
+if TYPE_CHECKING:
+    from securefl.training.language import Language
 
 KEY_BIASES = ("key.bias", "k_proj.bias", "k_lin.bias")  # attention takes them out again: their gradient is rounding
 FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt", "*.gguf")
@@ -101,7 +104,7 @@ class Classifier(nn.Module):
 class Built:
     """A model ready to be trained, and how to turn text into its input."""
 
-    model: Classifier
+    model: Classifier | Language
     tokenizer: Any  # a transformers tokenizer
     trainable: tuple[tuple[str, nn.Parameter], ...]  # what is trained now, sorted by name
     stateful: tuple[tuple[str, nn.Parameter], ...]  # what can ever change, sorted by name: an adapter state

@@ -19,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load, save
 
 from securefl.errors import OperatorFault, Tampered
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Task, Unit
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Prompt, Task, Unit
 from securefl.training import state
 from securefl.training.base import Base
 from securefl.training.model import Built
+from securefl.training.prompt import pattern_of
 from securefl.training.step import Encoded, micro_batches
 
 TENSORS, MANIFEST = ".safetensors", ".json"
@@ -53,6 +54,13 @@ class AdapterPart(Part):
     seed: int
 
 
+class PromptPart(Part):
+    """The sentence with a gap that the model fills, and each label's words."""
+
+    pattern: str
+    words: tuple[tuple[str, ...], ...]
+
+
 class PricePart(Part):
     """What the run that made it cost the member it cost most."""
 
@@ -68,6 +76,7 @@ class Manifest(Part):
     name: str
     kind: str
     labels: tuple[str, ...]
+    prompt: PromptPart | None = None
     adapter: AdapterPart
     base: BasePart
     max_tokens: int
@@ -81,7 +90,8 @@ class Manifest(Part):
     @property
     def task(self) -> Task:
         """As plans name it."""
-        return Task(self.kind, self.labels)
+        prompt = None if self.prompt is None else Prompt(self.prompt.pattern, self.prompt.words)
+        return Task(self.kind, self.labels, prompt)
 
     @property
     def stands_as(self) -> Adapter:
@@ -92,11 +102,12 @@ class Manifest(Part):
 
 def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: float, delta: Fraction) -> Manifest:
     """What is to be said of the module that a run's last plan made; its tensors are not known yet."""
-    adapter = plan.adapter
+    adapter, prompt = plan.adapter, plan.task.prompt
     return Manifest(
         name=name,
         kind=plan.task.kind,
         labels=plan.task.labels,
+        prompt=None if prompt is None else PromptPart(pattern=prompt.pattern, words=prompt.words),
         adapter=AdapterPart(
             kind=adapter.kind, rule=adapter.rule, targets=adapter.targets, rank=adapter.rank, alpha=adapter.alpha,
             seed=adapter.seed,
@@ -193,11 +204,14 @@ class Modules:
             OperatorFault, Tampered: as for ``built``.
         """
         built, manifest = self.built(task), self._of(task)
-        pad = built.tokenizer.pad_token_id or 0
-        ids = (
-            built.tokenizer(list(texts), truncation=True, max_length=manifest.max_tokens)["input_ids"] if texts else []
-        )
-        encoded = Encoded(tuple(tuple(row) or (pad,) for row in ids), (0,) * len(texts), pad)
+        tokenizer, prompt, most = built.tokenizer, manifest.task.prompt, manifest.max_tokens
+        pad = tokenizer.pad_token_id or 0
+        if prompt is None:
+            found = tokenizer(list(texts), truncation=True, max_length=most)["input_ids"] if texts else []
+            ids = tuple(tuple(row) or (pad,) for row in found)
+        else:
+            ids = pattern_of(prompt, tokenizer).encode(tokenizer, texts, most)
+        encoded = Encoded(ids, (0,) * len(texts), pad)
         said = torch.zeros(len(texts), len(manifest.labels))
         with torch.no_grad():
             for part in micro_batches(encoded, range(len(texts)), BATCH):

@@ -85,7 +85,10 @@ def _gradients(
 def _uncoupled(built: Built, wrapped: Engine, encoded: Encoded, together: list[torch.Tensor], losses: Losses) -> None:
     """The last record becomes another one: of another length, with another label."""
     last = len(TEXTS) - 1
-    labels = (*encoded.labels[:last], next(label for label in encoded.labels if label != encoded.labels[last]))
+    labels = (
+        *encoded.labels[:last],
+        next((label for label in encoded.labels if label != encoded.labels[last]), encoded.labels[last]),
+    )
     teacher = encoded.teacher if encoded.teacher is None else encoded.teacher[[*range(last), 1]]
     changed = Encoded((*encoded.ids[:last], encoded.ids[1]), labels, encoded.pad, teacher)
     others = _gradients(built, wrapped, changed, list(ALL), losses)

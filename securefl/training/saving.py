@@ -30,6 +30,7 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     Raises:
         OperatorFault: what was written does not come back as what was trained.
     """
+    assert isinstance(built.model, Classifier), "a language model is saved by its own module"
     out.mkdir(parents=True, exist_ok=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT would read an older one as its own
     adapter, read = built.adapter, readmes.OWN

@@ -59,6 +59,19 @@ class Partition(BaseModel):
         return self
 
 
+class Span(BaseModel):
+    """Numbers from one to another, both counted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    from_: int | None = Field(None, alias="from")
+    to: int | None = None
+
+    def holds(self, value: int) -> bool:
+        """Whether a number is in it."""
+        return (self.from_ is None or self.from_ <= value) and (self.to is None or value <= self.to)
+
+
 class DataSource(BaseModel):
     """A member's records: which file, which columns, which rows, and what is held out."""
 
@@ -84,6 +97,9 @@ class DataSource(BaseModel):
     )  # fmt: skip
     replace: tuple[Replace, ...] = ()
     deduplicate: bool = True
+    where: dict[str, str | tuple[str, ...] | Span] = Field(
+        default_factory=dict, description="only rows with one of these values, or a number in this span, in each column"
+    )
     limit: int | None = Field(None, ge=1, description="at most so many records, chosen by their text alone")
     partition: Partition | None = Field(None, description="one part of these records, for experiments")
     heldout: float = Field(0.2, ge=0, lt=1, description="share that is never trained on")

@@ -32,12 +32,13 @@ from securefl.terms import (
     Update,
     Weighting,
 )
-from securefl.training import device, local, optimizers, preflight, pseudo, saving, state, step
+from securefl.training import device, language, local, optimizers, preflight, pseudo, saving, state, step
 from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
 from securefl.training.kept import InMemory, Kept
+from securefl.training.language import Language, Surprise, surprise
 from securefl.training.losses import divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build, model_digest
 from securefl.training.noise import repeatable
@@ -82,6 +83,9 @@ class SharedModel:
         Raises:
             OperatorFault: it is not here, cannot carry this adapter, or the engine cannot serve it.
         """
+        if task.kind == language.KIND:
+            built, digest = language.load(name, folder, adapter)
+            return cls(built, Model(name, digest), task, adapter, engine)
         found = resolve(name, folder)
         digest = model_digest(found)  # first: it says clearest what is not here
         return cls(build(found, task, adapter), Model(name, digest), task, adapter, engine)
@@ -129,7 +133,7 @@ class SharedModel:
 
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
-            preflight.check(built, self._wrapped, encode, len(self.task.labels), losses_of(loss, round_))
+            preflight.check(built, self._wrapped, encode, max(1, len(self.task.labels)), self._losses(loss, round_))
         self._safe.add(loss)
 
     def admit(self, plan: Plan) -> None:
@@ -154,6 +158,8 @@ class SharedModel:
             raise Mismatch(f"the plan has no event that noise can be drawn for: {fault}") from fault
         if isinstance(learning.event, DistributedDiscreteGaussian) and plan.sharing != Sharing():
             raise Mismatch("an update noised where it leaves is shared whole and unweighted: its norm is priced")
+        if self.task.kind == language.KIND and (learning.loss != OwnLabel() or plan.sharing.weightings):
+            raise Mismatch("a language model has no labels: no loss compares them, and no score of members does")
         if isinstance(learning.loss, NotForgotten) and not learning.loss.true_label and len(self.task.labels) < 3:
             raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
         possible = (
@@ -203,7 +209,7 @@ class SharedModel:
         state.load(built, start)
         self._wrapped.train()
         try:
-            losses = losses_of(plan.learning.loss, plan.round)
+            losses = self._losses(plan.learning.loss, plan.round)
             if isinstance(plan.learning.event, DistributedDiscreteGaussian):
                 done = local.run(built.model, built.parameters, encoded, plan.learning, rand, progress, losses)
             else:
@@ -217,8 +223,7 @@ class SharedModel:
     def agreement(self, base: bytes, after: bytes) -> float:
         """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
-        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
-        encoded = self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
+        encoded = self._public()
         for each in (base, after):
             state.load(self._built, each)
             logits.append(self._logits(encoded))
@@ -228,7 +233,8 @@ class SharedModel:
     def probed(self, after: bytes, probe: tuple[Record, ...]) -> float:
         """Minus the mean loss of a state on public labelled text."""
         labels = torch.tensor([each.label for each in probe])
-        return -float(step.cross_entropy(self.logits(after, probe), labels).mean())
+        longest = min(64, self._built.longest or 64)
+        return -float(step.cross_entropy(self.logits(after, probe, longest), labels).mean())
 
     def logits(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> torch.Tensor:
         """What a state says of records: (records, labels)."""
@@ -251,9 +257,17 @@ class SharedModel:
         state.load(self._built, base)
         said = torch.round(self._logits(encoded) * 1024) / 1024
         if isinstance(loss, PseudoLabels):
-            public = self._logits(self._tokens(REFERENCE, (0,) * len(REFERENCE), 24))
+            public = self._logits(self._public())
             said = pseudo.answers(loss, plan.round, said, public)
         return replace(encoded, teacher=said)
+
+    def _public(self) -> Encoded:
+        """The reference texts."""
+        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        return self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
+
+    def _losses(self, loss: Loss, round_: int) -> step.Losses:
+        return language.own_cost if self.task.kind == language.KIND else losses_of(loss, round_)
 
     def _logits(self, encoded: Encoded) -> torch.Tensor:
         """The model's logits as it stands: (records, labels)."""
@@ -276,25 +290,30 @@ class SharedModel:
         self.admit(plan)
         built = self._ready(plan.round)
         encoded = self._targets(plan, base, records)
-        losses = losses_of(plan.learning.loss, plan.round)
+        losses = self._losses(plan.learning.loss, plan.round)
         state.load(built, base if start is None else start)
         rand = repeatable(f"without privacy {seed}")
         local.run(built.model, built.parameters, encoded, plan.learning, rand, losses=losses)
         return state.dump(built)
 
-    def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores:
-        """How a state does on records."""
-        state.load(self._built, adapter_state)
+    def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores | Surprise:
+        """How a state does on records; what a strategy keeps behind it plays no part."""
+        state.load(self._built, adapter_state[: 4 * self.dimension])
         self._built.model.eval()
         try:
+            if isinstance(self._built.model, Language):
+                return surprise(self._built.model, self._records(records, max_tokens))
             return score(self._built.model, self._records(records, max_tokens), len(self.task.labels))
         finally:
             self._built.model.train()
 
     def save(self, adapter_state: bytes, out: Path, max_tokens: int = 64) -> None:
-        """The state as files that PEFT loads."""
-        state.load(self._built, adapter_state)
-        saving.save(self._built, self.task, self.model.name, max_tokens, out)
+        """The state as files that PEFT loads, without what a strategy keeps behind it."""
+        state.load(self._built, adapter_state[: 4 * self.dimension])
+        if isinstance(self._built.model, Language):
+            language.save(self._built, self.model.name, max_tokens, out)
+        else:
+            saving.save(self._built, self.task, self.model.name, max_tokens, out)
 
     def _ready(self, round_: int) -> Built:
         """The model with what the round trains: only its per-record gradients are kept."""
@@ -350,10 +369,11 @@ class LoraTrainer:
         sharing = plan.sharing
         kept = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
         start = self._half.start(plan, base, kept)
-        after, did = self._shared.trained(plan, base, start, self._records.train, self._rand, self._progress)
+        model = base[: 4 * self._shared.dimension]  # behind it stands what the strategy alone reads
+        after, did = self._shared.trained(plan, model, start, self._records.train, self._rand, self._progress)
         if sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        scores = tuple(self._shared.scored(each, base, after, self._probe) for each in sharing.weightings)
+        scores = tuple(self._shared.scored(each, model, after, self._probe) for each in sharing.weightings)
         own = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if sharing.remembers else b"")
         if sharing.remembers:
             self._weights.write(plan.run, plan.round, struct.pack(f"<{len(own)}d", *own))

@@ -1,0 +1,336 @@
+"""LP-FL-style learning against full parameters: soft labels, noisy soft labels, and bytes on the wire.
+
+Four publishers' sentences, a share of which keep their label. Every arm starts from the same masked language model and
+is scored by its own head. `lora` trains B alone (rank 4, query and value); `full` trains both blocks whole (weights and
+biases but attention's key biases, which have no gradient; embeddings and the language model's head stay, so bytes and
+forgetting of a whole model are understated). `own labels`: the unlabelled records say nothing. `soft`: they learn from
+the broadcast. Rounds are plain: no protection, equal means. Private arms run the real private step, with the noise that
+keeps all rounds within epsilon 8 at delta 1e-5 for each member, whatever has a label; noise and samples are drawn from
+the seed here, so that a figure can be made again.
+
+Bytes are read from the receipts of whole federations, masked and signed: `--bytes`.
+
+    python -m audits.utility.lpfl [--seeds 3] [--jobs 2] [--tune] > audits/utility/lpfl.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from securefl import federation, federation_file
+from securefl.compare.results import spread
+from securefl.policy import load as policies
+from securefl.privacy.accountant import calibrate
+from securefl.terms import Adapter, AdapterKind, Hash, Learning, Plan, PoissonGaussian, RunId, SoftLabels
+from securefl.training import data
+from securefl.training.noise import repeatable
+from securefl.training.step import Encoded
+from securefl.training.trainer import SharedModel
+
+HERE = Path(__file__).parents[2] / "examples" / "publishers" / "federation.yaml"
+RECORDS, HELD, LABELLED = 400, 150, Fraction(1, 10)  # of each member; the share that keeps its label
+ROUNDS, STEPS, RATE, TOKENS = 6, 6, Fraction(1, 8), 32
+TEMPERATURE, FIRST, LAST = Fraction(1, 2), Fraction(9, 10), Fraction(7, 10)
+EPSILON, DELTA = 8.0, 1e-5
+FLIPS = (20, 40)  # percent of soft labels that are turned round
+ADAPTERS = {
+    "lora": Adapter(("query", "value"), 4, 16, 1),
+    "full": Adapter(("encoder.layer",), 1, 1, 1, AdapterKind.FULL),
+}
+RATES = {
+    ("lora", False): Fraction(2),
+    ("full", False): Fraction(1, 20),
+    ("lora", True): Fraction(1),
+    ("full", True): Fraction(1, 100),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    kind: str
+    soft: bool
+    private: bool
+    seed: int
+    flipped: int = 0  # percent
+    rate: Fraction | None = None  # of learning; the chosen one if not given
+
+    @property
+    def arm(self) -> str:
+        """What the table calls it."""
+        flips = f", {self.flipped} % flipped" if self.flipped else ""
+        learned = "own and soft labels" if self.soft else "own labels"
+        return f"{self.kind}, {learned}{flips}, {'epsilon 8' if self.private else 'without privacy'}"
+
+
+def share(use: str, text: str) -> float:
+    """A number in [0, 1) of a text and what it is drawn for, alone."""
+    return int.from_bytes(hashlib.sha256(f"{use}\0{text}".encode()).digest()[:8], "big") / 2**64
+
+
+class Turned(SharedModel):
+    """A model whose soft labels are counted against the truth, and turned round for some texts."""
+
+    truth: Mapping[str, int]
+    threshold: float
+    cell: Cell
+    told: list[tuple[int, int, int, int]]  # unlabelled; right of them; sure; right of the sure: members, rounds
+
+    def _targets(self, plan: Plan, base: bytes, records: tuple[data.Record, ...]) -> Encoded:
+        encoded = super()._targets(plan, base, records)
+        teacher = encoded.teacher
+        if teacher is None or not self.cell.soft:
+            return encoded
+        rows = [i for i, record in enumerate(records) if record.label == data.UNKNOWN]
+        use, part = f"flip {self.cell.seed} {plan.round}", self.cell.flipped / 100
+        turned = [i for i in rows if share(use, records[i].text) < part]
+        right = teacher[rows].argmax(1) == torch.tensor([self.truth[records[i].text] for i in rows])
+        sure = (teacher[rows] / float(TEMPERATURE)).softmax(1).amax(1) >= self.threshold
+        self.told.append((len(rows), int(right.sum()), int(sure.sum()), int((right & sure).sum())))
+        teacher = teacher.clone()
+        teacher[turned] = teacher[turned].flip(1)
+        return replace(encoded, teacher=teacher)
+
+
+Members = Mapping[str, tuple[data.Record, ...]]
+
+
+def records_of(
+    cell: Cell, loaded: federation_file.Loaded
+) -> tuple[Members, Mapping[str, int], tuple[data.Record, ...]]:
+    """What each member trains on, the truth that most of it is without, and what is held out."""
+    members, truth, held = {}, {}, []
+    for each in loaded.file.members:
+        source = loaded.data[each.name].model_copy(update={"labelled": None, "unlabelled": "drop"})
+        found = data.load(source, loaded.folder, loaded.file.task.labels)
+        mine = sorted(found.train, key=lambda record: share("kept", record.text))[:RECORDS]
+        held += sorted(found.heldout, key=lambda record: share("kept", record.text))[:HELD]
+        truth |= {record.text: record.label for record in mine}
+        drawn = [share(f"labelled {cell.seed}", record.text) < LABELLED for record in mine]
+        given = [r if own else replace(r, label=data.UNKNOWN) for r, own in zip(mine, drawn, strict=True)]
+        if not (cell.soft or cell.private):  # what says nothing would only be in the mean
+            given = [record for record in given if record.label != data.UNKNOWN]
+        members[each.name] = tuple(given)
+    return members, truth, tuple(held)
+
+
+def perform(cell: Cell) -> dict[str, Any]:
+    """Accuracy on what is held out, and what the soft labels were worth, round by round."""
+    torch.set_num_threads(1)
+    began = time.process_time()
+    loaded = federation_file.load(HERE)
+    adapter = ADAPTERS[cell.kind]
+    shared = Turned.load(loaded.file.model, loaded.folder, loaded.file.task.task(), adapter)
+    shared.cell, shared.told = cell, []
+    members, shared.truth, held_out = records_of(cell, loaded)
+    policy = policies.load(loaded.folder / loaded.file.policy)
+    drawn = federation.plan_of(
+        loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, Hash(bytes(32)), None
+    )  # fmt: skip
+    soft = SoftLabels(Fraction(1), TEMPERATURE, FIRST, LAST, ROUNDS)
+    silent = replace(soft, temperature=Fraction(100), first=Fraction(1), last=Fraction(1))  # nothing is ever so sure
+    noise = calibrate(EPSILON, DELTA, RATE, ROUNDS * STEPS)
+    rate = cell.rate or RATES[cell.kind, cell.private]
+    divisor = int(RECORDS * RATE)
+    learning = Learning(PoissonGaussian(RATE, noise, STEPS), Fraction(1), divisor, rate, "sgd", TOKENS, 64, loss=soft)
+    if not cell.soft:
+        learning = replace(learning, loss=silent)
+    state = shared.initial()
+    curve = [shared.evaluate(state, held_out, TOKENS).accuracy]
+    for number in range(1, ROUNDS + 1):
+        plan = replace(drawn, adapter=adapter, learning=learning, round=number, dimension=shared.dimension)
+        shared.threshold = float(soft.threshold(number))
+        before = np.frombuffer(state, "<f4").astype(np.float64)
+        changes = []
+        for name, records in members.items():
+            if cell.private:
+                changes.append(shared.train(plan, state, records, repeatable(f"{cell.seed} {number} {name}")).values)
+            else:
+                label = int(share(f"{cell.seed} {number}", name) * 2**32)
+                after = shared.train_without_privacy(plan, state, records, label)
+                changes.append(np.frombuffer(after, "<f4").astype(np.float64) - before)
+        state = (before + np.mean(changes, axis=0)).astype("<f4").tobytes()
+        curve.append(shared.evaluate(state, held_out, TOKENS).accuracy)
+    told, size = shared.told, len(members)
+    rounds = [tuple(map(sum, zip(*told[i : i + size], strict=True))) for i in range(0, len(told), size)]
+    labels = {
+        "soft_right": [round(right / total, 4) for total, right, _, _ in rounds],
+        "sure": [round(sure / total, 4) for total, _, sure, _ in rounds],
+        "sure_right": [round(both / sure, 4) if sure else None for _, _, sure, both in rounds],
+    }
+    return {
+        "arm": cell.arm, "seed": cell.seed, "accuracy": [round(each, 4) for each in curve],
+        **(labels if cell.soft else {}), "learning_rate": str(rate), "noise": float(noise) if cell.private else None,
+        "held_out": len(held_out), "cpu_s": round(time.process_time() - began, 1),
+    }  # fmt: skip
+
+
+def measured_bytes() -> dict[str, Any]:
+    """Two federations, masked, whole, one round each: what their members' receipts say was sent."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        policy = yaml.safe_load((HERE.parent / "../../policies/publishers.yaml").read_text())
+        policy["training"] |= {
+            "adapters": ["lora", "full"], "modules": ["query", "value", "encoder.layer"],
+            "noise_multiplier": {"at_least": 0.5},
+        }  # fmt: skip
+        (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+        for kind, adapter in ADAPTERS.items():
+            file = yaml.safe_load(HERE.read_text())
+            file["policy"], file["data"]["limit"] = "policy.yaml", 60
+            file["adapter"] = {"kind": adapter.kind.value, "targets": list(adapter.targets), "rank": adapter.rank,
+                               "alpha": adapter.alpha, "seed": adapter.seed}  # fmt: skip
+            del file["training"]["epsilon"]
+            file["training"] |= {"rounds": 1, "steps": 1, "max_tokens": 16, "noise_multiplier": 1}
+            for member in file["members"]:
+                member["data"]["file"] = str((HERE.parent / member["data"]["file"]).resolve())
+            (folder / f"{kind}.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+            result = federation.run(
+                federation_file.load(folder / f"{kind}.yaml"), folder / f"{kind}-run", sites=folder / f"{kind}-sites"
+            )
+            assert result.outcome == "finished", result.why
+            (one,) = result.report["rounds"]
+            found[kind] = {"up": one["bytes_up"], "down": one["bytes_down"]}
+    for way in ("up", "down"):
+        found[f"ratio_{way}"] = round(found["full"][way] / found["lora"][way], 1)
+    return found
+
+
+def interval(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and 95 % interval (Student's t) over seeds."""
+    found = spread(values)
+    assert found is not None, "there is a seed"
+    low, high = (None if each is None else round(each, 4) for each in (found.low, found.high))
+    return {"mean": round(found.mean, 4), "low": low, "high": high, "by_seed": [round(each, 4) for each in values]}
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Arms, paired differences, soft labels and robustness."""
+    last = {(run["arm"], run["seed"]): run["accuracy"][-1] for run in runs}
+    arms = list(dict.fromkeys(run["arm"] for run in runs))
+    seeds = sorted({run["seed"] for run in runs})
+    yield "start", round(statistics.fmean(run["accuracy"][0] for run in runs), 4)
+    yield "arms", {arm: interval([last[arm, seed] for seed in seeds]) for arm in arms}
+
+    def less(one: Cell, other: Cell) -> dict[str, Any]:
+        return interval([last[one.arm, seed] - last[other.arm, seed] for seed in seeds])
+
+    pairs = {}
+    for private in (False, True):
+        where = "epsilon 8" if private else "without privacy"
+        for kind in ADAPTERS:
+            own, soft = (Cell(kind, each, private, 0) for each in (False, True))
+            pairs[f"{kind}, {where}: soft labels less own labels"] = less(soft, own)
+        for each in (False, True):
+            lora, full = (Cell(kind, each, private, 0) for kind in ADAPTERS)
+            pairs[f"{'own and soft' if each else 'own'} labels, {where}: lora less full"] = less(lora, full)
+    yield "paired", pairs
+    drops = {}
+    for percent in FLIPS:
+        dropped = {}
+        for kind in ADAPTERS:
+            clean, turned = Cell(kind, True, False, 0), Cell(kind, True, False, 0, percent)
+            dropped[kind] = [last[clean.arm, seed] - last[turned.arm, seed] for seed in seeds]
+            drops[f"{kind}, {percent} % flipped"] = interval(dropped[kind])
+        more = [full - lora for lora, full in zip(dropped["lora"], dropped["full"], strict=True)]
+        drops[f"full less lora, {percent} % flipped"] = interval(more)
+    yield "drop", drops
+    rises = {}
+    for run in runs:
+        if "soft_right" in run:
+            rises.setdefault(run["arm"], []).append(run["soft_right"][-1] - run["soft_right"][0])
+    yield "soft_label_accuracy_last_less_first_round", {arm: interval(each) for arm, each in rises.items()}
+
+
+def cells(seeds: int) -> list[Cell]:
+    """All runs, seed by seed, so that what is there at any time is whole seeds."""
+    plain = [(kind, soft, private) for private in (False, True) for kind in ADAPTERS for soft in (False, True)]
+    return [
+        cell
+        for seed in range(1, seeds + 1)
+        for cell in (
+            *(Cell(*each, seed) for each in plain),
+            *(Cell(kind, True, False, seed, percent) for kind in ADAPTERS for percent in FLIPS),
+        )
+    ]
+
+
+def tuning() -> list[Cell]:
+    """Learning rates, on a seed that no figure is from."""
+    grid = {
+        ("lora", False): (Fraction(1), Fraction(3), Fraction(10)),
+        ("full", False): (Fraction(1, 50), Fraction(1, 10), Fraction(1, 2)),
+        ("lora", True): (Fraction(1, 2), Fraction(2), Fraction(8)),
+        ("full", True): (Fraction(1, 100), Fraction(1, 20), Fraction(1, 4)),
+    }
+    return [Cell(kind, True, private, 100, rate=rate) for (kind, private), rates in grid.items() for rate in rates]
+
+
+def main() -> int:
+    """Print the result as JSON; 0 if the soft labels rose and the bytes are a hundredth."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--bytes", action="store_true", help="nothing but the bytes")
+    given = parser.parse_args()
+    if given.bytes:
+        print(json.dumps(measured_bytes()))
+        return 0
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    runs = []
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        for run in pool.map(perform, tuning() if given.tune else cells(given.seeds)):
+            print(json.dumps(run), file=sys.stderr, flush=True)
+            runs.append(run)
+    if given.tune:
+        return 0
+    sent, found = measured_bytes(), dict(summary(runs))
+    rise = found["soft_label_accuracy_last_less_first_round"][Cell("lora", True, False, 0).arm]
+    holds = {
+        "bytes: full at least 100 times lora, both ways": min(sent["ratio_up"], sent["ratio_down"]) >= 100,
+        "soft-label accuracy rises (lora, without privacy; 95 % interval above 0)": (rise["low"] or -1) > 0,
+    }
+    libraries = ("numpy", "torch", "transformers", "peft", "opacus", "dp-accounting")
+    result = {
+        "command": f"python -m audits.utility.lpfl {' '.join(sys.argv[1:])}".strip(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        "machine": f"{os.cpu_count()} cores",
+        "settings": {
+            "members": 4, "records": RECORDS, "labelled": str(LABELLED), "rounds": ROUNDS, "steps": STEPS,
+            "sampling_rate": str(RATE), "temperature": str(TEMPERATURE), "threshold": [str(FIRST), str(LAST)],
+            "epsilon": EPSILON, "delta": DELTA, "model": "BERT-tiny",
+            "learning_rates": {f"{kind}, {'epsilon 8' if private else 'without privacy'}": str(rate)
+                               for (kind, private), rate in RATES.items()},
+            "adapters": {kind: asdict(adapter) for kind, adapter in ADAPTERS.items()},
+        },
+        "bytes": sent, **found, "holds": holds, "runs": runs,
+    }  # fmt: skip
+    print(json.dumps(result, indent=1))
+    return 0 if all(holds.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

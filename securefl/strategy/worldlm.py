@@ -1,0 +1,197 @@
+"""WorldLM-style federations: a backbone that is averaged plainly, and key tensors that meet by attention.
+
+After Iacob et al. (2024), whose attention and routing are reconstructed here for a coordinator that sees sums alone. A
+member scores itself: it knows its own key tensor and the broadcast one, and that is all a score is made of. Attention
+is then a ratio of two sums, to which the coordinator adds its own term. Residuals are pulled: the broadcast carries
+one, made of a second sum, and each member decides by its own attention how much of it to take.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from securefl.errors import Forged, Malformed
+from securefl.layout import Layout, named
+from securefl.strategy.fedadam import FedAdam
+from securefl.strategy.fedavg import FedAvg
+from securefl.strategy.fednesterov import FedNesterov
+from securefl.terms import AdapterRule, Aggregate, Attention, Sharing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """In [-1, 1]; 0 where one of them has no direction."""
+    import numpy as np  # noqa: PLC0415
+
+    longest = [float(np.abs(each).max(initial=0.0)) for each in (a, b)]
+    if not all(0 < each < math.inf for each in longest):
+        return 0.0
+    a, b = a / longest[0], b / longest[1]  # so that no square is lost
+    return min(max(float(a @ b) / (float(np.linalg.norm(a)) * float(np.linalg.norm(b))), -1.0), 1.0)
+
+
+def score(attention: Attention, a: Vector, b: Vector) -> float:
+    """How much two changes have to say to each other, within +-clip."""
+    clip = float(attention.clip)
+    return min(max(float(attention.sharpness) * cosine(a, b), -clip), clip)
+
+
+def broadcast(layout: Layout, attention: Attention, state: bytes) -> bytes:
+    """The first broadcast for a state: where there are residuals, its own key tensors stand behind it as one."""
+    parts = [state[4 * key.start : 4 * key.stop] for key in layout.keys(attention)]
+    return state + b"".join(parts) if attention.residual else state
+
+
+def mixed(layout: Layout, attention: Attention, origin: bytes, base: bytes, kept: bytes) -> bytes:
+    """The state a member trains from: the broadcast backbone, and each key tensor as its own attention mixes it.
+
+    Of its own tensor, the broadcast one and the residual, by how alike each is to its own. Without one of its own yet,
+    the broadcast.
+
+    Raises:
+        Malformed: a state of another length.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    expected = len(broadcast(layout, attention, bytes(4 * layout.entries)))
+    if len(base) != expected or len(kept) not in (0, 4 * layout.entries):
+        raise Malformed(f"a state of {len(base)} bytes and an own one of {len(kept)}, where {expected} are expected")
+    model = base[: 4 * layout.entries]
+    if not kept:
+        return model
+    start, given, own = _reals(layout, origin), _reals(layout, model), _reals(layout, kept)
+    made, left = given.copy(), np.frombuffer(base[4 * layout.entries :], "<f4").astype(np.float64)
+    for key in layout.keys(attention):
+        candidates = [own[key], given[key]]
+        if attention.residual:
+            size = key.stop - key.start
+            candidates, left = [*candidates, left[:size]], left[size:]
+        shares = np.exp([score(attention, own[key] - start[key], each - start[key]) for each in candidates])
+        made[key] = np.average(candidates, axis=0, weights=shares)
+    return made.astype("<f4").tobytes()
+
+
+def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, after: bytes) -> Vector:
+    """What leaves a member, as changes from the broadcast: (dimension,).
+
+    The backbone's; then for each sum every key tensor times its weight, and behind them the weights.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    start, given, own = _reals(layout, origin), _reals(layout, base[: 4 * layout.entries]), _reals(layout, after)
+    keys = layout.keys(attention)
+    scores = [score(attention, own[key] - start[key], given[key] - start[key]) for key in keys]
+    parts = [(own - given)[part] for part in layout.backbone(attention)]
+    for sign in (1, -1)[: 1 + attention.residual]:
+        weights = [math.exp(sign * each - float(attention.clip)) for each in scores]
+        parts += [weight * (own - given)[key] for weight, key in zip(weights, keys, strict=True)]
+        parts.append(np.array(weights))
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """The coordinator's half: a server optimizer on the backbone, attention on the keys.
+
+    A state is the model's, and behind it, where there are residuals, one for each key tensor.
+
+    Raises:
+        ValueError: a key in no tensor's name; no backbone left; a rule that changes what the numbers mean.
+    """
+
+    layout: Layout
+    inner: FedAvg | FedAdam | FedNesterov
+    attention: Attention
+    origin: bytes = b""  # as the members' halves have it
+
+    def __post_init__(self) -> None:
+        if self.layout.rule not in (AdapterRule.B_ONLY, AdapterRule.BOTH):
+            raise ValueError(f"own models with the rule {self.layout.rule.value}: use b-only")
+        names = [tensor.name for tensor in self.layout.tensors]
+        for each in self.attention.keys:
+            if not any(named(name, (each,)) for name in names):
+                raise ValueError(f"no tensor has {each} in its name: {', '.join(names)}")
+        if not self.layout.backbone(self.attention):
+            raise ValueError("every tensor is a key: there is no backbone")
+
+    def broadcast(self, state: bytes) -> bytes:
+        """The first state that goes out: the model's, with its residuals."""
+        return broadcast(self.layout, self.attention, state)
+
+    def dimension(self, round_: int, state: bytes) -> int:
+        """The backbone, and the keys with their weights for each sum."""
+        del state
+        return self.layout.dimension(round_, Sharing(attention=self.attention))
+
+    def begin(self, state: bytes) -> bytes:
+        """What the optimizer remembers at first, of the backbone."""
+        return self.inner.begin(self._backbone(state))
+
+    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+        """The state of the next round, with its residuals.
+
+        Raises:
+            Forged: weights that no honest members have.
+        """
+        import numpy as np  # noqa: PLC0415
+
+        del round_
+        start, now = _reals(self.layout, self.origin), _reals(self.layout, state[: 4 * self.layout.entries])
+        moved, backbone, keys = now.copy(), self._moved(state, memory, aggregate)[0], self.layout.keys(self.attention)
+        values = np.frombuffer(backbone, "<f4")
+        for part in self.layout.backbone(self.attention):
+            moved[part], values = values[: part.stop - part.start], values[part.stop - part.start :]
+        sums = np.split(self._sums(aggregate)[len(backbone) // 4 :], 1 + self.attention.residual)
+        for key, (change, weight) in zip(keys, self._parts(sums[0], aggregate), strict=True):
+            own = score(self.attention, now[key] - start[key], now[key] - start[key])
+            moved[key] += change / (weight + math.exp(own - float(self.attention.clip)))
+        residuals = [
+            now[key] + change / weight
+            for part in sums[1:]
+            for key, (change, weight) in zip(keys, self._parts(part, aggregate), strict=True)
+        ]
+        return np.concatenate([moved, *residuals]).astype("<f4").tobytes()
+
+    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+        """What the optimizer remembers, of the backbone."""
+        del round_
+        return self._moved(state, memory, aggregate)[1]
+
+    def _moved(self, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
+        backbone = self._backbone(state)
+        mean = self._sums(aggregate)[: len(backbone) // 4] / len(aggregate.survivors)
+        return self.inner.move(backbone, memory, mean)
+
+    def _backbone(self, state: bytes) -> bytes:
+        return b"".join(state[4 * part.start : 4 * part.stop] for part in self.layout.backbone(self.attention))
+
+    def _parts(self, part: Vector, aggregate: Aggregate) -> list[tuple[Vector, float]]:
+        """Each key tensor's weighted change and what to divide it by."""
+        keys, members = self.layout.keys(self.attention), len(aggregate.survivors)
+        weights, found = part[-len(keys) :], []
+        least = members * math.exp(-2 * float(self.attention.clip))
+        rounding = members / float(1 << aggregate.encoding.fraction_bits)
+        for key, weight in zip(keys, weights, strict=True):
+            if not least - rounding <= weight <= members + rounding or weight <= rounding:
+                raise Forged(f"weights of {members} members add up to {weight:g}, outside [{least:g}, {members}]")
+            size = key.stop - key.start
+            found.append((part[:size], float(weight)))
+            part = part[size:]
+        return found
+
+    def _sums(self, aggregate: Aggregate) -> Vector:
+        return aggregate.total / float(1 << aggregate.encoding.fraction_bits)
+
+
+def _reals(layout: Layout, state: bytes) -> Vector:
+    """A state's entries; zeros for none."""
+    import numpy as np  # noqa: PLC0415
+
+    return np.frombuffer(state, "<f4").astype(np.float64) if state else np.zeros(layout.entries)
