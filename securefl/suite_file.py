@@ -104,6 +104,11 @@ def load(path: Path) -> Suite:
     if document.value.get("runtime", "inprocess") != "inprocess":
         place = f"{document.name}:{document.line_of(('runtime',))}: runtime"
         raise OperatorFault("tasks share a base model in one process", "leave `runtime` out", place)
+    for index, each in enumerate(document.value.get("members") or ()):
+        if isinstance(each, dict) and "federation" in each:
+            place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.federation"
+            what = "a federation as a member of a federation with tasks: a module of each task is trained apart"
+            raise OperatorFault(what, "write one tree for each task", place)
     tasks = {name: _task(document, path, name, part) for name in part.tasks}
     return Suite(path.resolve(), document.text, tasks, part.hide_ownership)
 
