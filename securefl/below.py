@@ -64,10 +64,10 @@ def document_of(parent: Document, path: Path, index: int) -> tuple[Document, Pat
 
 def _with_loss(above: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     """A record's loss is part of how a plan trains: it is the parent's, where nothing else is said."""
-    strategies = above.get("strategy"), value.get("strategy", {})
-    if not all(isinstance(each, dict) for each in strategies) or "loss" not in strategies[0]:
+    upper, own = above.get("strategy"), value.get("strategy", {})
+    if not isinstance(upper, dict) or not isinstance(own, dict) or "loss" not in upper:
         return value
-    return {**value, "strategy": {"loss": strategies[0]["loss"], **strategies[1]}}
+    return {**value, "strategy": {"loss": upper["loss"], **own}}
 
 
 def _at(document: Document, place: documents.Path_) -> str:
