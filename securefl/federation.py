@@ -805,7 +805,8 @@ def _export(tree: Sequence[Places], out: Path, taps: Mapping[tuple[str, ...], Ta
     for each in tree:
         folder = _folder(out, each) / "ledger"
         export_all([_home(each, name) for name in each.parties], folder)
-        taps[each.route].exported(folder)
+        if folder.is_dir():  # whoever was never asked has none
+            taps[each.route].exported(folder)
 
 
 def _folder(out: Path, places: Places) -> Path:

@@ -399,11 +399,6 @@ class FederationFile(Part):
                 raise ValueError(f"two members are called {name}")
             if name in RESERVED_NAMES:
                 raise ValueError(f"no member can be called {name}")
-        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
-        if strange:
-            raise ValueError(
-                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
-            )
         if self.adapter.rule is AdapterRule.ALTERNATING and self.strategy.momentum:
             raise ValueError(
                 "momentum with the rule alternating needs the state before last, which is not kept: "
@@ -426,6 +421,15 @@ class FederationFile(Part):
             )
         if len(set(self.task.labels)) != len(self.task.labels):
             raise ValueError("a label stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _probe_of_its_labels(self) -> FederationFile:
+        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
+        if strange:
+            raise ValueError(
+                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -104,6 +104,10 @@ def load(path: Path) -> Suite:
     if document.value.get("runtime", "inprocess") != "inprocess":
         place = f"{document.name}:{document.line_of(('runtime',))}: runtime"
         raise OperatorFault("tasks share a base model in one process", "leave `runtime` out", place)
+    for index, member in enumerate(document.value.get("members") or ()):
+        if isinstance(member, dict) and "federation" in member:
+            place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.federation"
+            raise OperatorFault("a federation as a member owns no tasks here", "give it a file of its own task", place)
     tasks = {name: _task(document, path, name, part) for name in part.tasks}
     return Suite(path.resolve(), document.text, tasks, part.hide_ownership)
 

@@ -301,6 +301,7 @@ def test_a_refused_task_does_not_keep_the_others_from_their_own(many: Many, tmp_
         ({"tasks": {}}, "tasks"),
         ({"runtime": "processes"}, "leave `runtime` out"),
         ({"hide_ownership": "yes"}, "write true or false"),
+        ({"members": [{"name": "east", "federation": "east.yaml"}]}, "a federation as a member owns no tasks"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_with_its_line(many: Many, changes, told) -> None:

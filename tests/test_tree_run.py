@@ -226,12 +226,22 @@ def test_a_tree_whose_members_are_processes_that_have_processes(tree, tmp_path):
     assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
 
 
+def test_a_tree_that_the_roots_policy_refuses_ends_before_anybody_below_is_asked(tree, tmp_path):
+    training = {**FEDERATION["training"], "noise_multiplier": 0.4}
+    result = tree.run(tmp_path / "run", tmp_path / "sites", tree.tree("loud.yaml", training=training))
+    assert result.outcome == "refused"
+    assert "training.noise_multiplier" in result.why
+    assert not list(tmp_path.glob("run/below/*/ledger"))
+    assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
+
+
 def test_the_example_runs_shortened(tmp_path, capsys):
     """Two alliances of three airlines: one referred to, under masks; one written out, under CKKS."""
     folder = tmp_path / "carriers"
     shutil.copytree(Path(__file__).parent.parent / "examples" / "carriers", folder)
     document = yaml.safe_load((folder / "federation.yaml").read_text())
-    document["training"] |= {"rounds": 1, "steps": 1, "sampling_rate": "1/100"}
+    del document["training"]["epsilon"]
+    document["training"] |= {"rounds": 1, "steps": 1, "sampling_rate": "1/100", "noise_multiplier": 1}
     (folder / "federation.yaml").write_text(yaml.safe_dump(document))
     cli.main(["run", str(folder / "federation.yaml"), "--out", str(tmp_path / "run"), "--json"])
     told = json.loads(capsys.readouterr().out)

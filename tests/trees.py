@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
@@ -47,5 +48,5 @@ class Tree(Small):
         document |= {"name": "top", "policy": "top.policy.yaml", **changes}
         document["members"] = members or [self.node(node) for node in self.nodes]
         path = self.folder / name
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        path.write_text(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False))  # nothing stands there twice
         return path

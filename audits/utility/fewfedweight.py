@@ -15,6 +15,7 @@ its noise, losses, weights and the server's step are the project's own. Sums are
 a grid, no more. Scores are accuracy on held-out sentences of the publisher. Step sizes were chosen on seed 100.
 
     python -m audits.utility.fewfedweight [--seeds 5] [--json]
+    python -m audits.utility.fewfedweight --again audits/utility/fewfedweight.json
 """
 
 from __future__ import annotations
@@ -255,7 +256,8 @@ def ranked(shared: SharedModel, teacher: bytes, own: bytes, records: tuple[Recor
         "margin": -unsure(Scorer.MARGIN, 1, logits),
         "entropy": -unsure(Scorer.ENTROPY, 1, logits),
     }
-    return {"right": float(right.mean()), **{name: area(each.numpy(), right) for name, each in scores.items()}}
+    found = {"right": float(right.mean()), **{name: area(each.numpy(), right) for name, each in scores.items()}}
+    return {name: each if each is None else round(each, 4) for name, each in found.items()}
 
 
 def cell(setting_name: str, task: str, seed: int) -> list[dict[str, Any]]:
@@ -283,7 +285,7 @@ def cell(setting_name: str, task: str, seed: int) -> list[dict[str, Any]]:
                 "setting": setting_name, "task": task, "seed": seed, "publisher": publisher, "arm": name,
                 "accuracy": round(shared.evaluate(used[publisher], held, 40).accuracy, 4), "trained_on": len(own),
             }  # fmt: skip
-            if isinstance(arm.loss, PseudoLabels):
+            if name == "energy":
                 row["on held-out"] = ranked(shared, teacher, used[publisher], held)
                 row["on trained"] = ranked(shared, teacher, used[publisher], own)
             rows.append(row)
@@ -401,22 +403,25 @@ def pairs(rows: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, str], list[di
         yield key, [row for row in rows if (row["task"], row["publisher"]) == key]
 
 
+def differences(rows: list[dict[str, Any]], arm: str, other: str) -> Iterator[list[float]]:
+    """For each publisher and task: how far one arm is above another under the same seed, for each seed."""
+    for _, of in pairs(rows):
+        at = {(row["arm"], row["seed"]): row["accuracy"] for row in of}
+        yield [at[arm, seed] - at[other, seed] for seed in sorted({row["seed"] for row in of})]
+
+
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of one setting: each arm against training alone, and how well scores rank answers."""
     found: dict[str, Any] = {"arms": {}, "ranking": {}}
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        scores, gains = [], []
-        for _, of in pairs(rows):
-            by_seed = {row["seed"]: row["accuracy"] for row in of if row["arm"] == arm}
-            alone = {row["seed"]: row["accuracy"] for row in of if row["arm"] == "alone"}
-            scores.append(list(by_seed.values()))
-            gains.append([by_seed[seed] - alone[seed] for seed in by_seed])
+        scores = [[row["accuracy"] for row in of if row["arm"] == arm] for _, of in pairs(rows)]
         found["arms"][arm] = {"accuracy": told(resampled(scores, statistics.fmean))}
+        for other in [each for each in ("alone", "fedavg", "pseudo") if each != arm]:
+            gains = list(differences(rows, arm, other))
+            found["arms"][arm][f"above {other} by"] = told(resampled(gains, statistics.fmean))
         if arm != "alone":
-            found["arms"][arm] |= {
-                "above alone by": told(resampled(gains, statistics.fmean)),
-                "share of tasks above alone": told(resampled(gains, share)),
-            }
+            shares = resampled(list(differences(rows, arm, "alone")), share)
+            found["arms"][arm]["share of tasks above alone"] = told(shares)
     for where in ("on held-out", "on trained"):
         asked = [row for row in rows if row["arm"] == "energy"]
         parts: dict[str, Any] = {}
@@ -428,12 +433,59 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def results_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each setting."""
+    return {name: summary([row for row in rows if row["setting"] == name]) for name in SETTINGS}
+
+
+def written(found: dict[str, Any]) -> str:
+    """As JSON, a row a line."""
+    head = json.dumps({**found, "rows": []}, indent=1).removesuffix("[]\n}")
+    return head + "[\n" + ",\n".join(json.dumps(row) for row in found["rows"]) + "\n]}\n"
+
+
+def draw(file: Path) -> None:
+    """A picture beside ``file``: what each arm gains on training alone, and how well each score ranks answers."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    results = json.loads(file.read_text())["results"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for number, (setting, told_) in enumerate(results.items()):
+        gains = {arm: each["above alone by"] for arm, each in told_["arms"].items() if arm != "alone"}
+        ranks = told_["ranking"]["on held-out"]
+        ranks = {name: each for name, each in ranks.items() if name != "right" and each is not None}
+        for axes, of in ((left, gains), (right, ranks)):
+            values = [each["value"] for each in of.values()]
+            errors = [[e["value"] - e["from"] for e in of.values()], [e["to"] - e["value"] for e in of.values()]]
+            places = [place + 0.2 * number - 0.1 for place in range(len(of))]
+            axes.errorbar(values, places, xerr=errors, fmt="os"[number], label=setting, capsize=2)
+            axes.set_yticks(range(len(of)), list(of))
+    left.axvline(0, color="grey", linewidth=0.8)
+    left.set_xlabel("accuracy above training alone")
+    right.axvline(0.5, color="grey", linewidth=0.8)
+    right.set_xlabel("a right answer ranked above a wrong one")
+    for axes in (left, right):
+        axes.invert_yaxis()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    figure.savefig(file.with_suffix(".png"), dpi=110)
+
+
 def main() -> int:
     """Train, score, print; 0 if energy ranks right answers of held-out sentences above wrong ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--again", type=Path, help="only sum up and draw the rows that this file holds")
     given = parser.parse_args()
+    if given.again is not None:
+        told_ = json.loads(given.again.read_text())
+        told_["results"] = results_of(told_["rows"])
+        given.again.write_text(written(told_))
+        draw(given.again)
+        return 0
     cells = [
         (name, task, seed)
         for name, setting in SETTINGS.items()
@@ -443,7 +495,7 @@ def main() -> int:
     began = time.monotonic()
     compute(cells)
     rows = [row for each in cells for row in cell(*each)]
-    result = {name: summary([row for row in rows if row["setting"] == name]) for name in SETTINGS}
+    result = results_of(rows)
     if given.json:
         about = {
             "command": f"python -m audits.utility.fewfedweight {' '.join(sys.argv[1:])}",
@@ -455,7 +507,7 @@ def main() -> int:
             "seconds": round(time.monotonic() - began),
             "model": MODEL,
         }
-        print(json.dumps({**about, "results": result, "rows": rows}, indent=1))
+        print(written({**about, "results": result, "rows": rows}), end="")
     else:
         print(json.dumps(result, indent=1))
     holds = [each["ranking"]["on held-out"]["energy, T 1"] for each in result.values()]

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -48,9 +49,11 @@ from securefl.training.step import Encoded
 from securefl.training.trainer import SharedModel
 
 HERE = Path(__file__).parents[2] / "examples" / "publishers" / "federation.yaml"
-RECORDS, HELD, LABELLED = 400, 150, Fraction(1, 10)  # of each member; the share that keeps its label
-ROUNDS, STEPS, RATE, TOKENS = 6, 6, Fraction(1, 8), 32
-TEMPERATURE, FIRST, LAST = Fraction(1, 2), Fraction(9, 10), Fraction(7, 10)
+RECORDS, HELD, LABELLED = 160, 75, Fraction(1, 4)  # of each member; the share that keeps its label
+ROUNDS, STEPS, RATE, TOKENS = 5, 4, Fraction(1, 4), 28
+WEIGHT = Fraction(1, 3)  # three in four have no label: together they weigh what the others do
+TEMPERATURE = Fraction(1)
+FIRST, LAST = Fraction(9, 10), Fraction(7, 10)
 EPSILON, DELTA = 8.0, 1e-5
 FLIPS = (20, 40)  # percent of soft labels that are turned round
 ADAPTERS = {
@@ -60,7 +63,7 @@ ADAPTERS = {
 RATES = {
     ("lora", False): Fraction(2),
     ("full", False): Fraction(1, 20),
-    ("lora", True): Fraction(1),
+    ("lora", True): Fraction(1, 4),
     ("full", True): Fraction(1, 100),
 }
 
@@ -122,8 +125,7 @@ def records_of(
     """What each member trains on, the truth that most of it is without, and what is held out."""
     members, truth, held = {}, {}, []
     for each in loaded.file.members:
-        source = loaded.data[each.name].model_copy(update={"labelled": None, "unlabelled": "drop"})
-        found = data.load(source, loaded.folder, loaded.file.task.labels)
+        found = found_at(each.name)
         mine = sorted(found.train, key=lambda record: share("kept", record.text))[:RECORDS]
         held += sorted(found.heldout, key=lambda record: share("kept", record.text))[:HELD]
         truth |= {record.text: record.label for record in mine}
@@ -133,6 +135,20 @@ def records_of(
             given = [record for record in given if record.label != data.UNKNOWN]
         members[each.name] = tuple(given)
     return members, truth, tuple(held)
+
+
+@cache
+def noise() -> Fraction:
+    """With which all rounds are within epsilon, for each member."""
+    return calibrate(EPSILON, DELTA, RATE, ROUNDS * STEPS)
+
+
+@cache
+def found_at(name: str) -> data.Records:
+    """A publisher's sentences that have a label."""
+    loaded = federation_file.load(HERE)
+    source = loaded.data[name].model_copy(update={"labelled": None, "unlabelled": "drop"})
+    return data.load(source, loaded.folder, loaded.file.task.labels)
 
 
 def perform(cell: Cell) -> dict[str, Any]:
@@ -148,14 +164,15 @@ def perform(cell: Cell) -> dict[str, Any]:
     drawn = federation.plan_of(
         loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, Hash(bytes(32)), None
     )  # fmt: skip
-    soft = SoftLabels(Fraction(1), TEMPERATURE, FIRST, LAST, ROUNDS)
+    soft = SoftLabels(WEIGHT, TEMPERATURE, FIRST, LAST, ROUNDS)
     silent = replace(soft, temperature=Fraction(100), first=Fraction(1), last=Fraction(1))  # nothing is ever so sure
-    noise = calibrate(EPSILON, DELTA, RATE, ROUNDS * STEPS)
     rate = cell.rate or RATES[cell.kind, cell.private]
     divisor = int(RECORDS * RATE)
-    learning = Learning(PoissonGaussian(RATE, noise, STEPS), Fraction(1), divisor, rate, "sgd", TOKENS, 64, loss=soft)
+    learning = Learning(PoissonGaussian(RATE, noise(), STEPS), Fraction(1), divisor, rate, "sgd", TOKENS, 64, loss=soft)
     if not cell.soft:
         learning = replace(learning, loss=silent)
+    if not (cell.soft or cell.private):  # a mean over the labelled alone: the same step in expectation
+        learning = replace(learning, learning_rate=rate * LABELLED)
     state = shared.initial()
     curve = [shared.evaluate(state, held_out, TOKENS).accuracy]
     for number in range(1, ROUNDS + 1):
@@ -181,7 +198,7 @@ def perform(cell: Cell) -> dict[str, Any]:
     }
     return {
         "arm": cell.arm, "seed": cell.seed, "accuracy": [round(each, 4) for each in curve],
-        **(labels if cell.soft else {}), "learning_rate": str(rate), "noise": float(noise) if cell.private else None,
+        **(labels if cell.soft else {}), "learning_rate": str(rate), "noise": float(noise()) if cell.private else None,
         "held_out": len(held_out), "cpu_s": round(time.process_time() - began, 1),
     }  # fmt: skip
 
@@ -229,61 +246,65 @@ def interval(values: Sequence[float]) -> dict[str, Any]:
 def summary(runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Arms, paired differences, soft labels and robustness."""
     last = {(run["arm"], run["seed"]): run["accuracy"][-1] for run in runs}
-    arms = list(dict.fromkeys(run["arm"] for run in runs))
     seeds = sorted({run["seed"] for run in runs})
+    arms = [arm for arm in dict.fromkeys(run["arm"] for run in runs) if all((arm, seed) in last for seed in seeds)]
     yield "start", round(statistics.fmean(run["accuracy"][0] for run in runs), 4)
     yield "arms", {arm: interval([last[arm, seed] for seed in seeds]) for arm in arms}
 
-    def less(one: Cell, other: Cell) -> dict[str, Any]:
-        return interval([last[one.arm, seed] - last[other.arm, seed] for seed in seeds])
+    def change(one: Cell, other: Cell) -> list[float] | None:
+        if one.arm not in arms or other.arm not in arms:
+            return None
+        return [last[one.arm, seed] - last[other.arm, seed] for seed in seeds]
+
+    def told(values: list[float] | None) -> dict[str, Any] | str:
+        return "not run for every seed" if values is None else interval(values)
 
     pairs = {}
     for private in (False, True):
         where = "epsilon 8" if private else "without privacy"
         for kind in ADAPTERS:
             own, soft = (Cell(kind, each, private, 0) for each in (False, True))
-            pairs[f"{kind}, {where}: soft labels less own labels"] = less(soft, own)
+            pairs[f"{kind}, {where}: soft labels less own labels"] = told(change(soft, own))
         for each in (False, True):
             lora, full = (Cell(kind, each, private, 0) for kind in ADAPTERS)
-            pairs[f"{'own and soft' if each else 'own'} labels, {where}: lora less full"] = less(lora, full)
+            pairs[f"{'own and soft' if each else 'own'} labels, {where}: lora less full"] = told(change(lora, full))
     yield "paired", pairs
     drops = {}
     for percent in FLIPS:
-        dropped = {}
-        for kind in ADAPTERS:
-            clean, turned = Cell(kind, True, False, 0), Cell(kind, True, False, 0, percent)
-            dropped[kind] = [last[clean.arm, seed] - last[turned.arm, seed] for seed in seeds]
-            drops[f"{kind}, {percent} % flipped"] = interval(dropped[kind])
-        more = [full - lora for lora, full in zip(dropped["lora"], dropped["full"], strict=True)]
-        drops[f"full less lora, {percent} % flipped"] = interval(more)
+        lost = {
+            kind: change(Cell(kind, True, False, 0), Cell(kind, True, False, 0, percent)) for kind in ADAPTERS
+        }  # fmt: skip
+        for kind, each in lost.items():
+            drops[f"{kind}, {percent} % flipped"] = told(each)
+        lora, full = lost["lora"], lost["full"]
+        more = None if lora is None or full is None else [b - a for a, b in zip(lora, full, strict=True)]
+        drops[f"full less lora, {percent} % flipped"] = told(more)
     yield "drop", drops
-    rises = {}
-    for run in runs:
-        if "soft_right" in run:
-            rises.setdefault(run["arm"], []).append(run["soft_right"][-1] - run["soft_right"][0])
-    yield "soft_label_accuracy_last_less_first_round", {arm: interval(each) for arm, each in rises.items()}
+    rises = {
+        arm: interval([run["soft_right"][-1] - run["soft_right"][0] for run in runs if run["arm"] == arm])
+        for arm in arms
+        if any("soft_right" in run for run in runs if run["arm"] == arm)
+    }
+    yield "soft_label_accuracy_last_less_first_round", rises
 
 
 def cells(seeds: int) -> list[Cell]:
-    """All runs, seed by seed, so that what is there at any time is whole seeds."""
+    """All runs: an arm is told of once all of its seeds are there, so the plainest come first."""
     plain = [(kind, soft, private) for private in (False, True) for kind in ADAPTERS for soft in (False, True)]
+    every = range(1, seeds + 1)
     return [
-        cell
-        for seed in range(1, seeds + 1)
-        for cell in (
-            *(Cell(*each, seed) for each in plain),
-            *(Cell(kind, True, False, seed, percent) for kind in ADAPTERS for percent in FLIPS),
-        )
+        *(Cell(*each, seed) for each in plain[:4] for seed in every),
+        *(Cell(kind, True, False, seed, max(FLIPS)) for kind in ADAPTERS for seed in every),
+        *(Cell(*each, seed) for each in plain[4:] for seed in every),
+        *(Cell(kind, True, False, seed, each) for each in FLIPS[:-1] for kind in ADAPTERS for seed in every),
     ]
 
 
 def tuning() -> list[Cell]:
     """Learning rates, on a seed that no figure is from."""
     grid = {
-        ("lora", False): (Fraction(1), Fraction(3), Fraction(10)),
-        ("full", False): (Fraction(1, 50), Fraction(1, 10), Fraction(1, 2)),
-        ("lora", True): (Fraction(1, 2), Fraction(2), Fraction(8)),
-        ("full", True): (Fraction(1, 100), Fraction(1, 20), Fraction(1, 4)),
+        ("lora", False): (Fraction(1, 8), Fraction(1, 2)),
+        ("full", False): (Fraction(1, 100), Fraction(1, 25)),
     }
     return [Cell(kind, True, private, 100, rate=rate) for (kind, private), rates in grid.items() for rate in rates]
 
@@ -294,20 +315,26 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--done", type=Path, help="what this printed on stderr before: not run again")
+    parser.add_argument("--finish", action="store_true", help="run no more: sum up what is done")
     parser.add_argument("--bytes", action="store_true", help="nothing but the bytes")
     given = parser.parse_args()
     if given.bytes:
-        print(json.dumps(measured_bytes()))
+        print(json.dumps({"bytes": measured_bytes()}))
         return 0
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    runs = []
-    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
-        for run in pool.map(perform, tuning() if given.tune else cells(given.seeds)):
+    torch.set_num_threads(1)  # before it forks
+    lines = [json.loads(line) for line in given.done.read_text().splitlines()] if given.done else []
+    runs = [line for line in lines if "arm" in line]
+    done = {(run["arm"], run["seed"]) for run in runs}
+    todo = [] if given.finish else [cell for cell in cells(given.seeds) if (cell.arm, cell.seed) not in done]
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("fork")) as pool:
+        for run in pool.map(perform, tuning() if given.tune else todo):
             print(json.dumps(run), file=sys.stderr, flush=True)
             runs.append(run)
     if given.tune:
         return 0
-    sent, found = measured_bytes(), dict(summary(runs))
+    sent = next((line["bytes"] for line in lines if "bytes" in line), None) or measured_bytes()
+    found = dict(summary(runs))
     rise = found["soft_label_accuracy_last_less_first_round"][Cell("lora", True, False, 0).arm]
     holds = {
         "bytes: full at least 100 times lora, both ways": min(sent["ratio_up"], sent["ratio_down"]) >= 100,
@@ -320,7 +347,8 @@ def main() -> int:
         "machine": f"{os.cpu_count()} cores",
         "settings": {
             "members": 4, "records": RECORDS, "labelled": str(LABELLED), "rounds": ROUNDS, "steps": STEPS,
-            "sampling_rate": str(RATE), "temperature": str(TEMPERATURE), "threshold": [str(FIRST), str(LAST)],
+            "sampling_rate": str(RATE), "weight": str(WEIGHT), "tokens": TOKENS,
+            "temperature": str(TEMPERATURE), "threshold": [str(FIRST), str(LAST)],
             "epsilon": EPSILON, "delta": DELTA, "model": "BERT-tiny",
             "learning_rates": {f"{kind}, {'epsilon 8' if private else 'without privacy'}": str(rate)
                                for (kind, private), rate in RATES.items()},

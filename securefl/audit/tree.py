@@ -19,11 +19,14 @@ from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Rese
 BELOW = "below"
 
 
-def folders(run: Path) -> Iterator[tuple[MemberId, Path]]:
-    """The folder of each federation below this one, by the name it is a member under."""
+def folders(run: Path, ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[MemberId, Path]]:
+    """The folder of each federation below this one that was ever asked, by the name it is a member under."""
     found = run / BELOW
     for path in sorted(found.iterdir()) if found.is_dir() else ():
-        yield MemberId(path.name), path
+        node = ledgers.get(MemberId(path.name))
+        idle = node is not None and not any(node.each(Gathered)) and not (path / "ledger").is_dir()
+        if not idle:
+            yield MemberId(path.name), path
 
 
 def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]) -> None:

@@ -54,7 +54,7 @@ def verify(run: Path) -> Verdict:
         ledgers = read_all(run)
         entries = sum(len(ledger.leaves) for ledger in ledgers.values())
         check(ledgers)
-        below = [_verified(name, folder, ledgers) for name, folder in tree.folders(run)]
+        below = [_verified(name, folder, ledgers) for name, folder in tree.folders(run, ledgers)]
     except Tampered as fault:
         return Verdict(False, entries, {"ledger": fault.where, "entry": fault.entry}, str(fault))
     except Exception as fault:  # fail closed: what cannot be checked is not verified

@@ -373,7 +373,7 @@ class LoraTrainer:
         after, did = self._shared.trained(plan, model, start, self._records.train, self._rand, self._progress)
         if sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        scores = tuple(self._shared.scored(each, base, after, self._probe) for each in sharing.weightings)
+        scores = tuple(self._shared.scored(each, model, after, self._probe) for each in sharing.weightings)
         own = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if sharing.remembers else b"")
         if sharing.remembers:
             self._weights.write(plan.run, plan.round, struct.pack(f"<{len(own)}d", *own))
