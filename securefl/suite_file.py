@@ -124,6 +124,9 @@ def _task(document: Document, path: Path, name: str, part: SuitePart) -> OwnedTa
     made = _document(document, name, own_data)
     file = documents.validate(made, FederationFile)
     known = [each.name for each in file.members]
+    if file.task.kind == "language":
+        place = f"{document.name}:{document.line_of(('tasks', name, 'task'))}: tasks.{name}.task"
+        raise OperatorFault("a language model among tasks", "give it a file of its own", place)
     place = f"{document.name}:{document.line_of(('tasks', name, 'members'))}: tasks.{name}.members"
     for each in owners:
         if each not in known or owners.count(each) > 1:

@@ -298,6 +298,7 @@ def test_a_refused_task_does_not_keep_the_others_from_their_own(many: Many, tmp_
         ({"tasks__tone__members": []}, "nobody owns it"),
         ({"tasks__tone__task": {"labels": ["one"]}}, "labels"),
         ({"tasks__tone__protection": "clear"}, "unknown key"),
+        ({"tasks__tone__task": {"kind": "language", "labels": []}}, "a language model among tasks"),
         ({"tasks": {}}, "tasks"),
         ({"runtime": "processes"}, "leave `runtime` out"),
         ({"hide_ownership": "yes"}, "write true or false"),
