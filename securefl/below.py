@@ -57,7 +57,17 @@ def document_of(parent: Document, path: Path, index: int) -> tuple[Document, Pat
         model = path.parent / str(taken.get("model", ""))
         if "model" in taken and model.is_dir():
             taken["model"] = str(model.resolve())
-    return Document(child.name, child.text, {**taken, **child.value}, child.lines), path_of_child
+    return Document(
+        child.name, child.text, {**taken, **_with_loss(parent.value, child.value)}, child.lines
+    ), path_of_child
+
+
+def _with_loss(above: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """A record's loss is part of how a plan trains: it is the parent's, where nothing else is said."""
+    upper, own = above.get("strategy"), value.get("strategy", {})
+    if not isinstance(upper, dict) or not isinstance(own, dict) or "loss" not in upper:
+        return value
+    return {**value, "strategy": {"loss": upper["loss"], **own}}
 
 
 def _at(document: Document, place: documents.Path_) -> str:

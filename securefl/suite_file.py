@@ -107,7 +107,7 @@ def load(path: Path) -> Suite:
     for index, member in enumerate(document.value.get("members") or ()):
         if isinstance(member, dict) and "federation" in member:
             place = f"{document.name}:{document.line_of(('members', index))}: members.{index}.federation"
-            raise OperatorFault("a federation as a member owns no tasks here", "give it a file of its own task", place)
+            raise OperatorFault("a federation as a member owns no tasks here", "write one tree for each task", place)
     tasks = {name: _task(document, path, name, part) for name in part.tasks}
     return Suite(path.resolve(), document.text, tasks, part.hide_ownership)
 

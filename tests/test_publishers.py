@@ -1,4 +1,4 @@
-"""The publishers' federation, shortened: a little of what `examples/publishers` does in ten rounds."""
+"""The publishers' federation, shortened: a little of what `examples/publishers` does in eight rounds."""
 
 from __future__ import annotations
 

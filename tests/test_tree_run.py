@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import yaml
 
-from securefl import cli, federation_file
+from securefl import cli, federation_file, suite_file
 from securefl.audit.replay import replay
 from securefl.audit.verify import read_all, verify
 from securefl.errors import Loosens, OperatorFault, Tampered
@@ -109,6 +110,24 @@ def test_what_cannot_be_trained_by_rounds_inside_is_refused_by_name(what, tree):
     file = tree.tree("refused.yaml", [tree.node("left", inside=inside, **changes), tree.node("right")])
     with pytest.raises(OperatorFault, match=told):
         federation_file.load(file)
+
+
+def test_a_records_loss_is_the_roots_on_every_level(tree):
+    loss = {"kind": "soft-labels", "threshold": 0.9}
+    node = tree.node("left", inside={"strategy": {"learning_rate": 0.5}})
+    file = tree.tree("loss.yaml", [node, tree.node("right")], strategy={"loss": loss})
+    loaded = federation_file.load(file)
+    assert {each.file.strategy.loss for each in loaded.below.values()} == {loaded.file.strategy.loss}
+    assert loaded.below["left"].file.strategy.learning_rate == Fraction(1, 2)
+    other = tree.node("left", inside={"strategy": {"loss": {"kind": "fedlsd"}}})
+    with pytest.raises(OperatorFault, match=r"strategy\.loss is .* here and"):
+        federation_file.load(tree.tree("other.yaml", [other, tree.node("right")], strategy={"loss": loss}))
+
+
+def test_a_tree_has_one_task(tree):
+    tasks = {"one": {"members": ["left", "right"]}}
+    with pytest.raises(OperatorFault, match="write one tree for each task"):
+        suite_file.load(tree.tree("tasks.yaml", tasks=tasks))
 
 
 def test_rules_that_go_from_round_to_round_are_refused_in_a_tree(tree):
@@ -243,10 +262,15 @@ def test_the_example_runs_shortened(tmp_path, capsys):
     del document["training"]["epsilon"]
     document["training"] |= {"rounds": 1, "steps": 1, "sampling_rate": "1/100", "noise_multiplier": 1}
     (folder / "federation.yaml").write_text(yaml.safe_dump(document))
-    cli.main(["run", str(folder / "federation.yaml"), "--out", str(tmp_path / "run"), "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert told["outcome"]["status"] == "finished"
-    cli.main(["audit", "verify", str(tmp_path / "run")])
+    for command in (
+        ["run", folder / "federation.yaml", "--out", tmp_path / "run"],
+        ["audit", "verify", tmp_path / "run"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*map(str, command), "--json"])
+        told = json.loads(capsys.readouterr().out)
+        assert ended.value.code == 0, told
+    assert told["ok"]
     assert {path.name for path in (tmp_path / "run" / "below").iterdir()} == {"legacy", "low-cost"}
     assert (folder / "sites" / "legacy" / "below" / "united").is_dir()
     assert (folder / "sites" / "low-cost" / "below" / "virgin").is_dir()

@@ -15,10 +15,26 @@ from hypothesis import strategies as st
 from securefl.ledger import store
 from securefl.privacy.account import Account, Standing
 from securefl.protocol import messages as m
+from securefl.protocol.below import learning_below
 from securefl.seams import Unfinished
-from securefl.terms import FixedPoint, Freed, Gathered, MemberId, Opening, Scheme, Sent, Settled, Sharing, Weighting
+from securefl.terms import (
+    FixedPoint,
+    Freed,
+    Gathered,
+    MemberId,
+    Opening,
+    PseudoLabels,
+    Scheme,
+    Scorer,
+    Sent,
+    Settled,
+    Sharing,
+    SoftLabels,
+    Weighting,
+)
 from tests.nested import EVENT, LAYOUT, World, reached, score, trained
 from tests.test_strategy import GRID, OPTIMIZERS, SHARINGS, Reference
+from tests.worlds import World as Flat
 
 NODES = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(4)} for node in range(2)}
 WEIGHTED = Sharing((Weighting(F(3), F(2)),))
@@ -208,6 +224,26 @@ def test_what_a_federation_spends_does_not_depend_on_its_siblings_policy(tmp_pat
         ]  # fmt: skip
 
     assert spent(tmp_path / "one", set()) == spent(tmp_path / "two", {"n2l0", "n2l1", "n2l2"})
+
+
+LOSSES = {
+    "soft labels": SoftLabels(F(1), F(1), F(9, 10), F(1, 2), 5),
+    "pseudo labels": PseudoLabels(F(1), Scorer.ENERGY, F(1), F(1), 3),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_what_a_loss_does_by_round_follows_the_rounds_of_the_root(loss, tmp_path) -> None:
+    """A plan inside begins at round 1 again; the threshold, or whether pseudo labels count yet, is that of the plan above."""
+    plan = Flat().coordinator.state.course.plan
+    for round_ in (1, 2, 3, 4, 5, 6):
+        learning = replace(plan.learning, event=EVENT, loss=loss)
+        below = learning_below(replace(plan, round=round_, learning=learning), 2)
+        for inside in (1, 2):
+            if isinstance(loss, SoftLabels):
+                assert below.loss.threshold(inside) == loss.threshold(round_)
+            else:
+                assert (inside >= below.loss.first) == (round_ >= loss.first)
 
 
 def test_the_message_of_an_unfinished_training_is_a_fault_of_a_peer() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from securefl import wire
 from securefl.errors import PeerFault
-from securefl.terms import AdapterRule, Learning, MemberId, Plan, RunId, SoftLabels, Unit
+from securefl.terms import AdapterRule, Learning, MemberId, Plan, PseudoLabels, RunId, SoftLabels, Unit
 
 
 def run_below(plan: Plan, name: MemberId) -> RunId:
@@ -32,4 +32,7 @@ def learning_below(plan: Plan, rounds: int) -> Learning:
     if isinstance(learning.loss, SoftLabels):  # the schedule follows the parent's rounds
         threshold = learning.loss.threshold(plan.round)
         learning = replace(learning, loss=replace(learning.loss, first=threshold, last=threshold, rounds=1))
+    if isinstance(learning.loss, PseudoLabels):
+        first = 1 if plan.round >= learning.loss.first else rounds + 1  # from the first round inside, or not yet
+        learning = replace(learning, loss=replace(learning.loss, first=first))
     return replace(learning, event=replace(event, steps=event.steps // rounds))
