@@ -46,7 +46,8 @@ from securefl.terms import (
     micro_epsilon,
 )
 
-INTERVAL, FINE_INTERVAL, FINE_BELOW = 1e-3, 1e-4, 2.0
+INTERVAL = 1e-3
+FINER = ((0.3, 1e-5), (2.0, 1e-4))  # intervals up to these epsilons by RDP: a price then never falls as events join
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
 SLACK = 2e-10  # ... and by more than composing in another order changes
 NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
@@ -209,8 +210,8 @@ def _pld(events: tuple[Event, ...], delta: float) -> float:
 
 
 def interval_of(events: Iterable[Event], delta: float) -> float:
-    """The discretisation these events are priced with."""
-    return INTERVAL if epsilon_rdp(events, delta) > FINE_BELOW else FINE_INTERVAL
+    """The discretisation these events are priced with. n steps at h overstate epsilon by about n * (h / epsilon)**2."""
+    return next((finer for bound, finer in FINER if epsilon_rdp(events, delta) <= bound), INTERVAL)
 
 
 @lru_cache(maxsize=4096)
