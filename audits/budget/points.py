@@ -1,7 +1,7 @@
 """What we say a plan costs, against dp-accounting asked directly at a finer interval; and noise found for a target.
 
 Points are drawn log-uniformly, with a fixed seed, from SIGMA, RATE, STEPS and DELTA; those whose epsilon lies outside
-EPSILON are drawn again. We price at an interval of 1e-3, of 1e-4 where epsilon is small, of 1e-5 where it is tiny. Three
+EPSILON are drawn again. We price at an interval of 1e-3, of 1e-4 where epsilon is small, of 1e-5 where tiny. Three
 comparisons for each point: within 1 % of the PLD at a fifth or a tenth of our interval, not below the PLD at our
 interval, and not below the optimistic PLD at the finer one, which is a lower bound (Doroshenko et al. 2022).
 """
