@@ -158,7 +158,7 @@ def test_a_transformers_decoder_is_trained_with_lora(tmp_path: Path) -> None:
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(words), max_position_embeddings=64, tie_word_embeddings=True, **shape)
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    task, adapter = Task("language", ()), Adapter(("v_proj", "o_proj"), 2, 4, 1)
+    task, adapter = Task("language", ()), Adapter(("q_proj", "v_proj"), 2, 4, 1)
     shared = SharedModel.load(str(tmp_path), tmp_path, task, adapter)
     shared.preflight()
     records = (data.Record("that is short", 0), data.Record("one is longer that", 0))

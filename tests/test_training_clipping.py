@@ -310,7 +310,8 @@ def test_no_clip_but_the_plans_leaves_with_an_update(of):
     told = []
     asked_for = asked(of, MODES["quantile"])
     update = of.train(asked_for, base(of), RECORDS, os.urandom, lambda *at: told.append(at))
-    assert [field.name for field in fields(Update)] == ["values", "did"]
+    assert [field.name for field in fields(Update)] == ["values", "did", "below"]
+    assert update.below is None
     assert update.did == asked_for.learning.event
     assert told == [(i, 4) for i in range(1, 5)]
 

@@ -355,3 +355,9 @@ def test_a_client_without_records_sends_zero(of):
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
 def test_a_change_that_is_not_finite_is_sent_as_zero(wrong):
     assert not local.clipped(np.array([1.0, wrong, 2.0]), F(1)).any()
+
+
+def test_preflight_looks_at_the_start_whatever_was_looked_at_before(of):
+    large = (np.frombuffer(of.initial(), "<f4") + 30 * np.sin(np.arange(of.dimension))).astype("<f4").tobytes()
+    of.evaluate(large, records())
+    of.preflight()

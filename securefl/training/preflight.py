@@ -30,6 +30,9 @@ TEXTS = (
 ALL = range(len(TEXTS))
 TOLERANCE = 1e-4  # relative, against a record-at-a-time loop
 COUPLING = 1e-5  # relative change of one record's gradient when another record changes or is removed
+SMALL = (
+    1e-2  # share of a record's whole gradient below which a tensor's part is held against that share: it is rounding
+)
 ROUNDING = 5e-2  # instead of both, where a bfloat16 base meets another shape of batch
 UNCOUPLE = "find what couples records: batch statistics, routing, packing, a loss that is averaged over the batch"
 
@@ -91,10 +94,10 @@ def _uncoupled(built: Built, wrapped: Engine, encoded: Encoded, together: list[t
     )
     teacher = encoded.teacher if encoded.teacher is None else encoded.teacher[[*range(last), 1]]
     changed = Encoded((*encoded.ids[:last], encoded.ids[1]), labels, encoded.pad, teacher)
-    others = _gradients(built, wrapped, changed, list(ALL), losses)
+    others, least = _gradients(built, wrapped, changed, list(ALL), losses), _least(together)
     for (name, _), batch, other in zip(built.trainable, together, others, strict=True):
         for record in range(last):
-            if not _apart(batch[record], other[record]) <= COUPLING:  # NaN is refused too
+            if not _apart(batch[record], other[record], least[record]) <= COUPLING:  # NaN is refused too
                 what = f"{_layer(built, name)}: record {record}'s gradient changes with another record"
                 raise OperatorFault(what, UNCOUPLE)
 
@@ -103,26 +106,26 @@ def _apart_from_the_absent(
     built: Built, wrapped: Engine, encoded: Encoded, together: list[torch.Tensor], losses: Losses
 ) -> None:
     """One record is left out: the last, then the longest, so that the padding is another too."""
-    limit = _rounding(built, COUPLING)
+    limit, least = _rounding(built, COUPLING), _least(together)
     for absent in (len(TEXTS) - 1, max(ALL, key=lambda i: len(encoded.ids[i]))):
         rest = [i for i in ALL if i != absent]
         others = _gradients(built, wrapped, encoded, rest, losses)
         for (name, _), batch, other in zip(built.trainable, together, others, strict=True):
             for place, record in enumerate(rest):
-                if not _apart(batch[record], other[place]) <= limit:
+                if not _apart(batch[record], other[place], least[record]) <= limit:
                     what = f"{_layer(built, name)}: record {record}'s gradient changes when another record is removed"
                     raise OperatorFault(what, UNCOUPLE)
 
 
 def _equal_to_a_loop(built: Built, encoded: Encoded, together: list[torch.Tensor], losses: Losses) -> None:
     """Against one plain backward pass for each record, without the engine."""
-    limit = _rounding(built, TOLERANCE)
+    limit, least = _rounding(built, TOLERANCE), _least(together)
     for record in ALL:
         ids, mask, labels = (each.to(built.parameters[0].device) for each in encoded.batch([record]))
         forget(built.parameters)
         backward(losses(built.model(ids, mask), labels).sum())
         for (name, parameter), batch in zip(built.trainable, together, strict=True):
-            if parameter.grad is None or not _apart(batch[record], parameter.grad) <= limit:
+            if parameter.grad is None or not _apart(batch[record], parameter.grad, least[record]) <= limit:
                 what = f"{_layer(built, name)}: record {record}'s gradient in a batch is not the one it has alone"
                 raise OperatorFault(what, UNCOUPLE)
 
@@ -152,6 +155,12 @@ def _layer(built: Built, name: str) -> str:
     return f"`{name}` ({type(owner).__name__})"
 
 
-def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    scale = max(float(a.norm()), float(b.norm()), 1e-12)
+def _least(gradients: list[torch.Tensor]) -> list[float]:
+    """For each record, the norm below which a tensor's part of its gradient is too small to be told from rounding."""
+    squares = torch.stack([gradient.flatten(1).double().square().sum(1) for gradient in gradients])
+    return [SMALL * float(whole) ** 0.5 for whole in squares.sum(0)]
+
+
+def _apart(a: torch.Tensor, b: torch.Tensor, least: float) -> float:
+    scale = max(float(a.norm()), float(b.norm()), least, 1e-12)
     return float((a - b).norm()) / scale

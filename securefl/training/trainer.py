@@ -133,6 +133,7 @@ class SharedModel:
 
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
+            state.load(built, self._start)  # whatever was looked at last
             preflight.check(built, self._wrapped, encode, max(1, len(self.task.labels)), self._losses(loss, round_))
         self._safe.add(loss)
 
