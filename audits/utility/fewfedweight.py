@@ -466,11 +466,11 @@ def draw(file: Path) -> None:
     left.axvline(0, color="grey", linewidth=0.8)
     left.set_xlabel("accuracy above training alone")
     right.axvline(0.5, color="grey", linewidth=0.8)
-    right.set_xlabel("a right answer ranked above a wrong one")
+    right.set_xlabel("right answers ranked above wrong ones")
     for axes in (left, right):
         axes.invert_yaxis()
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(file.with_suffix(".png"), dpi=110)
+    figure.savefig(file.with_suffix(".png"), dpi=110, bbox_inches="tight")
 
 
 def main() -> int:
