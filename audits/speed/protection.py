@@ -185,7 +185,7 @@ def _coordinator(n: int, dimension: int) -> Mapping[str, Arm]:
 
 def many(n: int, dimension: int) -> list[Figure]:
     """The coordinator's CPU seconds for ``n`` members: from their vectors, statements and answers to the sum."""
-    cohort = Cohort(n, dimension)
+    cohort = Cohort(n, dimension, width=22)
     vector = np.random.default_rng(1).integers(0, 1 << 32, dimension).astype("<u4")
     payload = wire.encode(Masked(packing.pack(vector, sum_bits(cohort.plan))))
     statements = {name: wire.decode(cohort.enrolled[name], Public) for name in cohort.names}
