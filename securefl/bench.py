@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 _FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
 NOTE = "bench only, not released"
 _ACCOUNTANTS = {
-    Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, 1e-4 below epsilon 2"},
+    Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, finer below epsilon 2"},
     Unit.CLIENT: {
         "sampler": "no",
         "accountant": "dp-accounting RDP, with the bound of Kairouz, Liu and Steinke (2021) for sums of shares",
@@ -351,7 +351,7 @@ def compose(
         "accounts": rows,
         "bytes": {"up": size(Got, coordinator), "down": size(Sent, coordinator)},
         "seconds": seconds,
-        "protections": protections(plan, openings, engine),
+        "protections": protections(plan, openings, engine, len(loaded.file.members)),
         "warnings": list(warnings(plan)),
         "adapter": adapter.name if adapter else None,
         "versions": {
@@ -366,7 +366,9 @@ def _rdp(out: Path, unit: Unit) -> float:
     return found
 
 
-def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str) -> dict[str, Any]:
+def protections(
+    plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str, members: int
+) -> dict[str, Any]:  # fmt: skip
     """What was on, and who can open what."""
     cover = plan.cover
     return {
@@ -376,7 +378,7 @@ def protections(plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine
         "colluding": cover.colluding,
         "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
         "who_can_open": who_can_open(cover),
-        "silence": what_silence_does(cover, len(plan.cohort)),
+        "silence": what_silence_does(cover, members),
         "encoding": {
             "value_bits": cover.encoding.value_bits,
             "fraction_bits": cover.encoding.fraction_bits,

@@ -52,6 +52,7 @@ def test_the_publishers_learn_together(short: Path, tmp_path: Path) -> None:
     assert result.outcome == "finished", result.why
     assert verify(tmp_path / "out").ok, verify(tmp_path / "out").why
     assert [len(row["survivors"]) for row in result.report["rounds"]] == [4, 4]
+    assert result.report["protections"]["silence"].startswith("up to 1 of 4 members")
 
 
 @needs_setup
