@@ -18,12 +18,11 @@ from securefl.terms import AdapterKind
 from securefl.training import saving, state
 from securefl.training.modules import virtual
 from securefl.training.noise import repeatable
-from securefl.training.step import cross_entropy, per_record_gradients
 from securefl.training.trainer import SharedModel
 from tests.small import MEMBERS, Small
 from tests.test_adapter_rules import FREE
 from tests.test_training_model import records
-from tests.tiny_models import TARGETS, TASK, adapter, encoder, plan, saved
+from tests.tiny_models import TARGETS, TASK, adapter, encoder, gradients_alone, plan, saved
 
 SOFT, PREFIX, BOTTLENECK = AdapterKind.SOFT_PROMPT, AdapterKind.PREFIX, AdapterKind.BOTTLENECK
 PAIRS = [(kind, model) for kind in (SOFT, PREFIX, BOTTLENECK) for model in TARGETS if (kind, model) != (PREFIX, "bert")]
@@ -57,16 +56,8 @@ def test_preflight_passes(of: SharedModel) -> None:
 @given(st.integers(0, 1000), st.integers(1, 4))
 @settings(max_examples=8, deadline=None)
 def test_each_records_gradient_is_the_one_it_has_alone(of: SharedModel, seed: int, size: int) -> None:
-    built = of._built
-    state.load(built, somewhere(of, seed))
-    encoded = of._tokens(TEXTS, tuple((seed + n) % 3 for n in range(len(TEXTS))), 32)
-    together = per_record_gradients(of._wrapped, built.parameters, encoded.batch(range(size)))
-    for record in range(size):
-        ids, mask, labels = encoded.batch([record])
-        alone = torch.autograd.grad(cross_entropy(built.model(ids, mask), labels).sum(), built.parameters)
-        scale = max(float(each.abs().max()) for each in alone)
-        for (name, _), batch, one in zip(built.trainable, together, alone, strict=True):
-            assert float((batch[record] - one).abs().max()) <= 1e-5 * max(scale, 1), name
+    state.load(of._built, somewhere(of, seed))
+    together = gradients_alone(of, TEXTS, seed, size)
     assert all(float(each.abs().max()) > 0 for each in together)
 
 

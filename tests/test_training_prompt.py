@@ -30,11 +30,10 @@ from securefl.terms import Adapter, AdapterKind, Prompt, SoftLabels, Task
 from securefl.training import saving, state
 from securefl.training.data import UNKNOWN, Record
 from securefl.training.noise import repeatable
-from securefl.training.step import cross_entropy, per_record_gradients
 from securefl.training.trainer import SharedModel
 from tests.small import FEDERATION, MEMBERS, Small, rows, save_model
 from tests.test_adapter_rules import FREE
-from tests.tiny_models import plan, tokenizer
+from tests.tiny_models import gradients_alone, plan, tokenizer
 
 TASK = Task("prompt", ("bad", "fine", "good"), Prompt("{text} , it was [MASK] !", (("b",), ("f", "o"), ("g",))))
 FIRST = replace(TASK, prompt=Prompt("a [MASK] : {text}", (("b",), ("f", "o"), ("g",))))
@@ -101,16 +100,8 @@ def test_preflight_passes(of: SharedModel) -> None:
 @given(st.integers(0, 1000), st.integers(1, 4))
 @settings(max_examples=8, deadline=None)
 def test_each_records_gradient_is_the_one_it_has_alone(of: SharedModel, seed: int, size: int) -> None:
-    built = of._built
-    state.load(built, somewhere(of, seed))
-    encoded = of._tokens(TEXTS, tuple((seed + n) % 3 for n in range(len(TEXTS))), 32)
-    together = per_record_gradients(of._wrapped, built.parameters, encoded.batch(range(size)))
-    for record in range(size):
-        ids, mask, labels = encoded.batch([record])
-        alone = torch.autograd.grad(cross_entropy(built.model(ids, mask), labels).sum(), built.parameters)
-        scale = max(float(each.abs().max()) for each in alone)
-        for (name, _), batch, one in zip(built.trainable, together, alone, strict=True):
-            assert float((batch[record] - one).abs().max()) <= 1e-5 * max(scale, 1), name
+    state.load(of._built, somewhere(of, seed))
+    gradients_alone(of, TEXTS, seed, size)
 
 
 @given(st.lists(st.text("ab c,[MASK]", max_size=60), min_size=1, max_size=4), st.integers(13, 40))

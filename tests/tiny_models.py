@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from securefl.terms import Adapter, Cover, FixedPoint, Hash, Learning, Plan, PoissonGaussian, RunId, Scheme, Task
+from securefl.training.step import cross_entropy, per_record_gradients
 from securefl.training.trainer import SharedModel
 
 TASK = Task("classification", ("bad", "fine", "good"))
@@ -74,3 +75,17 @@ def plan(of: SharedModel, **changes: object) -> Plan:
     cover = Cover(Scheme.CLEAR, 2, 2, 1, FixedPoint(24, 20, 32), None)
     return Plan("f", Hash(bytes(32)), RunId(bytes(16)), 1, "p", of.model, of.task, of.adapter, learning, cover, (),
                 ("weights",), Hash(bytes(32)), of.dimension)  # fmt: skip
+
+
+def gradients_alone(of: SharedModel, texts: tuple[str, ...], seed: int, size: int) -> list[torch.Tensor]:
+    """Per-record gradients of the first ``size`` texts, once each was found to be the one its record has alone."""
+    built = of._built
+    encoded = of._tokens(texts, tuple((seed + n) % 3 for n in range(len(texts))), 32)
+    together = per_record_gradients(of._wrapped, built.parameters, encoded.batch(range(size)))
+    for record in range(size):
+        ids, mask, labels = encoded.batch([record])
+        alone = torch.autograd.grad(cross_entropy(built.model(ids, mask), labels).sum(), built.parameters)
+        scale = max(float(each.abs().max()) for each in alone)
+        for (name, _), batch, one in zip(built.trainable, together, alone, strict=True):
+            assert float((batch[record] - one).abs().max()) <= 1e-5 * max(scale, 1), name
+    return together

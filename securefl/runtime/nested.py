@@ -7,7 +7,6 @@ run inside has a name that follows from the plan's, so one that was killed goes 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -34,6 +33,7 @@ from securefl.terms import (
     Update,
     Weighting,
 )
+from securefl.training.kept import own_weights
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
@@ -114,11 +114,7 @@ class NestedTrainer:
         after = ended.course.state
         if plan.sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        scores = tuple(self._score(each, base, after) for each in plan.sharing.weightings)
-        remembers = plan.sharing.remembers
-        weights = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if remembers else b"")
-        if remembers:
-            self._weights.write(plan.run, plan.round, struct.pack(f"<{len(weights)}d", *weights))
+        weights = own_weights(self._half, plan, lambda each: self._score(each, base, after), self._weights)
         did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
         return Update(self._half.share(plan, base, after, weights), did, self._gathered(plan, below))
 

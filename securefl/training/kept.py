@@ -6,10 +6,15 @@ A round reads what an earlier one wrote and writes its own, so a round that is t
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from securefl.terms import RunId
+from securefl.terms import Plan, RunId, Weighting
+
+if TYPE_CHECKING:
+    from securefl.seams import MemberHalf
 
 
 class Kept(Protocol):
@@ -67,3 +72,13 @@ class InFolder:
         beside.replace(place / str(round_))
         for old in (each for each in self._rounds(run) if each < round_ - 1):
             (place / str(old)).unlink()
+
+
+def own_weights(half: MemberHalf, plan: Plan, score: Callable[[Weighting], float], kept: Kept) -> tuple[float, ...]:
+    """A member's weight in each sum of the round: kept for its next one, where the plan's weights move by and by."""
+    remembers = plan.sharing.remembers
+    scores = tuple(map(score, plan.sharing.weightings))
+    own = half.weights(plan, scores, kept.read(plan.run, plan.round) if remembers else b"")
+    if remembers:
+        kept.write(plan.run, plan.round, struct.pack(f"<{len(own)}d", *own))
+    return own

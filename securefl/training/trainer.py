@@ -5,7 +5,6 @@ One base model in memory can serve several members of one process; each training
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
-from securefl.training.kept import InMemory, Kept
+from securefl.training.kept import InMemory, Kept, own_weights
 from securefl.training.language import Language, Surprise, surprise
 from securefl.training.losses import divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build, model_digest
@@ -374,8 +373,7 @@ class LoraTrainer:
         after, did = self._shared.trained(plan, model, start, self._records.train, self._rand, self._progress)
         if sharing.keeps:
             self._kept.write(plan.run, plan.round, after)
-        scores = tuple(self._shared.scored(each, model, after, self._probe) for each in sharing.weightings)
-        own = self._half.weights(plan, scores, self._weights.read(plan.run, plan.round) if sharing.remembers else b"")
-        if sharing.remembers:
-            self._weights.write(plan.run, plan.round, struct.pack(f"<{len(own)}d", *own))
+        own = own_weights(
+            self._half, plan, lambda each: self._shared.scored(each, model, after, self._probe), self._weights
+        )
         return Update(self._half.share(plan, base, after, own), did)
