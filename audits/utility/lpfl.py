@@ -49,8 +49,8 @@ from securefl.training.step import Encoded
 from securefl.training.trainer import SharedModel
 
 HERE = Path(__file__).parents[2] / "examples" / "publishers" / "federation.yaml"
-RECORDS, HELD, LABELLED = 160, 75, Fraction(1, 4)  # of each member; the share that keeps its label
-ROUNDS, STEPS, RATE, TOKENS = 5, 4, Fraction(1, 4), 28
+RECORDS, HELD, LABELLED = 2000, 250, Fraction(1, 4)  # of each member; the share that keeps its label
+ROUNDS, STEPS, RATE, TOKENS = 8, 16, Fraction(1, 16), 32
 WEIGHT = Fraction(1, 3)  # three in four have no label: together they weigh what the others do
 TEMPERATURE = Fraction(1)
 FIRST, LAST = Fraction(9, 10), Fraction(7, 10)
@@ -77,7 +77,7 @@ class Cell:
     private: bool
     seed: int
     flipped: int = 0  # percent
-    rate: Fraction | None = None  # of learning; the chosen one if not given
+    chosen: tuple[Fraction, str] | None = None  # rate of learning and optimizer; the arm's own if not given
 
     @property
     def arm(self) -> str:
@@ -166,13 +166,11 @@ def perform(cell: Cell) -> dict[str, Any]:
     )  # fmt: skip
     soft = SoftLabels(WEIGHT, TEMPERATURE, FIRST, LAST, ROUNDS)
     silent = replace(soft, temperature=Fraction(100), first=Fraction(1), last=Fraction(1))  # nothing is ever so sure
-    rate = cell.rate or RATES[cell.kind, cell.private]
+    rate, optimizer = cell.chosen or RATES[cell.kind, cell.private]
     divisor = int(RECORDS * RATE)
-    learning = Learning(PoissonGaussian(RATE, noise(), STEPS), Fraction(1), divisor, rate, "sgd", TOKENS, 64, loss=soft)
+    learning = Learning(PoissonGaussian(RATE, noise(), STEPS), Fraction(1), divisor, rate, optimizer, TOKENS, 64, loss=soft)
     if not cell.soft:
         learning = replace(learning, loss=silent)
-    if not (cell.soft or cell.private):  # a mean over the labelled alone: the same step in expectation
-        learning = replace(learning, learning_rate=rate * LABELLED)
     state = shared.initial()
     curve = [shared.evaluate(state, held_out, TOKENS).accuracy]
     for number in range(1, ROUNDS + 1):
@@ -198,7 +196,7 @@ def perform(cell: Cell) -> dict[str, Any]:
     }
     return {
         "arm": cell.arm, "seed": cell.seed, "accuracy": [round(each, 4) for each in curve],
-        **(labels if cell.soft else {}), "learning_rate": str(rate), "noise": float(noise()) if cell.private else None,
+        **(labels if cell.soft else {}), "learning_rate": str(rate), "optimizer": optimizer, "noise": float(noise()) if cell.private else None,
         "held_out": len(held_out), "cpu_s": round(time.process_time() - began, 1),
     }  # fmt: skip
 
