@@ -89,6 +89,24 @@ def run(
     return _ended(suite, base, tasks, out)
 
 
+def split_key(suite: Suite, sites: Path | None, threshold: int) -> None:
+    """The custodian's one key for all tasks is split among everybody's homes.
+
+    Raises:
+        OperatorFault: the tasks have no custodian, it has no key yet, or not every task has members enough
+            for the threshold.
+    """
+    members = {each.name: each for task in suite.tasks.values() for each in task.loaded.file.members}
+    name, fewest = min(suite.tasks.items(), key=lambda item: len(item[1].loaded.file.members))
+    most = len(fewest.loaded.file.members)
+    if threshold > most:
+        what = f"{threshold} shares, and {most} take part in the task {name}, which asks nobody else for theirs"
+        raise OperatorFault(what, f"choose a threshold of 2 to {most}", str(suite.path))
+    loaded = fewest.loaded
+    everybody = loaded.model_copy(update={"file": loaded.file.model_copy(update={"members": tuple(members.values())})})
+    federation.split_key_of(Places(everybody, sites.resolve() if sites else None), threshold)
+
+
 def _model_of(suite: Suite) -> tuple[str, Path]:
     first = next(iter(suite.tasks.values())).loaded
     return first.file.model, first.folder
