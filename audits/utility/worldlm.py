@@ -55,7 +55,7 @@ from securefl.training.trainer import SharedModel
 
 DATA = Path("build/data")
 MODEL, KEYS = "bytes:3x32:{seed}", ("blocks.2",)  # the last third of the blocks
-TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 32, 8, 10, 12, 2, Fraction(3, 1000)
+TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 32, 8, 20, 40, 2, Fraction(3, 1000)
 RECORDS, HELDOUT = 1500, 200
 LEAVES: Mapping[str, Mapping[str, Any]] = {
     "1790-1836": {"file": "speeches.csv", "where": {"year": {"from": 1790, "to": 1836}}},
@@ -70,7 +70,7 @@ LEAVES: Mapping[str, Mapping[str, Any]] = {
 }
 NATURAL = (tuple(LEAVES)[0:3], tuple(LEAVES)[3:6], tuple(LEAVES)[6:9])
 SWAPPED = (("chats-a", *NATURAL[0][1:]), NATURAL[1], ("1790-1836", *NATURAL[2][1:]))
-NOISE = 2.0  # times the root mean square of a change
+NOISE = 4.0  # times the root mean square of a change
 NOISED = ("1790-1836", "1837-1850")
 ENCODING = FixedPoint(40, 30, 64)
 FULL = Attention(KEYS, Fraction(5), Fraction(4), residual=True)
@@ -326,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--kept", type=Path, default=Path("build/worldlm.jsonl"), help="what is done; gone on with")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with some arms of one seed")
     parser.add_argument("--compose", action="store_true", help="train nothing: write what is kept")
     asked = parser.parse_args()
