@@ -70,7 +70,7 @@ LEAVES: Mapping[str, Mapping[str, Any]] = {
 }
 NATURAL = (tuple(LEAVES)[0:3], tuple(LEAVES)[3:6], tuple(LEAVES)[6:9])
 SWAPPED = (("chats-a", *NATURAL[0][1:]), NATURAL[1], ("1790-1836", *NATURAL[2][1:]))
-NOISE = 4.0  # times the root mean square of a change
+NOISES = (4.0, 24.0)  # times the root mean square of a change
 NOISED = ("1790-1836", "1837-1850")
 ENCODING = FixedPoint(40, 30, 64)
 FULL = Attention(KEYS, Fraction(5), Fraction(4), residual=True)
@@ -94,9 +94,11 @@ ARMS: Mapping[str, Arm] = {
     "FedPer": Arm("flat", Sharing(home=KEYS)),
     "local": Arm("local", Sharing()),
     "WorldLM-style, mean for attention": Arm("tree", Sharing(attention=replace(FULL, sharpness=Fraction(0)))),
-    "flat FedAvg, noise on two": Arm("flat", Sharing(), noise=NOISE),
-    "WorldLM-style, noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISE),
+    "flat FedAvg, noise on two": Arm("flat", Sharing(), noise=NOISES[0]),
+    "WorldLM-style, noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISES[0]),
     "HierFAVG": Arm("tree", Sharing()),
+    "flat FedAvg, strong noise on two": Arm("flat", Sharing(), noise=NOISES[1]),
+    "WorldLM-style, strong noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISES[1]),
     "WorldLM-style, no residual": Arm("tree", Sharing(attention=replace(FULL, residual=False))),
 }
 
@@ -301,8 +303,9 @@ def compared(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[s
     asked[f"{world} on the swapped tree - {flat}"] = (f"{world}, swapped", flat, tuple(LEAVES))
     asked[f"{world} on the swapped tree - on the natural one"] = (f"{world}, swapped", world, tuple(LEAVES))
     for title, leaves in (("the noised two", NOISED), ("the seven others", rest), ("the two other federations", far)):
-        for arm in (flat, world):
-            asked[f"damage of noise, {arm}, {title}"] = (f"{arm}, noise on two", arm, leaves)
+        for noise in ("noise", "strong noise"):
+            for arm in (flat, world):
+                asked[f"damage of {noise}, {arm}, {title}"] = (f"{arm}, {noise} on two", arm, leaves)
     return {
         title: against(results, one, other, leaves)
         for title, (one, other, leaves) in asked.items()
@@ -357,7 +360,7 @@ def main() -> None:
         "settings": {
             "model": MODEL, "keys": KEYS, "tokens": TOKENS, "batch": BATCH, "steps a round": STEPS, "rounds": ROUNDS,
             "rounds in a federation for one at the root": INNER, "records": RECORDS, "learning rate": float(RATE),
-            "sharpness": float(FULL.sharpness), "clip": float(FULL.clip), "noise": NOISE,
+            "sharpness": float(FULL.sharpness), "clip": float(FULL.clip), "noise": NOISES,
         },
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("securefl", "torch", "numpy")}},
         "arms that were not run with every seed": [name for name in ARMS if name not in complete],
