@@ -98,7 +98,7 @@ def test_a_child_that_loosens_its_parents_policy_cannot_join(tmp_path, capsys):
 REFUSED = {
     "an optimizer that remembers": ({"strategy": {"kind": "fedadam"}}, {}, "fedadam remembers rounds"),
     "momentum": ({"strategy": {"momentum": 0.5}}, {}, "fedavg with momentum remembers rounds"),
-    "own models": ({"strategy": {"pull": 0.5}}, {}, "strategy.home, pull and renewal keep something"),
+    "own models": ({"strategy": {"pull": 0.5}}, {}, "strategy.home, pull, renewal and attention keep something"),
     "another adapter": ({"adapter": {"targets": ["query"], "rank": 4}}, {}, "adapter is .* here and .* in the federation above"),
     "rounds that are not paid for": ({}, {"rounds": 4}, "2 steps do not make 4 equal rounds"),
 }  # fmt: skip
