@@ -98,13 +98,10 @@ def foresee(policy: Path, file: Path) -> Foreseen:
     if not loaded.below:
         return Foreseen("plan", {"": federation.explain(policy, file)}, {})
     its = policies.load(policy)
-    levels = list(_levels(loaded, its, _first(loaded, its), loaded.file.name))
+    first = federation.first_plan(loaded, its, Model(loaded.file.model, UNKNOWN), 1)
+    levels = list(_levels(loaded, its, first, loaded.file.name))
     told = {name: federation.explained(policy, plan, _missing(plan)) for name, policy, plan in levels}
     return Foreseen("levels", told, {name: policy.hash.hex() for name, policy, _ in levels})
-
-
-def _first(loaded: Loaded, policy: Policy) -> Plan:
-    return federation.first_plan(loaded, policy, Model(loaded.file.model, UNKNOWN), 1)
 
 
 def _missing(plan: Plan) -> tuple[str, ...]:
@@ -113,15 +110,10 @@ def _missing(plan: Plan) -> tuple[str, ...]:
 
 def _task(task: suite_file.OwnedTask, policy: Policy, *, hidden: bool) -> Explained:
     """What is said of a task. Where owners are hidden, a rule that its owners alone would not meet is not met."""
-
-    def of(loaded: Loaded) -> Explained:
-        plan = _first(loaded, policy)
-        return federation.explained(policy, plan, _missing(plan))
-
-    everybody = of(task.loaded)
+    everybody = federation.explain_first(policy, task.loaded)
     if not hidden:
         return everybody
-    alone = of(task.owned())
+    alone = federation.explain_first(policy, task.owned())
     failing = {each.rule: each for each in alone.checks if not each.held}
     checks = tuple(failing.get(each.rule, each) if each.held else each for each in everybody.checks)
     reasons = tuple(dict.fromkeys((*everybody.reasons, *alone.reasons)))
