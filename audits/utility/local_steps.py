@@ -154,9 +154,8 @@ def extend(path: Path, *, quick: bool = False) -> None:
                 scores = _scores(models[arm], records, f"{seed} {split}", steps, sweep.total)
                 mine["cells"].append({"seed": seed, "split": split, "arm": arm, "steps": steps, "accuracy": scores})
                 print(json.dumps(mine["cells"][-1]), file=sys.stderr, flush=True)
+                mine["figures"] = list(lines(mine["cells"], sweep))
                 keep()
-    mine["figures"] = list(lines(mine["cells"], sweep))
-    keep()
     if not quick:
         draw(mine["cells"], sweep, PLOT)
 
@@ -184,7 +183,7 @@ def _tuned(base: Base, sweep: Sweep, done: Sequence[tuple[str, float]]) -> Itera
 
 def lines(cells: Sequence[Mapping[str, Any]], sweep: Sweep) -> Iterator[dict[str, Any]]:
     """Each cell's mean; what many steps lose against the fewest, and how much more of it whole models lose."""
-    found = {(c["seed"], c["split"], c["arm"], c["steps"]): y.average(c["accuracy"]) for c in cells}
+    found = _found(cells)
 
     def told(name: str, values: Sequence[float]) -> dict[str, Any]:
         middle, half = y.spread(values)
@@ -193,11 +192,10 @@ def lines(cells: Sequence[Mapping[str, Any]], sweep: Sweep) -> Iterator[dict[str
 
     fewest = sweep.steps[0]
     for split in y.SPLITS:
-        at = {
-            (arm, steps): [found[seed, split, arm, steps] for seed in sweep.seeds]
-            for arm in ARMS
-            for steps in sweep.steps
-        }
+        seeds = _whole(found, split, sweep)
+        if not seeds:
+            continue
+        at = {(arm, steps): [found[seed, split, arm, steps] for seed in seeds] for arm in ARMS for steps in sweep.steps}
         for (arm, steps), values in at.items():
             yield told(f"{split}, {arm}, {steps} steps a round: accuracy, mean over tasks", values)
         for steps in sweep.steps:
@@ -215,6 +213,16 @@ def lines(cells: Sequence[Mapping[str, Any]], sweep: Sweep) -> Iterator[dict[str
             yield told(name, [whole - module for whole, module in pairs])
 
 
+def _found(cells: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str, str, int], float]:
+    return {(c["seed"], c["split"], c["arm"], c["steps"]): y.average(c["accuracy"]) for c in cells}
+
+
+def _whole(found: Mapping[tuple[int, str, str, int], float], split: str, sweep: Sweep) -> list[int]:
+    """The seeds of a split with every cell."""
+    cells = [(arm, steps) for arm in ARMS for steps in sweep.steps]
+    return [seed for seed in sweep.seeds if all((seed, split, *cell) in found for cell in cells)]
+
+
 def draw(cells: Sequence[Mapping[str, Any]], sweep: Sweep, out: Path) -> None:
     """Accuracy by steps between rounds: a line a seed, a thick one for their mean."""
     import matplotlib as mpl  # noqa: PLC0415
@@ -222,28 +230,25 @@ def draw(cells: Sequence[Mapping[str, Any]], sweep: Sweep, out: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
-    for axes, split in zip(panels, y.SPLITS, strict=True):
+    found = _found(cells)
+    splits = {split: seeds for split in y.SPLITS if (seeds := _whole(found, split, sweep))}
+    figure, panels = plt.subplots(
+        1, len(splits), figsize=(4 * len(splits), 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (split, seeds) in zip(panels[0], splits.items(), strict=True):
         for arm, color in zip(ARMS, ("#1f5fa8", "#c0562f"), strict=True):
-            by_seed = [
-                [
-                    y.average(c["accuracy"])
-                    for steps in sweep.steps
-                    for c in cells
-                    if (c["seed"], c["split"], c["arm"], c["steps"]) == (seed, split, arm, steps)
-                ]
-                for seed in sweep.seeds
-            ]
+            by_seed = [[found[seed, split, arm, steps] for steps in sweep.steps] for seed in seeds]
             for each in by_seed:
                 axes.plot(sweep.steps, each, color=color, linewidth=0.7, alpha=0.5)
             middle = [statistics.mean(each) for each in zip(*by_seed, strict=True)]
-            axes.plot(sweep.steps, middle, "o-", color=color, label=f"{arm} for each task", linewidth=2)
+            name = "a module" if arm == "module" else "a whole model"
+            axes.plot(sweep.steps, middle, "o-", color=color, label=f"{name} for each task", linewidth=2)
         axes.set_xscale("log")
         axes.set_xticks(sweep.steps, [str(each) for each in sweep.steps])
         axes.minorticks_off()
         axes.set_title("even split" if split == "even" else "Dirichlet(0.1) by label", fontsize=10)
         axes.set_xlabel(f"steps between two rounds, {sweep.total} in all")
-    panels[0].set_ylabel("accuracy, mean over tasks")
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0][0].set_ylabel("accuracy, mean over tasks")
+    panels[0][0].legend(frameon=False, fontsize=8)
     figure.savefig(out, dpi=120)
     plt.close(figure)
