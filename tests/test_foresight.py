@@ -12,7 +12,7 @@ from securefl.audit.verify import read_all, verify
 from securefl.errors import Loosens, OperatorFault
 from securefl.foresight import foresee
 from securefl.policy import load as policies
-from securefl.terms import Level, MemberId, Opened, Reserved, Scheme
+from securefl.terms import Level, MemberId, Reserved, Scheme
 from securefl.training import module_store
 from tests.test_suite import MEMBERS, OWNERS, Many, run_cli
 from tests.trees import Tree
@@ -111,7 +111,7 @@ def encrypted(many: Many, tmp_path_factory) -> Path:
     return home
 
 
-def test_a_suite_under_ckks_leaves_runs_that_verify_and_one_key_for_all_tasks(encrypted: Path, many: Many) -> None:
+def test_a_suite_under_ckks_leaves_runs_that_verify_and_one_key_for_all_tasks(encrypted: Path) -> None:
     run = encrypted / "run"
     assert verify(run).ok, verify(run).why
     assert {path.stem for path in (run / "ledger").iterdir()} == {*MEMBERS, "coordinator", "custodian"}
@@ -120,7 +120,7 @@ def test_a_suite_under_ckks_leaves_runs_that_verify_and_one_key_for_all_tasks(en
         folder = run / "tasks" / task
         assert verify(folder).ok, verify(folder).why
         ledgers = read_all(folder)
-        assert {each.scheme for ledger in ledgers.values() for _, each in ledger.each(Opened)} == {Scheme.CKKS}
+        assert {e.plan.cover.scheme for ledger in ledgers.values() for _, e in ledger.each(Reserved)} == {Scheme.CKKS}
         report = json.loads((folder / "report.json").read_text())
         assert [each["survivors"] for each in report["rounds"]] == [sorted(owners)]
     assert set(module_store.manifests(run / "modules")) == set(OWNERS)
@@ -138,7 +138,7 @@ def test_a_suite_under_ckks_that_was_changed_does_not_verify(encrypted: Path, tm
     assert run_cli(capsys, "audit", "verify", copy / "tasks" / "tone")[0] == 0
 
 
-def test_sums_of_a_suite_are_the_same_under_ckks_and_masks_in_what_they_cost(encrypted: Path, many: Many) -> None:
+def test_a_suite_under_ckks_charges_the_account_of_each_task_once(encrypted: Path) -> None:
     told = json.loads((encrypted / "run" / "suite.json").read_text())
     home = federation.Home.at(encrypted / "sites" / "nort", MemberId("nort"), federation.clock)
     with home.transaction() as conn:
