@@ -231,7 +231,7 @@ def draw(cells: Sequence[Mapping[str, Any]], sweep: Sweep, out: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     found = _found(cells)
-    splits = {split: seeds for split in y.SPLITS if (seeds := _whole(found, split, sweep))}
+    splits = {split: seeds for split in y.SPLITS if len(seeds := _whole(found, split, sweep)) == len(sweep.seeds)}
     figure, panels = plt.subplots(
         1, len(splits), figsize=(4 * len(splits), 3.2), sharey=True, squeeze=False, layout="constrained"
     )
