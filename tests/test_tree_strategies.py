@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction as F
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from securefl.ledger import store
@@ -30,15 +34,25 @@ from securefl.terms import (
     Settled,
     Sharing,
     SoftLabels,
-    Weighting,
 )
+from tests.decoded import traced
 from tests.nested import EVENT, LAYOUT, World, reached, score, trained
 from tests.test_strategy import GRID, OPTIMIZERS, SHARINGS, Reference
+from tests.test_worldlm import ATTENTIONS, ORIGIN
+from tests.test_worldlm import Reference as Attentive
+from tests.test_worldlm import bound as attention_bound
 from tests.worlds import World as Flat
 
 NODES = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(4)} for node in range(2)}
-WEIGHTED = Sharing((Weighting(F(3), F(2)),))
 NUMBERS = count(1)
+
+
+@pytest.fixture
+def tmp_path():
+    """In memory where there is such a place: none of these homes has to outlive the machine."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 def number() -> bytes:
@@ -52,49 +66,76 @@ def entries(world: World, way: tuple[str, ...], *kinds: type) -> list:
 
 def mean_inside(sharing: Sharing, start: np.ndarray, after: list[np.ndarray]) -> np.ndarray:
     """What a node's own run makes of its leaves' states."""
-    changes = [each - start for each in after]
-    if not sharing.weightings:
-        return start + np.mean(changes, axis=0)
-    (weighting,) = sharing.weightings
-    clip = float(weighting.clip)
-    s = np.clip([float(weighting.sharpness) * score(start, each) for each in after], -clip, clip)
-    return start + (np.exp(s) / np.exp(s).sum()) @ np.array(changes)
+    changes = np.array(after) - start
+    moved = start + (0 if sharing.weightings else changes.mean(0))
+    for weighting in sharing.weightings:
+        clip = float(weighting.clip)
+        s = np.clip([float(weighting.sharpness) * score(start, each) for each in after], -clip, clip)
+        moved = moved + float(weighting.share) * (np.exp(s) / np.exp(s).sum()) @ changes
+    return moved
 
 
-@pytest.mark.parametrize("sharing", [name for name, each in SHARINGS.items() if each.sums == 1])
-@pytest.mark.parametrize("scheme", [Scheme.CLEAR, Scheme.MASKING, Scheme.CKKS])
-def test_the_roots_state_is_the_plain_references_whoever_falls_silent(scheme, sharing, tmp_path_factory) -> None:
-    world = World(tmp_path_factory.mktemp("tree"), NODES, (scheme, scheme), sharing=SHARINGS[sharing])
+ROOTS = {**SHARINGS, **{f"attention: {name}": Sharing(attention=each) for name, each in ATTENTIONS.items()}}
+INSIDES = [Sharing(), SHARINGS["weighted"], SHARINGS["two weighted"]]  # what a run inside may be: it keeps nothing
+SQUARE = [
+    (scheme, name, sorted(OPTIMIZERS)[(row + column) % 3], INSIDES[(2 * row + column) % 3])
+    for row, scheme in enumerate((Scheme.CLEAR, Scheme.MASKING, Scheme.CKKS))
+    for column, name in enumerate(ROOTS)
+]  # every two of protection, strategy, optimizer and what nodes do meet
 
-    @given(st.sampled_from(sorted(OPTIMIZERS)), st.sampled_from([Sharing(), WEIGHTED]), st.data())
-    @settings(
-        max_examples=2 if scheme is Scheme.MASKING else 1,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    def law(optimizer, inside, data):
-        world.optimizer, world.inside, world.round = OPTIMIZERS[optimizer], inside, 0
-        silent = {
-            round_: {name for names in NODES.values() if (name := data.draw(st.sampled_from([None, *names])))}
-            for round_ in (1, 2)
-        }
-        start = np.random.default_rng(1).normal(0, 0.3, LAYOUT.entries).astype("<f4")
-        reference = Reference(OPTIMIZERS[optimizer], SHARINGS[sharing], start.astype(float))
-        end = world.play(start, number(), lambda round_: setattr(world, "refusing", silent[round_]))
+
+def bound_of(root: Sharing, inside: Sharing) -> float:
+    """As in one level, after two rounds, and once more for the grid inside."""
+    below = math.exp(4) if inside.weightings else 1
+    if root.attention is not None:
+        return (1 + below) * attention_bound(root.attention, 2)
+    return 14 * (math.exp(4) if root.weightings else below) * GRID
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sharing", "optimizer", "inside"), SQUARE, ids=[f"{case[0]}-{case[1]}-{case[2]}" for case in SQUARE]
+)
+def test_the_roots_state_is_the_plain_references_whoever_falls_silent(
+    scheme, sharing, optimizer, inside, tmp_path
+) -> None:
+    """And no coordinator, of whatever level, decoded anything but its sums."""
+    root, server = ROOTS[sharing], OPTIMIZERS[optimizer]
+
+    @given(st.data())
+    @settings(max_examples=1, phases=[Phase.generate])
+    def law(data):
+        need, least = root.sums + 1, inside.sums + 2
+        sizes = data.draw(st.lists(st.integers(least, least + 1), min_size=need, max_size=need + 1))
+        tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(size)} for node, size in enumerate(sizes)}
+        world = World(tmp_path / number().hex(), tree, (scheme, scheme), server, root, inside, least=least, top=need)
+        silent = {}
+        for round_ in (1, 2):
+            gone = data.draw(st.sampled_from([None, *tree])) if len(tree) > need else None
+            silent[round_] = set(tree[gone] if gone else ())
+            for names in (each for each in tree.values() if len(each) > least):
+                silent[round_] |= {name for name in [data.draw(st.sampled_from([None, *names]))] if name}
+        reference = (
+            Reference(server, root, ORIGIN.astype(float))
+            if root.attention is None
+            else Attentive(server, root.attention)
+        )
+        with traced() as trace:
+            end = world.play(ORIGIN, number(), lambda round_: setattr(world, "refusing", silent[round_]))
         assert end.outcome == "finished", end.why
+        decoded: Counter[str] = Counter()
         for round_ in (1, 2):
             after = {}
-            for node, names in NODES.items():
+            for node, names in tree.items():
                 begun = reference.start(MemberId(node)).astype("<f4").astype(float)
                 alive = [name for name in names if name not in silent[round_]]
-                made = [trained(name, round_, begun.astype("<f4")).astype(float) for name in alive]
-                after[MemberId(node)] = mean_inside(inside, begun, made)
+                if len(alive) >= least:
+                    made = [trained(name, round_, begun.astype("<f4")).astype(float) for name in alive]
+                    after[MemberId(node)] = mean_inside(inside, begun, made)
+            decoded += Counter(["f", *(f"f-{node}" for node in after)])
             reference.close(after, {node: score(reference.state, each) for node, each in after.items()})
             reference.own |= after
-        # as in one level, and once more for the grid inside
-        weighted = math.exp(4) if SHARINGS[sharing].weightings or inside.weightings else 1
-        assert np.abs(reached(end) - reference.state).max() <= 14 * weighted * GRID
+        assert np.abs(reached(end) - reference.state).max() <= bound_of(root, inside)
+        assert Counter(plan.federation for plan in trace.check()) == decoded
 
     law()
 
