@@ -253,7 +253,7 @@ def _kind(name: str) -> type:
     return getattr(terms, name)
 
 
-def test_what_a_federation_spends_does_not_depend_on_its_siblings_policy(tmp_path) -> None:
+def test_what_a_federation_spends_does_not_depend_on_what_its_sibling_refuses(tmp_path) -> None:
     def spent(folder, refusing):
         tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(3)} for node in range(3)}
         world = World(folder, tree)
