@@ -117,7 +117,7 @@ def _limits(above: FederationFile, file: FederationFile, rounds: int) -> Iterato
     sharing = strategy.sharing(file.task.labels)
     yield (
         not sharing.keeps and not sharing.remembers,
-        "strategy.home, pull, renewal and attention keep something from round to round; a round inside is its own run",
+        "strategy.home, pull, renewal and attention keep something, and rounds inside are runs of their own",
         "use them in the federation above: then this federation keeps a model of its own",
     )
     yield (

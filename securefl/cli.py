@@ -192,36 +192,48 @@ def policy_explain(
     as_json: Json = False,
 ) -> None:
     """Every rule of the policy, held against a plan: what would be granted or refused, and why."""
+    from securefl import documents, suite_file  # noqa: PLC0415
     from securefl import federation as f  # noqa: PLC0415
     from securefl.policy import tree as t  # noqa: PLC0415
 
-    explained = f.explain(policy, plan)
-    branches = t.tree(explained.checks)
-    answer = {
-        "decision": explained.decision,
-        "reasons": [{"rule": r.rule, "value": r.value, "limit": r.limit, "fix": r.fix} for r in explained.reasons],
-        "tree": [
-            {
-                "part": branch.part,
-                "held": branch.held,
-                "rules": [
-                    {
-                        "rule": c.rule,
-                        "held": c.held,
-                        "value": c.value,
-                        "limit": c.limit,
-                        "inputs": list(t.INPUTS.get(c.rule, ())),
-                    }
-                    for c in branch.checks
-                ],
-            }
-            for branch in branches
-        ],
-        "missing": list(explained.missing),
-    }
-    lines = [*t.lines(branches, explained.missing), f"not given, so assumed: {', '.join(explained.missing)}"]
-    _print(as_json, answer, "\n".join([*lines, f"decision: {explained.decision}"]))
-    if explained.decision == "refuse":
+    document = documents.read(plan)
+    if suite_file.is_suite(document):
+        from securefl import suite as tasks  # noqa: PLC0415
+
+        found = tasks.explain(policy, suite_file.load(plan))
+    else:
+        found = {"": f.explain(policy, plan)}
+    answers, lines = {}, []
+    for name, explained in found.items():
+        branches = t.tree(explained.checks)
+        answers[name] = {
+            "decision": explained.decision,
+            "reasons": [{"rule": r.rule, "value": r.value, "limit": r.limit, "fix": r.fix} for r in explained.reasons],
+            "tree": [
+                {
+                    "part": branch.part,
+                    "held": branch.held,
+                    "rules": [
+                        {
+                            "rule": c.rule,
+                            "held": c.held,
+                            "value": c.value,
+                            "limit": c.limit,
+                            "inputs": list(t.INPUTS.get(c.rule, ())),
+                        }
+                        for c in branch.checks
+                    ],
+                }
+                for branch in branches
+            ],
+            "missing": list(explained.missing),
+        }
+        lines += [f"task {name}"] if name else []
+        lines += t.lines(branches, explained.missing)
+        lines += [f"not given, so assumed: {', '.join(explained.missing)}", f"decision: {explained.decision}"]
+    decision = "refuse" if any(each.decision == "refuse" for each in found.values()) else "grant"
+    _print(as_json, answers.get("", {"decision": decision, "tasks": answers}), "\n".join(lines))
+    if decision == "refuse":
         raise typer.Exit(3)
 
 

@@ -246,8 +246,16 @@ def validate(document: Document, model: type[M]) -> M:
     try:
         return model.model_validate(document.value)
     except ValidationError as fault:
-        problems = list(dict.fromkeys(_told(document, model, error) for error in fault.errors()))
-        raise OperatorFault("\n".join(problems)) from fault
+        told = (
+            f"{document.name}:{document.line_of(where)}: {words}"
+            for where, words in _told(document.value, model, fault)
+        )
+        raise OperatorFault("\n".join(dict.fromkeys(told))) from fault
+
+
+def problems(value: Any, model: type[BaseModel], fault: ValidationError) -> str:  # noqa: ANN401
+    """All that is wrong with a value that stands on no line of its own: field, what was found and what would do."""
+    return "; ".join(dict.fromkeys(words for _, words in _told(value, model, fault)))
 
 
 _WANTED = {
@@ -262,17 +270,29 @@ _WANTED = {
 }
 
 
-def _told(document: Document, model: type[BaseModel], error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    where: Path_ = error["loc"]
-    dotted = ".".join(str(part) for part in where) or "the document"
-    place = f"{document.name}:{document.line_of(_existing(document.value, where))}: {dotted}"
+def _told(value: Any, model: type[BaseModel], fault: ValidationError) -> Iterator[tuple[Path_, str]]:  # noqa: ANN401
+    """Where each problem stands, and what there is to say. That a list is short of what is wrong in it goes unsaid."""
+    errors = fault.errors()
+    for error in errors:
+        here = error["loc"]
+        follows = any(len(other["loc"]) > len(here) and other["loc"][: len(here)] == here for other in errors)
+        if error["type"] != "too_short" or not follows:
+            yield _existing(value, here), _words(value, model, error)
+
+
+def _words(value: Any, model: type[BaseModel], error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    missing = error["type"] == "missing"
+    where: Path_ = error["loc"] if missing else _existing(value, error["loc"])  # behind it stand names of types
+    place = ".".join(str(part) for part in where) or "the document"
+    if missing:
+        return f"{place}: missing; add `{where[-1]}`"
     if error["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, where[:-1]))
         close = difflib.get_close_matches(str(where[-1]), known, 1)
         hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
         return f"{place}: unknown key; {hint}"
-    if error["type"] == "missing":
-        return f"{place}: missing; add `{where[-1]}`"
+    if error["type"] == "too_short":
+        return f"{place}: found {error['ctx']['actual_length']}; write at least {error['ctx']['min_length']}"
     message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "it should be")
     return f"{place}: found {_shown(error['input'])}; {_WANTED.get(error['type'], message)}"
 
@@ -282,7 +302,7 @@ def _shown(found: Any) -> str:  # noqa: ANN401
         return "a mapping" if isinstance(found, dict) else "a list"
     if found is None or isinstance(found, bool):
         return {None: "nothing", True: "true", False: "false"}[found]
-    text = found.literal if isinstance(found, Decimal) else repr(found)
+    text = found.literal if isinstance(found, Decimal) else str(found) if isinstance(found, Fraction) else repr(found)
     return text if len(text) <= LIMIT_SHOWN else f"{text[:LIMIT_SHOWN]}..."
 
 
@@ -300,10 +320,13 @@ def _existing(value: Any, path: Path_) -> Path_:  # noqa: ANN401
 
 def _fields_at(model: type[BaseModel], path: Path_) -> Iterator[str]:
     """The keys that may be written at this place."""
+    keyed = False
     for part in path:
-        if isinstance(part, int):
+        if isinstance(part, int) or keyed:  # a place in a list, or a name that the document chose
+            keyed = False
             continue
         named = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+        keyed = typing.get_origin(named.get(part)) is dict
         inner = next(_models_in(named.get(part)), None)
         if inner is None:
             return

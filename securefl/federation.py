@@ -395,12 +395,16 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
     policy = policies.load(policy_path)
     document = documents.read(plan_path)
     if isinstance(document.value, dict) and "securefl_federation" in document.value:
-        loaded = federation_file.load(plan_path)
-        plan = first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
-        missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if plan.cover.custodian else [])]
-    else:
-        plan = draft(document, policy.hash)
-        missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
+        return explain_first(policy, federation_file.load(plan_path))
+    plan = draft(document, policy.hash)
+    missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
+    return _explained(policy, plan, tuple(missing))
+
+
+def explain_first(policy: Policy, loaded: federation_file.Loaded) -> Explained:
+    """Every rule of a policy against the first round of a federation; nothing is charged."""
+    plan = first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
+    missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if plan.cover.custodian else [])]
     return _explained(policy, plan, tuple(missing))
 
 

@@ -539,5 +539,5 @@ def _source(merged: dict[str, Any], place: str) -> DataSource:
     try:
         return DataSource.model_validate(merged)
     except ValidationError as fault:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in fault.errors())
+        wrong = documents.problems(merged, DataSource, fault)
         raise OperatorFault(wrong, "see the federation's `data` and this member's", place) from fault

@@ -119,6 +119,15 @@ def refusals(suite: Suite, models: Mapping[str, SharedModel]) -> dict[str, tuple
     return found
 
 
+def explain(policy_path: Path, suite: Suite) -> dict[str, federation.Explained]:
+    """Every rule of a policy against each task's first round; where owners are hidden, with them alone."""
+    policy = policies.load(policy_path)
+    return {
+        name: federation.explain_first(policy, each.owned() if suite.hidden else each.loaded)
+        for name, each in suite.tasks.items()
+    }
+
+
 def records_of(suite: Suite) -> dict[str, dict[str, Records]]:
     """Each task's records, by member; none where a member owns none.
 

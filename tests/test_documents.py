@@ -23,6 +23,13 @@ class Inner(BaseModel):
     rank: Whole = Field(8, ge=1)
 
 
+class Named(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    by_name: dict[str, Inner] = Field(default_factory=dict)
+    pair: tuple[Inner, ...] = Field((), min_length=2)
+    either: str | tuple[str, ...] = ""
+
+
 class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     version: First
@@ -251,6 +258,21 @@ def test_a_wrong_field_is_told_with_what_would_do(line, told):
     assert message.startswith("doc.yaml:3: ")
     assert told in message
     assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("by_name: {one: {epsilon: 1, zzzz: 2}}", "by_name.one.zzzz: unknown key; known here: epsilon, rank"),
+        ("pair: [{epsilon: 1}, {epsilon: 1, rank: 0}]", "pair.1.rank: found 0; it should be greater than or equal to 1"),
+        ("pair: [{epsilon: 1}]", "pair: found 1; write at least 2"),
+        ("either: 7", "either: found 7; write text, in quotes if it looks like a number\ndoc.yaml:1: either: found 7; write a list, such as [a, b]"),
+    ],
+)  # fmt: skip
+def test_each_wrong_value_is_told_once_where_it_stands_and_in_no_readers_own_words(line, told):
+    with pytest.raises(OperatorFault) as caught:
+        documents.validate(parse(line), Named)
+    assert str(caught.value) == f"doc.yaml:1: {told}"
 
 
 @pytest.mark.parametrize("version", ["true", "1.0", "2", "'1'"])

@@ -12,8 +12,10 @@ from securefl.policy import cases, load
 from securefl.policy.plan_document import draft
 from securefl.terms import Scheme
 
-POLICIES = Path(__file__).parent.parent / "policies"
-SHIPPED = [(path, outcome) for path in cases.policies_in(POLICIES) for outcome in cases.run(path)]
+ROOT = Path(__file__).parent.parent
+POLICIES = ROOT / "policies"
+FOLDERS = (POLICIES, ROOT / "examples" / "carriers", ROOT / "examples" / "worldlm")
+SHIPPED = [(path, outcome) for folder in FOLDERS for path in cases.policies_in(folder) for outcome in cases.run(path)]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,8 @@ def test_a_shipped_case_is_decided_as_it_says(path, outcome):
 
 def test_every_shipped_policy_has_cases_of_both_kinds():
     policies = {path for path in POLICIES.glob("*.yaml") if not path.name.endswith(".cases.yaml")}
-    assert policies == set(cases.policies_in(POLICIES))
+    policies |= set((ROOT / "examples").glob("*/*.policy.yaml"))
+    assert policies == {path for folder in FOLDERS for path in cases.policies_in(folder)}
     for policy in policies:
         assert {bool(outcome.rules) for path, outcome in SHIPPED if path == policy} == {True, False}
 

@@ -80,6 +80,8 @@ def test_a_round_starts_from_what_an_earlier_one_kept(tmp_path) -> None:
     kept.write(run, 3, b"again")  # trained again: it reads what it read before
     assert (kept.read(run, 3), kept.read(run, 4)) == (b"\2", b"again")
     assert kept.read(RunId(bytes([1] * 16)), 4) == b""
+    kept.write(run, 7, b"late")  # rounds 4 to 6 went by without this member
+    assert kept.read(run, 7) == b"again"
 
 
 @pytest.mark.parametrize("scheme", ["masking", "ckks"])

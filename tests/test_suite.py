@@ -103,6 +103,15 @@ def run_cli(capsys, *argv: object) -> tuple[int, dict]:
     return code, json.loads(capsys.readouterr().out)
 
 
+def test_a_policy_is_held_against_each_task_of_a_suite(many: Many, capsys) -> None:
+    code, told = run_cli(capsys, "policy", "explain", many.folder / "policy.yaml", many.folder / "suite.yaml")
+    assert (code, told["decision"], list(told["tasks"])) == (0, "grant", list(OWNERS))
+    file = many.file("lone.yaml", tasks__mood__members={"east": {"file": "mood-east.csv"}})
+    code, told = run_cli(capsys, "policy", "explain", many.folder / "policy.yaml", file)
+    assert (code, told["decision"], told["tasks"]["tone"]["decision"]) == (3, "refuse", "grant")
+    assert "protection.cohort" in {each["rule"] for each in told["tasks"]["mood"]["reasons"]}
+
+
 def test_a_suite_leaves_a_run_a_task_modules_and_ledgers_that_verify(done: Path) -> None:
     report = json.loads((done / "run" / "suite.json").read_text())
     assert list(report["tasks"]) == list(OWNERS)

@@ -25,7 +25,7 @@ from transformers import (
 
 from securefl import federation_file
 from securefl.audit.verify import verify
-from securefl.errors import OperatorFault
+from securefl.errors import OperatorFault, PeerFault
 from securefl.terms import Adapter, AdapterKind, Prompt, SoftLabels, Task
 from securefl.training import saving, state
 from securefl.training.data import UNKNOWN, Record
@@ -169,6 +169,10 @@ def test_a_word_that_cannot_stand_in_a_gap_is_named(words, pattern, told, tmp_pa
 def test_a_pattern_that_leaves_no_room_is_refused(bert: SharedModel) -> None:
     with pytest.raises(OperatorFault, match=r"max_tokens 5 leaves no room for a text: the pattern takes \d+"):
         bert._tokens(TEXTS, (0,) * 4, 5)
+    asked = plan(bert)
+    short = replace(asked, learning=replace(asked.learning, max_tokens=5))
+    with pytest.raises(PeerFault, match="max_tokens 5 leaves no room for a text"):  # so that nothing is charged
+        bert.admit(short)
 
 
 def test_a_model_without_a_head_for_words_or_without_a_gap_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from securefl.audit.replay import replay
 from securefl.audit.verify import read_all, verify
 from securefl.errors import Loosens, OperatorFault, Tampered
 from securefl.privacy.accountant import epsilon_charged
-from securefl.terms import Gathered, Hash, Level, Reserved, RunId, Settled
+from securefl.terms import Freed, Gathered, Hash, Level, Reserved, RunId, Sent, Settled
 from tests.small import FEDERATION
 from tests.trees import Tree
 
@@ -264,6 +264,30 @@ def test_a_node_that_tells_its_parent_something_else_than_was_below_is_found(lie
         for leaf in node.leaves
         if change or not isinstance(leaf.entry, Settled)
     )
+    with pytest.raises(Tampered, match=told):
+        audit.check("left", replace(node, leaves=leaves), inside)
+
+
+SILENCE = {
+    "no word of what was below": (lambda e: None if isinstance(e, Gathered) else e, "not a word"),
+    "given back what was trained below": (lambda e: Freed(e.plan, "") if isinstance(e, Settled) else e, "0 steps are charged"),
+    "half of what was trained below": (
+        lambda e: replace(e, did=replace(e.did, steps=1)) if isinstance(e, Settled) else e, "1 steps are charged here",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", SILENCE)
+def test_a_node_that_leaves_out_what_was_below_is_found(lie, ran):
+    """Also where there is nothing left that could be held against the ledgers below."""
+    from securefl.audit import tree as audit
+
+    node, inside = read_all(ran / "run")["left"], read_all(ran / "run" / "below" / "left")
+    change, told = SILENCE[lie]
+    kept = [(leaf, change(leaf.entry)) for leaf in node.leaves]
+    if "charged" in told:  # then there is no result, and nothing was sent
+        kept = [(leaf, entry) for leaf, entry in kept if not isinstance(entry, Gathered | Sent)]
+    leaves = tuple(replace(leaf, entry=entry) for leaf, entry in kept if entry is not None)
     with pytest.raises(Tampered, match=told):
         audit.check("left", replace(node, leaves=leaves), inside)
 

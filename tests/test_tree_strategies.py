@@ -213,6 +213,28 @@ def test_a_node_whose_run_fails_declines_pays_for_what_was_trained_and_names_nob
     assert "Submitted" not in sent
 
 
+def test_what_was_spent_below_is_charged_on_every_level_above(tmp_path) -> None:
+    """A node that declines after its leaves trained has paid: whoever is above it pays too."""
+    tree = {f"a{i}": {f"a{i}b{j}": {f"a{i}b{j}c{k}": None for k in range(3)} for j in range(3)} for i in range(2)}
+    world = World(tmp_path, tree, (Scheme.CLEAR,), rounds=1)
+    world.refusing = {f"a0b{j}c0" for j in range(3)}
+    assert world.play(np.zeros(LAYOUT.entries)).outcome == "refused"
+    for way in (("a0",), ("a0", "a0b0"), ("a0", "a0b0", "a0b0c1")):
+        assert [type(each) for each in entries(world, way, Settled, Freed)] == [Settled], way
+
+
+def test_leaves_that_train_and_cannot_seal_are_charged_at_their_node_too(tmp_path, monkeypatch) -> None:
+    def outside(name, round_, start):
+        return trained(name, round_, start) * np.float32(1e9 if name.startswith("n0") else 1)
+
+    monkeypatch.setattr("tests.nested.trained", outside)
+    tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(3)} for node in range(3)}
+    world = World(tmp_path, tree, rounds=1)
+    assert world.play(np.zeros(LAYOUT.entries)).outcome == "finished"
+    for way in (("n0", "n0l0"), ("n0",)):
+        assert [type(each) for each in entries(world, way, Settled, Freed)] == [Settled], way
+
+
 class Killed(BaseException):
     """What ends a process, seen from inside."""
 

@@ -55,7 +55,7 @@ from securefl.training.trainer import SharedModel
 
 DATA = Path("build/data")
 MODEL, KEYS = "bytes:3x32:{seed}", ("blocks.2",)  # the last third of the blocks
-TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 32, 8, 10, 12, 2, Fraction(3, 1000)
+TOKENS, BATCH, STEPS, ROUNDS, INNER, RATE = 32, 8, 20, 40, 2, Fraction(3, 1000)
 RECORDS, HELDOUT = 1500, 200
 LEAVES: Mapping[str, Mapping[str, Any]] = {
     "1790-1836": {"file": "speeches.csv", "where": {"year": {"from": 1790, "to": 1836}}},
@@ -70,7 +70,7 @@ LEAVES: Mapping[str, Mapping[str, Any]] = {
 }
 NATURAL = (tuple(LEAVES)[0:3], tuple(LEAVES)[3:6], tuple(LEAVES)[6:9])
 SWAPPED = (("chats-a", *NATURAL[0][1:]), NATURAL[1], ("1790-1836", *NATURAL[2][1:]))
-NOISE = 2.0  # times the root mean square of a change
+NOISES = (4.0, 24.0)  # times the root mean square of a change
 NOISED = ("1790-1836", "1837-1850")
 ENCODING = FixedPoint(40, 30, 64)
 FULL = Attention(KEYS, Fraction(5), Fraction(4), residual=True)
@@ -94,9 +94,11 @@ ARMS: Mapping[str, Arm] = {
     "FedPer": Arm("flat", Sharing(home=KEYS)),
     "local": Arm("local", Sharing()),
     "WorldLM-style, mean for attention": Arm("tree", Sharing(attention=replace(FULL, sharpness=Fraction(0)))),
-    "flat FedAvg, noise on two": Arm("flat", Sharing(), noise=NOISE),
-    "WorldLM-style, noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISE),
+    "flat FedAvg, noise on two": Arm("flat", Sharing(), noise=NOISES[0]),
+    "WorldLM-style, noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISES[0]),
     "HierFAVG": Arm("tree", Sharing()),
+    "flat FedAvg, strong noise on two": Arm("flat", Sharing(), noise=NOISES[1]),
+    "WorldLM-style, strong noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISES[1]),
     "WorldLM-style, no residual": Arm("tree", Sharing(attention=replace(FULL, residual=False))),
 }
 
@@ -301,8 +303,9 @@ def compared(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[s
     asked[f"{world} on the swapped tree - {flat}"] = (f"{world}, swapped", flat, tuple(LEAVES))
     asked[f"{world} on the swapped tree - on the natural one"] = (f"{world}, swapped", world, tuple(LEAVES))
     for title, leaves in (("the noised two", NOISED), ("the seven others", rest), ("the two other federations", far)):
-        for arm in (flat, world):
-            asked[f"damage of noise, {arm}, {title}"] = (f"{arm}, noise on two", arm, leaves)
+        for noise in ("noise", "strong noise"):
+            for arm in (flat, world):
+                asked[f"damage of {noise}, {arm}, {title}"] = (f"{arm}, {noise} on two", arm, leaves)
     return {
         title: against(results, one, other, leaves)
         for title, (one, other, leaves) in asked.items()
@@ -326,7 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--kept", type=Path, default=Path("build/worldlm.jsonl"), help="what is done; gone on with")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with some arms of one seed")
     parser.add_argument("--compose", action="store_true", help="train nothing: write what is kept")
     asked = parser.parse_args()
@@ -357,7 +360,7 @@ def main() -> None:
         "settings": {
             "model": MODEL, "keys": KEYS, "tokens": TOKENS, "batch": BATCH, "steps a round": STEPS, "rounds": ROUNDS,
             "rounds in a federation for one at the root": INNER, "records": RECORDS, "learning rate": float(RATE),
-            "sharpness": float(FULL.sharpness), "clip": float(FULL.clip), "noise": NOISE,
+            "sharpness": float(FULL.sharpness), "clip": float(FULL.clip), "noise": NOISES,
         },
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("securefl", "torch", "numpy")}},
         "arms that were not run with every seed": [name for name in ARMS if name not in complete],

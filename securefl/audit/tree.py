@@ -13,8 +13,9 @@ from securefl.audit import witnesses
 from securefl.audit.copies import Ledger
 from securefl.errors import PeerFault, Tampered
 from securefl.policy.load import ABOVE
+from securefl.privacy.account import Account, Charge, Standing
 from securefl.protocol.below import learning_below, run_below
-from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, Settled
+from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, Sent, Settled
 
 BELOW = "below"
 
@@ -31,6 +32,8 @@ def folders(run: Path, ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Mem
 
 def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]) -> None:
     """Nothing happens if all that a node passed on is what its own ledgers say: rounds, totals, price and policy.
+
+    And if it said so of each result it sent, and was charged for what it did not send.
 
     Raises:
         Tampered: otherwise; or there is no such member.
@@ -49,6 +52,8 @@ def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]
         _check_totals(node, index, entry, coordinator)
         _check_policy(node, index, plan, opened)
         _check_training(node, index, entry, plan, inside)
+    _check_told(node, plans, runs)
+    _check_charges(node, plans, runs, inside)
 
 
 def _check_totals(node: Ledger, index: int, entry: Gathered, coordinator: Ledger) -> None:
@@ -88,3 +93,33 @@ def _check_training(node: Ledger, index: int, entry: Gathered, plan: Plan, insid
     paid = [settled.did for _, settled in node.each(Settled) if settled.plan == entry.plan]
     if paid != [plan.learning.event]:
         raise node.wrong("a result of a federation below that is not settled in full", index)
+
+
+def _check_told(node: Ledger, plans: Mapping[Hash, Plan], runs: witnesses.Runs) -> None:
+    """Each result that the node sent, of a plan that it had a run below for, is one it says so of."""
+    told = {entry.plan for _, entry in node.each(Gathered)}
+    for index, entry in node.each(Sent):
+        plan = plans.get(entry.receipt.plan) if entry.receipt.kind == "Submitted" and entry.receipt.plan else None
+        if plan is not None and entry.receipt.plan not in told and run_below(plan, node.owner) in runs:
+            raise node.wrong("a result of a federation below, and not a word of what was below", index)
+
+
+def _check_charges(
+    node: Ledger, plans: Mapping[Hash, Plan], runs: witnesses.Runs, inside: Mapping[MemberId, Ledger]
+) -> None:
+    """No member below was charged more steps for a plan than the node was, whatever became of the run."""
+    own = {charge.plan: charge for charge in _charges(node)}
+    below = {run_below(plan, node.owner): name for name, plan in plans.items()}
+    for ledger in inside.values():
+        spent: dict[Hash, int] = {}
+        for charge in _charges(ledger):
+            if charge.run in runs and charge.run in below and charge.standing is not Standing.FREED:
+                spent[below[charge.run]] = spent.get(below[charge.run], 0) + charge.event.steps
+        for name, steps in spent.items():
+            paid = 0 if own[name].standing is Standing.FREED else own[name].event.steps
+            if steps > paid:
+                raise node.wrong(f"{paid} steps are charged here, and a member below was charged {steps} for them")
+
+
+def _charges(ledger: Ledger) -> tuple[Charge, ...]:
+    return Account.of(leaf.entry for leaf in ledger.leaves).charges

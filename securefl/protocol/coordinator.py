@@ -38,6 +38,8 @@ from securefl.terms import (
     Witnessed,
 )
 
+DECLINED: Final = "plan, by "  # what was refused, in the words of a coordinator's ledger; the member's name follows
+
 
 @dataclass(frozen=True, slots=True)
 class Plugs:
@@ -262,7 +264,7 @@ def on_declined(state: Collecting, event: Received, plugs: Plugs) -> Step:
     assert isinstance(declined, m.Declined)
     course = _answered(state.course, event)
     state = replace(state, course=course, declined={**state.declined, event.sender: declined.reasons})
-    refused = Refused(course.session.run, declined.round, f"plan, by {event.sender}", declined.reasons)
+    refused = Refused(course.session.run, declined.round, f"{DECLINED}{event.sender}", declined.reasons)
     moved = _when_answered(state, event, plugs, collected)
     return replace(moved, entries=(*moved.entries[:1], refused, *moved.entries[1:]))
 

@@ -19,7 +19,7 @@ from securefl import keys, wire
 from securefl.errors import Fault, Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protocol import messages as m
-from securefl.seams import MemberProtection
+from securefl.seams import MemberProtection, Unfinished
 from securefl.terms import (
     AdapterRule,
     Closed,
@@ -46,6 +46,9 @@ from securefl.terms import (
     Witnessed,
 )
 from securefl.terms import Event as PrivacyEvent
+
+UNSEALED: Final = "protection.seal"
+SPENT: Final = frozenset({UNSEALED, Unfinished.rule})  # who declines a plan by one of these has paid for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +339,7 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
             event.update, keys.derive(event.rand, "seal"),
         )  # fmt: skip
     except Fault as fault:  # whatever is wrong with sealing, the budget is spent and nothing leaves
-        reason = Reason("protection.seal", str(fault), "an update that can be sealed", "mend what it names")
+        reason = Reason(UNSEALED, str(fault), "an update that can be sealed", "mend what it names")
         return _declined(seat, plan, (reason,), plugs, (settled,))
     following = protection.enrol(
         seat.charter.me, seat.session.run, plan.round + 1, seat.session.threshold, _members_only(seat), plugs.identity,
@@ -351,7 +354,8 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
 
 def on_stopped(state: Learning, event: Stopped, plugs: Plugs) -> Step:
     """Give the reservation back, if no result of this plan exists: one that a federation below saw is paid for."""
-    reason = Reason("training", event.why, "training that ends", "see the site's own messages")
+    rule = "training" if event.did is None else Unfinished.rule
+    reason = Reason(rule, event.why, "training that ends", "see the site's own messages")
     name = wire.plan_hash(state.proposal.plan)
     entry = Freed(name, event.why) if event.did is None else Settled(name, event.did)
     return _declined(state.seat, state.proposal.plan, (reason,), plugs, (entry,))

@@ -16,13 +16,13 @@ from securefl.ledger import store
 from securefl.protocol import coordinator as c
 from securefl.protocol import messages as m
 from securefl.protocol.below import learning_below, run_below
+from securefl.protocol.member import SPENT
 from securefl.runtime.drive import Observer, drive
 from securefl.seams import MemberHalf, Runtime, Unfinished
 from securefl.terms import (
     Cover,
     Event,
     Gathered,
-    Got,
     MemberId,
     Opening,
     Plan,
@@ -137,17 +137,19 @@ class NestedTrainer:
         return drive(self._home, c.Planned(course), self._plugs, self._runtime, PATIENCE_S, self._observe)
 
     def _spent(self, ended: c.Ended, plan: Plan) -> tuple[str, Event | None]:
-        """Why there is no result, in words without names, and what was spent: each round that not all declined."""
+        """Why there is no result, in words without names, and what was spent: each round that cost somebody."""
         asked: dict[int, int] = {}
         rules: set[str] = set()
         with self._home.transaction() as conn:
-            for leaf in store.leaves_of(conn, ("Sent", "Got", "Refused")):
+            for leaf in store.leaves_of(conn, ("Sent", "Refused")):
                 entry = leaf.entry
                 if isinstance(entry, Refused) and entry.run == plan.run:
-                    rules |= {reason.rule for reason in entry.reasons}
-                elif isinstance(entry, Sent | Got) and entry.receipt.run == plan.run:
-                    change = {"Propose": 1, "Declined": -1}.get(entry.receipt.kind, 0)
-                    asked[entry.receipt.round] = asked.get(entry.receipt.round, 0) + change
+                    found = {reason.rule for reason in entry.reasons}
+                    if entry.what.startswith(c.DECLINED) and not found & SPENT:
+                        asked[entry.round] -= 1
+                    rules |= found
+                elif isinstance(entry, Sent) and (entry.receipt.run, entry.receipt.kind) == (plan.run, "Propose"):
+                    asked[entry.receipt.round] = asked.get(entry.receipt.round, 0) + 1
         event = plan.learning.event
         rounds = sum(1 for open_ in asked.values() if open_ > 0)
         why = f"its own run {plan.run.hex()[:12]} was {ended.outcome}" + (

@@ -70,7 +70,7 @@ class InFolder:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(place / str(round_))
-        for old in (each for each in self._rounds(run) if each < round_ - 1):
+        for old in self._rounds(run)[:-2]:  # whatever rounds lie between: this one may be trained again
             (place / str(old)).unlink()
 
 

@@ -150,7 +150,9 @@ def manifests(store: Path) -> dict[str, Manifest]:
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as fault:
-            raise OperatorFault("no manifest of a module", "write the store again", str(path)) from fault
+            raise OperatorFault(
+                "no manifest of a module", "give the folder `modules` of a run with tasks", str(path)
+            ) from fault
         if path.stem != manifest.name:
             raise OperatorFault(f"the manifest of {manifest.name}", f"call it {manifest.name}{MANIFEST}", str(path))
         found[manifest.name] = manifest

@@ -47,15 +47,20 @@ class Pattern:
     blank: str  # between what stands before and the text
     gap: int
 
+    @property
+    def taken(self) -> int:
+        """How many tokens are not the text's."""
+        return len(self.before) + len(self.behind)
+
     def encode(self, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:  # noqa: ANN401
         """The texts in their pattern, each cut alone; a gap that a text brings with it is taken out.
 
         Raises:
             OperatorFault: the pattern leaves no room for a text.
         """
-        room = max_tokens - len(self.before) - len(self.behind)
+        room = max_tokens - self.taken
         if room < 1:
-            what = f"max_tokens {max_tokens} leaves no room for a text: the pattern takes {max_tokens - room}"
+            what = f"max_tokens {max_tokens} leaves no room for a text: the pattern takes {self.taken}"
             raise OperatorFault(what, f"raise it to {max_tokens - room + 8} at least, or shorten the pattern")
         given = [self.blank + text for text in texts]
         rows = tokenizer(given, add_special_tokens=False)["input_ids"] if texts else []

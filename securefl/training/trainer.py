@@ -162,6 +162,9 @@ class SharedModel:
             raise Mismatch("a language model has no labels: no loss compares them, and no score of members does")
         if isinstance(learning.loss, NotForgotten) and not learning.loss.true_label and len(self.task.labels) < 3:
             raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
+        taken = 0 if self._pattern is None else self._pattern.taken
+        if taken >= learning.max_tokens:
+            raise Mismatch(f"max_tokens {learning.max_tokens} leaves no room for a text: the pattern takes {taken}")
         possible = (
             learning.optimizer in optimizers.NAMES,
             learning.micro_tokens is None or learning.micro_tokens >= learning.max_tokens,
@@ -263,7 +266,7 @@ class SharedModel:
 
     def _public(self) -> Encoded:
         """The reference texts."""
-        taken = 0 if self._pattern is None else len(self._pattern.before) + len(self._pattern.behind)
+        taken = 0 if self._pattern is None else self._pattern.taken
         return self._tokens(REFERENCE, (0,) * len(REFERENCE), 24 + taken)
 
     def _losses(self, loss: Loss, round_: int) -> step.Losses:
