@@ -117,6 +117,8 @@ def test_a_broadcast_that_prefers_nothing_or_comes_too_early_is_not_heard() -> N
     assert float(pseudo.answers(loss, 2, said, public)[0, 1]) == 0
     assert float(pseudo.answers(loss, 2, said, public)[1, 1]) > 0.5
     assert not pseudo.answers(loss, 1, said, public)[:, 1].any()
+    for none in (torch.nan, torch.inf):
+        assert float(pseudo.answers(loss, 2, torch.full((1, 2), none), public)[0, 1]) == 0
     logits, label = torch.tensor([[0.3, -0.2]]), torch.tensor([[1.0, 0.0, 0.0]])
     alone = torch.nn.functional.cross_entropy(logits, torch.tensor([1]))
     assert float(losses_of(loss, 1)(logits, label)) == pytest.approx(float(alone))

@@ -15,6 +15,7 @@ import pytest
 
 from securefl.ledger import store
 from securefl.privacy.account import Account, Standing
+from securefl.protocol import member
 from securefl.protocol import messages as m
 from securefl.protocol.below import learning_below
 from securefl.seams import Unfinished
@@ -25,6 +26,8 @@ from securefl.terms import (
     MemberId,
     Opening,
     PseudoLabels,
+    Reason,
+    Refused,
     Scheme,
     Scorer,
     Sent,
@@ -190,6 +193,26 @@ def test_a_node_whose_run_fails_declines_pays_for_what_was_trained_and_names_nob
     sent = [each.receipt.kind for each in entries(world, ("n0",), Sent)]
     assert "Declined" in sent
     assert "Submitted" not in sent
+
+
+def test_a_leafs_own_words_do_not_go_up(tmp_path, monkeypatch) -> None:
+    told = Reason("training.by n0l1, of ward seven", "", "", "")
+    declined = member._declined
+
+    def telling(seat, plan, reasons, *more):
+        return declined(seat, plan, (told,) if seat.charter.me == "n0l0" else reasons, *more)
+
+    tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(3)} for node in range(3)}
+    world = World(tmp_path, tree, rounds=1)
+    world.refusing = {"n0l0", "n0l1"}
+    monkeypatch.setattr(member, "_declined", telling)
+    world.play(np.zeros(LAYOUT.entries))
+    heard = entries(world, ("n0", "coordinator"), Refused)
+    assert any(told in each.reasons for each in heard), "its own node hears it"
+    above = entries(world, ("coordinator",), Refused)
+    assert any("another rule" in reason.value for each in above for reason in each.reasons)
+    for way in (("n0",), ("coordinator",)):
+        assert not any("ward" in str(each) for each in entries(world, way, Refused, Freed, Settled))
 
 
 def test_what_was_spent_below_is_charged_on_every_level_above(tmp_path) -> None:

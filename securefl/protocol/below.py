@@ -11,7 +11,7 @@ from securefl.terms import AdapterRule, Learning, MemberId, Plan, PseudoLabels, 
 
 def run_below(plan: Plan, name: MemberId) -> RunId:
     """The name of the run that member ``name`` makes of this plan of its parent."""
-    return RunId(wire.digest("run-below", (plan.run, plan.round, name))[:16])
+    return RunId(wire.digest("run-below", (wire.plan_hash(plan), name))[:16])
 
 
 def learning_below(plan: Plan, rounds: int) -> Learning:

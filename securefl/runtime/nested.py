@@ -7,6 +7,7 @@ run inside has a name that follows from the plan's, so one that was killed goes 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from securefl.training.kept import Kept
 
 PATIENCE_S = 3600.0
+KNOWN = re.compile(  # what a rule can be called: other words of a member below stay below
+    r"(approvals|budget|context|federation|policy|protection|protocol|release|training|valid)(\.[a-z_]{1,24}){0,3}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ class NestedTrainer:
                     found = {reason.rule for reason in entry.reasons}
                     if entry.what.startswith(c.DECLINED) and not found & SPENT:
                         asked[entry.round] -= 1
-                    rules |= found
+                    rules |= {rule if KNOWN.fullmatch(rule) else "another rule" for rule in found}
                 elif isinstance(entry, Sent) and (entry.receipt.run, entry.receipt.kind) == (plan.run, "Propose"):
                     asked[entry.receipt.round] = asked.get(entry.receipt.round, 0) + 1
         event = plan.learning.event

@@ -136,7 +136,9 @@ def write(store: Path, manifest: Manifest, tensors: Mapping[str, tuple[int, ...]
     signed = manifest.model_copy(update={"tensors": hashlib.sha256(data).hexdigest()})
     (store / f"{manifest.name}{MANIFEST}").unlink(missing_ok=True)  # tensors without a manifest are no module
     (store / f"{manifest.name}{TENSORS}").write_bytes(data)
-    (store / f"{manifest.name}{MANIFEST}").write_text(signed.model_dump_json(indent=1) + "\n")
+    whole = store / f"{manifest.name}{MANIFEST}.new"  # half a manifest would be in the way of every other module
+    whole.write_text(signed.model_dump_json(indent=1) + "\n")
+    whole.replace(store / f"{manifest.name}{MANIFEST}")
 
 
 def manifests(store: Path) -> dict[str, Manifest]:

@@ -39,4 +39,4 @@ def answers(loss: PseudoLabels, round_: int, logits: torch.Tensor, public: torch
     temperature = float(loss.temperature)
     reference = unsure(loss.scorer, temperature, public).median()
     weight = torch.sigmoid((reference - unsure(loss.scorer, temperature, logits)) / float(loss.width))
-    return torch.stack([guess, heard * weight], 1)
+    return torch.stack([guess, torch.where(heard, weight, 0)], 1)
