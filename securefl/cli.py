@@ -188,52 +188,18 @@ def policy_check(
 @policy_app.command("explain")
 def policy_explain(
     policy: Path,
-    plan: Annotated[Path, typer.Argument(help="A plan, or a federation's file.")],
+    plan: Annotated[Path, typer.Argument(help="A plan, or the file of a federation, of tasks, or of a tree.")],
     as_json: Json = False,
 ) -> None:
-    """Every rule of the policy, held against a plan: what would be granted or refused, and why."""
-    from securefl import documents, suite_file  # noqa: PLC0415
-    from securefl import federation as f  # noqa: PLC0415
-    from securefl.policy import tree as t  # noqa: PLC0415
+    """Every rule of the policy, held against a plan: what would be granted or refused, and why.
 
-    document = documents.read(plan)
-    if suite_file.is_suite(document):
-        from securefl import suite as tasks  # noqa: PLC0415
+    Of a file with tasks every task is told; of a tree every federation, those below by their own policies.
+    """
+    from securefl.foresight import foresee  # noqa: PLC0415
 
-        found = tasks.explain(policy, suite_file.load(plan))
-    else:
-        found = {"": f.explain(policy, plan)}
-    answers, lines = {}, []
-    for name, explained in found.items():
-        branches = t.tree(explained.checks)
-        answers[name] = {
-            "decision": explained.decision,
-            "reasons": [{"rule": r.rule, "value": r.value, "limit": r.limit, "fix": r.fix} for r in explained.reasons],
-            "tree": [
-                {
-                    "part": branch.part,
-                    "held": branch.held,
-                    "rules": [
-                        {
-                            "rule": c.rule,
-                            "held": c.held,
-                            "value": c.value,
-                            "limit": c.limit,
-                            "inputs": list(t.INPUTS.get(c.rule, ())),
-                        }
-                        for c in branch.checks
-                    ],
-                }
-                for branch in branches
-            ],
-            "missing": list(explained.missing),
-        }
-        lines += [f"task {name}"] if name else []
-        lines += t.lines(branches, explained.missing)
-        lines += [f"not given, so assumed: {', '.join(explained.missing)}", f"decision: {explained.decision}"]
-    decision = "refuse" if any(each.decision == "refuse" for each in found.values()) else "grant"
-    _print(as_json, answers.get("", {"decision": decision, "tasks": answers}), "\n".join(lines))
-    if decision == "refuse":
+    told = foresee(policy, plan)
+    _print(as_json, told.plain(), told.text())
+    if told.decision == "refuse":
         raise typer.Exit(3)
 
 
@@ -366,12 +332,23 @@ def custodian_split(
     federation: Path,
     threshold: Annotated[int, typer.Option(help="How many members' shares give the key.")],
     sites: Annotated[Path | None, typer.Option(help="Where the sites' homes are; else as the file says.")] = None,
+    inside: Annotated[
+        str, typer.Option(help="In a tree: the way to the federation below whose key it is, such as west/coast.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Split the decryption key among the members' homes; from now on it is whole in the custodian's memory alone."""
     from securefl import federation as f  # noqa: PLC0415
 
-    f.split_key(federation, sites, threshold)
+    if _is_suite(federation):
+        from securefl import suite, suite_file  # noqa: PLC0415
+        from securefl.errors import OperatorFault  # noqa: PLC0415
+
+        if inside:
+            raise OperatorFault("tasks have no federation below", "leave --inside out", str(federation))
+        suite.split_key(suite_file.load(federation), sites, threshold)
+    else:
+        f.split_key(federation, sites, threshold, inside)
     _print(as_json, {"threshold": threshold}, f"split; {threshold} members' shares give the key when a run begins")
 
 
@@ -523,12 +500,15 @@ def compare(
 
 @app.command()
 def explain(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
-    """Which protections were on, measured from the run; exit 4 if one that was asked for did not hold."""
-    from securefl.audit import explain as e  # noqa: PLC0415
+    """Which protections were on, measured from the run; exit 4 if one that was asked for did not hold.
 
-    told = e.explain(run_folder)
-    _print(as_json, told.plain(), e.table(told))
-    if told.breached:
+    Of a run with tasks every task is told; of a tree every federation.
+    """
+    from securefl.audit import parts  # noqa: PLC0415
+
+    answer, text, breached = parts.explain(run_folder)
+    _print(as_json, answer, text)
+    if breached:
         raise typer.Exit(4)
 
 

@@ -23,10 +23,7 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     Raises:
         OperatorFault: there is no key, or the threshold is none.
     """
-    if not file.is_file():
-        raise OperatorFault(
-            "no decryption key here", "run the federation once, or look for the custodian's home", str(file)
-        )
+    check_here(file)
     secret = KeyFile(file).kept(lambda: b"")
     key = key_id(seal.public_half(secret))
     boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
@@ -35,6 +32,18 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
         _put(home / _share(file), shares[member])
     _put(vault_of(file), vault)
     file.unlink()  # last: until here nothing is lost
+
+
+def check_here(file: Path) -> None:
+    """Nothing happens if there is a decryption key.
+
+    Raises:
+        OperatorFault: there is none.
+    """
+    if not file.is_file():
+        raise OperatorFault(
+            "no decryption key here", "run the federation once, or look for the custodian's home", str(file)
+        )
 
 
 def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: PublicKey) -> Gather:

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.trainer import LoraTrainer, SharedModel
 
+ONLY_ENCRYPTED = "only ckks, bfv and masked-bfv have a custodian"
 OWN_MODELS = "own-models"  # in a member's home: what it keeps of a run from round to round
 OWN_WEIGHTS = "own-weights"  # the same for its weights
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
@@ -250,19 +251,37 @@ def _write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
-def split_key(federation: Path, sites: Path | None, threshold: int) -> None:
+def split_key(federation: Path, sites: Path | None, threshold: int, inside: str = "") -> None:
     """The custodian's decryption key is split among the members' homes, any ``threshold`` of which give it.
+
+    ``inside`` is the way from the root of a tree to the federation whose key it is, such as ``west/coast``.
 
     Raises:
         OperatorFault: the federation has no custodian, it has no key yet, or the threshold is none.
     """
-    loaded = federation_file.load(federation)
-    scheme = loaded.file.protection.scheme
+    places = Places(federation_file.load(federation), sites.resolve() if sites else None)
+    for name in inside.split("/") if inside else ():
+        if name not in places.loaded.below:
+            known = ", ".join(places.loaded.below) or "none"
+            raise OperatorFault(f"no federation {name} below", f"there are: {known}", f"{federation}: {inside}")
+        places = places.inside(name)
+    split_key_of(places, threshold)
+
+
+def split_key_of(places: Places, threshold: int) -> None:
+    """The same for the custodian of these homes.
+
+    Raises:
+        OperatorFault: as for ``split_key``.
+    """
+    scheme = places.loaded.file.protection.scheme
     if not scheme.has_custodian:
-        raise OperatorFault(f"{scheme} has no decryption key", "only ckks, bfv and masked-bfv have a custodian")
-    places = Places(loaded, sites)
+        holders = [name for name, each in places.loaded.below.items() if each.file.protection.scheme.has_custodian]
+        remedy = f"name whose key it is with --inside: {', '.join(holders)}" if holders else ONLY_ENCRYPTED
+        raise OperatorFault(f"{scheme} has no decryption key", remedy, str(places.loaded.path))
     file = places.of(CUSTODIAN) / schemes.key_name(scheme)
-    homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
+    custody.check_here(file)
+    homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
     identity = keys.load(places.of(CUSTODIAN) / "identity.key")
     custody.split(file, threshold, homes, identity, keys.Secret(os.urandom(32)))
 
@@ -398,19 +417,23 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
         return explain_first(policy, federation_file.load(plan_path))
     plan = draft(document, policy.hash)
     missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
-    return _explained(policy, plan, tuple(missing))
+    return explained(policy, plan, tuple(missing))
 
 
 def explain_first(policy: Policy, loaded: federation_file.Loaded) -> Explained:
     """Every rule of a policy against the first round of a federation; nothing is charged."""
     plan = first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
     missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if plan.cover.custodian else [])]
-    return _explained(policy, plan, tuple(missing))
+    return explained(policy, plan, tuple(missing))
 
 
 def first_plan(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
     """The first round's plan as it will be, but for keys and the adapter's state: for a policy to look at."""
-    plan = plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None)
+    return seated(plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None), loaded)
+
+
+def seated(plan: Plan, loaded: federation_file.Loaded) -> Plan:
+    """The plan with a cohort of all members and a custodian if it needs one, under keys that are made up."""
     cohort = tuple(
         Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
         for member in loaded.file.members
@@ -421,10 +444,11 @@ def first_plan(loaded: federation_file.Loaded, policy: Policy, model: Model, dim
 
 def foreseen(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> tuple[Reason, ...]:
     """Why the policy will refuse the first round on an account with nothing on it; nothing is charged."""
-    return _explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
+    return explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
 
 
-def _explained(policy: Policy, plan: Plan, missing: tuple[str, ...]) -> Explained:
+def explained(policy: Policy, plan: Plan, missing: tuple[str, ...]) -> Explained:
+    """Every rule of a policy against a plan, on an account with nothing on it."""
     account = Account.of(())
     try:
         price = price_in(policy, "dataset")(plan, account)
@@ -768,7 +792,7 @@ def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Wo
     began = time.monotonic()
     policy = policies.load(loaded.folder / loaded.file.policy)
     shared = workbench.model(loaded)
-    records = {each.name: workbench.records(loaded, each.name) for each in loaded.file.members}
+    records = _held(Places(loaded, None), workbench.records)[()]
     strategy = strategy_of(loaded, shared)
     start = strategy.broadcast(shared.initial())
     plan = plan_of(

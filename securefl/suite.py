@@ -89,6 +89,24 @@ def run(
     return _ended(suite, base, tasks, out)
 
 
+def split_key(suite: Suite, sites: Path | None, threshold: int) -> None:
+    """The custodian's one key for all tasks is split among everybody's homes.
+
+    Raises:
+        OperatorFault: the tasks have no custodian, it has no key yet, or not every task has members enough
+            for the threshold.
+    """
+    members = {each.name: each for task in suite.tasks.values() for each in task.loaded.file.members}
+    name, fewest = min(suite.tasks.items(), key=lambda item: len(item[1].loaded.file.members))
+    most = len(fewest.loaded.file.members)
+    if threshold > most:
+        what = f"{threshold} shares, and {most} take part in the task {name}, which asks nobody else for theirs"
+        raise OperatorFault(what, f"choose a threshold of 2 to {most}", str(suite.path))
+    loaded = fewest.loaded
+    everybody = loaded.model_copy(update={"file": loaded.file.model_copy(update={"members": tuple(members.values())})})
+    federation.split_key_of(Places(everybody, sites.resolve() if sites else None), threshold)
+
+
 def _model_of(suite: Suite) -> tuple[str, Path]:
     first = next(iter(suite.tasks.values())).loaded
     return first.file.model, first.folder
@@ -117,15 +135,6 @@ def refusals(suite: Suite, models: Mapping[str, SharedModel]) -> dict[str, tuple
         if told:
             found[name] = tuple(dict.fromkeys(told))
     return found
-
-
-def explain(policy_path: Path, suite: Suite) -> dict[str, federation.Explained]:
-    """Every rule of a policy against each task's first round; where owners are hidden, with them alone."""
-    policy = policies.load(policy_path)
-    return {
-        name: federation.explain_first(policy, each.owned() if suite.hidden else each.loaded)
-        for name, each in suite.tasks.items()
-    }
 
 
 def records_of(suite: Suite) -> dict[str, dict[str, Records]]:

@@ -7,6 +7,7 @@ task has a head of its own. Reconstructed from the abstract: heads, optimizers a
 Bytes are those of real messages: of a short private run's receipts, and of one sealed update of the whole model.
 
     python -m audits.utility.fedyolo [--quick] [--json] [--seeds N] [--jobs N]
+    python -m audits.utility.fedyolo [--quick] --local-steps FILE     adds the sweep of steps between rounds to FILE
 """
 
 from __future__ import annotations
@@ -374,8 +375,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=None, help="processes; else one for each core")
+    parser.add_argument("--local-steps", type=Path, help="the JSON of an earlier run, to which that sweep is added")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.local_steps:
+        from audits.utility import local_steps  # noqa: PLC0415 - it is made of this module's parts
+
+        local_steps.extend(given.local_steps, quick=given.quick)
+        return 0
     began = time.monotonic()
     model = yaml.safe_load(FILE.read_text())["model"]
     base = Base.load(model, FILE.parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from securefl import merkle
-from securefl.errors import Forged, Tampered
+from securefl.errors import Forged, OperatorFault, Tampered
 from securefl.ledger import export, heads
 from securefl.terms import Hash, Leaf, MemberId, Opened, PublicKey, RunId, Seat
 
@@ -78,8 +78,11 @@ def read_one(path: Path) -> Ledger:
     """One ledger, by itself: checks 2 and 3.
 
     Raises:
+        OperatorFault: it is not called as a ledger is.
         Tampered: one of them fails.
     """
+    if path.suffix != export.SUFFIX:
+        raise OperatorFault("not a ledger", f"give a run, its ledger folder, or one {export.SUFFIX} file", str(path))
     file = export.read(path)
     head = file.head.head
     if path.name != f"{file.owner}{export.SUFFIX}" or head.owner != file.owner:

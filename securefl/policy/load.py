@@ -126,7 +126,7 @@ def parse(text: bytes, name: str) -> Policy:
     levels: list[PolicyDocument] = []
     for index, part in enumerate(texts):
         document = documents.parse(part, name)
-        written = documents.validate(document, PolicyDocument)
+        written = _policy_in(document)
         place = _place(document)
         if (written.parent is None) != (index == len(texts) - 1):
             known = "is not here" if written.parent else "is named nowhere"
@@ -168,11 +168,18 @@ def _climbed(path: Path) -> tuple[bytes, ...]:
             raise OperatorFault(f"{asked}: {fault}" if asked else str(fault)) from fault
         texts += text.split(ABOVE)
         document = documents.parse(texts[-1], str(path))
-        written = documents.validate(document, PolicyDocument)
+        written = _policy_in(document)
         if written.parent is None or ABOVE in text:
             return tuple(texts)
         asked = _place(document)
         path = path.parent / written.parent.policy
+
+
+def _policy_in(document: documents.Document) -> PolicyDocument:
+    if isinstance(document.value, dict) and "securefl_federation" in document.value:
+        remedy = f"give its policy, {document.value.get('policy', 'a file of its own')}; `securefl policy explain` "
+        raise OperatorFault("a federation's file, not a policy", f"{remedy}holds one against the other", document.name)
+    return documents.validate(document, PolicyDocument)
 
 
 def _place(document: documents.Document) -> str:
