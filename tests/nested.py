@@ -29,6 +29,7 @@ from securefl.runtime.nested import Inside, NestedTrainer
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
+from securefl.strategy.worldlm import Attended
 from securefl.terms import (
     Adapter,
     AdapterRule,
@@ -114,7 +115,7 @@ class Site:
         if self.name in self.world.refusing:
             raise PeerFault("not today")
         self.world.trained.append((self.name, self.world.round))
-        half = Half(LAYOUT)
+        half = Half(LAYOUT, self.world.origin)
         own = self.kept.read(plan.run, plan.round) if plan.sharing.keeps else b""
         start = np.frombuffer(half.start(plan, base, own), "<f4")
         after = trained(self.name, self.world.round, start)
@@ -137,10 +138,12 @@ class World:
     encoding: FixedPoint = field(default_factory=lambda: FixedPoint(24, 20, 32))
     rounds: int = 2
     rounds_inside: int = 1
-    least: int = 3
+    least: int = 3  # members of a node
+    top: int = 2  # of the root
 
     def __post_init__(self) -> None:
         self.round = 0
+        self.origin = b""
         self.refusing: set[str] = set()
         self.trained: list[tuple[str, int]] = []
         self.homes: dict[str, Home] = {}
@@ -151,15 +154,6 @@ class World:
         if key not in self.homes:
             self.homes[key] = Home.at(self.folder.joinpath(*way), MemberId(way[-1]), lambda: 1_790_000_000)
         return self.homes[key]
-
-    def policy(self, way: tuple[str, ...], size: int) -> load.Policy:
-        texts = []
-        for depth in range(len(way), -1, -1):
-            least, colluding = (self.least, 1) if depth == len(way) and way else (2, 0)
-            parent = f"parent: {{policy: p{depth - 1}.yaml}}\n" if depth else ""
-            text = POLICY.format(name="-".join(("f", *way[:depth])), least=least, colluding=colluding)
-            texts.append((text + parent).encode())
-        return load.parse(load.ABOVE.join(texts), "p.yaml")
 
     def federation(self, way: tuple[str, ...], tree: Tree, above: load.Policy | None):
         """One federation's parties: its policy, cover, seats, coordinator's home, and the way to them."""
@@ -197,7 +191,7 @@ class World:
         return policy, cover, seats, coordinator, custodian, home, runtime
 
     def chained(self, way: tuple[str, ...], above: load.Policy | None) -> load.Policy:
-        least, colluding = (self.least, 1) if way else (2, 0)
+        least, colluding = (self.least, 1) if way else (self.top, 0)
         text = POLICY.format(name="-".join(("f", *way)), least=least, colluding=colluding)
         if above is None:
             return load.parse(text.encode(), "p.yaml")
@@ -208,7 +202,7 @@ class World:
         inside = Inside(policy, b"", cover, self.inside, self.rounds_inside, coordinator, custodian, seats)
         plugs = c.Plugs(home.identity, schemes.coordinator_half, Ruled(LAYOUT, FedAvg(), self.inside))
         return NestedTrainer(
-            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT), InMemory(), InMemory(),
+            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT, self.origin), InMemory(), InMemory(),
             lambda _, base, after: score(np.frombuffer(base, "<f4"), np.frombuffer(after, "<f4")), lambda *_: None,
         )  # fmt: skip
 
@@ -217,8 +211,11 @@ class World:
     ) -> c.Ended:
         """The whole run, from a state; ``each_round`` is told before a round is proposed."""
         policy, cover, seats, coordinator, custodian, home, runtime = self.federation((), self.tree, None)
+        self.origin = start.astype("<f4").tobytes()
         strategy = Ruled(LAYOUT, self.optimizer, self.sharing)
-        state = start.astype("<f4").tobytes()
+        if self.sharing.attention is not None:
+            strategy = Attended(LAYOUT, self.optimizer, self.sharing.attention, self.origin)
+        state = strategy.broadcast(self.origin)
         session = m.Session(RunId(run), policy.federation, policy.hash, cover.scheme, cover.threshold, coordinator,
                             custodian, seats)  # fmt: skip
         learning = Learning(EVENT, F(1, 2), 100, F(1, 50), "sgd", 48, 32)
@@ -238,4 +235,5 @@ class World:
 
 
 def reached(end: c.Ended) -> np.ndarray:
-    return np.frombuffer(end.course.state, "<f4").astype(float)
+    """The model's state at the end; what a strategy keeps behind it is no part of it."""
+    return np.frombuffer(end.course.state, "<f4")[: LAYOUT.entries].astype(float)

@@ -64,19 +64,17 @@ def test_nothing_names_a_machine_or_a_registry() -> None:
 
 
 def calls(tree: ast.AST, name: str) -> list[str]:
-    """The functions, dotted, in which a function of this name is called or handed on."""
+    """The functions, dotted, in which a function or class of this name is called or handed on."""
     found = []
 
     def walk(node: ast.AST, inside: tuple[str, ...]) -> None:
+        given = [node.func, *node.args, *(each.value for each in node.keywords)] if isinstance(node, ast.Call) else []
+        if (isinstance(node, ast.Attribute) and node.attr == name) or any(
+            isinstance(each, ast.Name) and each.id == name for each in given
+        ):
+            found.append(".".join(inside))
         for child in ast.iter_child_nodes(node):
             named = isinstance(child, ast.FunctionDef | ast.ClassDef)
-            if (
-                isinstance(child, ast.Name)
-                and child.id == name
-                or isinstance(child, ast.Attribute)
-                and child.attr == name
-            ):
-                found.append(".".join(inside))
             walk(child, (*inside, child.name) if named else inside)
 
     walk(tree, ())

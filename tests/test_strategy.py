@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from securefl import keys
 from securefl.errors import Forged, Unsafe
-from securefl.layout import Layout, Tensor
 from securefl.protection import ckks_slots, fixed_point, schemes
 from securefl.protection.encrypted import check_bounds
 from securefl.protection.masking import check_cover
@@ -27,7 +26,6 @@ from securefl.strategy.fednesterov import FedNesterov
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
 from securefl.terms import (
-    AdapterRule,
     Aggregate,
     Envelope,
     FixedPoint,
@@ -39,14 +37,12 @@ from securefl.terms import (
     Update,
     Weighting,
 )
+from tests.decoded import traced
+from tests.nested import LAYOUT, trained
 from tests.test_policy_decide import PLAN, question
 from tests.test_protection import secret
 from tests.worlds import EVENT, World, identity, seat
 
-LAYOUT = Layout(
-    (Tensor("head.bias", (2,)), Tensor("head.weight", (2, 3)), Tensor("l0.lora_B.default.weight", (3, 2))),
-    AdapterRule.B_ONLY,
-)
 HEAD = 8  # the first entries
 OPTIMIZERS = {
     "fedavg": FedAvg(F(1), F(1, 2)),
@@ -66,14 +62,33 @@ ENCODING = FixedPoint(24, 20, 32)
 GRID = 2.0**-20
 
 
+class Server:
+    """The optimizers in plain numbers."""
+
+    def __init__(self, optimizer: object, state: np.ndarray) -> None:
+        self.optimizer, self.before = optimizer, state
+        self.first = np.zeros_like(state)
+        self.second = np.full_like(state, 1 / 400)
+
+    def step(self, now: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Where a mean change takes a state."""
+        of, before, self.before = self.optimizer, self.before, now
+        if isinstance(of, FedAvg):
+            return mean + (now - before) / 2
+        if isinstance(of, FedNesterov):
+            self.first = self.first / 2 + mean
+            return mean + self.first / 2
+        self.first = 0.9 * self.first + 0.1 * mean
+        self.second = 0.99 * self.second + 0.01 * mean**2
+        return 0.05 * self.first / (np.sqrt(self.second) + 0.05)
+
+
 class Reference:
     """The same in plain numbers: every member's vector in the open, float64, no grid."""
 
     def __init__(self, optimizer: object, sharing: Sharing, state: np.ndarray) -> None:
-        self.optimizer, self.sharing, self.state, self.before = optimizer, sharing, state, state
+        self.server, self.sharing, self.state = Server(optimizer, state), sharing, state
         self.shared = slice(HEAD, None) if sharing.home else slice(None)
-        self.first = np.zeros_like(state)
-        self.second = np.full_like(state, 1 / 400)
         self.own: dict[MemberId, np.ndarray] = {}
         self.weights: dict[MemberId, list[float]] = {}
 
@@ -101,18 +116,9 @@ class Reference:
                 mean += float(each.share) * sum(self.weights[n][number] / total * changes[n] for n in names)
         else:
             mean = np.mean([changes[n] for n in names], axis=0)
-        now, moved, of = self.state, self.state.copy(), self.optimizer
-        if isinstance(of, FedAvg):
-            step = mean + (now - self.before) / 2
-        elif isinstance(of, FedNesterov):
-            self.first = self.first / 2 + mean
-            step = mean + self.first / 2
-        else:
-            self.first = 0.9 * self.first + 0.1 * mean
-            self.second = 0.99 * self.second + 0.01 * mean**2
-            step = 0.05 * self.first / (np.sqrt(self.second) + 0.05)
-        moved[self.shared] += step[self.shared]
-        self.before, self.state = now, moved
+        now = self.state
+        self.state = now.copy()
+        self.state[self.shared] += self.server.step(now, mean)[self.shared]
 
 
 HOLDER = schemes.key_holder(Scheme.CKKS, identity("custodian"))
@@ -158,14 +164,8 @@ def opened(
     return coordinator.open(plan, enrolled, sealed, answers)
 
 
-def trained(name: MemberId, round_: int, start: np.ndarray) -> np.ndarray:
-    """A training that depends on where it starts, and on whose it is."""
-    rand = np.random.default_rng([int(name[1:]), round_])
-    return (start + 0.3 * np.tanh(rand.normal(0, 1, LAYOUT.entries) - start)).astype("<f4")
-
-
 def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) -> None:
-    """Three rounds, in each of which some members fall silent."""
+    """Three rounds, in each of which some members fall silent; nothing but a sum over the others is decoded."""
     names = [MemberId(f"m{n}") for n in range(members)]
     need = max((members + 1) // 2 + 1, sharing.sums + 2)
     start = np.random.default_rng(members).normal(0, 0.3, LAYOUT.entries).astype("<f4")
@@ -185,7 +185,10 @@ def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) 
             remembered[name] = struct.pack(f"<{len(mine)}d", *mine)
             return half.share(plan, now, after[name], mine)
 
-        aggregate = opened(scheme, names, alive, round_, sharing, sent)
+        with traced() as trace:
+            aggregate = opened(scheme, names, alive, round_, sharing, sent)
+        (plan,) = trace.check()
+        assert (plan.round, aggregate.survivors) == (round_, tuple(alive))
         plain = {n: trained(n, round_, reference.start(n).astype("<f4")).astype(float) for n in alive}
         reference.close(plain, scores)
         reference.own |= plain

@@ -16,7 +16,7 @@ from securefl.audit.replay import replay
 from securefl.audit.verify import read_all, verify
 from securefl.errors import Loosens, OperatorFault, Tampered
 from securefl.privacy.accountant import epsilon_charged
-from securefl.terms import Freed, Gathered, Hash, Level, RunId, Sent, Settled
+from securefl.terms import Freed, Gathered, Hash, Level, Reserved, RunId, Sent, Settled
 from tests.small import FEDERATION
 from tests.trees import Tree
 
@@ -99,6 +99,9 @@ REFUSED = {
     "an optimizer that remembers": ({"strategy": {"kind": "fedadam"}}, {}, "fedadam remembers rounds"),
     "momentum": ({"strategy": {"momentum": 0.5}}, {}, "fedavg with momentum remembers rounds"),
     "own models": ({"strategy": {"pull": 0.5}}, {}, "strategy.home, pull, renewal and attention keep something"),
+    "attention": (
+        {"strategy": {"attention": {"keys": ["query"], "sharpness": 5, "clip": 4}}}, {}, "and attention keep something"
+    ),
     "another adapter": ({"adapter": {"targets": ["query"], "rank": 4}}, {}, "adapter is .* here and .* in the federation above"),
     "rounds that are not paid for": ({}, {"rounds": 4}, "2 steps do not make 4 equal rounds"),
 }  # fmt: skip
@@ -165,6 +168,53 @@ def test_a_leaf_with_several_parents_is_charged_once_for_each_release_on_one_roo
     assert {"top"} <= frozenset.intersection(*(charge.names_at(Level.FEDERATION) for charge in charges))
     alone = epsilon_charged(charges[:1], 1e-5)
     assert replay(tmp_path / "run" / "below" / "left")["epsilon"]["pld"] == epsilon_charged(charges, 1e-5) > alone
+
+
+SIBLINGS = {
+    "all of it tighter": (
+        {
+            "epsilon: 20, delta": "epsilon: 15, delta",
+            "per_round: {epsilon: 10}": "per_round: {epsilon: 9}",
+            "per_dataset: {epsilon: 20}": "per_dataset: {epsilon: 15}",
+            "{at_least: 0.5}": "{at_least: 0.75}",
+            "min_cohort: 3": "min_cohort: 2",
+            "colluding: 1": "colluding: 0",
+        },
+        "finished", 2,
+    ),
+    "a budget for one round": ({"epsilon: 20, delta": "epsilon: 5, delta"}, "refused", 2),
+    "a noise floor above the plan's": ({"{at_least: 0.5}": "{at_least: 0.9}"}, "refused", 1),
+}  # fmt: skip
+
+
+def spent_by(run: Path, node: str) -> dict[str, tuple[list[object], list[object]]]:
+    """What a node and each of its leaves was charged, and at what price each plan was allowed, without random names."""
+    copies = {node: read_all(run)[node], **read_all(run / "below" / node)}
+    found = {}
+
+    def nameless(caps):
+        return [replace(each, name="") if each.level is Level.RUN else each for each in caps]
+
+    for name, ledger in copies.items():
+        prices = [entry.price for _, entry in ledger.each(Reserved)]
+        charges = [replace(each, plan=b"", run=b"", caps=nameless(each.caps)) for each in accounts_of(ledger).charges]
+        found[name] = (charges, [(each.round, each.after, each.above, nameless(each.caps)) for each in prices])
+    del found["coordinator"]
+    return found
+
+
+@pytest.mark.parametrize("change", SIBLINGS)
+def test_a_federations_spend_does_not_change_when_its_siblings_policy_does(change, ran, tmp_path):
+    """For as many rounds as there are: a sibling may end the run, and what was spent until then is the same."""
+    policy, outcome, rounds = SIBLINGS[change]
+    tree = Tree(tmp_path / "tree")
+    tree.policy("right", "top", **policy)
+    result = tree.run(tmp_path / "run", tmp_path / "sites", tree.tree())
+    assert result.outcome == outcome, result.why
+    before, now = spent_by(ran / "run", "left"), spent_by(tmp_path / "run", "left")
+    assert set(before) == {"left", *tree.nodes["left"]}
+    assert {name: (charges[:rounds], prices[:rounds]) for name, (charges, prices) in before.items()} == now
+    assert all(len(charges) == rounds for charges, _ in now.values())
 
 
 def test_federations_that_would_share_a_home_are_refused(tree, tmp_path):

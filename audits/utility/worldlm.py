@@ -73,6 +73,7 @@ SWAPPED = (("chats-a", *NATURAL[0][1:]), NATURAL[1], ("1790-1836", *NATURAL[2][1
 NOISES = (4.0, 24.0)  # times the root mean square of a change
 NOISED = ("1790-1836", "1837-1850")
 ENCODING = FixedPoint(40, 30, 64)
+MOST, TWO = ("positions", "blocks", "head"), ("blocks.1", "blocks.2")  # more of it by attention, less by a mean
 FULL = Attention(KEYS, Fraction(5), Fraction(4), residual=True)
 ADAPTER = Adapter(("embedding", "positions", "blocks", "head"), 1, 1, 0, AdapterKind.FULL)
 
@@ -99,6 +100,14 @@ ARMS: Mapping[str, Arm] = {
     "HierFAVG": Arm("tree", Sharing()),
     "flat FedAvg, strong noise on two": Arm("flat", Sharing(), noise=NOISES[1]),
     "WorldLM-style, strong noise on two": Arm("tree", Sharing(attention=FULL), noise=NOISES[1]),
+    "WorldLM-style, all but embeddings keys": Arm("tree", Sharing(attention=replace(FULL, keys=MOST))),
+    "WorldLM-style, all but embeddings keys, strong noise on two": Arm(
+        "tree", Sharing(attention=replace(FULL, keys=MOST)), noise=NOISES[1]
+    ),
+    "WorldLM-style, two key layers": Arm("tree", Sharing(attention=replace(FULL, keys=TWO))),
+    "WorldLM-style, two key layers, strong noise on two": Arm(
+        "tree", Sharing(attention=replace(FULL, keys=TWO)), noise=NOISES[1]
+    ),
     "WorldLM-style, no residual": Arm("tree", Sharing(attention=replace(FULL, residual=False))),
 }
 
@@ -304,13 +313,21 @@ def compared(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[s
     asked[f"{world} on the swapped tree - on the natural one"] = (f"{world}, swapped", world, tuple(LEAVES))
     for title, leaves in (("the noised two", NOISED), ("the seven others", rest), ("the two other federations", far)):
         for noise in ("noise", "strong noise"):
-            for arm in (flat, world):
+            for arm in (flat, world, f"{world}, two key layers", f"{world}, all but embeddings keys"):
                 asked[f"damage of {noise}, {arm}, {title}"] = (f"{arm}, {noise} on two", arm, leaves)
-    return {
+    found = {
         title: against(results, one, other, leaves)
         for title, (one, other, leaves) in asked.items()
         if all(one in seed and other in seed for seed in results.values())
     }
+    kept = f"{world}, all but embeddings keys"
+    for arm in (world, kept):
+        title = f"damage of strong noise to the two other federations, {arm} - {flat}"
+        arms = [each + end for each in (arm, flat) for end in (", strong noise on two", "")]
+        if all(each in seed for seed in results.values() for each in arms):
+            lost = [[float(np.mean([seed[each][leaf] for leaf in far])) for each in arms] for seed in results.values()]
+            found[title] = interval([(a - b) - (c - d) for a, b, c, d in lost])
+    return found
 
 
 def of_seed(task: tuple[int, tuple[str, ...], Path]) -> None:
