@@ -245,7 +245,7 @@ def test_a_file_where_something_else_belongs_is_refused_with_what_to_give(
 def test_a_tree_is_compared_like_any_other_federation(tree: Tree, tmp_path, capsys) -> None:
     file = tree.tree("base.yaml", training={**tree_training(tree), "steps": 1})
     experiment = {
-        "securefl_experiment": 1, "name": "tree", "federation": str(file), "epsilon": [15, "none"], "seeds": [1],
+        "securefl_experiment": 1, "name": "tree", "federation": str(file), "epsilon": [4, "none"], "seeds": [1],
         "arms": [{"name": "one"}],
     }  # fmt: skip
     (tmp_path / "experiment.yaml").write_text(json.dumps(experiment))
