@@ -335,7 +335,9 @@ def draw(runs: Sequence[Mapping[str, Any]], out: Path) -> None:
                 place.plot(rounds, found.mean(0), style, color=shade, label=arm)
         place.set_xlabel("round" if name == "soft_right" else "rounds done")
         place.set_ylabel(f"share: {what}")
-        place.legend(fontsize=7)
+    figure.legend(
+        *places[1].get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=7, bbox_to_anchor=(0.5, 0)
+    )
     figure.suptitle(
         "LP-FL-style: soft labels of the broadcast model, and what members learn (bands: all seeds)", fontsize=10
     )
