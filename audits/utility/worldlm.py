@@ -396,16 +396,21 @@ def draw(told: Mapping[str, Any], out: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    names = list(told["paired"])
-    figure, axes = plt.subplots(figsize=(8, 0.36 * len(names) + 1))
-    for place, name in enumerate(names):
-        span = told["paired"][name]
-        axes.plot([span["low"], span["high"]], [place, place], color="#888888")
-        axes.plot([span["mean"]], [place], "o", color="#1f5fa8")
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.invert_yaxis()
-    axes.set_xlabel("nats per byte, paired by seed, 95 % interval; left of 0: the first is better")
+    strong = [name for name in told["paired"] if name.startswith("damage of strong noise")]
+    parts = [[name for name in told["paired"] if name not in strong], strong]  # on scales of their own
+    figure, places = plt.subplots(
+        2, figsize=(8, 0.3 * len(told["paired"]) + 1.5), layout="constrained",
+        height_ratios=[max(len(names), 1) for names in parts],
+    )  # fmt: skip
+    for axes, names in zip(places, parts, strict=True):
+        for place, name in enumerate(names):
+            span = told["paired"][name]
+            axes.plot([span["low"], span["high"]], [place, place], color="#888888")
+            axes.plot([span["mean"]], [place], "o", color="#1f5fa8")
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.invert_yaxis()
+    places[1].set_xlabel("nats per byte, paired by seed, 95 % interval; left of 0: the first is better")
     figure.savefig(out, dpi=120, bbox_inches="tight")
     plt.close(figure)
 
