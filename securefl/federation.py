@@ -38,6 +38,7 @@ from securefl.runtime.inprocess import InProcess
 from securefl.runtime.nested import Inside, NestedTrainer
 from securefl.runtime.processes import Processes
 from securefl.runtime.tap import Tap
+from securefl.runtime.texts import claim
 from securefl.seams import Runtime
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
@@ -548,9 +549,15 @@ def party(
     if name in loaded.below:
         trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, home)
     else:
+
+        def own() -> Any:  # noqa: ANN401 - training.data.Records
+            found = (records or records_of)(loaded, name)
+            claim(home, dataset, (record.text for record in found.train))
+            return found
+
         trainer = LoraTrainer(
             shared,
-            partial(records or records_of, loaded, name),
+            own,
             entropy,
             lambda done, steps: progress.step(name, done, steps),
             half,

@@ -205,6 +205,22 @@ def test_the_round_that_would_exceed_the_budget_is_refused_before_training(
     assert 0 < row["spent"] <= 9
 
 
+def test_records_under_a_new_name_are_not_paid_for_as_if_they_were_new(small: Small, tmp_path: Path, capsys) -> None:
+    sites = tmp_path / "sites"
+    assert run_cli(capsys, "run", small.file("first.yaml"), "--out", tmp_path / "first", "--sites", sites)[0] == 0
+    members = [
+        {"name": name, "region": "here", "data": {"file": f"{name}.csv"}, "dataset": f"new-{name}"} for name in MEMBERS
+    ]
+    again = small.file("again.yaml", members=members)
+    code, told, _ = run_cli(capsys, "run", again, "--out", tmp_path / "again", "--sites", sites, "--json")
+    assert code == 3
+    assert "say `dataset: north` of this member" in json.loads(told)["outcome"]["why"]
+    rows = [row for row in accounts(tmp_path / "again") if row["level"] == "dataset"]
+    assert {row["name"]: row["spent"] > 0 for row in rows} == {
+        **dict.fromkeys(MEMBERS, True), **{f"new-{name}": False for name in MEMBERS}
+    }  # fmt: skip
+
+
 def test_a_folder_with_a_finished_run_is_left_alone(finished: Path, small: Small, tmp_path: Path, capsys) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     out = tmp_path / "copy" / "run"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from securefl import keys
-from securefl.errors import Missing, OperatorFault, Tampered
+from securefl.errors import Missing, OperatorFault, PeerFault, Tampered
 from securefl.ledger import databases, store
 from securefl.privacy.account import Standing
 from securefl.runtime.home import Home
+from securefl.runtime.texts import claim
 from securefl.terms import MemberId, Plan, RunId, Seat, Witnessed
 from tests.stores import Stores
 from tests.test_privacy_account import a_plan, reserved, settled
@@ -225,3 +229,32 @@ def test_without_the_driver_the_extra_to_install_is_named(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(Missing, match=r"psycopg is not installed; run: pip install 'securefl\[postgres\]'"):
         databases.engine_at(databases.Remote(sa.make_url("postgresql+psycopg://user@host/db"), "north"))
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab."), st.sets(st.sampled_from("uvwxyz"), max_size=3)), max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_a_text_is_on_one_account_of_a_home_for_good(claims) -> None:
+    owner: dict[str, str] = {}
+    with TemporaryDirectory() as folder:
+        for account, texts in claims:
+            home = Home.at(Path(folder), MemberId("north"), lambda: 1)
+            if {owner.get(text, account) for text in texts} <= {account}:
+                claim(home, account, texts)
+                owner |= dict.fromkeys(texts, account)
+            else:
+                with pytest.raises(PeerFault, match="say `dataset: "):
+                    claim(home, account, texts)
+            home.engine.dispose()
+
+
+def test_half_a_list_of_texts_is_none_and_others_read_neither_list_nor_key(tmp_path: Path) -> None:
+    home = Home.at(tmp_path, MemberId("north"), lambda: 1)
+    claim(home, "notes", ["one", "two"])
+    (tmp_path / "texts" / "other.texts.new").write_bytes(b"half")
+    claim(home, "notes", ["three"])
+    with pytest.raises(PeerFault, match="1 of 2 texts for the account 'letters' were charged to 'notes'"):
+        claim(home, "letters", ["one", "four"])
+    claim(home, "letters", ["four"])
+    for path in (tmp_path / "texts.key", *(tmp_path / "texts").glob("*.texts")):
+        assert path.stat().st_mode & 0o077 == 0
+        assert b"one" not in path.read_bytes()
