@@ -65,7 +65,11 @@ def test_a_run_of_clients_reports_and_verifies_what_its_shares_cost(small: Small
 
 def test_a_member_whose_account_holds_the_other_unit_refuses_and_the_rest_go_on(small: Small, tmp_path: Path) -> None:
     four = [*FEDERATION["members"], {"name": "east", "region": "here", "data": {"file": "north.csv"}}]
-    others = [{**member, "dataset": f"{member['name']}-apart"} for member in four[:3]]
+    files = ("south.csv", "west.csv", "north.csv")  # other records than in the second run
+    others = [
+        {**member, "dataset": f"{member['name']}-apart", "data": {"file": file}}
+        for member, file in zip(four[:3], files, strict=True)
+    ]
     records = POLICY.replace("federation: small", "federation: records")
     first = small.file("records.yaml", policy=records, name_="records", members=[*others, four[3]], training__rounds=1)
     first.write_text(first.read_text().replace("name: small", "name: records", 1).replace("name_: records\n", ""))
