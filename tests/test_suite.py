@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -357,7 +358,6 @@ def test_predict_serves_every_task_of_a_store_from_one_base(
 
 
 def test_a_module_for_another_base_and_tensors_that_were_changed_are_refused(many: Many, done: Path, tmp_path) -> None:
-    import shutil
 
     shutil.copytree(done / "run" / "modules", tmp_path / "store")
     other = tiny_models.saved("bert", tmp_path / "other")
@@ -379,6 +379,22 @@ KINDS = {
     "prefix": {"kind": "prefix", "rank": 3},
     "bottle": {"kind": "bottleneck", "targets": ["mlp.c_proj"], "rank": 2},
 }
+
+
+def test_a_module_that_was_half_written_leaves_the_others(done: Path, tmp_path, monkeypatch) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(done / "run" / "modules", store)
+    names = module_store.manifests(store)
+    whole = Path.write_text
+
+    def half(self, text, *given):
+        whole(self, text[: len(text) // 2], *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        module_store.write(store, names["tone"], {"t": (2,)}, bytes(8))
+    assert set(module_store.manifests(store)) == set(names) - {"tone"}
 
 
 def test_every_kind_of_adapter_is_a_task_over_one_base_and_comes_back_from_the_store(many: Many, tmp_path) -> None:

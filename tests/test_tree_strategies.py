@@ -17,12 +17,13 @@ from securefl.ledger import store
 from securefl.privacy.account import Account, Standing
 from securefl.protocol import member
 from securefl.protocol import messages as m
-from securefl.protocol.below import learning_below
+from securefl.protocol.below import learning_below, run_below
 from securefl.seams import Unfinished
 from securefl.terms import (
     FixedPoint,
     Freed,
     Gathered,
+    Hash,
     MemberId,
     Opening,
     PseudoLabels,
@@ -37,6 +38,7 @@ from securefl.terms import (
 )
 from tests.decoded import traced
 from tests.nested import EVENT, LAYOUT, World, reached, score, trained
+from tests.test_policy_decide import question
 from tests.test_strategy import GRID, OPTIMIZERS, SHARINGS, Reference
 from tests.test_worldlm import ATTENTIONS, ORIGIN
 from tests.test_worldlm import Reference as Attentive
@@ -193,6 +195,17 @@ def test_a_node_whose_run_fails_declines_pays_for_what_was_trained_and_names_nob
     sent = [each.receipt.kind for each in entries(world, ("n0",), Sent)]
     assert "Declined" in sent
     assert "Submitted" not in sent
+
+
+def test_a_run_below_is_of_one_plan_alone_and_of_one_node() -> None:
+    plan = question().plan
+    others = [
+        replace(plan, base=Hash(bytes([1] * 32))), replace(plan, round=plan.round + 1), replace(plan, federation="other"),
+        replace(plan, learning=replace(plan.learning, learning_rate=F(1, 7))),
+    ]  # fmt: skip
+    runs = [run_below(each, MemberId("north")) for each in (plan, *others)]
+    assert len({*runs, run_below(plan, MemberId("south"))}) == len(others) + 2
+    assert run_below(replace(plan), MemberId("north")) == runs[0]
 
 
 def test_a_leafs_own_words_do_not_go_up(tmp_path, monkeypatch) -> None:
