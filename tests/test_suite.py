@@ -358,7 +358,6 @@ def test_predict_serves_every_task_of_a_store_from_one_base(
 
 
 def test_a_module_for_another_base_and_tensors_that_were_changed_are_refused(many: Many, done: Path, tmp_path) -> None:
-
     shutil.copytree(done / "run" / "modules", tmp_path / "store")
     other = tiny_models.saved("bert", tmp_path / "other")
     with pytest.raises(OperatorFault, match="was made for the base"):
