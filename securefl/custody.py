@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -29,8 +28,8 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
     vault, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
     for member, home in members.items():
-        _put(home / _share(file), shares[member])
-    _put(vault_of(file), vault)
+        keys.put(home / _share(file), shares[member])
+    keys.put(vault_of(file), vault)
     file.unlink()  # last: until here nothing is lost
 
 
@@ -95,12 +94,3 @@ def _share(file: Path) -> str:
 def _box(home: Path) -> Secret:
     keys.load(home / "identity.key")
     return keys.derive(Secret((home / "identity.key").read_bytes()), "key-share-box")
-
-
-def _put(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

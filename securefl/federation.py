@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -31,6 +31,7 @@ from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
+from securefl.runtime import texts
 from securefl.runtime.agent import CustodianAgent, MemberAgent
 from securefl.runtime.drive import drive
 from securefl.runtime.home import Home, export_all
@@ -38,7 +39,6 @@ from securefl.runtime.inprocess import InProcess
 from securefl.runtime.nested import Inside, NestedTrainer
 from securefl.runtime.processes import Processes
 from securefl.runtime.tap import Tap
-from securefl.runtime.texts import claim
 from securefl.seams import Runtime
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
@@ -552,7 +552,7 @@ def party(
 
         def own() -> Any:  # noqa: ANN401 - training.data.Records
             found = (records or records_of)(loaded, name)
-            claim(home, dataset, (record.text for record in found.train))
+            texts.remember(home, dataset, (record.text for record in found.train))
             return found
 
         trainer = LoraTrainer(
@@ -692,7 +692,7 @@ def run(
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = workbench.model(loaded)
-            held = _held(places, workbench.records)
+            held = _under_one_name((each for each, *_ in tree), _held(places, workbench.records))
             records = held[()]
         (coordinator, custodian, seats), *_ = [introduce(*each) for each in tree]
         strategy = strategy_of(loaded, shared)
@@ -863,6 +863,20 @@ def _held(places: Places, records: Callable[[federation_file.Loaded, str], Any])
         return Records(*(tuple(row for part in parts for row in getattr(part, of)) for of in ("train", "heldout")))
 
     return {places.route: {each.name: of(each.name) for each in places.loaded.file.members}, **held}
+
+
+def _under_one_name(tree: Iterable[Places], held: dict[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:
+    """The same, if no leaf's records were charged under another name.
+
+    Raises:
+        OperatorFault: some were.
+    """
+    for places in tree:
+        for each in places.loaded.file.members:
+            if each.name not in places.loaded.below:
+                trained = (record.text for record in held[places.route][each.name].train)
+                texts.check(places.of(each.name), each.dataset or each.name, trained)
+    return held
 
 
 def _descended(

@@ -163,3 +163,13 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
     if path.stat().st_mode & 0o077:
         raise OperatorFault("others may read this key", f"run: chmod 600 {path}", str(path))
     return path.read_bytes()
+
+
+def put(path: Path, data: bytes) -> None:
+    """What stands at ``path`` is this, whole and on the disk, readable by its owner alone; or what was there before."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")  # another run may write the same file now
+    with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

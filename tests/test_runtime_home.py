@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl import keys
-from securefl.errors import Missing, OperatorFault, PeerFault, Tampered
+from securefl.errors import Missing, OperatorFault, Tampered
 from securefl.ledger import databases, store
 from securefl.privacy.account import Standing
+from securefl.runtime import texts
 from securefl.runtime.home import Home
-from securefl.runtime.texts import claim
 from securefl.terms import MemberId, Plan, RunId, Seat, Witnessed
 from tests.stores import Stores
 from tests.test_privacy_account import a_plan, reserved, settled
@@ -233,28 +233,30 @@ def test_without_the_driver_the_extra_to_install_is_named(tmp_path: Path, monkey
 
 @given(st.lists(st.tuples(st.sampled_from("ab."), st.sets(st.sampled_from("uvwxyz"), max_size=3)), max_size=6))
 @settings(max_examples=30, deadline=None)
-def test_a_text_is_on_one_account_of_a_home_for_good(claims) -> None:
+def test_a_text_is_on_one_account_of_a_home_for_good(charged) -> None:
     owner: dict[str, str] = {}
     with TemporaryDirectory() as folder:
-        for account, texts in claims:
+        for account, found in charged:
             home = Home.at(Path(folder), MemberId("north"), lambda: 1)
-            if {owner.get(text, account) for text in texts} <= {account}:
-                claim(home, account, texts)
-                owner |= dict.fromkeys(texts, account)
+            if {owner.get(text, account) for text in found} <= {account}:
+                texts.check(home.path, account, found)
+                texts.remember(home, account, found)
+                owner |= dict.fromkeys(found, account)
             else:
-                with pytest.raises(PeerFault, match="say `dataset: "):
-                    claim(home, account, texts)
+                with pytest.raises(OperatorFault, match="say `dataset: "):
+                    texts.check(home.path, account, found)
             home.engine.dispose()
 
 
 def test_half_a_list_of_texts_is_none_and_others_read_neither_list_nor_key(tmp_path: Path) -> None:
     home = Home.at(tmp_path, MemberId("north"), lambda: 1)
-    claim(home, "notes", ["one", "two"])
+    texts.remember(home, "notes", ["one", "two"])
     (tmp_path / "texts" / "other.texts.new").write_bytes(b"half")
-    claim(home, "notes", ["three"])
-    with pytest.raises(PeerFault, match="1 of 2 texts for the account 'letters' were charged to 'notes'"):
-        claim(home, "letters", ["one", "four"])
-    claim(home, "letters", ["four"])
+    texts.remember(home, "notes", ["three"])
+    with pytest.raises(OperatorFault, match="the account 'letters' has texts that were charged to 'notes'"):
+        texts.check(tmp_path, "letters", ["one", "four"])
+    texts.check(tmp_path, "letters", ["four"])
+    texts.check(tmp_path, "notes", ["one", "three", "five"])
     for path in (tmp_path / "texts.key", *(tmp_path / "texts").glob("*.texts")):
         assert path.stat().st_mode & 0o077 == 0
         assert b"one" not in path.read_bytes()

@@ -5,12 +5,12 @@ A round reads what an earlier one wrote and writes its own, so a round that is t
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from securefl import keys
 from securefl.terms import Plan, RunId, Weighting
 
 if TYPE_CHECKING:
@@ -64,12 +64,7 @@ class InFolder:
         """The state stands there, whole, once this returns."""
         place = self._folder / run.hex()
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = place / f"{round_}.new"
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(state)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(place / str(round_))
+        keys.put(place / str(round_), state)
         for old in self._rounds(run)[:-2]:  # whatever rounds lie between: this one may be trained again
             (place / str(old)).unlink()
 
