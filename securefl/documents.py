@@ -45,6 +45,10 @@ class Document:
     value: Any
     lines: dict[Path_, int] = field(repr=False)
 
+    def has(self, key: str) -> bool:
+        """Whether this is a mapping with this key."""
+        return isinstance(self.value, dict) and key in self.value
+
     def line_of(self, path: Path_) -> int:
         """The line of a value, or of the nearest thing around it."""
         while path and path not in self.lines:

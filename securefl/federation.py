@@ -414,7 +414,7 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
 
     policy = policies.load(policy_path)
     document = documents.read(plan_path)
-    if isinstance(document.value, dict) and "securefl_federation" in document.value:
+    if document.has("securefl_federation"):
         return explain_first(policy, federation_file.load(plan_path))
     plan = draft(document, policy.hash)
     missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
@@ -423,9 +423,18 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
 
 def explain_first(policy: Policy, loaded: federation_file.Loaded) -> Explained:
     """Every rule of a policy against the first round of a federation; nothing is charged."""
-    plan = first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
-    missing = ["account", "plan.model.digest", *(["plan.cover.custodian"] if plan.cover.custodian else [])]
-    return explained(policy, plan, tuple(missing))
+    return explain_unseen(policy, unseen_plan(loaded, policy))
+
+
+def unseen_plan(loaded: federation_file.Loaded, policy: Policy) -> Plan:
+    """A federation's first plan without its model being loaded."""
+    return first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
+
+
+def explain_unseen(policy: Policy, plan: Plan) -> Explained:
+    """Every rule of a policy against such a plan."""
+    missing = ("account", "plan.model.digest", *(("plan.cover.custodian",) if plan.cover.custodian else ()))
+    return explained(policy, plan, missing)
 
 
 def first_plan(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> Plan:

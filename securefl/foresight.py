@@ -17,9 +17,7 @@ from securefl.policy import load as policies
 from securefl.policy import tree as t
 from securefl.policy.load import Policy
 from securefl.runtime.nested import Inside, plan_below
-from securefl.terms import Hash, MemberId, Model, Plan, PublicKey, Seat
-
-UNKNOWN = Hash(bytes(32))  # a base model that is not loaded
+from securefl.terms import MemberId, Plan, PublicKey, Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +90,14 @@ def foresee(policy: Path, file: Path) -> Foreseen:
         suite, its = suite_file.load(file), policies.load(policy)
         tasks = {name: _task(each, its, hidden=suite.hidden) for name, each in suite.tasks.items()}
         return Foreseen("tasks", tasks, {})
-    if not (isinstance(document.value, dict) and "securefl_federation" in document.value):
+    if not document.has("securefl_federation"):
         return Foreseen("plan", {"": federation.explain(policy, file)}, {})
-    loaded = federation_file.load(file)
+    loaded, its = federation_file.load(file), policies.load(policy)
     if not loaded.below:
-        return Foreseen("plan", {"": federation.explain(policy, file)}, {})
-    its = policies.load(policy)
-    first = federation.first_plan(loaded, its, Model(loaded.file.model, UNKNOWN), 1)
-    levels = list(_levels(loaded, its, first, loaded.file.name))
-    told = {name: federation.explained(policy, plan, _missing(plan)) for name, policy, plan in levels}
+        return Foreseen("plan", {"": federation.explain_first(its, loaded)}, {})
+    levels = list(_levels(loaded, its, federation.unseen_plan(loaded, its), loaded.file.name))
+    told = {name: federation.explain_unseen(policy, plan) for name, policy, plan in levels}
     return Foreseen("levels", told, {name: policy.hash.hex() for name, policy, _ in levels})
-
-
-def _missing(plan: Plan) -> tuple[str, ...]:
-    return ("account", "plan.model.digest", *(("plan.cover.custodian",) if plan.cover.custodian else ()))
 
 
 def _task(task: suite_file.OwnedTask, policy: Policy, *, hidden: bool) -> Explained:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from securefl import federation
+from securefl.audit.parts import REPORT, TASKS
 from securefl.audit.verify import read_all
 from securefl.errors import OperatorFault
 from securefl.federation import COORDINATOR, Arms, Entropy, Places, Workbench
@@ -30,7 +31,7 @@ from securefl.training.base import Base
 from securefl.training.data import Record, Records
 from securefl.training.trainer import SharedModel
 
-REPORT, MODULES, TASKS = "suite.json", "modules", "tasks"
+MODULES = "modules"
 NOTHING = Records((), ())
 
 

@@ -89,7 +89,7 @@ def _with(loaded: Loaded, **fields: Any) -> Loaded:  # noqa: ANN401 - fields of 
 
 def is_suite(document: Document) -> bool:
     """Whether a document describes several tasks."""
-    return isinstance(document.value, dict) and "tasks" in document.value
+    return document.has("tasks")
 
 
 def load(path: Path) -> Suite:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from securefl.compare.results import spread
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
@@ -277,14 +278,12 @@ def _descend(root: Node, below: Mapping[str, Node]) -> None:
         below[name].adopt(start)
 
 
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
-
-def interval(differences: list[float]) -> dict[str, float]:
+def interval(differences: list[float]) -> dict[str, float | None]:
     """The mean of paired differences and its 95 % interval by Student's t."""
-    n, mean = len(differences), float(np.mean(differences))
-    half = T95[n - 1] * float(np.std(differences, ddof=1)) / n**0.5 if n > 1 else float("inf")
-    return {"mean": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5)}
+    found = spread(differences)
+    assert found is not None, "there is a seed"
+    low, high = (None if each is None else round(each, 5) for each in (found.low, found.high))
+    return {"mean": round(found.mean, 5), "low": low, "high": high}
 
 
 def against(
@@ -292,7 +291,7 @@ def against(
     one: str,
     other: str,
     leaves: Iterable[str] = tuple(LEAVES),
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Nats per byte of one arm less another's, mean over leaves, paired by seed."""
     return interval(
         [float(np.mean([seed[one][leaf] - seed[other][leaf] for leaf in leaves])) for seed in results.values()]

@@ -12,7 +12,7 @@ from securefl.audit.explain import Explained
 from securefl.audit.tree import BELOW
 from securefl.errors import Tampered
 
-SUITE, TASKS = "suite.json", "tasks"
+REPORT, TASKS = "suite.json", "tasks"  # what a run with tasks leaves
 
 
 def tasks(run: Path) -> Mapping[str, Path]:
@@ -21,7 +21,7 @@ def tasks(run: Path) -> Mapping[str, Path]:
     Raises:
         Tampered: the suite's report cannot be read.
     """
-    report = run / SUITE
+    report = run / REPORT
     if not report.is_file():
         return {}
     try:

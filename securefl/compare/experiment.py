@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from securefl import documents, federation_file
+from securefl import documents, federation_file, suite_file
 from securefl.documents import Document, First, Path_, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.federation_file import Loaded, Name, Part
@@ -101,14 +101,14 @@ def load(path: Path) -> Experiment:
         OperatorFault: anything is not as it must be, with file, line and field.
     """
     document = documents.read(path)
-    if isinstance(document.value, dict) and "securefl_federation" in document.value:
+    if document.has("securefl_federation"):
         remedy = "give an experiment that names it under `federation`"
         raise OperatorFault("this is a federation's file, not an experiment", remedy, document.name)
     file = documents.validate(document, ExperimentFile)
     _each_once(document, file)
     base_path = path.parent / file.federation
     base_document = documents.read(base_path)
-    if isinstance(base_document.value, dict) and "tasks" in base_document.value:
+    if suite_file.is_suite(base_document):
         place = f"{document.name}:{document.line_of(('federation',))}: federation"
         what = f"{base_path} has tasks, and an experiment compares runs of one federation"
         raise OperatorFault(what, "give the file of one: with one task's `task`, `adapter`, `data` and members", place)

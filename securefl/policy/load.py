@@ -176,7 +176,7 @@ def _climbed(path: Path) -> tuple[bytes, ...]:
 
 
 def _policy_in(document: documents.Document) -> PolicyDocument:
-    if isinstance(document.value, dict) and "securefl_federation" in document.value:
+    if document.has("securefl_federation"):
         remedy = f"give its policy, {document.value.get('policy', 'a file of its own')}; `securefl policy explain` "
         raise OperatorFault("a federation's file, not a policy", f"{remedy}holds one against the other", document.name)
     return documents.validate(document, PolicyDocument)

@@ -30,9 +30,7 @@ TEXTS = (
 ALL = range(len(TEXTS))
 TOLERANCE = 1e-4  # relative, against a record-at-a-time loop
 COUPLING = 1e-5  # relative change of one record's gradient when another record changes or is removed
-SMALL = (
-    1e-2  # share of a record's whole gradient below which a tensor's part is held against that share: it is rounding
-)
+SMALL = 1e-2  # share of a record's whole gradient; a tensor's part below it is held against that share: it is rounding
 ROUNDING = 5e-2  # instead of both, where a bfloat16 base meets another shape of batch
 UNCOUPLE = "find what couples records: batch statistics, routing, packing, a loss that is averaged over the batch"
 
