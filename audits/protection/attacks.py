@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from audits.protection.attempt import attempts
 from securefl import keys, wire
 from securefl.errors import PeerFault
 from securefl.ledger import store
@@ -488,12 +489,32 @@ def two_states(number: int) -> bool:
 VIEWS = {"two survivor sets": two_survivor_sets, "another state for one member": two_states}
 
 
+def attempted(trials: int, base: Path, only: str | None = None) -> list[dict[str, object]]:
+    """The attacks of `hostile/`, each at most so many times."""
+    rows: list[dict[str, object]] = []
+    for attempt in attempts():
+        if only not in (None, attempt.name):
+            continue
+        made = []
+        for number in range(min(trials, attempt.trials)):
+            with tempfile.TemporaryDirectory(dir=base) as folder:
+                made.append(attempt.trial(number, Path(folder)))
+        rows.append(
+            {
+                "attack": attempt.name, "trials": len(made), "successes": sum(each.succeeded for each in made),
+                "stopped_by": dict(sorted(Counter(each.stopped_by for each in made).items())),
+            }
+        )  # fmt: skip
+        print(f"{attempt.name}: {rows[-1]['successes']} of {len(made)} succeeded", file=sys.stderr)
+    return rows
+
+
 def run(trials: int, only: str | None = None) -> dict[str, object]:
     """Every attack so many times, or one of them."""
     shared_memory = Path("/dev/shm")  # noqa: S108 - homes that are thrown away
     base = shared_memory if shared_memory.is_dir() else Path(tempfile.gettempdir())
     began, rows = time.monotonic(), []
-    for attack in ATTACKS if only is None else (only,):
+    for attack in [each for each in ATTACKS if only in (None, each)]:
         made = [trial(attack, number, base) for number in range(trials)]
         rows.append(
             {
@@ -515,23 +536,25 @@ def run(trials: int, only: str | None = None) -> dict[str, object]:
         "seconds": round(time.monotonic() - began, 1),
         "attacks": rows,
         "views": views,
+        "attempts": attempted(trials, base, only),
     }
 
 
 def holds(told: dict[str, object]) -> bool:
     """Whether nothing succeeded, and everything was refused by its name."""
-    rows, views = told["attacks"], told["views"]
+    rows, views, tried = told["attacks"], told["views"], told["attempts"]
     assert isinstance(rows, list)
     assert isinstance(views, list)
+    assert isinstance(tried, list)
     full = all(row["refused_by_name"] == row["ended_right"] == row["trials"] and not row["successes"] for row in rows)
-    return full and not any(row["opened"] for row in views)
+    return full and not any(row["opened"] for row in views) and not any(row["successes"] for row in tried)
 
 
 def main() -> None:
     """Print what came of it; exit 1 if an attack got through or was refused by another name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=TRIALS)
-    parser.add_argument("--only", choices=ATTACKS)
+    parser.add_argument("--only", choices=[*ATTACKS, *(each.name for each in attempts())], metavar="ATTACK")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     told = run(given.trials, given.only)
@@ -542,6 +565,8 @@ def main() -> None:
             print(f"{row['attack']:<46}{row['successes']} of {row['trials']} succeeded; refused by {row['names']}")
         for row in told["views"]:  # type: ignore[attr-defined]
             print(f"{row['attack']:<46}{row['opened']} of {row['trials']} opened anything")
+        for row in told["attempts"]:  # type: ignore[attr-defined]
+            print(f"{row['attack']:<46}{row['successes']} of {row['trials']} succeeded; stopped by {row['stopped_by']}")
     raise SystemExit(0 if holds(told) else 1)
 
 

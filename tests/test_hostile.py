@@ -1,0 +1,19 @@
+"""Every attack of `audits/protection/hostile/`, once or twice; the audit tries each a hundred times."""
+
+from __future__ import annotations
+
+import pytest
+
+from audits.protection.attempt import attempts
+
+TRIED = list(attempts())
+
+
+@pytest.mark.parametrize("attempt", TRIED, ids=[attempt.name.replace(" ", "-") for attempt in TRIED])
+def test_the_promise_holds_and_what_stopped_the_attack_has_a_name(attempt, tmp_path) -> None:
+    for number in range(min(2, attempt.trials)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        came = attempt.trial(number, folder)
+        assert not came.succeeded, came
+        assert came.stopped_by, "an attack that nothing stopped, and that did not succeed, was not tried"
