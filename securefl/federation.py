@@ -538,8 +538,9 @@ def party(
     policy, signed, coordinator, custodian, seats = _agreed(places, name)
     dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
     charter = mm.Charter(
-        name, policy.federation, policy.hash, policy.text, dataset, coordinator, custodian, seats, {}, signed
-    )
+        name, policy.federation, policy.hash, policy.text, dataset, coordinator, custodian, seats, {},
+        None if shared is None or name == CUSTODIAN else shared.model, signed,
+    )  # fmt: skip
     if name == CUSTODIAN:
         scheme = loaded.file.protection.scheme
         file = home.path / schemes.key_name(scheme)

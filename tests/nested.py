@@ -35,12 +35,10 @@ from securefl.terms import (
     AdapterRule,
     Cover,
     FixedPoint,
-    Hash,
     Learning,
     Level,
     MemberId,
     MicroEpsilon,
-    Model,
     Plan,
     PoissonGaussian,
     Price,
@@ -52,6 +50,7 @@ from securefl.terms import (
     Update,
 )
 from securefl.training.kept import InMemory
+from tests.worlds import MODEL
 
 LAYOUT = Layout(
     (Tensor("head.bias", (2,)), Tensor("head.weight", (2, 3)), Tensor("l0.lora_B.default.weight", (3, 2))),
@@ -171,7 +170,7 @@ class World:
 
         def charter(name: str, dataset: str) -> mm.Charter:
             return mm.Charter(MemberId(name), policy.federation, policy.hash, policy.text, dataset, coordinator,
-                              custodian, seats, {})  # fmt: skip
+                              custodian, seats, {}, MODEL)  # fmt: skip
 
         def runtime() -> InProcess:
             parties = {}
@@ -219,7 +218,7 @@ class World:
         session = m.Session(RunId(run), policy.federation, policy.hash, cover.scheme, cover.threshold, coordinator,
                             custodian, seats)  # fmt: skip
         learning = Learning(EVENT, F(1, 2), 100, F(1, 50), "sgd", 48, 32)
-        plan = Plan(policy.federation, policy.hash, RunId(run), 1, "testing", Model("m", Hash(bytes(32))),
+        plan = Plan(policy.federation, policy.hash, RunId(run), 1, "testing", MODEL,
                     Task("classification", ("x", "y")), Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",),
                     m.state_digest(state), strategy.dimension(1, state), self.sharing)  # fmt: skip
         course = c.Course(session, policy.text, (learning.learning_rate,) * self.rounds, plan, state,

@@ -112,7 +112,7 @@ def test_a_run_under_an_older_version_reserves_nothing_once_one_under_a_later_ha
     older, later = version(1, 6), version(2, 2)
     seats = tuple(worlds.seat(name) for name in (site.OWNER, "b", "c"))
     charter = mm.Charter(
-        site.OWNER, "f", older.hash, older.text, "d", worlds.seat("coordinator"), None, seats, {}
+        site.OWNER, "f", older.hash, older.text, "d", worlds.seat("coordinator"), None, seats, {}, None
     )  # fmt: skip
     agent = MemberAgent(
         at,

@@ -51,6 +51,7 @@ POLICY = b"the policy of a test\n"
 POLICY_HASH = Hash(hashlib.sha256(POLICY).digest())
 EVENT = PoissonGaussian(Fraction(1, 10), Fraction(1), 3)
 ENCODING = FixedPoint(24, 16, 32)
+MODEL = Model("m", Hash(bytes(32)))
 
 
 def entropy(label: str) -> Callable[[int], bytes]:
@@ -143,18 +144,29 @@ class World:
                       custodian.key if custodian else None)  # fmt: skip
         start = np.zeros(self.dimension, "<f4").tobytes()
         learning = Learning(self.event, Fraction(1, 2), 100, Fraction(1, 50), "sgd", 48, 32)
-        plan = Plan("f", POLICY_HASH, run, 1, "test", Model("m", Hash(bytes(32))), Task("classification", ("x", "y")),
+        plan = Plan("f", POLICY_HASH, run, 1, "test", MODEL, Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start),
                     self.dimension)  # fmt: skip
         course = c.Course(session, POLICY, (learning.learning_rate,) * self.rounds, plan, start, start, {}, {}, {}, {})
         self.parties: dict[str, Party] = {}
         for name in self.names:
             charter = mm.Charter(
-                MemberId(name), "f", POLICY_HASH, POLICY, f"{name}-data", coordinator, custodian, seats, {}
+                MemberId(name),
+                "f",
+                POLICY_HASH,
+                POLICY,
+                f"{name}-data",
+                coordinator,
+                custodian,
+                seats,
+                {},
+                MODEL,
             )
             self.parties[name] = Party(name, wire.encode(mm.Idle(charter)), mm.State)
         if custodian:
-            charter = mm.Charter(MemberId("custodian"), "f", POLICY_HASH, POLICY, "", coordinator, custodian, seats, {})
+            charter = mm.Charter(
+                MemberId("custodian"), "f", POLICY_HASH, POLICY, "", coordinator, custodian, seats, {}, None
+            )
             self.parties["custodian"] = Party("custodian", wire.encode(u.Idle(charter)), u.State)
         self.coordinator = Party("coordinator", wire.encode(c.Planned(course)), c.State)
         self.coordinator_plugs = c.Plugs(identity("coordinator"), schemes.coordinator_half, FedAvg())

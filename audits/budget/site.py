@@ -84,7 +84,16 @@ def agent(folder: Path, plans: int, hook: Callable[[str], object]) -> MemberAgen
     """The member's agent, as a fresh process opens it."""
     seats = tuple(worlds.seat(name) for name in (OWNER, "b", "c"))
     charter = mm.Charter(
-        OWNER, "f", worlds.POLICY_HASH, worlds.POLICY, f"{OWNER}-data", worlds.seat("coordinator"), None, seats, {}
+        OWNER,
+        "f",
+        worlds.POLICY_HASH,
+        worlds.POLICY,
+        f"{OWNER}-data",
+        worlds.seat("coordinator"),
+        None,
+        seats,
+        {},
+        worlds.MODEL,
     )
 
     def priced(plan: Plan, account: Account) -> Price:

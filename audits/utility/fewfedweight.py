@@ -342,7 +342,8 @@ def looked_up(labels: tuple[str, ...]) -> SharedModel:
     """A model whose encoder looks a text's features up: a text is one token."""
     import torch  # noqa: PLC0415
 
-    from securefl.training.model import assemble, model_digest  # noqa: PLC0415
+    from securefl.training.model import assemble  # noqa: PLC0415
+    from securefl.training.model_files import model_digest  # noqa: PLC0415
     from securefl.training.sources import resolve  # noqa: PLC0415
     from securefl.training.trainer import SharedModel  # noqa: PLC0415
 

@@ -31,6 +31,7 @@ from securefl.terms import (
     Hash,
     MemberId,
     MicroEpsilon,
+    Model,
     Opened,
     Plan,
     Reason,
@@ -64,6 +65,7 @@ class Charter:
     custodian: Seat | None
     peers: tuple[Seat, ...]  # every member, this one among them
     witnessed: Mapping[str, SignedHead]  # the last head seen of each peer's ledger
+    model: Model | None  # what is loaded here, by this site's own name for it; None at a custodian
     approvals: bytes = b""  # the signatures this site found for its policy; empty if it agreed to run without
 
 
@@ -291,12 +293,8 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         raise Forged("a cohort with strangers or doubles", "protocol.stranger")
     if seat.charter.me not in {each.member for each in plan.cohort}:
         raise Unsafe("a cohort without this member", "protocol.without-me")
-    # 3. it is covered as the session says
-    custodian = session.custodian.key if session.custodian else None
-    if (plan.cover.scheme, plan.cover.threshold, plan.cover.custodian) != (
-        session.scheme, session.threshold, custodian,
-    ):  # fmt: skip
-        raise Unsafe("a plan under another protection than the session", "protocol.another-cover")
+    # 3. it is covered as the session says, and for the model that is loaded here
+    _check_as_agreed(seat, plan)
     # 4. it starts from the state it names
     if m.state_digest(proposal.base) != plan.base or not _covers(plan, len(proposal.base)):
         raise Forged("an adapter state that is not the one the plan names", "protocol.another-state")
@@ -309,6 +307,21 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     )
     seat = replace(seat, request=receipt.digest, reply=None)
     return Step(Deciding(seat, proposal), (Got(receipt, event.envelope.signature),), (Reserve(plan),))
+
+
+def _check_as_agreed(seat: Seated, plan: Plan) -> None:
+    """Check the plan's cover against the session, and its model, name and digest, against this site's own.
+
+    The policy's rule on models judges the name in the plan: only the name this site knows the digest by is let through.
+    """
+    session = seat.session
+    custodian = session.custodian.key if session.custodian else None
+    if (plan.cover.scheme, plan.cover.threshold, plan.cover.custodian) != (
+        session.scheme, session.threshold, custodian,
+    ):  # fmt: skip
+        raise Unsafe("a plan under another protection than the session", "protocol.another-cover")
+    if plan.model != seat.charter.model:
+        raise Unsafe("a plan for another model than this site has loaded", "protocol.another-model")
 
 
 def on_decided(state: Deciding, event: Decided, plugs: Plugs) -> Step:

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from securefl.terms import Adapter, AdapterKind, Model, Task
-from securefl.training.model import Built, assemble, base_of, model_digest
+from securefl.training.model import Built, assemble, base_of
+from securefl.training.model_files import model_digest
 from securefl.training.sources import resolve
 from securefl.training.trainer import SharedModel
 
@@ -43,9 +44,10 @@ class Base:
 
         Raises:
             OperatorFault: its files do not hold it.
+            Tampered: they changed since their digest was taken.
         """
         if masked not in self._forms:
-            encoder, tokenizer = base_of(self._found, masked=masked)
+            encoder, tokenizer = base_of(self._found, masked=masked, pinned=self.model.digest)
             self._forms[masked] = (encoder.requires_grad_(False), tokenizer)
         return self._forms[masked]
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from securefl.errors import Missing, OperatorFault
+from securefl.errors import OperatorFault
 from securefl.layout import can_change
 from securefl.terms import Adapter, AdapterKind, Hash
 from securefl.training import model as models
+from securefl.training.model_files import model_digest
 from securefl.training.modules import byte_gpt
 from securefl.training.sources import resolve
 from securefl.training.start import orthonormal
@@ -120,16 +121,10 @@ def load(name: str, folder: Path, adapter: Adapter) -> tuple[Built, Hash]:
         shape = byte_gpt.shape_of(name)
         return assemble(byte_gpt.ByteGPT(shape), byte_gpt.Bytes(), adapter, name), shape.digest
     found = resolve(name, folder)
-    digest = models.model_digest(found)
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    digest = model_digest(found)
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    with models._quiet():  # noqa: SLF001 - the same loading, of another head
-        decoder = models._base(AutoModelForCausalLM, found)  # noqa: SLF001
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(found), local_files_only=True)
-        except (OSError, ValueError, KeyError) as fault:
-            remedy = "put the model's tokenizer files there"
-            raise Missing("no tokenizer that can be loaded", remedy, str(found)) from fault
+    decoder, tokenizer = models.loaded(AutoModelForCausalLM, found, digest)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     return assemble(decoder, tokenizer, adapter, name), digest
 

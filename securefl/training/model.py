@@ -7,7 +7,6 @@ multiplied by noise on A.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,36 +20,15 @@ from torch import nn
 from securefl.errors import Missing, OperatorFault
 from securefl.layout import Layout, Tensor, can_change, trains
 from securefl.terms import Adapter, AdapterKind, Hash, Task
+from securefl.training.model_files import check_unchanged, folder_of, model_digest
 from securefl.training.modules import bottleneck, virtual
 from securefl.training.start import orthonormal
 
 if TYPE_CHECKING:
     from securefl.training.language import Language
 
+NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # neither fetched nor run
 KEY_BIASES = ("key.bias", "k_proj.bias", "k_lin.bias")  # attention takes them out again: their gradient is rounding
-FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt", "*.gguf")
-
-
-def model_digest(found: Path | str) -> Hash:
-    """SHA-256 over the names and bytes of configuration, weights and tokenizer."""
-    folder = found if isinstance(found, Path) else _cached(found)
-    total = hashlib.sha256(b"model\0")
-    files = sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()})
-    if not files:
-        raise Missing("no model here", "a folder with config.json and weights is expected", str(folder))
-    for path in files:
-        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return Hash(total.digest())
-
-
-def _cached(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (OSError, ValueError) as fault:
-        raise Missing("this model is not on this machine", "fetch it first; nothing is fetched here", name) from fault
-
 
 # Made-up text in many registers: what the base model says of it is public. The mean of its features is taken off every
 # record's, because most of a mean-pooled feature is a direction that all texts share, and noise finds that first.
@@ -139,53 +117,68 @@ class Built:
         return found - taken if isinstance(found, int) else None
 
 
-def build(found: Path | str, task: Task, adapter: Adapter) -> Built:
+def build(found: Path | str, task: Task, adapter: Adapter, pinned: Hash | None = None) -> Built:
     """The base model with adapter and head; only they can move.
 
     Raises:
         Missing: the model is not on this machine.
         OperatorFault: it is no encoder this code can pool, or a target is no linear layer of it.
+        Tampered: its files are not those that were ``pinned``.
     """
-    encoder, tokenizer = base_of(found, masked=task.prompt is not None)
+    encoder, tokenizer = base_of(found, masked=task.prompt is not None, pinned=pinned)
     return assemble(encoder, tokenizer, task, adapter, str(found))
 
 
-def base_of(found: Path | str, *, masked: bool = False) -> tuple[nn.Module, Any]:
+def base_of(found: Path | str, *, masked: bool = False, pinned: Hash | None = None) -> tuple[nn.Module, Any]:
     """The base model as it is, and its tokenizer; ``masked`` with the head that fills a mask.
 
     Raises:
         Missing: the model is not on this machine.
         OperatorFault: its files do not hold the whole encoder.
+        Tampered: its files are not those that were ``pinned``.
     """
-    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, logging  # noqa: PLC0415
+    from transformers import AutoModel, AutoModelForMaskedLM  # noqa: PLC0415
 
-    logging.set_verbosity_error()  # a base model without its own head is what is wanted here
-    logging.disable_progress_bar()
+    return loaded(AutoModelForMaskedLM if masked else AutoModel, found, pinned)
+
+
+def loaded(auto: Any, found: Path | str, pinned: Hash | None) -> tuple[nn.Module, Any]:  # noqa: ANN401 - a transformers class
+    """What ``auto`` makes of a model's files, and its tokenizer. The files are the same before and after.
+
+    Raises:
+        Missing, OperatorFault, Tampered: as for ``base_of``.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    digest, folder = pinned or model_digest(found), str(folder_of(found))
     with _quiet():
-        encoder = _base(AutoModelForMaskedLM if masked else AutoModel, found)
+        encoder = _base(auto, folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(found), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         except (OSError, ValueError, KeyError) as fault:
             remedy = "put the model's tokenizer files there"
             raise Missing("no tokenizer that can be loaded", remedy, str(found)) from fault
+    check_unchanged(found, digest)
     return encoder, tokenizer
 
 
-def _base(auto: Any, found: Path | str) -> nn.Module:  # noqa: ANN401 - a transformers class
-    given: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
+def _base(auto: Any, folder: str) -> nn.Module:  # noqa: ANN401 - a transformers class
+    given: dict[str, Any] = {
+        "dtype": torch.float32, "output_loading_info": True, "use_safetensors": True, **NO_CODE,
+    }  # fmt: skip
     try:
         try:
-            base, info = auto.from_pretrained(str(found), add_pooling_layer=False, **given)
+            base, info = auto.from_pretrained(folder, add_pooling_layer=False, **given)
         except TypeError:  # not every architecture has a pooling layer to leave out
-            base, info = auto.from_pretrained(str(found), **given)
+            base, info = auto.from_pretrained(folder, **given)
     except (OSError, ValueError, KeyError) as fault:
         why = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
         remedy = "a folder or cached model with config and weights"
-        raise Missing(f"no model that can be loaded: {why}", remedy, str(found)) from fault
+        raise Missing(f"no model that can be loaded: {why}", remedy, folder) from fault
     absent = sorted(map(str, info["missing_keys"]))
     if absent:
         what = f"the weights lack {len(absent)} tensors, `{absent[0]}` first: each member would draw its own"
-        raise OperatorFault(what, "use files that hold the whole encoder, and for a prompt its own head", str(found))
+        raise OperatorFault(what, "use files that hold the whole encoder, and for a prompt its own head", folder)
     module: nn.Module = base
     return module
 

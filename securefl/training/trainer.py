@@ -39,7 +39,8 @@ from securefl.training.evaluate import Scores, score
 from securefl.training.kept import InMemory, Kept, own_weights
 from securefl.training.language import Language, Surprise, surprise
 from securefl.training.losses import divergence, losses_of, taught
-from securefl.training.model import REFERENCE, Built, build, model_digest
+from securefl.training.model import REFERENCE, Built, build
+from securefl.training.model_files import model_digest
 from securefl.training.noise import repeatable
 from securefl.training.prompt import pattern_of
 from securefl.training.sources import resolve
@@ -87,7 +88,7 @@ class SharedModel:
             return cls(built, Model(name, digest), task, adapter, engine)
         found = resolve(name, folder)
         digest = model_digest(found)  # first: it says clearest what is not here
-        return cls(build(found, task, adapter), Model(name, digest), task, adapter, engine)
+        return cls(build(found, task, adapter, digest), Model(name, digest), task, adapter, engine)
 
     @property
     def layout(self) -> Layout:

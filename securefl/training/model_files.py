@@ -1,0 +1,168 @@
+"""The files of a base model: which of them are read, what pins them, and which models are refused by their files.
+
+The digest covers every file below the folder except those that no loader reads (``UNREAD``). What a file names must be
+one of the covered files. Code of a model is never run, weights are safetensors alone, and an adapter is no base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from securefl.errors import Missing, OperatorFault, Tampered
+from securefl.terms import Hash
+
+UNREAD: Final = frozenset({".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf"})  # kinds no loader reads
+UNREAD_NAMES: Final = frozenset({".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt", "NOTICE", "NOTICE.txt"})
+UNREAD_FOLDERS: Final = frozenset({".git", ".cache", "__pycache__"})  # not covered, so nothing in them may be named
+# kinds of weights that are not safetensors
+WEIGHTS: Final = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx")
+ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+CHUNK: Final = 1 << 20  # bytes read at once
+
+
+def folder_of(found: Path | str) -> Path:
+    """The folder a model is loaded from: a path as it is, or the local cache's copy of a Hugging Face name.
+
+    Raises:
+        Missing: it is not on this machine.
+    """
+    if isinstance(found, Path):
+        return found
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(found, local_files_only=True))
+    except (OSError, ValueError) as fault:
+        raise Missing("this model is not on this machine", "fetch it first; nothing is fetched here", found) from fault
+
+
+def model_digest(found: Path | str) -> Hash:
+    """SHA-256 over the path and the bytes of every covered file, once the model is one that can be pinned.
+
+    Raises:
+        Missing: there is no model.
+        OperatorFault: it needs its own code, is an adapter, has no safetensors, or names a file outside its folder.
+    """
+    folder = folder_of(found)
+    files = _covered(folder)
+    _check(folder, files)
+    total = hashlib.sha256(b"model 2\0")
+    for inside, path in sorted(files.items()):
+        total.update(len(inside.encode()).to_bytes(4, "big") + inside.encode() + _hashed(path))
+    return Hash(total.digest())
+
+
+def check_unchanged(found: Path | str, digest: Hash) -> None:
+    """Check that the files that were just loaded are those of this digest.
+
+    Raises:
+        Tampered: they changed between being pinned and being loaded.
+    """
+    now = model_digest(found)
+    if now != digest:
+        what = f"the model's files changed while it was loaded: {digest.hex()[:16]} became {now.hex()[:16]}"
+        raise Tampered(str(found), what)
+
+
+def _hashed(path: Path) -> bytes:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(CHUNK):
+            found.update(part)
+    return found.digest()
+
+
+def _covered(folder: Path) -> dict[str, Path]:
+    """Every file that could be read, by its path inside the folder. A link to a file counts as what it points to."""
+    if not folder.is_dir():
+        raise Missing("no model here", "a folder with config.json and weights is expected", str(folder))
+    files = dict(_walk(folder, PurePosixPath()))
+    if "config.json" not in files and not any(name in files for name in ADAPTERS):
+        raise Missing("no model here", "a folder with config.json and weights is expected", str(folder))
+    return files
+
+
+def _walk(folder: Path, inside: PurePosixPath) -> Iterator[tuple[str, Path]]:
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            name, path = inside / entry.name, Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in UNREAD_FOLDERS:
+                    yield from _walk(path, name)
+            elif entry.is_file():
+                if entry.name not in UNREAD_NAMES and path.suffix.lower() not in UNREAD:
+                    yield str(name), path
+            else:
+                what = f"`{name}` is neither a file nor a folder: what it leads to cannot be pinned"
+                raise OperatorFault(what, "copy the model's files into the folder, without linked folders", str(folder))
+
+
+def _check(folder: Path, files: dict[str, Path]) -> None:
+    """Check that everything a loader would read is covered, and is no code.
+
+    Raises:
+        OperatorFault: naming the file and the remedy.
+    """
+    adapters = [name for name in ADAPTERS if name in files]
+    if adapters:
+        what = f"`{adapters[0]}`: this is an adapter, not a base model"
+        remedy = "name the base model it stands on, or merge the two and save the whole model"
+        raise OperatorFault(what, remedy, str(folder))
+    for name, path in files.items():
+        if "/" not in name and name.endswith(".json"):
+            _check_document(folder, files, name, _read(path))
+    if not any(name.endswith(".safetensors") and "/" not in name for name in files) and not any(
+        name.endswith(".safetensors.index.json") and "/" not in name for name in files
+    ):
+        others = [name for name in files if name.endswith(WEIGHTS)]
+        what = f"`{others[0]}` is no safetensors file, and such weights are not read" if others else "no weights here"
+        remedy = "save the model again with safe_serialization=True" if others else "put model.safetensors there"
+        raise Missing(f"no model that can be loaded: {what}", remedy, str(folder))
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401 - parsed JSON
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None  # whoever loads it says so
+
+
+def _check_document(folder: Path, files: dict[str, Path], name: str, document: Any) -> None:  # noqa: ANN401
+    if not isinstance(document, dict):
+        return
+    if name.endswith(".index.json"):
+        shards = document.get("weight_map")
+        for shard in sorted({str(each) for each in shards.values()}) if isinstance(shards, dict) else ():
+            if shard not in files:
+                what = f"`{name}` names the weights `{shard[:80]}`, which are no file of this model"
+                raise OperatorFault(what, "copy every shard into the folder, under the name it has there", str(folder))
+        return
+    if document.get("auto_map"):
+        what = f"`{name}` has `auto_map`: this model needs its own code, which is not run"
+        raise OperatorFault(what, "use a model whose architecture transformers has itself", str(folder))
+    named = document.get("transformers_weights")
+    if named is not None and (named not in files or not str(named).endswith(".safetensors")):
+        what = f"`{name}` names the weights {str(named)[:80]!r}, which are no safetensors file of this model"
+        raise OperatorFault(what, "remove `transformers_weights`, or name a file of the folder", str(folder))
+    for key, value in document.items():
+        for each in _named(value) if key.endswith(("_file", "_files")) else ():
+            if each not in files and _exists(folder / each):
+                what = f"`{name}` names {each[:80]!r} as `{key}`, which is no file of this model"
+                raise OperatorFault(what, "copy the file into the folder, and name it there", str(folder))
+
+
+def _named(value: object) -> tuple[str, ...]:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+    return tuple(each for each in parts if isinstance(each, str))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
