@@ -7,7 +7,6 @@ transport failed; 70 a bug of ours; 130 interrupted.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from securefl.errors import Fault, Interrupted
+from securefl.shown import in_json, on_screen
 
 app = typer.Typer(
     help="Organisations fine-tune one language model on text they may not share: under policy, with receipts.",
@@ -46,7 +46,7 @@ Days = Annotated[int, typer.Option(help="For how long the signature counts.", mi
 
 
 def _print(as_json: bool, answer: dict[str, Any], text: str) -> None:  # noqa: FBT001 - the option's own name
-    print(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
+    print(in_json(answer) if as_json else on_screen(text))
 
 
 @app.command()
@@ -542,11 +542,11 @@ def main(argv: list[str] | None = None) -> None:
         else:
             import traceback  # noqa: PLC0415
 
-            traceback.print_exc(file=sys.stderr)
+            print(on_screen(traceback.format_exc()), file=sys.stderr)
             code, text = 70, f"a bug in securefl: {type(bug).__name__}: {bug}"
     else:
         return
-    print(text, file=sys.stderr)
+    print(on_screen(text), file=sys.stderr)
     if "--json" in arguments:
-        print(json.dumps({"error": {"exit": code, "message": text}}, ensure_ascii=False))
+        print(in_json({"error": {"exit": code, "message": text}}, None))
     raise SystemExit(code)

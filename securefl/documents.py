@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, PlainSerializer, Strict, Valida
 from yaml.reader import ReaderError
 
 from securefl.errors import OperatorFault
+from securefl.shown import hidden
 
 LIMIT_BYTES = 1024 * 1024
 LIMIT_DEPTH = 32
@@ -218,9 +219,10 @@ def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], name: str) -> 
 
 def _scalar(node: yaml.ScalarNode, place: str) -> Any:  # noqa: ANN401
     text: str = node.value
-    unwritable = next((mark for mark in text if mark == "\0" or "\ud800" <= mark <= "\udfff"), None)
-    if unwritable is not None:
-        raise OperatorFault(f"the character {unwritable!a} in a text", "remove it", place)
+    unseen = hidden(text)
+    if unseen is not None:
+        what = f"the character {unseen!a} in a text: it does not show as itself"
+        raise OperatorFault(what, "remove it, or write the text in one line", place)
     if node.style is not None:  # quoted or block text is text
         return text
     if text in _WORDS:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from securefl.shown import on_screen, plain
+
 
 class Progress(Protocol):
     """Told what happens, in order."""
@@ -61,7 +63,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(text, file=sys.stderr, flush=True)
+        print(on_screen(text), file=sys.stderr, flush=True)
 
     def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
         """One line."""
@@ -82,26 +84,26 @@ def progress() -> Iterator[Progress]:
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=Console(stderr=True, markup=False, emoji=False)) as bars:
         rounds_bar = bars.add_task("rounds", total=None)
         steps_bar = bars.add_task("", total=None, visible=False)
 
         class Shown:
             def say(self, text: str) -> None:
-                bars.console.print(text, highlight=False)
+                bars.console.print(on_screen(text), highlight=False, markup=False, emoji=False)
 
             def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
                 told = f"round {number}/{rounds}, epsilon {epsilon:.3f} of {limit:g}"
-                bars.update(rounds_bar, description=told, completed=number - 1, total=rounds)
+                bars.update(rounds_bar, description=plain(told), completed=number - 1, total=rounds)
 
             def step(self, member: str, done: int, steps: int) -> None:
-                bars.update(steps_bar, description=member, completed=done, total=steps, visible=True)
+                bars.update(steps_bar, description=plain(member), completed=done, total=steps, visible=True)
 
         yield Shown()
 
@@ -129,7 +131,7 @@ class CountedLines:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(text, file=sys.stderr, flush=True)
+        print(on_screen(text), file=sys.stderr, flush=True)
 
     def count(self, done: int, total: int, left_s: float | None) -> None:
         """One line."""
@@ -147,18 +149,18 @@ def tally() -> Iterator[Tally]:
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
     columns = (
-        TextColumn("runs"),
+        TextColumn("runs", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[left]}", markup=False),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=Console(stderr=True, markup=False, emoji=False)) as bars:
         bar = bars.add_task("", total=None, left="")
 
         class Shown:
             def say(self, text: str) -> None:
-                bars.console.print(text, highlight=False)
+                bars.console.print(on_screen(text), highlight=False, markup=False, emoji=False)
 
             def count(self, done: int, total: int, left_s: float | None) -> None:
                 bars.update(bar, completed=done, total=total, left=_left(left_s).removeprefix(", "))

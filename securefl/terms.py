@@ -13,6 +13,8 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NewType
 
+from securefl.shown import plain
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -563,7 +565,13 @@ class Plan:
     sharing: Sharing = Sharing()
 
 
-# 3. Leave, or not.
+# 3. Leave, or not. What is said in words may repeat what somebody else wrote: it is made plain as it is put in.
+
+
+def _words(value: object, *names: str) -> None:
+    """These fields of a value that is being made hold no character that hides, whatever they were made from."""
+    for name in names:
+        object.__setattr__(value, name, plain(getattr(value, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -607,6 +615,9 @@ class Reason:
     value: str
     limit: str
     fix: str
+
+    def __post_init__(self) -> None:
+        _words(self, "rule", "value", "limit", "fix")
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.value} is outside {self.limit}; {self.fix}"
@@ -737,6 +748,9 @@ class Freed:
     plan: Hash
     why: str
 
+    def __post_init__(self) -> None:
+        _words(self, "why")
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -746,6 +760,9 @@ class Refused:
     round: int
     what: str
     reasons: tuple[Reason, ...]
+
+    def __post_init__(self) -> None:
+        _words(self, "what")
 
 
 @dataclass(frozen=True, slots=True)
@@ -815,6 +832,9 @@ class Closed:
     run: RunId
     outcome: str
     why: str
+
+    def __post_init__(self) -> None:
+        _words(self, "outcome", "why")
 
 
 Entry = Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed

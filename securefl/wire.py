@@ -19,6 +19,7 @@ from typing import Any, Union
 import cbor2
 
 from securefl.errors import Malformed
+from securefl.shown import hidden
 from securefl.terms import Aggregate, Hash, Plan, Update
 
 LIMIT_BYTES = 256 * 1024 * 1024  # larger frames are refused before they are parsed
@@ -29,15 +30,16 @@ def encode(value: object) -> bytes:
 
     Raises:
         TypeError: some part of it has no rule: floats, arrays, sets, updates.
+        ValueError: a text holds a character that does not show as itself: nobody could decode it.
     """
     return cbor2.dumps(_pack(value), canonical=True)
 
 
 def decode(data: bytes, expected: Any) -> Any:  # noqa: ANN401 - `expected` may be a union
-    """The value that ``data`` is the canonical encoding of.
+    """The value that ``data`` is the canonical encoding of. Every character of every text in it shows as itself.
 
     Raises:
-        Malformed: not CBOR, not canonical, too large, or not of the expected type.
+        Malformed: not CBOR, not canonical, too large, not of the expected type, or with a character that hides.
     """
     if len(data) > LIMIT_BYTES:
         raise Malformed(f"{len(data)} bytes, more than the {LIMIT_BYTES} allowed")
@@ -61,35 +63,42 @@ def plan_hash(plan: Plan) -> Hash:
     return digest("plan", plan)
 
 
-_PLAIN = frozenset({bool, int, str, bytes, type(None)})
+_PLAIN = frozenset({bool, int, bytes, type(None)})
 
 
 def _pack(value: object) -> object:
     if type(value) in _PLAIN:  # most values: the rest is for the others, and for what only looks like one of these
         return value
-    if type(value) is tuple:
-        return [_pack(item) for item in value]
-    if value is None or (isinstance(value, bool | int | str | bytes) and not isinstance(value, Enum)):
-        return value
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, tuple):
+        return [_pack(item) for item in value]
     if isinstance(value, Fraction):
         return [value.numerator, value.denominator]
     if isinstance(value, Update | Aggregate):
         raise TypeError(f"{type(value).__name__} has no encoding: it stays where it was made")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [type(value).__name__, *[_pack(getattr(value, field)) for field in _hints(type(value))]]
-    if isinstance(value, tuple):
-        return [_pack(item) for item in value]
     if isinstance(value, Mapping):
         return {_key(key): _pack(item) for key, item in value.items()}
+    if isinstance(value, bool | int | bytes):  # a numpy integer is none of these
+        return value
     raise TypeError(f"{type(value).__name__} has no encoding")
 
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"{type(key).__name__} as a key has no encoding")
-    return str(key.value) if isinstance(key, Enum) else key
+    return str(key.value) if isinstance(key, Enum) else _text(key)
+
+
+def _text(text: str) -> str:
+    unseen = hidden(text)
+    if unseen is not None:
+        raise ValueError(f"the character {unseen!a} in a text: it does not show as itself")
+    return text
 
 
 @cache
@@ -155,7 +164,7 @@ def _fraction(raw: Any) -> Fraction:  # noqa: ANN401
 def _exactly(raw: Any, cls: type) -> Any:  # noqa: ANN401
     if type(raw) is not cls:
         raise ValueError(f"{cls.__name__} expected, found {type(raw).__name__}")
-    return raw
+    return _text(raw) if cls is str else raw
 
 
 def _name(expected: Any) -> str:  # noqa: ANN401

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from securefl import documents
 from securefl.documents import Document, First, Flag, Rational, Whole
 from securefl.errors import OperatorFault
+from securefl.shown import hidden
 
 
 class Inner(BaseModel):
@@ -63,7 +64,7 @@ PLAIN = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**60), 10**60)
-    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+    | st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda text: hidden(text) is None),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc xyz-.1", max_size=6), inner, max_size=4),
     max_leaves=12,
 )

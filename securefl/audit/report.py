@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from securefl.shown import in_json, plainly
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
@@ -190,12 +191,12 @@ def write(facts: dict[str, Any], out: Path, *, page: bool = True) -> None:
         pydantic.ValidationError: the facts have not the report's shape; nothing is written.
     """
     report = Report.model_validate(facts)
-    plain = report.model_dump(mode="json")
+    plain = plainly(report.model_dump(mode="json"))
     if page:
         from securefl.audit import plots  # noqa: PLC0415
 
         _put(out / "report.html", page_of(plain, plots.draw(plain, out / "plots")))
-    _put(out / "report.json", json.dumps(plain, indent=2, ensure_ascii=False))
+    _put(out / "report.json", in_json(plain))
 
 
 def page_of(plain: dict[str, Any], pictures: dict[str, str]) -> str:
@@ -208,7 +209,7 @@ def page_of(plain: dict[str, Any], pictures: dict[str, str]) -> str:
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     drawn = {name: Markup(svg) for name, svg in pictures.items()}  # noqa: S704 - made by plots.draw, which escapes text
-    return environment.get_template("report.html.j2").render(r=plain, pictures=drawn)
+    return environment.get_template("report.html.j2").render(r=plainly(plain), pictures=drawn)
 
 
 def _put(path: Path, text: str) -> None:

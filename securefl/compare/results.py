@@ -6,7 +6,6 @@ choices a seed makes and of fresh noise, not of other data.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from securefl.compare.experiment import Cell, Experiment
 from securefl.compare.one import Outcome
 from securefl.compare.together import Total
+from securefl.shown import in_json, on_screen
 
 NOTE = "accuracy on all members' held-out rows: bench only, not released; choosing by it is paid by no epsilon here"
 SEEDS = "a seed decides what is public: A, the split over members, open training's samples; private noise is fresh"
@@ -234,8 +234,8 @@ def write(results: Results, out: Path) -> str:
     """``results.json`` and ``table.txt`` are in ``out``; the table."""
     text = table(results)
     for name, content in (
-        ("results.json", json.dumps(results.model_dump(mode="json"), indent=2, ensure_ascii=False)),
-        ("table.txt", text + "\n"),
+        ("results.json", in_json(results.model_dump(mode="json"))),
+        ("table.txt", on_screen(text) + "\n"),
     ):
         beside = out / (name + ".new")
         beside.write_text(content, encoding="utf-8")

@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from securefl.errors import Fault, PeerFault
 from securefl.runtime.inprocess import Handler
 from securefl.seams import Failure
+from securefl.shown import plain
 from securefl.terms import MemberId
 
 Maker = Callable[[], Handler]  # importable by name: the child builds its own agent
@@ -31,7 +32,7 @@ def _serve(make: Maker, pipe: Connection) -> None:
             if isinstance(fault, PeerFault):
                 pipe.send_bytes(b"-" + f"{type(fault).__name__}: {fault}".encode())
             else:  # it may name a file, a line, a value: that stays here
-                print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
+                print(plain(f"{type(fault).__name__}: {fault}"), file=sys.stderr)
                 pipe.send_bytes(b"-" + f"{type(fault).__name__}: told at the site itself".encode())
 
 
