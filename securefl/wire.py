@@ -164,7 +164,9 @@ def _fraction(raw: Any) -> Fraction:  # noqa: ANN401
 def _exactly(raw: Any, cls: type) -> Any:  # noqa: ANN401
     if type(raw) is not cls:
         raise ValueError(f"{cls.__name__} expected, found {type(raw).__name__}")
-    return _text(raw) if cls is str else raw
+    if isinstance(raw, str):
+        _text(raw)
+    return raw
 
 
 def _name(expected: Any) -> str:  # noqa: ANN401
