@@ -45,6 +45,7 @@ class Identity:
     """A long-term signing key. Everything it signs carries a label, so no statement passes for another."""
 
     def __init__(self, seed: Secret) -> None:
+        self._seed = seed
         self._key = Ed25519PrivateKey.from_private_bytes(seed.raw)
         self.public = PublicKey(self._key.public_key().public_bytes_raw())
 
@@ -54,6 +55,10 @@ class Identity:
     def sign(self, label: str, statement: bytes) -> bytes:
         """64 bytes that only this identity can make for this label and statement (RFC 8032)."""
         return self._key.sign(_labelled(label, statement))
+
+    def at_rest(self, context: bytes) -> Secret:
+        """The key of what this identity's owner stores where others may look: one for each context."""
+        return derive(self._seed, "at-rest", context)
 
 
 def verify(key: PublicKey, label: str, statement: bytes, signature: bytes) -> None:
@@ -116,6 +121,27 @@ def open_box(secret: Secret, label: str, context: bytes, box: bytes) -> bytes:
         return AESGCM(key.raw).decrypt(bytes(12), sealed, context)
     except InvalidTag as fault:
         raise Forged(f"a box for {label!r} does not open", "protocol.box") from fault
+
+
+def seal_at_rest(key: Secret, context: bytes, message: bytes, nonce: bytes) -> bytes:
+    """A message for whoever holds ``key``: AES-256-GCM over message and ``context``; 28 bytes longer.
+
+    Args:
+        nonce: 12 random bytes, fresh for every write under one key.
+    """
+    return nonce + AESGCM(key.raw).encrypt(nonce, message, context)
+
+
+def open_at_rest(key: Secret, context: bytes, sealed: bytes) -> bytes:
+    """The message.
+
+    Raises:
+        Forged: altered, or sealed under another key or context.
+    """
+    try:
+        return AESGCM(key.raw).decrypt(sealed[:12], sealed[12:], context)
+    except (InvalidTag, ValueError) as fault:
+        raise Forged("what was stored does not open", "protocol.box") from fault
 
 
 def load_or_create(path: Path) -> Identity:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from securefl import keys
 from securefl.errors import Missing, OperatorFault, Tampered
 from securefl.ledger import databases, store
+from securefl.ledger.tables import machines
 from securefl.privacy.account import Standing
 from securefl.runtime import texts
 from securefl.runtime.home import Home
@@ -260,3 +261,33 @@ def test_half_a_list_of_texts_is_none_and_others_read_neither_list_nor_key(tmp_p
     for path in (tmp_path / "texts.key", *(tmp_path / "texts").glob("*.texts")):
         assert path.stat().st_mode & 0o077 == 0
         assert b"one" not in path.read_bytes()
+
+
+def test_what_a_home_seals_opens_under_its_own_names_alone(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    north, south = home_in(stores, "north"), home_in(stores, "south")
+    other = RunId(bytes(15) + b"1")
+    sealed = north.seal("own model, round 1", RUN, b"weights")
+    assert north.open("own model, round 1", RUN, sealed) == b"weights"
+    assert b"weights" not in sealed
+    assert sealed != north.seal("own model, round 1", RUN, b"weights"), "a nonce is used once"
+    altered = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    for home, what, run, data in (
+        (north, "own model, round 2", RUN, sealed),
+        (north, "own model, round 1", other, sealed),
+        (south, "own model, round 1", RUN, sealed),
+        (north, "own model, round 1", RUN, altered),
+        (north, "own model, round 1", RUN, b""),
+    ):
+        with pytest.raises(Tampered, match="altered, or moved here"):
+            home.open(what, run, data)
+
+
+def test_a_machines_state_is_not_to_be_read_in_the_database(stores: Stores) -> None:
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "a region that is named"))
+    with home.transaction() as conn:
+        (row,) = conn.execute(sa.select(machines.c.state)).scalars()
+        assert b"a region that is named" not in row
+        assert home.stands(conn, RUN, Seat(NORTH, home.identity.public, "a region that is named"))
+        assert not home.stands(conn, RUN, Seat(NORTH, home.identity.public, "elsewhere"))

@@ -5,6 +5,7 @@ A home outlives every run: whatever a run's output folder is called, the same ac
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from securefl import keys, wire
-from securefl.errors import Forged, OperatorFault
+from securefl.errors import Forged, OperatorFault, Tampered
 from securefl.ledger import databases, export, heads, store
 from securefl.ledger.tables import machines
 from securefl.privacy.account import Account
 from securefl.terms import Entry, MemberId, RunId, Seat, SignedHead, Witnessed
 
+MACHINE = "machine"
 ACCOUNT_KINDS = ("Reserved", "Settled", "Freed")
 
 
@@ -70,7 +72,7 @@ class Home:
         """Record, then save; sending comes after the transaction. ``at`` is the clock, where it was read before."""
         now = self.clock() if at is None else at
         head = store.append(conn, self.identity, self.owner, now, entries) if entries else store.head(conn)
-        row = {"run": bytes(run), "state": wire.encode(state)}
+        row = {"run": bytes(run), "state": self.seal(MACHINE, run, wire.encode(state))}
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
         conn.execute(sa.insert(machines).values(**row))
         return head
@@ -82,12 +84,34 @@ class Home:
     def saved(self, conn: sa.Connection, run: RunId, expected: Any) -> Any:  # noqa: ANN401 - a union of states
         """Where the machine of this run stands; None if it never moved."""
         row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
-        return None if row is None else wire.decode(row.state, expected)
+        return None if row is None else wire.decode(self.open(MACHINE, run, row.state), expected)
 
     def stands(self, conn: sa.Connection, run: RunId, state: object) -> bool:
         """Whether the machine of this run, if it ever moved, is where ``state`` has it: no second process moved it."""
         row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
-        return row is None or bool(row.state == wire.encode(state))
+        return row is None or self.open(MACHINE, run, row.state) == wire.encode(state)
+
+    def seal(self, what: str, run: RunId, data: bytes) -> bytes:
+        """The data, readable and changeable with this home's key alone: for a database that others administer.
+
+        Args:
+            what: names the kind of data, and the round if it is of one; opened under the same name alone.
+        """
+        context = wire.encode((what, bytes(run), self.owner))
+        return keys.seal_at_rest(self.identity.at_rest(context), context, data, os.urandom(12))
+
+    def open(self, what: str, run: RunId, sealed: bytes) -> bytes:
+        """What ``seal`` was given under these names.
+
+        Raises:
+            Tampered: it was altered, or is of another run, party or kind.
+        """
+        context = wire.encode((what, bytes(run), self.owner))
+        try:
+            return keys.open_at_rest(self.identity.at_rest(context), context, sealed)
+        except Forged as fault:
+            where = f"{databases.name_of(self.engine)}, {what} of run {run.hex()}"
+            raise Tampered(where, "altered, or moved here from another place") from fault
 
     def account(self, conn: sa.Connection) -> Account:
         """The account: a fold over this ledger, so it cannot differ from it."""
