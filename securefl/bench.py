@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from securefl.audit import replay
 from securefl.errors import OperatorFault
-from securefl.policy.decide import MECHANISMS
+from securefl.policy.training_rules import MECHANISMS
 from securefl.progress import Progress
 from securefl.protection.fixed_point import SATURATION_LIMIT
 from securefl.protection.who import what_silence_does, who_can_open

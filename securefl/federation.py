@@ -21,7 +21,8 @@ from securefl.bench import Arms
 from securefl.errors import OperatorFault
 from securefl.policy import approvals
 from securefl.policy import load as policies
-from securefl.policy.decide import Check, decide
+from securefl.policy.checks import Check
+from securefl.policy.decide import decide
 from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account, Charge, bound_of
 from securefl.progress import Progress, Silent, Under

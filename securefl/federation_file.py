@@ -9,12 +9,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from securefl import below, documents
 from securefl.documents import Document, First, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
+from securefl.policy.limits import OptimizerName
+from securefl.policy.strategy_parts import AttentionPart, LossPart, Part, WeightPart
 from securefl.strategy.fedadam import FedAdam
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.fednesterov import FedNesterov
@@ -23,19 +25,11 @@ from securefl.terms import (
     Adapter,
     AdapterKind,
     AdapterRule,
-    Attention,
-    Loss,
-    NotForgotten,
-    OwnLabel,
     Prompt,
-    PseudoLabels,
     Scheme,
-    Scorer,
     Sharing,
-    SoftLabels,
     Task,
     Unit,
-    Weighting,
 )
 from securefl.training.data import Record
 from securefl.training.sources import DataSource
@@ -55,12 +49,6 @@ def _sampler(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
     if isinstance(raw, str) and raw in UNPRICED:
         raise ValueError(f"{UNPRICED[raw]}: write `sampler: poisson`")
     return raw
-
-
-class Part(BaseModel):
-    """A part of the document: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TaskPart(Part):
@@ -158,7 +146,7 @@ class TrainingPart(Part):
     learning_rate_end: Rational | None = Field(
         None, description="of the last round, reached in equal steps; the same if not given"
     )
-    optimizer: Literal["sgd", "adamw", "adamw-bc"] = Field(
+    optimizer: OptimizerName = Field(
         "adamw", description="adamw-bc takes the noise's own variance out of the second moment"
     )
     max_tokens: Whole = Field(64, ge=4, le=8192)
@@ -233,64 +221,11 @@ class ProtectionPart(Part):
 ADAM = ("first", "second", "floor")
 
 
-class LossPart(Part):
-    """A record's loss."""
-
-    kind: Literal["own-label", "fedntd", "fedlsd", "soft-labels", "pseudo-labels"] = Field(
-        "own-label",
-        description="fedntd, fedlsd: do not forget the broadcast; soft-labels: learn from it without labels; "
-        "pseudo-labels: learn its answers beside the labels",
-    )
-    weight: Rational = Field(Fraction(1), gt=0, le=1000, description="of what the broadcast model says")
-    temperature: Rational = Field(Fraction(1), ge=Fraction(1, 100), le=100, description="of the broadcast model")
-    threshold: Rational = Field(Fraction(0), ge=0, le=1, description="soft-labels: how sure it must be in round 1")
-    threshold_end: Rational | None = Field(None, ge=0, le=1, description="soft-labels: in the last round")
-    scorer: Scorer = Field(Scorer.ENERGY, description="pseudo-labels: which of them are trusted; none: all alike")
-    width: Rational = Field(Fraction(1), ge=Fraction(1, 1000), le=1000, description="pseudo-labels: of the change")
-    first_round: Whole = Field(2, ge=1, description="pseudo-labels: from here on the broadcast model is asked")
-
-    def loss(self, rounds: int) -> Loss:
-        """As plans name it."""
-        match self.kind:
-            case "fedntd" | "fedlsd":
-                return NotForgotten(self.weight, self.temperature, self.kind == "fedlsd")
-            case "soft-labels":
-                end = self.threshold if self.threshold_end is None else self.threshold_end
-                return SoftLabels(self.weight, self.temperature, self.threshold, end, rounds)
-            case "pseudo-labels":
-                return PseudoLabels(self.weight, self.scorer, self.temperature, self.width, self.first_round)
-        return OwnLabel()
-
-
-class WeightPart(Part):
-    """How much members count, by a score that each computes for itself."""
-
-    kind: Literal["agreement", "probe"] = Field(
-        "agreement",
-        description="agreement with the broadcast on public text; probe: minus the mean loss on strategy.probe",
-    )
-    sharpness: Rational = Field(ge=-1000, le=1000, description="a member counts exp(sharpness * score) times")
-    clip: Rational = Field(Fraction(2), gt=0, le=4, description="of sharpness * score, on either side")
-    share: Rational = Field(Fraction(1), ge=-10, le=10, description="of this mean in the step")
-    renewal: Rational = Field(Fraction(1), gt=0, le=1, description="how far a weight moves each round; it begins at 1")
-
-
 class ProbePart(Part):
     """One public text with its label. It must be nobody's record."""
 
     text: str = Field(min_length=1, max_length=1000)
     label: str
-
-
-class AttentionPart(Part):
-    """WorldLM-style: key tensors meet by attention, the others form a backbone that is averaged plainly."""
-
-    keys: tuple[str, ...] = Field(
-        min_length=1, description="parts of names of tensors, such as the last 30 % of blocks"
-    )
-    sharpness: Rational = Field(Fraction(5), ge=0, le=100, description="times the cosine of two changes; 0: a mean")
-    clip: Rational = Field(Fraction(4), gt=0, le=4, description="of sharpness * cosine, on either side")
-    residual: bool = Field(default=False, description="a second sum, of what is least alike, is shown to all")
 
 
 class StrategyPart(Part):
@@ -337,13 +272,8 @@ class StrategyPart(Part):
     def sharing(self, labels: tuple[str, ...]) -> Sharing:
         """The members' half, as plans name it."""
         probe = digest("probe", self.probe_records(labels)) if self.probe else None
-        weightings = tuple(
-            Weighting(each.sharpness, each.clip, each.share, each.renewal, probe if each.kind == "probe" else None)
-            for each in self.weights
-        )
-        of, attention = self.attention, None
-        if of is not None:
-            attention = Attention(of.keys, of.sharpness, of.clip, of.residual)
+        weightings = tuple(each.weighting(probe) for each in self.weights)
+        attention = None if self.attention is None else self.attention.attention()
         return Sharing(weightings, self.home, self.pull, attention)
 
     def probe_records(self, labels: tuple[str, ...]) -> tuple[Record, ...]:

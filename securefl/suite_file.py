@@ -18,7 +18,8 @@ from pydantic import Field
 from securefl import documents, federation_file
 from securefl.documents import Document, Flag, Path_
 from securefl.errors import OperatorFault
-from securefl.federation_file import FederationFile, Loaded, Name, Part
+from securefl.federation_file import FederationFile, Loaded, Name
+from securefl.policy.strategy_parts import Part
 
 OWN = ("task", "adapter", "data", "training", "strategy")  # what a task may say for itself
 

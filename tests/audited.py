@@ -69,7 +69,7 @@ training:
   modules: [query]
   rank: {at_most: 8}
   base_models: [tiny]
-protection: {schemes: [masking], min_cohort: 3, threshold: {at_least: 3}, colluding: 1}
+protection: {schemes: [masking], min_cohort: 3, threshold: {at_least: 3}, colluding: 1, grid: {fraction_bits: {at_least: 0, at_most: 40}, value_bits: {at_most: 48}}}
 release: {fields: [weights], to: members}
 context: {purposes: [testing], regions: [here]}
 """

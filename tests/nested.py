@@ -67,10 +67,13 @@ training:
   mechanisms: [poisson-gaussian]
   clip: {{at_most: 1.0, norm: l2}}
   noise_multiplier: {{at_least: 0.5}}
+  losses: [own-label, fedntd, fedlsd, soft-labels, pseudo-labels]
+  optimizers: [sgd, adamw, adamw-bc]
   modules: [query]
   rank: {{at_most: 8}}
   base_models: [m]
-protection: {{schemes: [masking, ckks, clear], min_cohort: {least}, threshold: {{at_least: {least}}}, colluding: {colluding}}}
+sharing: {{home: [head, lora_B, weight, bias, l0], pull: true, attention: true, weightings: 2, weight_ratio: {{at_most: 2981}}}}
+protection: {{schemes: [masking, ckks, clear], min_cohort: {least}, threshold: {{at_least: {least}}}, colluding: {colluding}, grid: {{fraction_bits: {{at_least: 0, at_most: 40}}, value_bits: {{at_most: 64}}}}}}
 release: {{fields: [weights], to: members}}
 context: {{purposes: [testing], regions: [here]}}
 """

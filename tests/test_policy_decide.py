@@ -105,6 +105,10 @@ PLAN_CHOICES = {
     "base_model": ["large-bert", "sha256:" + "ab" * 32, "any"], "model_sha256": ["ab" * 32, "cd" * 32],
     "targets": [[], ["value", "value"], ["query", "key"], ["attention.output.dense"], ["dense"]], "rank": [0, 1, 16, 17], "noise_multiplier": ["1/2", "49/100", 3],
     "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "bfv", "masked-bfv", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
+    "loss": ["fedlsd", {"kind": "fedntd", "weight": 2}, "pseudo-labels"], "optimizer": ["adamw", "adamw-bc"], "learning_rate": ["1/100", "1/101", 2, "21/10"], "divisor": [1000, 1001],
+    "micro_batch": [128, 129], "max_tokens": [3, 4, 65], "micro_tokens": [63, 64, 8192, 8193], "probe_sha256": ["ef" * 32],
+    "home": [["head"], ["head", "encoder"]], "pull": [0, "1/2"], "attention": [{"keys": ["blocks.1"], "clip": 2}, {"keys": ["blocks.1", "blocks.0"], "sharpness": 0, "residual": True}, {"keys": ["head"]}],
+    "weights": [[{"sharpness": 9}], [{"sharpness": 1, "clip": 4}], [{"kind": "probe", "sharpness": 1}], [{"sharpness": -3, "clip": 3}], [{"sharpness": 1}, {"sharpness": 2}], [{"sharpness": n} for n in (1, 2, 3)]],
     "value_bits": [0, 31, 32, 33], "unit": ["client"], "honest": [1, 2, 3], "fraction_bits": [16, 30], "ring_bits": [64, 1 << 40], "release": [[], ["weights", "accuracy"]],
 }  # fmt: skip
 POLICY_CHOICES = {
@@ -113,6 +117,10 @@ POLICY_CHOICES = {
     "budget.epsilon": [2, "19/10"], "budget.per_round.epsilon": ["1000000/1000001", 1], "budget.per_dataset.epsilon": [1, "20000005/10000000"],
     "budget.overlap": [2, 4], "budget.per_run": [None, {"epsilon": 2}, {"epsilon": "19/10"}], "budget.bound": ["renyi-filter"], "training.mechanisms": [[], ["distributed-discrete-gaussian"], ["poisson-gaussian", "distributed-discrete-gaussian"]], "training.clipping": [[], ["automatic"], ["flat"]], "training.clip.at_most": ["1/3", "1/2"], "training.noise_multiplier.at_least": [1, "9/10"],
     "training.adapters": [[], ["rslora"], ["soft-prompt", "prefix"]], "training.rules": [[], ["svd"], ["both", "alternating"]],
+    "training.losses": [[], ["fedlsd"]], "training.optimizers": [[], ["adamw"]], "training.learning_rate": [{"at_least": "11/10", "at_most": 2}, {"at_least": "1/3", "at_most": "1/3"}],
+    "training.divisor.at_most": [99, 100], "training.micro_batch.at_most": [63, 64], "training.tokens.at_most": [63, 64],
+    "sharing.home": [[], ["encoder"]], "sharing.pull": [True], "sharing.attention": [True], "sharing.weightings": [0, 1], "sharing.probes": [[]], "sharing.weight_ratio.at_most": [1, "5/1"],
+    "protection.grid.fraction_bits": [{"at_least": 21, "at_most": 22}, {"at_least": 3, "at_most": 19}], "protection.grid.value_bits.at_most": [23, 24],
     "training.modules": [[], ["query"], ["value", "query", "value"]], "training.rank.at_most": [4, 8],
     "training.base_models": [[], ["any"], ["large-bert"], ["sha256:" + "ab" * 32]], "protection.schemes": [[], ["ckks"], ["clear", "masking"]],
     "protection.min_cohort": [2, 6, 7], "protection.threshold.at_least": [1, 5, 7], "protection.colluding": [0, 2], "release.fields": [[], ["weights", "accuracy"]],
@@ -141,9 +149,18 @@ def dictionaries(choices) -> dict[str, dict]:
     made = {"policy": POLICY, "plan": PLAN, "around": AROUND}
     for which, field, value in choices:
         made[which] = changed(made[which], {field: value})
-    if made["plan"].get("unit") == "client":  # clipping by record is no plan there
-        made["plan"] = {field: value for field, value in made["plan"].items() if field != "clipping"}
+    made["plan"] = possible(made["plan"])
     return made
+
+
+def possible(plan: dict) -> dict:
+    """The plan without what makes it none: clipping by record under unit client, attention beside other sharing."""
+    left = set()
+    if plan.get("unit") == "client":
+        left |= {"clipping"} | ({"optimizer"} if plan.get("optimizer") == "adamw-bc" else set())
+    if {"weights", "home", "pull"} & set(plan):
+        left.add("attention")
+    return {field: value for field, value in plan.items() if field not in left}
 
 
 QUESTIONS = st.lists(st.sampled_from(CHOICES), max_size=4).map(dictionaries)
@@ -162,7 +179,6 @@ def test_decisions_are_the_oracles():
     assert set(seen) == every_rule() - {
         "budget.neighbours",
         "training.event",
-        "protection.shared_whole",  # see test_strategy.py
     }  # no document says these wrong: see below
     assert min(answers.values()) > 80
 
@@ -214,8 +230,12 @@ LISTS = [
     "training.adapters",
     "training.rules",
     "training.clipping",
+    "training.losses",
+    "training.optimizers",
     "training.modules",
     "training.base_models",
+    "sharing.home",
+    "sharing.probes",
     "protection.schemes",
     "release.fields",
     "context.purposes",
@@ -284,7 +304,7 @@ def test_the_order_of_the_cohort_does_not_matter(asked, drawn):
 def test_nothing_is_allowed_that_is_not_written():
     empty = {field: [] for field in LISTS}
     rules = question(policy=changed(POLICY, empty)).rules()
-    assert rules == {field for field in LISTS}
+    assert rules == set(LISTS) - {"sharing.home", "sharing.probes"}, "of which a plain plan uses nothing"
 
 
 # An error never allows.
@@ -375,7 +395,7 @@ def test_another_neighbouring_relation_is_refused():
 
 def test_a_plan_with_a_ring_of_any_size_is_refused_without_computing_in_it():
     asked = question()
-    plan = replace(asked.plan, cover=replace(asked.plan.cover, encoding=FixedPoint(1, 0, 10**15)))
+    plan = replace(asked.plan, cover=replace(asked.plan.cover, encoding=FixedPoint(1, 20, 10**15)))
     assert replace(asked, plan=plan, price=priced(asked.policy, plan, asked.account)).rules() == {"protection.capacity"}
 
 
@@ -411,16 +431,44 @@ def fixed(asked: dict, rule: str, fix: str) -> list[dict]:  # noqa: C901 - one b
     def planned(**changes):
         return {**asked, "plan": changed(plan, changes)}
 
+    def without(*names, **changes):
+        kept = {name: value for name, value in plan.items() if name not in names}
+        return {**asked, "plan": changed(kept, changes)}
+
     if found := re.fullmatch(r"(?:raise|lower) (\w+) to ([^ ,]+)(?:, or have .* members)?", fix):
         return [
             planned(**{found[1]: int(found[2]) if found[2].isdigit() and "." not in found[2] else _rational(found[2])})
         ]
+    if found := re.fullmatch(r"(?:raise|lower) (\w+) to (\d+) and (?:raise|lower) (\w+) to (\d+)", fix):
+        return [planned(**{found[1]: int(found[2]), found[3]: int(found[4])})]
     if found := re.fullmatch(r"set ring_bits to (\d+) and value_bits to (\d+)(?: and fraction_bits to (\d+))?", fix):
         grid = {"fraction_bits": int(found[3])} if found[3] else {}
         return [planned(ring_bits=int(found[1]), value_bits=int(found[2]), **grid)]
     if found := re.fullmatch(r"set (region|target) to (.+)", fix):
         return [planned(**{OF_PLAN[found[1]]: [value]}) for value in found[2].split(" or ")]
-    if found := re.fullmatch(r"set (purpose|protection|kind|rule|clipping) to (.+)", fix):
+    if found := re.fullmatch(r"leave tensors (.+) out", fix):
+        home = [part for part in plan.get("home", []) if part not in found[1].split(", ")]
+        keys = [key for key in plan.get("attention", {}).get("keys", []) if key not in found[1].split(", ")]
+        return (
+            [planned(home=home, **({"attention": plan["attention"] | {"keys": keys}} if keys else {}))]
+            if keys or "attention" not in plan
+            else [without("attention", home=home)]
+        )
+    if found := re.fullmatch(r"leave (pull|attention) out", fix):
+        return [without(found[1])]
+    if found := re.fullmatch(r"keep (\d+) of the weights", fix):
+        return [planned(weights=plan["weights"][: int(found[1])])]
+    if re.fullmatch(r"leave the weights by probe \w+ out", fix):
+        return [planned(weights=[each for each in plan["weights"] if each.get("kind") != "probe"])]
+    if fix == "leave weights and attention out":
+        return [without("weights", "attention")]
+    if found := re.fullmatch(r"lower clip of weights and attention to ([0-9.]+)", fix):
+        least = {"clip": _rational(found[1])}
+        meets = {"attention": plan["attention"] | least} if "attention" in plan else {}
+        return [planned(**meets, weights=[each | least for each in plan.get("weights", [])])]
+    if fix == "leave weights, home and pull out, or hide records":
+        return [without("weights", "home", "pull", "attention")]
+    if found := re.fullmatch(r"set (purpose|protection|kind|rule|clipping|loss|optimizer) to (.+)", fix):
         return [planned(**{found[1]: value}) for value in found[2].split(" or ")]
     if found := re.fullmatch(r"set the federation's name to (.+)", fix):
         return [planned(federation=found[1])]
@@ -488,7 +536,6 @@ def test_every_single_wrong_choice_has_a_fix_that_makes_it_right():
         "training.event",
         "budget.unit",
         "budget.neighbours",
-        "protection.shared_whole",
     }  # only another policy helps, or another strategy
 
 

@@ -25,9 +25,17 @@ POLICY = {
         "mechanisms": ["poisson-gaussian"], "clip": {"at_most": "1/1", "norm": "l2"}, "clipping": ["flat", "quantile"], "noise_multiplier": {"at_least": "1/2"},
         "adapters": ["lora", "bottleneck", "head"], "rules": ["b-only", "svd"],
         "modules": ["query", "value", "attention.output.dense"], "rank": {"at_most": 16},
+        "losses": ["own-label", "fedlsd"], "optimizers": ["sgd", "adamw"], "learning_rate": {"at_least": "1/100", "at_most": 2},
+        "divisor": {"at_most": 1000}, "micro_batch": {"at_most": 128}, "tokens": {"at_most": 64}, "base": {"norm_at_most": 1000},
         "base_models": ["small-bert", "sha256:" + "ab" * 32],
     },
-    "protection": {"schemes": ["masking", "ckks", "bfv", "masked-bfv"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1},
+    "sharing": {
+        "home": ["head", "blocks.1"], "pull": False, "attention": False, "weightings": 2, "probes": ["ef" * 32], "weight_ratio": {"at_most": 60},
+    },
+    "protection": {
+        "schemes": ["masking", "ckks", "bfv", "masked-bfv"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1,
+        "grid": {"fraction_bits": {"at_least": 12, "at_most": 24}, "value_bits": {"at_most": 31}},
+    },
     "release": {"fields": ["weights"], "to": "members"},
     "context": {"purposes": ["customer-service"], "regions": ["US", "CA"]},
     "parent": None,
@@ -112,6 +120,44 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
     if not named and pinned not in training["base_models"] and "any" not in training["base_models"]:
         say("training.base_models")
 
+    loss = plan.get("loss", "own-label")
+    if (loss if isinstance(loss, str) else loss["kind"]) not in training["losses"]:
+        say("training.losses")
+    if plan.get("optimizer", "sgd") not in training["optimizers"]:
+        say("training.optimizers")
+    rate = number(plan.get("learning_rate", 1))
+    if rate < number(training["learning_rate"]["at_least"]) or rate > number(training["learning_rate"]["at_most"]):
+        say("training.learning_rate")
+    if plan["divisor"] > training["divisor"]["at_most"]:
+        say("training.divisor")
+    if plan.get("micro_batch", 64) > training["micro_batch"]["at_most"]:
+        say("training.micro_batch")
+    read, at_once = plan.get("max_tokens", 64), plan.get("micro_tokens")
+    if read < 4 or read > training["tokens"]["at_most"]:
+        say("training.tokens")
+    elif at_once and (at_once < read or at_once > training["tokens"]["at_most"] * training["micro_batch"]["at_most"]):
+        say("training.tokens")
+
+    sharing, meets, weights = policy["sharing"], plan.get("attention"), plan.get("weights", [])
+    if any(part not in sharing["home"] for part in [*plan.get("home", []), *(meets["keys"] if meets else [])]):
+        say("sharing.home")
+    if "pull" in plan and not sharing["pull"]:
+        say("sharing.pull")
+    if meets and not sharing["attention"]:
+        say("sharing.attention")
+    if len(weights) > sharing["weightings"]:
+        say("sharing.weightings")
+    if any(each.get("kind") == "probe" for each in weights) and plan.get("probe_sha256") not in sharing["probes"]:
+        say("sharing.probes")
+    apart = [0.0]  # the largest logarithm of a factor between two weights
+    for each in weights:
+        reach = float(number(each.get("clip", 2)))
+        apart.append(2 * (reach if each.get("kind") == "probe" else min(reach, abs(float(number(each["sharpness"]))))))
+    if meets:
+        apart.append(2 * min(float(number(meets.get("clip", 4))), float(number(meets.get("sharpness", 5)))))
+    if math.exp(max(apart)) > number(sharing["weight_ratio"]["at_most"]):  # no choice comes close to the limit
+        say("sharing.weight_ratio")
+
     if plan["protection"] not in protection["schemes"]:
         say("protection.schemes")
     if plan["min_cohort"] < protection["min_cohort"]:
@@ -120,8 +166,11 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("protection.cohort")
     if plan["colluding"] < protection["colluding"]:
         say("protection.colluding")
-    if plan["min_cohort"] - plan["colluding"] < 2:
+    sums = max(1, len(weights), 2 if meets and meets.get("residual") else 1)
+    if plan["min_cohort"] - plan["colluding"] <= sums:
         say("protection.honest")
+    if unit == "client" and (weights or meets or plan.get("home") or "pull" in plan):
+        say("protection.shared_whole")
     alone = plan["protection"] == "clear"  # each vector is seen with its own share of the noise and no other
     sure = 1 if alone else plan["min_cohort"] - plan["colluding"]
     priced = plan.get("honest", max(1, sure))
@@ -149,6 +198,12 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         share = math.sqrt(number(plan["noise_multiplier"]) ** 2 * number(plan["clip"]) ** 2 * units**2 / priced)
         if number(plan["clip"]) * units + 14 * share > 2 ** max(0, bits - 1):  # no choice comes close to the limit
             say("protection.capacity")
+
+    fine, grid = plan.get("fraction_bits", 20), protection["grid"]
+    if fine < grid["fraction_bits"]["at_least"] or fine > grid["fraction_bits"]["at_most"]:
+        say("protection.grid")
+    if bits < 1 or bits > grid["value_bits"]["at_most"]:
+        say("protection.grid")
 
     if any(field not in policy["release"]["fields"] for field in plan["release"]):
         say("release.fields")
@@ -200,7 +255,29 @@ def loosens(parent: dict, child: dict) -> bool:  # noqa: C901, PLR0912 - one lin
             return True
     if number(low["training"]["noise_multiplier"]["at_least"]) < number(up["training"]["noise_multiplier"]["at_least"]):
         return True
+    for field in ("divisor", "micro_batch", "tokens", "learning_rate"):
+        if number(low["training"][field]["at_most"]) > number(up["training"][field]["at_most"]):
+            return True
+    if number(low["training"]["learning_rate"]["at_least"]) < number(up["training"]["learning_rate"]["at_least"]):
+        return True
+    if number(low["training"]["base"]["norm_at_most"]) > number(up["training"]["base"]["norm_at_most"]):
+        return True
+    mine, theirs = low["protection"]["grid"], up["protection"]["grid"]
+    if mine["value_bits"]["at_most"] > theirs["value_bits"]["at_most"]:
+        return True
+    if mine["fraction_bits"]["at_most"] > theirs["fraction_bits"]["at_most"]:
+        return True
+    if mine["fraction_bits"]["at_least"] < theirs["fraction_bits"]["at_least"]:
+        return True
+    mine, theirs = low["sharing"], up["sharing"]
+    if (mine["pull"] and not theirs["pull"]) or (mine["attention"] and not theirs["attention"]):
+        return True
+    if mine["weightings"] > theirs["weightings"]:
+        return True
+    if number(mine["weight_ratio"]["at_most"]) > number(theirs["weight_ratio"]["at_most"]):
+        return True
     for section, field in (
+        ("training", "losses"), ("training", "optimizers"), ("sharing", "home"), ("sharing", "probes"),
         ("training", "mechanisms"), ("training", "modules"), ("protection", "schemes"), ("release", "fields"),
         ("context", "purposes"), ("context", "regions"),
     ):  # fmt: skip

@@ -79,7 +79,7 @@ def test_every_rule_says_what_it_looks_at_and_stands_in_one_branch(scheme):
     checks = explained(question(plan=changed(PLAN, {"protection": scheme, "rank": 99})))
     assert {check.rule for check in checks} <= set(tree.INPUTS)
     branches = tree.tree(checks)
-    assert [branch.part for branch in branches] == ["context", "training", "protection", "release", "budget"]
+    assert [branch.part for branch in branches] == ["context", "training", "sharing", "protection", "release", "budget"]
     assert [check for branch in branches for check in branch.checks] == list(checks)
     assert [branch.part for branch in branches if not branch.held] == ["training"]
 

@@ -20,7 +20,7 @@ from audits.figures import figure, report
 from securefl.errors import OperatorFault
 from securefl.policy.decide import explain
 from securefl.terms import Refusal
-from tests.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, question
+from tests.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, possible, question
 from tests.test_policy_oracle import AROUND, PLAN, POLICY, broken_in_stack, changed
 
 SEED, FULL, QUICK, LEVELS = 39, 5_000, 400, 4
@@ -54,6 +54,25 @@ LADDERS: dict[str, list[Any]] = {
     "training.modules": [["key", "query", "value", "attention.output.dense"], ["query", "value"], ["value"], []],
     "training.rank.at_most": [32, 16, 8, 7],
     "training.base_models": [["any"], ["small-bert", "sha256:" + "ab" * 32], ["sha256:" + "ab" * 32], []],
+    "training.losses": [["fedlsd", "fedntd", "own-label"], ["own-label", "fedlsd"], ["own-label"], []],
+    "training.optimizers": [["adamw", "adamw-bc", "sgd"], ["sgd", "adamw"], ["sgd"], []],
+    "training.learning_rate": [
+        {"at_least": low, "at_most": high} for low, high in (("1/1000", 9), ("1/100", 2), (1, 1), ("11/10", 2))
+    ],
+    "training.divisor.at_most": [10_000, 1000, 100, 99],
+    "training.micro_batch.at_most": [256, 128, 64, 63],
+    "training.tokens.at_most": [128, 64, 63],
+    "training.base.norm_at_most": [2000, 1000, "1/2"],
+    "sharing.home": [["blocks.1", "encoder", "head"], ["head", "blocks.1"], ["head"], []],
+    "sharing.pull": [True, False],
+    "sharing.attention": [True, False],
+    "sharing.weightings": [3, 2, 1, 0],
+    "sharing.probes": [["ab" * 32, "ef" * 32], ["ef" * 32], []],
+    "sharing.weight_ratio.at_most": [3000, 60, 5, 1],
+    "protection.grid.fraction_bits": [
+        {"at_least": low, "at_most": high} for low, high in ((0, 40), (12, 24), (20, 20), (21, 24))
+    ],
+    "protection.grid.value_bits.at_most": [64, 31, 24, 23],
     "protection.schemes": [["clear", "masking", "ckks"], ["ckks", "masking"], ["masking"], []],
     "protection.min_cohort": [2, 3, 4, 7],
     "protection.threshold.at_least": [1, 4, 5, 7],
@@ -68,7 +87,7 @@ LADDERS: dict[str, list[Any]] = {
 def stack(drawn: random.Random) -> list[dict[str, Any]]:
     """Policies, the lowest first."""
     levels = drawn.randint(1, LEVELS)
-    place = {field: drawn.choice((0, 0, 0, 0, 1)) for field in LADDERS}
+    place = {field: drawn.choice((0, 0, 0, 0, 0, 0, 1)) for field in LADDERS}
     made: list[dict[str, Any]] = []
     for level in reversed(range(levels)):
         for field in drawn.sample(sorted(LADDERS), drawn.choice((0, 1, 1, 2, 3))):
@@ -83,9 +102,7 @@ def stack(drawn: random.Random) -> list[dict[str, Any]]:
 
 def asked(drawn: random.Random) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """A stack, a plan, and what stands around it."""
-    plan = changed(PLAN, dict(_some(drawn, PLAN_CHOICES, 2)))
-    if plan.get("unit") == "client":  # clipping by record is no plan there
-        plan.pop("clipping", None)
+    plan = possible(changed(PLAN, dict(_some(drawn, PLAN_CHOICES, 2))))
     around = {**AROUND, **dict(_some(drawn, AROUND_CHOICES, 1))}
     return stack(drawn), plan, around
 

@@ -56,7 +56,7 @@ training:
   modules: [query]
   rank: {{at_most: 8}}
   base_models: ["sha256:{model}"]
-protection: {{schemes: [masking], min_cohort: {min_cohort}, threshold: {{at_least: 2}}, colluding: {colluding}}}
+protection: {{schemes: [masking], min_cohort: {min_cohort}, threshold: {{at_least: 2}}, colluding: {colluding}, grid: {{fraction_bits: {{at_least: 0, at_most: 40}}, value_bits: {{at_most: 48}}}}}}
 release: {{fields: [weights], to: members}}
 context: {{purposes: [test], regions: [here]}}
 """  # noqa: E501 - as policies are written

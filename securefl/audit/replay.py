@@ -13,7 +13,7 @@ from securefl.audit.verify import check
 from securefl.errors import OperatorFault
 from securefl.ledger import export
 from securefl.policy import load as policies
-from securefl.policy.decide import MECHANISMS
+from securefl.policy.training_rules import MECHANISMS
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing, bound_of
 from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, Opened, RunId, Unbounded, Unit

@@ -17,7 +17,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from securefl import documents, federation_file, suite_file
 from securefl.documents import Document, First, Path_, Rational, Whole
 from securefl.errors import OperatorFault
-from securefl.federation_file import Loaded, Name, Part
+from securefl.federation_file import Loaded, Name
+from securefl.policy.strategy_parts import Part
 
 OPEN = "none"  # the epsilon of runs that are trained without privacy
 DECIDED = ("adapter.seed", "data.partition.seed", "training.epsilon", "training.noise_multiplier", "runtime", "sites")

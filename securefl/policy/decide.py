@@ -7,43 +7,35 @@ error while deciding is a refusal.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Protocol
 
 from securefl import wire
-from securefl.policy.document import ANY_MODEL, DIGEST
+from securefl.policy.base_rule import base_check
+from securefl.policy.checks import Check, all_of, at_least, listed, one_of
 from securefl.policy.load import Policy, safe_threshold
-from securefl.policy.narrow import decimal as _number  # exactly, so that what is told to fix a plan does
+from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
+from securefl.policy.sharing_rules import grid_check, sharing_checks
+from securefl.policy.training_rules import training_checks
 from securefl.terms import (
-    Adapter,
-    AdapterKind,
-    AdapterRule,
-    Automatic,
     Bound,
     Cap,
     DistributedDiscreteGaussian,
-    Flat,
     Grant,
     Hash,
     Level,
     MicroEpsilon,
-    Model,
     Neighbours,
     Plan,
-    PoissonGaussian,
     Price,
-    Quantile,
     Reason,
     Refusal,
     Sharing,
-    Unit,
 )
 
-MECHANISMS = {PoissonGaussian: "poisson-gaussian", DistributedDiscreteGaussian: "distributed-discrete-gaussian"}
-CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
 _NAMES_ITS_OWN = ("budget.above.epsilon", "budget.others.epsilon")  # rules that say themselves whose limit it is
 
 
@@ -60,21 +52,15 @@ class Balance(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One rule, held against one plan."""
+def decide(
+    policy: Policy, plan: Plan, account: Balance, price: Price, now: int, base: bytes | None = None
+) -> Grant | Refusal:
+    """Leave to run the plan once at this price, or every reason why not; ``now`` in seconds since 1970.
 
-    rule: str  # the policy's field, dotted
-    held: bool
-    value: str  # what the plan says
-    limit: str  # what the policy says
-    fix: str  # the smallest change that would pass; means something only where the rule does not hold
-
-
-def decide(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> Grant | Refusal:
-    """Leave to run the plan once at this price, or every reason why not; ``now`` in seconds since 1970."""
+    ``base`` is the state it starts from: a site always gives it. Who decides again from a ledger has not got it.
+    """
     try:
-        checks = explain(policy, plan, account, price, now)
+        checks = explain(policy, plan, account, price, now, base)
         assert checks, "a decision holds some rules against the plan"
         failed = tuple(Reason(check.rule, check.value, check.limit, check.fix) for check in checks if not check.held)
         if failed:
@@ -86,11 +72,15 @@ def decide(policy: Policy, plan: Plan, account: Balance, price: Price, now: int)
         return Refusal((Reason("policy.error", kind, "a decision without errors", "mend the plan or the policy"),))
 
 
-def explain(policy: Policy, plan: Plan, account: Balance, price: Price, now: int) -> tuple[Check, ...]:
+def explain(
+    policy: Policy, plan: Plan, account: Balance, price: Price, now: int, base: bytes | None = None
+) -> tuple[Check, ...]:
     """Every rule, held or not. ``decide`` grants if and only if all of these hold; an error it turns into a refusal."""
     checks = (
         *_context(policy, plan, now),
-        *_training(policy, plan),
+        *training_checks(policy, plan),
+        *(() if base is None else (base_check(policy.training.base, base),)),
+        *sharing_checks(policy, plan),
         *_protection(policy, plan),
         *_release(policy, plan),
         *_budget(policy, plan, account, price),
@@ -119,77 +109,16 @@ def _context(policy: Policy, plan: Plan, now: int) -> Iterator[Check]:
         "federation", plan.federation == policy.federation, plan.federation, policy.federation,
         f"set the federation's name to {policy.federation}",
     )  # fmt: skip
-    yield _one_of("context.purposes", "purpose", plan.purpose, policy.context.purposes)
-    yield _all_of("context.regions", "region", [seat.region for seat in plan.cohort], policy.context.regions)
-
-
-def _training(policy: Policy, plan: Plan) -> Iterator[Check]:
-    rules, learning = policy.training, plan.learning
-    yield _one_of(
-        "training.mechanisms", "mechanism", MECHANISMS.get(type(learning.event), "unknown"), tuple(rules.mechanisms)
-    )
-    most = _number(rules.clip.at_most)
-    yield Check(
-        "training.clip", 0 < learning.clip_l2 <= rules.clip.at_most, _number(learning.clip_l2),
-        f"above 0, at most {most} (l2)", f"{'lower' if learning.clip_l2 > 0 else 'raise'} clip to {most}",
-    )  # fmt: skip
-    if learning.event.unit is Unit.RECORD:  # a member's update is clipped in one way
-        named = CLIPPINGS.get(type(learning.clipping), "unknown")
-        yield _one_of("training.clipping", "clipping", named, tuple(rules.clipping))
-    noise, least = learning.event.noise_multiplier, rules.noise_multiplier.at_least
-    yield Check(
-        "training.noise_multiplier", noise >= least, _number(noise), f"at least {_number(least)}",
-        f"raise noise_multiplier to {_number(least)}",
-    )  # fmt: skip
-    if isinstance(learning.event, DistributedDiscreteGaussian):
-        event, encoding = learning.event, plan.cover.encoding
-        said = (event.clip_l2, event.dimension, event.fraction_bits)
-        yield Check(
-            "training.event", said == (learning.clip_l2, plan.dimension, encoding.fraction_bits),
-            f"clip {_number(event.clip_l2)}, dimension {event.dimension}, fraction_bits {event.fraction_bits}",
-            f"the plan's own {_number(learning.clip_l2)}, {plan.dimension}, {encoding.fraction_bits}",
-            "price what the plan says",
-        )  # fmt: skip
-    yield from _adapter(policy, plan.adapter)
-    yield Check(
-        "training.base_models", _is_allowed(plan.model, rules.base_models),
-        f"{plan.model.name} ({DIGEST}{plan.model.digest.hex()[:16]}...)", _listed(rules.base_models),
-        f"use the model {' or '.join(rules.base_models)}" if rules.base_models else _NOTHING,
-    )  # fmt: skip
-
-
-def _adapter(policy: Policy, adapter: Adapter) -> Iterator[Check]:
-    """Layers are asked about where the kind has layers, the rule where it has factors, the rank where it has one."""
-    rules, kind, rule = policy.training, AdapterKind(adapter.kind), AdapterRule(adapter.rule)
-    yield _one_of("training.adapters", "kind", kind.value, tuple(each.value for each in rules.adapters))
-    allowed = tuple(each.value for each in rules.rules) if kind.has_factors else (AdapterRule.B_ONLY.value,)
-    yield _one_of("training.rules", "rule", rule.value, allowed)
-    if kind.has_targets:
-        yield _all_of("training.modules", "target", adapter.targets, rules.modules)
-    else:
-        named = _listed(sorted(set(adapter.targets)))
-        fix = f"leave out every target of {named}"
-        yield Check("training.modules", not adapter.targets, named, f"no layer for kind {kind.value}", fix)
-    rank, highest = adapter.rank, rules.rank.at_most
-    if kind is not AdapterKind.HEAD:
-        yield Check(
-            "training.rank", 1 <= rank <= highest, str(rank), f"1 to {highest}",
-            f"{'lower' if rank > highest else 'raise'} rank to {highest if rank > highest else 1}",
-        )  # fmt: skip
-
-
-def _is_allowed(model: Model, allowed: tuple[str, ...]) -> bool:
-    """By content or by name; a model that is only *named* like a digest is not the one the policy pins."""
-    by_name = model.name in allowed and not model.name.startswith(DIGEST)
-    return ANY_MODEL in allowed or by_name or f"{DIGEST}{model.digest.hex()}" in allowed
+    yield one_of("context.purposes", "purpose", plan.purpose, policy.context.purposes)
+    yield all_of("context.regions", "region", [seat.region for seat in plan.cohort], policy.context.regions)
 
 
 def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
     rules, cover, members = policy.protection, plan.cover, len(plan.cohort)
-    yield _one_of("protection.schemes", "protection", cover.scheme.value, tuple(s.value for s in rules.schemes))
-    yield _at_least("protection.min_cohort", "min_cohort", cover.min_cohort, rules.min_cohort)
-    yield _at_least("protection.cohort", "members", members, max(cover.min_cohort, rules.min_cohort))
-    yield _at_least("protection.colluding", "colluding", cover.colluding, rules.colluding)
+    yield one_of("protection.schemes", "protection", cover.scheme.value, tuple(s.value for s in rules.schemes))
+    yield at_least("protection.min_cohort", "min_cohort", cover.min_cohort, rules.min_cohort)
+    yield at_least("protection.cohort", "members", members, max(cover.min_cohort, rules.min_cohort))
+    yield at_least("protection.colluding", "colluding", cover.colluding, rules.colluding)
     sums = plan.sharing.sums
     yield Check(
         "protection.honest", cover.min_cohort - cover.colluding > sums,
@@ -216,7 +145,7 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
     )  # fmt: skip
     if cover.scheme.has_masks:
         least = max(rules.threshold.at_least, safe_threshold(members, cover.colluding))
-        yield _at_least("protection.threshold", "threshold", cover.threshold, least)
+        yield at_least("protection.threshold", "threshold", cover.threshold, least)
         yield Check(
             "protection.threshold.reachable", cover.threshold <= members, str(cover.threshold),
             f"at most the {members} members", f"lower threshold to {members}, or have {cover.threshold} members",
@@ -228,6 +157,7 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
             "protection.custodian", apart, found, "a key that no member holds", "name a custodian who is no member"
         )
     yield _fits(plan, members)
+    yield grid_check(policy, plan)
 
 
 def _fits(plan: Plan, members: int) -> Check:
@@ -261,8 +191,8 @@ def _coarser(event: DistributedDiscreteGaussian, value_bits: int) -> int:
 def _release(policy: Policy, plan: Plan) -> Iterator[Check]:
     outside = sorted(set(plan.release) - set(policy.release.fields))
     yield Check(
-        "release.fields", not outside, _listed(outside or plan.release), _listed(policy.release.fields),
-        f"do not release {_listed(outside)}",
+        "release.fields", not outside, listed(outside or plan.release), listed(policy.release.fields),
+        f"do not release {listed(outside)}",
     )  # fmt: skip
 
 
@@ -339,35 +269,9 @@ def _affordable(rule: str, what: str, cost: MicroEpsilon, limit: Fraction, overl
     total = cost * overlap
     times = f" ({_micro(cost)} for each of {overlap} overlapping data sets)" if overlap > 1 else ""
     return Check(
-        rule, 0 <= total <= allowed, f"epsilon {_micro(total)}{times}{whose}", f"at most {_number(limit)}",
+        rule, 0 <= total <= allowed, f"epsilon {_micro(total)}{times}{whose}", f"at most {decimal(limit)}",
         f"lower steps or sampling_rate, or raise noise_multiplier, until {what} at most {_micro(allowed // overlap)}",
     )  # fmt: skip
-
-
-_NOTHING = "nothing is allowed: agree on another policy"
-
-
-def _one_of(rule: str, knob: str, value: str, allowed: tuple[str, ...]) -> Check:
-    fix = f"set {knob} to {' or '.join(allowed)}" if allowed else _NOTHING
-    return Check(rule, value in allowed, value, _listed(allowed), fix)
-
-
-def _all_of(rule: str, knob: str, values: Iterable[str], allowed: tuple[str, ...]) -> Check:
-    """Some values, and each of them allowed."""
-    named = sorted(set(values))
-    outside = [value for value in named if value not in allowed]
-    some_left = len(outside) < len(named)
-    fix = f"leave out every {knob} of {_listed(outside)}" if some_left else f"set {knob} to {' or '.join(allowed)}"
-    held, limit = bool(named) and not outside, _listed(allowed)
-    return Check(rule, held, _listed(outside or named), limit, fix if allowed else _NOTHING)
-
-
-def _at_least(rule: str, knob: str, value: int, least: int) -> Check:
-    return Check(rule, value >= least, str(value), f"at least {least}", f"raise {knob} to {least}")
-
-
-def _listed(values: Iterable[str]) -> str:
-    return ", ".join(values) or "nothing"
 
 
 def _micro(millionths: int) -> str:

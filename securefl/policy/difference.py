@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from securefl.policy.document import ANY_MODEL, PolicyDocument
+from securefl.policy.document import PolicyDocument
+from securefl.policy.limits import ANY_MODEL
 from securefl.policy.narrow import FIELDS, OWN, ROWS, loosened, shown, value_at
 
 

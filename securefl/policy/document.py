@@ -9,19 +9,11 @@ from datetime import date
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from securefl.documents import First, Rational, Whole
-from securefl.terms import AdapterKind, AdapterRule, Bound, MicroEpsilon, Neighbours, Scheme, Unit
-
-ANY_MODEL = "any"  # the one word that stands for every base model
-DIGEST = "sha256:"
-
-
-class Section(BaseModel):
-    """Unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from securefl.policy.limits import Name, Positive, Protection, Section, Sharing, Training
+from securefl.terms import Bound, MicroEpsilon, Neighbours, Unit
 
 
 def _date(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
@@ -32,24 +24,13 @@ def _date(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
     raise ValueError("a date such as 2026-01-31 is expected")
 
 
-def _base_model(name: str) -> str:
-    if "*" in name:
-        raise ValueError(f"no pattern is understood: write `{ANY_MODEL}` for every model, or each by name or digest")
-    if name.startswith(DIGEST) and not re.fullmatch(r"[0-9a-f]{64}", name.removeprefix(DIGEST)):
-        raise ValueError(f"write {DIGEST} and 64 lower-case hexadecimal digits")
-    return name
-
-
 def _short_parent(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
     return {"policy": raw} if isinstance(raw, str) else raw
 
 
 Day = Annotated[date, BeforeValidator(_date)]
-Positive = Annotated[Rational, Field(gt=0)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
 SignerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 SignerKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-BaseModelName = Annotated[Name, AfterValidator(_base_model)]
 
 
 class Valid(Section):
@@ -116,74 +97,6 @@ class Budget(Section):
         return MicroEpsilon(math.floor(epsilon * 1_000_000) // self.overlap)
 
 
-class RankLimit(Section):
-    """How large an adapter may be."""
-
-    at_most: Annotated[Whole, Field(ge=1)] = Field(
-        description="LoRA rank, bottleneck width, or vectors of a prompt or prefix"
-    )
-
-
-class ClipLimit(Section):
-    """How far one record may move a step, or one member a round."""
-
-    at_most: Positive = Field(
-        description="norm that one record's gradient is clipped to; under unit client, a member's whole update"
-    )
-    norm: Literal["l2"] = Field(description="of which norm")
-
-
-class NoiseLimit(Section):
-    """How much noise every step needs; under unit client, every round."""
-
-    at_least: Positive = Field(
-        description="standard deviation of the noise / clip; under unit client, of all shares sure to be honest"
-    )
-
-
-class ThresholdLimit(Section):
-    """How many members it must take to open a mask."""
-
-    at_least: Annotated[Whole, Field(ge=1)] = Field(
-        description="members; never less than the safe threshold, (members + colluding) // 2 + 1"
-    )
-
-
-class Training(Section):
-    """How members may train. An empty list allows nothing."""
-
-    mechanisms: tuple[Literal["poisson-gaussian", "distributed-discrete-gaussian"], ...] = Field(
-        description="how training is made private: the first hides records, the second hides clients"
-    )
-    clip: ClipLimit
-    clipping: tuple[Literal["flat", "automatic", "quantile"], ...] = Field(
-        ("flat",), description="how gradients may be brought within the clip; flat alone if not given"
-    )
-    noise_multiplier: NoiseLimit
-    adapters: tuple[AdapterKind, ...] = Field(
-        (AdapterKind.LORA,), description="what may be put on the model; LoRA alone if not given"
-    )
-    rules: tuple[AdapterRule, ...] = Field(
-        (AdapterRule.B_ONLY,), description="which factors of LoRA rounds may train; B alone if not given"
-    )
-    modules: tuple[Name, ...] = Field(
-        description="linear layers that may get an adapter; as in PEFT, a name stands for all layers that end in it"
-    )
-    rank: RankLimit
-    base_models: tuple[BaseModelName, ...] = Field(
-        description="names, or sha256:HEX over configuration, weights and tokenizer; the word `any` allows every model"
-    )
-
-
-class Protection(Section):
-    """How updates must be hidden."""
-
-    schemes: tuple[Scheme, ...] = Field(description="masking, ckks, bfv, masked-bfv, or clear (which hides nothing)")
-    min_cohort: Annotated[Whole, Field(ge=2)] = Field(description="a sum over fewer members is never opened")
-    threshold: ThresholdLimit
-    colluding: Annotated[Whole, Field(ge=0)] = Field(description="members assumed to pool with the coordinator")
-
-
 class Release(Section):
     """What may leave a site besides protocol messages, and to whom."""
 
@@ -237,6 +150,7 @@ class PolicyDocument(Section):
     valid: Valid
     budget: Budget
     training: Training
+    sharing: Sharing = Field(default_factory=lambda: Sharing.model_validate({}))
     protection: Protection
     release: Release
     context: Context

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from securefl import documents
 from securefl.errors import OperatorFault
-from securefl.policy.document import Budget, Context, PolicyDocument, Protection, Release, Training, Valid
+from securefl.policy.document import Budget, Context, PolicyDocument, Release, Valid
+from securefl.policy.limits import Protection, Sharing, Training
 from securefl.policy.narrow import decimal, narrow, origin
 from securefl.terms import Cap, Hash, Level, RunId, Scheme, Unit
 
@@ -84,6 +85,11 @@ class Policy:
     def training(self) -> Training:
         """How members may train."""
         return self.document.training
+
+    @property
+    def sharing(self) -> Sharing:
+        """What members may keep, and how they may count."""
+        return self.document.sharing
 
     @property
     def protection(self) -> Protection:
@@ -246,6 +252,8 @@ def _never(policy: Policy, day: date) -> list[str]:
         "training.mechanisms": training.mechanisms,
         "training.adapters": training.adapters,
         "training.clipping": training.clipping,
+        "training.losses": training.losses,
+        "training.optimizers": training.optimizers,
         "training.base_models": training.base_models,
         "protection.schemes": protection.schemes,
         "context.purposes": policy.context.purposes,

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from securefl.documents import Document
 from securefl.errors import Loosens
-from securefl.policy.document import ANY_MODEL, PerRun, PolicyDocument, Section
+from securefl.policy.document import PerRun, PolicyDocument
+from securefl.policy.limits import ANY_MODEL, Section
 from securefl.terms import Bound
 
 
@@ -63,6 +64,7 @@ AT_LEAST = Row("at least", max)
 AT_MOST_IF_GIVEN = Row("at most", _least_given)
 AMONG = Row("nothing but", _common)
 AMONG_MODELS = Row("nothing but", _common_models)
+ONLY_IF = Row("at most", lambda parent, child: parent and child)
 TOWARDS_FILTER = Row("exactly", lambda parent, child: parent if parent is Bound.FILTER else child)
 SAME = Row("exactly", _same)
 OWN = Row("its own", lambda _, child: child)  # says nothing about what is allowed below
@@ -87,15 +89,32 @@ ROWS = {
     "training.clip.norm": SAME,
     "training.noise_multiplier.at_least": AT_LEAST,
     "training.clipping": AMONG,
+    "training.losses": AMONG,
+    "training.optimizers": AMONG,
+    "training.learning_rate.at_least": AT_LEAST,
+    "training.learning_rate.at_most": AT_MOST,
+    "training.divisor.at_most": AT_MOST,
+    "training.micro_batch.at_most": AT_MOST,
+    "training.tokens.at_most": AT_MOST,
+    "training.base.norm_at_most": AT_MOST,
     "training.adapters": AMONG,
     "training.rules": AMONG,
     "training.modules": AMONG,
     "training.rank.at_most": AT_MOST,
     "training.base_models": AMONG_MODELS,
+    "sharing.home": AMONG,
+    "sharing.pull": ONLY_IF,
+    "sharing.attention": ONLY_IF,
+    "sharing.weightings": AT_MOST,
+    "sharing.probes": AMONG,
+    "sharing.weight_ratio.at_most": AT_MOST,
     "protection.schemes": AMONG,
     "protection.min_cohort": AT_LEAST,
     "protection.threshold.at_least": AT_LEAST,
     "protection.colluding": AT_LEAST,
+    "protection.grid.fraction_bits.at_least": AT_LEAST,
+    "protection.grid.fraction_bits.at_most": AT_MOST,
+    "protection.grid.value_bits.at_most": AT_MOST,
     "release.fields": AMONG,
     "release.to": SAME,
     "context.purposes": AMONG,
@@ -253,6 +272,8 @@ def shown(value: Any) -> str:  # noqa: ANN401 - any field's value
         return shown({key: each for key, each in value.model_dump().items() if each is not None})
     if value is None:
         return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value) if isinstance(value, int | str | date) else repr(value)
 
 

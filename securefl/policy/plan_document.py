@@ -12,6 +12,8 @@ from securefl import documents
 from securefl.documents import First, Flag, Rational, Whole
 from securefl.errors import OperatorFault
 from securefl.policy.clipping import FLAT, ClippingPart
+from securefl.policy.limits import OptimizerName, ProbeDigest
+from securefl.policy.strategy_parts import AttentionPart, LossPart, WeightPart
 from securefl.terms import (
     Adapter,
     AdapterKind,
@@ -30,6 +32,7 @@ from securefl.terms import (
     RunId,
     Scheme,
     Seat,
+    Sharing,
     Task,
     Unit,
 )
@@ -65,6 +68,16 @@ class PlanDocument(BaseModel):
     dimension: Whole = Field(1, ge=1, description="entries of an update")
     divisor: Whole = Field(1, ge=1)
     learning_rate: Positive = Fraction(1)
+    optimizer: OptimizerName = Field("sgd", description="how members step")
+    max_tokens: Whole = Field(64, ge=1, description="of one record")
+    micro_batch: Whole = Field(64, ge=1, description="records in memory at once")
+    micro_tokens: Whole | None = Field(None, ge=1, description="tokens in memory at once")
+    loss: LossPart = Field(default_factory=lambda: LossPart.model_validate({}), description="a record's loss")
+    home: tuple[str, ...] = Field((), description="parts of names of tensors that stay with members")
+    pull: Rational | None = Field(None, ge=0, le=1, description="how far a member's own model moves to the broadcast")
+    weights: tuple[WeightPart, ...] = Field((), description="each is one more sum over the same updates")
+    probe_sha256: ProbeDigest = Field("0" * 64, description="digest of the probe that members are weighed by")
+    attention: AttentionPart | None = Field(None, description="key tensors are mixed, the others averaged")
     protection: Scheme = Field(description="how updates are hidden")
     min_cohort: Whole = Field(description="a sum over fewer members is not opened")
     threshold: Whole = Field(description="members it takes to open a mask")
@@ -116,11 +129,19 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),
         Adapter(written.targets, written.rank, written.alpha, 0, written.kind, written.rule),
         Learning(
-            _event(written, cover), written.clip, written.divisor, written.learning_rate, "sgd", 64, 64,
-            written.clipping.meant(written.divisor),
+            _event(written, cover), written.clip, written.divisor, written.learning_rate, written.optimizer,
+            written.max_tokens, written.micro_batch, written.clipping.meant(written.divisor), written.micro_tokens,
+            written.loss.loss(rounds=1),
         ),
-        cover, cohort, written.release, Hash(bytes(32)), written.dimension,
+        cover, cohort, written.release, Hash(bytes(32)), written.dimension, _sharing(written),
     )  # fmt: skip
+
+
+def _sharing(written: PlanDocument) -> Sharing:
+    probe = Hash(bytes.fromhex(written.probe_sha256))
+    weightings = tuple(each.weighting(probe) for each in written.weights)
+    attention = None if written.attention is None else written.attention.attention()
+    return Sharing(weightings, written.home, written.pull, attention)
 
 
 def _event(written: PlanDocument, cover: Cover) -> Event:

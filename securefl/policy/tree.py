@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from securefl.policy.decide import Check
+from securefl.policy.checks import Check
 
 INPUTS = {
     "valid": ("the day",),
@@ -17,11 +17,25 @@ INPUTS = {
     "training.clip": ("plan.learning.clip_l2",),
     "training.noise_multiplier": ("plan.learning.event",),
     "training.clipping": ("plan.learning.clipping",),
+    "training.losses": ("plan.learning.loss",),
+    "training.optimizers": ("plan.learning.optimizer",),
+    "training.learning_rate": ("plan.learning.learning_rate",),
+    "training.divisor": ("plan.learning.divisor",),
+    "training.micro_batch": ("plan.learning.micro_batch",),
+    "training.tokens": ("plan.learning.max_tokens", "plan.learning.micro_tokens"),
+    "training.base": ("plan.base",),
+    "training.event": ("plan.learning.event", "plan.dimension", "plan.cover.encoding"),
     "training.adapters": ("plan.adapter.kind",),
     "training.rules": ("plan.adapter.rule",),
     "training.modules": ("plan.adapter.targets",),
     "training.rank": ("plan.adapter.rank",),
     "training.base_models": ("plan.model.name", "plan.model.digest"),
+    "sharing.home": ("plan.sharing.home", "plan.sharing.attention"),
+    "sharing.pull": ("plan.sharing.pull",),
+    "sharing.attention": ("plan.sharing.attention",),
+    "sharing.weightings": ("plan.sharing.weightings",),
+    "sharing.probes": ("plan.sharing.weightings",),
+    "sharing.weight_ratio": ("plan.sharing.weightings", "plan.sharing.attention"),
     "protection.schemes": ("plan.cover.scheme",),
     "protection.min_cohort": ("plan.cover.min_cohort",),
     "protection.cohort": ("plan.cohort", "plan.cover.min_cohort"),
@@ -31,6 +45,9 @@ INPUTS = {
     "protection.threshold": ("plan.cover.threshold", "plan.cover.colluding", "plan.cohort"),
     "protection.threshold.reachable": ("plan.cover.threshold", "plan.cohort"),
     "protection.custodian": ("plan.cover.custodian", "plan.cohort"),
+    "protection.honest_shares": ("plan.learning.event", "plan.cover.min_cohort", "plan.cover.colluding"),
+    "protection.shared_whole": ("plan.sharing",),
+    "protection.grid": ("plan.cover.encoding",),
     "protection.capacity": ("plan.cover.encoding", "plan.cohort"),
     "release.fields": ("plan.release",),
     "budget.unit": (),
@@ -50,7 +67,7 @@ INPUTS = {
 class Branch:
     """One part of a decision."""
 
-    part: str  # "context", "training", "protection", "release" or "budget"
+    part: str  # "context", "training", "sharing", "protection", "release" or "budget"
     held: bool
     checks: tuple[Check, ...]
 

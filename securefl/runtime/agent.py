@@ -95,6 +95,8 @@ class MemberAgent:
 
     def _reserve(self, state: member.State, plan: Plan) -> tuple[member.Step, SignedHead | None]:
         """Price outside, decide inside: one transaction holds the decision, the reservation and its ledger leaf."""
+        assert isinstance(state, member.Deciding), "a reservation is asked for by no other state"
+        base = state.proposal.base
         for _ in range(_TRIES):
             with self.home.transaction() as conn:
                 account = self.home.account(conn)
@@ -111,7 +113,7 @@ class MemberAgent:
                     continue  # another run charged this account meanwhile
                 now = self.home.clock()
                 answer: Grant | Refusal = self._superseded(conn) or (
-                    price if isinstance(price, Refusal) else decide(self.policy, plan, account, price, now)
+                    price if isinstance(price, Refusal) else decide(self.policy, plan, account, price, now, base)
                 )
                 moved = member.step(state, member.Decided(answer), self.plugs)
                 return moved, self.home.commit(conn, plan.run, moved.entries, moved.state, now)
