@@ -356,7 +356,7 @@ def event_of(loaded: federation_file.Loaded, policy: Policy, cover: Cover, dimen
     """
     training, bits = loaded.file.training, cover.encoding.fraction_bits
     if training.unit is Unit.RECORD:
-        return PoissonGaussian(training.sampling_rate, noise_of(loaded, policy, dimension), training.steps)
+        return PoissonGaussian(training.sampling_rate, noise_of(loaded, policy), training.steps)
     if loaded.file.adapter.rule is AdapterRule.ALTERNATING:
         what = "rule alternating trains another number of values every round; unit client is priced for one number"
         raise OperatorFault(what, "use b-only or svd", f"{loaded.path}: adapter.rule")
@@ -383,7 +383,7 @@ def event_of(loaded: federation_file.Loaded, policy: Policy, cover: Cover, dimen
     return event
 
 
-def noise_of(loaded: federation_file.Loaded, policy: Policy, dimension: int) -> Fraction:
+def noise_of(loaded: federation_file.Loaded, policy: Policy) -> Fraction:
     """The noise multiplier: as written, or the least with which all rounds cost at most the written epsilon."""
     training = loaded.file.training
     if training.noise_multiplier is not None:
@@ -392,9 +392,7 @@ def noise_of(loaded: federation_file.Loaded, policy: Policy, dimension: int) -> 
 
     assert training.epsilon is not None, "the document has one of the two"
     steps = training.rounds * training.steps
-    return calibrate(
-        float(training.epsilon), float(policy.budget.delta_share), training.sampling_rate, steps, dimension
-    )
+    return calibrate(float(training.epsilon), float(policy.budget.delta_share), training.sampling_rate, steps)
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:

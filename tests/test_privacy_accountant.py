@@ -14,17 +14,13 @@ import pytest
 from dp_accounting import pld, rdp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from securefl import wire
 from securefl.privacy.account import Account
 from securefl.privacy.accountant import (
-    FILTER_ENDS,
     FILTER_ORDERS,
-    NOISE_END,
     NOISE_GRID,
     calibrate,
-    delta_beyond,
     epsilon_charged,
     epsilon_filter,
     epsilon_pld,
@@ -154,12 +150,7 @@ def test_a_delta_that_is_none_is_refused(delta: float) -> None:
 def test_a_proposal_beyond_all_measure_has_its_price_or_none_at_once(rate: float, noise: float, steps: int) -> None:
     asked = event(rate, noise, steps)
     plan = a_plan(1, event=asked)
-    left = DELTA - delta_beyond(asked, plan.dimension)
-    if left <= 0:
-        with pytest.raises(Unbounded, match="its end alone costs delta"):
-            price(plan, Account.of(()), "d", DELTA)
-    else:
-        assert price(plan, Account.of(()), "d", DELTA).round == micro_epsilon(epsilon_rdp([asked], left))
+    assert price(plan, Account.of(()), "d", DELTA).round == micro_epsilon(epsilon_rdp([asked], DELTA))
 
 
 def test_a_price_is_each_levels_total_rounded_up_and_names_what_it_is_for() -> None:
@@ -182,8 +173,7 @@ def test_a_price_is_each_levels_total_rounded_up_and_names_what_it_is_for() -> N
     assert told.round == micro_epsilon(epsilon_pld([event_of], DELTA))
     at_dataset = [event(0.01, 1, 4), second.learning.event, event_of]
     in_federation = [event(0.01, 1, 4), event_of]  # what it trained on other data is in parallel to this
-    kept = DELTA * (1 - FILTER_ENDS)
-    assert told.after[Level.DATASET] == micro_epsilon(epsilon_filter(at_dataset, kept)), "of two mechanisms"
+    assert told.after[Level.DATASET] == micro_epsilon(epsilon_filter(at_dataset, DELTA)), "of two mechanisms"
     assert told.after[Level.FEDERATION] == micro_epsilon(epsilon_pld(in_federation, DELTA))
     assert told.after[Level.DATASET] / 1e6 >= epsilon_pld(at_dataset, DELTA)
 
@@ -210,50 +200,15 @@ def test_a_target_that_is_no_budget_is_refused(target: float) -> None:
         calibrate(target, DELTA, Fraction(1, 100), 10)
 
 
-@pytest.mark.parametrize("noise", [0.4, 0.5, 1, 3])
-@pytest.mark.parametrize("dimension", [1, 10**6])
-def test_what_noise_adds_to_delta_by_ending_is_taken_off_it(noise, dimension) -> None:
-    one = event(0.01, noise, 1000)
-    beyond = delta_beyond(one, dimension)
-    mass = stats.norm.sf(NOISE_END) * 2
-    moved = stats.norm.sf(NOISE_END - 1 / noise) + stats.norm.cdf(1 / noise - NOISE_END)
-    assert beyond == pytest.approx(1000 * (2 * (dimension + 1) * mass + 0.01 * moved), rel=1e-9)
+@pytest.mark.parametrize("dimension", [1, 10**6, 10**12])
+def test_a_price_does_not_depend_on_how_many_values_are_noised(dimension) -> None:
+    """Tensors that stay at home are noised too: nothing of the noise is left out that could be counted by value."""
+    one = event(0.01, 0.5, 1000)
     made = replace(a_plan(1, one), dimension=dimension)
-    assert price(made, Account.of([]), "d", DELTA).round == micro_epsilon(epsilon_pld([one], DELTA - beyond))
-    assert price(made, Account.of([reserved(made)]), "d", DELTA).after[Level.DATASET] == micro_epsilon(
-        epsilon_pld([one, one], DELTA - 2 * beyond)
-    )
+    assert price(made, Account.of([]), "d", DELTA).round == micro_epsilon(epsilon_pld([one], DELTA))
     charges = Account.of([reserved(made)]).charges
-    assert epsilon_charged(charges, DELTA) == epsilon_pld([one], DELTA - beyond) >= epsilon_pld([one], DELTA)
-
-
-def test_a_shift_of_one_value_is_the_worst_for_noise_that_ends() -> None:
-    """What a record moves beyond the other data set's end is most where its whole clip is in one value."""
-    for noise in (0.4, 1.0):
-        worst = stats.norm.sf(NOISE_END - 1 / noise)
-        for values in (2, 5, 100):
-            part = 1 / noise / math.sqrt(values)
-            assert values * (stats.norm.sf(NOISE_END - part) + stats.norm.sf(NOISE_END + part)) < (
-                worst + 2 * values * stats.norm.sf(NOISE_END)
-            )
-
-
-def test_noise_that_ends_too_soon_for_delta_has_no_price() -> None:
-    for unpriceable in (
-        replace(a_plan(1, event(1, 0.2, 100))),
-        replace(a_plan(1, event(1, 1, 10**6)), dimension=10**6),
-    ):
-        with pytest.raises(Unbounded):
-            price(unpriceable, Account.of([]), "d", DELTA)
-
-
-def test_calibration_pays_for_the_end_of_the_noise_too() -> None:
-    noise = calibrate(4, 1e-8, Fraction(1, 10), 1000, 100_000)
-    one = PoissonGaussian(Fraction(1, 10), noise, 1000)
-    assert 0.97 * 4 <= epsilon_pld([one], 1e-8 - delta_beyond(one, 100_000)) <= 4
-    assert noise > calibrate(4, 1e-8, Fraction(1, 10), 1000)
-    with pytest.raises(Unbounded, match="100000000 values each"):
-        calibrate(4, 1e-8, Fraction(1, 10), 1000, 10**8)
+    assert epsilon_charged(charges, DELTA) == epsilon_pld([one], DELTA)
+    assert epsilon_charged(charges, DELTA, Bound.FILTER) == epsilon_filter([one], DELTA)
 
 
 def test_points_and_calibrations_hold_their_bars() -> None:
@@ -301,12 +256,3 @@ def test_a_filter_is_the_conversion_of_one_order_at_its_part_of_delta() -> None:
     for noise in (2, 5, 20):
         by_hand = min(a * 3 / (2 * noise**2) + math.log1p(-1 / a) - math.log(part * a) / (a - 1) for a in FILTER_ORDERS)
         assert epsilon_filter([event(1, noise, 3)], DELTA) == pytest.approx(by_hand, abs=1e-6)
-
-
-def test_noise_that_ends_takes_a_fixed_part_of_a_filters_delta_and_no_more() -> None:
-    made = replace(a_plan(1, event(0.01, 1, 10)), dimension=10**6)
-    charges = Account.of([reserved(made)]).charges
-    kept = DELTA * (1 - FILTER_ENDS)
-    assert epsilon_charged(charges, DELTA, Bound.FILTER) == epsilon_filter([made.learning.event], kept)
-    with pytest.raises(Unbounded, match="its end alone"):
-        epsilon_charged(charges, 1e-7, Bound.FILTER)

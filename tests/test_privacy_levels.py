@@ -23,7 +23,7 @@ from securefl.policy import load
 from securefl.policy.decide import decide
 from securefl.policy.plan_document import draft
 from securefl.privacy.account import Account, Standing
-from securefl.privacy.accountant import FILTER_ENDS, epsilon_charged, epsilon_filter, epsilon_pld, price
+from securefl.privacy.accountant import epsilon_charged, epsilon_filter, epsilon_pld, price
 from securefl.terms import (
     Bound,
     Entry,
@@ -177,8 +177,8 @@ def limits(level: Level, name: str, federation: str) -> tuple[Fraction, Fraction
 def cost(counted: list[tuple[str, object, bool]], delta: float, *, filtered: bool) -> float:
     events = [event for _, event, _ in counted]
     if filtered or len({(event.sampling_rate, event.noise_multiplier) for event in events}) > 1:
-        return epsilon_filter(events, delta * (1 - FILTER_ENDS))
-    return epsilon_pld(events, delta * (1 - 1e-9))  # a little above what the price is: noise ends
+        return epsilon_filter(events, delta)
+    return epsilon_pld(events, delta)
 
 
 @settings(max_examples=60, deadline=None)

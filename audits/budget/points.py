@@ -21,12 +21,11 @@ from typing import Any
 
 from dp_accounting.pld import privacy_loss_distribution as distribution
 
-from securefl.privacy.accountant import INTERVAL, calibrate, delta_beyond, epsilon_pld, interval_of
+from securefl.privacy.accountant import INTERVAL, calibrate, epsilon_pld, interval_of
 from securefl.terms import PoissonGaussian, Unbounded
 
 SIGMA, RATE, STEPS, DELTA, EPSILON = (0.4, 8.0), (1e-3, 1.0), (1, 5000), (1e-7, 1e-4), (0.05, 20.0)
 TARGET = (0.1, 15.0)
-DIMENSION = 20_000  # noise values a step, whose end is taken off delta when a plan is priced
 SEED = 20261121
 FINER = {INTERVAL: 1e-4, 1e-4: 2e-5, 1e-5: 2e-6}  # what a price at each interval is held against
 
@@ -87,7 +86,7 @@ def calibrations(count: int, told: Callable[[int], None] = lambda _: None) -> li
         rate, steps = Fraction(str(drawn(rand, *RATE))), round(drawn(rand, *STEPS))
         target, delta = drawn(rand, *TARGET), drawn(rand, *DELTA)
         try:
-            noise = calibrate(target, delta, min(rate, Fraction(1)), steps, DIMENSION)
+            noise = calibrate(target, delta, min(rate, Fraction(1)), steps)
         except Unbounded:
             beyond += 1  # no noise that the accountant can tell apart is enough
             continue
@@ -95,7 +94,7 @@ def calibrations(count: int, told: Callable[[int], None] = lambda _: None) -> li
         if event.noise_multiplier <= Fraction(1001, 10_000):
             idle += 1  # the least noise that is ever given costs less than this target
             continue
-        shares.append(epsilon_pld((event,), delta - delta_beyond(event, DIMENSION)) / target)
+        shares.append(epsilon_pld((event,), delta) / target)
         told(len(shares))
     return [
         at_most(f"largest share of the target spent, {count} calibrations", max(shares), 1.0),

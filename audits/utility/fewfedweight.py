@@ -274,8 +274,8 @@ def cell(setting_name: str, task: str, seed: int) -> list[dict[str, Any]]:
     data = {name: load(name, task, setting, seed) for name in PUBLISHERS}
     train = {name: part[0] for name, part in data.items()}
     probe = tuple(Record(text, label) for text, rating in PROBE if (label := rule(rating)) is not None)
-    steps, size = setting.rounds * setting.steps, shared.layout.dimension(1)
-    noise = calibrate(8.0, 1e-5, setting.rate, steps, size) if setting.private else Fraction(1)
+    steps = setting.rounds * setting.steps
+    noise = calibrate(8.0, 1e-5, setting.rate, steps) if setting.private else Fraction(1)
     rows = []
     for name, arm in arms(digest("probe", probe)).items():
         began = time.monotonic()

@@ -62,11 +62,11 @@ def _unit(charges: tuple[Charge, ...]) -> Unit | None:
 
 
 def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
-    return accountant.epsilon_rdp((charge.event for charge in charges), accountant.delta_left(delta, charges))
+    return accountant.epsilon_rdp((charge.event for charge in charges), delta)
 
 
 def _filter(totals: Sequence[tuple[Charge, ...]], delta: float) -> float | None:
-    """The largest total by the filter; nothing where the end of the noise leaves it no delta."""
+    """The largest total by the filter; nothing where it has no finite one."""
     try:
         return max((accountant.epsilon_charged(charges, delta, Bound.FILTER) for charges in totals), default=0.0)
     except Unbounded:

@@ -130,12 +130,8 @@ def _check_price(
     at_root = [cap for cap in expected.caps if cap.level is Level.DATASET]
     event = entry.plan.learning.event
     charges = account.standing(Level.DATASET, entry.dataset)
-    left = accountant.delta_left(min(float(cap.delta) for cap in at_root), charges)
-    rdp = micro_epsilon(
-        accountant.epsilon_rdp(
-            (*(charge.event for charge in charges), event), left - accountant.delta_beyond(event, entry.plan.dimension)
-        )
-    )
+    least = min(float(cap.delta) for cap in at_root)
+    rdp = micro_epsilon(accountant.epsilon_rdp((*(charge.event for charge in charges), event), least))
     total = expected.after[Level.DATASET]
     if total + SLACK < rdp if at_root[0].bound is Bound.FILTER and event.unit is Unit.RECORD else rdp + SLACK < total:
         raise ledger.wrong("the two accountants contradict each other", index)

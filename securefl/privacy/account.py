@@ -57,7 +57,6 @@ class Charge:
     run: RunId
     round: int
     event: Event
-    dimension: int  # values that noise is drawn for in one step
     cost: MicroEpsilon  # of this plan alone, as it was priced
     standing: Standing
     caps: tuple[Cap, ...] = ()  # by its own policy; the bound of each is the one it was compared by
@@ -142,7 +141,7 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
             raise AccountFault(f"plan {plan.hex()[:12]} is reserved twice")
         made = Charge(
             plan, entry.plan.federation, entry.dataset, entry.plan.run, entry.plan.round, entry.plan.learning.event,
-            entry.plan.dimension, entry.price.round, Standing.RESERVED,
+            entry.price.round, Standing.RESERVED,
             tuple(cap for cap in entry.price.caps if cap.by == entry.plan.federation),
         )  # fmt: skip
         return {plan: made}

@@ -8,8 +8,8 @@ Both composition theorems are for events that were fixed before the first of the
 Where an event may depend on what earlier ones gave (another noise after a first run's results were seen), an account is
 held by a Rényi filter instead (``epsilon_filter``; decision 11 has the argument).
 
-All of them speak of true Gaussian noise. Noise that ends, as `training.noise.gaussian` does, is told apart from it
-where a value lies beyond the end; how likely that is, is taken off delta first (``delta_left``).
+All of them speak of true Gaussian noise, and that is what is drawn: `training.rounded_gaussian` gives it exactly,
+rounded to a public grid, whichever tensors it is for and however many they are.
 
 Events that hide a member have no PLD: a sum of discrete Gaussians is not one, and in many dimensions no direction is
 known to be the worst. They are priced by concentrated DP, with what the sum lacks of a discrete Gaussian counted
@@ -50,12 +50,10 @@ INTERVAL = 1e-3
 FINER = ((0.3, 1e-5), (2.0, 1e-4))  # intervals up to these epsilons by RDP: a price then never falls as events join
 GRID = 2e9  # epsilons are rounded outward to multiples of 1 / GRID: by less than 1e-9 ...
 SLACK = 2e-10  # ... and by more than composing in another order changes
-NOISE_END = 8.57  # standard deviations, rounded down: sqrt(2 * 53 * ln 2) is where 53-bit Box-Muller ends
 _Kind = float | Literal["rdp", "filter"]  # of accountant: a PLD by its interval
 _STRIDE = 100  # events composed without a stop
 LARGEST, MOST_STEPS = 1000, 50_000  # beyond this epsilon or this many steps a distribution would fill the memory
 FILTER_ORDERS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0)  # fixed for ever
-FILTER_ENDS = 2.0**-10  # share of delta that a filter keeps for noise that ends
 NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
 ORDERS = tuple(1 + 2.0 ** (n / 16 - 8) for n in range(320))  # of Rényi divergences: 1.004 to 4000, in steps of 4 %
 SPARED = 2.0**-10  # share of delta that is kept for what drawn shares of noise lack of ideal ones
@@ -125,45 +123,13 @@ def epsilon_filter(events: Iterable[Event], delta: float) -> float:
         return _epsilon(_composed("filter", ordered), _checked(delta) / (len(FILTER_ORDERS) + 1)) if ordered else 0.0
 
 
-def delta_beyond(event: Event, dimension: int) -> float:
-    """What an event adds to delta because its noise ends at ``NOISE_END`` standard deviations.
-
-    Two data sets' noised sums have densities in the ratio of true Gaussians wherever both can lie. Where only one can,
-    a value is beyond the other's end: by chance in any of the values, or because the record that only one has moved a
-    value towards the end, worst by its whole clip in a single value. The first is counted twice, which covers dividing
-    by the probability that no value is beyond.
-    """
-    if isinstance(event, DistributedDiscreteGaussian):
-        return 0.0  # its own shares end further out, which its own price counts
-    moved = NOISE_END - 1 / float(event.noise_multiplier)
-    anywhere = 2 * (dimension + 1) * _outside(NOISE_END)  # one more value where records are counted
-    return event.steps * (anywhere + float(event.sampling_rate) * _outside(moved))
-
-
-def _left(delta: float, beyond: float) -> float:
-    if beyond >= delta:
-        raise Unbounded(f"so little noise that its end alone costs delta {beyond:.3g} of {delta:g}")
-    return delta - beyond
-
-
-def _outside(end: float) -> float:
-    """The mass of a standard normal beyond ``end`` on either side; near 2, so no price at all, far below 0."""
-    return math.erfc(end / math.sqrt(2))
-
-
-def delta_left(delta: float, charges: Iterable[Charge]) -> float:
-    """Delta without what the charges' noise adds to it by ending."""
-    return delta - math.fsum(delta_beyond(charge.event, charge.dimension) for charge in charges)
-
-
 def epsilon_charged(charges: Iterable[Charge], delta: float, bound: Bound = Bound.PLD) -> float:
-    """Epsilon of charges together, at ``delta``, by this bound, with the noise that was really drawn. 0 for none.
+    """Epsilon of charges together, at ``delta``, by this bound. 0 for none.
 
     Raises:
         Unbounded: no finite epsilon describes them.
     """
-    counted = tuple(charges)
-    return _epsilon_of([(charge.event, charge.dimension) for charge in counted], delta, bound)
+    return _epsilon_of([charge.event for charge in charges], delta, bound)
 
 
 def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
@@ -173,27 +139,22 @@ def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
         MixedUnits: they do not all hide the same unit.
         Unbounded: no finite epsilon describes them.
     """
-    steps: dict[tuple[Event, int], int] = {}
-    drawn: list[tuple[Event, int]] = []
+    steps: dict[Event, int] = {}
+    drawn: list[Event] = []
     for charge in charges:
         if charge.event.unit is Unit.CLIENT:  # an event is one sum, however many local steps it has
-            drawn.append((charge.event, charge.dimension))
+            drawn.append(charge.event)
         else:
-            one = replace(charge.event, steps=1), charge.dimension
+            one = replace(charge.event, steps=1)
             steps[one] = steps.get(one, 0) + charge.event.steps
-    drawn += [(replace(event, steps=count), dimension) for (event, dimension), count in steps.items()]
+    drawn += [replace(event, steps=count) for event, count in steps.items()]
     return _epsilon_of(drawn, delta, Bound.PLD) if drawn else 0.0
 
 
-def _epsilon_of(drawn: Sequence[tuple[Event, int]], delta: float, bound: Bound) -> float:
-    """Epsilon of events with the dimension of each."""
-    events, beyond = [event for event, _ in drawn], math.fsum(delta_beyond(*each) for each in drawn)
+def _epsilon_of(events: Sequence[Event], delta: float, bound: Bound) -> float:
     if bound is Bound.FILTER and unit_of(events) is not Unit.CLIENT:  # for members the price is a filter already
-        if beyond > delta * FILTER_ENDS:
-            raise Unbounded(f"so little noise that its end alone costs delta {beyond:.3g}, of {delta * FILTER_ENDS:g}")
-        return epsilon_filter(events, delta * (1 - FILTER_ENDS))
-    left = _left(delta, beyond)
-    return _bounded(events, left)
+        return epsilon_filter(events, delta)
+    return _bounded(events, delta)
 
 
 def _checked(delta: float) -> float:
@@ -313,7 +274,7 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
         MixedUnits: what stands there hides another unit than the plan.
         Unbounded: no finite price.
     """
-    event, drawn = plan.learning.event, (plan.learning.event, plan.dimension)
+    event = plan.learning.event
     own = {(cap.level, cap.name): cap for cap in caps}
     named = (Level.DATASET, dataset), (Level.FEDERATION, plan.federation), (Level.RUN, plan.run.hex())
     after: dict[tuple[Level, str], MicroEpsilon] = {}
@@ -324,13 +285,13 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
         asked = [cap for cap in (own.get((level, name)), *others) if cap is not None]
         bound = Bound.FILTER if Bound.FILTER in [cap.bound for cap in asked] else bound_of(charges, level, name, event)
         least = min((float(cap.delta) for cap in asked), default=delta)
-        total = [*((charge.event, charge.dimension) for charge in charges), drawn]
+        total = [*(charge.event for charge in charges), event]
         after[level, name] = micro_epsilon(_epsilon_of(total, least, bound))
         held += [replace(cap, bound=bound) for cap in asked]
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(_epsilon_of([drawn], delta, Bound.PLD)),
+        round=micro_epsilon(_epsilon_of([event], delta, Bound.PLD)),
         after={level: after[level, name] for level, name in named},
         above={name: after[level, name] for level, name in own if (level, name) not in named},
         caps=tuple(held),
@@ -345,10 +306,8 @@ def _bounded(events: Sequence[Event], delta: float) -> float:
     return epsilon(events, delta)
 
 
-def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, dimension: int = 1) -> Fraction:
+def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) -> Fraction:
     """The least noise multiplier above 0.1, on a grid of 1/10000, whose cost is at most ``target``: rounded up.
-
-    ``dimension`` values are drawn in a step.
 
     Raises:
         Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.
@@ -356,10 +315,9 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int, 
 
     def cost(noise: Fraction) -> float:
         event = PoissonGaussian(sampling_rate, noise, steps)
-        left = delta - delta_beyond(event, dimension)
-        return _bounded((event,), left) if left > 0 else math.inf
+        return _bounded((event,), delta)
 
-    what = f"at delta {delta} over {steps} steps at rate {sampling_rate}, {dimension} values each,"
+    what = f"at delta {delta} over {steps} steps at rate {sampling_rate},"
     return _least_noise(cost, target, what)
 
 

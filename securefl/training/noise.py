@@ -1,14 +1,8 @@
 """Randomness that privacy rests on: AES-256-CTR under a fresh full-entropy key; never a framework's generator.
 
-Gaussian noise is Box-Muller in float64 over 53-bit uniforms. The noised sum is rounded to a public grid before anything
-else sees it. A true Gaussian's price bounds that too, since what is done to a mechanism's result costs nothing
-(post-processing: Dwork and Roth 2014, proposition 2.1), and the grid hides the low-order bits by which floats tell sum
-from noise (Mironov 2012). Keys are stored nowhere.
-
-Two things set this noise apart from a true Gaussian's. Its tail ends at sqrt(2 * 53 * ln 2) = 8.57 standard deviations,
-beyond which a normal value lies with probability 1.1e-17: `privacy.accountant.delta_beyond` takes that off delta, for
-every value of every step. And its radius has 2**53 levels, which beyond about 7 deviations (probability 2e-11 *
-noise_multiplier for a pair of values) lie wider apart than the grid: not charged; decision 4 has the size.
+A noised sum is a true Gaussian around the clipped sum, rounded to a public grid, exactly: `rounded_gaussian` draws as
+many bits as the rounding needs. A true Gaussian's price bounds it, as what is done to a mechanism's result is free
+(post-processing: Dwork and Roth 2014, proposition 2.1). Keys are stored nowhere.
 """
 
 from __future__ import annotations
@@ -24,6 +18,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from securefl.terms import Event
+from securefl.training import rounded_gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +29,12 @@ GRID_BITS = 20  # the grid is this many bits below the clip: far below the noise
 
 def keystream(rand: Entropy, size: int) -> NDArray[np.uint64]:
     """``size`` uniform 64-bit integers under a key of its own (NIST SP 800-38A, 6.5)."""
-    encryptor = Cipher(algorithms.AES(rand(32)), modes.CTR(bytes(16))).encryptor()
+    return _words(rand(32), 0, size)
+
+
+def _words(key: bytes, stream: int, size: int) -> NDArray[np.uint64]:
+    """The first integers of one stream of a key: 2**64 blocks belong to each."""
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(stream.to_bytes(8, "big") + bytes(8))).encryptor()
     drawn = bytearray(8 * size)
     encryptor.update_into(bytes(8 * size), drawn)
     return np.frombuffer(drawn, "<u8")
@@ -48,12 +48,10 @@ def repeatable(label: str) -> Entropy:
 
 
 def gaussian(rand: Entropy, size: int) -> NDArray[np.float64]:
-    """``size`` standard normal values (Box and Muller 1958), none beyond 8.58."""
+    """``size`` standard normal values in float64: for synthetic checks, never for noise on records."""
     pairs = (size + 1) // 2
-    words = keystream(rand, 2 * pairs) >> np.uint64(11)
-    radius = np.sqrt(-2.0 * np.log((words[:pairs].astype(np.float64) + 1.0) * 2.0**-53))  # (u + 1): no logarithm of 0
-    angle = words[pairs:].astype(np.float64) * (2.0 * math.pi * 2.0**-53)
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
+    words = keystream(rand, 2 * pairs)
+    return rounded_gaussian.approximate(words[:pairs], words[pairs:])[:size]
 
 
 def poisson_sample(rand: Entropy, records: int, rate: Fraction) -> NDArray[np.intp]:
@@ -94,8 +92,21 @@ def noised(clipped: ClippedSum, event: Event, rand: Entropy) -> NoisedSum:
     """
     if not isinstance(clipped, ClippedSum):
         raise TypeError(f"only a ClippedSum can be noised, not a {type(clipped).__name__}")
-    deviation = float(event.noise_multiplier * clipped.clip_l2)
-    if not 0 < deviation < math.inf:  # an event cannot be made like this; one that was changed afterwards ends here
+    deviation = event.noise_multiplier * clipped.clip_l2
+    if (
+        not 0 < float(deviation) < math.inf
+    ):  # an event cannot be made like this; one that was changed afterwards ends here
         raise ValueError(f"noise of deviation {deviation}: no sum is given without noise")
-    step = grid(clipped.clip_l2)
-    return NoisedSum(np.rint((clipped.values + deviation * gaussian(rand, len(clipped.values))) / step) * step)
+    step, key, size = grid(clipped.clip_l2), rand(32), len(clipped.values)
+    pairs = (size + 1) // 2
+    words = _words(key, 0, 2 * pairs)
+
+    def more(pair: int, count: int) -> tuple[int, int]:
+        behind = _words(key, 1 + pair, 2 * (count - 1)).reshape(-1, 2)
+        found = [int(words[pair]), int(words[pairs + pair])]
+        for row in behind:
+            found = [part << 64 | int(word) for part, word in zip(found, row, strict=True)]
+        return found[0], found[1]
+
+    exact = Fraction(deviation) / Fraction(step)
+    return NoisedSum(rounded_gaussian.rounded(clipped.values / step, exact, words[:pairs], words[pairs:], more) * step)
