@@ -88,14 +88,21 @@ class CoordinatorProtection(Protocol):
 
     scheme: Scheme
     enrols: bool
-    asks: bool  # whether `ask` has questions after sealing
+    phases: int  # how often it asks, once sealing is over; each time when everybody asked before has answered
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
         """What each member of the cohort is given with the plan."""
         ...
 
-    def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
-        """Who is asked what, once sealing is over."""
+    def ask(
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
+        answers: Mapping[MemberId, bytes],
+    ) -> Mapping[MemberId, bytes]:  # fmt: skip
+        """Who is asked what in this phase, from 0, with what was answered in those before.
+
+        Raises:
+            PeerFault: too few answers to go on: a clean abort.
+        """
         ...
 
     def open(
@@ -115,15 +122,23 @@ class KeyHolder(Protocol):
 
     scheme: Scheme
 
-    def material(self) -> bytes:
-        """What members need to encrypt, signed by the custodian."""
+    def material(self, box: bytes) -> bytes:
+        """What members need to encrypt and to seal to ``box``, signed by the custodian."""
         ...
 
-    def open_sum(self, plan: Plan, sealed: Mapping[MemberId, bytes]) -> bytes:
-        """The sum of the sealed inputs, as grid integers.
+    def open_sum(
+        self, plan: Plan, box: Secret, sealed: Mapping[MemberId, bytes], enrolled: Mapping[MemberId, bytes],
+        answers: Mapping[MemberId, bytes],
+    ) -> bytes:  # fmt: skip
+        """The sum of the sealed inputs, as grid integers; or that what was decrypted is no sum.
+
+        Args:
+            box: the run's X25519 secret, opens what members sealed for this custodian.
+            enrolled: every enrolment of the cohort, where there are masks.
+            answers: what the survivors revealed of their shares, where there are masks.
 
         Raises:
-            PeerFault: an input is not what the plan says it is.
+            PeerFault: an input, enrolment or answer is not what the plan says it is. Nothing was decrypted.
         """
         ...
 

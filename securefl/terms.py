@@ -46,17 +46,28 @@ class Scheme(StrEnum):
     MASKING = "masking"
     CKKS = "ckks"
     BFV = "bfv"
+    MASKED_CKKS = "masked-ckks"
     MASKED_BFV = "masked-bfv"
 
     @property
     def has_masks(self) -> bool:
         """Whether members mask, so that a threshold of them opens a sum."""
-        return self in (Scheme.MASKING, Scheme.MASKED_BFV)
+        return self in (Scheme.MASKING, Scheme.MASKED_CKKS, Scheme.MASKED_BFV)
 
     @property
     def has_custodian(self) -> bool:
         """Whether there is a decryption key, and somebody apart who holds it."""
-        return self in (Scheme.CKKS, Scheme.BFV, Scheme.MASKED_BFV)
+        return self in (Scheme.CKKS, Scheme.BFV, Scheme.MASKED_CKKS, Scheme.MASKED_BFV)
+
+    @property
+    def trusts_custodian(self) -> bool:
+        """Whether the custodian can open a single update, and must be trusted not to."""
+        return self.has_custodian and not self.has_masks
+
+    @property
+    def masked(self) -> Scheme:
+        """The same encryption with masks inside, where there is one: what takes the trust in the custodian away."""
+        return {Scheme.CKKS: Scheme.MASKED_CKKS, Scheme.BFV: Scheme.MASKED_BFV}.get(self, self)
 
 
 class AdapterKind(StrEnum):

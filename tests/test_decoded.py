@@ -11,15 +11,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from securefl import wire
+from securefl import keys, wire
 from securefl.errors import Unsafe
 from securefl.protection import ckks_slots, fixed_point, masking, packing, schemes
-from securefl.protection.encrypted import Encrypted
+from securefl.protection.encrypted import Encrypted, sealed_at
 from securefl.terms import Aggregate, MemberId, Plan, Scheme, Sharing
 from tests.decoded import Trace, traced
 from tests.nested import LAYOUT, trained
 from tests.test_architecture import ROOT, SOURCES, calls
-from tests.test_strategy import ENCODING, HOLDER, opened
+from tests.test_strategy import ENCODING, HOLDER, OPENS, opened
 
 NAMES = [MemberId(f"m{n}") for n in range(5)]
 
@@ -78,7 +78,8 @@ def masked(plan: Plan, sealed: bytes) -> None:
 
 def encrypted(plan: Plan, sealed: bytes) -> None:
     """A custodian that decrypts one member's input, past all that keeps it from that."""
-    chunks = wire.decode(sealed, Encrypted).chunks
+    place = sealed_at(plan.run, plan.round, wire.plan_hash(plan), NAMES[0])
+    chunks = wire.decode(keys.open_box(OPENS, "he-input", place, sealed), Encrypted).chunks
     packed = ckks_slots.packing(plan.cover.encoding, len(plan.cohort))
     ckks_slots.open_sum(HOLDER._secret, {NAMES[0]: chunks}, packed.count(plan.dimension), packed)
 
@@ -93,15 +94,17 @@ def test_one_members_seal_that_is_opened_besides_is_found(scheme, besides) -> No
 
 def test_a_custodian_that_is_handed_one_input_opens_nothing() -> None:
     with pytest.raises(Unsafe, match="a sum over 1 members"):
-        played(Scheme.CKKS, lambda plan, sealed: HOLDER.open_sum(plan, {NAMES[0]: sealed}))
+        played(Scheme.CKKS, lambda plan, sealed: HOLDER.open_sum(plan, OPENS, {NAMES[0]: sealed}, {}, {}))
 
 
-CIPHERS = {"protection/ckks_slots.py": {"open_sum"}, "protection/bfv_coefficients.py": {"open_sum"}}
+CIPHERS = {
+    "protection/ckks_slots.py": {"open_sum"}, "protection/bfv_coefficients.py": {"open_ring"},
+    "protection/masked_ckks.py": {"open_sum"},
+}  # fmt: skip
 OPENING = {
     "protection/clear.py": {"ClearCoordinator.open"},
     "protection/masking.py": {"MaskingCoordinator.open"},
     "protection/encrypted.py": {"EncryptedCoordinator.open"},
-    "protection/masked_bfv.py": {"MaskedBfvCoordinator.open"},
 }
 PLACES = {
     # what a member sealed: it goes whole from its message to `open`, or to the custodian's `open_sum`
@@ -110,25 +113,28 @@ PLACES = {
         "protocol/coordinator.py": {"opened"},
         "protocol/custodian.py": {"on_ask"},
         "protection/clear.py": {"ClearCoordinator.open"},
-        "protection/encrypted.py": {"EncryptedKeyHolder.open_sum"},
+        "protection/encrypted.py": {"Holder._chunks"},
         "runtime/tap.py": {"_Watched.seal"},  # a bench's own eyes, at the member, which look and decode nothing
     },
     # its forms: each is made by its member's half, and read where a sum is opened
     "Bare": {"protection/clear.py": {"ClearMember.seal", "ClearCoordinator.open"}},
     "Masked": {"protection/masking.py": {"MaskingMember.seal", "MaskingCoordinator.open"}},
-    "Encrypted": {"protection/encrypted.py": {"EncryptedMember.encrypted", "EncryptedKeyHolder.open_sum"}},
+    "Encrypted": {"protection/encrypted.py": {"boxed", "Holder._chunks"}},
     # out of a ring
     "from_ring": {"protection/masking.py": {"MaskingCoordinator.open"}},
     # out of ciphertexts, and from the custodian to the coordinator
     "Decryptor": CIPHERS,
-    "decrypt": {**CIPHERS, "keys.py": {"open_box"}},  # boxes hold shares of keys
+    "decrypt": {**CIPHERS, "keys.py": {"open_at_rest", "open_box"}},  # boxes hold shares of keys
     "secret_key": CIPHERS,
     "decode_complex": {"protection/ckks_slots.py": {"open_sum"}},
-    "open_sum": {"protocol/custodian.py": {"on_ask"}, "protection/encrypted.py": {"EncryptedKeyHolder.open_sum"}},
-    "Summed": {
-        "protection/encrypted.py": {"EncryptedKeyHolder.open_sum", "summed"},
+    "open_sum": {
         "protocol/custodian.py": {"on_ask"},
+        "protection/encrypted.py": {"EncryptedKeyHolder._opening"},
+        "protection/masked_encryption.py": {"MaskedKeyHolder._opening"},
     },
+    "open_ring": {"protection/bfv_coefficients.py": {"open_sum"}, "protection/masked_bfv.py": {"open_sum"}},
+    "Summed": {"protection/encrypted.py": {"Holder.open_sum"}},
+    "FromCustodian": {"protection/encrypted.py": {"summed"}, "protocol/custodian.py": {"_what_became"}},
     # what a strategy is handed; it imports no protection, so it can read nothing else
     "Aggregate": {**OPENING, "bench.py": {"train_openly"}},  # of records in the open, in an arm without privacy
 }

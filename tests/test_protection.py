@@ -24,8 +24,10 @@ from securefl.protection import (
     encrypted,
     fixed_point,
     key_file,
+    masked_ckks,
     masking,
     packing,
+    residues,
     schemes,
     seal,
     shamir,
@@ -104,7 +106,7 @@ class Round:
             name: Envelope(Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(b""), 0), b"", b"")
             for name in self.sealed
         }
-        questions = self.coordinator.ask(self.plan, envelopes)
+        questions = self.coordinator.ask(0, self.plan, self.enrolled, envelopes, {})
         answers = {
             name: self.member.answer(name, self.plan, self.kept[name], question)
             for name, question in questions.items()
@@ -379,7 +381,8 @@ class Encrypted(Round):
     def __init__(self, n: int = 4, dimension: int = 50, scheme: Scheme = Scheme.CKKS) -> None:
         super().__init__(n, dimension, scheme=scheme)
         self.holder = schemes.key_holder(scheme, identity("custodian"))
-        self.material = self.holder.material()
+        self.opens = secret("the custodian's box")
+        self.show()
         self.plan = replace(self.plan, cover=replace(self.plan.cover, custodian=identity("custodian").public))
 
     def seal(self, name: MemberId, plan=None, relay: bytes | None = None) -> bytes:
@@ -391,13 +394,38 @@ class Encrypted(Round):
         self.sealed[name] = payload
         return payload
 
+    def show(self) -> None:
+        """The custodian's keys, as members are shown them."""
+        self.material = self.holder.material(keys.public_half(self.opens))
+
+    def boxed(self, name: MemberId, given_: encrypted.Encrypted) -> bytes:
+        """Something else, in a box of this member's own."""
+        place = encrypted.sealed_at(RUN, 1, wire.plan_hash(self.plan), name)
+        return keys.seal_box(keys.public_half(self.opens), "he-input", place, wire.encode(given_), secret("another"))
+
+    def inside(self, name: MemberId) -> encrypted.Encrypted:
+        """What a member sealed, as the custodian reads it."""
+        place = encrypted.sealed_at(RUN, 1, wire.plan_hash(self.plan), name)
+        return wire.decode(keys.open_box(self.opens, "he-input", place, self.sealed[name]), encrypted.Encrypted)
+
+    def answers(self) -> dict[MemberId, bytes]:
+        """What the survivors reveal, where there are masks."""
+        if not self.plan.cover.scheme.has_masks:
+            return {}
+        question = wire.encode(masking.Survivors(tuple(sorted(self.sealed))))
+        return {name: self.member.answer(name, self.plan, self.kept[name], question) for name in self.sealed}
+
+    def opened(self, **changes: object) -> bytes:
+        """The custodian's answer."""
+        masked = self.plan.cover.scheme.has_masks
+        given_ = {"enrolled": self.enrolled if masked else {}, **changes}
+        if "answers" not in given_:
+            given_["answers"] = self.answers()
+        return self.holder.open_sum(self.plan, self.opens, self.sealed, **given_)
+
     def sum(self) -> np.ndarray:
-        """The sum, through the custodian and, where there are masks, the members."""
-        given = self.holder.open_sum(self.plan, self.sealed)
-        answers = {encrypted.CUSTODIAN: given}
-        if self.plan.cover.scheme.has_masks:
-            question = wire.encode(masking.Survivors(tuple(sorted(self.sealed))))
-            answers |= {name: self.member.answer(name, self.plan, self.kept[name], question) for name in self.sealed}
+        """The sum, through the members, where there are masks, and the custodian."""
+        answers = {**self.answers(), encrypted.CUSTODIAN: self.opened()}
         return self.coordinator.open(self.plan, self.enrolled, self.sealed, answers).total
 
 
@@ -410,21 +438,56 @@ def test_an_encrypted_sum_is_exact_whoever_survives(scheme: Scheme, n: int, left
     assert np.array_equal(made.sum(), made.expected())
 
 
+def chi_square(values: np.ndarray, bits: int) -> float:
+    """Of the top eight of ``bits`` bits against uniform: 255 degrees."""
+    counts, each = np.bincount((values >> np.uint64(bits - 8)).astype(int), minlength=256), len(values) / 256
+    return float(((counts - each) ** 2 / each).sum())
+
+
+def with_the_key(made: Encrypted, which: list[MemberId]) -> np.ndarray:
+    """What whoever has the secret key, and was handed these members' ciphertexts, would read: residues modulo q."""
+    context = seal.loaded(made.holder._secret)
+    api, data = seal.tenseal().sealapi, context.seal_context().data
+    decryptor, evaluator, found = api.Decryptor(data, context.secret_key().data), api.Evaluator(data), []
+    with seal.passage() as path:
+        unit = masked_ckks._transformed(api, data, path, np.zeros(4096, np.uint64))
+        for index in range(len(made.inside(which[0]).chunks)):
+            plain, readable = api.Plaintext(), api.Ciphertext()
+            decryptor.decrypt(
+                seal.total(api, data, path, [(name, made.inside(name).chunks[index]) for name in which]), plain
+            )
+            evaluator.add_plain(unit, plain, readable)
+            evaluator.transform_from_ntt_inplace(readable)
+            found += map(readable.dyn_array().at, range(4096))
+    return np.array(found, np.uint64)
+
+
 def test_under_masks_the_custodian_itself_decrypts_noise_and_a_sum_of_noise() -> None:
     made = Encrypted(4, 4000, Scheme.MASKED_BFV)
     for name in made.names:
         made.values[name][:] = 0
         made.seal(name)
-    public = wire.decode(made.material, encrypted.Material).context
     for which in (made.names[:1], made.names):  # one input, which an honest custodian never opens; and the sum
-        chunks = {name: wire.decode(made.sealed[name], encrypted.Encrypted).chunks for name in which}
-        opened = bfv.open_sum(made.holder._secret, chunks, 4000, bfv.packing(made.plan.cover.encoding, 4))
-        assert encrypted.key_id(public) == wire.decode(made.sealed[which[0]], encrypted.Encrypted).key
-        assert (opened == 0).sum() == 0
-        ring = opened.astype(np.uint64) & np.uint64(2**44 - 1)
-        counts = np.bincount((ring >> np.uint64(36)).astype(int), minlength=256)
-        assert ((counts - 4000 / 256) ** 2 / (4000 / 256)).sum() < 390  # chi-square, 255 degrees, p > 1e-7
+        ring = bfv.open_ring(made.holder._secret, {name: made.inside(name).chunks for name in which}, 4000)
+        assert (ring == 0).sum() == 0
+        assert chi_square(ring, 44) < 390  # p > 1e-7
     assert not made.sum().any()
+
+
+def test_a_masked_ckks_input_under_the_real_key_is_uniform_whatever_is_in_it() -> None:
+    top = 2.0**7 - 2.0**-16  # 24 bits, 16 of them after the point
+    for value in (0.0, top, -(2.0**7)):
+        made = Encrypted(4, 9000, Scheme.MASKED_CKKS)
+        for name in made.names:
+            made.values[name][:] = value
+            made.seal(name)
+        for which in (made.names[:1], made.names[:3], made.names):  # what is left in the sum of all are self masks
+            found = with_the_key(made, which)
+            assert chi_square(found, 60) < 390
+            assert chi_square((found & np.uint64(0x3FFF)) << np.uint64(46), 60) < 390  # the bits below the scale too
+            rounded = (residues.centred(found) + (1 << 13)) >> 14
+            assert np.abs(residues.centred(found) - (rounded << 14)).max() > 8000  # no grid shows through
+        assert np.array_equal(made.sum(), made.expected())
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED)
@@ -433,22 +496,31 @@ def test_the_material_holds_no_secret_and_only_the_custodians_is_accepted(scheme
     made.member.check_material(made.material, identity("custodian").public)
     context = seal.tenseal().context_from(wire.decode(made.material, encrypted.Material).context)
     assert not context.has_secret_key()
-    leaky = wire.encode(
-        encrypted.Material(made.holder._secret, identity("custodian").sign("he-key", made.holder._secret))
-    )
+    box = keys.public_half(made.opens)
+
+    def signed(context: bytes, box: bytes = box, said: bytes = box) -> bytes:
+        name = wire.encode((context, said))
+        return wire.encode(encrypted.Material(context, box, identity("custodian").sign("he-key", name)))
+
+    public = wire.decode(made.material, encrypted.Material).context
     with pytest.raises(Unsafe):
-        made.member.check_material(leaky, identity("custodian").public)
+        made.member.check_material(signed(made.holder._secret), identity("custodian").public)
+    with pytest.raises(Forged) as fault:  # the coordinator's box in the place of the custodian's
+        made.member.check_material(signed(public, keys.public_half(secret("mine"))), identity("custodian").public)
+    assert fault.value.rule == "protocol.signature"
+    with pytest.raises(Forged) as fault:
+        made.member.check_material(signed(public, bytes(32), bytes(32)), identity("custodian").public)
+    assert fault.value.rule == "protocol.weak-key"
     for other in (identity("mallory").public, None):
         with pytest.raises(Forged):
             made.member.check_material(made.material, other)
     ts = seal.tenseal()
     weak = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60])
     raw = weak.serialize(save_public_key=True, save_secret_key=False, save_galois_keys=False, save_relin_keys=False)
-    others = bfv if scheme is Scheme.CKKS else ckks_slots
+    others = bfv if scheme in (Scheme.CKKS, Scheme.MASKED_CKKS) else ckks_slots
     for context, why in ((raw, "degree"), (seal.public_half(others.new_context()), "not of")):
-        signed = encrypted.Material(context, identity("custodian").sign("he-key", context))
         with pytest.raises(Unsafe, match=why):
-            made.member.check_material(wire.encode(signed), identity("custodian").public)
+            made.member.check_material(signed(context), identity("custodian").public)
 
 
 @pytest.mark.parametrize(("degree", "primes", "why"), [(4096, (60, 50), "110 bits"), (2048, (54, 1), "55 bits"),
@@ -460,28 +532,136 @@ def test_parameters_below_128_bits_or_not_ours_are_refused(degree: int, primes: 
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED)
-@pytest.mark.parametrize("what", ["another key", "another plan", "a flipped byte", "another shape", "too few"])
-def test_a_custodian_opens_nothing_that_does_not_fit(what: str, scheme: Scheme) -> None:
+@pytest.mark.parametrize(
+    ("what", "rule"),
+    [("another key", "protocol.another-input"), ("another shape", "protocol.another-input"),
+     ("another plan", "protocol.box"), ("a flipped byte", "protocol.box"), ("no box", "protocol.box"),
+     ("another's box", "protocol.box"), ("another run's box key", "protocol.box"),
+     ("too few", "protocol.few-survivors")],
+)  # fmt: skip
+def test_a_custodian_opens_nothing_that_does_not_fit(what: str, rule: str, scheme: Scheme) -> None:
+    made = Encrypted(scheme=scheme)
+    for name in made.names:
+        made.seal(name)
+    first, second, given_ = *made.names[:2], made.inside(made.names[0])
+    if what == "another key":
+        made.sealed[first] = made.boxed(first, replace(given_, key=encrypted.key_id(Encrypted().material)))
+    elif what == "another plan":
+        made.seal(first, plan=replace(made.plan, base=Hash(b"x" * 32)))
+    elif what == "a flipped byte":
+        box = bytearray(made.sealed[first])
+        box[-20] ^= 1
+        made.sealed[first] = bytes(box)
+    elif what == "another shape":
+        made.sealed[first] = made.boxed(first, replace(given_, dimension=49))
+    elif what == "no box":
+        made.sealed[first] = wire.encode(given_)
+    elif what == "another's box":
+        made.sealed[first] = made.sealed[second]
+    elif what == "another run's box key":
+        made.opens = secret("the next run's")
+    else:
+        made.sealed = dict(list(made.sealed.items())[:2])
+    with pytest.raises(PeerFault) as fault:
+        made.opened(answers={})
+    assert fault.value.rule == rule
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_what_is_decrypted_and_no_sum_is_told_in_one_word(scheme: Scheme) -> None:
     made = Encrypted(scheme=scheme)
     for name in made.names:
         made.seal(name)
     first = made.names[0]
-    given_ = wire.decode(made.sealed[first], encrypted.Encrypted)
-    if what == "another key":
-        other = Encrypted(scheme=scheme)
-        made.sealed[first] = other.seal(first)
-    elif what == "another plan":
-        made.seal(first, plan=replace(made.plan, base=Hash(b"x" * 32)))
-    elif what == "a flipped byte":
-        chunk = bytearray(given_.chunks[0])
-        chunk[0] ^= 0xFF
-        made.sealed[first] = wire.encode(replace(given_, chunks=(bytes(chunk),)))
-    elif what == "another shape":
-        made.sealed[first] = wire.encode(replace(given_, dimension=49))
-    else:
-        made.sealed = dict(list(made.sealed.items())[:2])
-    with pytest.raises(PeerFault):
-        made.sum()
+    chunk = made.inside(first).chunks[0]
+    for chunks in ((chunk[:-9],), (b"",), (chunk[:20] + bytes(len(chunk) - 20),)):
+        whole = made.sealed[first]
+        made.sealed[first] = made.boxed(first, replace(made.inside(first), chunks=chunks))
+        assert wire.decode(made.opened(), encrypted.Unopened) == encrypted.Unopened("protocol.no-sum")
+        with pytest.raises(Forged) as fault:
+            made.sum()
+        assert fault.value.rule == "protocol.no-sum"
+        made.sealed[first] = whole
+    assert np.array_equal(made.sum(), made.expected())
+
+
+MASKED = [scheme for scheme in ENCRYPTED if scheme.has_masks]
+
+
+def forged_seed(made: Encrypted) -> dict[MemberId, bytes]:
+    """Survivors whose shares of one member's seed are all another's."""
+    found = {}
+    for name, answer in made.answers().items():
+        told = wire.decode(answer, masking.Revealed)
+        seeds = {**told.seeds, made.names[0]: told.seeds[made.names[1]]}
+        found[name] = wire.encode(replace(told, seeds=seeds))
+    return found
+
+
+def another_enrolment(made: Encrypted) -> dict[MemberId, bytes]:
+    other = Round(len(made.names), 50, scheme=made.plan.cover.scheme, label="other ")
+    return {**made.enrolled, made.names[0]: other.enrolled[made.names[0]]}
+
+
+def unsigned_enrolment(made: Encrypted) -> dict[MemberId, bytes]:
+    public = wire.decode(made.enrolled[made.names[0]], masking.Public)
+    return {**made.enrolled, made.names[0]: wire.encode(replace(public, signature=bytes(64)))}
+
+
+@pytest.mark.parametrize("scheme", MASKED)
+def test_a_custodian_takes_out_masks_that_members_signed_and_shared_and_no_others(scheme: Scheme) -> None:
+    made = Encrypted(5, scheme=scheme)
+    for name in made.names[:4]:
+        made.seal(name)
+    good = made.answers()
+    cases = {
+        "protocol.too-few": [{"answers": {}}, {"answers": dict(list(good.items())[:2])},
+                             {"answers": forged_seed(made)}],
+        "protocol.another-cohort": [{"enrolled": {}}, {"enrolled": dict(list(made.enrolled.items())[:4])}],
+        "protocol.swapped-key": [{"enrolled": unsigned_enrolment(made)}],
+        "protocol.malformed": [{"answers": {**good, made.names[0]: b"x"}}],
+        "protocol.another-set": [{"answers": {**good, made.names[4]: good[made.names[0]]}}],
+    }  # fmt: skip
+    for rule, changes in cases.items():
+        for changed in changes:
+            with pytest.raises(PeerFault) as fault:
+                made.opened(**changed)
+            assert fault.value.rule == rule
+    short = dict(list(made.sealed.items())[:3])
+    for sealed in (short, {**short, made.names[4]: made.seal(made.names[4])}):  # shares are of the four, not of these
+        made.sealed = sealed
+        with pytest.raises(PeerFault) as fault:
+            made.opened(answers=good)
+        assert fault.value.rule == "protocol.another-set"
+
+
+@pytest.mark.parametrize("scheme", MASKED)
+def test_another_enrolment_than_the_one_that_was_masked_by_opens_nothing(scheme: Scheme) -> None:
+    made = Encrypted(scheme=scheme)
+    for name in made.names:
+        made.seal(name)
+    with pytest.raises(PeerFault) as fault:
+        made.opened(enrolled=another_enrolment(made))
+    assert fault.value.rule == "protocol.too-few"
+
+
+@given(st.integers(3, 7), st.sampled_from([1, 2, 4095, 4096, 4097, 8193]), st.sampled_from([8, 16, 24, 35]), st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_masked_ckks_sum_is_exact_whoever_survives_at_whatever_packing(
+    n: int, dimension: int, bits: int, data: st.DataObject
+) -> None:
+    made = Encrypted(n, dimension, Scheme.MASKED_CKKS)
+    made.plan = replace(made.plan, cover=replace(made.plan.cover, encoding=FixedPoint(bits, 4, 64)))
+    rand = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    top = 1 << (bits - 1)
+    survivors = data.draw(st.permutations(made.names))[: data.draw(st.integers(max(made.threshold, 3), n))]
+    for name in survivors:
+        values = rand.integers(-top, top, dimension)
+        values[rand.random(dimension) < 0.3] = top - 1
+        values[rand.random(dimension) < 0.3] = -top
+        made.values[name] = values / 16
+        made.seal(name)
+    assert np.array_equal(made.sum(), sum(np.rint(made.values[name] * 16).astype(np.int64) for name in made.sealed))
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED)
@@ -498,7 +678,8 @@ def test_the_custodians_key_is_its_owners_alone(scheme: Scheme, tmp_path) -> Non
     path = tmp_path / schemes.key_name(scheme)
     first = schemes.key_holder(scheme, identity("custodian"), tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert schemes.key_holder(scheme, identity("custodian"), tmp_path).material() == first.material()
+    box = keys.public_half(secret("a box"))
+    assert schemes.key_holder(scheme, identity("custodian"), tmp_path).material(box) == first.material(box)
     path.chmod(0o644)
     with pytest.raises(OperatorFault, match="chmod 600"):
         schemes.key_holder(scheme, identity("custodian"), tmp_path)
@@ -508,7 +689,7 @@ def test_a_key_opens_so_many_sums_and_no_more_whoever_restarts(tmp_path, monkeyp
     monkeypatch.setattr(key_file, "MOST_SUMS", 3)
     made = Encrypted()
     made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
-    made.material = made.holder.material()
+    made.show()
     for name in made.names:
         made.seal(name)
     for _ in range(3):
@@ -518,7 +699,7 @@ def test_a_key_opens_so_many_sums_and_no_more_whoever_restarts(tmp_path, monkeyp
         made.sum()
     (tmp_path / "he.key").rename(tmp_path / "old.key")  # what the refusal asks for: a new key has its own count
     made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
-    made.material = made.holder.material()
+    made.show()
     for name in made.names:
         made.seal(name)
     assert np.array_equal(made.sum(), made.expected())
@@ -527,19 +708,17 @@ def test_a_key_opens_so_many_sums_and_no_more_whoever_restarts(tmp_path, monkeyp
 def test_a_sum_is_counted_before_it_is_opened_and_an_input_that_does_not_fit_is_not(tmp_path) -> None:
     made = Encrypted()
     made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
-    made.material = made.holder.material()
+    made.show()
     for name in made.names:
         made.seal(name)
     file, secret_ = key_file.KeyFile(tmp_path / "he.key"), made.holder._secret
-    whole = dict(made.sealed)
-    made.sealed[made.names[0]] = wire.encode(
-        replace(wire.decode(whole[made.names[0]], encrypted.Encrypted), dimension=9)
-    )
+    first = made.names[0]
+    given_ = made.inside(first)
+    made.sealed[first] = made.boxed(first, replace(given_, dimension=9))
     with pytest.raises(Forged):
         made.sum()
     assert file.spent(secret_) == 0
-    given_ = wire.decode(whole[made.names[0]], encrypted.Encrypted)
-    made.sealed[made.names[0]] = wire.encode(replace(given_, chunks=(given_.chunks[0][:-9],)))
+    made.sealed[first] = made.boxed(first, replace(given_, chunks=(given_.chunks[0][:-9],)))
     with pytest.raises(Forged):
         made.sum()  # ends inside the decryption: it counts
     assert file.spent(secret_) == 1
@@ -549,7 +728,7 @@ def test_a_sum_is_counted_before_it_is_opened_and_an_input_that_does_not_fit_is_
 def test_a_key_without_a_count_opens_nothing(written: bytes | None, tmp_path) -> None:
     made = Encrypted()
     made.holder = schemes.key_holder(Scheme.CKKS, identity("custodian"), tmp_path)
-    made.material = made.holder.material()
+    made.show()
     for name in made.names:
         made.seal(name)
     path = key_file.KeyFile(tmp_path / "he.key").count_of(made.holder._secret)

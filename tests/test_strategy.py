@@ -122,6 +122,7 @@ class Reference:
 
 
 HOLDER = schemes.key_holder(Scheme.CKKS, identity("custodian"))
+OPENS = keys.Secret(bytes(range(32)))  # the custodian's box
 
 
 def opened(
@@ -140,7 +141,7 @@ def opened(
         dimension=LAYOUT.dimension(round_, sharing),
     )  # fmt: skip
     member, coordinator = schemes.member_half(scheme), schemes.coordinator_half(scheme)
-    material = HOLDER.material() if custodian else b""
+    material = HOLDER.material(keys.public_half(OPENS)) if custodian else b""
     box = {n: secret(f"box {n}") for n in names}
     boxes = {n: keys.public_half(box[n]) for n in names}
     made = {
@@ -156,10 +157,12 @@ def opened(
             n, plan, box[n], made[n].secret, relayed.get(n, b""), material, update, secret(f"seal {n} {round_}")
         )
     if scheme is Scheme.CKKS:
-        answers = {MemberId("custodian"): HOLDER.open_sum(plan, sealed)}
+        answers = {MemberId("custodian"): HOLDER.open_sum(plan, OPENS, sealed, {}, {})}
     else:
         receipt = Receipt(MemberId("c"), MemberId("c"), plan.run, round_, "Submitted", None, 0, Hash(b""), 0)
-        questions = coordinator.ask(plan, {n: Envelope(replace(receipt, sender=n), b"", b"") for n in alive})
+        questions = coordinator.ask(
+            0, plan, enrolled, {n: Envelope(replace(receipt, sender=n), b"", b"") for n in alive}, {}
+        )
         answers = {n: member.answer(n, plan, kept[n], question) for n, question in questions.items()}
     return coordinator.open(plan, enrolled, sealed, answers)
 

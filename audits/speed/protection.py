@@ -91,7 +91,9 @@ class Cohort:
     def masked(self, name: MemberId, elements: np.ndarray) -> bytes:
         """The shares that may be asked for, once the member's masks are on ``elements``."""
         secret = self.enrolment[name].secret
-        return self.member.mask_in_place(name, self.plan, self.box[name], secret, self.relays[name], elements)
+        streams, kept = self.member.streams(name, self.plan, self.box[name], secret, self.relays[name])
+        mask(elements, streams)
+        return kept
 
 
 def _secret(label: str) -> Secret:

@@ -187,7 +187,7 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
                 raise ledger.wrong(f"round {plan.round} does not start from the release of the round before", index)
     for ledger in ledgers.values():
         _check_openings(ledger, ledgers, plans)
-    check_sums(ledgers, plans)
+    check_sums(ledgers)
 
 
 def _reserved(ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Ledger, int, Reserved]]:
@@ -200,10 +200,8 @@ def _releases(coordinator: Ledger, run: RunId) -> dict[int, Hash]:
     return {entry.round: entry.digest for _, entry in coordinator.each(Released) if entry.run == run}
 
 
-def check_sums(ledgers: Mapping[MemberId, Ledger], plans: Mapping[Hash, Plan]) -> None:
-    """Nothing happens if the coordinator used the very sum that the custodian opened.
-
-    Under masks the custodian's sum is still masked: then the members it is over are compared, and not the sum.
+def check_sums(ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Check that the coordinator used the very sum that the custodian opened.
 
     Raises:
         Tampered: otherwise.
@@ -212,11 +210,9 @@ def check_sums(ledgers: Mapping[MemberId, Ledger], plans: Mapping[Hash, Plan]) -
     for ledger in ledgers.values():
         for index, entry in ledger.each(Opening):
             first, owner = seen.setdefault((entry.run, entry.round), (entry, ledger.owner))
-            plan = plans.get(entry.plan)
-            masked = plan is not None and plan.cover.scheme.has_masks
             if (entry.plan, entry.survivors) != (first.plan, first.survivors):
                 raise ledger.wrong(f"a sum of round {entry.round} over others than {owner} has", index)
-            if entry.digest != first.digest and not masked:
+            if entry.digest != first.digest:
                 raise ledger.wrong(f"another sum of round {entry.round} than {owner} opened", index)
 
 

@@ -6,7 +6,10 @@ a power of two: the plaintext ring is the ring that masks are drawn in.
 
 The error of a fresh ciphertext is rounding after SEAL switches away from the 49-bit prime: for a coefficient, one
 rounding plus one for each nonzero coefficient of the ternary secret. By Hoeffding's inequality a sum over ``members``
-passes half of q / t with the probability in `failure_bits`. Decryption is exact, so it shows nothing but the sum.
+passes half of q / t with the probability in `failure_bits`. Decryption is exact, so the sum of well-formed inputs shows
+nothing but their sum. Whether an input is well formed nobody can see: one that was made up, (0, q/t * step), adds a
+multiple of the secret key to the sum. So what is published must not be worth more with the key than without: members
+seal their ciphertexts to the custodian, and `masked_bfv` masks what is in them.
 """
 
 from __future__ import annotations
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 
 PLAIN_BITS = 44
 INTEGERS = DEGREE  # in one ciphertext
-HEADER = struct.Struct("<HBBBBHQ")  # of all that SEAL saves: magic, its size, version 4.3, compression, zero, bytes
-MAGIC = 0xA15E
 HEXADECIMAL = " + ".join(f"%Xx^{power}" for power in range(DEGREE - 1, -1, -1))
 
 
@@ -94,26 +95,26 @@ def open_sum(
     Raises:
         Forged: bytes that are no ciphertext of this key's parameters, or a sum that is longer than it should be.
     """
+    return packing.centred(open_ring(secret_context, inputs, count), PLAIN_BITS)
+
+
+def open_ring(secret_context: bytes, inputs: Mapping[MemberId, tuple[bytes, ...]], count: int) -> NDArray[np.uint64]:
+    """The same, as elements modulo 2**44: (count,)."""
     api, context = tenseal().sealapi, seals.loaded(secret_context)
     seal = context.seal_context().data
-    evaluator, decryptor = api.Evaluator(seal), api.Decryptor(seal, context.secret_key().data)
+    decryptor = api.Decryptor(seal, context.secret_key().data)
     sums = np.zeros(-(-count // INTEGERS) * INTEGERS, np.uint64)
     with seals.passage() as path:
         for index in range(len(sums) // INTEGERS):
-            total, plain = None, api.Plaintext()
+            plain = api.Plaintext()
             chunks = ((member, given[index]) for member, given in inputs.items())
-            for _, cipher in seals.read(api, seal, path, chunks):
-                if total is None:
-                    total = cipher
-                else:
-                    evaluator.add_inplace(total, cipher)
-            decryptor.decrypt(total, plain)
+            decryptor.decrypt(seals.total(api, seal, path, chunks), plain)
             start = index * INTEGERS
-            opened = [plain[place] for place in range(plain.coeff_count())]
+            opened = list(map(plain.__getitem__, range(plain.coeff_count())))
             sums[start : start + len(opened)] = opened
     if sums[count:].any():
         raise Forged("a sum that is longer than it should be: an input is not what its sender says, or for another key")
-    return packing.centred(sums[:count], PLAIN_BITS)
+    return sums[:count]
 
 
 def _plain(api: Any, seal: Any, part: NDArray[np.unsignedinteger], path: Path) -> Any:  # noqa: ANN401 - TenSEAL's types
@@ -129,6 +130,4 @@ def _plain(api: Any, seal: Any, part: NDArray[np.unsignedinteger], path: Path) -
 def _saved(part: NDArray[np.unsignedinteger]) -> bytes:
     """A plaintext as SEAL saves one: no parameters' hash, how many, a scale of one, and the coefficients."""
     data = struct.pack("<Q", len(part)) + part.tobytes()
-    inner = HEADER.pack(MAGIC, HEADER.size, 4, 3, 0, 0, HEADER.size + len(data)) + data
-    body = bytes(32) + struct.pack("<Qd", len(part), 1.0) + inner
-    return HEADER.pack(MAGIC, HEADER.size, 4, 3, 0, 0, HEADER.size + len(body)) + body
+    return seals.saved(bytes(32) + struct.pack("<Qd", len(part), 1.0) + seals.saved(data))

@@ -115,20 +115,13 @@ def open_sum(
     """
     api, context = tenseal().sealapi, seals.loaded(secret_context)
     seal = context.seal_context().data
-    evaluator, encoder = api.Evaluator(seal), api.CKKSEncoder(seal)
-    decryptor = api.Decryptor(seal, context.secret_key().data)
+    encoder, decryptor = api.CKKSEncoder(seal), api.Decryptor(seal, context.secret_key().data)
     parts: list[NDArray[np.float64]] = []
     with seals.passage() as path:
         for index in range(-(-count // INTEGERS)):
-            total, plain = None, api.Plaintext()
+            plain = api.Plaintext()
             chunks = ((member, given[index]) for member, given in inputs.items())
-            for member, cipher in seals.read(api, seal, path, chunks):
-                if cipher.scale != 2.0 ** scale_bits(packing):
-                    raise Forged(f"{member} sent a ciphertext of another scale")
-                if total is None:
-                    total = cipher
-                else:
-                    evaluator.add_inplace(total, cipher)
+            total = seals.total(api, seal, path, chunks, 2.0 ** scale_bits(packing))
             decryptor.decrypt(total, plain)
             slots = np.array(encoder.decode_complex(plain))
             parts += [slots.real, slots.imag]

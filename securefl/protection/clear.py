@@ -68,16 +68,19 @@ class ClearCoordinator:
 
     scheme = Scheme.CLEAR
     enrols = False
-    asks = False
+    phases = 0
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
         """Nothing to relay."""
         del enrolled
         return dict.fromkeys(cohort, b"")
 
-    def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
+    def ask(
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
+        answers: Mapping[MemberId, bytes],
+    ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """Nothing to ask."""
-        del plan, sealed
+        del phase, plan, enrolled, sealed, answers
         return {}
 
     def open(

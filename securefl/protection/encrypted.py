@@ -1,17 +1,23 @@
-"""Homomorphic encryption: ciphertexts anybody may add and only the custodian can open.
+"""Homomorphic encryption: ciphertexts anybody may add and only the custodian can open, each in a box to the custodian.
 
-The custodian is neither a member nor the coordinator. It receives the signed inputs, adds them and decrypts the sum; a
-single input it could open too, and is trusted not to: `masked_bfv` takes that trust away. What is encrypted, and why
-the sum is exact, stands in `ckks_slots` and `bfv_coefficients`.
+The custodian is neither a member nor the coordinator. It opens the boxes, adds the inputs and decrypts the sum. It
+could open a single input too, and is trusted not to: `masked_encryption` takes that trust away.
+
+Ciphertexts are malleable: whoever sees them can hand in the negated sum of the others, or one that adds a multiple of
+the secret key to the sum, and no check of a sum tells. So nobody but the custodian sees one. A box is bound to the run,
+the round, the plan and the sender, and its key is the session's: it opens once, where it belongs.
+
+What is encrypted, and why the sum is exact, stands in `ckks_slots`, `bfv_coefficients`, `masked_ckks`, `masked_bfv`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -28,10 +34,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CUSTODIAN = MemberId("custodian")
+ANOTHER_INPUT = "protocol.another-input"
 
 
-class Cipher(Protocol):
-    """What `ckks_slots` and `bfv_coefficients` both are."""
+class Parameters(Protocol):
+    """What every cipher has."""
 
     INTEGERS: int  # in one ciphertext
 
@@ -40,12 +47,16 @@ class Cipher(Protocol):
         ...
 
     def check_public(self, context: bytes) -> None:
-        """Nothing happens if this is a public key of this cipher's parameters, and no more."""
+        """Check that this is a public key of this cipher's parameters, and no more."""
         ...
 
     def packing(self, encoding: FixedPoint, members: int) -> Packing:
         """The densest packing that is exact."""
         ...
+
+
+class Cipher(Parameters, Protocol):
+    """What `ckks_slots` and `bfv_coefficients` both are."""
 
     def encrypt(self, public_context: bytes, integers: NDArray[np.int64], packing: Packing) -> tuple[bytes, ...]:
         """Ciphertexts of packed integers."""
@@ -60,15 +71,16 @@ class Cipher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What members encrypt with, under the custodian's signature."""
+    """What members encrypt with and seal to, under the custodian's signature."""
 
     context: bytes  # public TenSEAL context
-    signature: bytes
+    box: bytes  # X25519 public key of the custodian, for one run
+    signature: bytes  # over both
 
 
 @dataclass(frozen=True, slots=True)
 class Encrypted:
-    """An update no member and no coordinator can open."""
+    """An update no member and no coordinator can open. It travels in a box."""
 
     key: Hash  # of the context it was encrypted under
     plan: Hash
@@ -79,24 +91,36 @@ class Encrypted:
 
 @dataclass(frozen=True, slots=True)
 class Summation:
-    """The question to the custodian: the sealed inputs of one plan, each as its member signed it."""
+    """The question to the custodian: the sealed inputs of one plan, each as its member signed it.
+
+    Under masks, also every enrolment of the cohort and what the survivors said of their shares.
+    """
 
     plan: Plan
     inputs: tuple[Envelope, ...]
+    enrolled: Mapping[str, bytes] = field(default_factory=dict)
+    answers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """The custodian's answer: integers, int64, little endian, and whose they are the sum of.
-
-    They are grid integers; under masks, packed and masked ones.
-    """
+    """The custodian's answer: grid integers, int64, little endian, and whose they are the sum of."""
 
     values: bytes
     members: tuple[MemberId, ...]
 
 
-def check_bounds(plan: Plan, cipher: Cipher) -> Packing:
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """The custodian's answer where what it decrypted is no sum: no value of it is told, and the round is over."""
+
+    why: str  # the rule
+
+
+FromCustodian = Summed | Unopened
+
+
+def check_bounds(plan: Plan, cipher: Parameters) -> Packing:
     """How values are packed under this plan, whose sum is exact.
 
     Raises:
@@ -113,9 +137,26 @@ def check_bounds(plan: Plan, cipher: Cipher) -> Packing:
     return cipher.packing(cover.encoding, members)
 
 
+def check_keyed(plan: Plan, cipher: Parameters, material: bytes) -> Packing:
+    """The same, where there is a key to encrypt with.
+
+    Raises:
+        Unsafe: there is none.
+    """
+    packed = check_bounds(plan, cipher)
+    if plan.cover.custodian is None or not material:
+        raise Unsafe("no custodian")
+    return packed
+
+
 def key_id(context: bytes) -> Hash:
     """The name of a key: SHA-256 of its public context."""
     return Hash(hashlib.sha256(b"he-key\0" + context).digest())
+
+
+def sealed_at(run: RunId, round_: int, plan: Hash, sender: MemberId) -> bytes:
+    """What a box of an input is bound to: it opens nowhere else."""
+    return wire.encode((bytes(run), round_, plan, sender))
 
 
 class EncryptedMember:
@@ -137,26 +178,18 @@ class EncryptedMember:
     def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
         """A sum under this plan is exact and over enough members, and there is a key to encrypt with."""
         del me, box, enrolment, relayed
-        check_bounds(plan, self._cipher)
-        if plan.cover.custodian is None or not material:
-            raise Unsafe("no custodian")
+        check_keyed(plan, self._cipher, material)
 
     def seal(
         self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes,
         update: Update, rand: Secret,
     ) -> tuple[bytes, bytes]:  # fmt: skip
-        """Ciphertexts of the grid values, bound to key, plan, dimension and encoding."""
-        self.admit(me, plan, box, enrolment, relayed, material)
-        packed = digits.pack(fixed_point.encode_update(update, plan, rand), check_bounds(plan, self._cipher))
-        return self.encrypted(plan, material, packed), b""
-
-    def encrypted(self, plan: Plan, material: bytes, packed: NDArray[np.int64]) -> bytes:
-        """An `Encrypted` of packed integers."""
-        context = wire.decode(material, Material).context
-        chunks = self._cipher.encrypt(context, packed, check_bounds(plan, self._cipher))
-        return wire.encode(
-            Encrypted(key_id(context), wire.plan_hash(plan), plan.dimension, plan.cover.encoding, chunks)
-        )
+        """Ciphertexts of the grid values, bound to key, plan, dimension and encoding, in a box to the custodian."""
+        del box, enrolment, relayed
+        packed = check_keyed(plan, self._cipher, material)
+        integers = digits.pack(fixed_point.encode_update(update, plan, rand), packed)
+        given: Material = wire.decode(material, Material)
+        return boxed(me, plan, given, self._cipher.encrypt(given.context, integers, packed), rand), b""
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Members are not asked: only the custodian can open."""
@@ -164,19 +197,38 @@ class EncryptedMember:
         raise Unsafe("a member has nothing to open a ciphertext with")
 
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
-        """The context is the custodian's, has this cipher's parameters, and no secret key."""
-        if custodian is None:
-            raise Forged(f"{self.scheme} without a custodian")
-        given: Material = wire.decode(material, Material)
-        keys.verify(custodian, "he-key", given.context, given.signature)
-        self._cipher.check_public(given.context)
+        """Check that the context is the custodian's, has this cipher's parameters, and no secret key."""
+        check_material(self.scheme, self._cipher, material, custodian)
+
+
+def boxed(me: MemberId, plan: Plan, material: Material, chunks: tuple[bytes, ...], rand: Secret) -> bytes:
+    """An `Encrypted` of these ciphertexts that only the custodian can read."""
+    name = wire.plan_hash(plan)
+    given = Encrypted(key_id(material.context), name, plan.dimension, plan.cover.encoding, chunks)
+    place, fresh = sealed_at(plan.run, plan.round, name, me), keys.derive(rand, "input-box")
+    return keys.seal_box(material.box, "he-input", place, wire.encode(given), fresh)
+
+
+def check_material(scheme: Scheme, cipher: Parameters, material: bytes, custodian: PublicKey | None) -> None:
+    """Check that the custodian signed this context and box key, and that the context is of this cipher alone.
+
+    Raises:
+        Forged: it did not, or there is no custodian.
+        Unsafe: the context has other parameters, or a secret key.
+    """
+    if custodian is None:
+        raise Forged(f"{scheme} without a custodian")
+    given: Material = wire.decode(material, Material)
+    keys.verify(custodian, "he-key", wire.encode((given.context, given.box)), given.signature)
+    keys.agree(Secret(hashlib.sha256(given.context).digest()), given.box)  # found now, a weak key costs no budget
+    cipher.check_public(given.context)
 
 
 class EncryptedCoordinator:
     """The coordinator's half: it hands the signed inputs to the custodian and reads the sum."""
 
     enrols = False
-    asks = True
+    phases = 1
 
     def __init__(self, scheme: Scheme) -> None:
         self.scheme = scheme
@@ -186,8 +238,12 @@ class EncryptedCoordinator:
         del enrolled
         return dict.fromkeys(cohort, b"")
 
-    def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
+    def ask(
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
+        answers: Mapping[MemberId, bytes],
+    ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """One question, to the custodian."""
+        del phase, enrolled, answers
         return {CUSTODIAN: wire.encode(Summation(plan, tuple(envelope for _, envelope in sorted(sealed.items()))))}
 
     def open(
@@ -197,7 +253,7 @@ class EncryptedCoordinator:
         """The sum, as the custodian opened it.
 
         Raises:
-            Forged: there is no answer, or it is of other members or another shape.
+            Forged: there is no answer, it is no sum, or it is of other members or another shape.
             Unsafe: the plan is priced for more noise than its sums are sure to have.
         """
         del enrolled
@@ -209,21 +265,27 @@ def summed(sealed: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes], 
     """The custodian's ``count`` integers, over exactly the members in ``sealed``.
 
     Raises:
-        Forged: there is no answer, or it is of other members or another shape.
+        Forged: there is no answer, it is no sum, or it is of other members or another shape.
     """
     if CUSTODIAN not in answers:
         raise Forged("the custodian did not answer")
-    given: Summed = wire.decode(answers[CUSTODIAN], Summed)
+    given: FromCustodian = wire.decode(answers[CUSTODIAN], FromCustodian)
+    if isinstance(given, Unopened):
+        what = "the custodian found no sum in what it decrypted: an input is not what its sender says"
+        raise Forged(what, "protocol.no-sum")
     if given.members != tuple(sorted(sealed)) or len(given.values) != 8 * count:
         raise Forged("a sum over other members than were asked for, or of another shape")
     return np.frombuffer(given.values, "<i8")
 
 
-class EncryptedKeyHolder:
+C = TypeVar("C", bound=Parameters)
+
+
+class Holder(Generic[C]):
     """The custodian's half: the only secret key there is."""
 
     def __init__(
-        self, scheme: Scheme, cipher: Cipher, secret_context: bytes, identity: Identity, file: KeyFile | None = None
+        self, scheme: Scheme, cipher: C, secret_context: bytes, identity: Identity, file: KeyFile | None = None
     ) -> None:
         self.scheme, self._cipher, self._file = scheme, cipher, file
         self._secret = secret_context
@@ -231,14 +293,12 @@ class EncryptedKeyHolder:
         self._identity = identity
 
     @classmethod
-    def new(cls, scheme: Scheme, cipher: Cipher, identity: Identity) -> EncryptedKeyHolder:
+    def new(cls, scheme: Scheme, cipher: C, identity: Identity) -> Self:
         """A holder of a fresh key that is stored nowhere."""
         return cls(scheme, cipher, cipher.new_context(), identity)
 
     @classmethod
-    def at(
-        cls, scheme: Scheme, cipher: Cipher, path: Path, identity: Identity, whole: bytes | None = None
-    ) -> EncryptedKeyHolder:
+    def at(cls, scheme: Scheme, cipher: C, path: Path, identity: Identity, whole: bytes | None = None) -> Self:
         """The holder of the key at ``path``; made there, readable by its owner alone, if there is none.
 
         Args:
@@ -252,34 +312,71 @@ class EncryptedKeyHolder:
             file.spent(whole)
         return cls(scheme, cipher, whole or file.kept(cipher.new_context), identity, file)
 
-    def material(self) -> bytes:
-        """The public context, signed."""
-        return wire.encode(Material(self._public, self._identity.sign("he-key", self._public)))
+    def material(self, box: bytes) -> bytes:
+        """The public context and the run's box key, signed."""
+        signature = self._identity.sign("he-key", wire.encode((self._public, box)))
+        return wire.encode(Material(self._public, box, signature))
 
-    def open_sum(self, plan: Plan, sealed: Mapping[MemberId, bytes]) -> bytes:
-        """The sum of these inputs: on the grid, or, under masks, packed and masked.
+    def open_sum(
+        self, plan: Plan, box: Secret, sealed: Mapping[MemberId, bytes], enrolled: Mapping[MemberId, bytes],
+        answers: Mapping[MemberId, bytes],
+    ) -> bytes:  # fmt: skip
+        """The sum of these inputs, on the grid; or `Unopened`, where what was decrypted is none.
 
         Raises:
             Unsafe: too few inputs, or a key that opened as many sums as one may.
-            Forged: an input is for another key, plan, shape or encoding.
+            Forged: an input is not in a box of this run, round, plan and sender, or for another key, shape or encoding.
         """
         packed = check_bounds(plan, self._cipher)
         if len(sealed) < plan.cover.min_cohort:
-            raise Unsafe(f"a sum over {len(sealed)} members; at least {plan.cover.min_cohort} are needed")
-        name, encoding, count = wire.plan_hash(plan), plan.cover.encoding, packed.count(plan.dimension)
-        chunks = -(-count // self._cipher.INTEGERS)
-        inputs: dict[MemberId, tuple[bytes, ...]] = {}
-        for member, payload in sorted(sealed.items()):
-            given: Encrypted = wire.decode(payload, Encrypted)
-            if (given.key, given.plan, given.dimension, given.encoding, len(given.chunks)) != (
-                key_id(self._public), name, plan.dimension, encoding, chunks,
-            ):  # fmt: skip
-                what = f"{member} sent an input for another key, plan, shape or encoding"
-                raise Forged(what, "protocol.another-input")
-            inputs[member] = given.chunks
+            what = f"a sum over {len(sealed)} members; at least {plan.cover.min_cohort} are needed"
+            raise Unsafe(what, "protocol.few-survivors")
+        count, survivors = packed.count(plan.dimension), tuple(sorted(sealed))
+        inputs = {member: self._chunks(plan, box, member, sealed[member], count) for member in survivors}
+        opening = self._opening(plan, packed, inputs, enrolled, answers)
         if self._file is not None:
             self._file.spend(self._secret)
-        total = self._cipher.open_sum(self._secret, inputs, count, packed)
-        if not plan.cover.scheme.has_masks:
-            total = digits.unpack(total, packed, plan.dimension, encoding, len(inputs))
-        return wire.encode(Summed(total.astype("<i8").tobytes(), tuple(sorted(sealed))))
+        try:
+            total = digits.unpack(opening(), packed, plan.dimension, plan.cover.encoding, len(inputs))
+        except Forged:  # decrypted once: what it was is told by no fault, and the round has no second opening
+            return wire.encode(Unopened("protocol.no-sum"))
+        return wire.encode(Summed(total.astype("<i8").tobytes(), survivors))
+
+    def _chunks(self, plan: Plan, box: Secret, member: MemberId, payload: bytes, count: int) -> tuple[bytes, ...]:
+        """The ciphertexts in one member's box."""
+        name = wire.plan_hash(plan)
+        try:
+            opened = keys.open_box(box, "he-input", sealed_at(plan.run, plan.round, name, member), payload)
+        except Forged as fault:
+            what = f"{member} sent no box that was sealed by it for this run, round and plan"
+            raise Forged(what, "protocol.box") from fault
+        given: Encrypted = wire.decode(opened, Encrypted)
+        due = (key_id(self._public), name, plan.dimension, plan.cover.encoding, -(-count // self._cipher.INTEGERS))
+        if (given.key, given.plan, given.dimension, given.encoding, len(given.chunks)) != due:
+            what = f"{member} sent an input for another key, plan, shape or encoding"
+            raise Forged(what, ANOTHER_INPUT)
+        return given.chunks
+
+    def _opening(
+        self, plan: Plan, packed: Packing, inputs: Mapping[MemberId, tuple[bytes, ...]],
+        enrolled: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes],
+    ) -> Callable[[], NDArray[np.int64]]:  # fmt: skip
+        """What decrypts the sum, once everything is checked that can be before.
+
+        Raises:
+            PeerFault: an enrolment or answer is not what it should be.
+        """
+        raise NotImplementedError
+
+
+class EncryptedKeyHolder(Holder[Cipher]):
+    """The custodian of a scheme without masks."""
+
+    def _opening(
+        self, plan: Plan, packed: Packing, inputs: Mapping[MemberId, tuple[bytes, ...]],
+        enrolled: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes],
+    ) -> Callable[[], NDArray[np.int64]]:  # fmt: skip
+        """What decrypts the sum."""
+        if enrolled or answers:
+            raise Forged(f"shares of masks, which {self.scheme} has not", ANOTHER_INPUT)
+        return partial(self._cipher.open_sum, self._secret, inputs, packed.count(plan.dimension), packed)

@@ -346,14 +346,14 @@ class MaskingMember:
         del material
         bits = plan.cover.encoding.ring_bits
         elements = fixed_point.to_ring(fixed_point.encode_update(update, plan, rand), bits)
-        kept = self.mask_in_place(me, plan, box, enrolment, relayed, elements)
+        streams, kept = self.streams(me, plan, box, enrolment, relayed)
+        mask(elements, streams)
         return wire.encode(Masked(packing.pack(elements, sum_bits(plan)))), kept
 
-    def mask_in_place(
-        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes,
-        elements: NDArray[np.unsignedinteger],
-    ) -> bytes:  # fmt: skip
-        """This member's masks are added to ``elements``, of any length and ring; the shares that may be asked for."""
+    def streams(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes
+    ) -> tuple[list[Stream], bytes]:
+        """This member's masks under the plan, for a vector of any length and ring; the shares that may be asked for."""
         private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
         context = wire.plan_hash(plan)
         streams = [Stream(_self_key(Secret(private.seed), context))]
@@ -361,8 +361,7 @@ class MaskingMember:
             if peer != me:
                 pair_key = _pair_key(Secret(private.key), statement.mask_key, context, me, MemberId(peer))
                 streams.append(Stream(pair_key, subtract=me > peer))
-        mask(elements, streams)
-        return wire.encode(Kept(shares))
+        return streams, wire.encode(Kept(shares))
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
         """Seed shares of the survivors and key shares of the dropped."""
@@ -412,7 +411,7 @@ class MaskingCoordinator:
 
     scheme = Scheme.MASKING
     enrols = True
-    asks = True
+    phases = 1
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
         """Everybody's statement for everybody, and to each the boxes meant for it.
@@ -420,7 +419,7 @@ class MaskingCoordinator:
         Raises:
             Forged: an enrolment that is none, or that does not hold what its statement's hashes are of.
         """
-        publics = {member: _public(enrolled[member]) for member in sorted(cohort)}
+        publics = {member: public_of(enrolled[member]) for member in sorted(cohort)}
         paths = {member: _paths(public) for member, public in publics.items()}
         relays = {}
         for receiver in cohort:
@@ -436,9 +435,12 @@ class MaskingCoordinator:
             relays[receiver] = wire.encode(Relay(publics[receiver].roster, peers))
         return relays
 
-    def ask(self, plan: Plan, sealed: Mapping[MemberId, Envelope]) -> Mapping[MemberId, bytes]:
+    def ask(
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
+        answers: Mapping[MemberId, bytes],
+    ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """The same question to every survivor: the audit holds what each was asked against this."""
-        del plan
+        del phase, plan, enrolled, answers
         return dict.fromkeys(sealed, question_about(sealed))
 
     def open(
@@ -466,23 +468,40 @@ class MaskingCoordinator:
                     total[start : start + len(block)] += block
             except ValueError as error:
                 raise Forged(f"{member} sent {error}") from error
-        self.unmask_in_place(plan, enrolled, survivors, answers, total)
+        mask(total, masks_left(plan, enrolled, survivors, answers))
         return Aggregate(fixed_point.from_ring(total, bits, width), survivors, cover.encoding)
 
-    def unmask_in_place(
-        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...],
-        answers: Mapping[MemberId, bytes], total: NDArray[np.unsignedinteger],
-    ) -> None:  # fmt: skip
-        """What is left of the survivors' masks is taken out of their sum, of any length and ring.
 
-        Raises:
-            TooFew: fewer survivors or usable answers than the plan needs.
-            Forged: a secret that comes out is not what its member published.
-        """
-        if len(survivors) < max(plan.cover.threshold, plan.cover.min_cohort):
-            raise TooFew(f"{len(survivors)} survivors; {max(plan.cover.threshold, plan.cover.min_cohort)} are needed")
-        publics = {seat.member: _public(enrolled[seat.member]) for seat in plan.cohort}
-        mask(total, _to_take_out(plan, publics, survivors, _readable(answers, survivors)))
+def check_enrolled(plan: Plan, enrolled: Mapping[MemberId, bytes]) -> None:
+    """Check every enrolment of a cohort: signed by its member for this round, dealt to one roster, shared safely.
+
+    Raises:
+        Forged: one is not its member's, or was dealt to another roster.
+        Unsafe: the threshold is too low for the roster.
+    """
+    rosters = set()
+    for seat in plan.cohort:
+        public = public_of(enrolled[seat.member])
+        check_statement(public.statement, public.signature, plan, seat.member, seat.key)
+        rosters.add(public.roster)
+    if len(rosters) != 1:
+        raise Forged("members of one cohort dealt their shares to several rosters", "protocol.another-roster")
+    check_threshold(plan, len(rosters.pop()))
+
+
+def masks_left(
+    plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], answers: Mapping[MemberId, bytes]
+) -> Iterator[Stream]:
+    """What takes the masks that are left out of the survivors' sum, of any length and ring.
+
+    Raises:
+        TooFew: fewer survivors or usable answers than the plan needs.
+        Forged: a secret that comes out is not what its member published.
+    """
+    if len(survivors) < max(plan.cover.threshold, plan.cover.min_cohort):
+        raise TooFew(f"{len(survivors)} survivors; {max(plan.cover.threshold, plan.cover.min_cohort)} are needed")
+    publics = {seat.member: public_of(enrolled[seat.member]) for seat in plan.cohort}
+    return _to_take_out(plan, publics, survivors, _readable(answers, survivors))
 
 
 def _to_take_out(
@@ -508,7 +527,7 @@ def _to_take_out(
             yield Stream(pair_key, subtract=survivor < member)
 
 
-def _public(enrolled: bytes) -> Public:
+def public_of(enrolled: bytes) -> Public:
     """An enrolment that holds what its statement's hashes are of."""
     public: Public = wire.decode(enrolled, Public)
     stated = public.statement

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from securefl.terms import MemberId
 IN_MEMORY: Final = hasattr(os, "memfd_create")  # whether what passes through a file touches no disk
 DEGREE = 4096
 PRIMES = (60, 49)
+HEADER: Final = struct.Struct("<HBBBBHQ")  # of all that SEAL saves: magic, its size, version, compression, zero, bytes
+MAGIC, VERSION = 0xA15E, (4, 3)  # the one format that is read and written here
 FAILURE_BITS = 128  # a sum is wrong with a probability below 2**-128, or refused
 MOST_VALUES_LOG2 = 31  # of one sum, which the probability is of
 MOST_MODULUS_BITS: Final = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}  # the standard, 128 bits
@@ -43,6 +46,24 @@ def tenseal() -> Any:  # noqa: ANN401 - a module without types
         what = "ckks, bfv and masked-bfv need TenSEAL, which is not installed"
         raise Missing(what, "pip install 'securefl[he]'") from fault
     return tenseal
+
+
+def saved(data: bytes) -> bytes:
+    """``data`` under SEAL's header, not compressed."""
+    return HEADER.pack(MAGIC, HEADER.size, *VERSION, 0, 0, HEADER.size + len(data)) + data
+
+
+def check_format(written: bytes) -> None:
+    """Check that bytes were saved by the one version of SEAL that this code knows.
+
+    Raises:
+        Forged: they have no header, or another version's.
+    """
+    if len(written) < HEADER.size:
+        raise Forged(f"{len(written)} bytes, which are less than SEAL's header")
+    magic, size, major, minor, *_ = HEADER.unpack_from(written)
+    if (magic, size, (major, minor)) != (MAGIC, HEADER.size, VERSION):
+        raise Forged(f"bytes that are no ciphertext of SEAL {VERSION[0]}.{VERSION[1]}")
 
 
 def new_context(scheme: str, plain_bits: int | None = None) -> bytes:
@@ -120,9 +141,18 @@ def hoeffding(distance: float, terms: int) -> float:
 
 
 def write(cipher: Any, path: Path) -> bytes:  # noqa: ANN401 - TenSEAL's own type
-    """A ciphertext's bytes."""
+    """A ciphertext's bytes.
+
+    Raises:
+        Missing: the SEAL that is installed writes another format.
+    """
     cipher.save(str(path))
-    return path.read_bytes()
+    written = path.read_bytes()
+    try:
+        check_format(written)
+    except Forged as fault:
+        raise Missing(f"TenSEAL writes {fault}", "pip install 'tenseal>=0.3.18,<0.4'") from fault
+    return written
 
 
 def read(api: Any, seal: Any, path: Path, chunks: Iterable[tuple[MemberId, bytes]]) -> Iterator[tuple[MemberId, Any]]:  # noqa: ANN401
@@ -135,12 +165,39 @@ def read(api: Any, seal: Any, path: Path, chunks: Iterable[tuple[MemberId, bytes
         cipher = api.Ciphertext()
         path.write_bytes(chunk)
         try:
+            check_format(chunk)
             cipher.load(seal, str(path))
-        except (ValueError, RuntimeError) as fault:
+        except (ValueError, RuntimeError, Forged) as fault:
             raise Forged(f"{member} sent bytes that are no ciphertext: {fault}") from fault
         if (cipher.size(), cipher.coeff_modulus_size()) != (2, 1):
             raise Forged(f"{member} sent a ciphertext of another size or level")
         yield member, cipher
+
+
+def total(
+    api: Any,  # noqa: ANN401 - TenSEAL's own types
+    seal: Any,  # noqa: ANN401
+    path: Path,
+    chunks: Iterable[tuple[MemberId, bytes]],
+    scale: float = 1.0,
+) -> Any:  # noqa: ANN401
+    """The sum of ciphertexts of one scale.
+
+    Raises:
+        Forged: bytes that are none of these parameters, one of another scale, or a sum that is no ciphertext.
+    """
+    evaluator, added = api.Evaluator(seal), None
+    for member, cipher in read(api, seal, path, chunks):
+        if cipher.scale != scale:
+            raise Forged(f"{member} sent a ciphertext of another scale")
+        if added is None:
+            added = cipher
+            continue
+        try:
+            evaluator.add_inplace(added, cipher)
+        except (ValueError, RuntimeError) as fault:  # nothing is left of the second polynomial
+            raise Forged(f"inputs whose sum is no ciphertext: {fault}") from fault
+    return added
 
 
 @contextmanager

@@ -23,14 +23,14 @@ def who_can_open(cover: Cover, key_shares: int | None = None) -> str:
         case Scheme.CKKS | Scheme.BFV:
             return (
                 f"{holder} holds the key and is trusted to open sums alone; it could open updates, alone or with the "
-                "coordinator; coordinator and members without it open nothing"
+                "coordinator; coordinator and members without it see no ciphertext and open nothing"
                 + (f" unless {key_shares} of them have its disk too" if key_shares is not None else "")
             )
-        case Scheme.MASKED_BFV:
+        case Scheme.MASKED_CKKS | Scheme.MASKED_BFV:
             return (
-                f"nobody alone, nor custodian and coordinator together: they see the sum; {shares} and {holder} "
-                "together could open updates"
-            )
+                f"nobody alone, nor {holder} and coordinator together, whatever they know of the decryption key: they "
+                f"see the sum; {shares} and {holder} together could open updates"
+            ).replace("for a run, and coordinator", "for a run and the coordinator")
 
 
 def what_silence_does(cover: Cover, members: int) -> str:

@@ -143,12 +143,13 @@ class Collecting:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Waiting for what opening the sum needs."""
+    """Waiting for what opening the sum needs. A scheme may ask in phases: each begins when the one before is over."""
 
     course: Course
     sealed: Mapping[str, Envelope]
     following: Mapping[str, bytes]
     answers: Mapping[str, bytes]
+    phase: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,25 +282,39 @@ def collected(state: Collecting, plugs: Plugs) -> Step:
             return _close(course, "refused", why, plugs)
         why = f"{len(state.sealed)} of {len(course.plan.cohort)} sealed results arrived; {course.need} are needed"
         return _close(course, "aborted", why, plugs)
-    protection = plugs.protection(course.session.scheme)
+    return _next_question(Asking(course, state.sealed, state.following, {}), plugs)
+
+
+def asked(state: Asking, plugs: Plugs) -> Step:
+    """Go on to the scheme's next phase."""
+    return _next_question(replace(state, phase=state.phase + 1), plugs)
+
+
+def _next_question(state: Asking, plugs: Plugs) -> Step:
+    """Ask what this phase asks; when there is no such phase, open the sum."""
+    course = replace(state.course, unanswered={})
+    protection, plan = plugs.protection(course.session.scheme), course.plan
+    if state.phase >= protection.phases:
+        return opened(state, plugs)
     sealed = {MemberId(name): envelope for name, envelope in state.sealed.items()}
-    questions = protection.ask(course.plan, sealed)
-    asking = Asking(course, state.sealed, state.following, {})
-    if not questions:
-        return opened(asking, plugs)
-    asked = {member: m.Ask(course.plan.round, question) for member, question in questions.items()}
-    return _ask(asking, asked, course.plan.round, plugs)
+    answers = {MemberId(name): answer for name, answer in state.answers.items()}
+    try:
+        questions = protection.ask(state.phase, plan, _enrolled(course), sealed, answers)
+    except PeerFault as fault:
+        return _close(course, "aborted", f"round {plan.round} cannot be opened: {fault}", plugs)
+    messages = {member: m.Ask(plan.round, question) for member, question in questions.items()}
+    return _ask(replace(state, course=course), messages, plan.round, plugs)
 
 
 def on_answered(state: Asking, event: Received, plugs: Plugs) -> Step:
-    """Keep an answer; when everybody has spoken, open the sum."""
+    """Keep an answer; when everybody has spoken, ask what is next, or open the sum."""
     answered = m.opened(event.frame.envelope, m.Answered)
     assert isinstance(answered, m.Answered)
     course = _answered(state.course, event)
     if answered.round != course.plan.round:
         raise OutOfTurn(f"{event.sender} answers about round {answered.round} in round {course.plan.round}")
     state = replace(state, course=course, answers={**state.answers, event.sender: answered.answer})
-    return _when_answered(state, event, plugs, opened)
+    return _when_answered(state, event, plugs, asked)
 
 
 def opened(state: Asking, plugs: Plugs) -> Step:
@@ -311,9 +326,8 @@ def opened(state: Asking, plugs: Plugs) -> Step:
         assert isinstance(submitted, m.Submitted)
         payloads[MemberId(name)] = submitted.payload
     answers = {MemberId(name): answer for name, answer in state.answers.items()}
-    enrolled = {seat.member: course.enrolled[seat.member] for seat in plan.cohort}
     try:
-        aggregate = plugs.protection(course.session.scheme).open(plan, enrolled, payloads, answers)
+        aggregate = plugs.protection(course.session.scheme).open(plan, _enrolled(course), payloads, answers)
         after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
         memory = plugs.strategy.remember(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:
@@ -335,6 +349,10 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     else:
         moved = _enrol(course, plugs)
     return replace(moved, entries=(*entries, *moved.entries))
+
+
+def _enrolled(course: Course) -> dict[MemberId, bytes]:
+    return {seat.member: course.enrolled[seat.member] for seat in course.plan.cohort}
 
 
 def on_bye(state: Closing, event: Received, plugs: Plugs) -> Step:
@@ -374,7 +392,7 @@ WHEN_ANSWERED: Final[Mapping[type, Callable[[Any, Plugs], Step]]] = {
     Inviting: invited,
     Enrolling: enlisted,
     Collecting: collected,
-    Asking: opened,
+    Asking: asked,
     Closing: said,
 }
 
@@ -399,7 +417,7 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Asking,     m.Submitted): (ignore,       frozenset({Asking})),
     (Asking,     m.Declined):  (ignore,       frozenset({Asking})),
     (Asking,     m.Answered):  (on_answered,  frozenset({Asking}) | _ROUND),
-    (Asking,     Elapsed):     (on_elapsed,   _ROUND),
+    (Asking,     Elapsed):     (on_elapsed,   frozenset({Asking}) | _ROUND),
     (Closing,    m.Accept):    (ignore,       frozenset({Closing})),
     (Closing,    m.Enrolled):  (ignore,       frozenset({Closing})),
     (Closing,    m.Submitted): (ignore,       frozenset({Closing})),

@@ -1,8 +1,11 @@
 """One run, seen from the custodian of a decryption key.
 
 The custodian is neither a member nor the coordinator. It adds the signed inputs itself and decrypts their sum, once a
-round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to; under masks inside the
-encryption what it would find is masked.
+round, over at least ``min_cohort`` members. It could open a single input, and is trusted not to; under masks what it
+would find is noise.
+
+What it decrypted and found to be no sum is the round's one opening too. Else a coordinator could ask about other
+members, or with another input of a colluding one, until enough refusals have told what no sum does.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from typing import Any, Final
 
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
-from securefl.keys import Identity
-from securefl.protection.encrypted import Summation, Summed
+from securefl.keys import Identity, Secret
+from securefl.protection.encrypted import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
 from securefl.protocol.member import Charter, Received, witnessed
 from securefl.seams import KeyHolder
@@ -28,6 +31,9 @@ from securefl.terms import (
     MemberId,
     Opened,
     Opening,
+    Plan,
+    Reason,
+    Refused,
     Released,
     Sent,
 )
@@ -51,10 +57,11 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """In a run. ``opened_round`` is the last round a sum was opened for: each round has one."""
+    """In a run. ``opened_round`` is the last round something was decrypted for: each round has one."""
 
     charter: Charter
     session: m.Session
+    box: bytes  # X25519 secret of this run: opens members' inputs, and is gone when the run is over
     opened_round: int
     request: Hash
     reply: Envelope
@@ -99,11 +106,12 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
         raise Forged("another coordinator or custodian than this one was set up with", "protocol.another-party")
     if any(seat not in charter.peers for seat in session.roster) or len(set(session.roster)) != len(session.roster):
         raise Forged("a roster with strangers or doubles", "protocol.stranger")
-    accept = m.Accept(keys.public_half(keys.derive(event.rand, "session-box")), plugs.holder.material())
+    box = keys.derive(event.rand, "session-box")
+    accept = m.Accept(keys.public_half(box), plugs.holder.material(keys.public_half(box)))
     envelope = _enveloped(charter, session, plugs, accept, 0)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
     opened = Opened(session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals)
-    holding = Holding(charter, session, 0, event.envelope.receipt.digest, envelope)
+    holding = Holding(charter, session, box.raw, 0, event.envelope.receipt.digest, envelope)
     return Step(holding, (opened, *_both(event, envelope)), envelope)
 
 
@@ -142,13 +150,22 @@ def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
     if len(payloads) < max(plugs.min_cohort, plan.cover.min_cohort):
         what = f"a sum over {len(payloads)} members; at least {plugs.min_cohort} are needed"
         raise Unsafe(what, "protocol.few-survivors")
-    answer = plugs.holder.open_sum(plan, payloads)
+    enrolled = {MemberId(member): public for member, public in question.enrolled.items()}
+    answers = {MemberId(member): answer for member, answer in question.answers.items()}
+    answer = plugs.holder.open_sum(plan, Secret(state.box), payloads, enrolled, answers)
     reply = _enveloped(state.charter, session, plugs, m.Answered(plan.round, answer), plan.round, name)
-    summed: Summed = wire.decode(answer, Summed)
-    digest = Hash(hashlib.sha256(summed.values).digest())  # what the coordinator's own record of the sum must say too
-    opening = Opening(plan.run, plan.round, name, summed.members, digest)
     moved = replace(state, opened_round=plan.round, request=event.envelope.receipt.digest, reply=reply)
-    return Step(moved, (opening, *_both(event, reply)), reply)
+    return Step(moved, (_what_became(plan, name, answer), *_both(event, reply)), reply)
+
+
+def _what_became(plan: Plan, name: Hash, answer: bytes) -> Entry:
+    """A sum that was opened, or that there was none."""
+    summed: FromCustodian = wire.decode(answer, FromCustodian)
+    if isinstance(summed, Unopened):
+        reason = Reason(summed.why, "no sum", "a sum of the inputs in range", "find who sent an input that is none")
+        return Refused(plan.run, plan.round, "Ask", (reason,))
+    digest = Hash(hashlib.sha256(summed.values).digest())  # what the coordinator's own record of the sum must say too
+    return Opening(plan.run, plan.round, name, summed.members, digest)
 
 
 def on_close(state: Holding, event: Received, plugs: Plugs) -> Step:

@@ -1,0 +1,172 @@
+"""Masks and encryption together: a single input is noise to the custodian too, key and all.
+
+A member masks its packed integers as in `masking`, encrypts, and seals the ciphertexts to the custodian. The ring of
+the masks is the cipher's: what is encrypted for BFV, the ciphertext itself for CKKS.
+
+The survivors are asked for shares first; the custodian then gets the inputs, the enrolments and the shares. It checks
+them against what members signed, draws the masks that are left by itself, takes them out, and shows a sum or nothing: a
+masked opening would give its secret key away, and so would a polynomial that the coordinator may choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from securefl import wire
+from securefl.errors import Forged, PeerFault
+from securefl.keys import Identity, Secret
+from securefl.protection import digits, encrypted, fixed_point, masking
+from securefl.protection.digits import Packing
+from securefl.protection.encrypted import (
+    CUSTODIAN,
+    EncryptedCoordinator,
+    Holder,
+    Material,
+    Parameters,
+    Summation,
+)
+from securefl.protection.masking import MaskingCoordinator, MaskingMember, Revealed, Stream, TooFew
+from securefl.seams import Enrolment
+from securefl.terms import Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class MaskedCipher(Parameters, Protocol):
+    """What `masked_ckks` and `masked_bfv` both are."""
+
+    def encrypt(
+        self, public_context: bytes, integers: NDArray[np.int64], packing: Packing, streams: Iterable[Stream]
+    ) -> tuple[bytes, ...]:
+        """Masked ciphertexts of packed integers."""
+        ...
+
+    def open_sum(
+        self, secret_context: bytes, inputs: Mapping[MemberId, tuple[bytes, ...]], count: int, packing: Packing,
+        streams: Iterable[Stream],
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """The sum of packed integers, with the masks in ``streams`` taken out."""
+        ...
+
+
+class MaskedMember:
+    """The member's half: both halves, one inside the other."""
+
+    enrols = True
+
+    def __init__(self, scheme: Scheme, cipher: MaskedCipher) -> None:
+        self.scheme, self._cipher, self._masks = scheme, cipher, MaskingMember()
+
+    def enrol(
+        self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
+        identity: Identity, rand: Secret,
+    ) -> Enrolment:  # fmt: skip
+        """Keys and shares of masks."""
+        return self._masks.enrol(me, run, round_, threshold, boxes, identity, rand)
+
+    def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
+        """Check what masks ask for and what encryption asks for."""
+        self._masks.admit(me, plan, box, enrolment, relayed, b"")
+        encrypted.check_keyed(plan, self._cipher, material)
+
+    def seal(
+        self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes,
+        update: Update, rand: Secret,
+    ) -> tuple[bytes, bytes]:  # fmt: skip
+        """Masked ciphertexts in a box to the custodian, and the shares that may be asked for."""
+        packed = encrypted.check_keyed(plan, self._cipher, material)
+        streams, kept = self._masks.streams(me, plan, box, enrolment, relayed)
+        integers = digits.pack(fixed_point.encode_update(update, plan, rand), packed)
+        given: Material = wire.decode(material, Material)
+        chunks = self._cipher.encrypt(given.context, integers, packed, streams)
+        return encrypted.boxed(me, plan, given, chunks, rand), kept
+
+    def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
+        """Shares of masks."""
+        return self._masks.answer(me, plan, kept, question)
+
+    def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
+        """Check the custodian's public keys."""
+        encrypted.check_material(self.scheme, self._cipher, material, custodian)
+
+
+class MaskedCoordinator(EncryptedCoordinator):
+    """The coordinator's half: it asks the survivors for shares, then the custodian for the sum."""
+
+    enrols = True
+    phases = 2
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__(scheme)
+        self._masks = MaskingCoordinator()
+
+    def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
+        """Statements and boxes of masks."""
+        return self._masks.relay(cohort, enrolled)
+
+    def ask(
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
+        answers: Mapping[MemberId, bytes],
+    ) -> Mapping[MemberId, bytes]:  # fmt: skip
+        """The survivors for shares; then the custodian for the sum, with what they answered.
+
+        Raises:
+            TooFew: fewer usable answers than shares open a mask.
+        """
+        if phase == 0:
+            return self._masks.ask(phase, plan, enrolled, sealed, answers)
+        usable = {}
+        for member, answer in answers.items():
+            try:
+                check_revealed(plan, tuple(sorted(sealed)), member, answer)
+            except PeerFault:
+                continue  # the others may be enough
+            usable[str(member)] = answer
+        if len(usable) < plan.cover.threshold:
+            raise TooFew(f"{len(usable)} members gave shares; {plan.cover.threshold} are needed")
+        inputs = tuple(envelope for _, envelope in sorted(sealed.items()))
+        cohort = {str(seat.member): enrolled[seat.member] for seat in plan.cohort}
+        return {CUSTODIAN: wire.encode(Summation(plan, inputs, cohort, usable))}
+
+
+def check_revealed(plan: Plan, survivors: tuple[MemberId, ...], member: MemberId, answer: bytes) -> None:
+    """Check that a survivor gave shares of exactly these survivors' seeds and of everybody else's keys.
+
+    Raises:
+        Forged: it is no survivor, or gave shares for another set.
+        Malformed: it gave none.
+    """
+    told: Revealed = wire.decode(answer, Revealed)
+    dropped = {seat.member for seat in plan.cohort} - set(survivors)
+    if member not in survivors or set(told.seeds) != set(survivors) or set(told.keys) != dropped:
+        raise Forged(f"shares of {member} for other survivors than the inputs are of", "protocol.another-set")
+
+
+class MaskedKeyHolder(Holder[MaskedCipher]):
+    """The custodian's half: it takes the masks out by itself, and shows a sum or nothing."""
+
+    def _opening(
+        self, plan: Plan, packed: Packing, inputs: Mapping[MemberId, tuple[bytes, ...]],
+        enrolled: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes],
+    ) -> Callable[[], NDArray[np.int64]]:  # fmt: skip
+        """What decrypts the sum and takes the masks out, once every statement and share is checked.
+
+        Raises:
+            TooFew: fewer survivors or good shares than the plan needs.
+            Unsafe: shares that two groups could each open the other's half with.
+            Forged: an enrolment or a share that its member did not sign for, or shares for another set of survivors.
+        """
+        masking.check_cover(plan)
+        survivors = tuple(sorted(inputs))
+        if set(enrolled) != {seat.member for seat in plan.cohort}:
+            raise Forged("enrolments of others than the cohort", "protocol.another-cohort")
+        masking.check_enrolled(plan, enrolled)
+        for member, answer in answers.items():
+            check_revealed(plan, survivors, member, answer)
+        streams = tuple(masking.masks_left(plan, enrolled, survivors, answers))
+        return partial(self._cipher.open_sum, self._secret, inputs, packed.count(plan.dimension), packed, streams)
