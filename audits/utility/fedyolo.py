@@ -156,11 +156,11 @@ def world(base: Base, seed: int, dirichlet: Fraction, size: Size) -> World:
         held = [r for card, r in zip(found.cards, found.records, strict=True) if card.held]
         held.sort(key=lambda r: hashlib.sha256(r.text.encode()).digest())  # files are sorted in ways of their own
         test[name] = encoded(base, held[: size.test])
-        share = {"members": len(task.owners), "dirichlet": dirichlet, "seed": seed, "at_least": 8}
-        limit = int(size.train / (1 - source.heldout))
+        parts = {"members": len(task.owners), "dirichlet": dirichlet, "seed": seed, "at_least": 8}
+        share = min(Fraction(1), Fraction(int(size.train / (1 - source.heldout)), len(found.records)))
         train[name] = {}
         for index, owner in enumerate(task.owners):
-            mine = {**given, "limit": limit, "partition": {**share, "index": index}}
+            mine = {**given, "share": share, "partition": {**parts, "index": index}}
             parted = DataSource.model_validate(mine)
             train[name][owner] = encoded(base, part(parted, whole(parted, FILE.parent, labels)).train)
     return World(train, test)

@@ -1,6 +1,8 @@
 """A member's records, read and checked. Errors name file, row and column, and never show a record's text.
 
-A record is a distinct text: rows are de-duplicated before privacy begins, so one record is one row that is trained on.
+A record is a distinct text as it is trained on, so it counts once in every step. Whether a row is used, held out, has a
+label, and whose it is, follows from this row alone: one row more or less in the file changes the training set by at most
+one record (`sameness`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from securefl.errors import Missing, OperatorFault
-from securefl.training.partition import Card, deal, limited
+from securefl.training import sameness
+from securefl.training.partition import Card, deal
 from securefl.training.sources import PACKED, TABLES, DataSource, Span, resolve
 
 Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
@@ -42,6 +46,7 @@ class Records:
 
     train: tuple[Record, ...]
     heldout: tuple[Record, ...]
+    forms: frozenset[bytes] = frozenset()  # what the rows are recognised by that decided what is trained
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,15 +56,28 @@ class Whole:
     found: Path | str
     cards: tuple[Card, ...]
     records: tuple[Record, ...]
+    forms: tuple[frozenset[bytes], ...]  # of the rows of ``records[i]``
+    undecided: frozenset[bytes]  # of rows that are no record, because their labels tie
+    labels: int  # of the task, at least 1
+
+
+@dataclass(slots=True, repr=False)
+class _Group:
+    """The rows so far with one trained text."""
+
+    held: bool
+    votes: Counter[int]
+    forms: set[bytes]
 
 
 def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
     """The records a source describes, in the file's order, split by a hash of their text.
 
-    The same text is always on the same side, at every member. Of rows with one text the first counts, and blank texts
-    are left out. With ``first_of``, each row belongs to exactly one of the handles: the one mentioned first, the longer
-    one where two begin at the same place. A record without a label is trained on, and never held out. ``limit`` and
-    ``partition`` come last: they take some of all these records.
+    The same text is always on the same side, at every member. Rows with one text are one record, whose label is the one
+    most of them have; where labels tie, it is none. Blank texts are left out. With ``first_of``, each row belongs to
+    exactly one of the handles: the one mentioned first, the longer one where two begin at the same place. A record
+    without a label is trained on, and never held out. ``share`` and ``partition`` take some of these records, each by its
+    own text and label alone.
 
     Raises:
         OperatorFault: bad bytes, a missing column, an unknown label, or nothing left: with file and row.
@@ -76,29 +94,39 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
     """
     found = resolve(source.file, folder)
     index = {label: number for number, label in enumerate(labels)}
-    seen: set[str] = set()
-    cards: list[Card] = []
-    records: list[Record] = []
+    groups: dict[str, _Group] = {}
     for place, row in _rows(found, source):
         text = _text(row, source, place)
         label = _label(row, source, index, place) if labels else 0
         if label is None or not _chosen(row, source, place) or not _belongs(text, source) or not text.strip():
             continue
-        if source.deduplicate:
-            if text in seen:
-                continue
-            seen.add(text)
-        changed = text
+        trained = text
         for change in source.replace:
-            changed = re.sub(change.pattern, change.with_, changed)
-        held = _held_out(changed, source.heldout)
+            trained = re.sub(change.pattern, change.with_, trained)
+        held = _held_out(trained, source.heldout)
+        if not trained.strip() or not _below(b"share\0", trained, source.share):
+            continue
         if held and label == UNKNOWN:  # nothing to compare a guess with
             continue
-        known = held or _below(b"labelled\0", changed, source.labelled)
-        cards.append(Card(text, label, held))
-        records.append(Record(changed, label if known else UNKNOWN))
-    chosen = range(len(cards)) if source.limit is None else limited(cards, source.limit)
-    return Whole(found, tuple(cards[i] for i in chosen), tuple(records[i] for i in chosen))
+        group = groups.setdefault(trained, _Group(held, Counter(), set()))
+        group.votes[label] += 1
+        group.forms |= sameness.forms(row.values(), text, trained, source.encoding)
+    return _settled(found, groups, source, max(1, len(labels)))
+
+
+def _settled(found: Path | str, groups: Mapping[str, _Group], source: DataSource, labels: int) -> Whole:
+    cards, records, forms = [], [], []
+    undecided: set[bytes] = set()
+    for text, group in groups.items():
+        label = sameness.plurality(group.votes)
+        if label is None:
+            undecided |= group.forms
+            continue
+        known = group.held or _below(b"labelled\0", text, source.labelled)
+        cards.append(Card(text, label, group.held))
+        records.append(Record(text, label if known else UNKNOWN))
+        forms.append(frozenset(group.forms))
+    return Whole(found, tuple(cards), tuple(records), tuple(forms), frozenset(undecided), labels)
 
 
 def texts(path: Path, column: str) -> list[str]:
@@ -121,7 +149,7 @@ def part(source: DataSource, all_: Whole) -> Records:
     """
     mine = list(range(len(all_.cards)))
     if source.partition is not None and mine:
-        owners = deal(all_.cards, source.partition)
+        owners = deal(all_.cards, source.partition, all_.labels)
         mine = [i for i in mine if owners[i] == source.partition.index]
     train = [all_.records[i] for i in mine if not all_.cards[i].held]
     heldout = [all_.records[i] for i in mine if all_.cards[i].held]
@@ -131,7 +159,8 @@ def part(source: DataSource, all_: Whole) -> Records:
     if source.heldout and not heldout:
         what = f"none of {len(train)} rows{wanted} is held out at heldout={source.heldout}"
         raise OperatorFault(what, "raise `heldout`, give more rows, or set it to 0", str(all_.found))
-    return Records(tuple(train), tuple(heldout))
+    met = all_.undecided.union(*(all_.forms[i] for i in mine if not all_.cards[i].held))
+    return Records(tuple(train), tuple(heldout), met)
 
 
 def _text(row: Mapping[str, Any], source: DataSource, place: str) -> str:

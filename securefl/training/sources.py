@@ -48,7 +48,7 @@ class Partition(BaseModel):
     index: int = Field(ge=0, description="which of them, from 0")
     dirichlet: Rational = Field(description="of the members' shares of each label: small is uneven")
     seed: int = Field(0, ge=0, lt=2**63, description="the parts follow from it; public, the same for all members")
-    at_least: int = Field(20, ge=1, description="records to train on that every member has")
+    at_least: int = Field(20, ge=1, description="records to train on that every member has; else it is refused")
 
     @model_validator(mode="after")
     def _possible(self) -> Partition:
@@ -96,11 +96,13 @@ class DataSource(BaseModel):
         "count as records without one: for experiments",
     )  # fmt: skip
     replace: tuple[Replace, ...] = ()
-    deduplicate: bool = True
+    deduplicate: Literal[True] = Field(True, description="records are distinct texts as they are trained on: always")
     where: dict[str, str | tuple[str, ...] | Span] = Field(
         default_factory=dict, description="only rows with one of these values, or a number in this span, in each column"
     )
-    limit: int | None = Field(None, ge=1, description="at most so many records, chosen by their text alone")
+    share: Rational | None = Field(
+        None, gt=0, le=1, description="share of records that are used, each chosen by its own text"
+    )
     partition: Partition | None = Field(None, description="one part of these records, for experiments")
     heldout: float = Field(0.2, ge=0, lt=1, description="share that is never trained on")
 
@@ -109,6 +111,13 @@ class DataSource(BaseModel):
         """Whether records can be without a label."""
         return self.unlabelled == "keep" or self.labelled is not None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_a_limit(cls, given: object) -> object:
+        if isinstance(given, dict) and "limit" in given:
+            raise ValueError("limit: with it, a row more would change which other rows are used; write `share: 1/10`")
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> DataSource:
         if self.text == self.label:
@@ -116,8 +125,6 @@ class DataSource(BaseModel):
         lowered = [each.lower() for each in self.first_of]
         if len(set(lowered)) != len(lowered) or "" in lowered:
             raise ValueError("first_of: each of them once, and none empty")
-        if self.partition is not None and not self.deduplicate:
-            raise ValueError("partition: records are distinct texts, so it needs deduplicate: true")
         whole = self.partition is not None and self.contains is None
         if self.first_of and not whole and (self.contains or "").lower() not in lowered:
             raise ValueError(f"contains: {self.contains!r} is not one of first_of ({', '.join(self.first_of)})")
