@@ -561,7 +561,7 @@ def party(
 
         def own() -> Any:  # noqa: ANN401 - training.data.Records
             found = (records or records_of)(loaded, name)
-            texts.remember(home, dataset, (record.text for record in found.train))
+            texts.remember(home, dataset, _forms(places, shared, found))
             return found
 
         trainer = LoraTrainer(
@@ -701,7 +701,7 @@ def run(
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = workbench.model(loaded)
-            held = _under_one_name((each for each, *_ in tree), _held(places, workbench.records))
+            held = _under_one_name((each for each, *_ in tree), shared, _held(places, workbench.records))
             records = held[()]
         (coordinator, custodian, seats), *_ = [introduce(*each) for each in tree]
         strategy = strategy_of(loaded, shared)
@@ -869,12 +869,15 @@ def _held(places: Places, records: Callable[[federation_file.Loaded, str], Any])
         if name not in insides:
             return records(places.loaded, name)
         parts = held[*places.route, name].values()
-        return Records(*(tuple(row for part in parts for row in getattr(part, of)) for of in ("train", "heldout")))
+        train, heldout = (tuple(row for part in parts for row in getattr(part, of)) for of in ("train", "heldout"))
+        return Records(train, heldout)
 
     return {places.route: {each.name: of(each.name) for each in places.loaded.file.members}, **held}
 
 
-def _under_one_name(tree: Iterable[Places], held: dict[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:
+def _under_one_name(
+    tree: Iterable[Places], shared: SharedModel, held: dict[tuple[str, ...], Any]
+) -> dict[tuple[str, ...], Any]:
     """The same, if no leaf's records were charged under another name.
 
     Raises:
@@ -883,9 +886,14 @@ def _under_one_name(tree: Iterable[Places], held: dict[tuple[str, ...], Any]) ->
     for places in tree:
         for each in places.loaded.file.members:
             if each.name not in places.loaded.below:
-                trained = (record.text for record in held[places.route][each.name].train)
-                texts.check(places.of(each.name), each.dataset or each.name, trained)
+                forms = _forms(places, shared, held[places.route][each.name])
+                texts.check(places.of(each.name), each.dataset or each.name, forms)
     return held
+
+
+def _forms(places: Places, shared: SharedModel, found: Any) -> frozenset[bytes]:  # noqa: ANN401 - training.data.Records
+    """All that a member's records are recognised by: as they are written, and as this run's model reads them."""
+    return frozenset(found.forms | shared.forms(found.train, places.top.loaded.file.training.max_tokens))
 
 
 def _descended(

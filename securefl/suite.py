@@ -28,7 +28,7 @@ from securefl.suite_file import OwnedTask, Suite
 from securefl.terms import Level, MemberId, Opening, Reason, RunId, Task
 from securefl.training import module_store
 from securefl.training.base import Base
-from securefl.training.data import Record, Records
+from securefl.training.data import Records
 from securefl.training.trainer import SharedModel
 
 MODULES = "modules"
@@ -156,21 +156,17 @@ def records_of(suite: Suite) -> dict[str, dict[str, Records]]:
 
 
 def _check_apart(suite: Suite, records: Mapping[str, Mapping[str, Records]]) -> None:
-    """Accounts of one member that compose in parallel hold no text twice."""
-    seen: dict[tuple[str, str], tuple[str, str]] = {}  # a member and a text: whose account, which task
+    """Check that accounts of one member that compose in parallel hold no record twice, however it is written."""
+    seen: dict[tuple[str, bytes], tuple[str, str]] = {}  # a member and a form: whose account, which task
     for name, each in suite.tasks.items():
         accounts = {member.name: member.dataset or member.name for member in each.loaded.file.members}
         for member, part in records[name].items():
-            for text in _texts(part.train):
-                account, other = seen.setdefault((member, text), (accounts[member], name))
+            for form in part.forms:
+                account, other = seen.setdefault((member, form), (accounts[member], name))
                 if account != accounts[member]:
-                    what = f"{member} has a text of the task {other} in the task {name} too, on another account"
+                    what = f"{member} has a record of the task {other} in the task {name} too, on another account"
                     remedy = "give both tasks one name under `records`, or none: what they cost then adds up"
                     raise OperatorFault(what, remedy, str(suite.path))
-
-
-def _texts(records: tuple[Record, ...]) -> set[str]:
-    return {record.text for record in records}
 
 
 def _claim(suite: Suite, out: Path) -> None:

@@ -34,12 +34,12 @@ def short(tmp_path: Path) -> Path:
     """Two rounds of two steps on some hundred sentences each."""
     document = yaml.safe_load(EXAMPLE.read_text())
     document["policy"] = str((EXAMPLE.parent / document["policy"]).resolve())
-    document["data"]["limit"] = 120
     document["training"] |= {"rounds": 2, "steps": 2, "max_tokens": 24}
     del document["training"]["epsilon"]
     document["training"]["noise_multiplier"] = 1
     for member in document["members"]:
         member["data"]["file"] = str((EXAMPLE.parent / member["data"]["file"]).resolve())
+        member["data"]["share"] = "1/32"
     path = tmp_path / "federation.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

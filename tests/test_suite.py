@@ -151,7 +151,7 @@ def test_tasks_of_one_name_or_none_add_up_and_others_stand_beside_each_other(man
 
 def test_a_text_on_two_accounts_that_are_said_to_be_apart_is_refused(many: Many, tmp_path) -> None:
     file = many.file("twice.yaml", tasks__mood__members={each: {"file": f"tone-{each}.csv"} for each in OWNERS["mood"]})
-    with pytest.raises(OperatorFault, match=r"has a text of the task tone in the task mood too.*adds up"):
+    with pytest.raises(OperatorFault, match=r"has a record of the task tone in the task mood too.*adds up"):
         many.run(tmp_path / "run", tmp_path / "sites", file)
     assert not (tmp_path / "run").exists()
 

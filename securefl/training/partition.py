@@ -36,7 +36,7 @@ def deal(cards: Sequence[Card], partition: Partition, labels: int) -> tuple[int,
     """For each card, the member that holds it, from 0. ``labels`` is how many the task has.
 
     Raises:
-        OperatorFault: a member has fewer than ``partition.at_least`` records to train on, or none held out where any is.
+        OperatorFault: a member has fewer than ``partition.at_least`` records to train on, or none of those held out.
     """
     ends = _ends(partition.seed, partition.members, float(partition.dirichlet), labels)
     owners = tuple(bisect(ends[card.label], _drawn(partition.seed, card.text)) for card in cards)
@@ -46,7 +46,9 @@ def deal(cards: Sequence[Card], partition: Partition, labels: int) -> tuple[int,
     everybody, wanted = range(partition.members), min(1, tested.total())
     few = [each for each in everybody if trained[each] < partition.at_least or tested[each] < wanted]
     if few:
-        what = f"part {few[0]} of {partition.members} has {trained[few[0]]} records to train on, {tested[few[0]]} held out"
+        what = (
+            f"part {few[0]} of {partition.members} has {trained[few[0]]} records to train on, {tested[few[0]]} held out"
+        )
         remedy = "change the seed, lower `members` or `at_least`, or raise `dirichlet`"
         raise OperatorFault(what, f"{remedy} ({partition.at_least} are asked for)", "partition")
     return owners

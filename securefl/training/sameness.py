@@ -4,8 +4,9 @@ Rows with the same trained text are one record, and so are texts with the same t
 of them have; where two labels tie, there is no record. So one row more or less changes the trained set by at most one
 record, whatever the rows around it and their order.
 
-A record is recognised by any of its forms: the text in the file, the bytes it stands as, its whole row, the text that is
-trained on, and both texts without case, width, composition, blanks and invisible characters.
+A record is recognised by any of its forms: the text in the file, the bytes it stands as, its whole row, the text that
+is trained on, and both texts without case, width, composition, blanks and invisible characters. A model adds its token
+ids.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ UNSEEN: Final = frozenset(
 def plurality(votes: Mapping[int, int]) -> int | None:
     """The label with the most votes; None where two tie. One vote more or less never turns one label into another."""
     ranked = Counter(votes).most_common(2)
-    if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:  # noqa: PLR2004 - the first two
+    if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
         return None
     return ranked[0][0]
 
 
 def canonical(text: str) -> str:
-    """The text without what can be changed and read the same: case, width, composition, blanks, invisible characters."""
+    """The text without what can change while it reads the same: case, width, composition, blanks, unseen characters."""
     if not text.isascii():
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
         text = "".join(c for c in folded if c not in UNSEEN and (c.isspace() or unicodedata.category(c)[0] != "C"))

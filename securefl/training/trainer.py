@@ -5,6 +5,7 @@ One base model in memory can serve several members of one process; each training
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from securefl.terms import (
     Update,
     Weighting,
 )
-from securefl.training import device, language, local, optimizers, preflight, pseudo, saving, state, step
+from securefl.training import device, language, local, optimizers, preflight, pseudo, sameness, saving, state, step
 from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
@@ -252,8 +253,8 @@ class SharedModel:
         return self.agreement(base, after) if weighting.probe is None else self.probed(after, probe)
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...]) -> Encoded:
-        """The records, with what the broadcast model says of each where the loss asks for it."""
-        encoded, loss = self._records(records, plan.learning.max_tokens), plan.learning.loss
+        """The records, each once as it is trained on, with what the broadcast model says of it where the loss asks."""
+        encoded, loss = self._distinct(records, plan.learning.max_tokens), plan.learning.loss
         if not isinstance(loss, SoftLabels) and UNKNOWN in encoded.labels:
             raise Mismatch("records without a label, and a loss that needs one: use soft-labels, or give labels")
         if not taught(loss):
@@ -326,6 +327,22 @@ class SharedModel:
             self._wrapped.close()
             self._watched, self._wrapped = built, wrap(built.model, self._asked)
         return built
+
+    def forms(self, records: tuple[Record, ...], max_tokens: int) -> frozenset[bytes]:
+        """What records are recognised by that this model cannot tell apart: their token ids in its vocabulary."""
+        words: dict[str, int] = getattr(self._built.tokenizer, "get_vocab", dict)()
+        known = digest("vocabulary", tuple(sorted(words.items())))
+        return frozenset(sameness.form(known + repr(ids).encode()) for ids in self._records(records, max_tokens).ids)
+
+    def _distinct(self, records: tuple[Record, ...], max_tokens: int) -> Encoded:
+        """What is trained on: records of one row of token ids are one record, by the labels of most of them."""
+        encoded = self._records(records, max_tokens)
+        votes: dict[tuple[int, ...], Counter[int]] = {}
+        for ids, label in zip(encoded.ids, encoded.labels, strict=True):
+            votes.setdefault(ids, Counter())[label] += 1
+        decided = {ids: sameness.plurality(each) for ids, each in votes.items()}
+        found = {ids: label for ids, label in decided.items() if label is not None}
+        return replace(encoded, ids=tuple(found), labels=tuple(found.values()))
 
     def _records(self, records: tuple[Record, ...], max_tokens: int) -> Encoded:
         key = (id(records), max_tokens)
