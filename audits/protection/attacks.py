@@ -78,10 +78,10 @@ class Noise:
 class Field(World):
     """A federation of random shape; ``victim`` is a whole site with a home of its own."""
 
-    def prepare(self, drawn: random.Random, folder: Path, agreed: int) -> None:
+    def prepare(self, drawn: random.Random, folder: Path, agreed: int, policy: str = POLICY) -> None:
         """Give everybody a policy with ``agreed`` colluding, and the victim a home."""
         self.rand = entropy(f"field {drawn.random()}")
-        text = POLICY.format(model=bytes(32).hex(), min_cohort=self.min_cohort, colluding=agreed).encode()
+        text = policy.format(model=bytes(32).hex(), min_cohort=self.min_cohort, colluding=agreed).encode()
         self.policy = policies.parse(text, "policy.yaml")
         for party in self.parties.values():
             charter = replace(party.state.charter, policy=self.policy.hash, policy_text=text)  # type: ignore[attr-defined]

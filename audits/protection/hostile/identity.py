@@ -1,0 +1,416 @@
+"""Is a thing still itself under another name?
+
+Records come back renamed or rewritten, one row moves others, a model's files change under one digest or are other than
+they seem, and a plan calls the site's model otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from audits.protection.attacks import POLICY, Field, proposed
+from audits.protection.attempt import Attempt, Outcome
+from securefl import federation, federation_file
+from securefl.errors import Fault, OperatorFault, Tampered
+from securefl.ledger import store
+from securefl.protocol import messages as m
+from securefl.runtime import texts
+from securefl.runtime.home import Home
+from securefl.terms import Hash, MemberId, Model, Reserved
+from securefl.training.base import Base
+from securefl.training.data import Record, load
+from securefl.training.model import base_of
+from securefl.training.model_files import model_digest
+from securefl.training.sources import DataSource
+from securefl.training.trainer import SharedModel
+from tests import small
+from tests.small import FILLER, MEMBERS, WORDS, Small
+from tests.tiny_models import TASK, adapter, saved
+from tests.worlds import MODEL
+
+RENAMED = "a record that was charged under another name"
+
+# Records under another name. The site charged them before, as its own account says; then the federation's file, or the
+# site's files, bring them back.
+
+Rows = Sequence[tuple[str, str]]
+
+
+def _rows(drawn: random.Random, name: str) -> list[tuple[str, str]]:
+    """Some texts with accents and their labels; none has another member's words in its order."""
+    made = []
+    for number in range(drawn.randint(25, 40)):
+        label = drawn.choice(sorted(WORDS))
+        words = [*drawn.sample(FILLER, 4), *drawn.sample(WORDS[label], 2), "café" if number % 2 else "größe", name]
+        drawn.shuffle(words)
+        made.append((" ".join(words), label))
+    return made
+
+
+def _written(path: Path, rows: Rows) -> None:
+    lines = [
+        json.dumps({"text": text, "note": f"{text} (seen)", "label": label}, ensure_ascii=False) for text, label in rows
+    ]
+    path.write_text("\n".join(lines), "utf-8")
+
+
+def _charged(drawn: random.Random, folder: Path) -> tuple[Small, Path, dict[str, list[tuple[str, str]]]]:
+    """Three sites, whose records a run trained on; their homes; and the records."""
+    made, sites = Small(folder), folder / "sites"
+    held = {name: _rows(drawn, name) for name in MEMBERS}
+    for name, rows in held.items():
+        _written(folder / f"{name}.jsonl", rows)
+    loaded = federation_file.load(_file(made, ""))
+    for name in MEMBERS:
+        found, home = federation.records_of(loaded, name), Home.at(sites / name, MemberId(name), lambda: 0)
+        tokens = _model().forms(found.train, loaded.file.training.max_tokens)
+        texts.remember(home, name, found.forms | tokens)
+        home.engine.dispose()
+    return made, sites, held
+
+
+@lru_cache(maxsize=1)
+def _model() -> SharedModel:
+    """The model of `tests.small`, loaded once."""
+    with TemporaryDirectory() as folder:
+        small.save_model(Path(folder) / "model")
+        given = federation_file.load(Small(Path(folder)).file())
+        return federation.load_model(given)
+
+
+def _file(made: Small, tag: str, **data: Any) -> Path:  # noqa: ANN401 - fields of a file
+    members = [
+        {"name": name, "region": "here", "dataset": f"{name}{tag}", "data": {"file": f"{name}.jsonl"}}
+        for name in MEMBERS
+    ]
+    return made.file(f"federation{tag}.yaml", members=members, data={"text": "text", "label": "label", **data})
+
+
+def _brought_back(made: Small, sites: Path, path: Path) -> Outcome:
+    """What a second run comes to."""
+    try:
+        made.run(made.folder / "run", sites, path)
+    except OperatorFault as fault:
+        return Outcome("that were charged to" not in str(fault), RENAMED)
+    return Outcome(succeeded=True, stopped_by="")
+
+
+BY_FILE: Sequence[Mapping[str, Any]] = (
+    {"replace": [{"pattern": "$", "with": " "}]},
+    {"replace": [{"pattern": "^", "with": "news: "}]},
+    {"replace": [{"pattern": "(?<=[a-z])(?=[a-z])", "with": "\u200d"}]},
+    {"replace": [{"pattern": "a", "with": "\u0430"}]},
+    {"replace": [{"pattern": ".*", "with": "nothing"}]},
+    {"encoding": "latin1"},
+    {"encoding": "cp1252", "replace": [{"pattern": "a", "with": "A"}]},
+    {"text": "note"},
+    {"labels": {"bad": "good", "good": "bad"}},
+    {"share": "1/2", "heldout": 0},
+)
+
+
+def renamed_by_the_file(number: int, folder: Path) -> Outcome:
+    """The federation's file gives the data sets new names, and has every text read or written in another way."""
+    drawn = random.Random(f"file {number}")  # noqa: S311 - trials that can be repeated
+    made, sites, _ = _charged(drawn, folder)
+    told = BY_FILE[number % len(BY_FILE)]
+    return _brought_back(made, sites, _file(made, "-new", **told))
+
+
+BY_SITE: Sequence[Callable[[str], str]] = (
+    str.upper,
+    lambda text: unicodedata.normalize("NFKD", text),
+    "\u200b".join,
+    lambda text: text.replace(" ", "\u00a0"),
+    lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
+    lambda text: f"  {text.replace(' ', '   ')}",
+    lambda text: text.replace("a", "a\u00ad") + "\ufe0f",
+    lambda text: f"{text} xylophone quartz",  # words the model does not know, or cut away
+)
+
+
+def rewritten_at_the_site(number: int, folder: Path) -> Outcome:
+    """The site's files come back under new names: every text rewritten so that it reads alike, some among new ones."""
+    drawn = random.Random(f"site {number}")  # noqa: S311
+    made, sites, held = _charged(drawn, folder)
+    change, kept = BY_SITE[number % len(BY_SITE)], drawn.choice([1.0, 0.3])
+    for name, rows in held.items():
+        some = [(change(text), drawn.choice(sorted(WORDS))) for text, _ in rows if drawn.random() < kept]
+        _written(folder / f"{name}.jsonl", [*some, *_rows(drawn, f"new {name}")])
+    return _brought_back(made, sites, _file(made, "-new", heldout=0))
+
+
+def cut_to_the_same_tokens(number: int, folder: Path) -> Outcome:
+    """Texts come back that differ only behind the token at which every text is cut."""
+    drawn = random.Random(f"cut {number}")  # noqa: S311
+    made, sites, held = _charged(drawn, folder)
+    long = {name: [(f"{text} {' '.join(FILLER)}", label) for text, label in rows] for name, rows in held.items()}
+    for name, rows in long.items():
+        _written(folder / f"{name}.jsonl", rows)
+        found = federation.records_of(federation_file.load(_file(made, "")), name)
+        home = Home.at(sites / name, MemberId(name), lambda: 0)
+        texts.remember(home, name, _model().forms(found.train, 16))
+        home.engine.dispose()
+        _written(folder / f"{name}.jsonl", [(f"{text} {drawn.randrange(10**9)}", label) for text, label in rows])
+    return _brought_back(made, sites, _file(made, "-new"))
+
+
+# One row that moves others.
+
+SELECTED: Sequence[Mapping[str, Any]] = (
+    {},
+    {"share": "1/4"},
+    {"partition": {"members": 4, "index": 1, "dirichlet": 1, "seed": 1, "at_least": 1}},
+    {"share": "1/2", "partition": {"members": 2, "index": 0, "dirichlet": "1/2", "seed": 3, "at_least": 1}},
+    {"replace": [{"pattern": r"\d", "with": "#"}]},
+    {"heldout": 0.5, "labelled": "1/2", "unlabelled": "keep"},
+)
+
+
+def one_row_moves_others(number: int, folder: Path) -> Outcome:
+    """Somebody whose row is in a file chooses its text, label and place so that many rows are in or out with it."""
+    drawn = random.Random(f"row {number}")  # noqa: S311
+    told = {"file": "rows.jsonl", "heldout": 0, **SELECTED[number % len(SELECTED)]}
+    rows = [(f"message number {n} says @{n % 7}", ("bad", "good")[n % 2]) for n in range(drawn.randint(100, 400))]
+
+    def trained(given: Rows) -> Counter[Record]:
+        _written(folder / "rows.jsonl", given)
+        return Counter(load(DataSource.model_validate(told), folder, ("bad", "good")).train)
+
+    before, worst = trained(rows), 0
+    for attempt in range(8):
+        again = drawn.choice(rows)[0]
+        text = drawn.choice([f"one more {attempt}", again, again.replace("1", "2")])
+        at = drawn.choice([0, len(rows), drawn.randrange(len(rows))])
+        after = trained([*rows[:at], (text, drawn.choice(["bad", "good"])), *rows[at:]])
+        worst = max(worst, ((before - after) + (after - before)).total())
+    return Outcome(worst > 1, "one row is at most one record")
+
+
+def one_text_trained_on_often(number: int, folder: Path) -> Outcome:
+    """Somebody stands in a file under many names that `replace`, or the cut at the last token, makes one."""
+    drawn = random.Random(f"often {number}")  # noqa: S311
+    many, said = drawn.randint(5, 50), " ".join(drawn.sample(FILLER, 6))
+    if number % 2:
+        rows, told = [(f"@user{n} {said}", "good") for n in range(many)], [{"pattern": r"@\w+", "with": "@user"}]
+    else:
+        rows, told = [(f"{said} {' '.join(FILLER)} {n}", "good") for n in range(many)], []
+    _written(folder / "rows.jsonl", [*rows, ("my bag", "bad")])
+    source = DataSource.model_validate({"file": "rows.jsonl", "heldout": 0, "replace": told})
+    encoded = _model()._distinct(load(source, folder, ("bad", "good")).train, 8)  # noqa: SLF001 - what a step is given
+    return Outcome(len(encoded.ids) != 2, "one text is one record")
+
+
+# A model's files.
+
+
+def _outcome(said: Callable[[], Any], name: str) -> Outcome:
+    """Whether it was done at all."""
+    try:
+        said()
+    except Fault as fault:
+        return Outcome(succeeded=False, stopped_by=f"{name}: {type(fault).__name__}")
+    return Outcome(succeeded=True, stopped_by="")
+
+
+def _shard(folder: Path, place: str) -> Path:
+    """The weights as one shard at this place, named by an index."""
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    names, shard = list(load_file(folder / "model.safetensors")), folder / place
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").rename(shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, place)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return shard
+
+
+def _moved(weights: Path, by: float) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+
+    moved = {name: each + by for name, each in load_file(weights).items()}
+    weights.unlink()
+    save_file(moved, weights, metadata={"format": "pt"})
+
+
+DECIDING = (
+    "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/tool.jinja",
+    "vocab.txt", "merges.txt", "spiece.model", "modeling_own.py", "generation_config.json", "tokenizer.json",
+    "tokenizer_config.json", "config.json", "sub/adapter_config.json", ".hidden/weights",
+)  # fmt: skip
+
+
+def changed_under_one_digest(number: int, folder: Path) -> Outcome:
+    """A file that decides what is computed changes, and the digest that plans and policies pin does not."""
+    drawn = random.Random(f"digest {number}")  # noqa: S311
+    model = saved("bert", folder / "model")
+    if number % 3 == 0:
+        shard = _shard(model, drawn.choice(["deep/w.safetensors", "a/b/c.safetensors", ".x/w.safetensors"]))
+        first = model_digest(model)
+        _moved(shard, drawn.uniform(0.5, 2))
+        return Outcome(model_digest(model) == first, "another digest")
+    path = model / drawn.choice(DECIDING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text("{}")
+    first = model_digest(model)
+    path.write_text(path.read_text() + " " * drawn.randint(1, 3))
+    return Outcome(model_digest(model) == first, "another digest")
+
+
+def read_from_outside(number: int, folder: Path) -> Outcome:
+    """What is loaded lies where no digest looks: beside the folder, in a folder that is left out, behind a link."""
+    model = saved("bert", folder / "model")
+    (folder / "outside").mkdir()
+    match number % 5:
+        case 0:
+            _shard(model, "../outside/w.safetensors")
+        case 1:
+            _shard(model, random.Random(number).choice([".git/w.safetensors", "__pycache__/w.safetensors", "w.md"]))  # noqa: S311
+        case 2:
+            _shard(model, "deep/w.safetensors")
+            (model / "deep").rename(folder / "outside" / "deep")
+            (model / "deep").symlink_to(folder / "outside" / "deep")
+        case 3:
+            (model / "model.safetensors").rename(folder / "outside" / "w.safetensors")
+            _told(model / "config.json", transformers_weights="../outside/w.safetensors")
+        case _:
+            (model / "tokenizer.json").rename(folder / "outside" / "tokenizer.4.0.0.json")
+            _told(model / "tokenizer_config.json", fast_tokenizer_files=["../outside/tokenizer.4.0.0.json"])
+    return _outcome(partial(model_digest, model), "model files")
+
+
+def _told(path: Path, **fields: object) -> None:
+    document = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**document, **fields}))
+
+
+def own_code(number: int, folder: Path) -> Outcome:
+    """A model's configuration, tokenizer or generation names code of its own, which would be run at every member."""
+    model, ran = saved("bert", folder / "model"), folder / "ran"
+    names = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
+    name, kind = (
+        names[number % 4],
+        ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoModelForMaskedLM")[number // 4 % 4],
+    )
+    more = {"model_type": "own-kind"} if name == "config.json" and number % 8 < 4 else {}
+    _told(model / name, auto_map={kind: "configuration_own.Own"}, **more)
+    (model / "configuration_own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
+    came = _outcome(partial(base_of, model), "own code")
+    return Outcome(came.succeeded or ran.exists(), came.stopped_by)
+
+
+def adapter_for_a_base(number: int, folder: Path) -> Outcome:
+    """A folder with an adapter, whose base is another folder, is given as the model and pinned without its base."""
+    model = saved("bert", folder / "model")
+    shard = saved("bert", folder / "base")
+    kept = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")[number % 3]
+    (model / kept).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(shard)}))
+    if number % 2:
+        (model / "config.json").unlink()
+        (model / "model.safetensors").unlink()
+    return _outcome(partial(SharedModel.load, str(model), folder, TASK, adapter("bert")), "adapter")
+
+
+def pickled_weights(number: int, folder: Path) -> Outcome:
+    """Weights come as a file that runs code when it is opened, alone or named by an index."""
+    import torch  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    model = saved("bert", folder / "model")
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    torch.save(tensors, model / "pytorch_model.bin")
+    if number % 2:
+        (model / "pytorch_model.bin").rename(model / "part.bin")
+        index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "part.bin")}
+        (model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return _outcome(partial(base_of, model), "weights")
+
+
+def swapped_after_it_was_pinned(number: int, folder: Path) -> Outcome:
+    """Files change between the digest that is signed and the bytes that are loaded: overwritten, or a link turned."""
+    drawn = random.Random(f"swap {number}")  # noqa: S311
+    model = saved("bert", folder / "model")
+    weights, blob = model / "model.safetensors", folder / "blob"
+    if number % 2:
+        weights.rename(blob)
+        weights.symlink_to(blob)
+    pinned = Base.load(str(model), folder)
+    match number % 4:
+        case 0:
+            _moved(weights, drawn.uniform(0.5, 2))
+        case 1:
+            (folder / "other").write_bytes(blob.read_bytes())
+            _moved(folder / "other", 1)
+            weights.unlink()
+            weights.symlink_to(folder / "other")
+        case 2:
+            _told(model / "tokenizer_config.json", model_max_length=drawn.randint(4, 90))
+        case _:
+            _moved(blob, 1)
+    try:
+        pinned.form()
+    except Tampered:
+        return Outcome(succeeded=False, stopped_by="model files: Tampered")
+    return Outcome(succeeded=True, stopped_by="")
+
+
+# A plan that calls the site's model otherwise.
+
+
+def another_name(number: int, folder: Path) -> Outcome:
+    """The coordinator writes the name that a policy lists beside the digest of what is loaded, or the other way."""
+    drawn = random.Random(f"name {number}")  # noqa: S311
+    field = Field(("a", "b", "c", "d"), rounds=1, threshold=3, min_cohort=3, colluding=1)
+    field.prepare(drawn, folder, 1, POLICY.replace('"sha256:{model}"', "approved, m"))
+    own, other = MODEL.digest, Hash(drawn.randbytes(32))
+    names = (
+        ("approved", own),
+        ("approved", other),
+        ("m", other),
+        (f"sha256:{own.hex()}", own),
+        ("m ", own),
+        ("M", own),
+    )
+    model = Model(*names[number % len(names)])
+
+    def attempt(frame: m.Frame) -> m.Frame | None:
+        return proposed(frame, model=model) if frame.envelope.receipt.kind == "Propose" else None
+
+    field.attempt = attempt
+    field.play()
+    assert field.tried is not None, "a plan was proposed"
+    with field.home.transaction() as conn:
+        reserved = [leaf.entry for leaf in store.leaves_of(conn, ("Reserved",))]
+    field.home.engine.dispose()
+    trained = any(isinstance(each, Reserved) and each.plan.model == model for each in reserved)
+    return Outcome(
+        trained or field.tried.answer != "refused", field.tried.reasons[0].rule if field.tried.reasons else ""
+    )
+
+
+ATTEMPTS = (
+    Attempt(
+        "a file of the federation renames data sets and has their texts read or written otherwise", renamed_by_the_file
+    ),
+    Attempt("records come back under another name, rewritten so that they read alike", rewritten_at_the_site),
+    Attempt("records come back under another name, changed behind the last token", cut_to_the_same_tokens),
+    Attempt("one row is chosen so that many others are trained on or not", one_row_moves_others),
+    Attempt("one text stands in a file under many names to be trained on often", one_text_trained_on_often),
+    Attempt("a file that decides what a model computes changes under one digest", changed_under_one_digest),
+    Attempt("a model is read from files that no digest covers", read_from_outside),
+    Attempt("a model brings code that is to be run at every member", own_code),
+    Attempt("an adapter is given as a base and pinned without its own base", adapter_for_a_base),
+    Attempt("a model's weights are files that run code when opened", pickled_weights),
+    Attempt("a model's files are swapped after they were pinned", swapped_after_it_was_pinned),
+    Attempt("a plan calls the site's model by a name that the policy allows", another_name),
+)
