@@ -99,7 +99,7 @@ def _brought_back(made: Small, sites: Path, path: Path) -> Outcome:
     try:
         made.run(made.folder / "run", sites, path)
     except OperatorFault as fault:
-        return Outcome("that were charged to" not in str(fault), RENAMED)
+        return Outcome(succeeded=False, stopped_by=RENAMED if "that were charged to" in str(fault) else "documents")
     return Outcome(succeeded=True, stopped_by="")
 
 
@@ -108,7 +108,7 @@ BY_FILE: Sequence[Mapping[str, Any]] = (
     {"replace": [{"pattern": "^", "with": "news: "}]},
     {"replace": [{"pattern": "(?<=[a-z])(?=[a-z])", "with": "\u200d"}]},
     {"replace": [{"pattern": "a", "with": "\u0430"}]},
-    {"replace": [{"pattern": ".*", "with": "nothing"}]},
+    {"replace": [{"pattern": "[aeiou]", "with": ""}]},
     {"encoding": "latin1"},
     {"encoding": "cp1252", "replace": [{"pattern": "a", "with": "A"}]},
     {"text": "note"},
@@ -133,7 +133,7 @@ BY_SITE: Sequence[Callable[[str], str]] = (
     lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
     lambda text: f"  {text.replace(' ', '   ')}",
     lambda text: text.replace("a", "a\u00ad") + "\ufe0f",
-    lambda text: f"{text} xylophone quartz",  # words the model does not know, or cut away
+    lambda text: text.replace("café", "xylophone").replace("größe", "quartz"),  # words the model does not know
 )
 
 
@@ -183,7 +183,10 @@ def one_row_moves_others(number: int, folder: Path) -> Outcome:
 
     def trained(given: Rows) -> Counter[Record]:
         _written(folder / "rows.jsonl", given)
-        return Counter(load(DataSource.model_validate(told), folder, ("bad", "good")).train)
+        try:
+            return Counter(load(DataSource.model_validate(told), folder, ("bad", "good")).train)
+        except OperatorFault:  # nothing is left to train on
+            return Counter()
 
     before, worst = trained(rows), 0
     for attempt in range(8):
