@@ -42,6 +42,10 @@ class Interrupted(Fault):
     exit_code = 130
 
 
+class Elsewhere(OperatorFault):
+    """Another process goes on with the same run; this one ends without having changed anything."""
+
+
 class Missing(OperatorFault):
     """An optional part, a file or a model is not installed here."""
 

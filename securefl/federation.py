@@ -66,6 +66,7 @@ from securefl.terms import (
     Unbounded,
     Unit,
 )
+from securefl.wire import digest
 
 if TYPE_CHECKING:
     from securefl.bench import Stopwatch
@@ -73,8 +74,6 @@ if TYPE_CHECKING:
     from securefl.training.trainer import LoraTrainer, SharedModel
 
 ONLY_ENCRYPTED = "only ckks, bfv and masked-bfv have a custodian"
-OWN_MODELS = "own-models"  # in a member's home: what it keeps of a run from round to round
-OWN_WEIGHTS = "own-weights"  # the same for its weights
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
 
@@ -550,13 +549,12 @@ def party(
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
         return CustodianAgent(home, charter, plugs, entropy)
     assert shared is not None, "a member has a model"
-    from securefl.training.kept import InFolder  # noqa: PLC0415
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
     half = Half(shared.layout, shared.initial())
     trainer: LoraTrainer | NestedTrainer
     if name in loaded.below:
-        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half, home)
+        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half)
     else:
 
         def own() -> Any:  # noqa: ANN401 - training.data.Records
@@ -570,8 +568,6 @@ def party(
             entropy,
             lambda done, steps: progress.step(name, done, steps),
             half,
-            InFolder(home.path / OWN_MODELS),
-            InFolder(home.path / OWN_WEIGHTS),
             loaded.file.strategy.probe_records(loaded.file.task.labels),
         )
     member_plugs = mm.Plugs(home.identity, schemes.member_half)
@@ -593,11 +589,9 @@ def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None
 
 def _nested(
     places: Places, name: MemberId, shared: SharedModel, entropy: Entropy, progress: Progress,
-    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes, half: Half, node: Home,
+    records: Callable[[federation_file.Loaded, str], Any] | None, eyes: Eyes, half: Half,
 ) -> NestedTrainer:  # fmt: skip
     """The trainer of a member that is a federation: its coordinator, and the way to its members."""
-    from securefl.training.kept import InFolder  # noqa: PLC0415
-
     inside = places.inside(name)
     loaded, home = inside.loaded, Home.at(inside.of(COORDINATOR), COORDINATOR, clock)
     policy, signed, coordinator, custodian, seats = _agreed(inside, COORDINATOR)
@@ -621,10 +615,9 @@ def _nested(
         c.Plugs(home.identity, schemes.coordinator_half, strategy),
         lambda: _runtime(inside, shared, entropy, here, records, eyes),
         half,
-        InFolder(node.path / OWN_MODELS),
-        InFolder(node.path / OWN_WEIGHTS),
         lambda weighting, base, after: shared.scored(weighting, base, after, probe),
         _observer(inside, policy, seats[0].member, here),
+        digest("probe", probe) if probe else None,
     )
 
 
@@ -775,13 +768,14 @@ def run(
 
 def own_models(places: Places, shared: SharedModel, ended: c.Ended, plan: Plan) -> Callable[[str], bytes]:
     """What each member would use after the run: the last state, and as much of its own as the strategy leaves it."""
-    from securefl.training.kept import InFolder  # noqa: PLC0415
-
     half, last = Half(shared.layout, shared.initial()), ended.last_round + 1
 
     def of(name: str) -> bytes:
-        kept = InFolder(places.of(name) / OWN_MODELS).read(plan.run, last) if plan.sharing.keeps else b""
-        return half.start(plan, ended.course.state, kept)
+        if not plan.sharing.keeps:
+            return half.start(plan, ended.course.state, b"")
+        home = Home.at(places.of(name), MemberId(name), clock)
+        with home.transaction() as conn:
+            return half.start(plan, ended.course.state, home.own(conn, plan.run, last).model)
 
     return of
 

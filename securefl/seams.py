@@ -143,21 +143,51 @@ class KeyHolder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Own:
+    """What a member keeps of a run from one round to the next. It is private like an update, and never leaves."""
+
+    model: bytes = b""  # the state trained last: float32, little endian; empty: none
+    weights: bytes = b""  # its weight in each sum: float64, little endian; empty: none
+
+
 class Unfinished(PeerFault):
-    """A training has no result, and ``did`` of its price is spent all the same; None if nothing is."""
+    """A training below has no result. ``did`` of its price is spent all the same; None if no record was read.
+
+    ``rules`` are those by which members below declined: names of the closed list, and nothing of their words.
+    """
 
     rule = "training.unfinished"
 
-    def __init__(self, what: str, did: Event | None) -> None:
-        self.did = did
+    def __init__(self, what: str, did: Event | None, rules: tuple[str, ...] = ()) -> None:
+        self.did, self.rules = did, rules
         super().__init__(what)
 
 
 class Trainer(Protocol):
-    """Training at one member: the only code that reads records."""
+    """Training at one member, in two parts: what is checked before a record is read, and what has begun.
 
-    def train(self, plan: Plan, base: bytes) -> Update:
-        """Train as the plan says from the adapter state ``base``; private noise is in the result."""
+    Whatever ``train`` raises is paid for, so whatever can be checked without records belongs in ``admit``.
+    """
+
+    def admit(self, plan: Plan, base: bytes) -> None:
+        """Check that this plan can be trained here; no record is read.
+
+        Raises:
+            PeerFault: the plan does not fit what is loaded here.
+            OperatorFault: what is loaded here cannot be trained safely.
+        """
+        ...
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+        """Train as the plan says, from the adapter state ``base`` and what was kept; private noise is in the result.
+
+        The second value is what to keep for the next round. Nothing else may be left behind: no file, no global.
+
+        Raises:
+            Unfinished: a federation below came to no result; it says what was spent there.
+            Exception: anything else; the whole price is spent.
+        """
         ...
 
 

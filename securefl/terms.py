@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NewType
@@ -215,6 +215,23 @@ class DistributedDiscreteGaussian:
 
 # A closed list: a new mechanism is a new type, and a type never changes its meaning.
 Event = PoissonGaussian | DistributedDiscreteGaussian
+
+
+def covering(priced: Event, did: Event) -> Event:
+    """An event that costs at least what either does: ``priced`` itself, where ``did`` is no more than it.
+
+    What ran is never charged for less than was set aside, and for more if it was more.
+    """
+    if isinstance(priced, PoissonGaussian) and isinstance(did, PoissonGaussian):
+        return replace(
+            priced,
+            sampling_rate=max(priced.sampling_rate, did.sampling_rate),
+            noise_multiplier=min(priced.noise_multiplier, did.noise_multiplier),
+            steps=max(priced.steps, did.steps),
+        )
+    if isinstance(priced, DistributedDiscreteGaussian) and isinstance(did, DistributedDiscreteGaussian):
+        return replace(priced, noise_multiplier=min(priced.noise_multiplier, did.noise_multiplier))
+    return priced
 
 
 class Unbounded(ValueError):

@@ -26,6 +26,7 @@ from securefl.runtime.drive import drive
 from securefl.runtime.home import Home
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.nested import Inside, NestedTrainer
+from securefl.seams import Own
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
@@ -49,7 +50,6 @@ from securefl.terms import (
     Task,
     Update,
 )
-from securefl.training.kept import InMemory
 from tests.worlds import MODEL
 
 LAYOUT = Layout(
@@ -111,20 +111,20 @@ class Site:
 
     world: World
     name: str
-    kept: InMemory = field(default_factory=InMemory)
 
-    def train(self, plan: Plan, base: bytes) -> Update:
+    def admit(self, plan: Plan, base: bytes) -> None:
         if self.name in self.world.refusing:
             raise PeerFault("not today")
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         self.world.trained.append((self.name, self.world.round))
         half = Half(LAYOUT, self.world.origin)
-        own = self.kept.read(plan.run, plan.round) if plan.sharing.keeps else b""
-        start = np.frombuffer(half.start(plan, base, own), "<f4")
+        start = np.frombuffer(half.start(plan, base, own.model), "<f4")
         after = trained(self.name, self.world.round, start)
-        if plan.sharing.keeps:
-            self.kept.write(plan.run, plan.round, after.tobytes())
+        keep = Own(after.tobytes() if plan.sharing.keeps else b"")
         scores = (score(np.frombuffer(base, "<f4"), after),) * len(plan.sharing.weightings)
-        return Update(half.share(plan, base, after.tobytes(), half.weights(plan, scores, b"")), plan.learning.event)
+        weights = half.weights(plan, scores, b"")
+        return Update(half.share(plan, base, after.tobytes(), weights), plan.learning.event), keep
 
 
 @dataclass
@@ -204,7 +204,7 @@ class World:
         inside = Inside(policy, b"", cover, self.inside, self.rounds_inside, coordinator, custodian, seats)
         plugs = c.Plugs(home.identity, schemes.coordinator_half, Ruled(LAYOUT, FedAvg(), self.inside))
         return NestedTrainer(
-            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT, self.origin), InMemory(), InMemory(),
+            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT, self.origin),
             lambda _, base, after: score(np.frombuffer(base, "<f4"), np.frombuffer(after, "<f4")), lambda *_: None,
         )  # fmt: skip
 

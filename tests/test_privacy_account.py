@@ -174,10 +174,12 @@ BAD = {
     "freed after settling": ([reserved(PLAN), settled(PLAN), freed(PLAN)], "no reservation"),
     "settled after freeing": ([reserved(PLAN), freed(PLAN), settled(PLAN)], "no reservation"),
     "reserved after freeing": ([reserved(PLAN), freed(PLAN), reserved(PLAN)], "reserved twice"),
-    "more steps": ([reserved(PLAN), settled(PLAN, steps=11)], "ran 11 steps, 10 were reserved"),
-    "more noise": ([reserved(PLAN), settled(PLAN, noise_multiplier=Fraction(2))], "another mechanism"),
-    "less noise": ([reserved(PLAN), settled(PLAN, noise_multiplier=Fraction(1, 2))], "another mechanism"),
-    "another rate": ([reserved(PLAN), settled(PLAN, sampling_rate=Fraction(1, 200))], "another mechanism"),
+    "more noise": ([reserved(PLAN), settled(PLAN, noise_multiplier=Fraction(2))], "costs less"),
+    "less noise, fewer steps": (
+        [reserved(PLAN), settled(PLAN, noise_multiplier=Fraction(1, 2), steps=9)],
+        "costs less",
+    ),
+    "a lower rate": ([reserved(PLAN), settled(PLAN, sampling_rate=Fraction(1, 200))], "costs less"),
 }
 
 

@@ -148,7 +148,7 @@ def test_a_proposal_whose_receipt_names_another_plan_is_refused() -> None:
     assert not any(isinstance(e, Reserved) for name in ALL for e in world.parties[name].entries)
 
 
-def test_training_that_did_something_else_leaves_nothing_and_holds_nothing() -> None:
+def test_training_that_did_something_else_leaves_nothing_and_is_paid_for_as_the_larger() -> None:
     world = World()
     perform = world.perform
 
@@ -162,8 +162,9 @@ def test_training_that_did_something_else_leaves_nothing_and_holds_nothing() -> 
     world.perform = more  # type: ignore[method-assign]
     end = world.play()
     assert np.array_equal(world.reached(end), world.expected(("a", "c", "d"), ("a", "c", "d")))
-    told = [type(e) for e in world.parties["b"].entries if isinstance(e, Reserved | Settled | Freed)]
-    assert told == [Reserved, Freed] * 2
+    told = [e for e in world.parties["b"].entries if isinstance(e, Reserved | Settled | Freed)]
+    assert [type(e) for e in told] == [Reserved, Settled] * 2
+    assert [e.did.steps for e in told[1::2]] == [world.event.steps + 1] * 2
 
 
 def test_a_member_that_left_keeps_no_key_that_opens_what_was_sealed_for_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from securefl.errors import PeerFault
+from securefl.seams import Own
 from securefl.strategy.member import Half
 from securefl.terms import Hash, OwnLabel, PseudoLabels, Scorer, Sharing, Weighting
 from securefl.training import pseudo, state, step
 from securefl.training.data import Record
-from securefl.training.kept import InMemory
 from securefl.training.losses import losses_of
 from securefl.training.noise import repeatable
-from securefl.training.trainer import LoraTrainer, Mismatch
+from securefl.training.trainer import LoraTrainer
 from securefl.wire import digest
 from tests.small import Small
 from tests.tiny_models import F, plan, shared
@@ -144,20 +146,18 @@ def test_a_member_keeps_its_own_model_and_its_own_weight(of) -> None:
     probe = (Record("so late", 0), Record("thanks a lot", 2))
     weighting = Weighting(F(1), F(2), renewal=F(1, 2), probe=digest("probe", probe))
     sharing = Sharing((weighting,), pull=F(0))
-    models, own = InMemory(), InMemory()
-    trainer = LoraTrainer(
-        of, lambda: None, repeatable("rand"), half=Half(of.layout), kept=models, weights=own, probe=probe
-    )
-    trainer._records = held()
+    trainer = LoraTrainer(of, held, repeatable("rand"), half=Half(of.layout), probe=probe)
+    own = Own()
     before, first = 1.0, asked(of, EACH[0], sharing=sharing, dimension=of.layout.dimension(1, sharing))
     for round_, base in ((1, of.initial()), (2, some(of))):
-        sent = trainer.train(replace(first, round=round_), base).values
-        hat = math.exp(min(max(of.probed(models.read(first.run, round_ + 1), probe), -2), 2) - 2)
+        update, own = trainer.train(replace(first, round=round_), base, own)
+        sent = update.values
+        hat = math.exp(min(max(of.probed(own.model, probe), -2), 2) - 2)
         before = before / 2 + hat / 2
         assert sent[-1] == pytest.approx(before)
-        change = np.frombuffer(models.read(first.run, round_ + 1), "<f4").astype(float) - np.frombuffer(base, "<f4")
+        change = np.frombuffer(own.model, "<f4").astype(float) - np.frombuffer(base, "<f4")
         assert np.allclose(sent[:-1], before * change)
-    assert own.read(first.run, 1) == b""
+        assert struct.unpack("<d", own.weights) == pytest.approx((before,))
 
 
 def held():
@@ -169,8 +169,15 @@ def held():
 def test_another_probe_than_the_plans_is_refused_before_a_record_is_read(of) -> None:
     sharing = Sharing((Weighting(F(1), F(2), probe=Hash(bytes(32))),))
     trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=Half(of.layout))
-    with pytest.raises(Mismatch, match="another probe"):
-        trainer.train(asked(of, OwnLabel(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial())
+    with pytest.raises(PeerFault, match="another probe"):
+        trainer.admit(asked(of, OwnLabel(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial())
+
+
+def test_a_member_without_a_probe_admits_none_that_the_plan_names(of) -> None:
+    sharing = Sharing((Weighting(F(1), F(2), probe=digest("probe", ())),))
+    trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=Half(of.layout))
+    with pytest.raises(PeerFault, match="another probe"):
+        trainer.admit(asked(of, OwnLabel(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial())
 
 
 def test_weights_that_were_kept_for_another_number_of_sums_count_as_none(of) -> None:

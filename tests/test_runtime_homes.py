@@ -15,6 +15,7 @@ from securefl.errors import OperatorFault
 from securefl.ledger import store
 from securefl.runtime.agent import MemberAgent
 from securefl.runtime.home import Home
+from securefl.seams import Own
 from securefl.terms import Closed, Entry, MemberId, Plan, Refused, Reserved, Sent, Settled, Update
 from tests.small import MEMBERS, Small
 
@@ -66,10 +67,13 @@ class Second:
     other: MemberAgent
     request: bytes
 
-    def train(self, plan: Plan, base: bytes) -> Update:
-        update = self.trainer.train(plan, base)
+    def admit(self, plan: Plan, base: bytes) -> None:
+        self.trainer.admit(plan, base)
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+        made = self.trainer.train(plan, base, own)
         self.other.handle(self.request)
-        return update
+        return made
 
 
 @dataclass(frozen=True)

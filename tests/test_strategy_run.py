@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction as F
 from pathlib import Path
 
@@ -10,15 +11,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securefl import federation_file
+from securefl import federation_file, wire
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
-from securefl.terms import NotForgotten, PseudoLabels, RunId, Scorer, SoftLabels
+from securefl.ledger import store
+from securefl.protocol import member as mm
+from securefl.runtime.home import Home
+from securefl.seams import Own
+from securefl.terms import (
+    Freed,
+    Hash,
+    MemberId,
+    MicroEpsilon,
+    NotForgotten,
+    Plan,
+    Price,
+    PseudoLabels,
+    Reserved,
+    RunId,
+    Scorer,
+    Settled,
+    SoftLabels,
+)
 from securefl.training import pseudo
 from securefl.training.data import UNKNOWN
-from securefl.training.kept import InFolder
 from securefl.training.losses import losses_of
 from tests.small import MEMBERS, Small
+from tests.test_policy_decide import question
 from tests.tiny_models import shared
 
 LOSSES = (
@@ -72,16 +91,35 @@ def test_the_threshold_is_a_public_schedule_and_keeps_out_what_is_not_sure() -> 
 
 
 def test_a_round_starts_from_what_an_earlier_one_kept(tmp_path) -> None:
-    run, kept = RunId(bytes(16)), InFolder(tmp_path / "own")
-    assert kept.read(run, 1) == b""
+    """Whatever is in the table: what no settled plan left is not read."""
+    run, other = RunId(bytes(16)), RunId(bytes([1] * 16))
+    home, plans = Home.at(tmp_path, MemberId("a"), lambda: 0), {}
+
+    def trains(round_: int, *entries: object, of: RunId = run) -> None:
+        plan = replace(question().plan, run=of, round=round_)
+        plans[round_] = wire.plan_hash(plan)
+        price = Price(plans[round_], Hash(bytes(32)), MicroEpsilon(1), {})
+        told = (Reserved(plan, "d", price, bytes(16)), *(entry(plan) for entry in entries))
+        with home.transaction() as conn:
+            home.commit(conn, of, told, None, keep=mm.Kept(plans[round_], round_, Own(bytes([round_]))))
+
+    def read(before: int, of: RunId = run) -> bytes:
+        with home.transaction() as conn:
+            return home.own(conn, of, before).model
+
+    def settled(plan: Plan) -> Settled:
+        return Settled(wire.plan_hash(plan), plan.learning.event)
+
+    assert read(1) == b""
     for round_ in (1, 2, 3):
-        kept.write(run, round_, bytes([round_]))
-    assert (kept.read(run, 3), kept.read(run, 4)) == (b"\2", b"\3")
-    kept.write(run, 3, b"again")  # trained again: it reads what it read before
-    assert (kept.read(run, 3), kept.read(run, 4)) == (b"\2", b"again")
-    assert kept.read(RunId(bytes([1] * 16)), 4) == b""
-    kept.write(run, 7, b"late")  # rounds 4 to 6 went by without this member
-    assert kept.read(run, 7) == b"again"
+        trains(round_, settled)
+    assert (read(3), read(4), read(4, other)) == (b"\2", b"\3", b"")
+    trains(5)  # reserved alone: it may be trained still
+    assert read(6) == b"\3"
+    trains(7, lambda plan: Freed(wire.plan_hash(plan), "nothing ran"))
+    assert read(8) == b""
+    trains(9, settled)
+    assert (read(9), read(10)) == (b"", b"\t")
 
 
 @pytest.mark.parametrize("scheme", ["masking", "ckks"])
@@ -93,9 +131,13 @@ def test_a_federation_runs_under_a_strategy_by_name(name, scheme, tmp_path: Path
     result = small.run(tmp_path / "out", tmp_path / "sites", file)
     assert result.outcome == "finished", result.why
     assert verify(tmp_path / "out").ok
-    kept = list((tmp_path / "sites").glob("*/own-models/*/*"))
-    assert bool(kept) == (name in ("fednesterov, fedper", "l2gd", "fewfedweight"))
-    assert {each.parts[-4] for each in kept} <= set(MEMBERS)
+    for member in MEMBERS:
+        home = Home.at(tmp_path / "sites" / member, MemberId(member), lambda: 0)
+        with home.transaction() as conn:
+            (run,) = {e.entry.plan.run for e in store.leaves_of(conn, ("Reserved",))}
+            own = home.own(conn, run, 99)
+        assert bool(own.model) == (name in ("fednesterov, fedper", "l2gd", "fewfedweight"))
+    assert not list((tmp_path / "sites").glob("*/own*"))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl.errors import Missing, OperatorFault, PeerFault
+from securefl.seams import Own
 from securefl.terms import DistributedDiscreteGaussian, PoissonGaussian, Task, Update
 from securefl.training import local, saving, state
 from securefl.training.data import Record, Records
@@ -199,8 +200,9 @@ WRONG = [
 @pytest.mark.parametrize(("field", "change"), WRONG, ids=[field for field, _ in WRONG])
 def test_a_plan_for_something_else_is_refused_before_a_record_is_read(of, field, change):
     trainer = LoraTrainer(of, lambda: pytest.fail("records were read"), os.urandom)
-    with pytest.raises(Mismatch, match=field):
-        trainer.train(change(plan(of)), of.initial())
+    for ask in (trainer.admit, lambda asked, base: trainer.train(asked, base, Own())):
+        with pytest.raises(Mismatch, match=field):
+            ask(change(plan(of)), of.initial())
 
 
 def test_a_model_that_fails_preflight_is_refused_before_a_record_is_read(tmp_path, monkeypatch):
@@ -208,7 +210,7 @@ def test_a_model_that_fails_preflight_is_refused_before_a_record_is_read(tmp_pat
     of._built.model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = LoraTrainer(of, lambda: pytest.fail("records were read"), os.urandom)
     with pytest.raises(OperatorFault, match="has no gradient for each"):
-        trainer.train(plan(of), of.initial())
+        trainer.admit(plan(of), of.initial())
 
 
 def test_a_trainer_reads_its_records_once_and_reports_progress(of):
@@ -219,8 +221,10 @@ def test_a_trainer_reads_its_records_once_and_reports_progress(of):
         return Records(records(), ())
 
     trainer = LoraTrainer(of, load, os.urandom, lambda *at: told.append(at))
-    trainer.train(plan(of), of.initial())
-    trainer.train(plan(of), of.initial())
+    trainer.admit(plan(of), of.initial())
+    assert reads == []
+    trainer.train(plan(of), of.initial(), Own())
+    trainer.train(plan(of), of.initial(), Own())
     assert reads == [1]
     assert told == [(1, 3), (2, 3), (3, 3)] * 2
 

@@ -261,12 +261,12 @@ def test_a_run_that_is_killed_inside_a_node_goes_on_and_trains_nothing_twice(at,
     world, commits = World(tmp_path, NODES, rounds=1), 0
     committed = Home.commit
 
-    def dying(self, *given):
+    def dying(self, *given, **more):
         nonlocal commits
         commits += 1
         if commits == at * 2:
             raise Killed
-        return committed(self, *given)
+        return committed(self, *given, **more)
 
     monkeypatch.setattr(Home, "commit", dying)
     with pytest.raises(Killed):

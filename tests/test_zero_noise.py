@@ -19,6 +19,7 @@ from securefl.policy.plan_document import draft
 from securefl.privacy.account import Account, AccountFault
 from securefl.privacy.accountant import calibrate, epsilon_pld
 from securefl.protocol import member
+from securefl.seams import Own
 from securefl.terms import Hash, PoissonGaussian, Refused, Reserved, Sent, Settled, Unbounded, Update
 from securefl.training.noise import ClippedSum, NoisedSum, noised
 from securefl.training.trainer import LoraTrainer, Mismatch
@@ -26,6 +27,7 @@ from tests.test_policy_decide import question
 from tests.test_policy_oracle import PLAN, POLICY, changed
 from tests.test_privacy_account import a_plan, reserved
 from tests.tiny_models import F, plan, shared
+from tests.worlds import EVENT as EVENT_OF_WORLD
 from tests.worlds import World, an_update
 
 EVENT = PoissonGaussian(F(1, 2), F(1), 3)
@@ -227,7 +229,9 @@ def test_an_event_that_was_changed_in_memory_is_not_trained_and_no_record_is_rea
     asked = replace(asked, learning=replace(asked.learning, event=forced(asked.learning.event, noise)))
     trainer = LoraTrainer(of, lambda: pytest.fail("records were read"), os.urandom)
     with pytest.raises(Mismatch, match="the plan has no event that noise can be drawn for: noise_multiplier="):
-        trainer.train(asked, of.initial())
+        trainer.admit(asked, of.initial())
+    with pytest.raises(Mismatch):
+        trainer.train(asked, of.initial(), Own())
 
 
 @pytest.mark.parametrize("noise", [F(0), F(-1), 0.0, math.nan], ids=str)
@@ -270,16 +274,21 @@ def test_an_update_of_less_noise_than_the_plan_says_does_not_leave():
     assert np.array_equal(world.reached(end), world.expected(("b", "c", "d")))
     entries = world.parties["a"].entries
     refusals = [entry for entry in entries if isinstance(entry, Refused)]
-    assert [reason.rule for refusal in refusals for reason in refusal.reasons] == ["training"]
-    assert not any(isinstance(entry, Settled) for entry in entries), "the reservation stands"
-    assert any(isinstance(entry, Reserved) for entry in entries)
+    assert [reason.rule for refusal in refusals for reason in refusal.reasons] == ["training.unfinished"]
+    (reserved_,), (settled,) = ([e for e in entries if isinstance(e, kind)] for kind in (Reserved, Settled))
+    assert settled.did == replace(EVENT_OF_WORLD, noise_multiplier=EVENT_OF_WORLD.noise_multiplier / 2), "the larger"
+    assert reserved_.plan.learning.event == EVENT_OF_WORLD
     assert not any(isinstance(entry, Sent) and entry.receipt.kind == "Submitted" for entry in entries)
 
 
-def test_a_settlement_of_another_mechanism_than_was_reserved_is_no_account():
+def test_a_settlement_of_what_costs_less_than_was_reserved_is_no_account_and_of_more_it_is_charged():
     made = a_plan(1, EVENT)
-    with pytest.raises(AccountFault, match="ran another mechanism than was reserved"):
-        Account.of([reserved(made), Settled(wire.plan_hash(made), replace(EVENT, noise_multiplier=F(1, 2)))])
+    for cheaper in ({"noise_multiplier": EVENT.noise_multiplier * 2}, {"sampling_rate": EVENT.sampling_rate / 2}):
+        with pytest.raises(AccountFault, match="costs less than"):
+            Account.of([reserved(made), Settled(wire.plan_hash(made), replace(EVENT, **cheaper))])
+    more = replace(EVENT, noise_multiplier=EVENT.noise_multiplier / 2, steps=EVENT.steps + 1)
+    account = Account.of([reserved(made), Settled(wire.plan_hash(made), more)])
+    assert [charge.event for charge in account.charges] == [more]
 
 
 def test_a_plan_with_less_noise_has_another_name_so_no_grant_is_for_it():

@@ -19,6 +19,7 @@ from securefl.protection import schemes
 from securefl.protocol import member as mm
 from securefl.runtime.agent import MemberAgent
 from securefl.runtime.home import Home
+from securefl.seams import Own
 from securefl.terms import Hash, Level, MemberId, MicroEpsilon, Plan, Price, Scheme, Update
 from tests import worlds
 
@@ -61,13 +62,16 @@ class Trainer:
     diary: Path
     hook: Callable[[str], object]
 
-    def train(self, plan: Plan, base: bytes) -> Update:
+    def admit(self, plan: Plan, base: bytes) -> None:
+        """Any plan can be trained here."""
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         """A vector that is the same each time."""
         del base
         with self.diary.open("ab", buffering=0) as file:
             file.write(wire.plan_hash(plan))
         self.hook("in training")
-        return Update(np.zeros(plan.dimension), plan.learning.event)
+        return Update(np.zeros(plan.dimension), plan.learning.event), own
 
 
 def home(folder: Path) -> Home:

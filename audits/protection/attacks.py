@@ -38,6 +38,7 @@ from securefl.protocol import member as mm
 from securefl.protocol import messages as m
 from securefl.runtime.agent import MemberAgent
 from securefl.runtime.home import Home
+from securefl.seams import Own
 from securefl.terms import Hash, MemberId, Plan, Reason, Refused, RunId, Update
 from tests.worlds import World, an_update, entropy, identity, seat
 
@@ -69,10 +70,13 @@ class Noise:
     name: str
     dimension: int
 
-    def train(self, plan: Plan, base: bytes) -> Update:
+    def admit(self, plan: Plan, base: bytes) -> None:
+        """Any plan can be trained here."""
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         """What this member's update of the round is."""
         del base
-        return Update(an_update(self.name, plan.round, self.dimension), plan.learning.event)
+        return Update(an_update(self.name, plan.round, self.dimension), plan.learning.event), own
 
 
 class Field(World):

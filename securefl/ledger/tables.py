@@ -1,4 +1,4 @@
-"""The tables of a store: what happened, under which head, and where each run's machine stands."""
+"""The tables of a store: what happened, under which head, where each run's machine stands, and what it keeps."""
 
 from __future__ import annotations
 
@@ -24,4 +24,12 @@ machines = sa.Table(
     metadata,
     sa.Column("run", sa.LargeBinary, primary_key=True),
     sa.Column("state", sa.LargeBinary, nullable=False),
+)
+owned = sa.Table(
+    "owned",
+    metadata,
+    sa.Column("run", sa.LargeBinary, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("plan", sa.LargeBinary, nullable=False),
+    sa.Column("own", sa.LargeBinary, nullable=False),
 )

@@ -12,14 +12,14 @@ Rule 4: the coordinator's word is not enough. The plan is compared with the memb
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from securefl import keys, wire
-from securefl.errors import Fault, Forged, OutOfTurn, Unsafe
+from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protocol import messages as m
-from securefl.seams import MemberProtection, Unfinished
+from securefl.seams import MemberProtection, Own, Unfinished
 from securefl.terms import (
     AdapterRule,
     Closed,
@@ -45,11 +45,12 @@ from securefl.terms import (
     SignedHead,
     Update,
     Witnessed,
+    covering,
 )
 from securefl.terms import Event as PrivacyEvent
 
-UNSEALED: Final = "protection.seal"
-SPENT: Final = frozenset({UNSEALED, Unfinished.rule})  # who declines a plan by one of these has paid for it
+UNREAD: Final = "training"  # the plan cannot be trained here: it was declined before a record was read
+SPENT: Final = frozenset({Unfinished.rule})  # who declines a plan by one of these has paid for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,10 @@ class Plugs:
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Decide about this plan and set its price aside, in one transaction."""
+    """Check that this plan can be trained, decide about it and set its price aside; the last two in one transaction."""
 
     plan: Plan
+    base: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +120,30 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Training is over; the update is sealed in this same step."""
+    """Training is over; the update is sealed in this same step, and ``keep`` is kept in the same transaction."""
 
     update: Update
     rand: Secret
+    keep: Own = field(default_factory=Own)
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Training failed, and nothing of it is left here; ``did`` is what of its price was spent all the same."""
+    """Training began and has no result. The whole price is spent, unless ``spent`` says what really was.
 
-    why: str
-    did: PrivacyEvent | None = None
+    Only a federation below can say so: it has the ledger of what ran there. None: no record was read.
+    """
+
+    trouble: str  # for this site's own operator; it goes nowhere else
+    spent: Ran | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a federation below spent on a plan that came to nothing, and by which rules its members declined."""
+
+    did: PrivacyEvent | None
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +224,24 @@ State = Idle | Ready | Deciding | Learning | Sealed | Left
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What a member keeps of the plan that is settled in the same step."""
+
+    plan: Hash
+    round: int
+    own: Own
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """The next state, what to write down, what to do, and what to answer: in that order."""
+    """The next state, what to write down and keep, what to do, and what to answer: in that order."""
 
     state: State
     entries: tuple[Entry, ...] = ()
     effects: tuple[Effect, ...] = ()
     outbound: Envelope | None = None
+    keep: Kept | None = None  # written in the transaction that writes the entries
+    trouble: str = ""  # what went wrong, for this site's own operator; it is neither written down nor sent
 
 
 def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
@@ -306,7 +331,7 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
     seat = replace(seat, request=receipt.digest, reply=None)
-    return Step(Deciding(seat, proposal), (Got(receipt, event.envelope.signature),), (Reserve(plan),))
+    return Step(Deciding(seat, proposal), (Got(receipt, event.envelope.signature),), (Reserve(plan, proposal.base),))
 
 
 def _check_as_agreed(seat: Seated, plan: Plan) -> None:
@@ -337,23 +362,33 @@ def on_decided(state: Deciding, event: Decided, plugs: Plugs) -> Step:
 
 
 def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
-    """Seal the update in the step that receives it; the next round's keys travel with it."""
+    """Seal the update in the step that receives it; whatever goes wrong with it, the price is spent."""
+    try:
+        return _submitted(state, event, plugs)
+    except Exception as fault:  # noqa: BLE001 - records were read: no fault may tell how, or give anything back
+        did = covering(state.proposal.plan.learning.event, event.update.did)
+        return _failed(state, did, (), plugs, f"{type(fault).__name__}: {fault}")
+
+
+def on_stopped(state: Learning, event: Stopped, plugs: Plugs) -> Step:
+    """Pay for a training that came to nothing, and say the one word that is said of every such training."""
+    priced = state.proposal.plan.learning.event
+    if event.spent is None:
+        return _failed(state, priced, (), plugs, event.trouble)
+    return _failed(state, event.spent.did, event.spent.rules, plugs, event.trouble)
+
+
+def _submitted(state: Learning, event: Trained, plugs: Plugs) -> Step:
+    """The sealed update, with the next round's keys; what is kept is of this very training."""
     seat, plan = state.seat, state.proposal.plan
     protection = plugs.protection(seat.session.scheme)
-    name = wire.plan_hash(plan)
-    settled, below = Settled(name, event.update.did), event.update.below
+    name, below = wire.plan_hash(plan), event.update.below
     if event.update.did != plan.learning.event:
-        reason = Reason("training", f"{event.update.did}", f"{plan.learning.event}", "train what was priced")
-        freed = Freed(name, f"trained {event.update.did}, which was not priced; the result was thrown away")
-        return _declined(seat, plan, (reason,), plugs, (freed,))
-    try:
-        payload, kept = protection.seal(
-            seat.charter.me, plan, Secret(seat.box), seat.enrolment, state.proposal.relayed, seat.material,
-            event.update, keys.derive(event.rand, "seal"),
-        )  # fmt: skip
-    except Fault as fault:  # whatever is wrong with sealing, the budget is spent and nothing leaves
-        reason = Reason(UNSEALED, str(fault), "an update that can be sealed", "mend what it names")
-        return _declined(seat, plan, (reason,), plugs, (settled,))
+        raise Unsafe(f"trained {event.update.did}, and {plan.learning.event} was priced")
+    payload, kept = protection.seal(
+        seat.charter.me, plan, Secret(seat.box), seat.enrolment, state.proposal.relayed, seat.material,
+        event.update, keys.derive(event.rand, "seal"),
+    )  # fmt: skip
     following = protection.enrol(
         seat.charter.me, seat.session.run, plan.round + 1, seat.session.threshold, _members_only(seat), plugs.identity,
         keys.derive(event.rand, "enrol"),
@@ -361,17 +396,20 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
     seat = replace(seat, next_round=plan.round + 1, enrolment=following.secret)
     message = m.Submitted(plan.round, payload, following.public)
     envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost, plan.release)
+    settled = Settled(name, event.update.did)
     entries = (settled, *((below,) if below else ()), Sent(envelope.receipt, envelope.signature))
-    return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope)
+    keep = Kept(name, plan.round, event.keep)
+    return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope, keep=keep)
 
 
-def on_stopped(state: Learning, event: Stopped, plugs: Plugs) -> Step:
-    """Give the reservation back, if no result of this plan exists: one that a federation below saw is paid for."""
-    rule = "training" if event.did is None else Unfinished.rule
-    reason = Reason(rule, event.why, "training that ends", "see the site's own messages")
+def _failed(state: Learning, did: PrivacyEvent | None, rules: tuple[str, ...], plugs: Plugs, trouble: str) -> Step:
+    """Out of the round by one constant word, which is the same whatever went wrong once records were read."""
     name = wire.plan_hash(state.proposal.plan)
-    entry = Freed(name, event.why) if event.did is None else Settled(name, event.did)
-    return _declined(state.seat, state.proposal.plan, (reason,), plugs, (entry,))
+    rule = UNREAD if did is None else Unfinished.rule
+    reason = Reason(rule, ", ".join(rules) or "no result", "training that ends", "see the site's own messages")
+    entry = Freed(name, "no record was read") if did is None else Settled(name, did)
+    declined = _declined(state.seat, state.proposal.plan, (reason,), plugs, (entry,))
+    return replace(declined, trouble=trouble)
 
 
 def on_ask(state: Sealed, event: Received, plugs: Plugs) -> Step:
@@ -387,13 +425,13 @@ def on_ask(state: Sealed, event: Received, plugs: Plugs) -> Step:
 
 
 def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs: Plugs) -> Step:
-    """Leave; keep everybody's head, and give back what nothing was sent for."""
+    """Leave; keep everybody's head, and pay for a training that was under way."""
     seat = state.seat
     close = m.opened(event.envelope, m.Close)
     assert isinstance(close, m.Close)
     entries: list[Entry] = list(witnessed(seat.charter, seat.session, close, event))
-    if isinstance(state, Learning):
-        entries.append(Freed(wire.plan_hash(state.proposal.plan), "the run closed before a result was sealed"))
+    if isinstance(state, Learning):  # how far training came is not known: records may have been read
+        entries.append(Settled(wire.plan_hash(state.proposal.plan), state.proposal.plan.learning.event))
     if close.state:
         entries.append(Released(seat.session.run, close.round, m.state_digest(close.state)))
     entries.append(Closed(seat.session.run, close.outcome, close.why))
@@ -408,7 +446,7 @@ def on_resumed(state: State, event: Resumed, plugs: Plugs) -> Step:
     """Ask again for the effect that was under way; its result was saved nowhere, so it left nothing."""
     del event, plugs
     if isinstance(state, Deciding):
-        return Step(state, effects=(Reserve(state.proposal.plan),))
+        return Step(state, effects=(Reserve(state.proposal.plan, state.proposal.base),))
     if isinstance(state, Learning):
         return Step(state, effects=(Train(state.proposal.plan, state.proposal.base),))
     return Step(state)

@@ -5,13 +5,14 @@ It carries a machine's steps into the world: record, then save, then answer. An 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from securefl import keys, wire
-from securefl.errors import Fault, PeerFault
+from securefl.errors import Elsewhere, Fault, PeerFault
 from securefl.ledger import store
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
@@ -85,18 +86,24 @@ class MemberAgent:
     def _perform(self, moved: member.Step) -> tuple[member.Step, SignedHead | None]:
         effect = moved.effects[0]
         if isinstance(effect, member.Reserve):
-            return self._reserve(moved.state, effect.plan)
-        try:
-            update = self.trainer.train(effect.plan, effect.base)
-        except PeerFault as fault:  # the plan does not fit what is loaded here: nothing was trained
-            did = fault.did if isinstance(fault, Unfinished) else None
-            return self._move(moved.state, effect.plan, member.Stopped(str(fault), did))
-        return self._move(moved.state, effect.plan, member.Trained(update, self._secret()))
+            return self._reserve(moved.state, effect)
+        with self.home.transaction() as conn:
+            own = self.home.own(conn, effect.plan.run, effect.plan.round)
+        event: member.Event
+        try:  # from here on records are read: whatever happens is paid for
+            update, keep = self.trainer.train(effect.plan, effect.base, own)
+            event = member.Trained(update, self._secret(), keep)
+        except Elsewhere:  # another process goes on with it: the reservation stands
+            raise
+        except Unfinished as fault:
+            event = member.Stopped(str(fault), member.Ran(fault.did, fault.rules))
+        except Exception as fault:  # noqa: BLE001 - see above; what ends the process itself leaves the reservation
+            event = member.Stopped(f"{type(fault).__name__}: {fault}")
+        return self._move(moved.state, effect.plan, event)
 
-    def _reserve(self, state: member.State, plan: Plan) -> tuple[member.Step, SignedHead | None]:
+    def _reserve(self, state: member.State, effect: member.Reserve) -> tuple[member.Step, SignedHead | None]:
         """Price outside, decide inside: one transaction holds the decision, the reservation and its ledger leaf."""
-        assert isinstance(state, member.Deciding), "a reservation is asked for by no other state"
-        base = state.proposal.base
+        plan, asked, unfit = effect.plan, False, None
         for _ in range(_TRIES):
             with self.home.transaction() as conn:
                 account = self.home.account(conn)
@@ -107,17 +114,39 @@ class MemberAgent:
                 price = Refusal((Reason("budget.unit", str(fault), "one unit on each account", fix),))
             except (Unbounded, ValueError, ArithmeticError) as fault:
                 price = Refusal((Reason("budget.price", f"no price: {fault}", "a finite price", "add noise"),))
+            if not asked and self._allowed(effect, account, price):
+                asked, unfit = True, self._unfit(effect)
             with self.home.transaction() as conn:
                 self._check_stands(conn, plan, state)
                 if self.home.account(conn).digest != account.digest:
                     continue  # another run charged this account meanwhile
                 now = self.home.clock()
-                answer: Grant | Refusal = self._superseded(conn) or (
-                    price if isinstance(price, Refusal) else decide(self.policy, plan, account, price, now, base)
+                answer: Grant | Refusal = (
+                    self._superseded(conn)
+                    or unfit
+                    or (
+                        price
+                        if isinstance(price, Refusal)
+                        else decide(self.policy, plan, account, price, now, effect.base)
+                    )
                 )
                 moved = member.step(state, member.Decided(answer), self.plugs)
                 return moved, self.home.commit(conn, plan.run, moved.entries, moved.state, now)
         raise PeerFault("the account is charged faster by other runs than this plan can be priced; ask again later")
+
+    def _allowed(self, asked: member.Reserve, account: Account, price: Price | Refusal) -> bool:
+        now = self.home.clock()
+        return isinstance(price, Price) and isinstance(
+            decide(self.policy, asked.plan, account, price, now, asked.base), Grant
+        )
+
+    def _unfit(self, effect: member.Reserve) -> Refusal | None:
+        """A refusal if this plan cannot be trained here: found before a record is read, so nothing is reserved."""
+        try:
+            self.trainer.admit(effect.plan, effect.base)
+        except PeerFault as fault:
+            return Refusal((Reason(member.UNREAD, str(fault), "what is loaded here", "plan for it"),))
+        return None
 
     def _superseded(self, conn: sa.Connection) -> Refusal | None:
         """A refusal if a run under a later version of this policy has begun here meanwhile: that one is promised."""
@@ -134,7 +163,10 @@ class MemberAgent:
         moved = member.step(state, event, self.plugs)
         with self.home.transaction() as conn:
             self._check_stands(conn, plan, state)
-            return moved, self.home.commit(conn, plan.run, moved.entries, moved.state)
+            head = self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
+        if moved.trouble:
+            print(f"{self.charter.me}: training came to nothing: {moved.trouble}", file=sys.stderr)
+        return moved, head
 
     def _check_stands(self, conn: sa.Connection, plan: Plan, state: member.State) -> None:
         """One result of an effect is recorded, however many processes performed it.

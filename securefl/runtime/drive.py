@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from securefl import wire
-from securefl.errors import OperatorFault, PeerFault
+from securefl.errors import Elsewhere, PeerFault
 from securefl.protocol import coordinator as c
 from securefl.protocol import messages as m
 from securefl.seams import Failure, Runtime
@@ -56,7 +56,7 @@ def _advance(home: Home, state: c.State, event: c.Event, plugs: c.Plugs, observe
     with home.transaction() as conn:
         if not home.stands(conn, run, state):
             remedy = "let one command go on with it, from one folder"
-            raise OperatorFault(f"another process goes on with run {run.hex()} too", remedy, str(home.path))
+            raise Elsewhere(f"another process goes on with run {run.hex()} too", remedy, str(home.path))
         home.commit(conn, run, moved.entries, moved.state)
     observe(state, moved)
     return moved

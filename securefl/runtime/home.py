@@ -17,8 +17,10 @@ import sqlalchemy as sa
 from securefl import keys, wire
 from securefl.errors import Forged, OperatorFault, Tampered
 from securefl.ledger import databases, export, heads, store
-from securefl.ledger.tables import machines
-from securefl.privacy.account import Account
+from securefl.ledger.tables import machines, owned
+from securefl.privacy.account import Account, Standing
+from securefl.protocol.member import Kept
+from securefl.seams import Own
 from securefl.terms import Entry, MemberId, RunId, Seat, SignedHead, Witnessed
 
 MACHINE = "machine"
@@ -67,15 +69,42 @@ class Home:
             yield conn
 
     def commit(
-        self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None
-    ) -> SignedHead | None:
-        """Record, then save; sending comes after the transaction. ``at`` is the clock, where it was read before."""
+        self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None,
+        keep: Kept | None = None,
+    ) -> SignedHead | None:  # fmt: skip
+        """Record, save and keep; sending comes after the transaction. ``at`` is the clock, where it was read before."""
         now = self.clock() if at is None else at
         head = store.append(conn, self.identity, self.owner, now, entries) if entries else store.head(conn)
         row = {"run": bytes(run), "state": self.seal(MACHINE, run, wire.encode(state))}
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
         conn.execute(sa.insert(machines).values(**row))
+        if keep is not None:
+            self._keep(conn, run, keep)
         return head
+
+    def _keep(self, conn: sa.Connection, run: RunId, keep: Kept) -> None:
+        """Keep what one training left, beside that of the round before; earlier ones are of no more use."""
+        here = owned.c.run == bytes(run)
+        before = [row.round for row in conn.execute(sa.select(owned.c.round).where(here).order_by(owned.c.round))]
+        conn.execute(sa.delete(owned).where(here & owned.c.round.in_([*before[:-1], keep.round])))
+        row = {
+            "run": bytes(run),
+            "round": keep.round,
+            "plan": bytes(keep.plan),
+            "own": self.seal(_owned(keep.round, keep.plan), run, wire.encode(keep.own)),
+        }
+        conn.execute(sa.insert(owned).values(**row))
+
+    def own(self, conn: sa.Connection, run: RunId, before: int) -> Own:
+        """What the latest training before this round left to be kept; nothing is read whose plan is not settled."""
+        query = sa.select(owned).where((owned.c.run == bytes(run)) & (owned.c.round < before))
+        charges = self.account(conn).by_plan
+        for row in conn.execute(query.order_by(owned.c.round.desc())):
+            charge = charges.get(row.plan)
+            if charge is not None and charge.standing is Standing.SETTLED:
+                kept: Own = wire.decode(self.open(_owned(row.round, row.plan), run, row.own), Own)
+                return kept
+        return Own()
 
     def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> SignedHead:
         """Write down what moved no machine: a refused message."""
@@ -143,6 +172,10 @@ class Home:
             head = store.head(conn)
             leaves = tuple(store.raw(conn))
         return None if head is None else export.LedgerFile(self.owner, self.identity.public, leaves, head)
+
+
+def _owned(round_: int, plan: bytes) -> str:
+    return f"what round {round_} left under plan {bytes(plan).hex()}"
 
 
 def export_all(homes: Sequence[Home], folder: Path) -> None:

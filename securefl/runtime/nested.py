@@ -7,7 +7,6 @@ run inside has a name that follows from the plan's, so one that was killed goes 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,11 +18,12 @@ from securefl.protocol import messages as m
 from securefl.protocol.below import learning_below, run_below
 from securefl.protocol.member import SPENT
 from securefl.runtime.drive import Observer, drive
-from securefl.seams import MemberHalf, Runtime, Unfinished
+from securefl.seams import MemberHalf, Own, Runtime, Unfinished
 from securefl.terms import (
     Cover,
     Event,
     Gathered,
+    Hash,
     MemberId,
     Opening,
     Plan,
@@ -35,16 +35,13 @@ from securefl.terms import (
     Weighting,
 )
 from securefl.training.kept import own_weights
+from securefl.training.probes import check_probes
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.runtime.home import Home
-    from securefl.training.kept import Kept
 
 PATIENCE_S = 3600.0
-KNOWN = re.compile(  # what a rule can be called: other words of a member below stay below
-    r"(approvals|budget|context|federation|policy|protection|protocol|release|training|valid)(\.[a-z_]{1,24}){0,3}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +82,38 @@ def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimensi
 class NestedTrainer:
     """Training at a federation that is a member: its own coordinator, at home here, and its own members.
 
-    ``half`` and ``kept`` are this node's own part in its parent's strategy, as at any member. The runtime is made when
-    it is first needed, and kept for all rounds.
+    ``half`` is this node's own part in its parent's strategy, as at any member; ``probe`` the digest of the labelled
+    text that its weights are by, if it has any. The runtime is made when it is first needed, and kept for all rounds.
     """
 
     def __init__(
         self, name: MemberId, inside: Inside, home: Home, plugs: c.Plugs, runtime: Callable[[], Runtime],
-        half: MemberHalf, kept: Kept, weights: Kept, score: Callable[[Weighting, bytes, bytes], float],
-        observe: Observer,
+        half: MemberHalf, score: Callable[[Weighting, bytes, bytes], float], observe: Observer,
+        probe: Hash | None = None,
     ) -> None:  # fmt: skip
         self._name, self._inside, self._home, self._plugs = name, inside, home, plugs
-        self._half, self._kept, self._weights, self._score, self._observe = half, kept, weights, score, observe
+        self._half, self._score, self._observe, self._probe = half, score, observe, probe
         self._make, self._runtime = runtime, None
 
     _runtime: Runtime | None
 
-    def train(self, plan: Plan, base: bytes) -> Update:
+    def admit(self, plan: Plan, base: bytes) -> None:
+        """Check that rounds inside can train this plan; nobody below is asked.
+
+        Raises:
+            PeerFault: they cannot.
+        """
+        del base
+        learning_below(plan, self._inside.rounds)
+        check_probes(plan, self._probe)
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         """The change that the rounds inside made, from ``base`` or from what this node kept.
 
         Raises:
             Unfinished: the run inside did not finish; it says what was spent below all the same.
-            PeerFault: the plan cannot be trained by rounds inside; nothing was.
         """
-        own = self._kept.read(plan.run, plan.round) if plan.sharing.keeps else b""
-        start = self._half.start(plan, base, own)
+        start = self._half.start(plan, base, own.model if plan.sharing.keeps else b"")
         dimension = self._plugs.strategy.dimension(1, start)
         below = plan_below(plan, self._name, self._inside, start, dimension)
         ended = self._rounds(below, start)
@@ -116,11 +121,10 @@ class NestedTrainer:
         if ended.outcome != "finished":
             raise Unfinished(*self._spent(ended, below))
         after = ended.course.state
-        if plan.sharing.keeps:
-            self._kept.write(plan.run, plan.round, after)
-        weights = own_weights(self._half, plan, lambda each: self._score(each, base, after), self._weights)
+        weights, kept = own_weights(self._half, plan, lambda each: self._score(each, base, after), own.weights)
         did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
-        return Update(self._half.share(plan, base, after, weights), did, self._gathered(plan, below))
+        update = Update(self._half.share(plan, base, after, weights), did, self._gathered(plan, below))
+        return update, Own(after if plan.sharing.keeps else b"", kept)
 
     def _rounds(self, plan: Plan, start: bytes) -> c.Ended:
         inside = self._inside
@@ -140,8 +144,11 @@ class NestedTrainer:
             self._runtime = self._make()
         return drive(self._home, c.Planned(course), self._plugs, self._runtime, PATIENCE_S, self._observe)
 
-    def _spent(self, ended: c.Ended, plan: Plan) -> tuple[str, Event | None]:
-        """Why there is no result, in words without names, and what was spent: each round that cost somebody."""
+    def _spent(self, ended: c.Ended, plan: Plan) -> tuple[str, Event | None, tuple[str, ...]]:
+        """Why there is no result, what was spent (each round that cost somebody), and by which rules members declined.
+
+        A member below that was asked and did not say that it read nothing has cost the round.
+        """
         asked: dict[int, int] = {}
         rules: set[str] = set()
         with self._home.transaction() as conn:
@@ -151,15 +158,13 @@ class NestedTrainer:
                     found = {reason.rule for reason in entry.reasons}
                     if entry.what.startswith(c.DECLINED) and not found & SPENT:
                         asked[entry.round] -= 1
-                    rules |= {rule if KNOWN.fullmatch(rule) else "another rule" for rule in found}
+                    rules |= found if entry.what.startswith(c.DECLINED) else set()
                 elif isinstance(entry, Sent) and (entry.receipt.run, entry.receipt.kind) == (plan.run, "Propose"):
                     asked[entry.receipt.round] = asked.get(entry.receipt.round, 0) + 1
         event = plan.learning.event
         rounds = sum(1 for open_ in asked.values() if open_ > 0)
-        why = f"its own run {plan.run.hex()[:12]} was {ended.outcome}" + (
-            f": {', '.join(sorted(rules))}" if rules else ""
-        )
-        return why, replace(event, steps=event.steps * rounds) if rounds else None
+        why = f"the run {plan.run.hex()[:12]} below was {ended.outcome}"
+        return why, replace(event, steps=event.steps * rounds) if rounds else None, tuple(sorted(rules))
 
     def _gathered(self, plan: Plan, below: Plan) -> Gathered:
         with self._home.transaction() as conn:

@@ -16,6 +16,7 @@ from torch import nn
 
 from securefl.terms import Learning
 from securefl.training.clipping import PrivateGradient, Weigh, flat, read, weigh_by
+from securefl.training.data import UNKNOWN
 from securefl.training.engines.engine import Engine, forget
 from securefl.training.noise import ClippedSum, Entropy, noised, poisson_sample
 from securefl.training.optimizers import optimizer_of, tell_noise
@@ -35,6 +36,11 @@ class Encoded:
     labels: tuple[int, ...]
     pad: int
     teacher: torch.Tensor | None = None  # (records, columns): what another model says; targets are then label and this
+
+    def labelled(self) -> Encoded:
+        """The records that have a label of their own."""
+        found = [index for index, label in enumerate(self.labels) if label != UNKNOWN]
+        return Encoded(tuple(self.ids[i] for i in found), tuple(self.labels[i] for i in found), self.pad)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """These records, padded to the longest of them."""

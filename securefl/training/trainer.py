@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from securefl.errors import PeerFault
+from securefl.seams import Own
 from securefl.terms import (
     Adapter,
     AdapterRule,
@@ -37,12 +38,13 @@ from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
-from securefl.training.kept import InMemory, Kept, own_weights
+from securefl.training.kept import own_weights
 from securefl.training.language import Language, Surprise, surprise
 from securefl.training.losses import divergence, losses_of, taught
 from securefl.training.model import REFERENCE, Built, build
 from securefl.training.model_files import model_digest
 from securefl.training.noise import repeatable
+from securefl.training.probes import check_probes
 from securefl.training.prompt import pattern_of
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
@@ -206,7 +208,7 @@ class SharedModel:
         """The state after a plan's private steps from ``start``, and what they really were; ``base`` may teach.
 
         Raises:
-            Mismatch: the plan is not for what is loaded here, or a record has no label and its loss needs one.
+            Mismatch: the plan is not for what is loaded here.
         """
         self.admit(plan)
         built = self._ready(plan.round)
@@ -256,7 +258,7 @@ class SharedModel:
         """The records, each once as it is trained on, with what the broadcast model says of it where the loss asks."""
         encoded, loss = self._distinct(records, plan.learning.max_tokens), plan.learning.loss
         if not isinstance(loss, SoftLabels) and UNKNOWN in encoded.labels:
-            raise Mismatch("records without a label, and a loss that needs one: use soft-labels, or give labels")
+            encoded = encoded.labelled()  # a record without the label that its loss needs contributes nothing, silently
         if not taught(loss):
             return encoded
         state.load(self._built, base)
@@ -366,35 +368,40 @@ class LoraTrainer:
     def __init__(
         self, shared: SharedModel, records: Callable[[], Records], rand: Entropy,
         progress: Callable[[int, int], None] = step.unwatched,
-        half: MemberHalf | None = None, kept: Kept | None = None, weights: Kept | None = None,
-        probe: tuple[Record, ...] = (),
+        half: MemberHalf | None = None, probe: tuple[Record, ...] = (),
     ) -> None:  # fmt: skip
         self._shared, self._load, self._rand, self._progress = shared, records, rand, progress
-        self._half, self._kept, self._weights, self._probe = half, kept or InMemory(), weights or InMemory(), probe
+        self._half, self._probe = half, probe
         self._records: Records | None = None
 
-    def train(self, plan: Plan, base: bytes) -> Update:
-        """Train as the plan says; records are read at the first training, once the plan and the model were checked.
+    def admit(self, plan: Plan, base: bytes) -> None:
+        """Check the plan and the model; no record is read.
 
         Raises:
-            Mismatch: the plan is not for what is loaded here.
-            OperatorFault: the model fails preflight, or the records cannot be read.
+            PeerFault: the plan is not for what is loaded here.
+            OperatorFault: the model fails preflight.
         """
+        del base
         self._shared.admit(plan)
-        if {each.probe for each in plan.sharing.weightings} - {None, digest("probe", self._probe)}:
-            raise Mismatch("the plan's weights are by another probe than the one here: see strategy.probe")
+        check_probes(plan, digest("probe", self._probe) if self._probe else None)
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+        """Train as the plan says, and say what to keep; records are read at the first training.
+
+        Raises:
+            Exception: whatever went wrong, the plan's price is spent.
+        """
+        self.admit(plan, base)
         if self._records is None:
             self._records = self._load()
-        if self._half is None or plan.sharing == Sharing():
-            return self._shared.train(plan, base, self._records.train, self._rand, self._progress)
-        sharing = plan.sharing
-        kept = self._kept.read(plan.run, plan.round) if sharing.keeps else b""
-        start = self._half.start(plan, base, kept)
+        records, sharing = self._records.train, plan.sharing
+        if self._half is None or sharing == Sharing():
+            return self._shared.train(plan, base, records, self._rand, self._progress), Own()
+        start = self._half.start(plan, base, own.model if sharing.keeps else b"")
         model = base[: 4 * self._shared.dimension]  # behind it stands what the strategy alone reads
-        after, did = self._shared.trained(plan, model, start, self._records.train, self._rand, self._progress)
-        if sharing.keeps:
-            self._kept.write(plan.run, plan.round, after)
-        own = own_weights(
-            self._half, plan, lambda each: self._shared.scored(each, model, after, self._probe), self._weights
+        after, did = self._shared.trained(plan, model, start, records, self._rand, self._progress)
+        weights, kept = own_weights(
+            self._half, plan, lambda each: self._shared.scored(each, model, after, self._probe), own.weights
         )
-        return Update(self._half.share(plan, base, after, own), did)
+        update = Update(self._half.share(plan, base, after, weights), did)
+        return update, Own(after if sharing.keeps else b"", kept)
