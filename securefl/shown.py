@@ -36,6 +36,12 @@ def plain(text: str) -> str:
     return text if hidden(text) is None else HIDDEN.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
+def short(text: str, most: int = 2000) -> str:
+    """The same, made plain and cut to ``most`` characters: no more is written down of words from outside."""
+    text = plain(text[: most + 1])  # first cut, so that no text is read through that is far too long
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def on_screen(text: str) -> str:
     """The same for text of several lines: their ends stay."""
     return "\n".join(map(plain, text.split("\n")))

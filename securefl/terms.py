@@ -13,7 +13,8 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NewType
 
-from securefl.shown import plain
+from securefl import rules
+from securefl.shown import plain, short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -597,9 +598,9 @@ class Plan:
 
 
 def _words(value: object, *names: str) -> None:
-    """These fields of a value that is being made hold no character that hides, whatever they were made from."""
+    """These fields of a value that is being made are short, and no character of them hides, whatever they are from."""
     for name in names:
-        object.__setattr__(value, name, plain(getattr(value, name)))
+        object.__setattr__(value, name, short(getattr(value, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,7 +646,9 @@ class Reason:
     fix: str
 
     def __post_init__(self) -> None:
-        _words(self, "rule", "value", "limit", "fix")
+        if self.rule not in rules.KNOWN:
+            raise ValueError(f"{plain(self.rule[:80])!r} is the name of no rule: see securefl/rules.py")
+        _words(self, "value", "limit", "fix")
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.value} is outside {self.limit}; {self.fix}"

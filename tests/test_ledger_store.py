@@ -235,7 +235,7 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
     add(engine, entry(0))
     with pytest.raises(OperatorFault, match=r"full; free some space.*goes on from here"), store.begin(engine) as conn:
         conn.exec_driver_sql("PRAGMA max_page_count = 1")  # SQLite's own way to say that nothing more fits
-        store.append(conn, IDENTITY, OWNER, 1_000, [Closed(RUN, "aborted", "x" * 100_000)])
+        store.append(conn, IDENTITY, OWNER, 1_000, [Closed(RUN, "aborted", "x" * 1_000)] * 100)
     assert look(engine) == [Leaf(1_000, entry(0))]
 
 

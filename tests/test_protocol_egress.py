@@ -12,7 +12,7 @@ from securefl.protocol import messages as m
 from securefl.terms import MemberId, MicroEpsilon, Reason, RunId
 from tests.worlds import identity
 
-REASON = Reason("rule", "value", "limit", "fix")
+REASON = Reason("training", "value", "limit", "fix")
 SENT = {
     m.Accept: m.Accept(b"box", b""), m.Enrolled: m.Enrolled(1, b"keys"), m.Submitted: m.Submitted(1, b"sealed", b"keys"),
     m.Declined: m.Declined(1, (REASON,)), m.Answered: m.Answered(1, b"shares"), m.Bye: m.Bye("finished"),

@@ -124,7 +124,7 @@ def test_every_pair_at_the_coordinator_moves_as_its_row_says_or_is_out_of_turn(s
         happened = event()
     elif event is m.Declined:
         run = before.course.session.run
-        body = m.Declined(1, (Reason("r", "v", "l", "f"),))
+        body = m.Declined(1, (Reason("training", "v", "l", "f"),))
         envelope = m.enclose(identity("a"), "a", "coordinator", run, 1, body)
         happened = c.Received("a", m.Frame(envelope, wire.decode(frames["Bye"], m.Frame).head))
     else:

@@ -63,6 +63,6 @@ def _advance(home: Home, state: c.State, event: c.Event, plugs: c.Plugs, observe
 
 
 def _note(home: Home, run: RunId, sender: MemberId, why: str) -> None:
-    reason = Reason("no answer", sender, "an answer while patience lasts", why)
+    reason = Reason("protocol.no-answer", sender, "an answer while patience lasts", why)
     with home.transaction() as conn:
         home.record(conn, (Refused(run, 0, "answer", (reason,)),))

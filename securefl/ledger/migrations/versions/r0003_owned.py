@@ -17,4 +17,5 @@ def upgrade() -> None:
         sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("plan", sa.LargeBinary, nullable=False),
         sa.Column("own", sa.LargeBinary, nullable=False),
+        if_not_exists=True,
     )
