@@ -155,6 +155,19 @@ def test_files_that_change_while_they_are_loaded_are_refused(model):
         loaded(Swapping, model, None)
 
 
+def test_a_model_that_is_loaded_no_longer_depends_on_its_files(model):
+    """Weights are mapped into memory: who writes into the file would change a model that was checked."""
+    loaded_, _ = base_of(model)
+    before = {name: each.clone() for name, each in loaded_.named_parameters()}
+    weights = model / "model.safetensors"
+    data = weights.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    with weights.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(len(data) - start))
+    assert all(before[name].equal(each) for name, each in loaded_.named_parameters())
+
+
 def command(small: Small, name: str) -> subprocess.CompletedProcess[str]:
     """`securefl run`, at a terminal where everything that is asked is answered with yes."""
     path = small.file(name)

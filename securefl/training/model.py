@@ -180,6 +180,8 @@ def _base(auto: Any, folder: str) -> nn.Module:  # noqa: ANN401 - a transformers
         what = f"the weights lack {len(absent)} tensors, `{absent[0]}` first: each member would draw its own"
         raise OperatorFault(what, "use files that hold the whole encoder, and for a prompt its own head", folder)
     module: nn.Module = base
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()  # what safetensors gives is the file itself: writing into it moved the model
     return module
 
 

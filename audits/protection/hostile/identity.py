@@ -1,7 +1,6 @@
 """Is a thing still itself under another name?
 
-Records come back renamed or rewritten, one row moves others, a model's files change under one digest or are other than
-they seem, and a plan calls the site's model otherwise.
+Records come back renamed or rewritten, one row moves others, and a plan calls the site's model otherwise.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,21 +18,17 @@ from typing import Any
 from audits.protection.attacks import POLICY, Field, proposed
 from audits.protection.attempt import Attempt, Outcome
 from securefl import federation, federation_file
-from securefl.errors import Fault, OperatorFault, Tampered
+from securefl.errors import OperatorFault
 from securefl.ledger import store
 from securefl.protocol import messages as m
 from securefl.runtime import texts
 from securefl.runtime.home import Home
 from securefl.terms import Hash, MemberId, Model, Reserved
-from securefl.training.base import Base
 from securefl.training.data import Record, load
-from securefl.training.model import base_of
-from securefl.training.model_files import model_digest
 from securefl.training.sources import DataSource
 from securefl.training.trainer import SharedModel
 from tests import small
 from tests.small import FILLER, MEMBERS, WORDS, Small
-from tests.tiny_models import TASK, adapter, saved
 from tests.worlds import MODEL
 
 RENAMED = "a record that was charged under another name"
@@ -212,161 +207,6 @@ def one_text_trained_on_often(number: int, folder: Path) -> Outcome:
     return Outcome(len(encoded.ids) != 2, "one text is one record")
 
 
-# A model's files.
-
-
-def _outcome(said: Callable[[], Any], name: str) -> Outcome:
-    """Whether it was done at all."""
-    try:
-        said()
-    except Fault as fault:
-        return Outcome(succeeded=False, stopped_by=f"{name}: {type(fault).__name__}")
-    return Outcome(succeeded=True, stopped_by="")
-
-
-def _shard(folder: Path, place: str) -> Path:
-    """The weights as one shard at this place, named by an index."""
-    from safetensors.torch import load_file  # noqa: PLC0415
-
-    names, shard = list(load_file(folder / "model.safetensors")), folder / place
-    shard.parent.mkdir(parents=True, exist_ok=True)
-    (folder / "model.safetensors").rename(shard)
-    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, place)}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return shard
-
-
-def _moved(weights: Path, by: float) -> None:
-    from safetensors.torch import load_file, save_file  # noqa: PLC0415
-
-    moved = {name: each + by for name, each in load_file(weights).items()}
-    weights.unlink()
-    save_file(moved, weights, metadata={"format": "pt"})
-
-
-DECIDING = (
-    "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/tool.jinja",
-    "vocab.txt", "merges.txt", "spiece.model", "modeling_own.py", "generation_config.json", "tokenizer.json",
-    "tokenizer_config.json", "config.json", "sub/adapter_config.json", ".hidden/weights",
-)  # fmt: skip
-
-
-def changed_under_one_digest(number: int, folder: Path) -> Outcome:
-    """A file that decides what is computed changes, and the digest that plans and policies pin does not."""
-    drawn = random.Random(f"digest {number}")  # noqa: S311
-    model = saved("bert", folder / "model")
-    if number % 3 == 0:
-        shard = _shard(model, drawn.choice(["deep/w.safetensors", "a/b/c.safetensors", ".x/w.safetensors"]))
-        first = model_digest(model)
-        _moved(shard, drawn.uniform(0.5, 2))
-        return Outcome(model_digest(model) == first, "another digest")
-    path = model / drawn.choice(DECIDING)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.write_text("{}")
-    first = model_digest(model)
-    path.write_text(path.read_text() + " " * drawn.randint(1, 3))
-    return Outcome(model_digest(model) == first, "another digest")
-
-
-def read_from_outside(number: int, folder: Path) -> Outcome:
-    """What is loaded lies where no digest looks: beside the folder, in a folder that is left out, behind a link."""
-    model = saved("bert", folder / "model")
-    (folder / "outside").mkdir()
-    match number % 5:
-        case 0:
-            _shard(model, "../outside/w.safetensors")
-        case 1:
-            _shard(model, random.Random(number).choice([".git/w.safetensors", "__pycache__/w.safetensors", "w.md"]))  # noqa: S311
-        case 2:
-            _shard(model, "deep/w.safetensors")
-            (model / "deep").rename(folder / "outside" / "deep")
-            (model / "deep").symlink_to(folder / "outside" / "deep")
-        case 3:
-            (model / "model.safetensors").rename(folder / "outside" / "w.safetensors")
-            _told(model / "config.json", transformers_weights="../outside/w.safetensors")
-        case _:
-            (model / "tokenizer.json").rename(folder / "outside" / "tokenizer.4.0.0.json")
-            _told(model / "tokenizer_config.json", fast_tokenizer_files=["../outside/tokenizer.4.0.0.json"])
-    return _outcome(partial(model_digest, model), "model files")
-
-
-def _told(path: Path, **fields: object) -> None:
-    document = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**document, **fields}))
-
-
-def own_code(number: int, folder: Path) -> Outcome:
-    """A model's configuration, tokenizer or generation names code of its own, which would be run at every member."""
-    model, ran = saved("bert", folder / "model"), folder / "ran"
-    names = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
-    name, kind = (
-        names[number % 4],
-        ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoModelForMaskedLM")[number // 4 % 4],
-    )
-    more = {"model_type": "own-kind"} if name == "config.json" and number % 8 < 4 else {}
-    _told(model / name, auto_map={kind: "configuration_own.Own"}, **more)
-    (model / "configuration_own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
-    came = _outcome(partial(base_of, model), "own code")
-    return Outcome(came.succeeded or ran.exists(), came.stopped_by)
-
-
-def adapter_for_a_base(number: int, folder: Path) -> Outcome:
-    """A folder with an adapter, whose base is another folder, is given as the model and pinned without its base."""
-    model = saved("bert", folder / "model")
-    shard = saved("bert", folder / "base")
-    kept = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")[number % 3]
-    (model / kept).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(shard)}))
-    if number % 2:
-        (model / "config.json").unlink()
-        (model / "model.safetensors").unlink()
-    return _outcome(partial(SharedModel.load, str(model), folder, TASK, adapter("bert")), "adapter")
-
-
-def pickled_weights(number: int, folder: Path) -> Outcome:
-    """Weights come as a file that runs code when it is opened, alone or named by an index."""
-    import torch  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
-
-    model = saved("bert", folder / "model")
-    tensors = load_file(model / "model.safetensors")
-    (model / "model.safetensors").unlink()
-    torch.save(tensors, model / "pytorch_model.bin")
-    if number % 2:
-        (model / "pytorch_model.bin").rename(model / "part.bin")
-        index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "part.bin")}
-        (model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    return _outcome(partial(base_of, model), "weights")
-
-
-def swapped_after_it_was_pinned(number: int, folder: Path) -> Outcome:
-    """Files change between the digest that is signed and the bytes that are loaded: overwritten, or a link turned."""
-    drawn = random.Random(f"swap {number}")  # noqa: S311
-    model = saved("bert", folder / "model")
-    weights, blob = model / "model.safetensors", folder / "blob"
-    if number % 2:
-        weights.rename(blob)
-        weights.symlink_to(blob)
-    pinned = Base.load(str(model), folder)
-    match number % 4:
-        case 0:
-            _moved(weights, drawn.uniform(0.5, 2))
-        case 1:
-            (folder / "other").write_bytes(blob.read_bytes())
-            _moved(folder / "other", 1)
-            weights.unlink()
-            weights.symlink_to(folder / "other")
-        case 2:
-            _told(model / "tokenizer_config.json", model_max_length=drawn.randint(4, 90))
-        case _:
-            _moved(blob, 1)
-    try:
-        pinned.form()
-    except Tampered:
-        return Outcome(succeeded=False, stopped_by="model files: Tampered")
-    return Outcome(succeeded=True, stopped_by="")
-
-
 # A plan that calls the site's model otherwise.
 
 
@@ -409,11 +249,5 @@ ATTEMPTS = (
     Attempt("records come back under another name, changed behind the last token", cut_to_the_same_tokens),
     Attempt("one row is chosen so that many others are trained on or not", one_row_moves_others),
     Attempt("one text stands in a file under many names to be trained on often", one_text_trained_on_often),
-    Attempt("a file that decides what a model computes changes under one digest", changed_under_one_digest),
-    Attempt("a model is read from files that no digest covers", read_from_outside),
-    Attempt("a model brings code that is to be run at every member", own_code),
-    Attempt("an adapter is given as a base and pinned without its own base", adapter_for_a_base),
-    Attempt("a model's weights are files that run code when opened", pickled_weights),
-    Attempt("a model's files are swapped after they were pinned", swapped_after_it_was_pinned),
     Attempt("a plan calls the site's model by a name that the policy allows", another_name),
 )
