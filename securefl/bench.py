@@ -17,28 +17,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl.audit import replay
+from securefl.audit import figures
+from securefl.audit.copies import read_all
 from securefl.errors import OperatorFault
-from securefl.policy.training_rules import MECHANISMS
 from securefl.progress import Progress
-from securefl.protection.fixed_point import SATURATION_LIMIT
-from securefl.protection.who import what_silence_does, who_can_open
 from securefl.strategy.member import Half
 from securefl.terms import (
-    AdapterRule,
     Aggregate,
-    Bound,
-    DistributedDiscreteGaussian,
     FixedPoint,
-    Got,
-    Level,
     MemberId,
-    Opening,
     OwnLabel,
     Plan,
     PseudoLabels,
-    Reserved,
-    Sent,
     Sharing,
     Unit,
     Update,
@@ -46,7 +36,6 @@ from securefl.terms import (
 
 if TYPE_CHECKING:
     from securefl.federation_file import Loaded
-    from securefl.policy.load import Policy
     from securefl.protocol import coordinator as c
     from securefl.seams import Strategy
     from securefl.training.data import Records
@@ -54,15 +43,7 @@ if TYPE_CHECKING:
     from securefl.training.language import Surprise
     from securefl.training.trainer import SharedModel
 
-_FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
 NOTE = "bench only, not released"
-_ACCOUNTANTS = {
-    Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, finer below epsilon 2"},
-    Unit.CLIENT: {
-        "sampler": "no",
-        "accountant": "dp-accounting RDP, with the bound of Kairouz, Liu and Steinke (2021) for sums of shares",
-    },
-}
 
 
 class Stopwatch:
@@ -250,42 +231,15 @@ def _pooled(scores: Mapping[str, Scores | Surprise]) -> Scores | Surprise:
 
 
 def compose(
-    loaded: Loaded, policy: Policy, plan: Plan, ended: c.Ended, measured: Measured, out: Path, watch: Stopwatch,
-    adapter: Path | None, engine: str,
+    loaded: Loaded, plan: Plan, ended: c.Ended, measured: Measured, out: Path, watch: Stopwatch, adapter: Path | None,
+    engine: str, who: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """The report: all but accuracy, seconds and the engine is read from the ledgers in ``out``, not from the file."""
-    from securefl.audit.verify import Ledger, read_all  # noqa: PLC0415
+    """The report: all but accuracy, seconds, versions and the engine is read from the ledgers in ``out``.
 
-    ledgers = read_all(out)
-    run = plan.run
-    coordinator = ledgers[MemberId("coordinator")]
-    rows = replay.accounts(out)
-    worst = max((row for row in rows if row["level"] == Level.DATASET), key=lambda row: row["spent"] + row["reserved"])
-    spent_at: dict[int, float] = {}
-    for ledger in ledgers.values():
-        for _, entry in ledger.each(Reserved):
-            if entry.plan.run == run:
-                after = entry.price.after[Level.DATASET] / 1e6
-                spent_at[entry.plan.round] = max(spent_at.get(entry.plan.round, 0.0), after)
-
-    def size(kind: type[Got | Sent], ledger: Ledger, number: int | None = None) -> int:
-        return sum(
-            entry.receipt.size
-            for _, entry in ledger.each(kind)
-            if entry.receipt.run == run and number in (None, entry.receipt.round)
-        )
-
-    openings = {e.round: e.survivors for _, e in coordinator.each(Opening) if e.run == run}
-    rounds = [
-        {
-            "round": number,
-            "survivors": [str(member) for member in openings.get(number, ())],
-            "epsilon_after": spent_at.get(number),
-            "bytes_up": size(Got, coordinator, number),
-            "bytes_down": size(Sent, coordinator, number),
-        }
-        for number in sorted({*openings, *spent_at})
-    ]
+    Args:
+        who: who can open an update, as this machine knows it.
+    """
+    found = figures.figures(read_all(out), plan.run, plan)
     shown = measured.after or measured.before
     total, before = _pooled(shown), _pooled(measured.before)
     seconds = {link: round(value, 3) for link, value in sorted(watch.seconds.items())}
@@ -293,34 +247,26 @@ def compose(
     if "rounds" in seconds:
         seconds["protocol"] = round(max(0.0, seconds.pop("rounds") - inner), 3)
     seconds["total"] = round(sum(seconds.values()), 3)
-    regions = {member.name: member.region for member in loaded.file.members}
-    budget = policy.budget
-    by_filter = worst["bound"] == Bound.FILTER and plan.learning.event.unit is Unit.RECORD
-    return {
-        "federation": loaded.file.name,
-        "run": run.hex(),
+    return found | {
         "outcome": {"status": ended.outcome, "why": ended.why},
-        "policy_hash": policy.hash.hex(),
-        "model": {"name": plan.model.name, "digest": plan.model.digest.hex(), "trained_parameters": plan.dimension},
         "members": [
             {
-                "name": name,
-                "region": regions[name],
+                "name": each.name,
+                "region": found["members"][each.name],
                 "heldout": {
-                    "n": shown[name].n,
-                    "majority": shown[name].majority,
-                    "before": measured.before[name].accuracy,
-                    "after": shown[name].accuracy,
-                    "macro_f1": shown[name].macro_f1,
-                    "broadcast": measured.broadcast[name].accuracy if measured.broadcast else None,
-                    "local_only": measured.local[name].accuracy if measured.local else None,
-                    "without_privacy": measured.open_[name].accuracy if measured.open_ else None,
+                    "n": shown[each.name].n,
+                    "majority": shown[each.name].majority,
+                    "before": measured.before[each.name].accuracy,
+                    "after": shown[each.name].accuracy,
+                    "macro_f1": shown[each.name].macro_f1,
+                    "broadcast": measured.broadcast[each.name].accuracy if measured.broadcast else None,
+                    "local_only": measured.local[each.name].accuracy if measured.local else None,
+                    "without_privacy": measured.open_[each.name].accuracy if measured.open_ else None,
                 },
                 "note": NOTE,
             }
-            for name in regions
+            for each in loaded.file.members
         ],
-        "rounds": rounds,
         "accuracy": {
             "measure": measure_of(plan),
             "majority": total.majority,
@@ -332,81 +278,14 @@ def compose(
             "without_privacy": _pooled(measured.open_).accuracy if measured.open_ else None,
             "note": NOTE,
         },
-        "epsilon": {
-            "limit": worst["limit"],
-            "spent": worst["spent"],
-            "reserved": worst["reserved"],
-            "left": worst["left"],
-            "delta": float(budget.delta),
-            "unit": plan.learning.event.unit.value,
-            "neighbours": budget.neighbours.value,
-            "mechanism": MECHANISMS[type(plan.learning.event)],
-            **_ACCOUNTANTS[plan.learning.event.unit],
-            **(_FILTERED if by_filter else {}),
-            "accountant_version": version("dp-accounting"),
-            "rdp": _rdp(out, plan.learning.event.unit),
-            "bound": worst["bound"],
-            "member": worst["member"],
-        },
-        "accounts": rows,
-        "bytes": {"up": size(Got, coordinator), "down": size(Sent, coordinator)},
+        "epsilon": found["epsilon"] | {"accountant_version": version("dp-accounting")},
         "seconds": seconds,
-        "protections": protections(plan, openings, engine, len(loaded.file.members)),
-        "warnings": list(warnings(plan)),
+        "protections": found["protections"] | {"engine": engine, "who_can_open": who},
         "adapter": adapter.name if adapter else None,
         "versions": {
             name: version(name) for name in ("securefl", "torch", "transformers", "peft", "opacus", "dp-accounting")
         },
     }
-
-
-def _rdp(out: Path, unit: Unit) -> float:
-    told = replay.replay(out)["epsilon"]
-    found: float = told.get("client", {"rdp": 0.0})["rdp"] if unit is Unit.CLIENT else told["rdp"]
-    return found
-
-
-def protections(
-    plan: Plan, openings: Mapping[int, tuple[MemberId, ...]], engine: str, members: int
-) -> dict[str, Any]:  # fmt: skip
-    """What was on, and who can open what."""
-    cover = plan.cover
-    return {
-        "scheme": cover.scheme.value,
-        "min_cohort": cover.min_cohort,
-        "threshold": cover.threshold if cover.scheme.has_masks else None,
-        "colluding": cover.colluding,
-        "cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())],
-        "who_can_open": who_can_open(cover),
-        "silence": what_silence_does(cover, members),
-        "encoding": {
-            "value_bits": cover.encoding.value_bits,
-            "fraction_bits": cover.encoding.fraction_bits,
-            "ring_bits": cover.encoding.ring_bits,
-            "capacity": cover.encoding.capacity(),
-            "saturation_limit": SATURATION_LIMIT,
-        },
-        "engine": engine,
-        "noise_generator": f"AES-256-CTR, a 256-bit key for each draw, kept nowhere{_shares(plan)}",
-        "noise_multiplier": float(plan.learning.event.noise_multiplier),
-        "clip_l2": float(plan.learning.clip_l2),
-        "sampling_rate": [plan.learning.event.sampling_rate.numerator, plan.learning.event.sampling_rate.denominator],
-    }
-
-
-def warnings(plan: Plan) -> tuple[str, ...]:
-    """What a person should know before the run begins."""
-    if plan.adapter.rule is not AdapterRule.BOTH:
-        return ()
-    bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
-    return (f"{bias} of B and A; and noise on one factor is multiplied by the other. Use b-only, alternating or svd.",)
-
-
-def _shares(plan: Plan) -> str:
-    event = plan.learning.event
-    if not isinstance(event, DistributedDiscreteGaussian):
-        return ""
-    return f"; a discrete Gaussian share from each member, priced for {event.honest} honest ones"
 
 
 def _told(value: str | float | None) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from securefl.audit import commands
 from securefl.errors import Fault, Interrupted
 from securefl.shown import in_json, on_screen
 
@@ -27,12 +28,11 @@ policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
 budget_app = typer.Typer(help="What was spent, and what is left.", no_args_is_help=True)
 keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
 custodian_app = typer.Typer(help="Who holds the decryption key.", no_args_is_help=True)
-audit_app = typer.Typer(help="Is it true? Offline, from the copied files alone.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
 app.add_typer(custodian_app, name="custodian")
-app.add_typer(audit_app, name="audit")
+app.add_typer(commands.audit_app, name="audit")
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 NOTHING_LOST = "what was recorded stays, and the same command goes on from here"
@@ -428,43 +428,6 @@ def budget_forecast(
         first = outlooks[0]
         plots.draw_forecast(first, [Fraction(str(value)) for value in noise] if noise else first.levels, plot)
     _print(as_json, {"forecasts": rows, "plot": str(plot) if plot else None}, "\n".join(lines))
-
-
-@audit_app.command("verify")
-def audit_verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
-    """Recompute hashes, signatures, costs and limits; exit 4 names the first entry that does not hold."""
-    from securefl.audit.verify import verify  # noqa: PLC0415
-
-    verdict = verify(run_folder)
-    answer: dict[str, Any] = {
-        "ok": verdict.ok,
-        "entries": verdict.entries,
-        "first_bad": verdict.first_bad,
-        "why": verdict.why,
-    }
-    answer["unsigned"] = list(verdict.unsigned)
-    text = f"verified: {verdict.entries} entries hold" if verdict.ok else f"NOT verified: {verdict.why}"
-    if verdict.unsigned:
-        text += f"; under an UNSIGNED policy: {', '.join(run[:12] for run in verdict.unsigned)}"
-    _print(as_json, answer, text)
-    if not verdict.ok:
-        raise typer.Exit(4)
-
-
-@audit_app.command("replay")
-def audit_replay(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
-    """Every privacy event the ledgers show, and what they cost together, by two accountants."""
-    from securefl.audit.replay import replay  # noqa: PLC0415
-
-    answer = replay(run_folder)
-    rows = [
-        f"{e['member']:<16}{e['mechanism']:<20}q={e['sampling_rate'][0]}/{e['sampling_rate'][1]:<8}"
-        f"sigma={e['noise_multiplier']:<8}steps={e['steps']:<6}{e['state']}"
-        for e in answer["events"]
-    ]
-    cost = answer["epsilon"]
-    total = f"epsilon {cost['pld']:.6f} (PLD), {cost['rdp']:.6f} (RDP) at delta {cost['delta']:g}"
-    _print(as_json, answer, "\n".join([*rows, total]))
 
 
 @app.command()

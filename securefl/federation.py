@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import below, custody, federation_file, keys
+from securefl import below, custody, evidence, federation_file, keys
+from securefl.audit import figures
 from securefl.audit.explain import MEASURED
 from securefl.bench import Arms
 from securefl.errors import OperatorFault
@@ -691,6 +692,9 @@ def run(
     below.check_homes((each.route, name, each.of(name)) for each, *_ in tree for name in each.parties)
     with _claimed(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
         watch = bench.Stopwatch(out / "timings.json")
+        home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
+        if evidence.bound(home, run_id, out):  # killed between its last word and the mark
+            return _marked(tree, out, evidence.report_of(out))
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = workbench.model(loaded)
@@ -703,9 +707,8 @@ def run(
             loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
             custodian.key if custodian else None,
         )  # fmt: skip
-        evidence = _evidence(policy, signatures)
-        _warn(shown, plan, "" if evidence else loaded.file.policy)
-        home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
+        signed = _evidence(policy, signatures)
+        _warn(shown, plan, "" if signed else loaded.file.policy)
         session = m.Session(
             run_id,
             policy.federation,
@@ -721,7 +724,7 @@ def run(
         course = c.Course(
             session, policy.text, loaded.file.training.rates(), plan, start_state,
             strategy.begin(start_state), {}, {}, heads, {},
-            evidence,
+            signed,
         )  # fmt: skip
         taps = {each.route: _tap(_folder(out, each), held[each.route]) for each, *_ in tree}
         tap = taps[()]
@@ -753,17 +756,43 @@ def run(
                 shown,
                 own_models(places, shared, ended, plan),
             )
-        adapter = out / "adapter" if ended.last_round else None
-        if adapter is not None:
-            shared.save(ended.course.state, adapter, plan.learning.max_tokens)
-        report = bench.compose(loaded, policy, plan, ended, measured, out, watch, adapter, shared.engine)
-        report |= {
-            "approvals": _standing(policy, ended.course.approvals).facts(),
-            "protections": report["protections"] | {"who_can_open": _who(places, plan)},
-        }
+        adapter = _saved(shared, ended, plan, out)
+        who = _who(places, plan)
+        report = bench.compose(loaded, plan, ended, measured, out, watch, adapter, shared.engine, who)
         report_page.write(report, out, page=workbench.page)
-        _mark(out, ended.outcome)
-        return Result(ended.outcome, ended.why, adapter, report)
+        _bind([each for each, *_ in tree], out, run_id, ended.outcome)
+        return _marked(tree, out, report)
+
+
+def _saved(shared: SharedModel, ended: c.Ended, plan: Plan, out: Path) -> Path | None:
+    """The adapter's folder, if a round ended: as files that are loaded, and as the state that was released."""
+    if not ended.last_round:
+        return None
+    shared.save(ended.course.state, out / "adapter", plan.learning.max_tokens)
+    evidence.keep_state(out, ended.course.state)
+    return out / "adapter"
+
+
+def _bind(tree: Sequence[Places], out: Path, run_id: RunId, outcome: str) -> None:
+    """Each federation's coordinator wrote down what stands in its folder; the root's that it is over, too."""
+    for each in tree:
+        folder = _folder(out, each)
+        if not (folder / "ledger").is_dir():  # it was never asked
+            continue
+        homes = {name: _home(each, name) for name in each.parties}
+        evidence.keep_keys(folder, {name: home.identity.public for name, home in homes.items()})
+        instead = {"run.json": _over(out, outcome)} if not each.route else {}
+        evidence.bind(homes[COORDINATOR], tuple(homes.values()), run_id, folder, instead)
+
+
+def _marked(tree: Sequence[tuple[Places, Policy, Any]], out: Path, report: dict[str, Any]) -> Result:
+    """The run is over, and its folder has every ledger as it stands."""
+    for each, *_ in tree:
+        if (_folder(out, each) / "ledger").is_dir():
+            export_all([_home(each, name) for name in each.parties], _folder(out, each) / "ledger")
+    status = report["outcome"]["status"]
+    _write(out / "run.json", _over(out, status))
+    return Result(status, report["outcome"]["why"], out / report["adapter"] if report["adapter"] else None, report)
 
 
 def own_models(places: Places, shared: SharedModel, ended: c.Ended, plan: Plan) -> Callable[[str], bytes]:
@@ -782,9 +811,7 @@ def own_models(places: Places, shared: SharedModel, ended: c.Ended, plan: Plan) 
 
 def _warn(shown: Progress, plan: Plan, unsigned: str) -> None:
     """Say what a person should know before the run begins; ``unsigned`` is the policy's file, if it is."""
-    from securefl import bench  # noqa: PLC0415
-
-    told = ([f"the policy is unsigned: {unsigned}"] if unsigned else []) + list(bench.warnings(plan))
+    told = ([f"the policy is unsigned: {unsigned}"] if unsigned else []) + list(figures.warnings(plan))
     for warning in told:
         shown.say(f"WARNING: {warning}")
 
@@ -825,11 +852,6 @@ def _found(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approv
 def _evidence(policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> bytes:
     """The signatures a run shows for its policy; empty where it is unsigned, for nobody was asked or too few signed."""
     return approvals.encode(signatures) if signatures is not None and policy.document.approvals.keys else b""
-
-
-def _standing(policy: Policy, text: bytes) -> approvals.Standing:
-    """What a run was used with, by its own record."""
-    return approvals.judge(policy, approvals.decode(text, "the run's approvals"), clock())
 
 
 def _tap(out: Path, records: Mapping[str, Any]) -> Tap:
@@ -1001,9 +1023,10 @@ def _begun(name: str) -> bool:
     return name == ".lock" or (name.startswith("run.json.") and name.endswith(".new"))
 
 
-def _mark(out: Path, outcome: str) -> None:
+def _over(out: Path, outcome: str) -> bytes:
+    """What marks a run as over."""
     found = json.loads((out / "run.json").read_text())
-    _write(out / "run.json", json.dumps({**found, "outcome": outcome}, indent=1).encode())
+    return json.dumps({**found, "outcome": outcome}, indent=1).encode()
 
 
 def summary(result: Result, out: Path) -> str:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from securefl import federation
+from securefl import evidence, federation
+from securefl.audit import suites
 from securefl.audit.parts import REPORT, TASKS
-from securefl.audit.verify import read_all
+from securefl.audit.verify import read_all, verify
 from securefl.errors import OperatorFault
 from securefl.federation import COORDINATOR, Arms, Entropy, Places, Workbench
 from securefl.federation_file import Loaded
@@ -87,7 +88,9 @@ def run(
         tasks[name] = _told(each, report, base.parameters)
     places = Places(next(iter(suite.tasks.values())).loaded, sites.resolve() if sites else None)
     _export(suite, places, out)
-    return _ended(suite, base, tasks, out)
+    result = _ended(suite, base, tasks, out)
+    _bind(suite, places, out)
+    return result
 
 
 def split_key(suite: Suite, sites: Path | None, threshold: int) -> None:
@@ -194,6 +197,10 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     marked, told = folder / "run.json", folder / "report.json"
     if not marked.exists() or json.loads(marked.read_text()).get("outcome") is None:
         return None
+    verdict = verify(folder)
+    if not verdict.ok:
+        remedy = "find out who changed it; a task that is to run again needs another --out"
+        raise OperatorFault(f"this task's run does not verify: {verdict.why}", remedy, str(folder))
     report: dict[str, Any] = json.loads(told.read_text())
     return report
 
@@ -238,11 +245,22 @@ def _told(task: OwnedTask, report: Mapping[str, Any], full: int) -> dict[str, An
 
 def _export(suite: Suite, places: Places, out: Path) -> None:
     """All ledgers as they stand after the last task."""
+    export_all(_homes(suite, places), out / "ledger")
+
+
+def _bind(suite: Suite, places: Places, out: Path) -> None:
+    """The coordinator wrote down the report and the modules, once."""
+    homes, name = _homes(suite, places), suites.suite_id(suite.written)
+    coordinator = next(each for each in homes if each.owner == COORDINATOR)
+    if not evidence.bound(coordinator, name, out):
+        evidence.bind(coordinator, homes, name, out, {})
+
+
+def _homes(suite: Suite, places: Places) -> list[Home]:
     names = {member.name for each in suite.tasks.values() for member in each.loaded.file.members}
     scheme = places.loaded.file.protection.scheme
     parties = [*sorted(names), COORDINATOR, *((federation.CUSTODIAN,) if scheme.has_custodian else ())]
-    homes = [Home.at(places.of(name), MemberId(name), federation.clock) for name in parties]
-    export_all(homes, out / "ledger")
+    return [Home.at(places.of(name), MemberId(name), federation.clock) for name in parties]
 
 
 def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: Path) -> Result:

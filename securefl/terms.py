@@ -868,7 +868,27 @@ class Closed:
         _words(self, "outcome", "why")
 
 
-Entry = Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
+@dataclass(frozen=True, slots=True)
+class FileLeft:
+    """One file of what a run left."""
+
+    path: str  # from the run's folder, with slashes
+    digest: Hash  # SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """All of what a run left stands, and is this. Written by its coordinator, once, when the report is computed."""
+
+    run: RunId
+    ledgers: tuple[Head, ...]  # what the report was computed from
+    files: tuple[FileLeft, ...]
+
+
+Entry = (
+    Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
+    | Reported
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

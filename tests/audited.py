@@ -6,12 +6,15 @@ A lie is told when the entry is written, so heads, witnesses and signatures fit 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 from securefl import keys, merkle, wire
+from securefl.audit import figures, folder
+from securefl.audit.copies import read_all
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
@@ -55,6 +58,7 @@ from securefl.terms import (
 
 MEMBERS = ("north", "south", "east", "west")
 EVENT = PoissonGaussian(Fraction(1, 20), Fraction(1), 5)
+ARMS = ("broadcast", "local_only", "without_privacy")
 NOW = 1_790_000_000  # in 2026
 POLICY = """\
 securefl_policy: 1
@@ -186,7 +190,8 @@ class Story:
             about = masking.question_about([MemberId(each) for each in asked(member)])
             said = Hash(hashlib.sha256(wire.encode(m.Ask(number, about))).digest())
             self.say("coordinator", member, "Ask", number, name, said=said)
-        self.base = digest("state", self.runs, number)
+        self.state = repr(("state", self.runs, number)).encode()
+        self.base = m.state_digest(self.state)
         self.note(
             "coordinator",
             Opening(
@@ -221,6 +226,33 @@ class Story:
         self.note(
             "coordinator", *(Witnessed(self.parties[name].head()) for name in members), Closed(self.run, outcome, "")
         )
+
+    def leave(self, run: Path, page: str = "<h1>harbour</h1>") -> Path:
+        """What a bench leaves of the run that was closed last: report, page, adapter, keys, and the word that binds them."""
+        self.export(run)
+        ledgers = read_all(run)
+        told = figures.figures(ledgers, self.run)
+        heldout = {"n": 9, "majority": 0.5, "before": 0.5, "after": 0.75, "macro_f1": 0.7, **dict.fromkeys(ARMS)}
+        told |= {"federation": self.policy.federation} if "federation" not in told else {}
+        rows = [{"name": n, "region": r, "heldout": heldout, "note": ""} for n, r in told["members"].items()]
+        accuracy = {key: value for key, value in heldout.items() if key != "n"} | {"measure": "accuracy", "note": ""}
+        released = told["protections"]["cohort_sizes"] != []
+        told |= {
+            "members": rows, "accuracy": accuracy, "seconds": {"total": 1.5}, "versions": {"securefl": "0"},
+            "adapter": "adapter" if released else None,
+        }  # fmt: skip
+        (run / "report.html").write_text(page)
+        if released:
+            (run / "adapter").mkdir(exist_ok=True)
+            (run / "adapter" / "released.f32").write_bytes(self.state)
+            (run / "adapter" / "adapter_model.safetensors").write_bytes(b"weights of " + self.state)
+        (run / "keys.json").write_text(json.dumps({n: identity(n).public.hex() for n in self.parties}))
+        (run / "measured.jsonl").write_text('{"what": "seed", "bits": 256}\n')
+        (run / "report.json").write_text(json.dumps(told, indent=1))
+        outcome = told["outcome"]["status"]
+        (run / "run.json").write_text(json.dumps({"run": self.run.hex(), "federation_file": "00", "outcome": outcome}))
+        self.note("coordinator", folder.reported(self.run, ledgers, folder.files(run)))
+        return self.export(run)
 
     def export(self, run: Path) -> Path:
         for name, party in self.parties.items():

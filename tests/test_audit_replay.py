@@ -59,10 +59,9 @@ def test_replay_takes_the_member_who_lost_most_and_counts_all_its_runs(tmp_path:
     story.begin()
     story.round(1)
     story.close()
-    del story.parties["west"]
     answer = replay(story.export(tmp_path))
     assert answer["epsilon"]["pld"] == pytest.approx(oracle([(0.05, 1.0, 10)]), abs=1e-6)
-    assert len(answer["events"]) == 6
+    assert len(answer["events"]) == 7
 
 
 def test_replay_refuses_what_does_not_verify(good: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from securefl import merkle
 from securefl.errors import Forged, OperatorFault, Tampered
 from securefl.ledger import export, heads
+from securefl.policy import load as policies
 from securefl.terms import Hash, Leaf, MemberId, Opened, PublicKey, RunId, Seat
 
 T = TypeVar("T")
@@ -42,6 +44,23 @@ class Ledger:
     def wrong(self, why: str, entry: int | None = None) -> Tampered:
         """The finding that names this ledger."""
         return Tampered(self.name, why, entry)
+
+
+def policy_in(text: bytes, where: str) -> policies.Policy:
+    """The policy in an entry; the same text is read once, however many entries hold it.
+
+    Raises:
+        OperatorFault: it is none; ``where`` says whose.
+    """
+    try:
+        return _policy(text)
+    except OperatorFault:
+        return policies.parse(text, where)
+
+
+@lru_cache(maxsize=256)
+def _policy(text: bytes) -> policies.Policy:
+    return policies.parse(text, "policy")
 
 
 def of_seat(ledgers: Mapping[MemberId, Ledger], seat: Seat) -> Ledger | None:

@@ -14,18 +14,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from securefl import wire
-from securefl.audit import replay
+from securefl import merkle, wire
+from securefl.audit import figures, folder, replay
 from securefl.audit.copies import Ledger, read_all
 from securefl.audit.verify import check
-from securefl.errors import Tampered
 from securefl.terms import (
     Hash,
     Level,
+    MemberId,
     Opened,
     Opening,
     Plan,
     PoissonGaussian,
+    Reported,
     Reserved,
     RunId,
     Scheme,
@@ -35,6 +36,7 @@ from securefl.terms import (
 )
 
 MEASURED = "measured.jsonl"
+COORDINATES = "coordinator"
 FULL_SEED = 256  # bits
 
 
@@ -85,9 +87,10 @@ class Facts:
     plans: Mapping[Hash, Plan]  # reserved in this run, by hash
     settled: Sequence[tuple[str, Settled]]
     sent: Sequence[tuple[str, str, bytes | None, str]]  # by peers: sender, kind, plan, digest of the body
-    copies: Mapping[str, str]  # digest of each ledger's file, and its name
+    ledgers: Mapping[str, bool | None]  # by file: whether a record's text was seen in it; None if nobody looked
     sums: Sequence[Opening]  # by whoever opened one
-    seen: Sequence[Mapping[str, Any]]  # by the bench
+    seen: Sequence[Mapping[str, Any]]  # by the bench, if what it wrote is what the coordinator wrote down
+    unsigned: Sequence[str]  # parties whose own record shows no signatures for the policy
     accounts: Sequence[Mapping[str, Any]]
     open_arm: bool  # whether the bench trained without privacy too
 
@@ -121,49 +124,68 @@ def table(told: Explained) -> str:
     return "\n".join([f"run {told.run[:12]} of {told.federation}", *rows, "who can open what:", *who])
 
 
-def _facts(folder: Path) -> Facts:
-    ledgers = read_all(folder)
-    check(ledgers)
-    coordinator = next(
-        ledger for ledger in ledgers.values() if any(o.role == "coordinator" for _, o in ledger.each(Opened))
-    )
-    run = _run(folder, coordinator)
-    opened = coordinator.opened(run)
-    if opened is None:
-        raise Tampered(coordinator.name, f"it knows nothing of run {run.hex()}")
-    peers = [ledger for ledger in ledgers.values() if ledger is not coordinator and ledger.opened(run)]
+def _facts(run: Path) -> Facts:
+    ledgers = read_all(run)
+    check(ledgers, folder.wanted(run))
+    name = folder.named(run) or _last(ledgers)
+    coordinator = figures.coordinator_of(ledgers, name)
+    opened = coordinator.opened(name)
+    assert opened is not None, "its coordinator opened it"
+    peers = [ledger for ledger in ledgers.values() if ledger is not coordinator and ledger.opened(name)]
     plans = {
         wire.plan_hash(entry.plan): entry.plan
-        for ledger in peers for _, entry in ledger.each(Reserved) if entry.plan.run == run
+        for ledger in peers for _, entry in ledger.each(Reserved) if entry.plan.run == name
     }  # fmt: skip
-    report = folder / "report.json"
+    report = run / folder.REPORT
     told = json.loads(report.read_text()) if report.is_file() else {}
+    seen = tuple(_seen(run / MEASURED)) if _is_bound(run, ledgers) else ()
     return Facts(
-        run, opened, plans,
+        name, opened, plans,
         [(str(ledger.owner), e) for ledger in peers for _, e in ledger.each(Settled) if e.plan in plans],
         [
             (str(ledger.owner), e.receipt.kind, e.receipt.plan, e.receipt.digest.hex())
-            for ledger in peers for _, e in ledger.each(Sent) if e.receipt.run == run
+            for ledger in peers for _, e in ledger.each(Sent) if e.receipt.run == name
         ],
-        {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in sorted(_folder(folder).iterdir())},
-        [entry for _, entry in coordinator.each(Opening) if entry.run == run],
-        tuple(_seen(folder / MEASURED)), replay.accounts(folder),
-        told.get("accuracy", {}).get("without_privacy") is not None,
+        {ledger.name: _looked(ledger, seen) for ledger in ledgers.values()},
+        [entry for _, entry in coordinator.each(Opening) if entry.run == name],
+        seen, [str(each.owner) for each in (coordinator, *peers) if not _signed(each, name)],
+        replay.accounts_of(ledgers), told.get("accuracy", {}).get("without_privacy") is not None,
     )  # fmt: skip
 
 
-def _folder(run: Path) -> Path:
-    """Where a run's ledgers are."""
-    return run / "ledger" if (run / "ledger").is_dir() else run
-
-
-def _run(folder: Path, coordinator: Ledger) -> RunId:
-    """The run this folder is of; for ledgers alone, the last one."""
-    named = folder / "run.json"
-    if named.is_file():
-        return RunId(bytes.fromhex(json.loads(named.read_text())["run"]))
-    *_, (_, last) = coordinator.each(Opened)
+def _last(ledgers: Mapping[MemberId, Ledger]) -> RunId:
+    """Of ledgers alone, the run that began last."""
+    opened = (entry for each in ledgers.values() for _, entry in each.each(Opened) if entry.role == COORDINATES)
+    *_, last = opened
     return last.run
+
+
+def _is_bound(run: Path, ledgers: Mapping[MemberId, Ledger]) -> bool:
+    """Whether the bench's own record is the one that the coordinator wrote down when the run ended."""
+    word = folder.last(ledgers, folder.named(run))
+    if word is None or not (run / MEASURED).is_file():
+        return False
+    digest = hashlib.sha256((run / MEASURED).read_bytes()).digest()
+    return any((each.path, each.digest) == (MEASURED, digest) for each in word[2].files)
+
+
+def _looked(ledger: Ledger, seen: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Whether text of a record was seen in this ledger, by who looked at all of it but the last word on the run."""
+    for fact in seen:
+        size = fact.get("size")
+        if (fact.get("what"), fact.get("name")) != ("ledger", ledger.name) or not isinstance(size, int):
+            continue
+        rest = ledger.leaves[size:]
+        whole = 0 < size <= len(ledger.hashes) and all(isinstance(leaf.entry, Reported) for leaf in rest)
+        if whole and merkle.root(ledger.hashes[:size]).hex() == fact.get("root"):
+            return bool(fact.get("records"))
+    return None
+
+
+def _signed(ledger: Ledger, run: RunId) -> bool:
+    """Whether this party's own record of the run's beginning shows signatures; `check` found that they hold."""
+    opened = ledger.opened(run)
+    return opened is not None and bool(opened.approvals)
 
 
 def _seen(path: Path) -> Iterator[dict[str, Any]]:
@@ -178,20 +200,20 @@ def _seen(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _policy(facts: Facts) -> Line:
-    if facts.opened.approvals:
-        return Line("policy", State.ON, "signed; the signatures held when the run began")
-    return Line("policy", State.OFF, "unsigned")
+    if not facts.unsigned:
+        return Line("policy", State.ON, "signed; every party's own record shows signatures that held when it began")
+    return Line("policy", State.OFF, f"unsigned, by the record of {', '.join(facts.unsigned)}")
 
 
 def _records(facts: Facts) -> Line:
-    kinds = ("message", "ledger")
-    looked = {fact.get("digest"): fact.get("records") for fact in facts.seen if fact.get("what") in kinds}
-    left = {digest: f"{kind} of {sender}" for sender, kind, _, digest in facts.sent} | dict(facts.copies)
-    found = sorted(name for digest, name in left.items() if looked.get(digest) is True)
+    looked = {fact.get("digest"): fact.get("records") for fact in facts.seen if fact.get("what") == "message"}
+    left = [(f"{kind} of {sender}", looked.get(digest)) for sender, kind, _, digest in facts.sent]
+    left += facts.ledgers.items()
+    found = sorted({name for name, seen in left if seen is True})
     if found:
         return Line("records", State.OFF, f"text of a record left in: {', '.join(found)}")
-    missing = [digest for digest in left if looked.get(digest) is not False]
-    what = f"{len(left) - len(facts.copies)} messages and {len(facts.copies)} ledgers"
+    missing = [name for name, seen in left if seen is not False]
+    what = f"{len(facts.sent)} messages and {len(facts.ledgers)} ledgers"
     if missing or not facts.sent:
         return Line("records", State.UNKNOWN, f"{len(missing)} of {what} were not looked at")
     return Line("records", State.ON, f"no 16 bytes of any record in {what}")

@@ -8,15 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from securefl.audit.copies import Ledger, read_all, read_one
-from securefl.audit.verify import check
+from securefl.audit.copies import Ledger, policy_in, read_all, read_one
 from securefl.errors import OperatorFault
 from securefl.ledger import export
 from securefl.policy import load as policies
 from securefl.policy.training_rules import MECHANISMS
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing, bound_of
-from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, Opened, RunId, Unbounded, Unit
+from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, MemberId, Opened, RunId, Unbounded, Unit
 
 
 def replay(run: Path) -> dict[str, Any]:
@@ -30,8 +29,15 @@ def replay(run: Path) -> dict[str, Any]:
     Raises:
         Tampered: the ledgers do not verify.
     """
+    from securefl.audit import folder, verify  # noqa: PLC0415 - what is checked there is computed here
+
     ledgers = read_all(run)
-    check(ledgers)
+    verify.check(ledgers, folder.wanted(run))
+    return replayed(ledgers)
+
+
+def replayed(ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
+    """The same of ledgers that were checked."""
     delta = min(
         float(policy.budget.delta_share) for ledger in ledgers.values() for policy in _policies(ledger).values()
     )
@@ -121,7 +127,7 @@ def _joined(ledger: Ledger) -> list[Opened]:
 def _policies(ledger: Ledger) -> Mapping[str, policies.Policy]:
     """Each federation's policy, as it was in its latest run here."""
     latest = {opened.federation: opened.policy for _, opened in ledger.each(Opened)}
-    return {name: policies.parse(text, ledger.name) for name, text in latest.items()}
+    return {name: policy_in(text, ledger.name) for name, text in latest.items()}
 
 
 def accounts(path: Path) -> list[dict[str, Any]]:
@@ -143,6 +149,11 @@ def accounts(path: Path) -> list[dict[str, Any]]:
     return [row for ledger in ledgers for row in _rows(ledger)]
 
 
+def accounts_of(ledgers: Mapping[MemberId, Ledger]) -> list[dict[str, Any]]:
+    """The same of ledgers that were read."""
+    return [row for _, ledger in sorted(ledgers.items()) for row in _rows(ledger)]
+
+
 def _rows(ledger: Ledger) -> list[dict[str, Any]]:
     """Accounts: of each data set, each federation and those above it, and each run that was charged."""
     account, joined, by_name = _account(ledger), _joined(ledger), _policies(ledger)
@@ -156,7 +167,7 @@ def _rows(ledger: Ledger) -> list[dict[str, Any]]:
         parts = [account.standing(Level.FEDERATION, name, each) for each in sorted({one.dataset for one in below})]
         rows += _accounts(ledger, here, Level.FEDERATION, name, parts)
     for opened in joined:
-        name, policy = opened.run.hex(), policies.parse(opened.policy, ledger.name)
+        name, policy = opened.run.hex(), policy_in(opened.policy, ledger.name)
         if charges := account.standing(Level.RUN, name):
             rows += _accounts(ledger, [policy], Level.RUN, name, [charges])
     return rows

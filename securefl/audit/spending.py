@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from securefl import wire
-from securefl.audit.copies import Ledger, of_seat
+from securefl.audit.copies import Ledger, of_seat, policy_in
 from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
@@ -59,7 +59,7 @@ def check_account(ledger: Ledger) -> Account:
     for index, leaf in enumerate(ledger.leaves):
         entry = leaf.entry
         if isinstance(entry, Opened):
-            opened[entry.run] = (entry, policies.parse(entry.policy, f"{ledger.name}, entry {index}"))
+            opened[entry.run] = (entry, policy_in(entry.policy, f"{ledger.name}, entry {index}"))
             _check_approvals(ledger, index, leaf, *opened[entry.run])
             _check_version(ledger, index, opened[entry.run][1], last)
         elif isinstance(entry, Got) and entry.receipt.kind == "Propose" and entry.receipt.plan is not None:

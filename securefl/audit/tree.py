@@ -15,7 +15,7 @@ from securefl.errors import PeerFault, Tampered
 from securefl.policy.load import ABOVE
 from securefl.privacy.account import Account, Charge, Standing
 from securefl.protocol.below import learning_below, run_below
-from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, Sent, Settled
+from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, RunId, Sent, Settled
 
 BELOW = "below"
 
@@ -28,6 +28,20 @@ def folders(run: Path, ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Mem
         idle = node is not None and not any(node.each(Gathered)) and not (path / "ledger").is_dir()
         if not idle:
             yield MemberId(path.name), path
+
+
+def runs_of(node: Ledger | None) -> frozenset[RunId] | None:
+    """The runs below that a node says its results are of; None if it says nothing."""
+    return (None if node is None else frozenset(entry.run for _, entry in node.each(Gathered))) or None
+
+
+def absent(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
+    """What is not verified because ledgers of a federation below are not here: a parent's copy need not hold them."""
+    return tuple(
+        f"{BELOW}/{ledger.owner}: no ledgers of the federation below it; its totals and hashes stand as they are"
+        for ledger in ledgers.values()
+        if any(ledger.each(Gathered)) and not (run / BELOW / ledger.owner / "ledger").is_dir()
+    )
 
 
 def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]) -> None:

@@ -1,10 +1,11 @@
 """Is it true? Offline, from a copy of a run's folder alone, trusting nobody.
 
-Checks, in this order; the first that fails names the ledger and, where it can, the entry:
+The folder says which run it is of; no ledger chooses what is checked. Checks, in this order; the first that fails names
+the ledger or file and, where it can, the entry:
 
-1. the folder holds ledgers, and nothing else, each named by its owner; nobody's who spoke in the last run is missing;
+1. the folder holds ledgers, and nothing else, each named by its owner; nobody's who was heard in the run is missing;
 2. every file and every leaf is the canonical encoding of what it should be;
-3. the head is signed by the ledger's key and covers exactly the leaves;
+3. the head is signed by the ledger's key and covers exactly the leaves; the key is the pinned one, where keys are;
 4. every receipt is signed by its sender, under the key that all ledgers give it;
 5. what one party got from another, the other has sent; all joined the same run, under the same policy, and record the
    same release for the same round;
@@ -14,23 +15,26 @@ Checks, in this order; the first that fails names the ledger and, where it can, 
    opened once, over enough members who each paid for it;
 8. a run that is closed is closed everywhere it was joined, and where it finished no reservation is left open;
 9. under masks, everybody was asked about the same survivors, and the sum was opened over them;
-10. the same of every federation below, where its ledgers are here; and what it passed on is what they say.
+10. the same of every federation below, where its ledgers are here; and what it passed on is what they say;
+11. every file of the folder is the one that the coordinator's ledger names, the adapter is the state that all ledgers
+    say was released, and every figure of the report that ledgers can give is what they give; of a run with tasks the
+    same for each task, and its modules hold what was released.
 
-Any error while checking means: not verified.
+Any error while checking means: not verified. What was not looked at is listed, and so are keys that were not pinned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import spending, tree, witnesses
+from securefl.audit import folder, pins, spending, suites, tree, witnesses
 from securefl.audit.copies import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
-from securefl.terms import Closed, Got, MemberId, Opened, Opening, Refused, Released, RunId, Sent
+from securefl.terms import Closed, Got, MemberId, Opened, Opening, Refused, Released, Reported, RunId, Sent
 
 __all__ = ["Ledger", "Verdict", "check", "read_all", "read_one", "verify"]
 
@@ -44,43 +48,115 @@ class Verdict:
     first_bad: dict[str, Any] | None  # {"ledger": file name, "entry": index or None}
     why: str
     unsigned: tuple[str, ...] = ()  # runs under a policy without its signatures
+    pinned: bool = False  # whether every key was held against one that the auditor brought
+    keys: Mapping[str, str] = field(default_factory=dict)  # each party's fingerprint, to be compared by other means
+    unverified: tuple[str, ...] = ()  # what is here, or is spoken of here, and was not checked
 
 
-def verify(run: Path) -> Verdict:
-    """Whether everything in ``run``'s ledgers holds together; never raises."""
+def verify(run: Path, known: pins.Pins | None = None) -> Verdict:
+    """Whether everything in ``run`` holds together, under the keys that are ``known``; never raises."""
     entries = 0
-    ledgers: Mapping[MemberId, Ledger] = {}
     try:
+        if suites.is_suite(run):
+            return _suite(run, known)
         ledgers = read_all(run)
         entries = sum(len(ledger.leaves) for ledger in ledgers.values())
-        check(ledgers)
-        below = [_verified(name, folder, ledgers) for name, folder in tree.folders(run, ledgers)]
+        return _verify(run, ledgers, known, "", None)
     except Tampered as fault:
         return Verdict(False, entries, {"ledger": fault.where, "entry": fault.entry}, str(fault))
     except Exception as fault:  # fail closed: what cannot be checked is not verified
         return Verdict(False, entries, None, f"{type(fault).__name__}: {fault}")
+
+
+def _verify(
+    run: Path, ledgers: Mapping[MemberId, Ledger], known: pins.Pins | None, way: str, named: frozenset[RunId] | None
+) -> Verdict:  # fmt: skip
+    """The verdict on one federation's folder and all below it.
+
+    Args:
+        way: where it stands in a tree, as ``west/``; empty for its root.
+        named: the runs that it is to show, where a federation above says so.
+
+    Raises:
+        Tampered: something does not hold.
+    """
+    keys = {f"{way}{ledger.owner}": ledger.key for ledger in ledgers.values()}
+    for name, key in keys.items() if known is not None else ():
+        pins.check(name, key, known or {})
+    left_out = check(ledgers, folder.wanted(run) or named)
+    own = folder.named(run)
+    if own is not None:
+        left_out += folder.check(run, ledgers, own)
+    elif (run / "ledger").is_dir():
+        left_out += folder.check_loose(run, ledgers)
+    else:
+        left_out += (folder.ALONE,)
+    below = [_below(name, inside, ledgers, known, way) for name, inside in tree.folders(run, ledgers)]
+    left_out += tree.absent(run, ledgers)
     opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(Opened)]
     unsigned = {each.run.hex() for each in opened if not each.approvals}
-    unsigned |= {run for each in below for run in each.unsigned}
-    return Verdict(True, entries + sum(each.entries for each in below), None, "", tuple(sorted(unsigned)))
+    prints = {name: pins.fingerprint(key) for name, key in keys.items()}
+    return _together(
+        Verdict(
+            True, sum(len(each.leaves) for each in ledgers.values()), None, "", tuple(sorted(unsigned)),
+            known is not None, prints, left_out,
+        ),
+        below,
+    )  # fmt: skip
 
 
-def _verified(name: MemberId, folder: Path, above: Mapping[MemberId, Ledger]) -> Verdict:
+def _together(first: Verdict, others: Iterable[Verdict]) -> Verdict:
+    """One verdict on what all of these found."""
+    for each in others:
+        first = replace(
+            first, entries=first.entries + each.entries, unsigned=tuple(sorted({*first.unsigned, *each.unsigned})),
+            keys={**first.keys, **each.keys}, unverified=tuple(dict.fromkeys((*first.unverified, *each.unverified))),
+        )  # fmt: skip
+    return first
+
+
+def _below(
+    name: MemberId, inside: Path, above: Mapping[MemberId, Ledger], known: pins.Pins | None, way: str
+) -> Verdict:
     """The verdict on a federation below and all below it.
 
     Raises:
         Tampered: something there does not hold; the ledger is named with the way to it.
     """
-    found = verify(folder)
-    if not found.ok:
-        bad = found.first_bad or {"ledger": "", "entry": None}
-        raise Tampered(f"{tree.BELOW}/{name}/{bad['ledger']}", found.why, bad["entry"])
-    tree.check(name, above.get(name), read_all(folder))
-    return found
+    place = f"{tree.BELOW}/{name}"
+    try:
+        ledgers = read_all(inside)
+        tree.check(name, above.get(name), ledgers)
+        found = _verify(inside, ledgers, known, f"{way}{name}/", tree.runs_of(above.get(name)))
+    except Tampered as fault:
+        raise Tampered(f"{place}/{fault.where}", fault.why, fault.entry) from fault
+    return replace(found, unverified=tuple(f"{place}: {each}" for each in found.unverified))
 
 
-def check(ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Nothing happens if what the ledgers say holds together: checks 4 to 9, and that none is missing.
+def _suite(run: Path, known: pins.Pins | None) -> Verdict:
+    """The verdict on a run with tasks: on all its ledgers as they ended, on each task, and on its modules.
+
+    Raises:
+        Tampered: something does not hold; a file of a task is named with the way to it.
+    """
+    found = []
+    for name, task in suites.tasks(run).items():
+        try:
+            found.append(_verify(task, read_all(task), known, "", None))
+        except Tampered as fault:
+            raise Tampered(f"{folder.TASKS}/{name}/{fault.where}", fault.why, fault.entry) from fault
+    own = read_all(run)
+    left_out = suites.check(run, own)
+    ledgers = _verify(run / "ledger", own, known, "", folder.wanted(run))
+    first = replace(ledgers, unverified=(*(each for each in ledgers.unverified if each != folder.ALONE), *left_out))
+    return replace(_together(first, found), entries=first.entries)
+
+
+def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = None) -> tuple[str, ...]:
+    """What is left out, if what the ledgers say holds together: checks 4 to 9, and that none is missing.
+
+    Args:
+        wanted: the runs that the copy is to show; None: every run that a ledger here coordinated.
 
     Raises:
         Tampered: one of them fails.
@@ -88,7 +164,7 @@ def check(ledgers: Mapping[MemberId, Ledger]) -> None:
     runs = witnesses.covered(ledgers)
     for ledger in ledgers.values():
         witnesses.check_openings(ledger, runs)
-    witnesses.check_complete(ledgers, runs)
+    left_out = witnesses.check_complete(ledgers, runs, wanted)
     witnesses.check_receipts(ledgers)
     witnesses.check_releases(ledgers)
     witnesses.check_heads(ledgers)
@@ -99,6 +175,7 @@ def check(ledgers: Mapping[MemberId, Ledger]) -> None:
         _check_ends(ledger, accounts[ledger.owner])
     for run, (coordinator, opened) in runs.items():
         _check_end(run, coordinator, opened, ledgers)
+    return left_out
 
 
 def _check_ends(ledger: Ledger, account: Account) -> None:
@@ -147,7 +224,7 @@ def _last(ledger: Ledger) -> RunId | None:
         entry = leaf.entry
         if isinstance(entry, Got | Sent):
             return entry.receipt.run
-        if isinstance(entry, Opened | Opening | Released | Refused | Closed):
+        if isinstance(entry, Opened | Opening | Released | Refused | Reported | Closed):
             return entry.run
     return None
 

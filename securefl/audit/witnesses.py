@@ -53,22 +53,44 @@ def covered(ledgers: Mapping[MemberId, Ledger]) -> Runs:
     return runs
 
 
-def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
-    """Nothing happens if nobody's ledger is missing, and none is here that does not belong.
+def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: frozenset[RunId] | None) -> tuple[str, ...]:
+    """What is left out, if no ledger is missing of the runs that are wanted, and none is here that is a stranger's.
+
+    Args:
+        wanted: the runs that this copy is to show, whatever its ledgers speak of last; None: every run it has.
 
     Raises:
-        Tampered: there is a stranger's ledger, or none of a party that spoke in the coordinator's last run.
+        Tampered: there is a stranger's ledger, or none of a party that a coordinator heard in a run that is wanted.
     """
     seats = {(seat.member, seat.key) for _, opened in runs.values() for seat in opened.peers}
     for ledger in ledgers.values():
         if (ledger.owner, ledger.key) not in seats:
             raise ledger.wrong("its owner, under this key, takes part in no run of these ledgers")
-    for coordinator in {ledger.owner: ledger for ledger, _ in runs.values()}.values():
-        *_, (_, last) = coordinator.each(Opened)
-        heard = {got.receipt.sender for _, got in coordinator.each(Got) if got.receipt.run == last.run}
-        for seat in last.peers:
-            if seat.member in heard and of_seat(ledgers, seat) is None:
-                raise Tampered(f"{seat.member}.ledger", f"missing, and {coordinator.owner} heard from its owner")
+    for run in wanted or ():
+        if run not in runs:
+            raise Tampered("coordinator.ledger", f"missing: no ledger here coordinated run {run.hex()}")
+    absent: dict[str, str] = {}
+    for run, (coordinator, opened) in runs.items():
+        heard = _heard(run, coordinator, ledgers)
+        for seat in opened.peers:
+            joined = of_seat(ledgers, seat)
+            if seat.member not in heard or (joined is not None and joined.opened(run) is not None):
+                continue
+            if wanted is None or run in wanted:
+                why = "missing" if joined is None else "it never joined the run"
+                raise Tampered(f"{seat.member}.ledger", f"{why}, and {coordinator.owner} heard from its owner")
+            absent[seat.member] = f"run {run.hex()[:12]}: no ledger of {seat.member}, who took part in it"
+    elsewhere = {entry.run for ledger in ledgers.values() for _, entry in ledger.each(Opened)} - set(runs)
+    told = [f"run {run.hex()[:12]}: its coordinator's ledger is not here" for run in sorted(elsewhere)]
+    return (*(each for _, each in sorted(absent.items())), *told)
+
+
+def _heard(run: RunId, coordinator: Ledger, ledgers: Mapping[MemberId, Ledger]) -> set[MemberId]:
+    """Who took part in a run: by what its coordinator got, opened and saw, and by the cohorts of plans."""
+    heard = {got.receipt.sender for _, got in coordinator.each(Got) if got.receipt.run == run}
+    heard |= {each for _, opening in coordinator.each(Opening) if opening.run == run for each in opening.survivors}
+    plans = (entry.plan for ledger in ledgers.values() for _, entry in ledger.each(Reserved))
+    return heard | {seat.member for plan in plans if plan.run == run for seat in plan.cohort} | {coordinator.owner}
 
 
 def check_openings(ledger: Ledger, runs: Runs) -> None:

@@ -1,7 +1,7 @@
 """One run of an experiment, from its own folder: a whole federation under policy, or the same without privacy.
 
 ``DIR/runs/<arm>-<epsilon>-<seed>/run`` is a run like any other, ``.../sites`` its homes: a budget of its own. A run is
-over when its ``report.json`` is there.
+over when its ``report.json`` is there, and is taken only if its ledgers, under the keys of these homes, bear it out.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import federation
+from securefl import federation, keys
+from securefl.audit import folder
+from securefl.audit.verify import verify
 from securefl.compare.experiment import Cell
-from securefl.errors import Fault
+from securefl.errors import Fault, Tampered
 from securefl.federation import Workbench
+from securefl.protocol import messages as m
 
 if TYPE_CHECKING:
     from securefl.federation_file import Loaded
@@ -82,24 +85,35 @@ def perform(cell: Cell, loaded: Loaded, out: Path, kept: Kept, *, unsafe_unsigne
     home = out / folder_of(cell)
     try:
         if cell.epsilon is None:
+            digest = m.state_digest(loaded.whole).hex()
             told = federation.run_without_privacy(loaded, cell.seed, kept.bench())
-            _put(home / "run" / "report.json", {"privacy": OPENLY, "federation": loaded.file.name, **told})
+            _put(
+                home / "run" / "report.json",
+                {"privacy": OPENLY, "federation": loaded.file.name, "federation_file": digest, **told},
+            )
         else:
             federation.run(
                 loaded, home / "run", sites=home / "sites", workbench=kept.bench(), unsafe_unsigned=unsafe_unsigned
             )
     except Fault as fault:
         return Outcome(cell, "failed", str(fault), exit_code=fault.exit_code)
-    found = finished(cell, out)
+    found = finished(cell, loaded, out)
     assert found is not None, "a run that ended has its report"
     return found
 
 
-def finished(cell: Cell, out: Path) -> Outcome | None:
-    """How a run ended that is over; None if it is not."""
-    path = folder_of(cell) / "run" / "report.json"
+def finished(cell: Cell, loaded: Loaded, out: Path) -> Outcome | None:
+    """How a run ended that is over; None if it is not.
+
+    Raises:
+        Tampered: what lies there is no run of this cell that its own ledgers bear out.
+    """
+    path = folder_of(cell) / "run" / folder.REPORT
     if not (out / path).exists():
         return None
+    if cell.epsilon is not None and not _is_over((out / path).parent):
+        return None  # killed after its report was written, and before that was written down: it is gone on with
+    _check(cell, loaded, (out / path).parent)
     report = json.loads((out / path).read_text())
     outcome = report.get("outcome", {"status": "finished", "why": OPENLY})
     seconds = report["seconds"]["total"]
@@ -111,6 +125,31 @@ def finished(cell: Cell, out: Path) -> Outcome | None:
     return Outcome(
         cell, "finished", outcome["why"], told["after"], told["macro_f1"], told["majority"], spent, seconds, str(path)
     )
+
+
+def _is_over(run: Path) -> bool:
+    return not (run / folder.RUN).exists() or json.loads((run / folder.RUN).read_text()).get("outcome") is not None
+
+
+def _check(cell: Cell, loaded: Loaded, run: Path) -> None:
+    """Nothing happens if this is a run of this very cell, by its own homes, and verified.
+
+    A run without privacy has no ledger: it only says which file it is of, and results count it as not verified.
+    """
+    where, remedy = f"{folder_of(cell)}/run", "find out who put it there; remove the folder to make the run again"
+    digest = m.state_digest(loaded.whole).hex()
+    if cell.epsilon is None:
+        if json.loads((run / folder.REPORT).read_text()).get("federation_file") != digest:
+            raise Tampered(where, f"a report of another federation's file than this cell's; {remedy}")
+        return
+    homes = run.with_name("sites").glob("*/identity.key")
+    known = {path.parent.name: keys.load(path).public.hex() for path in homes}
+    verdict = verify(run, None if loaded.below else known)
+    if not verdict.ok:
+        raise Tampered(where, f"not verified: {verdict.why}; {remedy}")
+    marked = json.loads((run / folder.RUN).read_text()) if (run / folder.RUN).exists() else {}
+    if marked.get("federation_file") != digest:
+        raise Tampered(where, f"a run of another federation's file than this cell's; {remedy}")
 
 
 def _put(path: Path, facts: dict[str, Any]) -> None:

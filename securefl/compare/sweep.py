@@ -30,11 +30,12 @@ def compare(
 
     Raises:
         OperatorFault: ``out`` holds something else, or is in use.
+        Tampered: a run that lies there is not one of this experiment that its own ledgers bear out.
     """
     policy = policies.load(experiment.base.folder / experiment.base.file.policy)
     parts = {"experiment": experiment.text, "federation": experiment.base.written, "policy": policy.text}
     with _claimed(out, {name: hashlib.sha256(text).hexdigest() for name, text in parts.items()}):
-        found = {cell: finished(cell, out) for cell, _ in experiment.runs}
+        found = {cell: finished(cell, loaded, out) for cell, loaded in experiment.runs}
         outcomes = [outcome for outcome in found.values() if outcome is not None]
         work = [(cell, loaded) for cell, loaded in experiment.runs if found[cell] is None]
         if outcomes:

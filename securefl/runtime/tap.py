@@ -17,6 +17,7 @@ import numpy as np
 
 from securefl import wire
 from securefl.errors import PeerFault
+from securefl.ledger import export
 from securefl.protection import masking, packing
 from securefl.protocol import messages as m
 from securefl.seams import Failure, MemberProtection, Runtime
@@ -138,9 +139,8 @@ class Tap:
     def exported(self, folder: Path) -> None:
         """Write down whether text of a record stands in the ledgers that were copied there."""
         for path in sorted(folder.iterdir()):
-            data = path.read_bytes()
-            found = bool(len(self._marks.within(data)))
-            self.note(what="ledger", name=path.name, digest=hashlib.sha256(data).hexdigest(), records=found)
+            found, head = bool(len(self._marks.within(path.read_bytes()))), export.read(path).head.head
+            self.note(what="ledger", name=path.name, size=head.size, root=head.root.hex(), records=found)
 
     def note(self, **fact: Any) -> None:  # noqa: ANN401 - plain values
         """One line more."""

@@ -7,6 +7,7 @@ price. A module for another base, or whose tensors are not those of its manifest
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -132,7 +133,7 @@ def write(store: Path, manifest: Manifest, tensors: Mapping[str, tuple[int, ...]
         found[name] = values[start : start + size].reshape(shape)
         start += size
     assert start == len(values), "a state holds its layout's tensors"
-    data = save(found)
+    data = save(found, {"order": json.dumps(list(found))})  # in which they are the state that was released
     signed = manifest.model_copy(update={"tensors": hashlib.sha256(data).hexdigest()})
     (store / f"{manifest.name}{MANIFEST}").unlink(missing_ok=True)  # tensors without a manifest are no module
     (store / f"{manifest.name}{TENSORS}").write_bytes(data)

@@ -1,0 +1,237 @@
+"""Every figure of a report that its ledgers give: computed from them when it is written, and again when it is checked.
+
+What no ledger knows stays out: accuracy on held-out rows, seconds, versions, the engine, who holds shares of a
+decryption key. That stands in the report on its coordinator's word, and is bound by the file's digest alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from securefl.audit import replay
+from securefl.audit.copies import Ledger, policy_in
+from securefl.errors import Tampered
+from securefl.policy import approvals
+from securefl.policy.load import Policy
+from securefl.policy.training_rules import MECHANISMS
+from securefl.protection.fixed_point import SATURATION_LIMIT
+from securefl.protection.who import what_silence_does, who_can_open
+from securefl.terms import (
+    AdapterRule,
+    Bound,
+    Closed,
+    DistributedDiscreteGaussian,
+    Got,
+    Level,
+    MemberId,
+    Opened,
+    Opening,
+    Plan,
+    Reserved,
+    RunId,
+    Sent,
+    Unit,
+)
+
+SLACK = 1e-6  # of an epsilon: another machine's last digit
+NOT_COMPUTED = "accuracy, seconds, versions and engine: bound as written, not computed"
+_FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
+_ACCOUNTANTS = {
+    Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, finer below epsilon 2"},
+    Unit.CLIENT: {
+        "sampler": "no",
+        "accountant": "dp-accounting RDP, with the bound of Kairouz, Liu and Steinke (2021) for sums of shares",
+    },
+}
+
+Ledgers = Mapping[MemberId, Ledger]
+
+
+def coordinator_of(ledgers: Ledgers, run: RunId) -> Ledger:
+    """The ledger that coordinated this run.
+
+    Raises:
+        Tampered: there is none here.
+    """
+    for ledger in ledgers.values():
+        opened = ledger.opened(run)
+        if opened is not None and opened.role == "coordinator":
+            return ledger
+    raise Tampered("coordinator.ledger", f"missing: no ledger here coordinated run {run.hex()}")
+
+
+def first_plan(ledgers: Ledgers, run: RunId) -> Plan | None:
+    """The plan of the first round that anybody reserved; None if nobody did."""
+    plans = [entry.plan for each in ledgers.values() for _, entry in each.each(Reserved) if entry.plan.run == run]
+    return min(plans, key=lambda plan: plan.round, default=None)
+
+
+def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str, Any]:
+    """What ledgers say of one run, in the report's shape; of its plan only if it is given, or somebody reserved one.
+
+    Raises:
+        Tampered: the run has no coordinator here, or did not end.
+    """
+    coordinator = coordinator_of(ledgers, run)
+    at, opened = next((leaf.at, leaf.entry) for leaf in coordinator.leaves if _begins(leaf.entry, run))
+    assert isinstance(opened, Opened), "found as one"
+    policy = policy_in(opened.policy, coordinator.name)
+    ended = next((entry for _, entry in coordinator.each(Closed) if entry.run == run), None)
+    if ended is None:
+        raise coordinator.wrong(f"run {run.hex()} does not end here", len(coordinator.leaves))
+    openings = {e.round: e.survivors for _, e in coordinator.each(Opening) if e.run == run}
+    roles = {seat.member for seat in opened.peers if seat.member in ("coordinator", "custodian")}
+    rows = replay.accounts_of(ledgers)
+    standing = approvals.judge(policy, approvals.decode(opened.approvals, "the run's approvals"), at)
+    found: dict[str, Any] = {
+        "run": run.hex(),
+        "outcome": {"status": ended.outcome, "why": ended.why},
+        "policy_hash": policy.hash.hex(),
+        "approvals": standing.facts(),
+        "members": {seat.member: seat.region for seat in opened.peers if seat.member not in roles},
+        "rounds": _rounds(ledgers, coordinator, run, openings),
+        "epsilon": _epsilon(policy, rows),
+        "accounts": rows,
+        "bytes": {"up": _size(Got, coordinator, run), "down": _size(Sent, coordinator, run)},
+        "protections": {"cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())]},
+    }
+    plan = plan or first_plan(ledgers, run)
+    if plan is None:
+        return found
+    unit = plan.learning.event.unit
+    by_filter = found["epsilon"]["bound"] == Bound.FILTER and unit is Unit.RECORD
+    found["epsilon"] |= {
+        "unit": unit.value, "mechanism": MECHANISMS[type(plan.learning.event)], **_ACCOUNTANTS[unit],
+        **(_FILTERED if by_filter else {}), "rdp": _rdp(ledgers, unit),
+    }  # fmt: skip
+    found["protections"] |= protections(plan, len(found["members"]))
+    return found | {
+        "federation": plan.federation,
+        "model": {"name": plan.model.name, "digest": plan.model.digest.hex(), "trained_parameters": plan.dimension},
+        "warnings": list(warnings(plan)),
+    }
+
+
+def check(report: Mapping[str, Any], ledgers: Ledgers, run: RunId) -> None:
+    """Nothing happens if every figure that these ledgers give stands in the report as they give it.
+
+    Raises:
+        Tampered: one does not; it is named.
+    """
+    told = dict(report)
+    try:
+        told["members"] = {row["name"]: row["region"] for row in report["members"]}
+    except (KeyError, TypeError) as fault:
+        raise Tampered("report.json", f"members: {fault}") from fault
+    _compare("", figures(ledgers, run), told)
+
+
+def _compare(place: str, due: Any, told: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(due, dict):
+        if not isinstance(told, Mapping) or (place == "members" and set(told) != set(due)):
+            raise Tampered("report.json", f"{place or 'it'} is {told!r:.200}; the ledgers give {due!r:.200}")
+        for name, each in due.items():
+            if name not in told:
+                raise Tampered("report.json", f"{place}{'.' if place else ''}{name} is missing")
+            _compare(f"{place}.{name}" if place else str(name), each, told[name])
+    elif isinstance(due, list | tuple):
+        if not isinstance(told, list) or len(told) != len(due):
+            raise Tampered("report.json", f"{place} is {told!r:.200}; the ledgers give {due!r:.200}")
+        for index, (one, other) in enumerate(zip(due, told, strict=True)):
+            _compare(f"{place}.{index}", one, other)
+    elif not _same(due, told):
+        raise Tampered("report.json", f"{place} is {told!r:.200}; the ledgers give {due!r:.200}")
+
+
+def _same(due: object, told: object) -> bool:
+    if isinstance(due, float) and isinstance(told, int | float) and not isinstance(told, bool):
+        return due == told or math.isclose(due, told, rel_tol=SLACK, abs_tol=SLACK)
+    same_kind = isinstance(due, str) or type(due) is type(told)  # an Enum of text is that text; 1 is not true
+    return same_kind and due == told
+
+
+def _begins(entry: object, run: RunId) -> bool:
+    return isinstance(entry, Opened) and entry.run == run
+
+
+def _size(kind: type[Got | Sent], ledger: Ledger, run: RunId, number: int | None = None) -> int:
+    return sum(
+        entry.receipt.size
+        for _, entry in ledger.each(kind)
+        if entry.receipt.run == run and number in (None, entry.receipt.round)
+    )
+
+
+def _rounds(
+    ledgers: Ledgers, coordinator: Ledger, run: RunId, openings: Mapping[int, tuple[MemberId, ...]]
+) -> list[dict[str, Any]]:
+    spent_at: dict[int, float] = {}
+    for ledger in ledgers.values():
+        for _, entry in ledger.each(Reserved):
+            if entry.plan.run == run:
+                after = entry.price.after[Level.DATASET] / 1e6
+                spent_at[entry.plan.round] = max(spent_at.get(entry.plan.round, 0.0), after)
+    return [
+        {
+            "round": number,
+            "survivors": [str(member) for member in openings.get(number, ())],
+            "epsilon_after": spent_at.get(number),
+            "bytes_up": _size(Got, coordinator, run, number),
+            "bytes_down": _size(Sent, coordinator, run, number),
+        }
+        for number in sorted({*openings, *spent_at})
+    ]
+
+
+def _epsilon(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The account that is worst off, of all data sets."""
+    worst = max((row for row in rows if row["level"] == Level.DATASET), key=lambda row: row["spent"] + row["reserved"])
+    taken = {name: worst[name] for name in ("limit", "spent", "reserved", "left", "bound", "member")}
+    return {**taken, "delta": float(policy.budget.delta), "neighbours": policy.budget.neighbours.value}
+
+
+def _rdp(ledgers: Ledgers, unit: Unit) -> float:
+    told = replay.replayed(ledgers)["epsilon"]
+    found: float = told.get("client", {"rdp": 0.0})["rdp"] if unit is Unit.CLIENT else told["rdp"]
+    return found
+
+
+def protections(plan: Plan, members: int) -> dict[str, Any]:
+    """What was on, and who can open what, by the plan; what a file on some disk decides is not told here."""
+    cover, event = plan.cover, plan.learning.event
+    known = {} if cover.scheme.has_custodian else {"who_can_open": who_can_open(cover)}
+    return known | {
+        "scheme": cover.scheme.value,
+        "min_cohort": cover.min_cohort,
+        "threshold": cover.threshold if cover.scheme.has_masks else None,
+        "colluding": cover.colluding,
+        "silence": what_silence_does(cover, members),
+        "encoding": {
+            "value_bits": cover.encoding.value_bits,
+            "fraction_bits": cover.encoding.fraction_bits,
+            "ring_bits": cover.encoding.ring_bits,
+            "capacity": cover.encoding.capacity(),
+            "saturation_limit": SATURATION_LIMIT,
+        },
+        "noise_generator": f"AES-256-CTR, a 256-bit key for each draw, kept nowhere{_shares(plan)}",
+        "noise_multiplier": float(event.noise_multiplier),
+        "clip_l2": float(plan.learning.clip_l2),
+        "sampling_rate": [event.sampling_rate.numerator, event.sampling_rate.denominator],
+    }
+
+
+def warnings(plan: Plan) -> tuple[str, ...]:
+    """What a person should know before the run begins."""
+    if plan.adapter.rule is not AdapterRule.BOTH:
+        return ()
+    bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
+    return (f"{bias} of B and A; and noise on one factor is multiplied by the other. Use b-only, alternating or svd.",)
+
+
+def _shares(plan: Plan) -> str:
+    event = plan.learning.event
+    if not isinstance(event, DistributedDiscreteGaussian):
+        return ""
+    return f"; a discrete Gaussian share from each member, priced for {event.honest} honest ones"

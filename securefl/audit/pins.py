@@ -1,0 +1,61 @@
+"""Whose keys these are: what an auditor knows from elsewhere, held against what ledgers are signed with.
+
+Without that, one person can make up a whole run, every key in it, and every signature will hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from securefl.documents import text_of
+from securefl.errors import OperatorFault, Tampered
+from securefl.shown import plain
+from securefl.terms import PublicKey
+
+SHAPE = 'write {"NAME": "KEY OR FINGERPRINT IN HEX"}, as `audit verify` prints them or `keys show` does'
+Pins = Mapping[str, str]  # a party, in a tree with the way to it such as west/north: its key or fingerprint, in hex
+
+
+def fingerprint(key: PublicKey) -> str:
+    """SHA-256 of a public key, its first 16 bytes in hex: short enough to read out over a telephone."""
+    return hashlib.sha256(key).hexdigest()[:32]
+
+
+def read(paths: Iterable[Path]) -> Pins:
+    """All that these files pin, together.
+
+    Raises:
+        OperatorFault: one is no such file, or two pin one party to two keys.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            given = json.loads(text_of(path))
+        except ValueError as fault:
+            raise OperatorFault(f"not JSON: {fault}", SHAPE, str(path)) from fault
+        if not isinstance(given, dict) or not given:
+            raise OperatorFault("no keys", SHAPE, str(path))
+        for name, value in given.items():
+            key = str(value).lower()
+            if len(key) not in (32, 64) or set(key) - set("0123456789abcdef"):
+                what = f"{plain(name)}: {plain(str(value))[:80]} is no key and no fingerprint"
+                raise OperatorFault(what, SHAPE, str(path))
+            if found.setdefault(name, key) != key:
+                raise OperatorFault(f"{plain(name)} is given two keys", "keep the one you know to be theirs", str(path))
+    return found
+
+
+def check(name: str, key: PublicKey, pins: Pins) -> None:
+    """Nothing happens if this party is pinned, to this key.
+
+    Raises:
+        Tampered: it is not.
+    """
+    where, due = f"{name}.ledger", pins.get(name)
+    if due is None:
+        raise Tampered(where, f"no key is pinned for {name}: this one is {fingerprint(key)}")
+    if due not in (key.hex(), fingerprint(key)):
+        raise Tampered(where, f"signed with another key than the pinned one: {fingerprint(key)}, not {due[:32]}")

@@ -1,0 +1,64 @@
+"""What a run left becomes evidence: written down by its coordinator, in its own home, once all of it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from securefl.audit import folder
+from securefl.audit.copies import read_all
+from securefl.errors import Tampered
+from securefl.ledger import store
+from securefl.runtime.home import Home, export_all
+from securefl.terms import MemberId, PublicKey, Reported, RunId
+
+
+def keep_keys(out: Path, keys: Mapping[MemberId, PublicKey]) -> None:
+    """The public keys of a federation's parties, as this machine knows them, are in its folder: a file for `--keys`."""
+    _write(out / folder.KEYS, {name: key.hex() for name, key in sorted(keys.items())})
+
+
+def keep_state(out: Path, state: bytes) -> None:
+    """The state that was released stands beside the adapter that was made of it, as the bytes that ledgers name."""
+    (out / folder.STATE).write_bytes(state)
+
+
+def bind(coordinator: Home, homes: Sequence[Home], run: RunId, out: Path, instead: Mapping[str, bytes]) -> None:
+    """The coordinator's ledger says what the folder holds, and the folder has all ledgers as they stand now.
+
+    Args:
+        instead: what files are about to hold that are written after this.
+    """
+    entry = folder.reported(run, read_all(out), folder.files(out, instead=instead))
+    with coordinator.transaction() as conn:
+        coordinator.record(conn, [entry])
+    export_all(homes, out / "ledger")
+
+
+def bound(coordinator: Home, run: RunId, out: Path) -> bool:
+    """Whether all that a run left was written down already, and stands: only the mark that it is over is missing."""
+    with coordinator.transaction() as conn:
+        found = [leaf.entry for leaf in store.leaves_of(conn, ("Reported",))]
+    word = next((entry for entry in reversed(found) if isinstance(entry, Reported) and entry.run == run), None)
+    return word is not None and folder.stands(out, word)
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    """The report of a run that is over.
+
+    Raises:
+        Tampered: it cannot be read.
+    """
+    try:
+        report: dict[str, Any] = json.loads((out / folder.REPORT).read_bytes())
+    except (OSError, ValueError) as fault:
+        raise Tampered(str(out / folder.REPORT), f"cannot be read: {fault}") from fault
+    return report
+
+
+def _write(path: Path, value: Mapping[str, str]) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    beside.replace(path)
