@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def bind(coordinator: Home, homes: Sequence[Home], run: RunId, out: Path, instea
     Args:
         instead: what files are about to hold that are written after this.
     """
+    for path in folder.own(out):
+        _sync(path)
     entry = folder.reported(run, read_all(out), folder.files(out, instead=instead))
     with coordinator.transaction() as conn:
         coordinator.record(conn, [entry])
@@ -56,6 +59,12 @@ def report_of(out: Path) -> dict[str, Any]:
     except (OSError, ValueError) as fault:
         raise Tampered(str(out / folder.REPORT), f"cannot be read: {fault}") from fault
     return report
+
+
+def _sync(path: Path) -> None:
+    """The file is on the disk: the word on it is given once, and must outlive a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _write(path: Path, value: Mapping[str, str]) -> None:

@@ -117,10 +117,19 @@ class Party:
 class Story:
     """Runs of one federation, as its parties' ledgers tell them."""
 
-    def __init__(self, lie: Lie = honest, policy: str = POLICY, at: int = NOW, cohort: Sequence[str] = MEMBERS) -> None:
-        self.lie, self.at, self.cohort = lie, at, tuple(cohort)
+    def __init__(
+        self,
+        lie: Lie = honest,
+        policy: str = POLICY,
+        at: int = NOW,
+        cohort: Sequence[str] = MEMBERS,
+        names: Sequence[str] = MEMBERS,
+        threshold: int = 3,
+    ) -> None:
+        self.lie, self.at, self.cohort, self.threshold = lie, at, tuple(cohort), threshold
+        self.shown: Callable[[str], bytes] = lambda _: b""  # the policy's signatures, as each party saw them
         self.policy = policies.parse(policy.encode(), "policy.yaml")
-        self.parties = {name: Party(name) for name in (*MEMBERS, "coordinator")}
+        self.parties = {name: Party(name) for name in (*names, "coordinator")}
         self.runs = 0
 
     def note(self, name: str, *entries: Entry) -> None:
@@ -162,6 +171,7 @@ class Story:
                 self.policy.text,
                 dataset,
                 self.seats((*self.cohort, "coordinator")),
+                self.shown(name),
             )
             self.note(name, opened)
             if name != "coordinator":
@@ -173,7 +183,7 @@ class Story:
             self.policy.federation, self.policy.hash, self.run, round_, "testing", Model("tiny", Hash(bytes(32))),
             Task("classification", ("x", "y")), Adapter(("query",), 4, 8, 1),
             Learning(EVENT, Fraction(1), 10, Fraction(1, 10), "sgd", 16, 16),
-            Cover(Scheme.MASKING, 3, 3, 1, FixedPoint(24, 16, 32), None), self.seats(self.cohort), ("weights",), self.base, 6,
+            Cover(Scheme.MASKING, 3, self.threshold, 1, FixedPoint(24, 16, 32), None), self.seats(self.cohort), ("weights",), self.base, 6,
         )  # fmt: skip
 
     def round(self, number: int, lost: Sequence[str] = (), asked: Callable[[str], Sequence[str]] | None = None) -> None:

@@ -57,13 +57,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 def files(run: Path, *, instead: Mapping[str, bytes] = {}) -> tuple[FileLeft, ...]:
     """Every file that is this folder's own, with its digest; ``instead`` is what some are about to hold."""
-    found = {str(path.relative_to(run)): path for path in _walked(run)}
+    found = {str(path.relative_to(run)): path for path in own(run)}
     digests = {name: hashlib.sha256(path.read_bytes()).digest() for name, path in found.items() if name not in instead}
     digests |= {name: hashlib.sha256(data).digest() for name, data in instead.items()}
     return tuple(FileLeft(name, Hash(digest)) for name, digest in sorted(digests.items()))
 
 
-def _walked(run: Path) -> Iterator[Path]:
+def own(run: Path) -> Iterator[Path]:
+    """The files that are this folder's own: neither ledgers, nor of a federation below or a task."""
     for path in sorted(run.iterdir()):
         if path.name in WORKING or (path.name in APART and path.is_dir()):
             continue
@@ -108,6 +109,8 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
         what = "nothing says what the run left: no report, page or adapter in this folder is evidence"
         raise coordinator.wrong(what, len(coordinator.leaves))
     _, index, entry = word
+    if sum(each.run == run_id for _, each in coordinator.each(Reported)) > 1:
+        raise coordinator.wrong("a second word on what the run left", index)
     _check_last(coordinator, index)
     notes = check_files(run, coordinator, entry)
     if _json(run / RUN).get("outcome") != ended.outcome:
@@ -116,8 +119,17 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     then = _as_of(ledgers, entry)
     figures.check(report, then, run_id)
     _check_adapter(report, coordinator, run_id, entry)
-    later = len([each for _, each in coordinator.each(Reported) if each.run == run_id]) - 1
-    return (*notes, figures.NOT_COMPUTED, *([f"{later} earlier reports of this run, written over"] if later else []))
+    return (*notes, figures.NOT_COMPUTED, *_longer(ledgers, entry, coordinator, index))
+
+
+def _longer(ledgers: Mapping[MemberId, Ledger], entry: Reported, coordinator: Ledger, index: int) -> tuple[str, ...]:
+    """Ledgers that went on after the report: what they say since is no part of it."""
+    ends = {head.owner: head.size for head in entry.ledgers} | {coordinator.owner: index + 1}
+    return tuple(
+        f"{ledger.name}: {len(ledger.hashes) - ends.get(ledger.owner, 0)} entries since the report"
+        for ledger in ledgers.values()
+        if len(ledger.hashes) > ends.get(ledger.owner, 0)
+    )
 
 
 def _check_last(coordinator: Ledger, index: int) -> None:

@@ -71,7 +71,8 @@ def tried(trick: Trick, start: str = "two") -> Callable[[int, Path], Outcome]:
     return trial
 
 
-def _edit(run: Path, drawn: random.Random) -> None:
+def edit(run: Path, drawn: random.Random) -> None:
+    """One figure of the report, of those that ledgers give, is another."""
     report = json.loads((run / "report.json").read_text())
     of_ledgers: tuple[Callable[[], object], ...] = (
         lambda: report["epsilon"].update(spent=0.1),
@@ -91,7 +92,7 @@ def _edit(run: Path, drawn: random.Random) -> None:
 def report_edited(drawn: random.Random, run: Path) -> None:
     """A figure of the report is another: one that ledgers give, or one that is the coordinator's word."""
     if drawn.random() < 0.7:
-        _edit(run, drawn)
+        edit(run, drawn)
     else:
         text = (run / "report.json").read_text()
         (run / "report.json").write_text(text.replace('"after": 0.75', '"after": 0.99'))
@@ -99,11 +100,12 @@ def report_edited(drawn: random.Random, run: Path) -> None:
 
 def report_edited_and_bound(drawn: random.Random, run: Path) -> None:
     """The coordinator itself edits a figure that ledgers give, and binds the report again."""
-    _edit(run, drawn)
-    _rebound(run)
+    edit(run, drawn)
+    rebound(run)
 
 
-def _rebound(run: Path) -> None:
+def rebound(run: Path) -> None:
+    """The coordinator writes down what stands in the folder now, in place of what stood there."""
     leaves = _leaves(run, "coordinator")
     place = max(index for index, leaf in enumerate(leaves) if isinstance(leaf.entry, Reported))
     entry = leaves[place].entry
@@ -126,7 +128,7 @@ def adapter_replaced(drawn: random.Random, run: Path) -> None:
 def adapter_replaced_and_bound(drawn: random.Random, run: Path) -> None:
     """The coordinator itself puts in other weights, and writes their digest down."""
     (run / "adapter" / "released.f32").write_bytes(drawn.randbytes(64))
-    _rebound(run)
+    rebound(run)
 
 
 def earlier_report(drawn: random.Random, run: Path) -> None:
@@ -228,7 +230,7 @@ def release_swapped(drawn: random.Random, run: Path) -> None:
     leaves[place] = replace(leaves[place], entry=replace(leaves[place].entry, digest=digest))  # type: ignore[type-var]
     (run / "adapter" / "released.f32").write_bytes(state)
     signed(run, "coordinator", leaves)
-    _rebound(run)
+    rebound(run)
 
 
 def witness_silenced(drawn: random.Random, run: Path) -> None:

@@ -1,0 +1,172 @@
+"""What `explain` is made to say of a run that was otherwise, and what `compare` is made to take for its own run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from audits.protection.attempt import Attempt, Outcome
+from audits.protection.hostile.evidence import check_of
+from securefl import keys, merkle
+from securefl.audit import explain as e
+from securefl.audit.copies import read_all
+from securefl.compare import experiment
+from securefl.compare.one import finished, folder_of
+from securefl.errors import Tampered
+from securefl.policy import approvals
+from securefl.terms import Sent
+from tests import audited
+
+OFFICER = keys.Identity(keys.Secret(hashlib.sha256(b"officer").digest()))
+SIGNED = audited.POLICY + f"approvals: {{required: 0, keys: {{officer: {OFFICER.public.hex()}}}}}\n"
+PARTIES = (*audited.MEMBERS, "coordinator")
+EXPERIMENT = (
+    "securefl_experiment: 1\nname: e\nfederation: federation.yaml\nepsilon: [8, none]\nseeds: [1]\n"
+    "arms: [{name: plain}, {name: other, set: {training.learning_rate: 0.05}}]\n"
+)
+
+
+def _state(run: Path, line: str) -> e.State:
+    return next(each.state for each in e.explain(run).lines if each.name == line)
+
+
+def agreed_without_signatures(number: int, base: Path) -> Outcome:
+    """Some parties joined under a policy that nobody signed for them, and others show signatures."""
+    drawn = random.Random(number)  # noqa: S311 - trials that can be repeated
+    without = set(drawn.sample(PARTIES, drawn.randint(1, 4)))
+    story = audited.Story(policy=SIGNED)
+    made = approvals.sign(OFFICER, approvals.Kind.AUTHOR, story.policy, audited.NOW - 1, audited.NOW + 10**6)
+    story.shown = lambda name: b"" if name in without else approvals.encode([made])
+    story.begin()
+    story.round(1)
+    story.close()
+    line = next(each for each in e.explain(story.export(base)).lines if each.name == "policy")
+    return Outcome(line.state is e.State.ON or not all(name in line.shown for name in without), "policy OFF, by name")
+
+
+def looked_at_afterwards(number: int, base: Path) -> Outcome:
+    """What the bench saw is written by somebody else: that it looked at every message and ledger, and saw nothing."""
+    drawn = random.Random(number)  # noqa: S311
+    run = audited.told(rounds=1).leave(base / "run")
+    facts = [{"what": "seed", "source": "os.urandom", "bits": 256}]
+    for ledger in read_all(run).values():
+        facts.append(
+            {
+                "what": "ledger", "name": ledger.name, "size": len(ledger.hashes),
+                "root": merkle.root(ledger.hashes).hex(), "records": False,
+            }
+        )  # fmt: skip
+        for _, entry in ledger.each(Sent):
+            facts.append({"what": "message", "digest": entry.receipt.digest.hex(), "records": False})
+    drawn.shuffle(facts)
+    (run / e.MEASURED).write_text("\n".join(map(json.dumps, facts)))
+    return Outcome(
+        _state(run, "records") is e.State.ON or _state(run, "generator") is e.State.ON, "not bound: not read"
+    )
+
+
+@cache
+def _experiment() -> experiment.Experiment:
+    from tests.small import Small  # noqa: PLC0415
+
+    folder = Path(mkdtemp(prefix="experiment-"))
+    Small(folder)
+    (folder / "e.yaml").write_text(EXPERIMENT)
+    return experiment.load(folder / "e.yaml")
+
+
+def _taken(base: Path, drawn: random.Random, *, private: bool) -> Outcome:
+    """Whether what lies in a cell's folder is taken for a run of it."""
+    cells = [(cell, loaded) for cell, loaded in _experiment().runs if (cell.epsilon is not None) is private]
+    cell, loaded = drawn.choice(cells)
+    folder = base / folder_of(cell)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    (base / "planted").rename(folder)
+    try:
+        outcome = finished(cell, loaded, base)
+    except Tampered as fault:
+        return Outcome(succeeded=False, stopped_by=check_of(f"{fault.where}: {fault.why}"))
+    return Outcome(succeeded=outcome is not None, stopped_by="taken for a run that is not over")
+
+
+def _best(drawn: random.Random) -> dict[str, object]:
+    return {
+        "outcome": {"status": "finished", "why": "x"}, "seconds": {"total": 1}, "epsilon": {"spent": 0.01},
+        "accuracy": {"after": drawn.uniform(0.9, 1), "macro_f1": 0.9, "majority": 0.5},
+        "run": drawn.randbytes(16).hex(),
+    }  # fmt: skip
+
+
+def a_report_alone(number: int, base: Path) -> Outcome:
+    """A cell's folder holds a report with the best accuracy, and nothing else; or a mark that it is over."""
+    drawn = random.Random(number)  # noqa: S311
+    run = base / "planted" / "run"
+    run.mkdir(parents=True)
+    report = _best(drawn)
+    (run / "report.json").write_text(json.dumps(report))
+    if drawn.random() < 0.5:
+        (run / "run.json").write_text(json.dumps({"run": report["run"], "outcome": "finished"}))
+    return _taken(base, drawn, private=True)
+
+
+@cache
+def _elsewhere() -> Path:
+    """A run that verifies, of another federation, with the homes that made it."""
+    folder = Path(mkdtemp(prefix="elsewhere-"))
+    audited.told(rounds=1).leave(folder / "run")
+    for name in PARTIES:
+        seed = hashlib.sha256(b"audited " + name.encode()).digest()
+        (folder / "sites" / name).mkdir(parents=True)
+        keys.put(folder / "sites" / name / "identity.key", seed)
+    return folder
+
+
+def a_run_of_another_experiment(number: int, base: Path) -> Outcome:
+    """A cell's folder holds a run of another federation that verifies; with its homes, with others, or with none."""
+    drawn = random.Random(number)  # noqa: S311
+    shutil.copytree(_elsewhere(), base / "planted")
+    how = drawn.randrange(3)
+    if how == 1:
+        shutil.rmtree(base / "planted" / "sites")
+    elif how == 2:
+        keys.put(base / "planted" / "sites" / "north" / "more.key", drawn.randbytes(32))
+        (base / "planted" / "sites" / "north" / "more.key").replace(
+            base / "planted" / "sites" / "north" / "identity.key"
+        )
+    return _taken(base, drawn, private=True)
+
+
+def a_run_that_was_polished(number: int, base: Path) -> Outcome:
+    """A cell's own run, whose report says a better accuracy than the one that was bound."""
+    drawn = random.Random(number)  # noqa: S311
+    shutil.copytree(_elsewhere(), base / "planted")
+    path = base / "planted" / "run" / "report.json"
+    path.write_text(path.read_text().replace('"after": 0.75', f'"after": {drawn.uniform(0.8, 1)}'))
+    return _taken(base, drawn, private=True)
+
+
+def a_report_without_privacy(number: int, base: Path) -> Outcome:
+    """A cell without privacy holds a report that says nothing of what it was made from, or another cell's."""
+    drawn = random.Random(number)  # noqa: S311
+    run = base / "planted" / "run"
+    run.mkdir(parents=True)
+    report = _best(drawn)
+    if drawn.random() < 0.5:
+        report["federation_file"] = drawn.randbytes(32).hex()
+    (run / "report.json").write_text(json.dumps(report))
+    return _taken(base, drawn, private=False)
+
+
+ATTEMPTS: tuple[Attempt, ...] = (
+    Attempt("explain says signed of a run that some joined unsigned", agreed_without_signatures),
+    Attempt("explain is told that all was looked at", looked_at_afterwards),
+    Attempt("compare takes a report for a run", a_report_alone),
+    Attempt("compare takes a run of another experiment", a_run_of_another_experiment),
+    Attempt("compare takes a run whose report was polished", a_run_that_was_polished),
+    Attempt("compare takes any report for one without privacy", a_report_without_privacy),
+)
