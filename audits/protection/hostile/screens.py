@@ -18,7 +18,7 @@ from securefl.errors import Malformed, OperatorFault
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.protocol import messages as m
-from securefl.terms import Hash, Head, MemberId, PublicKey, Reason, Receipt, RunId, Seat
+from securefl.terms import Hash, Head, MemberId, PublicKey, Reason, Receipt, Seat
 from tests import audited
 
 TRICKS = (
@@ -101,7 +101,7 @@ def a_kind_of_receipt(number: int, folder: Path) -> Outcome:
     drawn = random.Random(number)  # noqa: S311
     leaves = list(_good()["north"].leaves)
     receipt = Receipt(
-        MemberId("north"), MemberId("coordinator"), RunId(drawn.randbytes(16)), 0, "Bye", None, 0, Hash(bytes(32)), 1
+        MemberId("north"), MemberId("coordinator"), audited.told(rounds=1).run, 0, "Bye", None, 0, Hash(bytes(32)), 1
     )  # fmt: skip
     raw = cbor2.loads(wire.encode(receipt))
     raw[5] += drawn.choice(TRICKS)
