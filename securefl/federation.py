@@ -692,8 +692,7 @@ def run(
     below.check_homes((each.route, name, each.of(name)) for each, *_ in tree for name in each.parties)
     with _claimed(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
         watch = bench.Stopwatch(out / "timings.json")
-        home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
-        if evidence.bound(home, run_id, out):  # killed between its last word and the mark
+        if _said(places, run_id, out):  # killed between its last word and the mark
             return _marked(tree, out, evidence.report_of(out))
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
@@ -707,6 +706,7 @@ def run(
             loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
             custodian.key if custodian else None,
         )  # fmt: skip
+        home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         signed = _evidence(policy, signatures)
         _warn(shown, plan, "" if signed else loaded.file.policy)
         session = m.Session(
@@ -762,6 +762,12 @@ def run(
         report_page.write(report, out, page=workbench.page)
         _bind([each for each, *_ in tree], out, run_id, ended.outcome)
         return _marked(tree, out, report)
+
+
+def _said(places: Places, run_id: RunId, out: Path) -> bool:
+    """Whether the coordinator has a home, and wrote down there what this run left; none is made to ask."""
+    path = places.of(COORDINATOR)
+    return (path / "identity.key").exists() and evidence.bound(Home.at(path, COORDINATOR, clock), run_id, out)
 
 
 def _saved(shared: SharedModel, ended: c.Ended, plan: Plan, out: Path) -> Path | None:

@@ -138,7 +138,9 @@ def _facts(run: Path) -> Facts:
     }  # fmt: skip
     report = run / folder.REPORT
     told = json.loads(report.read_text()) if report.is_file() else {}
-    seen = tuple(_seen(run / MEASURED)) if _is_bound(run, ledgers) else ()
+    seen = tuple(_seen(run / MEASURED))
+    if not _is_bound(run, ledgers):  # what somebody wrote since can take a protection away, and give none
+        seen = tuple(fact for fact in seen if fact.get("records") is True or fact.get("readable") is True)
     return Facts(
         name, opened, plans,
         [(str(ledger.owner), e) for ledger in peers for _, e in ledger.each(Settled) if e.plan in plans],
