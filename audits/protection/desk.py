@@ -1,4 +1,4 @@
-"""One real member at its desk, and a coordinator that asks it whatever it likes: what attacks on a member begin from."""
+"""One real member at its desk, and a coordinator that asks it whatever it likes: where attacks on a member begin."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ from securefl.terms import (
 from tests.nested import LAYOUT, POLICY, price_in
 from tests.worlds import MODEL
 
-TEXT = POLICY.replace("{scheme}", "clear") + "sharing: {{home: [any], pull: true, weightings: 2}}\n"
 ME, COORDINATOR = MemberId("v"), MemberId("coordinator")
 BITS = FixedPoint(24, 16, 32)
 
@@ -85,7 +84,7 @@ class Desk:
 
     def __init__(self, number: int, folder: Path, trainer: Trainer) -> None:
         self.drawn = random.Random(number)  # noqa: S311 - of an attack, which may be repeated
-        self.policy = policies.parse(TEXT.format(name="f", least=2, colluding=0).encode(), "policy.yaml")
+        self.policy = policies.parse(POLICY.format(name="f", least=2, colluding=0).encode(), "policy.yaml")
         self.key = _identity(number, COORDINATOR)
         self.home = Home.at(folder / "home", ME, lambda: 1_790_000_000)
         others = tuple(MemberId(f"m{n}") for n in range(2 + number % 3))
