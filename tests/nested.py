@@ -73,7 +73,7 @@ training:
   rank: {{at_most: 8}}
   base_models: [m]
 sharing: {{home: [head, lora_B, weight, bias, l0], pull: true, attention: true, weightings: 2, weight_ratio: {{at_most: 2981}}}}
-protection: {{schemes: [masking, ckks, clear], min_cohort: {least}, threshold: {{at_least: {least}}}, colluding: {colluding}, grid: {{fraction_bits: {{at_least: 0, at_most: 40}}, value_bits: {{at_most: 64}}}}}}
+protection: {{schemes: [masking, ckks, clear], min_cohort: {least}, threshold: {{at_least: {least}}}, colluding: {colluding}, trust: [custodian], grid: {{fraction_bits: {{at_least: 0, at_most: 40}}, value_bits: {{at_most: 64}}}}}}
 release: {{fields: [weights], to: members}}
 context: {{purposes: [testing], regions: [here]}}
 """

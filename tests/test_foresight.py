@@ -120,7 +120,9 @@ def test_a_suite_under_ckks_leaves_runs_that_verify_and_one_key_for_all_tasks(en
         folder = run / "tasks" / task
         assert verify(folder).ok, verify(folder).why
         ledgers = read_all(folder)
-        assert {e.plan.cover.scheme for ledger in ledgers.values() for _, e in ledger.each(Reserved)} == {Scheme.CKKS}
+        assert {e.plan.cover.scheme for ledger in ledgers.values() for _, e in ledger.each(Reserved)} == {
+            Scheme.MASKED_CKKS
+        }
         report = json.loads((folder / "report.json").read_text())
         assert [each["survivors"] for each in report["rounds"]] == [sorted(owners)]
     assert set(module_store.manifests(run / "modules")) == set(OWNERS)

@@ -104,7 +104,7 @@ PLAN_CHOICES = {
     "kind": ["rslora", "head", "soft-prompt", "bottleneck"], "rule": ["svd", "alternating", "both"],
     "base_model": ["large-bert", "sha256:" + "ab" * 32, "any"], "model_sha256": ["ab" * 32, "cd" * 32],
     "targets": [[], ["value", "value"], ["query", "key"], ["attention.output.dense"], ["dense"]], "rank": [0, 1, 16, 17], "noise_multiplier": ["1/2", "49/100", 3],
-    "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "bfv", "masked-bfv", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
+    "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "bfv", "masked-ckks", "masked-bfv", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
     "loss": ["fedlsd", {"kind": "fedntd", "weight": 2}, "pseudo-labels"], "optimizer": ["adamw", "adamw-bc"], "learning_rate": ["1/100", "1/101", 2, "21/10"], "divisor": [1000, 1001],
     "micro_batch": [128, 129], "max_tokens": [3, 4, 65], "micro_tokens": [63, 64, 8192, 8193], "probe_sha256": ["ef" * 32],
     "home": [["head"], ["head", "encoder"]], "pull": [0, "1/2"], "attention": [{"keys": ["blocks.1"], "clip": 2}, {"keys": ["blocks.1", "blocks.0"], "sharpness": 0, "residual": True}, {"keys": ["head"]}],
@@ -123,7 +123,7 @@ POLICY_CHOICES = {
     "protection.grid.fraction_bits": [{"at_least": 21, "at_most": 22}, {"at_least": 3, "at_most": 19}], "protection.grid.value_bits.at_most": [23, 24],
     "training.modules": [[], ["query"], ["value", "query", "value"]], "training.rank.at_most": [4, 8],
     "training.base_models": [[], ["any"], ["large-bert"], ["sha256:" + "ab" * 32]], "protection.schemes": [[], ["ckks"], ["clear", "masking"]],
-    "protection.min_cohort": [2, 6, 7], "protection.threshold.at_least": [1, 5, 7], "protection.colluding": [0, 2], "release.fields": [[], ["weights", "accuracy"]],
+    "protection.min_cohort": [2, 6, 7], "protection.threshold.at_least": [1, 5, 7], "protection.colluding": [0, 2], "protection.trust": [[]], "release.fields": [[], ["weights", "accuracy"]],
     "context.purposes": [[], ["advertising"]], "context.regions": [[], ["CA"]],
 }  # fmt: skip
 AROUND_CHOICES = {
@@ -141,6 +141,7 @@ CHOICES = [
 AGREEMENTS = [
     [("plan", "protection", "masking")],
     [("plan", "protection", "ckks")],
+    [("plan", "protection", "masked-ckks")],
     [("policy", "budget.unit", "client"), ("policy", "training.mechanisms", ["distributed-discrete-gaussian"]), ("plan", "unit", "client"), ("plan", "fraction_bits", 14)],
 ]  # fmt: skip
 

@@ -54,6 +54,13 @@ def test_a_field_without_a_row_is_never_tighter(monkeypatch):
         narrow.meet(one, one)
 
 
+def test_a_child_may_drop_its_parents_trust_and_not_add_any():
+    trusting, wary = (document(changed(POLICY, {"protection.trust": said})) for said in (["custodian"], []))
+    assert narrow.loosened(trusting, wary) == ()
+    assert [each.field for each in narrow.loosened(wary, trusting)] == ["protection.trust"]
+    assert document({**POLICY, "protection": {k: v for k, v in POLICY["protection"].items() if k != "trust"}}) == wary
+
+
 # Laws.
 
 

@@ -33,7 +33,7 @@ POLICY = {
         "home": ["head", "blocks.1"], "pull": False, "attention": False, "weightings": 2, "probes": ["ef" * 32], "weight_ratio": {"at_most": 60},
     },
     "protection": {
-        "schemes": ["masking", "ckks", "bfv", "masked-bfv"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1,
+        "schemes": ["masking", "ckks", "bfv", "masked-ckks", "masked-bfv"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1, "trust": ["custodian"],
         "grid": {"fraction_bits": {"at_least": 12, "at_most": 24}, "value_bits": {"at_most": 31}},
     },
     "release": {"fields": ["weights"], "to": "members"},
@@ -178,7 +178,7 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("protection.honest_shares")
     if around["twist"] in ("a member twice", "a key twice"):
         say("protection.seats")
-    if plan["protection"] in ("masking", "masked-bfv"):
+    if plan["protection"] in ("masking", "masked-ckks", "masked-bfv"):
         if (
             plan["threshold"] < protection["threshold"]["at_least"]
             or 2 * plan["threshold"] <= plan["members"] + plan["colluding"]
@@ -186,7 +186,9 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
             say("protection.threshold")
         if plan["threshold"] > plan["members"]:
             say("protection.threshold.reachable")
-    if plan["protection"] in ("ckks", "bfv", "masked-bfv") and (
+    if plan["protection"] in ("ckks", "bfv") and not protection["trust"]:
+        say("protection.trust")
+    if plan["protection"] in ("ckks", "bfv", "masked-ckks", "masked-bfv") and (
         not plan.get("custodian", True) or around["twist"] == "a member's custodian"
     ):
         say("protection.custodian")
@@ -278,7 +280,7 @@ def loosens(parent: dict, child: dict) -> bool:  # noqa: C901, PLR0912 - one lin
         return True
     for section, field in (
         ("training", "losses"), ("training", "optimizers"), ("sharing", "home"), ("sharing", "probes"),
-        ("training", "mechanisms"), ("training", "modules"), ("protection", "schemes"), ("release", "fields"),
+        ("training", "mechanisms"), ("training", "modules"), ("protection", "schemes"), ("protection", "trust"), ("release", "fields"),
         ("context", "purposes"), ("context", "regions"),
     ):  # fmt: skip
         if not set(low[section][field]) <= set(up[section][field]):

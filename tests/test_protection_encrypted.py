@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from dataclasses import replace
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl.errors import Forged, Unsafe
+from securefl.keys import Secret
 from securefl.protection import bfv_coefficients as bfv
 from securefl.protection import ckks_slots as ckks
-from securefl.protection import digits, seal
+from securefl.protection import digits, masked_ckks, residues, seal
 from securefl.protection.digits import Packing, pack, unpack
+from securefl.protection.masking import Stream
 from securefl.terms import FixedPoint, MemberId
 
 CIPHERS = [ckks, bfv]
@@ -181,6 +184,101 @@ def test_the_plain_modulus_is_far_above_the_noise_of_sixty_four_inputs() -> None
             ((_, cipher),) = seal.read(api, data, path, [(MemberId("m"), chunk)])
             total = cipher if total is None else (api.Evaluator(data).add_inplace(total, cipher), total)[1]
     assert api.Decryptor(data, context.secret_key().data).invariant_noise_budget(total) >= 5  # bits; none left is wrong
+
+
+# Masked CKKS: the ring of the ciphertexts
+
+
+def masked_sum(vectors: np.ndarray, encoding: FixedPoint = SIXTEEN) -> np.ndarray:
+    """The sum under masks that cancel but for one, which the opener takes out."""
+    members, dimension = vectors.shape
+    packing, streams = masked_ckks.packing(encoding, members), [keyed(n) for n in range(members)]
+    inputs = {}
+    for n, (name, vector) in enumerate(zip(names(members), vectors, strict=True)):
+        mine = [Stream(streams[n]), *([Stream(streams[n - 1], subtract=True)] if n else [])]
+        inputs[name] = masked_ckks.encrypt(PUBLIC[ckks], pack(vector, packing), packing, mine)
+    left = [Stream(streams[-1], subtract=True)]
+    total = masked_ckks.open_sum(SECRET[ckks], inputs, packing.count(dimension), packing, left)
+    return unpack(total, packing, dimension, encoding, members)
+
+
+def keyed(number: int) -> Secret:
+    return Secret(hashlib.sha256(f"stream {number}".encode()).digest())
+
+
+def test_masked_ckks_is_exact_for_sixty_four_members_at_the_ends_of_the_range() -> None:
+    assert masked_ckks.packing(SIXTEEN, 64).per == 2
+    for vectors in worst(64, 8192)[:4]:
+        assert np.array_equal(masked_sum(vectors), vectors.sum(0))
+
+
+def test_masked_ckks_gives_out_no_packing_that_fails_or_whose_sum_wraps() -> None:
+    assert [masked_ckks.packing(SIXTEEN, n).per for n in (2, 64, 65, 200)] == [2, 2, 1, 1]
+    for members in (2, 16, 64, 128, 256):
+        assert masked_ckks.failure_bits(members) > 140
+        assert masked_ckks.error_bound(members) < 1 << 13
+        lowest = Packing(masked_ckks.SUM_BITS, 1).lowest
+        assert residues.Q // 2 > (-lowest << masked_ckks.SCALE_BITS) + (1 << 13)
+    for encoding, members in [(FixedPoint(45, 20, 64), 3), (SIXTEEN, 400)]:
+        with pytest.raises(Unsafe, match="not exact"):
+            masked_ckks.packing(encoding, members)
+
+
+@given(st.lists(st.integers(-(2**44), 2**44), min_size=1, max_size=8), st.data())
+def test_encodings_add_up_exactly_over_the_whole_range_of_a_sum(values: list[int], data: st.DataObject) -> None:
+    parts = [data.draw(st.integers(-(2**43), 2**43)) for _ in values]
+    rest = [value - part for value, part in zip(values, parts, strict=True)]
+    q, scale = np.uint64(residues.Q), masked_ckks.SCALE_BITS
+    summed = (residues.scaled(np.array(parts), scale) + residues.scaled(np.array(rest), scale)) % q
+    assert np.array_equal(summed, residues.scaled(np.array(values), scale))
+    assert np.array_equal(residues.centred(summed), np.array(values) << scale)
+
+
+def test_masks_are_residues_whatever_had_to_be_skipped_and_both_sides_draw_the_same() -> None:
+    below = 1 << 59  # half of all words are skipped, where once in 2**46 is
+    sides = [residues.Uniform(b"k" * 32, below) for _ in range(2)]
+    for _ in range(3):
+        one, two = (side.draw(8192).copy() for side in sides)
+        assert one.max() < below
+        assert len(one) == 8192
+        assert np.array_equal(one, two)
+    whole = np.concatenate([residues.Uniform(b"k" * 32).draw(8192).copy() for _ in range(1)])
+    counts = np.bincount((whole >> np.uint64(52)).astype(int), minlength=256)
+    assert ((counts - 32) ** 2 / 32).sum() < 390  # chi-square, 255 degrees, p > 1e-7
+
+
+@given(st.integers(1, 40), st.sampled_from([1, 8191, 8192, 8193, 20000]), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_masks_that_are_added_and_taken_out_leave_nothing(streams: int, length: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, residues.Q, length).astype(np.uint64)
+    masked, keys_ = values.copy(), [keyed(n) for n in range(streams)]
+    residues.mask(masked, [Stream(key, subtract=n % 3 == 0) for n, key in enumerate(keys_)])
+    assert masked.max() < residues.Q
+    assert length < 100 or (masked != values).mean() > 0.99
+    residues.mask(masked, [Stream(key, subtract=n % 3 != 0) for n, key in enumerate(keys_)])
+    assert np.array_equal(masked, values)
+
+
+def test_a_masked_sum_with_a_mask_too_few_or_too_many_is_no_sum() -> None:
+    packing = masked_ckks.packing(SIXTEEN, 3)
+    inputs = {name: masked_ckks.encrypt(PUBLIC[ckks], ONES, packing, [Stream(keyed(1))]) for name in names(3)}
+    right = [Stream(keyed(1), subtract=True)] * 3
+    assert np.array_equal(masked_ckks.open_sum(SECRET[ckks], inputs, 5, packing, right), ONES * 3)
+    for wrong in (right[:2], [*right, right[0]], [*right[:2], Stream(keyed(2), subtract=True)], []):
+        with pytest.raises(Forged, match="not on the grid"):
+            masked_ckks.open_sum(SECRET[ckks], inputs, 5, packing, wrong)
+    with pytest.raises(Forged, match="not on the grid"):  # another key
+        masked_ckks.open_sum(masked_ckks.new_context(), inputs, 5, packing, right)
+
+
+def test_another_format_of_seal_is_refused() -> None:
+    (chunk,) = ckks.encrypt(PUBLIC[ckks], ONES, TWO)
+    seal.check_format(chunk)
+    for place, value in ((0, 0), (2, 17), (3, 3), (4, 9)):  # magic, header, major, minor
+        other = bytearray(chunk)
+        other[place] = value
+        with pytest.raises(Forged, match="no ciphertext"):
+            ckks.open_sum(SECRET[ckks], {MemberId("m"): (bytes(other),)}, 5, TWO)
 
 
 # What is refused

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securefl import wire
+from securefl import keys, wire
+from securefl.protection import encrypted
+from securefl.protection.encrypted import Summation
 from securefl.protocol import coordinator as c
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
@@ -18,8 +20,10 @@ from securefl.terms import (
     Closed,
     Freed,
     MemberId,
+    Opening,
     Reason,
     Refusal,
+    Refused,
     Reserved,
     Scheme,
     Seat,
@@ -345,7 +349,6 @@ def test_a_second_question_about_a_round_is_refused() -> None:
 
 def test_a_custodian_opens_one_sum_a_round_and_only_of_enough_signed_inputs() -> None:
     world = World(scheme=Scheme.CKKS, rounds=1)
-    from securefl.protection.encrypted import Summation  # noqa: PLC0415
 
     def shrink(frame: m.Frame) -> m.Frame:
         ask = wire.decode(frame.envelope.body, m.Ask)
@@ -358,9 +361,87 @@ def test_a_custodian_opens_one_sum_a_round_and_only_of_enough_signed_inputs() ->
     assert any("a sum over 1 members" in str(fault) for _, fault in world.faults)
 
 
+ENCRYPTED = [scheme for scheme in Scheme if scheme.has_custodian]
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_encrypted_run_goes_on_without_who_falls_silent_before_or_after_its_result(
+    scheme: Scheme, backwards: bool
+) -> None:
+    world = World(names=("a", "b", "c", "d", "e", "f"), scheme=scheme, rounds=3, threshold=4, dimension=5000)
+    world.backwards = backwards
+    world.lost |= {("b", "Propose"), ("c", "Ask")}  # one result, and under masks one member's shares
+    world.twice |= {("custodian", "Ask"), ("a", "Propose"), ("d", "Ask")}  # what is sent again is what was sent
+    end = world.play()
+    assert end.outcome == "finished", end.why
+    assert np.array_equal(world.reached(end), world.expected(*[("a", "c", "d", "e", "f")] * 3))
+    assert not world.faults
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_a_custodian_that_falls_silent_ends_the_run_without_a_sum(scheme: Scheme) -> None:
+    world = World(scheme=scheme, rounds=1)
+    world.deaf.add(("custodian", "Ask"))
+    end = world.play()
+    assert end.outcome == "aborted"
+    assert "the custodian did not answer" in end.why
+
+
+def test_under_masks_the_custodian_is_asked_last_and_not_at_all_after_too_few_shares() -> None:
+    world = World(scheme=Scheme.MASKED_CKKS, rounds=1)
+    asked: list[str] = []
+    honest = world.handle
+
+    def listen(name: str, data: bytes) -> bytes:
+        if wire.decode(data, m.Frame).envelope.receipt.kind == "Ask":
+            asked.append(name)
+        return honest(name, data)
+
+    world.handle = listen  # type: ignore[method-assign]
+    assert world.play().outcome == "finished"
+    assert asked == ["a", "b", "c", "d", "custodian"]
+    world = World(scheme=Scheme.MASKED_CKKS, rounds=1)
+    world.lost |= {("a", "Ask"), ("b", "Ask")}
+    end = world.play()
+    assert (end.outcome, "2 members gave shares; 3 are needed" in end.why) == ("aborted", True)
+    assert not any(isinstance(entry, Opening) for entry in world.parties["custodian"].entries)
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_what_was_decrypted_and_is_no_sum_is_the_rounds_one_opening(scheme: Scheme) -> None:
+    world = World(scheme=scheme, rounds=1)
+    honest, questions = world.handle, []
+
+    def again(name: str, data: bytes) -> bytes:
+        answer = honest(name, data)
+        frame = wire.decode(data, m.Frame)
+        if name == "a" and frame.envelope.receipt.kind == "Propose":
+            plan, seat_ = wire.decode(frame.envelope.body, m.Propose).plan, world.parties["a"].state.seat
+            made = encrypted.boxed(
+                name, plan, wire.decode(seat_.material, encrypted.Material), (b"none",), keys.Secret(bytes(32))
+            )
+            replied = wire.decode(answer, m.Frame)
+            spoiled = replace(wire.decode(replied.envelope.body, m.Submitted), payload=made)
+            answer = wire.encode(m.Frame(resigned(replied.envelope.receipt, spoiled, "a").envelope, replied.head))
+        if name == "custodian" and frame.envelope.receipt.kind == "Ask":
+            ask = wire.decode(frame.envelope.body, m.Ask)
+            summation = wire.decode(ask.question, Summation)
+            fewer = replace(ask, question=wire.encode(replace(summation, inputs=summation.inputs[:3])))
+            with pytest.raises(mm.OutOfTurn) as fault:
+                honest(name, wire.encode(resigned(frame.envelope.receipt, fewer, "coordinator")))
+            questions.append(fault.value.rule)
+        return answer
+
+    world.handle = again  # type: ignore[method-assign]
+    end = world.play()
+    assert (end.outcome, questions) == ("aborted", ["protocol.replayed-round"])
+    refused = [entry for entry in world.parties["custodian"].entries if isinstance(entry, Refused)]
+    assert [reason.rule for entry in refused for reason in entry.reasons] == ["protocol.no-sum"]
+
+
 def test_a_custodian_refuses_an_input_that_its_member_did_not_sign() -> None:
     world = World(scheme=Scheme.CKKS, rounds=1)
-    from securefl.protection.encrypted import Summation  # noqa: PLC0415
 
     def swap(frame: m.Frame) -> m.Frame:
         ask = wire.decode(frame.envelope.body, m.Ask)

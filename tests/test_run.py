@@ -168,13 +168,13 @@ def test_updates_in_the_clear_are_refused_by_name_before_training(small: Small, 
     code, text, _ = run_cli(capsys, "run", file, "--out", tmp_path / "run", "--sites", tmp_path / "sites", "--json")
     assert code == 3
     assert "protection.schemes" in json.loads(text)["outcome"]["why"]
-    assert "set protection to masking or ckks" in json.loads(text)["outcome"]["why"]
+    assert "set protection to masking or masked-ckks" in json.loads(text)["outcome"]["why"]
     assert json.loads(text)["epsilon"]["spent"] == 0
     assert verify(tmp_path / "run").ok
 
 
 def test_a_shipped_policy_that_allows_the_clear_says_so_in_its_name(small: Small, tmp_path: Path) -> None:
-    lax = POLICY.replace("schemes: [masking, ckks]", "schemes: [clear]")
+    lax = POLICY.replace("schemes: [masking, masked-ckks]", "schemes: [clear]")
     result = small.run(
         tmp_path / "run", tmp_path / "sites", file=small.file("lax.yaml", policy=lax, protection="clear")
     )  # fmt: skip

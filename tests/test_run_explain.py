@@ -68,7 +68,8 @@ def test_the_command_prints_the_table_and_the_promised_shape(finished: Path, cap
 
 
 def test_under_ckks_one_holds_the_key_and_no_secret_is_shared(small: Small, tmp_path: Path) -> None:
-    small.run(tmp_path / "run", tmp_path / "sites", file=small.file("explained.yaml", protection="ckks"))
+    policy = POLICY.replace("schemes: [masking, masked-ckks]", "trust: [custodian], schemes: [ckks]")
+    small.run(tmp_path / "run", tmp_path / "sites", file=small.file("trusted.yaml", policy=policy, protection="ckks"))
     told = states(tmp_path / "run")
     assert told["threshold"] is State.OFF
     assert {told[name] for name in NAMES if name != "threshold"} == {State.ON}
@@ -76,8 +77,20 @@ def test_under_ckks_one_holds_the_key_and_no_secret_is_shared(small: Small, tmp_
     assert ("the coordinator and the custodian", "every update") in e.explain(tmp_path / "run").opens
 
 
+@pytest.mark.parametrize("written", ["ckks", "bfv"])
+def test_ckks_has_masks_inside_where_nobody_trusts_the_custodian(written: str, small: Small, tmp_path: Path) -> None:
+    policy = POLICY.replace("schemes: [masking, masked-ckks]", "schemes: [masked-bfv, masked-ckks]")
+    result = small.run(
+        tmp_path / "run", tmp_path / "sites", file=small.file(f"{written}.yaml", policy=policy, protection=written)
+    )
+    assert result.outcome == "finished", result.why
+    assert states(tmp_path / "run") == dict.fromkeys(NAMES, State.ON)
+    assert "whatever they know of the decryption key" in result.report["protections"]["who_can_open"]
+    assert ("both and 3 members", "every update") in e.explain(tmp_path / "run").opens
+
+
 def test_masks_inside_encryption_are_both_a_threshold_and_a_key(small: Small, tmp_path: Path) -> None:
-    policy = POLICY.replace("schemes: [masking, ckks]", "schemes: [masked-bfv]")
+    policy = POLICY.replace("schemes: [masking, masked-ckks]", "schemes: [masked-bfv]")
     small.run(
         tmp_path / "run", tmp_path / "sites", file=small.file("both.yaml", policy=policy, protection="masked-bfv")
     )
@@ -87,7 +100,7 @@ def test_masks_inside_encryption_are_both_a_threshold_and_a_key(small: Small, tm
 
 
 def test_in_the_clear_and_unsigned_both_show_as_off(small: Small, tmp_path: Path) -> None:
-    lax = POLICY.replace("schemes: [masking, ckks]", "schemes: [clear]").replace(
+    lax = POLICY.replace("schemes: [masking, masked-ckks]", "schemes: [clear]").replace(
         "purposes: [testing]", "purposes: [testing, more]"
     )
     file = small.file("unsigned.yaml", policy=lax, protection="clear")

@@ -73,10 +73,16 @@ LADDERS: dict[str, list[Any]] = {
         {"at_least": low, "at_most": high} for low, high in ((0, 40), (12, 24), (20, 20), (21, 24))
     ],
     "protection.grid.value_bits.at_most": [64, 31, 24, 23],
-    "protection.schemes": [["clear", "masking", "ckks"], ["ckks", "masking"], ["masking"], []],
+    "protection.schemes": [
+        ["clear", "masking", "masked-ckks", "ckks"],
+        ["ckks", "masking", "masked-ckks"],
+        ["masking"],
+        [],
+    ],
     "protection.min_cohort": [2, 3, 4, 7],
     "protection.threshold.at_least": [1, 4, 5, 7],
     "protection.colluding": [0, 1, 2],
+    "protection.trust": [["custodian"], []],
     "release.fields": [["weights", "accuracy"], ["weights"], []],
     "context.purposes": [["customer-service", "advertising"], ["customer-service"], []],
     "context.regions": [["CA", "EU", "US"], ["US", "CA"], ["US"], ["CA"], []],

@@ -359,15 +359,15 @@ def _opens(facts: Facts) -> tuple[tuple[str, str], ...]:
     if facts.schemes & {Scheme.CKKS, Scheme.BFV}:
         told += [
             ("the coordinator", "the sums that the custodian opens"),
-            ("the custodian", "every update it is handed: it is trusted to open sums alone"),
+            ("the custodian", "every update: the policy trusts it to open sums alone"),
             ("the coordinator and the custodian", "every update"),
             ("as many members as a split key needs", "the decryption key, with the custodian's disk"),
         ]
-    if Scheme.MASKED_BFV in facts.schemes:
+    if facts.schemes & {Scheme.MASKED_CKKS, Scheme.MASKED_BFV}:
         least = min(plan.cover.threshold for plan in facts.plans.values())
         told += [
-            ("the custodian", "masked vectors"),
-            ("the coordinator and the custodian", "the sum over the survivors"),
+            ("the custodian", "masked vectors, and the sum over the survivors"),
+            ("the coordinator and the custodian", "the same, whatever they know of the decryption key"),
             (f"both and fewer than {least} members", "the sum of the others' updates"),
             (f"both and {least} members", "every update"),
         ]

@@ -156,6 +156,12 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         yield Check(
             "protection.custodian", apart, found, "a key that no member holds", "name a custodian who is no member"
         )
+        trusted = "custodian" in rules.trust or not cover.scheme.trusts_custodian
+        opens = "can open a single update" if cover.scheme.trusts_custodian else "opens noise and sums"
+        yield Check(
+            "protection.trust", trusted, f"{cover.scheme.value}, whose custodian {opens}",
+            f"trust in {listed(rules.trust)}", f"set protection to {cover.scheme.masked.value}",
+        )  # fmt: skip
     yield _fits(plan, members)
     yield grid_check(policy, plan)
 

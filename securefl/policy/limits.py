@@ -198,8 +198,14 @@ class Sharing(Section):
 class Protection(Section):
     """How updates must be hidden."""
 
-    schemes: tuple[Scheme, ...] = Field(description="masking, ckks, bfv, masked-bfv, or clear (which hides nothing)")
+    schemes: tuple[Scheme, ...] = Field(
+        description="masking, masked-ckks, masked-bfv, ckks, bfv (these two if the custodian is trusted), or clear "
+        "(which hides nothing)"
+    )
     min_cohort: Annotated[Whole, Field(ge=2)] = Field(description="a sum over fewer members is never opened")
     threshold: ThresholdLimit
     colluding: Annotated[Whole, Field(ge=0)] = Field(description="members assumed to pool with the coordinator")
+    trust: tuple[Literal["custodian"], ...] = Field(
+        (), description="who is trusted not to open a single update: the custodian of ckks and bfv; nobody if not given"
+    )
     grid: GridLimit = Field(default_factory=lambda: GridLimit.model_validate({}))

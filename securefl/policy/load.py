@@ -296,6 +296,10 @@ def _idle(policy: Policy) -> list[str]:
     safe = safe_threshold(protection.min_cohort, protection.colluding)
     if any(scheme.has_masks for scheme in protection.schemes) and protection.threshold.at_least < safe:
         notes.append(f"protection.threshold.at_least: below {safe}, the least that is safe, so it never decides")
+    trusting = [scheme for scheme in protection.schemes if scheme.trusts_custodian]
+    if trusting and "custodian" not in protection.trust:
+        named = " and ".join(f"{scheme.value} ({scheme.masked.value} does)" for scheme in trusting)
+        notes.append(f"protection.schemes: without protection.trust: [custodian] no plan passes under {named}")
     if Scheme.CLEAR in protection.schemes:
         notes.append("protection.schemes: `clear` shows every update to the coordinator")
     if not policy.release.fields:

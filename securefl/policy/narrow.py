@@ -115,6 +115,7 @@ ROWS = {
     "protection.grid.fraction_bits.at_least": AT_LEAST,
     "protection.grid.fraction_bits.at_most": AT_MOST,
     "protection.grid.value_bits.at_most": AT_MOST,
+    "protection.trust": AMONG,
     "release.fields": AMONG,
     "release.to": SAME,
     "context.purposes": AMONG,

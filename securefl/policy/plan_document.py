@@ -85,7 +85,7 @@ class PlanDocument(BaseModel):
     value_bits: Whole = 24
     fraction_bits: Whole = 20
     ring_bits: Whole = 32
-    custodian: Flag = Field(True, description="whether somebody apart from the members holds the CKKS key")
+    custodian: Flag = Field(True, description="whether somebody apart from the members holds the decryption key")
     release: tuple[str, ...] = ("weights",)
     round: Whole = Field(1, ge=1)
 

@@ -48,6 +48,7 @@ INPUTS = {
     "protection.honest_shares": ("plan.learning.event", "plan.cover.min_cohort", "plan.cover.colluding"),
     "protection.shared_whole": ("plan.sharing",),
     "protection.grid": ("plan.cover.encoding",),
+    "protection.trust": ("plan.cover.scheme",),
     "protection.capacity": ("plan.cover.encoding", "plan.cohort"),
     "release.fields": ("plan.release",),
     "budget.unit": (),

@@ -1,8 +1,9 @@
 """A decryption key on disk, and how many sums it has opened: counted before each, so a crash only ever counts too many.
 
 Beside the key lies a file that is named after it and holds the count. Where it is missing or unreadable nothing is
-opened. Exact decryption shows nothing but sums, so the limit is a second line: it bounds what an unknown flaw could
-gather under one key.
+opened. The limit bounds what many sums of well-formed inputs could show of a key. It bounds nothing against an input
+that was made up: one sum can have the whole key in it. That a key which leaked opens no input is kept by boxes and
+masks.
 """
 
 from __future__ import annotations

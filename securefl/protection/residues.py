@@ -75,7 +75,8 @@ def mask(into: NDArray[np.uint64], streams: Iterable[Stream]) -> None:
 def scaled(integers: NDArray[np.int64], scale_bits: int) -> NDArray[np.uint64]:
     """Integers times ``2**scale_bits``, as residues modulo q: encodings add up exactly."""
     shifted = integers.astype(np.int64) << np.int64(scale_bits)
-    return np.where(shifted < 0, shifted + Q, shifted).astype(np.uint64)
+    shifted += (shifted >> np.int64(63)) & np.int64(Q)
+    return shifted.view(np.uint64)
 
 
 def centred(residues: NDArray[np.uint64]) -> NDArray[np.int64]:

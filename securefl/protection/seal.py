@@ -43,7 +43,7 @@ def tenseal() -> Any:  # noqa: ANN401 - a module without types
         import tenseal  # noqa: PLC0415
         import tenseal.sealapi  # noqa: PLC0415
     except ImportError as fault:
-        what = "ckks, bfv and masked-bfv need TenSEAL, which is not installed"
+        what = "ckks, bfv and their masked forms need TenSEAL, which is not installed"
         raise Missing(what, "pip install 'securefl[he]'") from fault
     return tenseal
 
