@@ -685,6 +685,10 @@ class Update:
 
 # 5. What leaves, and the receipt for it.
 
+KINDS = frozenset({  # every message there is
+    "Invite", "Accept", "Enrol", "Enrolled", "Propose", "Submitted", "Declined", "Ask", "Answered", "Close", "Bye",
+})  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -699,6 +703,10 @@ class Receipt:
     cost: MicroEpsilon  # price of the round this message carries the result of; 0 for all others
     digest: Hash  # SHA-256 of the body
     size: int  # bytes of the body
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError("a receipt for a message of no known kind")
 
 
 @dataclass(frozen=True, slots=True)

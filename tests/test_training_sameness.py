@@ -92,7 +92,9 @@ RECORD = st.builds(Record, st.text("ab c", min_size=1, max_size=8), st.integers(
 @settings(max_examples=100, deadline=None)
 def test_one_record_more_is_at_most_one_row_of_tokens_more_or_less(model, records, extra, max_tokens, chance):
     def counted(of):
-        found = model._distinct(tuple(of), max_tokens)
+        kept = model.distinct(tuple(of), max_tokens)
+        assert model.distinct(kept, max_tokens) == kept
+        found = model._records(kept, max_tokens)
         return Counter(zip(found.ids, found.labels, strict=True))
 
     before, after = counted(records), counted(chance.sample([*records, extra], len(records) + 1))
@@ -102,10 +104,10 @@ def test_one_record_more_is_at_most_one_row_of_tokens_more_or_less(model, record
 
 def test_texts_that_are_cut_to_the_same_tokens_are_one_record_to_train_on(model):
     texts = tuple(Record(f"abcd {end}", 1) for end in "xyz")
-    assert len(model._distinct(texts, 6).ids) == 1
-    assert len(model._distinct(texts, 12).ids) == 3
-    assert len(model._distinct((*texts, Record("abcd w", 0)), 6).ids) == 1
-    assert len(model._distinct((texts[0], Record("abcd w", 0)), 6).ids) == 0, "labels that tie"
+    assert len(model.distinct(texts, 6)) == 1
+    assert len(model.distinct(texts, 12)) == 3
+    assert len(model.distinct((*texts, Record("abcd w", 0)), 6)) == 1
+    assert len(model.distinct((texts[0], Record("abcd w", 0)), 6)) == 0, "labels that tie"
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 3))

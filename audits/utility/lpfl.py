@@ -102,6 +102,7 @@ class Turned(SharedModel):
     told: list[tuple[int, int, int, int]]  # unlabelled; right of them; sure; right of the sure: members, rounds
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[data.Record, ...]) -> Encoded:
+        records = self.distinct(records, plan.learning.max_tokens)  # what has a row in what is encoded
         encoded = super()._targets(plan, base, records)
         teacher = encoded.teacher
         if teacher is None or not self.cell.soft:

@@ -19,7 +19,7 @@ from securefl.errors import Forged, OutOfTurn, PeerFault
 from securefl.keys import Identity
 from securefl.protocol import messages as m
 from securefl.seams import CoordinatorProtection, Strategy
-from securefl.shown import plain
+from securefl.shown import short
 from securefl.terms import (
     Closed,
     Entry,
@@ -538,7 +538,7 @@ def _propose(course: Course, plugs: Plugs) -> Step:
 
 
 def _close(course: Course, outcome: str, why: str, plugs: Plugs, last_round: int | None = None) -> Step:
-    done, why = course.plan.round - 1 if last_round is None else last_round, plain(why)
+    done, why = course.plan.round - 1 if last_round is None else last_round, short(why, m.MOST_WHY)
     heads = tuple(head for _, head in sorted(course.heads.items()))
     message = m.Close(outcome, why, done, course.state if done else b"", heads)
     asked: dict[MemberId, m.Request] = {MemberId(name): message for name in course.accepts}

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Final, get_args
 
-from securefl import keys, wire
+from securefl import keys, rules, wire
 from securefl.errors import Forged, Unsafe
 from securefl.terms import (
     Envelope,
@@ -37,6 +37,10 @@ from securefl.terms import (
     Seat,
     SignedHead,
 )
+
+OUTCOMES: Final = frozenset({"finished", "refused", "aborted"})
+MOST_WHY: Final = 2000  # characters of why a run ended, which every party writes down
+MOST_REASONS: Final = 100  # of one refusal: a policy has fewer rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,14 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """My policy, my budget or my checks say no. Nothing ran."""
+    """My policy, my budget or my checks say no; or I trained, and by one constant word there is no result."""
 
     round: int
     reasons: tuple[Reason, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.reasons) <= MOST_REASONS:
+            raise ValueError(f"{len(self.reasons)} reasons: a refusal has 1 to {MOST_REASONS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +152,41 @@ class Close:
     state: bytes
     heads: tuple[SignedHead, ...]
 
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError("a run ends finished, refused or aborted")
+        if len(self.why) > MOST_WHY:
+            raise ValueError(f"a reason of {len(self.why)} characters; at most {MOST_WHY} are written down")
+
 
 @dataclass(frozen=True, slots=True)
 class Bye:
     """Recorded. My ledger's final head travels beside this message."""
 
     outcome: str
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError("a run ends finished, refused or aborted")
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """What a site says in place of an answer: by which rule, and nothing else. It is not signed."""
+
+    rule: str
+
+    def __post_init__(self) -> None:
+        if self.rule not in rules.FAULTS:
+            raise ValueError("a rule that is not on the list of what a site says in place of an answer")
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {rules.FAULTS[self.rule]}"
+
+    @classmethod
+    def by(cls, fault: BaseException) -> NoAnswer:
+        """What is said of this fault; its own words stay at the site."""
+        return cls(rules.of_fault(fault))
 
 
 Request = Invite | Enrol | Propose | Ask | Close
@@ -164,6 +201,7 @@ class Egress(StrEnum):
     WEIGHTS = "weights"  # a noised, covered update: what the plan's event is the price of
     OPENING = "opening"  # shares of masks, or a sum of covered inputs: what opening one sum needs
     REASONS = "reasons"  # of a refusal: made of plan, policy, account and model, all before a record is read
+    FAULT = "fault"  # the name of one rule of the closed list `rules.FAULTS`, and its sentence: nothing of the site
 
 
 EGRESS: Final[Mapping[type, Mapping[str, Egress]]] = {
@@ -173,11 +211,12 @@ EGRESS: Final[Mapping[type, Mapping[str, Egress]]] = {
     Declined: {"round": Egress.PROTOCOL, "reasons": Egress.REASONS},
     Answered: {"round": Egress.PROTOCOL, "answer": Egress.OPENING},
     Bye: {"outcome": Egress.PROTOCOL},
+    NoAnswer: {"rule": Egress.FAULT},
 }
 PRICED: Final = frozenset({Egress.WEIGHTS})  # what leaves only where the plan's own list names it
 _SHAPES: Final[Mapping[Egress, tuple[type, ...]]] = {
     Egress.PROTOCOL: (int, str), Egress.KEYS: (bytes,), Egress.WEIGHTS: (bytes,), Egress.OPENING: (bytes,),
-    Egress.REASONS: (tuple,),
+    Egress.REASONS: (tuple,), Egress.FAULT: (str,),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from securefl import keys, wire
+from securefl import keys, rules, wire
 from securefl.errors import Elsewhere, Fault, PeerFault
 from securefl.ledger import store
 from securefl.policy import load as policies
@@ -19,6 +19,7 @@ from securefl.policy.decide import decide
 from securefl.protocol import custodian, member
 from securefl.protocol import messages as m
 from securefl.seams import Unfinished
+from securefl.shown import short
 from securefl.terms import Grant, MixedUnits, Opened, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
 
 if TYPE_CHECKING:
@@ -58,9 +59,10 @@ class MemberAgent:
         """The answer to one request.
 
         Raises:
-            PeerFault: the request is not from the coordinator or not allowed; that is in the ledger, and nothing moved.
+            PeerFault: the request is not allowed; that is in the ledger, and nothing moved. Of a request that is not
+                signed by the coordinator nothing is written, nowhere.
         """
-        frame: m.Frame = wire.decode(data, m.Frame)
+        frame = _authentic(data, self.charter)
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
             moved: member.Step | PeerFault
@@ -165,7 +167,7 @@ class MemberAgent:
             self._check_stands(conn, plan, state)
             head = self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
         if moved.trouble:
-            print(f"{self.charter.me}: training came to nothing: {moved.trouble}", file=sys.stderr)
+            print(f"{self.charter.me}: training came to nothing: {short(moved.trouble)}", file=sys.stderr)
         return moved, head
 
     def _check_stands(self, conn: sa.Connection, plan: Plan, state: member.State) -> None:
@@ -196,7 +198,7 @@ class CustodianAgent:
         Raises:
             PeerFault: as for a member.
         """
-        frame: m.Frame = wire.decode(data, m.Frame)
+        frame = _authentic(data, self.charter)
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
             saved = self.home.saved(conn, run, custodian.State)
@@ -223,9 +225,22 @@ def _refreshed(charter: member.Charter, home: Home, conn: sa.Connection) -> memb
     return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
 
 
+def _authentic(data: bytes, charter: member.Charter) -> m.Frame:
+    """The frame, once the coordinator's signature over it holds; before that no store is opened and nothing is kept.
+
+    Raises:
+        Malformed, Forged: it is no frame, or not from this site's coordinator to it.
+    """
+    frame: m.Frame = wire.decode(data, m.Frame)
+    coordinator = charter.coordinator
+    m.check(frame.envelope, coordinator.member, charter.me, frame.envelope.receipt.run, coordinator.key)
+    return frame
+
+
 def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:
-    receipt = envelope.receipt
-    reason = Reason(fault.rule, receipt.kind, "what the protocol allows", str(fault))
+    """Refused, by which rule: in the words of the closed list, whatever the fault itself says."""
+    receipt, said = envelope.receipt, m.NoAnswer.by(fault)
+    reason = Reason(said.rule, receipt.kind, "what the protocol allows", rules.FAULTS[said.rule])
     with home.transaction() as conn:
         home.record(conn, (Refused(receipt.run, receipt.round, receipt.kind, (reason,)),))
 

@@ -43,7 +43,7 @@ def drive(
                 frame: m.Frame = wire.decode(answer, m.Frame)
                 moved = _advance(home, pending.state, c.Received(sender, frame), plugs, observe)
             except PeerFault as fault:
-                _note(home, run, sender, f"{type(fault).__name__}: {fault}")
+                _note(home, run, sender, str(m.NoAnswer.by(fault)))
                 continue
             pending = c.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
         if not pending.outbound and not isinstance(pending.state, c.Ended):

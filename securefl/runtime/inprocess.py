@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from securefl.errors import PeerFault
+from securefl.protocol.messages import NoAnswer
 from securefl.seams import Failure
 from securefl.terms import MemberId
 
@@ -33,4 +34,4 @@ class InProcess:
             try:
                 yield member, self._peers[member].handle(request)
             except PeerFault as fault:
-                yield member, Failure(f"{type(fault).__name__}: {fault}")
+                yield member, Failure(str(NoAnswer.by(fault)))

@@ -9,10 +9,13 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from securefl.errors import Fault, PeerFault
+from securefl import wire
+from securefl.errors import Malformed, PeerFault
+from securefl.protocol.messages import NoAnswer
+from securefl.rules import PEER
 from securefl.runtime.inprocess import Handler
 from securefl.seams import Failure
-from securefl.shown import plain
+from securefl.shown import short
 from securefl.terms import MemberId
 
 Maker = Callable[[], Handler]  # importable by name: the child builds its own agent
@@ -28,12 +31,18 @@ def _serve(make: Maker, pipe: Connection) -> None:
         try:
             handler = handler or make()
             pipe.send_bytes(b"+" + handler.handle(request))
-        except Fault as fault:
-            if isinstance(fault, PeerFault):
-                pipe.send_bytes(b"-" + f"{type(fault).__name__}: {fault}".encode())
-            else:  # it may name a file, a line, a value: that stays here
-                print(plain(f"{type(fault).__name__}: {fault}"), file=sys.stderr)
-                pipe.send_bytes(b"-" + f"{type(fault).__name__}: told at the site itself".encode())
+        except Exception as fault:  # noqa: BLE001 - whatever it is, only the name of a rule leaves
+            if not isinstance(fault, PeerFault):  # it may name a file, a line, a value: that stays here
+                print(short(f"{type(fault).__name__}: {fault}"), file=sys.stderr)
+            pipe.send_bytes(b"-" + wire.encode(NoAnswer.by(fault)))
+
+
+def _why(said: bytes) -> str:
+    """What a process says in place of an answer, if it is on the list of what may be said."""
+    try:
+        return str(wire.decode(said, NoAnswer))
+    except Malformed:
+        return str(NoAnswer(PEER))
 
 
 class Processes:
@@ -71,7 +80,7 @@ class Processes:
                     self._end(member)
                     yield member, Failure("its process died before it answered")
                     continue
-                yield member, answer[1:] if answer[:1] == b"+" else Failure(answer[1:].decode())
+                yield member, answer[1:] if answer[:1] == b"+" else Failure(_why(answer[1:]))
         for member in waiting.values():
             self._end(member)
             yield member, Failure(f"silent for {patience_s:.0f} s")

@@ -33,6 +33,15 @@ def plurality(votes: Mapping[int, int]) -> int | None:
     return ranked[0][0]
 
 
+def settled(rows: Iterable[tuple[int, ...]], labels: Iterable[int]) -> dict[tuple[int, ...], int]:
+    """Each row of token ids that is a record, in the order of the first, with its label."""
+    votes: dict[tuple[int, ...], Counter[int]] = {}
+    for key, label in zip(rows, labels, strict=True):
+        votes.setdefault(key, Counter())[label] += 1
+    decided = {key: plurality(each) for key, each in votes.items()}
+    return {key: label for key, label in decided.items() if label is not None}
+
+
 def canonical(text: str) -> str:
     """The text without what can change while it reads the same: case, width, composition, blanks, unseen characters."""
     if not text.isascii():

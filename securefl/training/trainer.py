@@ -5,7 +5,6 @@ One base model in memory can serve several members of one process; each training
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +75,7 @@ class SharedModel:
         self._watched, self._asked = built.at(1), engine
         self._wrapped = wrap(built.model, engine)
         self._encoded: dict[tuple[int, int], tuple[object, Encoded]] = {}
+        self._single: dict[tuple[int, int], tuple[object, tuple[Record, ...]]] = {}
         self._start = state.dump(built)
         self._safe: set[Loss] = set()
 
@@ -256,7 +256,8 @@ class SharedModel:
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...]) -> Encoded:
         """The records, each once as it is trained on, with what the broadcast model says of it where the loss asks."""
-        encoded, loss = self._distinct(records, plan.learning.max_tokens), plan.learning.loss
+        tokens, loss = plan.learning.max_tokens, plan.learning.loss
+        encoded = self._records(self.distinct(records, tokens), tokens)
         if not isinstance(loss, SoftLabels) and UNKNOWN in encoded.labels:
             encoded = encoded.labelled()  # a record without the label that its loss needs contributes nothing, silently
         if not taught(loss):
@@ -336,15 +337,15 @@ class SharedModel:
         known = digest("vocabulary", tuple(sorted(words.items())))
         return frozenset(sameness.form(known + repr(ids).encode()) for ids in self._records(records, max_tokens).ids)
 
-    def _distinct(self, records: tuple[Record, ...], max_tokens: int) -> Encoded:
-        """What is trained on: records of one row of token ids are one record, by the labels of most of them."""
-        encoded = self._records(records, max_tokens)
-        votes: dict[tuple[int, ...], Counter[int]] = {}
-        for ids, label in zip(encoded.ids, encoded.labels, strict=True):
-            votes.setdefault(ids, Counter())[label] += 1
-        decided = {ids: sameness.plurality(each) for ids, each in votes.items()}
-        found = {ids: label for ids, label in decided.items() if label is not None}
-        return replace(encoded, ids=tuple(found), labels=tuple(found.values()))
+    def distinct(self, records: tuple[Record, ...], max_tokens: int) -> tuple[Record, ...]:
+        """What is trained on: records of one row of token ids are one record, with the label of most of them."""
+        key, encoded = (id(records), max_tokens), self._records(records, max_tokens)
+        if key not in self._single:
+            first = dict(zip(reversed(encoded.ids), reversed(records), strict=True))
+            labels = sameness.settled(encoded.ids, encoded.labels)
+            kept = tuple(replace(first[ids], label=label) for ids, label in labels.items())
+            self._single[key] = records, records if kept == records else kept
+        return self._single[key][1]
 
     def _records(self, records: tuple[Record, ...], max_tokens: int) -> Encoded:
         key = (id(records), max_tokens)

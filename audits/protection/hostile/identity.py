@@ -203,8 +203,8 @@ def one_text_trained_on_often(number: int, folder: Path) -> Outcome:
         rows, told = [(f"{said} {' '.join(FILLER)} {n}", "good") for n in range(many)], []
     _written(folder / "rows.jsonl", [*rows, ("my bag", "bad")])
     source = DataSource.model_validate({"file": "rows.jsonl", "heldout": 0, "replace": told})
-    encoded = _model()._distinct(load(source, folder, ("bad", "good")).train, 8)  # noqa: SLF001 - what a step is given
-    return Outcome(len(encoded.ids) != 2, "one text is one record")
+    given = _model().distinct(load(source, folder, ("bad", "good")).train, 8)  # what a step samples from
+    return Outcome(len(given) != 2, "one text is one record")
 
 
 # A plan that calls the site's model otherwise.

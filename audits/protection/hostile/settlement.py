@@ -1,0 +1,312 @@
+"""Training that is not paid for: faults, restarts, races and closings between the first record read and the charge."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audits.protection.attempt import Attempt, Outcome
+from audits.protection.desk import Desk, Learner, read, sent, shape
+from securefl import wire
+from securefl.errors import OperatorFault, PeerFault, Unsafe
+from securefl.ledger import store
+from securefl.privacy.account import Standing
+from securefl.protocol import messages as m
+from securefl.protocol.member import Kept
+from securefl.seams import Own
+from securefl.strategy.member import Half
+from securefl.terms import (
+    Event,
+    Freed,
+    Hash,
+    MemberId,
+    Plan,
+    PoissonGaussian,
+    RunId,
+    Sharing,
+    Update,
+    Weighting,
+)
+from securefl.training.data import Record, Records
+from securefl.training.trainer import LoraTrainer
+from tests import nested, tiny_models
+
+KEEPING = Sharing(pull=Fraction(0))  # own models
+START = np.zeros(nested.LAYOUT.entries, "<f4")
+SETTLED = "settled: training.unfinished"
+
+
+class Killed(BaseException):
+    """What ends a process, seen from inside."""
+
+
+def _quietly(act: Callable[[], Any]) -> Any:  # noqa: ANN401
+    with redirect_stderr(StringIO()):
+        return act()
+
+
+def _paid(desk: Desk, event: Event, rounds: int = 1) -> bool:
+    """Whether every round was paid for whole, and stands so."""
+    return [(c.standing, c.event) for c in desk.charges()] == [(Standing.SETTLED, event)] * rounds
+
+
+def _fault(number: int) -> Exception:
+    secret = f"patient {number}"
+    made: tuple[Exception, ...] = (
+        OperatorFault(secret), RuntimeError(secret), MemoryError(secret), PeerFault(secret), Unsafe(secret),
+        KeyError(secret), ValueError(secret), AssertionError(secret), OSError(secret), RecursionError(secret),
+        UnicodeDecodeError("utf-8", secret.encode(), 0, 1, secret),
+    )  # fmt: skip
+    return made[number % len(made)]
+
+
+def _fails(number: int, folder: Path, *, after: bool) -> Outcome:
+    """Rounds that fail, then one that does not: what of them is paid, and what of them is in its result?"""
+    learner = Learner(number, _fault(number), after)
+    desk, base = Desk(number, folder, learner), START.tobytes()
+    failing, shapes = 1 + number % 3, set()
+    for round_ in range(1, failing + 1):
+        answer = _quietly(lambda round_=round_: desk.propose(desk.plan(round_, base, KEEPING), base))
+        shapes.add((*shape(answer), answer.reasons if isinstance(answer, m.Declined) else ()))
+    plan = desk.plan(failing + 1, base, KEEPING)
+    same = _paid(desk, plan.learning.event, failing) and len(shapes) == 1
+    learner.fails = None
+    desk.ask(m.Enrol(failing + 1, ()), failing + 1)
+    desk.propose(plan, base)
+    clean = all(had == Own() for had in learner.had) and b"patient" not in desk.said()
+    return Outcome(not (same and clean), SETTLED)
+
+
+def at_its_first_step(number: int, folder: Path) -> Outcome:
+    """Raise while records are read."""
+    return _fails(number, folder, after=False)
+
+
+def once_it_is_done(number: int, folder: Path) -> Outcome:
+    """Raise when the state was trained: as scoring own weights does."""
+    return _fails(number, folder, after=True)
+
+
+def sealing(number: int, folder: Path) -> Outcome:
+    """Make an update that cannot be sealed, and keep what was trained."""
+
+    class Unsealable(Learner):
+        def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+            made, keep = super().train(plan, base, own)
+            return Update(made.values[: 1 + number % (plan.dimension - 1)], made.did), keep
+
+    desk, base = Desk(number, folder, Unsealable(number)), START.tobytes()
+    plan = desk.plan(1, base, KEEPING)
+    answer = _quietly(lambda: desk.propose(plan, base))
+    held = isinstance(answer, m.Declined) and _paid(desk, plan.learning.event) and desk.kept(9) == Own()
+    return Outcome(not held, SETTLED)
+
+
+def other_than_priced(number: int, folder: Path) -> Outcome:
+    """Train more, or with less noise, than was priced, and be charged for less."""
+    drawn = random.Random(number)  # noqa: S311
+    learner = Learner(number)
+    desk, base = Desk(number, folder, learner), START.tobytes()
+    plan = desk.plan(1, base, KEEPING)
+    priced = plan.learning.event
+    assert isinstance(priced, PoissonGaussian)
+    did = PoissonGaussian(
+        Fraction(drawn.randint(1, 20), 100), Fraction(drawn.randint(50, 200), 100), drawn.randint(1, 9)
+    )
+    learner.did = did
+    answer = _quietly(lambda: desk.propose(plan, base))
+    (charge,) = desk.charges()
+    large = charge.event
+    covers = isinstance(large, PoissonGaussian) and (
+        large.sampling_rate >= max(priced.sampling_rate, did.sampling_rate)
+        and large.noise_multiplier <= min(priced.noise_multiplier, did.noise_multiplier)
+        and large.steps >= max(priced.steps, did.steps)
+    )
+    held = isinstance(answer, m.Declined) and covers and charge.standing is Standing.SETTLED and desk.kept(9) == Own()
+    return Outcome(not held, SETTLED)
+
+
+def not_finite(number: int, folder: Path) -> Outcome:
+    """Propose a base that no sum can be made of, where it is never trained from: records are read for nothing."""
+    learner, drawn = Learner(number), np.random.default_rng(number)
+    desk, base = Desk(number, folder, learner), START.copy()
+    wrong = (np.nan, np.inf, -np.inf, 3.4e38, 2.0**100, np.float32("nan"))[number % 6]
+    base[drawn.integers(0, 2 if number % 2 else len(base))] = wrong  # by turns in what stays at home
+    sharing = Sharing(home=("bias",)) if number % 2 else Sharing()
+    data = base.tobytes()
+    answer = desk.propose(desk.plan(1, data, sharing), data)
+    rules = {reason.rule for reason in answer.reasons} if isinstance(answer, m.Declined) else set()
+    return Outcome(bool(learner.had or desk.charges() or isinstance(answer, m.Submitted)), ", ".join(sorted(rules)))
+
+
+def raced(number: int, folder: Path) -> Outcome:
+    """Let two processes of a site train one plan: is what is kept that of the result which left?"""
+
+    class Overtaken(Learner):
+        def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+            made = super().train(plan, base, own)
+            if self.trained == 1:  # the other process is done first, or begins while this one is done
+                desk.another(Learner(number + 1000)).handle(request)
+            return made
+
+    learner = Overtaken(number)
+    desk, base = Desk(number, folder, learner), (START + np.float32(number % 7)).tobytes()
+    plan = desk.plan(1, base, KEEPING)
+    request = desk.frame(m.Propose(plan, base, b""), 1, plan)
+    answer = read(wire.decode(desk.agent.handle(request), m.Frame))
+    assert isinstance(answer, m.Submitted)
+    kept = np.frombuffer(desk.kept(2).model, "<f4").astype(float)
+    one = bool(np.abs(sent(answer) - kept).max() <= 2.0**-15) and _paid(desk, plan.learning.event)
+    return Outcome(not one, "one result of an effect is recorded")
+
+
+def restarted(number: int, folder: Path) -> Outcome:
+    """Kill the site between training and settling, as often as it likes: does anything of it come back?"""
+    learner = Learner(number, Killed(), after=True)
+    desk, base = Desk(number, folder, learner), START.tobytes()
+    plan = desk.plan(1, base, KEEPING)
+    request = desk.frame(m.Propose(plan, base, b""), 1, plan)
+    for _ in range(1 + number % 3):
+        with suppress(Killed):
+            desk.agent.handle(request)
+    held = [charge.standing for charge in desk.charges()] == [Standing.RESERVED] and desk.kept(9) == Own()
+    learner.fails = None
+    answer = read(wire.decode(desk.agent.handle(request), m.Frame))
+    kept = desk.kept(9)
+    alone = kept.model == learner.keeps[-1].model and isinstance(answer, m.Submitted)
+    return Outcome(not (held and alone and _paid(desk, plan.learning.event)), "reserved until it goes on")
+
+
+def closed(number: int, folder: Path) -> Outcome:
+    """End the run while a member trains: its reservation is given back, and what it learned is not."""
+    learner = Learner(number, Killed(), after=True)
+    desk, base = Desk(number, folder, learner), START.tobytes()
+    plan = desk.plan(1, base, KEEPING)
+    with suppress(Killed):
+        desk.propose(plan, base)
+    outcome = ("aborted", "refused", "finished")[number % 3]
+    desk.ask(m.Close(outcome, "enough", 0, b"", ()), 0)
+    held = _paid(desk, plan.learning.event) and desk.kept(9) == Own()
+    return Outcome(not held, "settled: the run closed")
+
+
+def closed_node(number: int, folder: Path) -> Outcome:
+    """Kill a node inside its run below, and close the run above it: the node is charged nothing."""
+
+    class Dying(list[tuple[str, int]]):
+        def append(self, one: tuple[str, int]) -> None:
+            if len(self) == 1 + number % 5:
+                raise Killed
+            super().append(one)
+
+    tree: nested.Tree = {"left": dict.fromkeys(("l1", "l2", "l3")), "right": dict.fromkeys(("r1", "r2", "r3"))}
+    world = nested.World(folder, tree, rounds=1, rounds_inside=2)
+    world.trained = Dying()
+    with suppress(Killed):
+        world.play(np.zeros(nested.LAYOUT.entries))
+    _, _, _, seat, _, home, runtime = world.federation((), tree, None)
+    close = m.Close("aborted", "enough", 0, b"", ())
+    envelope = m.enclose(home.identity, seat.member, MemberId("left"), RunId(bytes(16)), 0, close)
+    list(runtime().exchange([(MemberId("left"), wire.encode(m.Frame(envelope, None)))], 1.0))
+    steps = {way: _steps(world, ("left", *way)) for way in ((), ("l1",), ("l2",), ("l3",))}
+    free = any(steps[way] > steps[()] for way in steps if way)
+    with world.home(("left",)).transaction() as conn:
+        free = free or any(True for _ in store.leaves_of(conn, (Freed.__name__,)))
+    return Outcome(free or not any(steps.values()), "settled: the run closed")
+
+
+def _steps(world: nested.World, way: tuple[str, ...]) -> int:
+    home = world.home(way)
+    with home.transaction() as conn:
+        return sum(c.event.steps for c in home.account(conn).charges if c.standing is not Standing.FREED)
+
+
+def left_by_no_settled_plan(number: int, folder: Path) -> Outcome:
+    """Put the state of another training where the next round looks for what was kept."""
+    learner = Learner(number)
+    desk, base = Desk(number, folder, learner), START.tobytes()
+    desk.propose(desk.plan(1, base, KEEPING), base)
+    mine = desk.kept(2)
+    plan, stolen = desk.plan(2, base, KEEPING), Own(np.full_like(START, number + 1).tobytes())
+    with desk.home.transaction() as conn:  # what a process of before wrote, or whoever holds the home
+        home = desk.home
+        home._keep(conn, desk.run, Kept(wire.plan_hash(plan), 2, stolen))  # noqa: SLF001
+    desk.ask(m.Enrol(3, ()), 3)
+    desk.propose(desk.plan(3, base, KEEPING), base)
+    return Outcome(stolen in learner.had or learner.had[-1] != mine, "read only if its plan is settled")
+
+
+@cache
+def _model() -> tiny_models.SharedModel:
+    folder = Path(tempfile.mkdtemp())
+    of = tiny_models.shared("bert", folder)
+    of.preflight()
+    return of
+
+
+def _asked(**changes: Any) -> Plan:  # noqa: ANN401
+    of = _model()
+    made = tiny_models.plan(of, event=PoissonGaussian(Fraction(1, 2), Fraction(1), 1))
+    fields = {"run": RunId(bytes(16)), "base": Hash(m.state_digest(of.initial())), **changes}
+    return replace(made, **fields)
+
+
+def a_record_without_a_label(number: int, folder: Path) -> Outcome:
+    """Tell two data sets apart by whether one more record has a label: by an error, or by what comes instead."""
+    del folder
+    of, drawn = _model(), random.Random(number)  # noqa: S311
+    texts = ["late again", "thanks", "hello there"] * 4
+    records = [Record(text, drawn.randrange(3)) for text in texts]
+    told = set()
+    for label in (drawn.randrange(3), -1):
+        held = (*records, Record(f"one more {number}", label))
+        trainer = LoraTrainer(of, lambda held=held: Records(held, ()), random.Random(1).randbytes, half=Half(of.layout))  # noqa: S311
+        update, keep = trainer.train(_asked(), of.initial(), Own())
+        told.add((len(update.values), update.did, keep == Own(), bool(np.isfinite(update.values).all())))
+    return Outcome(len(told) != 1, "a record without a label contributes nothing")
+
+
+def a_probe_that_is_none(number: int, folder: Path) -> Outcome:
+    """Name the digest of an empty probe, so that a member without one trains, fails to score it, and raises."""
+    del folder
+    of, read_ = _model(), []
+    probe = wire.digest("probe", ()) if number % 2 else Hash(random.Random(number).randbytes(32))  # noqa: S311
+    sharing = Sharing((Weighting(Fraction(1), Fraction(1), probe=probe),))
+    trainer = LoraTrainer(of, lambda: read_.append(1), _undrawn, half=Half(of.layout))  # type: ignore[arg-type,func-returns-value]
+    plan = _asked(sharing=sharing, dimension=of.layout.dimension(1, sharing))
+    try:
+        trainer.admit(plan, of.initial())
+    except PeerFault as fault:
+        return Outcome(bool(read_), fault.rule)
+    return Outcome(True, "")
+
+
+def _undrawn(size: int) -> bytes:
+    """Bytes for what is never drawn."""
+    return bytes(size)
+
+
+ATTEMPTS = (
+    Attempt("A fault at any step of a training gives its price back, or tells what it was", at_its_first_step),
+    Attempt("A fault once a training is done leaves its own model for the next round", once_it_is_done),
+    Attempt("An update that cannot be sealed is free, and kept", sealing),
+    Attempt("A training that is not the one that was priced is charged as less", other_than_priced),
+    Attempt("A base that is not finite, in what stays at home, has records read for nothing", not_finite),
+    Attempt("Two processes of a site train one plan: one's result leaves, the other's is kept", raced),
+    Attempt("A site that is killed between training and settling keeps what it trained", restarted),
+    Attempt("A run that is closed while a member trains gives the price back", closed),
+    Attempt("A node that is killed inside its run, and closed from above, is charged nothing", closed_node, 50),
+    Attempt("What no settled plan left is read by the next round", left_by_no_settled_plan),
+    Attempt("A record without a label is told by a refusal", a_record_without_a_label),
+    Attempt("The digest of a probe that is not here makes a member raise after it trained", a_probe_that_is_none),
+)
