@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import signal
@@ -192,6 +193,27 @@ def test_a_refused_and_a_failed_run_are_shown_and_never_dropped(
     assert "no layer `nothing`" in out
     assert "1 of 4 runs are in the table" in out
     assert [row["runs"] for row in found["summary"]] == [1, 0, 0, 0]
+
+
+def test_a_report_that_no_ledger_bears_out_is_refused_by_name(
+    small: Small, shared: Path, tmp_path: Path, capsys
+) -> None:
+    text = EXPERIMENT.replace("seeds: [1, 2]", "seeds: [1]")
+    loaded = experiment.load(written(small.folder, text, "poisoned.yaml"))
+    policy = small.folder / loaded.base.file.policy
+    parts = {"experiment": loaded.text, "federation": loaded.base.written, "policy": policy.read_bytes()}
+    for cell, _ in loaded.runs:
+        out = tmp_path / cell.name
+        run = out / "runs" / cell.name / "run"
+        run.mkdir(parents=True)
+        digests = {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+        (out / "experiment.json").write_text(json.dumps(digests))
+        best = {"after": 0.999, "macro_f1": 0.999, "majority": 0.5}
+        told = {"outcome": {"status": "finished", "why": "x"}, "seconds": {"total": 1}, "accuracy": best}
+        (run / "report.json").write_text(json.dumps(told | {"epsilon": {"spent": 0.01}}))
+        code, _, message = run_cli(capsys, "compare", small.folder / "poisoned.yaml", "--out", out)
+        assert (code, f"runs/{cell.name}/run" in message) == (4, True), message
+        assert not (out / "results.json").exists()
 
 
 def test_an_interrupt_leaves_the_finished_runs_and_says_how_to_go_on(

@@ -126,6 +126,23 @@ def test_a_suite_leaves_a_run_a_task_modules_and_ledgers_that_verify(done: Path)
     assert set(module_store.manifests(done / "run" / "modules")) == set(OWNERS)
 
 
+def test_a_suites_report_and_modules_are_evidence_too(done: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(done / "run", tmp_path / "run")
+    run, task = tmp_path / "run", next(iter(OWNERS))
+    for path in (run / "suite.json", *sorted((run / "modules").iterdir()), run / "tasks" / task / "report.html"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        assert not verify(run).ok, path
+        path.unlink()
+        assert not verify(run).ok, path
+        path.write_bytes(whole)
+    assert verify(run).ok, verify(run).why
+    (run / "modules" / "more.safetensors").write_bytes(b"")
+    assert "that the run did not leave" in verify(run).why
+
+
 def test_each_round_of_a_task_is_one_sum_over_its_owners(done: Path) -> None:
     for task, members in OWNERS.items():
         report = json.loads((done / "run" / "tasks" / task / "report.json").read_text())
