@@ -52,7 +52,7 @@ def data(content: bytes) -> Callable[[Small], object]:
 BAD = {
     "the policy is absent": (lambda own: (own.folder / "policy.yaml").unlink(), 2, ("policy.yaml", "cannot be read")),
     "the policy is no YAML": (policy("budget: {", "budget: {{"), 2, ("policy.yaml:", "not YAML")),
-    "a policy's key is misspelled": (policy("min_cohort", "min_cohrt"), 2, ("policy.yaml:13", "did you mean `min_cohort`")),
+    "a policy's key is misspelled": (policy("min_cohort", "min_cohrt"), 2, ("policy.yaml:16", "did you mean `min_cohort`")),
     "a policy's key stands twice": (policy("version: 1", "version: 1\nversion: 2"), 2, ("policy.yaml:4", "stands twice")),
     "a policy's unit is missing": (policy("unit: record, ", ""), 2, ("policy.yaml:5", "unit", "missing")),
     "a policy's limit is not a number": (policy("epsilon: 20, delta", "epsilon: .nan, delta"), 2, ("policy.yaml:5", "no number")),
