@@ -142,12 +142,17 @@ def beside_a_rule(number: int, folder: Path) -> Outcome:
 
 
 def as_a_kind(number: int, folder: Path) -> Outcome:
-    """Say it as the kind of message that a receipt names."""
-
-    def lie(secret: str, _: Envelope) -> tuple[dict[str, Any], object]:
-        return {"kind": secret}, _declined(_named("Reason", rule="training", value="x", limit="y", fix="z"))
-
-    return _up(number, folder, lie)
+    """Say it as the kind of message that a receipt names: a member writes down which message it refused."""
+    desk, secret = Desk(number, folder, Learner(number)), _secret(number)
+    message = (m.Close("aborted", "enough", 0, b"", ()), m.Ask(1, b""))[number % 2]
+    genuine = m.enclose(desk.key, MemberId("coordinator"), ME, desk.run, 0, message)
+    told = {name: getattr(genuine.receipt, name) for name in type(genuine.receipt).__dataclass_fields__}
+    receipt = _named("Receipt", **(told | {"kind": secret}))
+    signature = desk.key.sign("receipt", cbor2.dumps(_bytes(receipt), canonical=True))
+    envelope = _named("Envelope", receipt=receipt, signature=signature, body=genuine.body)
+    frame = cbor2.dumps(_bytes(_named("Frame", envelope=envelope, head=None)), canonical=True)
+    rule = refused_by(lambda: desk.agent.handle(frame))
+    return Outcome(secret.encode() in desk.said() or not rule, rule)
 
 
 def by_many(number: int, folder: Path) -> Outcome:
@@ -243,7 +248,7 @@ def at_the_end(number: int, folder: Path) -> Outcome:
 ATTEMPTS = (
     Attempt("A leaf names a rule of its own, to be heard by its parent's parent", as_a_rule, 40),
     Attempt("A leaf says it beside the name of a known rule, to be heard further up", beside_a_rule, 40),
-    Attempt("A leaf's receipt is for a message of a kind that says it", as_a_kind, 40),
+    Attempt("A receipt is for a message of a kind that says it", as_a_kind),
     Attempt("A leaf has more written down than a refusal holds", by_many, 40),
     Attempt("Whoever signs nothing has something written into a member's store", unsigned),
     Attempt("A coordinator's own words come back in a fault, or stay in the ledger", in_a_fault),
