@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from securefl import keys, wire
 from securefl.errors import OperatorFault, PeerFault
 from securefl.keys import Identity, Secret
+from securefl.policy.load import safe_threshold
 from securefl.protection import key_shares, seal
 from securefl.protection.encrypted import key_id
 from securefl.protection.key_file import KeyFile
@@ -30,7 +32,37 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     for member, home in members.items():
         keys.put(home / _share(file), shares[member])
     keys.put(vault_of(file), vault)
-    file.unlink()  # last: until here nothing is lost
+    erase(file)  # last: until here nothing is lost
+
+
+def erase(file: Path) -> None:
+    """Overwrite the key where it lies, then remove its file.
+
+    As far as it goes: a disk that moves what it rewrites, a snapshot or a backup may still have the old bytes.
+    """
+    size = file.stat().st_size
+    with file.open("r+b", buffering=0) as opened:
+        opened.write(os.urandom(size))
+        os.fsync(opened.fileno())
+    file.unlink()
+
+
+def check_floor(threshold: int, members: int, colluding: int, place: str) -> None:
+    """Check that no coalition the policy reckons with has the key, nor two groups of members apart; raise otherwise.
+
+    Args:
+        threshold: shares that give the key.
+        members: of the smallest cohort that is asked for shares.
+        colluding: members assumed to pool with the coordinator.
+        place: what an error calls the file.
+
+    Raises:
+        OperatorFault: it is below colluding + 1, or below the safe threshold.
+    """
+    least = max(colluding + 1, safe_threshold(members, colluding))
+    if threshold < least:
+        what = f"a threshold of {threshold}, where the policy assumes that {colluding} of {members} members collude"
+        raise OperatorFault(what, f"give --threshold {least} or more", place)
 
 
 def check_here(file: Path) -> None:

@@ -33,7 +33,7 @@ from securefl.protocol import coordinator as c
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
-from securefl.runtime import texts
+from securefl.runtime import adoption, texts
 from securefl.runtime.agent import CustodianAgent, MemberAgent
 from securefl.runtime.drive import drive
 from securefl.runtime.home import Home, export_all
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from securefl.training.trainer import LoraTrainer, SharedModel
 
 ONLY_ENCRYPTED = f"only {schemes.ENCRYPTED} have a custodian"
+DIMENSION = "plan.dimension"
 COORDINATOR, CUSTODIAN = MemberId("coordinator"), MemberId("custodian")
 Entropy = Callable[[int], bytes]
 
@@ -153,8 +154,8 @@ def introduce(
 ) -> tuple[Seat, Seat | None, tuple[Seat, ...]]:
     """Every party's seat: coordinator, custodian if the scheme has one, members.
 
-    In one process the introduction happens here. Each home pins the keys it was first shown, and the policy it first
-    agreed to; a later run that shows others is refused. ``signatures`` are the policy's; None runs without.
+    In one process the introduction happens here. Each home pins the keys it was first shown, and its ledger holds the
+    policies it agreed to; a later run that shows others is refused. ``signatures`` are the policy's; None runs without.
     """
     file = places.loaded.file
     seats = tuple(
@@ -167,7 +168,7 @@ def introduce(
         custodian = Seat(CUSTODIAN, _home(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         _pin(places.of(name), policy.federation, (coordinator, *((custodian,) if custodian else ()), *seats))
-        _adopt(places.of(name), policy, signatures)
+        adoption.propose(_home(places, name), policy, signatures)
     return coordinator, custodian, seats
 
 
@@ -191,67 +192,7 @@ def _pin(home: Path, federation: str, seats: tuple[Seat, ...]) -> None:
                 "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
             )
             raise OperatorFault(what, remedy, str(path))
-    _write(path, json.dumps(known, indent=1, sort_keys=True).encode())
-
-
-def _adopt(home: Path, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
-    """The home's own copy of the policy is this one; another one under the same version is refused.
-
-    A policy that follows another one needs the signatures that the other asked for, too; it names keys if that did,
-    and stands under all that stood above that. Revocations are remembered. Whenever this ends, one of the two is here.
-    """
-    path = home / "policies" / f"{policy.federation}.yaml"
-    own = policies.load(path) if path.exists() and path.read_bytes() != policy.text else None
-    if own is not None and policy.version <= own.version:
-        what = f"the policy changed, and its version is still {policy.version} (this site agreed to {own.version})"
-        raise OperatorFault(what, "raise `version` in the changed policy, or go back to the agreed one", str(path))
-    if own is not None:
-        _check_follows(policy, own, path)
-    path.parent.mkdir(exist_ok=True)
-    if signatures is not None:
-        revoked = path.with_name(f"{policy.federation}.revoked.json")
-        seen = approvals.read(revoked)
-        signatures = (*signatures, *(each for each in seen if each not in signatures))
-        _write(revoked, approvals.encode((*seen, *(e for e in approvals.revocations(signatures) if e not in seen))))
-        approvals.require(policy, signatures, clock(), own)
-    if own is not None:
-        old = path.parent / "old" / policy.federation
-        old.mkdir(parents=True, exist_ok=True)
-        _write(old / f"{own.version}.yaml", own.text)
-    if own is not None or not path.exists():
-        _write(path, policy.text)
-    _write(approvals.beside(path), _evidence(policy, signatures))
-
-
-def _check_follows(policy: Policy, own: Policy, path: Path) -> None:
-    """Nothing happens if this policy may stand in the place of its predecessor, whoever signs it.
-
-    Raises:
-        OperatorFault: the file is another federation's; keys that were asked, or a parent, are left out.
-    """
-    if own.federation != policy.federation:
-        raise OperatorFault(f"this is the policy of {own.federation}", "put back this federation's own", str(path))
-    if own.document.approvals.keys and not policy.document.approvals.keys:
-        what = f"version {policy.version} names no keys under `approvals`, and version {own.version} does"
-        raise OperatorFault(what, "name who signs it; one that names nobody can be changed by anybody", str(path))
-    left = [each.federation for each in own.above if each.federation not in {up.federation for up in policy.above}]
-    if left:
-        what = f"version {policy.version} no longer stands under {', '.join(left)}, whose limits its charges count in"
-        raise OperatorFault(what, "keep the parent, or begin a federation of another name", str(path))
-
-
-def _signatures(path: Path, policy: Policy) -> bytes:
-    """The signatures a home keeps for its policy, which hold; empty if it agreed to run without."""
-    text = approvals.beside(path).read_bytes()
-    if text:
-        approvals.require(policy, approvals.decode(text, str(approvals.beside(path))), clock())
-    return text
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")  # another run may write the same file now
-    beside.write_bytes(data)
-    beside.replace(path)
+    adoption.write(path, json.dumps(known, indent=1, sort_keys=True).encode())
 
 
 def split_key(federation: Path, sites: Path | None, threshold: int, inside: str = "") -> None:
@@ -271,8 +212,8 @@ def split_key(federation: Path, sites: Path | None, threshold: int, inside: str 
     split_key_of(places, threshold)
 
 
-def split_key_of(places: Places, threshold: int) -> None:
-    """The same for the custodian of these homes.
+def split_key_of(places: Places, threshold: int, cohort: int | None = None) -> None:
+    """The same for the custodian of these homes; ``cohort`` members are asked at the least, all if it is not given.
 
     Raises:
         OperatorFault: as for ``split_key``.
@@ -284,6 +225,10 @@ def split_key_of(places: Places, threshold: int) -> None:
         raise OperatorFault(f"{scheme} has no decryption key", remedy, str(places.loaded.path))
     file = places.of(CUSTODIAN) / schemes.key_name(scheme)
     custody.check_here(file)
+    loaded = places.loaded
+    policy = policies.load(loaded.folder / loaded.file.policy)
+    colluding = max(policy.protection.colluding, loaded.file.protection.colluding or 0)
+    custody.check_floor(threshold, cohort or len(loaded.file.members), colluding, str(loaded.path))
     homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
     identity = keys.load(places.of(CUSTODIAN) / "identity.key")
     custody.split(file, threshold, homes, identity, keys.Secret(os.urandom(32)))
@@ -423,24 +368,48 @@ def explain(policy_path: Path, plan_path: Path) -> Explained:
     if document.has("securefl_federation"):
         return explain_first(policy, federation_file.load(plan_path))
     plan = draft(document, policy.hash)
-    missing = ["account", "plan.cohort", *([] if "model_sha256" in document.value else ["plan.model.digest"])]
+    missing = ["account", "plan.cohort", "plan.base"]
+    missing += [] if "model_sha256" in document.value else ["plan.model.digest"]
+    missing += [] if "dimension" in document.value else [DIMENSION]
     return explained(policy, plan, tuple(missing))
 
 
 def explain_first(policy: Policy, loaded: federation_file.Loaded) -> Explained:
     """Every rule of a policy against the first round of a federation; nothing is charged."""
-    return explain_unseen(policy, unseen_plan(loaded, policy))
+    return explain_unseen(policy, unseen(loaded, policy))
 
 
-def unseen_plan(loaded: federation_file.Loaded, policy: Policy) -> Plan:
-    """A federation's first plan without its model being loaded."""
-    return first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1)
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A federation's first plan before it has begun, and what was assumed in it."""
+
+    plan: Plan
+    missing: tuple[str, ...]
+    base: bytes | None  # the state it starts from, where the model is here
 
 
-def explain_unseen(policy: Policy, plan: Plan) -> Explained:
+def unseen(loaded: federation_file.Loaded, policy: Policy) -> Unseen:
+    """A federation's first plan: of its model where that is here, and of any model where it is not."""
+    from securefl.training.trainer import SharedModel  # noqa: PLC0415
+
+    file, missing = loaded.file, ["account"]
+    if file.protection.scheme.has_custodian:
+        missing.append("plan.cover.custodian")
+    try:
+        shared = SharedModel.load(
+            file.model, loaded.folder, file.task.task(), file.adapter.adapter(), file.training.engine
+        )
+    except OperatorFault:
+        missing += ["plan.model.digest", "plan.base", DIMENSION]
+        return Unseen(first_plan(loaded, policy, Model(file.model, Hash(bytes(32))), 1), tuple(missing), None)
+    strategy = strategy_of(loaded, shared)
+    base = strategy.broadcast(shared.initial())
+    return Unseen(first_plan(loaded, policy, shared.model, strategy.dimension(1, base)), tuple(missing), base)
+
+
+def explain_unseen(policy: Policy, asked: Unseen) -> Explained:
     """Every rule of a policy against such a plan."""
-    missing = ("account", "plan.model.digest", *(("plan.cover.custodian",) if plan.cover.custodian else ()))
-    return explained(policy, plan, missing)
+    return explained(policy, asked.plan, asked.missing, asked.base)
 
 
 def first_plan(loaded: federation_file.Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
@@ -463,17 +432,27 @@ def foreseen(loaded: federation_file.Loaded, policy: Policy, model: Model, dimen
     return explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
 
 
-def explained(policy: Policy, plan: Plan, missing: tuple[str, ...]) -> Explained:
-    """Every rule of a policy against a plan, on an account with nothing on it."""
+def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes | None = None) -> Explained:
+    """Every rule of a policy against a plan, on an account with nothing on it; what has no price is not granted.
+
+    Under unit client each entry of an update costs: without the model's dimension there is no price.
+    """
     account = Account.of(())
     try:
         price = price_in(policy, "dataset")(plan, account)
     except (ValueError, ArithmeticError) as fault:
         none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
         return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), missing)
-    checks = explain_decision(policy, plan, account, price, clock())
-    answer = decide(policy, plan, account, price, clock())
-    reasons = getattr(answer, "reasons", ())
+    now = clock()
+    checks = explain_decision(policy, plan, account, price, now, base)
+    reasons = getattr(decide(policy, plan, account, price, now, base), "reasons", ())
+    if DIMENSION in missing and plan.learning.event.unit is Unit.CLIENT:
+        unknown = Check(
+            DIMENSION, False, "not known", "the entries of an update, each of which costs",
+            "have the model here, or give `dimension` in a plan",
+        )  # fmt: skip
+        checks = (*checks, unknown)
+        reasons = (*reasons, Reason(unknown.rule, unknown.value, unknown.limit, unknown.fix))
     return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), missing)
 
 
@@ -586,13 +565,12 @@ def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None
     """What one home agreed to: policy, its signatures, and the seats of coordinator, custodian and members."""
     loaded, home = places.loaded, places.of(name)
     federation = policies.load(loaded.folder / loaded.file.policy).federation
-    own = home / "policies" / f"{federation}.yaml"
-    policy = policies.load(own)
+    policy, signed = adoption.staged(home, federation, clock())
     pinned: dict[str, str] = json.loads(_pinned(home, federation).read_text())
     keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in pinned.items()}
     custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme.has_custodian else None
     seats = tuple(Seat(MemberId(each.name), keys_of[each.name], each.region) for each in loaded.file.members)
-    return policy, _signatures(own, policy), Seat(COORDINATOR, keys_of[COORDINATOR], ""), custodian, seats
+    return policy, signed, Seat(COORDINATOR, keys_of[COORDINATOR], ""), custodian, seats
 
 
 def _nested(
@@ -714,7 +692,7 @@ def run(
             custodian.key if custodian else None,
         )  # fmt: skip
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
-        signed = _evidence(policy, signatures)
+        signed = adoption.evidence(policy, signatures)
         _warn(shown, plan, "" if signed else loaded.file.policy)
         session = m.Session(
             run_id,
@@ -804,7 +782,7 @@ def _marked(tree: Sequence[tuple[Places, Policy, Any]], out: Path, report: dict[
         if (_folder(out, each) / "ledger").is_dir():
             export_all([_home(each, name) for name in each.parties], _folder(out, each) / "ledger")
     status = report["outcome"]["status"]
-    _write(out / "run.json", _over(out, status))
+    adoption.write(out / "run.json", _over(out, status))
     return Result(status, report["outcome"]["why"], out / report["adapter"] if report["adapter"] else None, report)
 
 
@@ -854,17 +832,12 @@ def run_without_privacy(loaded: federation_file.Loaded, seed: int, workbench: Wo
 
 
 def _found(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approvals.Signature, ...] | None:
-    """The signatures beside a policy; None if there are not enough and that was asked for."""
-    signatures = approvals.read(approvals.beside(path))
+    """The signatures beside a policy, and beside those above it; None if its own are too few and that was asked for."""
+    signatures = tuple(each for file in policies.files(path) for each in approvals.read(approvals.beside(file)))
     if unsafe_unsigned and not approvals.judge(policy, signatures, clock()).signed:
         return None
     approvals.require(policy, signatures, clock())
     return signatures
-
-
-def _evidence(policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> bytes:
-    """The signatures a run shows for its policy; empty where it is unsigned, for nobody was asked or too few signed."""
-    return approvals.encode(signatures) if signatures is not None and policy.document.approvals.keys else b""
 
 
 def _tap(out: Path, records: Mapping[str, Any]) -> Tap:
@@ -1027,7 +1000,7 @@ def _claimed(out: Path, loaded: federation_file.Loaded, tree: tuple[Policy, ...]
             if any(not _begun(each.name) for each in out.iterdir()):
                 raise OperatorFault("this folder is not empty and holds no run", "choose another --out", str(out))
             found = {"run": keys.Secret(os.urandom(32)).raw[:16].hex(), **what, "outcome": None}
-            _write(path, json.dumps(found, indent=1).encode())
+            adoption.write(path, json.dumps(found, indent=1).encode())
         yield RunId(bytes.fromhex(found["run"]))
 
 

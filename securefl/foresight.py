@@ -6,7 +6,7 @@ Nothing is trained or charged: first rounds are held against the rules, on accou
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,9 @@ def foresee(policy: Path, file: Path) -> Foreseen:
     loaded, its = federation_file.load(file), policies.load(policy)
     if not loaded.below:
         return Foreseen("plan", {"": federation.explain_first(its, loaded)}, {})
-    levels = list(_levels(loaded, its, federation.unseen_plan(loaded, its), loaded.file.name))
-    told = {name: federation.explain_unseen(policy, plan) for name, policy, plan in levels}
+    first = federation.unseen(loaded, its)
+    levels = list(_levels(loaded, its, first.plan, loaded.file.name))
+    told = {name: federation.explain_unseen(policy, replace(first, plan=plan)) for name, policy, plan in levels}
     return Foreseen("levels", told, {name: policy.hash.hex() for name, policy, _ in levels})
 
 

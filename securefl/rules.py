@@ -15,6 +15,7 @@ SITE: Final = "site.fault"  # something is wrong at the site itself, and what it
 FAULTS: Final = {
     PEER: "the message is not what the protocol allows",
     SITE: "something is wrong at the site; its operator is told there",
+    "policy.authority": "the site has not adopted that policy",
     "protocol.altered": "the body is not the one that its receipt names",
     "protocol.another-cohort": "the keys or shares are for another cohort",
     "protocol.another-cover": "the plan is covered otherwise than the session",
@@ -65,7 +66,8 @@ DECISIONS: Final = frozenset({
     "approvals.revoked", "approvals.self", "approvals.stranger",
     "budget.above.epsilon", "budget.epsilon", "budget.neighbours", "budget.once", "budget.others.epsilon",
     "budget.per_dataset.epsilon", "budget.per_round.epsilon", "budget.per_run.epsilon", "budget.price", "budget.unit",
-    "context.purposes", "context.regions", "federation", "policy", "policy.error", "policy.version",
+    "context.purposes", "context.regions", "federation", "plan.dimension", "policy",
+    "policy.error", "policy.version",
     "protection.capacity", "protection.cohort", "protection.colluding", "protection.custodian", "protection.grid",
     "protection.honest", "protection.honest_shares", "protection.min_cohort", "protection.schemes", "protection.seats",
     "protection.shared_whole", "protection.threshold", "protection.threshold.reachable", "protection.trust",

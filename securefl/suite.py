@@ -108,7 +108,7 @@ def split_key(suite: Suite, sites: Path | None, threshold: int) -> None:
         raise OperatorFault(what, f"choose a threshold of 2 to {most}", str(suite.path))
     loaded = fewest.loaded
     everybody = loaded.model_copy(update={"file": loaded.file.model_copy(update={"members": tuple(members.values())})})
-    federation.split_key_of(Places(everybody, sites.resolve() if sites else None), threshold)
+    federation.split_key_of(Places(everybody, sites.resolve() if sites else None), threshold, most)
 
 
 def _model_of(suite: Suite) -> tuple[str, Path]:

@@ -202,7 +202,7 @@ def test_the_key_of_a_federation_below_is_split_by_the_way_to_it(tree: Tree, tmp
     file, sites = tree.tree("keys.yaml", nodes, training=tree_training(tree)), tmp_path / "sites"
     loaded = federation_file.load(file)
     federation.run(loaded, tmp_path / "one", sites=sites)
-    split = ("custodian", "split", file, "--threshold", 2, "--sites", sites)
+    split = ("custodian", "split", file, "--threshold", 3, "--sites", sites)
     for more, said in (((), "--inside: right"), (("--inside", "up"), "there are: left, right")):
         code, told = run_cli(capsys, *split, *more)
         assert code == 2

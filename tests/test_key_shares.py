@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -84,26 +85,33 @@ def test_an_answer_to_another_request_or_in_another_members_name_is_left_out() -
 
 
 def test_a_federation_goes_on_with_a_split_key_and_stops_without_enough_shares(small: Small, tmp_path: Path) -> None:
-    sites, file = tmp_path / "sites", small.file("split.yaml", protection="ckks", training__rounds=1)
+    members = [{"name": each, "region": "here", "data": {"file": f"{each}.csv"}} for each in MEMBERS]
+    fourth = {"name": "east", "region": "here", "data": {"file": "north.csv"}}
+    changes = {"protection": "ckks", "training__rounds": 1, "members": [*members, fourth]}
+    sites, file = tmp_path / "sites", small.file("split.yaml", **changes)
     small.run(tmp_path / "one", sites, file=file)
     path = sites / "custodian" / "he.key"
     whole = path.read_bytes()
-    with pytest.raises(OperatorFault, match="threshold"):
-        federation.split_key(file, sites, 1)
-    federation.split_key(file, sites, 2)
+    for low in (0, 1, 2):
+        with pytest.raises(OperatorFault, match="1 of 4 members collude; give --threshold 3 or more"):
+            federation.split_key(file, sites, low)
+    os.link(path, tmp_path / "other name")
+    federation.split_key(file, sites, 3)
     assert not path.exists()
-    assert custody.threshold_of(path) == 2
+    left = (tmp_path / "other name").read_bytes()
+    assert len(left) == len(whole) and left[-64:] != whole[-64:], "overwritten where it lay"
+    assert custody.threshold_of(path) == 3
     for kept in sites.rglob("*"):
         assert not kept.is_file() or whole[-64:] not in kept.read_bytes(), kept
     result = small.run(tmp_path / "two", sites, file=file)
     assert result.outcome == "finished"
     assert verify(tmp_path / "two").ok
-    assert "2 members give the key" in result.report["protections"]["who_can_open"]
+    assert "3 members give the key" in result.report["protections"]["who_can_open"]
     assert not path.exists()
     (sites / MEMBERS[0] / "he.key.share").unlink()
     assert small.run(tmp_path / "three", sites, file=file).outcome == "finished"
     (sites / MEMBERS[1] / "he.key.share").unlink()
-    with pytest.raises(OperatorFault, match="1 good shares"):
+    with pytest.raises(OperatorFault, match="2 good shares"):
         small.run(tmp_path / "four", sites, file=file)
 
 

@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from securefl import federation_file, keys
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
-from securefl.federation import Places, introduce
+from securefl.federation import Places, clock, introduce
 from securefl.policy import approvals, load
 from securefl.policy.approvals import Kind
+from securefl.runtime import adoption
+from securefl.runtime.home import Home
+from securefl.terms import Hash, Opened, RunId
 from tests.small import POLICY as SMALL
 from tests.small import Small, sign
 from tests.test_policy_oracle import POLICY, changed
@@ -293,6 +296,11 @@ def test_a_home_takes_no_successor_that_its_own_policy_would_not_sign_for_and_fo
     first = load.parse(SMALL.encode(), "p")
     of = lambda policy, who, kind="author", issued=0: approvals.sign(who, Kind(kind), policy, issued, 4 * 10**9)  # noqa: E731
     introduce(places, first, (of(first, key),))
+    for name in places.parties:
+        home, run = Home.at(places.of(name), name, clock), RunId(bytes(16))
+        _, shown = adoption.staged(home.path, "small", clock())
+        with home.transaction() as conn:
+            home.commit(conn, run, (Opened(run, "small", "member", first.text, "d", (), shown),), Hash(b""))
     stranger = load.parse(
         SMALL.replace("version: 1", "version: 2").replace(key.public.hex(), KEYS["bob"]).encode(), "p"
     )

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -16,12 +17,18 @@ from securefl.audit import forecast
 from securefl.audit.simulate import simulate
 from securefl.cli import main
 from securefl.errors import OperatorFault
+from securefl.federation import price_in
+from securefl.foresight import foresee
 from securefl.policy import cases, load, tree
+from securefl.policy.decide import decide
 from securefl.policy.difference import difference
 from securefl.policy.document import schema_text
+from securefl.privacy.account import Account
 from securefl.privacy.accountant import epsilon_filter, epsilon_pld
+from securefl.terms import Grant, Opened, Reserved, RunId
 from tests.audited import EVENT, told
 from tests.audited import POLICY as HARBOUR
+from tests.small import POLICY as SMALL
 from tests.test_policy_decide import explained, question
 from tests.test_policy_narrow import POLICIES as ANY_POLICIES
 from tests.test_policy_narrow import document
@@ -198,7 +205,7 @@ def test_shipped_policies_complete_from_the_schema_and_fit_it(path):
 
 def test_so_many_rounds_as_are_forecast_fit_and_one_more_does_not(run):
     (outlook,) = forecast.outlooks(run / "ledger" / "north.ledger")
-    tight = replace(outlook, spent=tuple((rule, events, Fraction(4)) for rule, events, _ in outlook.spent))
+    tight = replace(outlook, spent=tuple(replace(each, limit=Fraction(4)) for each in outlook.spent))
     left, rule = tight.rounds_left(Fraction(3))
     more = replace(EVENT, noise_multiplier=Fraction(3))
     assert (rule, left > 5) == ("budget.epsilon", True)
@@ -239,3 +246,90 @@ def test_a_forecast_is_a_table_json_and_a_picture(run, capsys, tmp_path):
     assert capsys.readouterr().out.count("rounds left, then budget.epsilon refuses") == 4
     said(capsys, "budget", "forecast", run, "--noise", 0, code=2)
     said(capsys, "budget", "forecast", run, "--plot", "plot.gif", code=2)
+
+
+def test_a_forecast_asks_every_limit_that_a_decision_asks():
+    """So many rounds as are forecast are granted on one account, in a run of their own; one more is not."""
+    for changes, rule in (
+        ({"budget.per_run": {"epsilon": 2}}, "budget.per_run.epsilon"),
+        ({"budget.per_dataset.epsilon": 2}, "budget.per_dataset.epsilon"),
+        ({"budget.epsilon": 2}, "budget.epsilon"),
+    ):
+        asked = question(
+            changed(POLICY, {"budget.overlap": 1, **changes}),
+            changed(PLAN, {"steps": 9, "sampling_rate": "1/20", "noise_multiplier": 2}),
+        )
+        price, account = price_in(asked.policy, "d"), Account.of(())
+        first = replace(asked.plan, run=RunId(b"f" * 16))
+        cost = price(first, account)
+        entries = (
+            Opened(first.run, "six-airlines", "member", asked.policy.text, "d", ()),
+            Reserved(first, "d", cost, b""),
+        )
+        ledger = SimpleNamespace(
+            name="a", owner="a", leaves=[SimpleNamespace(entry=each) for each in entries],
+            each=lambda kind, of=entries: [(at, each) for at, each in enumerate(of) if isinstance(each, kind)],
+        )  # fmt: skip
+        (outlook,) = forecast._of(ledger)
+        left, forbidden = outlook.rounds_left(first.learning.event.noise_multiplier)
+        assert forbidden == rule
+        account, granted = Account.of(entries), 0
+        while True:
+            plan = replace(first, run=RunId(b"g" * 16), round=granted + 1)
+            cost = price(plan, account)
+            answer = decide(asked.policy, plan, account, cost, asked.now)
+            if not isinstance(answer, Grant):
+                break
+            account, granted = account.apply(Reserved(plan, "d", cost, answer.nonce)), granted + 1
+        assert granted == left > 0
+        assert {reason.rule for reason in answer.reasons} == {rule}
+
+
+def test_what_others_were_promised_above_is_forecast_too():
+    upper = changed(POLICY, {"federation": "top"})
+    own, other = (changed(POLICY, {"parent": "top.yaml", "federation": name}) for name in ("six-airlines", "another"))
+    account, entries = Account.of(()), []
+    for number, written in enumerate((own, changed(other, {"budget.epsilon": "3/2", "budget.per_round.epsilon": 1}))):
+        asked = question([written, upper], changed(PLAN, {"federation": written["federation"]}))
+        plan = replace(asked.plan, run=RunId(bytes([number]) * 16))
+        reserved = Reserved(plan, "d", price_in(asked.policy, "d")(plan, account), b"")
+        entries += [Opened(plan.run, plan.federation, "member", asked.policy.text, "d", ()), reserved]
+        account = account.apply(reserved)
+    ledger = SimpleNamespace(
+        name="a", owner="a", leaves=[SimpleNamespace(entry=each) for each in entries],
+        each=lambda kind: [(at, each) for at, each in enumerate(entries) if isinstance(each, kind)],
+    )  # fmt: skip
+    (promised,) = {cap for cap in entries[3].price.caps if cap.by == "another" and cap.name == "top"}
+    (outlook,) = (each for each in forecast._of(ledger) if each.federation == "six-airlines")
+    others = [each for each in outlook.spent if each.rule == "budget.others.epsilon"]
+    assert {each.limit for each in others} >= {Fraction(promised.epsilon, 1_000_000)}
+    assert len({each.events for each in others}) == 1, "both federations' plans count on top's account"
+
+
+def test_explain_prices_the_true_dimension_or_grants_nothing(small, tmp_path):
+    training = {
+        "unit": "client", "rounds": 1, "steps": 2, "sampling_rate": "1/4", "noise_multiplier": 0.6, "update_clip": 0.5,
+        "learning_rate": 0.1, "optimizer": "sgd", "max_tokens": 16, "micro_batch": 16,
+    }  # fmt: skip
+    text = SMALL.replace("unit: record", "unit: client").replace("[poisson-g", "[distributed-discrete-g")
+    text = text.replace("epsilon: 20, delta", "epsilon: 11, delta").replace("{epsilon: 10}", "{epsilon: 11}")
+    changes = {"training": training, "protection": {"scheme": "masking", "fraction_bits": 6}}
+    file = small.file("explained.yaml", policy=text, **changes)
+    (told,) = foresee(small.folder / "explained.yaml.policy.yaml", file).parts.values()
+    assert told.decision == "refuse", "at dimension 1 it would be granted"
+    assert "plan.dimension" not in told.missing
+    assert "budget.epsilon" in {reason.rule for reason in told.reasons}
+    assert "training.base" in {check.rule for check in told.checks}
+    gone = small.file("gone.yaml", policy=text, **changes, model="./no-model-is-here")
+    (told,) = foresee(small.folder / "gone.yaml.policy.yaml", gone).parts.values()
+    assert told.decision == "refuse" and "plan.dimension" in told.missing
+    assert "plan.dimension" in {reason.rule for reason in told.reasons}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(changed(POLICY, CLIENTS)))
+    plan = changed(PLAN, {"unit": "client", "fraction_bits": 14, "clip": "1/10", "noise_multiplier": 9})
+    for dimension, rules in (({}, {"plan.dimension"}), ({"dimension": 1}, set())):
+        (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**plan, **dimension}))
+        (told,) = foresee(tmp_path / "p.yaml", tmp_path / "plan.yaml").parts.values()
+        assert {reason.rule for reason in told.reasons} == rules
+
+
+CLIENTS = {"budget.unit": "client", "training.mechanisms": ["distributed-discrete-gaussian"]}

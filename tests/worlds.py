@@ -47,7 +47,17 @@ from securefl.terms import (
     Update,
 )
 
-POLICY = b"the policy of a test\n"
+POLICY = b"""\
+securefl_policy: 1
+federation: f
+version: 1
+valid: {from: 2020-01-01, until: 2099-12-31}
+budget: {unit: record, neighbours: add-or-remove-one, epsilon: 8, delta: 1e-5, per_round: {epsilon: 8}, per_dataset: {epsilon: 8}, overlap: 1}
+training: {mechanisms: [], clip: {at_most: 1, norm: l2}, noise_multiplier: {at_least: 1}, modules: [], rank: {at_most: 1}, base_models: []}
+protection: {schemes: [], min_cohort: 2, threshold: {at_least: 1}, colluding: 0}
+release: {fields: [], to: members}
+context: {purposes: [], regions: []}
+"""  # it allows nothing: what a test decides by is its own
 POLICY_HASH = Hash(hashlib.sha256(POLICY).digest())
 EVENT = PoissonGaussian(Fraction(1, 10), Fraction(1), 3)
 ENCODING = FixedPoint(24, 16, 32)

@@ -14,14 +14,25 @@ from pathlib import Path
 from securefl.audit.copies import Ledger, read_all, read_one
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
+from securefl.policy.load import Policy
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, bound_of, caps_of
-from securefl.terms import Bound, Event, Level, Opened, Reserved, Unbounded
+from securefl.terms import Bound, Cap, Event, Level, Opened, Reserved, RunId, Unbounded
 
 LIMIT_ROUNDS = 10_000
 LIMIT_NOISE = 1000
 TICKS = 1000  # noise that is looked for is a multiple of 1 / TICKS
 FACTORS = (Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2), Fraction(3))
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """One total that is held by one limit."""
+
+    rule: str
+    events: tuple[Event, ...]  # in it so far
+    limit: Fraction  # for one of the data sets that may hold the same record
+    delta: float  # at which it is compared
 
 
 @dataclass(frozen=True)
@@ -32,27 +43,28 @@ class Outlook:
     federation: str
     dataset: str
     last: Event
-    spent: tuple[tuple[str, tuple[Event, ...], Fraction], ...]  # rule, events so far, limit for one data set's share
+    spent: tuple[Spent, ...]  # every total that a decision looks at
     per_round: Fraction
     delta: float
     bound: Bound = Bound.PLD
 
-    def cost(self, rounds: int, noise: Fraction, events: tuple[Event, ...]) -> float:
+    def cost(self, rounds: int, noise: Fraction, events: tuple[Event, ...], delta: float | None = None) -> float:
         """Epsilon of ``events`` and so many more rounds, by the bound that these would be held to."""
+        delta = self.delta if delta is None else delta
         more = (replace(self.last, noise_multiplier=noise, steps=self.last.steps * rounds),) if rounds else ()
         together = (*events, *more)
         if self.bound is Bound.FILTER or len({replace(event, steps=1) for event in together}) > 1:
-            return accountant.epsilon_filter(together, self.delta)
-        return accountant.epsilon_pld(together, self.delta)
+            return accountant.epsilon_filter(together, delta)
+        return accountant.epsilon_pld(together, delta)
 
     def fits(self, rounds: int, noise: Fraction) -> str:
         """The rule that forbids so many more rounds; empty if none does."""
         try:
             if rounds and Fraction(self.cost(1, noise, ())) > self.per_round:
                 return "budget.per_round.epsilon"
-            for rule, events, limit in self.spent:
-                if Fraction(self.cost(rounds, noise, events)) > limit:
-                    return rule
+            for each in self.spent:
+                if Fraction(self.cost(rounds, noise, each.events, each.delta)) > each.limit:
+                    return each.rule
         except Unbounded:
             return "budget.price"
         return ""
@@ -114,24 +126,34 @@ def _of(ledger: Ledger) -> Iterable[Outlook]:
     for (federation, dataset), event in sorted(last.items(), key=lambda each: each[0]):
         policy = policy_of[federation]
         budget, charges = policy.budget, account.standing(Level.DATASET, dataset)
-        others = [each for each in caps_of(charges, Level.DATASET, dataset) if each.by != federation]
+        mine = sorted(policy.caps(dataset, NEW_RUN), key=lambda cap: ORDER.index(cap.level))
+        theirs = tuple(each for cap in mine for each in caps_of(charges, cap.level, cap.name) if each.by != federation)
+        delta = float(min(each.delta for each in (*mine, *theirs)))
         spent = tuple(
-            (rule, account.events(level, name, dataset), limit)
-            for rule, level, name, limit in (
-                ("budget.epsilon", Level.FEDERATION, federation, budget.epsilon / budget.overlap),
-                *(
-                    ("budget.above.epsilon", Level.FEDERATION, up.federation, up.budget.epsilon / budget.overlap)
-                    for up in policy.above
-                ),
-                ("budget.per_dataset.epsilon", Level.DATASET, dataset, budget.per_dataset.epsilon / budget.overlap),
-                *(
-                    ("budget.others.epsilon", Level.DATASET, dataset, Fraction(each.epsilon, 1_000_000))
-                    for each in others
-                ),
-            )
+            Spent(_rule(each, policy), account.events(each.level, each.name, dataset), _limit(each), delta)
+            for each in (*mine, *theirs)
         )
         yield Outlook(
             str(ledger.owner), federation, dataset, event, spent, budget.per_round.epsilon / budget.overlap,
-            float(min((budget.delta_share, *(each.delta for each in others)))),
-            Bound.FILTER if budget.bound is Bound.FILTER else bound_of(charges, Level.DATASET, dataset),
+            delta, Bound.FILTER if budget.bound is Bound.FILTER else bound_of(charges, Level.DATASET, dataset),
         )  # fmt: skip
+
+
+ORDER = (Level.FEDERATION, Level.DATASET, Level.RUN)  # which limit is named, where several would refuse
+NEW_RUN = RunId(b"forecast rounds.")  # what is still to come is a run of its own, with nothing charged to it
+
+
+def _rule(cap: Cap, policy: Policy) -> str:
+    """What a decision calls the rule that holds this cap."""
+    if cap.by != policy.federation:
+        return "budget.others.epsilon"
+    match cap.level:
+        case Level.DATASET:
+            return "budget.per_dataset.epsilon"
+        case Level.RUN:
+            return "budget.per_run.epsilon" if policy.budget.per_run else "budget.epsilon"
+    return "budget.epsilon" if cap.name == policy.federation else "budget.above.epsilon"
+
+
+def _limit(cap: Cap) -> Fraction:
+    return Fraction(cap.epsilon, 1_000_000)

@@ -129,7 +129,8 @@ def draw_forecast(outlook: Outlook, noises: Sequence[Fraction], path: Path) -> N
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    rule, events, limit = min(outlook.spent, key=lambda each: float(each[2]) - outlook.cost(0, Fraction(1), each[1]))
+    held = min(outlook.spent, key=lambda each: float(each.limit) - outlook.cost(0, Fraction(1), each.events))
+    rule, events, limit = held.rule, held.events, held.limit
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         axes: Any = figure.subplots()

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from securefl import wire
 from securefl.audit.copies import Ledger, of_seat, policy_in
-from securefl.policy import approvals
+from securefl.errors import Fault
+from securefl.policy import approvals, authority
 from securefl.policy import load as policies
+from securefl.policy.authority import Authority
 from securefl.policy.decide import decide
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, AccountFault, Standing
@@ -56,12 +58,14 @@ def check_account(ledger: Ledger) -> Account:
     left: set[Hash] = set()
     due: dict[Hash, Event] = {}
     last: dict[str, policies.Policy] = {}
+    adopted = Authority()
     for index, leaf in enumerate(ledger.leaves):
         entry = leaf.entry
         if isinstance(entry, Opened):
             opened[entry.run] = (entry, policy_in(entry.policy, f"{ledger.name}, entry {index}"))
             _check_approvals(ledger, index, leaf, *opened[entry.run])
             _check_version(ledger, index, opened[entry.run][1], last)
+            adopted = _adopt(ledger, index, leaf, entry, adopted)
         elif isinstance(entry, Got) and entry.receipt.kind == "Propose" and entry.receipt.plan is not None:
             proposed.add(entry.receipt.plan)
         elif isinstance(entry, Sent) and entry.receipt.kind == "Submitted":
@@ -100,6 +104,14 @@ def _check_version(ledger: Ledger, index: int, policy: policies.Policy, last: di
     if before.document.approvals.keys and not policy.document.approvals.keys:
         raise ledger.wrong("a policy that names no keys after one that does", index)
     last[policy.federation] = policy
+
+
+def _adopt(ledger: Ledger, index: int, leaf: Leaf, opened: Opened, before: Authority) -> Authority:
+    """Hold each policy to the last signed one before it, by that one's keys, and each above it likewise."""
+    try:
+        return authority.opened(before, opened, leaf.at)
+    except Fault as fault:
+        raise ledger.wrong(f"a run began under a policy that this site may not adopt: {fault}", index) from fault
 
 
 def _check_result(

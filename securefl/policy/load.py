@@ -158,7 +158,20 @@ def policy_hash(text: bytes) -> Hash:
 
 def _climbed(path: Path) -> tuple[bytes, ...]:
     """The bytes of a policy's file, and of each file above it."""
-    texts: list[bytes] = []
+    return tuple(part for _, text in _chain(path) for part in text.split(ABOVE))
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """The file of a policy, and of each above it.
+
+    Raises:
+        OperatorFault: as for ``load``.
+    """
+    return tuple(file for file, _ in _chain(path))
+
+
+def _chain(path: Path) -> tuple[tuple[Path, bytes], ...]:
+    texts: list[tuple[Path, bytes]] = []
     seen: list[Path] = []
     asked = ""
     while True:
@@ -172,8 +185,8 @@ def _climbed(path: Path) -> tuple[bytes, ...]:
             text = documents.text_of(path, LIMIT_LEVELS * documents.LIMIT_BYTES)
         except OperatorFault as fault:
             raise OperatorFault(f"{asked}: {fault}" if asked else str(fault)) from fault
-        texts += text.split(ABOVE)
-        document = documents.parse(texts[-1], str(path))
+        texts.append((path, text))
+        document = documents.parse(text.split(ABOVE)[-1], str(path))
         written = _policy_in(document)
         if written.parent is None or ABOVE in text:
             return tuple(texts)

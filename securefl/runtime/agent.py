@@ -71,10 +71,9 @@ class MemberAgent:
             try:
                 event = member.Received(frame.envelope, frame.head, self._secret())
                 moved = member.step(state, event, self.plugs)
+                head = self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
-            else:
-                head = self.home.commit(conn, run, moved.entries, moved.state)
         if isinstance(moved, PeerFault):
             _write_down(self.home, frame.envelope, moved)
             raise moved
@@ -207,10 +206,9 @@ class CustodianAgent:
             try:
                 event = member.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
                 moved = custodian.step(state, event, self.plugs)
+                head = self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
-            else:
-                head = self.home.commit(conn, run, moved.entries, moved.state)
         if isinstance(moved, PeerFault):
             _write_down(self.home, frame.envelope, moved)
             raise moved

@@ -20,6 +20,7 @@ from securefl.ledger import databases, export, heads, store
 from securefl.ledger.tables import machines, owned
 from securefl.privacy.account import Account, Standing
 from securefl.protocol.member import Kept
+from securefl.runtime import adoption
 from securefl.seams import Own
 from securefl.terms import Entry, MemberId, RunId, Seat, SignedHead, Witnessed
 
@@ -72,8 +73,13 @@ class Home:
         self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None,
         keep: Kept | None = None,
     ) -> SignedHead | None:  # fmt: skip
-        """Record, save and keep; sending comes after the transaction. ``at`` is the clock, where it was read before."""
+        """Record, save and keep; sending comes after the transaction. ``at`` is the clock, where it was read before.
+
+        Raises:
+            Unsafe: a run would begin under a policy that this home may not adopt.
+        """
         now = self.clock() if at is None else at
+        adoption.check(conn, entries, now)
         head = store.append(conn, self.identity, self.owner, now, entries) if entries else store.head(conn)
         row = {"run": bytes(run), "state": self.seal(MACHINE, run, wire.encode(state))}
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))

@@ -1,0 +1,106 @@
+"""A policy on its way into a home: proposed in a file, adopted with the first ledger entry of a run under it.
+
+The file decides nothing. What does is the ledger: whoever writes another policy into it, by whatever way, is refused
+in the transaction that would write the run's first entry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from securefl.errors import Fault, OperatorFault, Unsafe
+from securefl.ledger import store
+from securefl.policy import approvals, authority
+from securefl.policy import load as policies
+from securefl.policy.authority import Authority
+from securefl.terms import Entry, Opened
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from securefl.policy.load import Policy
+    from securefl.runtime.home import Home
+
+RULE = "policy.authority"
+
+
+def adopted(conn: sa.Connection) -> Authority:
+    """What this home's ledger says was adopted here."""
+    found, seen = Authority(), set[tuple[str, bytes, bytes]]()
+    for leaf in store.leaves_of(conn, (Opened.__name__,)):
+        assert isinstance(leaf.entry, Opened), "leaves_of filters by kind"
+        said = (leaf.entry.federation, leaf.entry.policy, leaf.entry.approvals)
+        if said not in seen:  # the same again changes nothing
+            found = authority.opened(found, leaf.entry, leaf.at)
+            seen.add(said)
+    return found
+
+
+def check(conn: sa.Connection, entries: Iterable[Entry], now: int) -> None:
+    """Check, in the transaction that writes these entries, that a run in them may begin under its policy.
+
+    Raises:
+        Unsafe: it may not.
+    """
+    begun = [each for each in entries if isinstance(each, Opened)]
+    if not begun:
+        return
+    try:
+        found = adopted(conn)
+        for each in begun:
+            found = authority.opened(found, each, now)
+    except Fault as fault:  # nobody outside is told which policy is held here
+        raise Unsafe("this site has not adopted that policy: its operator's own run says why", RULE) from fault
+
+
+def propose(home: Home, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
+    """Lay out the policy that the next run here begins under; None for a run without signatures.
+
+    Raises:
+        OperatorFault, Unapproved: this home would not adopt it.
+    """
+    path = staged_at(home.path, policy.federation)
+    path.parent.mkdir(exist_ok=True)
+    if signatures is not None:
+        revoked = path.with_name(f"{policy.federation}.revoked.json")
+        signatures = tuple(dict.fromkeys((*signatures, *approvals.read(revoked))))
+        write(revoked, approvals.encode(approvals.revocations(signatures)))
+    with home.transaction() as conn:
+        adopted(conn).adopt(policy, signatures, home.clock())
+    write(path, policy.text)
+    write(approvals.beside(path), evidence(policy, signatures))
+
+
+def staged_at(home: Path, federation: str) -> Path:
+    """Where a home's proposed policy of one federation lies."""
+    return home / "policies" / f"{federation}.yaml"
+
+
+def staged(home: Path, federation: str, now: int) -> tuple[Policy, bytes]:
+    """The policy proposed to a home, and its signatures, which hold; empty for a run without.
+
+    Raises:
+        OperatorFault, Unapproved: there is none, or its signatures do not hold.
+    """
+    path = staged_at(home, federation)
+    policy, text = policies.load(path), approvals.beside(path).read_bytes()
+    if policy.federation != federation:
+        raise OperatorFault(f"this is the policy of {policy.federation}", "run the federation's own again", str(path))
+    if text:
+        approvals.require(policy, approvals.decode(text, str(approvals.beside(path))), now)
+    return policy, text
+
+
+def evidence(policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> bytes:
+    """The signatures a run shows for its policy; empty where it is unsigned, for nobody was asked or too few signed."""
+    return approvals.encode(signatures) if signatures is not None and policy.document.approvals.keys else b""
+
+
+def write(path: Path, data: bytes) -> None:
+    """The file, whole or as it was: another run may write the same one now."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    beside.write_bytes(data)
+    beside.replace(path)
