@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from securefl import private
 from securefl.errors import Forged, OperatorFault
 from securefl.terms import PublicKey
 
@@ -172,9 +173,9 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
     """What is kept at ``path``, readable by its owner alone; made once, whole or not at all.
 
     Raises:
-        OperatorFault: others may read it.
+        OperatorFault: it is a link, or not its owner's alone.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         beside = path.with_name(f"{path.name}.{os.getpid()}")
         with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
             file.write(make())
@@ -186,8 +187,7 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
             pass
         finally:
             beside.unlink()
-    if path.stat().st_mode & 0o077:
-        raise OperatorFault("others may read this key", f"run: chmod 600 {path}", str(path))
+    private.check(path)
     return path.read_bytes()
 
 

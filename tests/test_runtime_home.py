@@ -42,7 +42,8 @@ def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: St
     home = home_in(stores)
     reserve(home, plan, seat)
     with home.transaction() as conn:
-        home.record(conn, (Witnessed(signed_head("south", 5)), Witnessed(signed_head("south", 3)), settled(plan)))
+        seen = (Witnessed(signed_head("south", 5)), Witnessed(signed_head("south", 3)))
+        home.record(conn, (*seen, settled(plan)))
     again = home_in(stores)
     with again.transaction() as conn:
         assert again.saved(conn, RUN, Seat) == seat
@@ -132,7 +133,7 @@ def test_a_server_that_went_away_and_came_back_costs_nothing(tmp_path: Path) -> 
             home.record(conn, (reserved(a_plan(4)),))
         server.control("start")
         with home.transaction() as conn:
-            store.check(conn, home.identity.public)
+            store.read(conn, home.identity.public)
             assert len(home.account(conn).charges) == 2
         home.engine.dispose()
 
@@ -209,7 +210,7 @@ def test_a_url_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.url"
     path.write_text(f"postgresql://user:{PASSWORD}@host/db")
     path.chmod(0o640)
-    with pytest.raises(OperatorFault, match="others may read this password; run: chmod 600"):
+    with pytest.raises(OperatorFault, match="others may read this file; run: chmod 600"):
         Home.at(tmp_path, NORTH, lambda: 0)
 
 

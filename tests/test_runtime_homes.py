@@ -23,7 +23,7 @@ from tests.small import MEMBERS, Small
 def entries(sites: Path, name: str) -> list[Entry]:
     home = Home.at(sites / name, MemberId(name), lambda: 0)
     with home.transaction() as conn:
-        found = [leaf.entry for leaf in store.entries(conn)]
+        found = [leaf.entry for leaf in store.read(conn, home.identity.public)[1]]
     home.engine.dispose()
     return found
 

@@ -57,8 +57,9 @@ def tmp_path():
 
 
 def entries(world: World, way: tuple[str, ...], *kinds: type) -> list:
-    with world.home(way).transaction() as conn:
-        return [leaf.entry for leaf in store.leaves_of(conn, [kind.__name__ for kind in kinds])]
+    home = world.home(way)
+    with home.transaction() as conn:
+        return [leaf.entry for leaf in store.read(conn, home.identity.public)[1] if isinstance(leaf.entry, kinds)]
 
 
 def mean_inside(sharing: Sharing, start: np.ndarray, after: list[np.ndarray]) -> np.ndarray:

@@ -146,9 +146,8 @@ class Site:
         if self.looking is None:
             self.looking = site.home(self.folder)
         with self.looking.transaction() as conn:
-            store.check(conn, self.looking.identity.public)
             account = self.looking.account(conn)
-            replayed = site.replay(store.entries(conn))
+            replayed = site.replay(iter(store.read(conn, self.looking.identity.public)[1]))
         standing = sum(charge.cost for charge in account.charges if charge.standing != "freed")
         ran = self.folder / "diary"
         diary = ran.read_bytes() if ran.exists() else b""

@@ -96,8 +96,10 @@ class Field(World):
         self.coordinator.saved = wire.encode(c.Planned(course))
         self.drawn, self.session = drawn, session
         self.victim = MemberId(drawn.choice(self.names))
-        keys.kept(folder / "identity.key", lambda: identity_seed(self.victim))
-        self.home = Home.at(folder, self.victim, lambda: 1_800_000_000)
+        own = folder / "victim"
+        own.mkdir(mode=0o700)
+        keys.kept(own / "identity.key", lambda: identity_seed(self.victim))
+        self.home = Home.at(own, self.victim, lambda: 1_800_000_000)
         charter = self.parties[self.victim].state.charter  # type: ignore[attr-defined]
         self.agent = MemberAgent(
             self.home, charter, self.policy, self.member_plugs(self.victim), Noise(self.victim, self.dimension),
@@ -141,7 +143,7 @@ class Field(World):
     def refusals(self) -> list[Reason]:
         """Every refusal in the victim's ledger, reason by reason."""
         with self.home.transaction() as conn:
-            entries = [leaf.entry for leaf in store.leaves_of(conn, ("Refused",))]
+            entries = [leaf.entry for leaf in store.read(conn, self.home.identity.public)[1]]
         return [reason for entry in entries if isinstance(entry, Refused) for reason in entry.reasons]
 
 
@@ -417,7 +419,7 @@ def trial(attack: str, number: int, base: Path) -> Trial:
         tried = field.tried
         assert tried is not None, "an attack was tried"
         with field.home.transaction() as conn:
-            store.check(conn, field.home.identity.public, "the victim's ledger")
+            store.read(conn, field.home.identity.public, "the victim's ledger")
         told = [reason.rule for reason in tried.reasons]
         refused = tried.answer in ("refused", "Declined") and tried.unmoved and expected in told
         right = end.outcome == "finished" and _right(field, end, without=tried.answer == "Declined", round_=moment)
@@ -432,7 +434,7 @@ def _unsafe_session(field: Field) -> Trial:
     """A whole run under an unsafe threshold: the victim neither trains nor answers."""
     field.play()
     with field.home.transaction() as conn:
-        acted = bool(list(store.leaves_of(conn, ("Reserved", "Settled"))))
+        acted = bool(field.home.account(conn).charges)
     told = {reason.rule for reason in field.refusals()}
     field.home.engine.dispose()
     return Trial("protocol.unsafe-threshold" in told and not acted, acted, ", ".join(sorted(told)), True)

@@ -6,8 +6,10 @@ other, what a decision read is what it commits on, and none fails because of ano
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,12 @@ from typing import Any, BinaryIO, NoReturn
 
 import sqlalchemy as sa
 
+from securefl import private
 from securefl.errors import Missing, OperatorFault
 
 URL_FILE = "store.url"
+SIDES = ("", "-wal", "-shm", "-journal", "-turn")  # what SQLite and the queue before it keep, after the file's name
+QUEUE = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
 WAIT_S = 60  # for other transactions of the same store
 VANISHED_S = 30  # after which PostgreSQL ends a transaction whose process says nothing
 RESTORE = "restore the file from its backup"
@@ -68,13 +73,12 @@ def place_of(home: Path, owner: str) -> Place:
         OperatorFault: the file can be read by others or holds no such URL, or a ledger was begun here already.
     """
     file, local = home / URL_FILE, home / "ledger.db"
+    private.check(file)
     if not file.exists():
         return local
     if local.exists():
         remedy = f"remove {URL_FILE}: the account that was begun in ledger.db goes on there"
         raise OperatorFault(f"a ledger.db stands beside {URL_FILE}", remedy, str(home))
-    if file.stat().st_mode & 0o077:
-        raise OperatorFault("others may read this password", f"run: chmod 600 {file}", str(file))
     text = file.read_text(errors="replace").strip()
     try:
         url = sa.make_url(text)
@@ -95,6 +99,11 @@ def engine_at(place: Place) -> sa.Engine:
 
 
 def _sqlite(path: Path) -> sa.Engine:
+    """SQLite makes its log and its index beside the file with the file's own mode."""
+    for each in SIDES:
+        private.check(path.with_name(path.name + each))
+    with contextlib.suppress(OSError):  # SQLite says better why it cannot be made
+        private.file(path)
     url = sa.URL.create("sqlite", database=str(path))
     engine = sa.create_engine(url, connect_args={"timeout": WAIT_S}, execution_options={"place": str(path)})
 
@@ -129,7 +138,7 @@ def _turn(path: Path) -> BinaryIO | None:
     keeps transactions apart is SQLite's lock, which is asked for also by whoever waited here for too long.
     """
     try:
-        file = path.with_name(f"{path.name}-turn").open("ab")
+        file = os.fdopen(os.open(path.with_name(f"{path.name}-turn"), QUEUE, private.FILE), "ab")
     except OSError:
         return None
     try:

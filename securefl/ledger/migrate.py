@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from securefl.errors import OperatorFault
 
-VERSIONS = ("0001", "0002", "0003")  # oldest first; each is a file in migrations/versions
+VERSIONS = ("0001", "0002", "0003", "0004")  # oldest first; each is a file in migrations/versions
 TABLE = "securefl_version"
 FOLDER = Path(__file__).parent / "migrations"
 

@@ -88,10 +88,18 @@ class Account:
         Raises:
             AccountFault: they do not fit together.
         """
-        charges: dict[Hash, Charge] = {}
+        return cls().after(entries)
+
+    def after(self, entries: Iterable[Entry]) -> Account:
+        """The account after these entries too; linear in the number of both.
+
+        Raises:
+            AccountFault: they do not fit this account.
+        """
+        charges = dict(self.by_plan)
         for entry in entries:
             charges.update(_moved(charges, entry))
-        return cls(charges)
+        return Account(charges)
 
     def apply(self, entry: Entry) -> Account:
         """The account after one more entry; most entries change nothing.

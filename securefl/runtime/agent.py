@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from securefl import keys, rules, wire
 from securefl.errors import Elsewhere, Fault, PeerFault
-from securefl.ledger import store
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
 from securefl.protocol import custodian, member
 from securefl.protocol import messages as m
 from securefl.seams import Unfinished
 from securefl.shown import short
-from securefl.terms import Grant, MixedUnits, Opened, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
+from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -152,8 +151,7 @@ class MemberAgent:
     def _superseded(self, conn: sa.Connection) -> Refusal | None:
         """A refusal if a run under a later version of this policy has begun here meanwhile: that one is promised."""
         mine = self.policy
-        begun = (leaf.entry for leaf in store.leaves_of(conn, (Opened.__name__,)))
-        others = {each.policy for each in begun if isinstance(each, Opened) and each.federation == mine.federation}
+        others = {each.policy for each in self.home.opened(conn) if each.federation == mine.federation}
         versions = [_version(text) for text in others - {mine.text}]
         if max(versions, default=0) <= mine.version:
             return None

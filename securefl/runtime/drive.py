@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from securefl import wire
@@ -14,6 +14,7 @@ from securefl.terms import MemberId, Reason, Refused, RunId
 
 if TYPE_CHECKING:
     from securefl.runtime.home import Home
+    from securefl.terms import Envelope
 
 Observer = Callable[[c.State, c.Step], None]
 
@@ -29,12 +30,7 @@ def drive(
     pending = _advance(home, state, c.Resumed() if saved else c.Started(), plugs, observe)
     while not isinstance(pending.state, c.Ended):
         state = pending.state
-        with home.transaction() as conn:
-            from securefl.ledger import store  # noqa: PLC0415
-
-            head = store.head(conn)
-        asked = [(envelope.receipt.to, wire.encode(m.Frame(envelope, head))) for envelope in pending.outbound]
-        pending = c.Step(state)
+        asked, pending = _framed(home, pending.outbound), c.Step(state)
         for sender, answer in runtime.exchange(asked, patience_s):
             if isinstance(answer, Failure):
                 _note(home, run, sender, answer.why)
@@ -49,6 +45,14 @@ def drive(
         if not pending.outbound and not isinstance(pending.state, c.Ended):
             pending = _advance(home, pending.state, c.Elapsed(), plugs, observe)
     return pending.state
+
+
+def _framed(home: Home, outbound: tuple[Envelope, ...]) -> Iterator[tuple[MemberId, bytes]]:
+    """Each message beside the ledger's head as it is when the message leaves: other runs may go on meanwhile."""
+    for envelope in outbound:
+        with home.transaction() as conn:
+            head = home.head(conn)
+        yield envelope.receipt.to, wire.encode(m.Frame(envelope, head))
 
 
 def _advance(home: Home, state: c.State, event: c.Event, plugs: c.Plugs, observe: Observer) -> c.Step:

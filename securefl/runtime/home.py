@@ -8,24 +8,33 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from securefl import keys, wire
+from securefl import keys, merkle, private, wire
 from securefl.errors import Forged, OperatorFault, Tampered
-from securefl.ledger import databases, export, heads, store
+from securefl.ledger import anchor, databases, export, store
 from securefl.ledger.tables import machines, owned
 from securefl.privacy.account import Account, Standing
 from securefl.protocol.member import Kept
 from securefl.runtime import adoption
+from securefl.runtime.folded import Mark
+from securefl.runtime.live import Live
 from securefl.seams import Own
-from securefl.terms import Entry, MemberId, RunId, Seat, SignedHead, Witnessed
+from securefl.terms import Entry, Head, MemberId, Opened, Opening, Refused, RunId, Seat, Sent, SignedHead
 
 MACHINE = "machine"
-ACCOUNT_KINDS = ("Reserved", "Settled", "Freed")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A machine's state, and how far the ledger had told of its run: an older state cannot stand for it."""
+
+    mark: Mark
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +46,23 @@ class Home:
     identity: keys.Identity
     engine: sa.Engine
     clock: Callable[[], int]
+    live: Live = field(repr=False, compare=False)
 
     @classmethod
     def at(cls, path: Path, owner: MemberId, clock: Callable[[], int]) -> Home:
-        """The home at ``path``, made there if there is none; its ledger is checked whole before it is used.
+        """Open the home at ``path``, making it if there is none; its ledger is verified whole before it is used.
 
         Raises:
-            OperatorFault: the folder cannot be written, its database not be reached, or it is another party's home.
-            Tampered: the ledger does not fit its head.
+            OperatorFault: the folder cannot be written or others may use it, its database cannot be reached, or it is
+                another party's home.
+            Tampered: the ledger does not fit its head, or was set back.
         """
-        try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as fault:
-            raise OperatorFault(
-                f"cannot make a home here: {fault.strerror}", "choose a folder you may write", str(path)
-            ) from fault
+        private.folder(path)
         identity = keys.load_or_create(path / "identity.key")
         engine = store.open_store(databases.place_of(path, owner))
-        home = cls(owner, path, identity, engine, clock)
+        home = cls(owner, path, identity, engine, clock, Live(identity.public, databases.name_of(engine)))
         with home.transaction() as conn:
-            store.check(conn, identity.public, databases.name_of(engine))
-            head = store.head(conn)
+            head = home.head(conn)
             if head is not None and head.head.owner != owner:
                 remedy = "give each party a folder of its own"
                 raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
@@ -65,9 +70,20 @@ class Home:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """All of it, or nothing: decision, reservation, ledger leaf and machine state commit together."""
+        """All of it, or nothing: decision, reservation, ledger leaf and machine state commit together.
+
+        Whatever is read of the ledger in it was verified after the store's lock was had.
+
+        Raises:
+            OperatorFault: the database cannot be reached or written.
+            Tampered: the ledger is not what this home signed last.
+        """
         with store.begin(self.engine) as conn:
+            self.live.begin(conn, anchor.read(self.path))
             yield conn
+            signed = self.live.written
+        if signed is not None:  # before anything that was decided here can be sent
+            anchor.write(self.path, signed)
 
     def commit(
         self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None,
@@ -78,10 +94,15 @@ class Home:
         Raises:
             Unsafe: a run would begin under a policy that this home may not adopt.
         """
+        if not entries and self.live.now.mark(run) != Mark():
+            assert keep is None, "what is kept is kept with entries"
+            assert self.stands(conn, run, state), "a machine moves only with entries that tell of it"
+            return self.head(conn)
         now = self.clock() if at is None else at
-        adoption.check(conn, entries, now)
-        head = store.append(conn, self.identity, self.owner, now, entries) if entries else store.head(conn)
-        row = {"run": bytes(run), "state": self.seal(MACHINE, run, wire.encode(state))}
+        adoption.check(self.opened(conn), entries, now)
+        head = self._append(conn, now, entries) if entries else self.head(conn)
+        saved = Saved(self.live.now.mark(run), wire.encode(state))
+        row = {"run": bytes(run), "state": self.seal(MACHINE, run, wire.encode(saved))}
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
         conn.execute(sa.insert(machines).values(**row))
         if keep is not None:
@@ -114,17 +135,52 @@ class Home:
 
     def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> SignedHead:
         """Write down what moved no machine: a refused message."""
-        return store.append(conn, self.identity, self.owner, self.clock(), entries)
+        return self._append(conn, self.clock(), entries)
+
+    def _append(self, conn: sa.Connection, now: int, entries: Sequence[Entry]) -> SignedHead:
+        signed, written = store.append(conn, self.live.tree, self.identity, self.owner, now, entries)
+        self.live.wrote(signed, written)
+        return signed
+
+    def head(self, conn: sa.Connection) -> SignedHead | None:
+        """The head of this home's ledger; None before its first entry."""
+        del conn  # a transaction is held
+        return self.live.head
+
+    def holds(self, head: Head) -> bool:
+        """Whether this home's ledger is one that had this head before: not set back, and not begun again."""
+        return head.owner == self.owner and self.live.verified.holds(head)
 
     def saved(self, conn: sa.Connection, run: RunId, expected: Any) -> Any:  # noqa: ANN401 - a union of states
-        """Where the machine of this run stands; None if it never moved."""
-        row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
-        return None if row is None else wire.decode(self.open(MACHINE, run, row.state), expected)
+        """Where the machine of this run stands; None if it never moved.
+
+        Raises:
+            Tampered: the state is gone, altered, another run's, or older than what the ledger tells of the run.
+        """
+        state = self._state(conn, run)
+        return None if state is None else wire.decode(state, expected)
 
     def stands(self, conn: sa.Connection, run: RunId, state: object) -> bool:
-        """Whether the machine of this run, if it ever moved, is where ``state`` has it: no second process moved it."""
+        """Whether the machine of this run, if it ever moved, is where ``state`` has it: no second process moved it.
+
+        Raises:
+            Tampered: as for ``saved``.
+        """
+        found = self._state(conn, run)
+        return found is None or found == wire.encode(state)
+
+    def _state(self, conn: sa.Connection, run: RunId) -> bytes | None:
         row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
-        return row is None or self.open(MACHINE, run, row.state) == wire.encode(state)
+        mark = self.live.now.mark(run)
+        where = f"{databases.name_of(self.engine)}, {MACHINE} of run {run.hex()}"
+        if row is None:
+            if mark != Mark():
+                raise Tampered(where, "gone, and the ledger tells of the run")
+            return None
+        saved: Saved = wire.decode(self.open(MACHINE, run, row.state), Saved)
+        if saved.mark != mark:
+            raise Tampered(where, f"saved at entry {saved.mark.size}, and the ledger told of the run at {mark.size}")
+        return saved.state
 
     def seal(self, what: str, run: RunId, data: bytes) -> bytes:
         """The data, readable and changeable with this home's key alone: for a database that others administer.
@@ -149,35 +205,43 @@ class Home:
             raise Tampered(where, "altered, or moved here from another place") from fault
 
     def account(self, conn: sa.Connection) -> Account:
-        """The account: a fold over this ledger, so it cannot differ from it."""
-        return Account.of(leaf.entry for leaf in store.leaves_of(conn, ACCOUNT_KINDS))
+        """The account: a fold over the verified entries, so it cannot differ from them.
+
+        Raises:
+            Tampered: an entry that was verified before is not what it was.
+        """
+        self.live.verified.again(conn)
+        return self.live.now.account
+
+    def opened(self, conn: sa.Connection) -> tuple[Opened, ...]:
+        """Every run that began here, in order."""
+        del conn
+        return tuple(self.live.now.opened)
+
+    def told(self, conn: sa.Connection, run: RunId) -> Sequence[Opening | Refused | Sent]:
+        """What this run opened, refused and proposed, in order."""
+        del conn
+        return self.live.now.told(run)
 
     def witnessed(self, conn: sa.Connection, peers: Iterable[Seat]) -> Mapping[str, SignedHead]:
-        """The largest head seen of each of these parties' ledgers, under the key it has now.
-
-        Whoever is no peer any more, or was given a new key and so a new ledger, is held to nothing it showed before.
-        """
-        keys_of = {seat.member: seat.key for seat in peers}
-        seen: dict[str, SignedHead] = {}
-        for leaf in store.leaves_of(conn, ("Witnessed",)):
-            entry = leaf.entry
-            assert isinstance(entry, Witnessed), "leaves_of filters by kind"
-            owner = entry.head.head.owner
-            if owner not in keys_of or (owner in seen and seen[owner].head.size >= entry.head.head.size):
-                continue
-            try:
-                heads.verify(keys_of[owner], entry.head)
-            except Forged:
-                continue
-            seen[owner] = entry.head
-        return seen
+        """The largest head seen of each of these parties' ledgers, under the key it has now."""
+        del conn
+        return self.live.now.witnessed(peers)
 
     def ledger(self) -> export.LedgerFile | None:
-        """A copy of the whole ledger that can be checked without this home; None before its first entry."""
+        """A copy of the whole ledger that can be checked without this home; None before its first entry.
+
+        Raises:
+            Tampered: the database's entries are not those that were signed.
+        """
         with self.transaction() as conn:
-            head = store.head(conn)
+            head = self.head(conn)
             leaves = tuple(store.raw(conn))
-        return None if head is None else export.LedgerFile(self.owner, self.identity.public, leaves, head)
+        if head is None:
+            return None
+        if merkle.root([merkle.leaf_hash(leaf) for leaf in leaves]) != head.head.root:
+            raise Tampered(databases.name_of(self.engine), "its entries are not those that were signed")
+        return export.LedgerFile(self.owner, self.identity.public, leaves, head)
 
 
 def _owned(round_: int, plan: bytes) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from securefl import wire
-from securefl.ledger import store
 from securefl.protocol import coordinator as c
 from securefl.protocol import messages as m
 from securefl.protocol.below import learning_below, run_below
@@ -152,14 +151,13 @@ class NestedTrainer:
         asked: dict[int, int] = {}
         rules: set[str] = set()
         with self._home.transaction() as conn:
-            for leaf in store.leaves_of(conn, ("Sent", "Refused")):
-                entry = leaf.entry
-                if isinstance(entry, Refused) and entry.run == plan.run:
+            for entry in self._home.told(conn, plan.run):
+                if isinstance(entry, Refused):
                     found = {reason.rule for reason in entry.reasons}
                     if entry.what.startswith(c.DECLINED) and not found & SPENT:
                         asked[entry.round] -= 1
                     rules |= found if entry.what.startswith(c.DECLINED) else set()
-                elif isinstance(entry, Sent) and (entry.receipt.run, entry.receipt.kind) == (plan.run, "Propose"):
+                elif isinstance(entry, Sent):
                     asked[entry.receipt.round] = asked.get(entry.receipt.round, 0) + 1
         event = plan.learning.event
         rounds = sum(1 for open_ in asked.values() if open_ > 0)
@@ -168,9 +166,8 @@ class NestedTrainer:
 
     def _gathered(self, plan: Plan, below: Plan) -> Gathered:
         with self._home.transaction() as conn:
-            openings = [leaf.entry for leaf in store.leaves_of(conn, ("Opening",))]
-            signed = store.head(conn)
-        mine = [each for each in openings if isinstance(each, Opening) and each.run == below.run]
+            mine = [each for each in self._home.told(conn, below.run) if isinstance(each, Opening)]
+            signed = self._home.head(conn)
         assert signed is not None, "a run that finished stands in the ledger"
         return Gathered(
             wire.plan_hash(plan),

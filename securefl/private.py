@@ -1,0 +1,85 @@
+"""Files and folders that only the user who runs this may read or change. Every key, database and home is one.
+
+A home's files are as safe as its folder: it is made for its owner alone, and so is each of them, whatever the umask.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from securefl.errors import OperatorFault
+
+FOLDER, FILE = 0o700, 0o600
+
+
+def check(path: Path) -> None:
+    """Refuse a file or folder that others may use, or that a link only points to; one that is absent passes.
+
+    Raises:
+        OperatorFault: it is a link, another user owns it, or group or others may read, write or enter it.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as fault:
+        raise OperatorFault(
+            f"cannot be looked at: {fault.strerror}", "choose a place you may use", str(path)
+        ) from fault
+    if stat.S_ISLNK(found.st_mode):
+        raise OperatorFault("a symbolic link", f"run: rm {path}; and put what it points to in its place", str(path))
+    folder = stat.S_ISDIR(found.st_mode)
+    if not folder and not stat.S_ISREG(found.st_mode):
+        raise OperatorFault("neither a file nor a folder", "move it away", str(path))
+    if found.st_uid != os.geteuid():
+        what = f"user {found.st_uid} owns it, and user {os.geteuid()} runs this"
+        raise OperatorFault(what, f"run as its owner, or run: chown {os.geteuid()} {path}", str(path))
+    if found.st_mode & 0o077:
+        may = "others may enter this home" if folder else "others may read this file"
+        raise OperatorFault(may, f"run: chmod {FOLDER if folder else FILE:o} {path}", str(path))
+
+
+def folder(path: Path) -> None:
+    """Make the folder, with those above it that are missing, for this user alone; check one that is there.
+
+    Raises:
+        OperatorFault: it cannot be made, or is not this user's alone.
+    """
+    try:
+        for each in (*reversed(path.parents), path):
+            if not each.exists():
+                each.mkdir(mode=FOLDER, exist_ok=True)
+    except OSError as fault:
+        what = f"cannot make a home here: {fault.strerror}"
+        raise OperatorFault(what, "choose a folder you may write", str(path)) from fault
+    check(path)
+    if not path.is_dir():
+        raise OperatorFault("a file where a folder belongs", "choose another folder", str(path))
+
+
+def file(path: Path) -> None:
+    """Make the file, empty, for this user alone; check one that is there.
+
+    Raises:
+        OperatorFault: it is not this user's alone.
+        OSError: it cannot be made.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE))
+    except FileExistsError:
+        check(path)
+
+
+def read(path: Path) -> bytes | None:
+    """What the file holds; None if there is none.
+
+    Raises:
+        OperatorFault: it is not this user's alone.
+    """
+    check(path)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,126 @@
+"""What follows from the verified entries of one home's ledger: its account, who was seen how far, which runs began.
+
+A fold, so it cannot differ from the ledger. Nothing here is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+
+from securefl.errors import Forged
+from securefl.ledger import heads
+from securefl.merkle import Frontier
+from securefl.privacy.account import Account
+from securefl.terms import (
+    Closed,
+    Entry,
+    Freed,
+    Got,
+    Hash,
+    Opened,
+    Opening,
+    Refused,
+    Released,
+    Reserved,
+    RunId,
+    Seat,
+    Sent,
+    Settled,
+    SignedHead,
+    Witnessed,
+)
+
+ASKED_TO_TRAIN = "Propose"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a ledger had grown when it last told of one run."""
+
+    size: int = 0
+    root: Hash = Hash(b"")  # noqa: RUF009 - bytes
+
+
+class Folded:
+    """What the entries so far amount to; ``add`` is given each of them once, in order."""
+
+    def __init__(self) -> None:
+        self.account = Account()
+        self.opened: list[Opened] = []
+        self._seen: dict[str, list[SignedHead]] = {}
+        self._marks: dict[RunId, Frontier] = {}
+        self._told: dict[RunId, list[Opening | Refused | Sent]] = {}
+
+    def __copy__(self) -> Folded:
+        made = Folded()
+        made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
+        made._seen = {owner: list(found) for owner, found in self._seen.items()}
+        made._told = {run: list(told) for run, told in self._told.items()}
+        return made
+
+    def with_all(self, entries: Iterable[tuple[Entry, Frontier]]) -> Folded:
+        """The fold after these entries too; each comes with the tree it ends.
+
+        Raises:
+            AccountFault: charges do not fit together.
+        """
+        made = copy(self)
+        made._take(entries)  # noqa: SLF001 - its own kind
+        return made
+
+    def _take(self, entries: Iterable[tuple[Entry, Frontier]]) -> None:
+        charges: list[Entry] = []
+        for entry, tree in entries:
+            if isinstance(entry, Reserved | Settled | Freed):
+                charges.append(entry)
+            elif isinstance(entry, Opened):
+                self.opened.append(entry)
+            elif isinstance(entry, Witnessed):
+                self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
+            elif isinstance(entry, Opening | Refused):
+                self._told.setdefault(entry.run, []).append(entry)
+            elif isinstance(entry, Sent) and entry.receipt.kind == ASKED_TO_TRAIN:
+                self._told.setdefault(entry.receipt.run, []).append(entry)
+            run = run_of(entry)
+            if run is not None:
+                self._marks[run] = tree
+        if charges:
+            self.account = self.account.after(charges)
+
+    def mark(self, run: RunId) -> Mark:
+        """Where the ledger last told that this run moved; size 0 if it never did."""
+        tree = self._marks.get(run)
+        return Mark() if tree is None else Mark(tree.size, tree.root())
+
+    def told(self, run: RunId) -> Sequence[Opening | Refused | Sent]:
+        """What this run opened, refused and proposed, in order."""
+        return tuple(self._told.get(run, ()))
+
+    def witnessed(self, peers: Iterable[Seat]) -> Mapping[str, SignedHead]:
+        """The largest head seen of each of these parties' ledgers, under the key it has now.
+
+        Whoever is no peer any more, or was given a new key and so a new ledger, is held to nothing it showed before.
+        """
+        largest: dict[str, SignedHead] = {}
+        for seat in peers:
+            for head in sorted(self._seen.get(seat.member, ()), key=lambda each: each.head.size, reverse=True):
+                try:
+                    heads.verify(seat.key, head)
+                except Forged:
+                    continue
+                largest[seat.member] = head
+                break
+        return largest
+
+
+def run_of(entry: Entry) -> RunId | None:
+    """The run whose machine moved when this was written; None of what moves no machine, or moves only with another."""
+    if isinstance(entry, Opened | Opening | Released | Closed):
+        return entry.run
+    if isinstance(entry, Got | Sent):
+        return entry.receipt.run
+    if isinstance(entry, Reserved):
+        return entry.plan.run
+    return None

@@ -1,0 +1,49 @@
+"""One home's ledger while a process has it open: what was verified, what follows, and what a transaction adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import TYPE_CHECKING
+
+from securefl.ledger.verified import Verified
+from securefl.runtime.folded import Folded
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from securefl.merkle import Frontier
+    from securefl.terms import Head, Leaf, PublicKey, SignedHead
+
+
+class Live:
+    """Only what was committed and read back is kept; the store's lock lets one transaction at a time use the rest."""
+
+    def __init__(self, key: PublicKey, where: str) -> None:
+        self.verified, self._folded = Verified(key, where), Folded()
+        self.now, self.tree = self._folded, self.verified.tree  # with what this transaction wrote
+        self.written: SignedHead | None = None
+
+    def begin(self, conn: sa.Connection, kept: Head | None) -> None:
+        """Verify what is new since the last transaction, against the signed head and the one that was ``kept``.
+
+        Raises:
+            Tampered: the ledger is not what was signed, or less than what was read or kept before.
+            AccountFault: charges do not fit together.
+        """
+        ahead = kept is not None and kept.size > self.verified.tree.size
+        if ahead or not self.verified.unchanged(conn):
+            verified = copy(self.verified)
+            folded = self._folded.with_all((leaf.entry, tree) for leaf, tree in verified.read(conn, kept))
+            self.verified, self._folded = verified, folded
+        self.now, self.tree, self.written = self._folded, self.verified.tree, None
+
+    def wrote(self, signed: SignedHead, written: Sequence[tuple[Leaf, Frontier]]) -> None:
+        """Let the rest of this transaction see what it wrote."""
+        self.now = self.now.with_all((leaf.entry, tree) for leaf, tree in written)
+        self.tree, self.written = written[-1][1], signed
+
+    @property
+    def head(self) -> SignedHead | None:
+        """The latest head, with what this transaction wrote."""
+        return self.written or self.verified.signed
