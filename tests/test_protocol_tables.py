@@ -15,7 +15,7 @@ from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
 from securefl.terms import Reason, Refusal, Scheme, Update
-from tests.worlds import EVENT, World, a_grant, an_update, identity
+from tests.worlds import EVENT, World, a_grant, an_update, identity, signed_head
 
 Visit = tuple[object, object]
 
@@ -52,6 +52,7 @@ def visits(scheme: Scheme) -> tuple[dict[type, object], dict[type, object], dict
 MASKED = visits(Scheme.MASKING)
 ENCRYPTED = visits(Scheme.CKKS)
 RAND = Secret(bytes(range(32)))
+FAR = signed_head("coordinator", 10_000)
 
 
 def member_events() -> dict[type, object]:
@@ -59,7 +60,7 @@ def member_events() -> dict[type, object]:
     members, _, _, frames = MASKED
     plan = members[mm.Learning].proposal.plan
     events: dict[type, object] = {
-        kind: mm.Received(wire.decode(frames[kind.__name__], m.Frame).envelope, None, RAND)
+        kind: mm.Received(wire.decode(frames[kind.__name__], m.Frame).envelope, FAR, RAND)
         for kind in mm.REQUESTS.values()
     }
     events[mm.Decided] = mm.Decided(a_grant(plan))
@@ -160,7 +161,7 @@ def test_every_pair_at_the_custodian_moves_or_is_out_of_turn(state: type, reques
     kind = u.REQUESTS.get(receipt.kind, type(None))
     row = u.RULES.get((state, kind))
     try:
-        moved = u.step(before, mm.Received(envelope, None, RAND), plugs)
+        moved = u.step(before, mm.Received(envelope, FAR, RAND), plugs)
     except OutOfTurn:
         return
     except PeerFault:

@@ -163,13 +163,18 @@ def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
             root, witness = seen.setdefault((head.owner, key, head.size), (head.root, ledger.owner))
             if root != head.root:
                 raise Tampered(f"{head.owner}.ledger", f"{witness} and {ledger.owner} saw two of {head.size} entries")
+    trees: dict[MemberId, merkle.Frontier] = {}
     for (owner, key, size), (root, witness) in sorted(seen.items()):
         shown = of_seat(ledgers, Seat(owner, key, ""))
         if shown is None:
             continue  # its owner is not part of this copy
         if size > len(shown.hashes):
             raise shown.wrong(f"{len(shown.hashes)} entries, and {witness} has seen {size}", len(shown.hashes))
-        if merkle.root(shown.hashes[:size]) != root:
+        tree = trees.get(owner, merkle.Frontier())
+        for hashed in shown.hashes[tree.size : size]:  # in the order of sizes: each entry is hashed once
+            tree = tree.append(hashed)
+        trees[owner] = tree
+        if tree.root() != root:
             raise shown.wrong(f"its first {size} entries are not those that {witness} has seen")
 
 

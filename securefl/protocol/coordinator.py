@@ -199,7 +199,8 @@ def on_started(state: Planned, event: Started, plugs: Plugs) -> Step:
         (*peers, session.coordinator),
         course.approvals,
     )
-    asked = {seat.member: m.Invite(session) for seat in peers}
+    heads = tuple(course.heads[seat.member] for seat in peers if seat.member in course.heads)
+    asked = {seat.member: m.Invite(session, heads) for seat in peers}
     return _ask(Inviting(course), asked, 0, plugs, (opened,))
 
 
@@ -362,12 +363,11 @@ def on_bye(state: Closing, event: Received, plugs: Plugs) -> Step:
 
 
 def said(state: Closing, plugs: Plugs) -> Step:
-    """Write down every head, and the end."""
+    """Write down the end."""
     del plugs
     course = replace(state.course, unanswered={})
-    witnessed = tuple(Witnessed(head) for _, head in sorted(course.heads.items()))
     closed = Closed(course.session.run, state.outcome, state.why)
-    return Step(Ended(course, state.outcome, state.why, state.last_round), (*witnessed, closed))
+    return Step(Ended(course, state.outcome, state.why, state.last_round), (closed,))
 
 
 def on_elapsed(state: Any, event: Elapsed, plugs: Plugs) -> Step:  # noqa: ANN401 - any state that waits
@@ -488,11 +488,12 @@ def _answered(course: Course, event: Received) -> Course:
 
 
 def _when_answered(state: Any, event: Received, plugs: Plugs, then: Callable[[Any, Plugs], Step]) -> Step:  # noqa: ANN401
-    got = Got(event.frame.envelope.receipt, event.frame.envelope.signature)
+    assert event.frame.head is not None, "checked when it arrived"
+    told = (Got(event.frame.envelope.receipt, event.frame.envelope.signature), Witnessed(event.frame.head))
     if state.course.unanswered:
-        return Step(state, (got,))
+        return Step(state, told)
     moved = then(state, plugs)
-    return replace(moved, entries=(got, *moved.entries))
+    return replace(moved, entries=(*told, *moved.entries))
 
 
 def _ask(
@@ -533,14 +534,21 @@ def _propose(course: Course, plugs: Plugs) -> Step:
     course = replace(course, plan=plan)
     names = tuple(seat.member for seat in cohort)
     relayed = plugs.protection(course.session.scheme).relay(names, {name: course.enrolled[name] for name in names})
-    asked: dict[MemberId, m.Request] = {name: m.Propose(plan, course.state, relayed.get(name, b"")) for name in names}
+    heads = _heads(course)
+    asked: dict[MemberId, m.Request] = {
+        name: m.Propose(plan, course.state, relayed.get(name, b""), heads) for name in names
+    }
     return _ask(Collecting(course, {}, {}, {}), asked, plan.round, plugs)
+
+
+def _heads(course: Course) -> tuple[SignedHead, ...]:
+    """The last head seen of each who takes part."""
+    return tuple(course.heads[name] for name in sorted(course.accepts))
 
 
 def _close(course: Course, outcome: str, why: str, plugs: Plugs, last_round: int | None = None) -> Step:
     done, why = course.plan.round - 1 if last_round is None else last_round, short(why, m.MOST_WHY)
-    heads = tuple(head for _, head in sorted(course.heads.items()))
-    message = m.Close(outcome, why, done, course.state if done else b"", heads)
+    message = m.Close(outcome, why, done, course.state if done else b"", _heads(course))
     asked: dict[MemberId, m.Request] = {MemberId(name): message for name in course.accepts}
     if not asked:
         return Step(Ended(course, outcome, why, done), (Closed(course.session.run, outcome, why),))

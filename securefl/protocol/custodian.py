@@ -20,7 +20,8 @@ from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protection.encrypted import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
-from securefl.protocol.member import Charter, Received, witnessed
+from securefl.protocol import sight
+from securefl.protocol.member import Charter, Received
 from securefl.seams import KeyHolder
 from securefl.terms import (
     Closed,
@@ -28,6 +29,7 @@ from securefl.terms import (
     Envelope,
     Got,
     Hash,
+    Head,
     MemberId,
     Opened,
     Opening,
@@ -46,6 +48,7 @@ class Plugs:
     identity: Identity
     holder: KeyHolder
     min_cohort: int  # from the custodian's own copy of the policy
+    holds: Callable[[Head], bool] = lambda _: True  # as a member's
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
+    charter, seen = sight.relayed(charter, invite.heads, plugs.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     if session.federation != charter.federation:
@@ -112,7 +116,7 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
     opened = Opened(session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals)
     holding = Holding(charter, session, box.raw, 0, event.envelope.receipt.digest, envelope)
-    return Step(holding, (opened, *_both(event, envelope)), envelope)
+    return Step(holding, (opened, *_both(event, envelope), *seen), envelope)
 
 
 def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
@@ -174,11 +178,12 @@ def on_close(state: Holding, event: Received, plugs: Plugs) -> Step:
     assert isinstance(close, m.Close)
     session = state.session
     reply = _enveloped(state.charter, session, plugs, m.Bye(close.outcome), 0)
-    entries: list[Entry] = list(witnessed(state.charter, session, close, event))
+    charter, seen = sight.relayed(state.charter, close.heads, plugs.holds)
+    entries: list[Entry] = list(seen)
     if close.state:
         entries.append(Released(session.run, close.round, m.state_digest(close.state)))
     entries.append(Closed(session.run, close.outcome, close.why))
-    left = Left(state.charter, session, event.envelope.receipt.digest, reply, close.outcome)
+    left = Left(charter, session, event.envelope.receipt.digest, reply, close.outcome)
     return Step(left, (*entries, *_both(event, reply)), reply)
 
 
@@ -211,9 +216,10 @@ def step(state: State, event: Received, plugs: Plugs) -> Step:
     if rule is None:
         raise OutOfTurn(f"{receipt.kind} while {type(state).__name__}")
     act, targets = rule
-    moved = act(state, event, plugs)
+    charter, seen = sight.beside(charter, event.head)
+    moved = act(replace(state, charter=charter), event, plugs)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
-    return moved
+    return replace(moved, entries=(*moved.entries, *seen))
 
 
 def _enveloped(

@@ -19,6 +19,7 @@ from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protocol import messages as m
+from securefl.protocol import sight
 from securefl.seams import MemberProtection, Own, Unfinished
 from securefl.terms import (
     AdapterRule,
@@ -29,6 +30,7 @@ from securefl.terms import (
     Got,
     Grant,
     Hash,
+    Head,
     MemberId,
     MicroEpsilon,
     Model,
@@ -76,6 +78,9 @@ class Plugs:
 
     identity: Identity
     protection: Callable[[str], MemberProtection]
+    holds: Callable[[Head], bool] = lambda _: (
+        True
+    )  # whether its own ledger had this head: a home is asked, if it has one
 
 
 # Effects: what the machine asks its driver to do.
@@ -250,6 +255,7 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
+    charter, seen = sight.relayed(charter, invite.heads, plugs.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
@@ -272,7 +278,7 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     opened = Opened(
         session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody, charter.approvals
     )
-    return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b""), 0, entries=(opened,))
+    return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b""), 0, entries=(opened, *seen))
 
 
 def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
@@ -282,8 +288,12 @@ def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     assert isinstance(enrol, m.Enrol)
     if enrol.round < seat.next_round:
         raise OutOfTurn(f"round {enrol.round} again: the next one is {seat.next_round}", "protocol.replayed-round")
+    seen: tuple[Witnessed, ...] = ()
     if not seat.boxes:
         boxes, material = _acceptances(seat, enrol.accepts)
+        heads = (frame.head for frame in enrol.accepts if frame.head is not None)
+        charter, seen = sight.relayed(seat.charter, heads, plugs.holds)
+        seat = replace(seat, charter=charter)
         plugs.protection(seat.session.scheme).check_material(
             material, seat.session.custodian.key if seat.session.custodian else None
         )
@@ -293,7 +303,7 @@ def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         keys.derive(event.rand, "enrol"),
     )  # fmt: skip
     seat = replace(seat, next_round=enrol.round, enrolment=enrolment.secret)
-    return _replied(seat, Ready, event, plugs, m.Enrolled(enrol.round, enrolment.public), enrol.round)
+    return _replied(seat, Ready, event, plugs, m.Enrolled(enrol.round, enrolment.public), enrol.round, entries=seen)
 
 
 def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
@@ -330,8 +340,9 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     plugs.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
-    seat = replace(seat, request=receipt.digest, reply=None)
-    return Step(Deciding(seat, proposal), (Got(receipt, event.envelope.signature),), (Reserve(plan, proposal.base),))
+    charter, seen = sight.relayed(seat.charter, proposal.heads, plugs.holds)
+    seat, told = replace(seat, charter=charter, request=receipt.digest, reply=None), Got(receipt, event.envelope.signature)
+    return Step(Deciding(seat, proposal), (told, *seen), (Reserve(plan, proposal.base),))
 
 
 def _check_as_agreed(seat: Seated, plan: Plan) -> None:
@@ -429,7 +440,8 @@ def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs
     seat = state.seat
     close = m.opened(event.envelope, m.Close)
     assert isinstance(close, m.Close)
-    entries: list[Entry] = list(witnessed(seat.charter, seat.session, close, event))
+    charter, seen = sight.relayed(seat.charter, close.heads, plugs.holds)
+    seat, entries = replace(seat, charter=charter), list[Entry](seen)
     if isinstance(state, Learning):  # how far training came is not known: records may have been read
         entries.append(Settled(wire.plan_hash(state.proposal.plan), state.proposal.plan.learning.event))
     if close.state:
@@ -505,9 +517,13 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
         name = "protocol.second-question" if kind is m.Ask else OutOfTurn.rule
         raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}", name)
     act, targets = rule
+    seen: tuple[Witnessed, ...] = ()
+    if isinstance(event, Received):
+        charter, seen = sight.beside(state.charter if isinstance(state, Idle) else state.seat.charter, event.head)
+        state = Idle(charter) if isinstance(state, Idle) else replace(state, seat=replace(state.seat, charter=charter))
     moved = act(state, event, plugs)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
-    return moved
+    return replace(moved, entries=(*moved.entries, *seen)) if seen else moved
 
 
 def _enveloped(
@@ -573,31 +589,12 @@ def _acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, b
         assert isinstance(accept, m.Accept)
         if frame.head is None:
             raise Forged(f"an acceptance of {sender} without its ledger's head", "protocol.no-ledger")
-        m.check_head(frame.head, sender, known[sender].key)
-        m.check_progress(seat.charter.witnessed.get(sender), frame.head)
         boxes[sender] = accept.box
         if session.custodian is not None and sender == session.custodian.member:
             material = accept.material
     if boxes.get(seat.charter.me) != keys.public_half(Secret(seat.box)):
         raise Forged("this member's own acceptance is missing or altered", "protocol.swapped-key")
     return boxes, material
-
-
-def witnessed(charter: Charter, session: m.Session, close: m.Close, event: Received) -> tuple[Witnessed, ...]:
-    """Every other party's head that came with a ``Close``, once each is known to be signed and not to go back.
-
-    Raises:
-        Forged: one is not.
-    """
-    custodian = (session.custodian,) if session.custodian else ()
-    known = {each.member: each.key for each in (*session.roster, session.coordinator, *custodian)}
-    heads = [*close.heads, *((event.head,) if event.head else ())]
-    for head in heads:
-        if head.head.owner not in known:
-            raise Forged(f"a head of {head.head.owner}, who is no peer", "protocol.stranger")
-        m.check_head(head, head.head.owner, known[head.head.owner])
-        m.check_progress(charter.witnessed.get(head.head.owner), head)
-    return tuple(Witnessed(head) for head in heads if head.head.owner != charter.me)
 
 
 def _members_only(seat: Seated) -> dict[MemberId, bytes]:

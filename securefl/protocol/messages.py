@@ -59,9 +59,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """Will you take part in this run?"""
+    """Will you take part in this run? With the last head that was seen of each ledger, yours among them."""
 
     session: Session
+    heads: tuple[SignedHead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,12 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Run this plan from this adapter state."""
+    """Run this plan from this adapter state. With the last head that was seen of each peer's ledger."""
 
     plan: Plan
     base: bytes
     relayed: bytes
+    heads: tuple[SignedHead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class MemberAgent:
             state = saved or member.Idle(_refreshed(self.charter, self.home, conn))
             try:
                 event = member.Received(frame.envelope, frame.head, self._secret())
-                moved = member.step(state, event, self.plugs)
+                moved = member.step(state, event, replace(self.plugs, holds=self.home.holds))
                 head = self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
@@ -203,7 +203,7 @@ class CustodianAgent:
             moved: Any
             try:
                 event = member.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
-                moved = custodian.step(state, event, self.plugs)
+                moved = custodian.step(state, event, replace(self.plugs, holds=self.home.holds))
                 head = self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault

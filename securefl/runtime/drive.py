@@ -39,7 +39,7 @@ def drive(
                 frame: m.Frame = wire.decode(answer, m.Frame)
                 moved = _advance(home, pending.state, c.Received(sender, frame), plugs, observe)
             except PeerFault as fault:
-                _note(home, run, sender, str(m.NoAnswer.by(fault)))
+                _note(home, run, sender, str(m.NoAnswer.by(fault)), fault.rule)
                 continue
             pending = c.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
         if not pending.outbound and not isinstance(pending.state, c.Ended):
@@ -66,7 +66,7 @@ def _advance(home: Home, state: c.State, event: c.Event, plugs: c.Plugs, observe
     return moved
 
 
-def _note(home: Home, run: RunId, sender: MemberId, why: str) -> None:
-    reason = Reason("protocol.no-answer", sender, "an answer while patience lasts", why)
+def _note(home: Home, run: RunId, sender: MemberId, why: str, rule: str = "protocol.no-answer") -> None:
+    reason = Reason(rule, sender, "an answer while patience lasts", why)
     with home.transaction() as conn:
         home.record(conn, (Refused(run, 0, "answer", (reason,)),))

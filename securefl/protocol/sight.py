@@ -1,0 +1,75 @@
+"""What a party sees of other ledgers: each head that grew is written down in the step that saw it.
+
+So from the moment an answer was seen, no home can be set back to before it: whoever saw more refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from securefl.errors import Forged
+from securefl.protocol import messages as m
+from securefl.terms import Head, SignedHead, Witnessed
+
+if TYPE_CHECKING:
+    from securefl.protocol.member import Charter
+
+SET_BACK = "protocol.own-ledger-set-back"
+
+
+def beside(charter: Charter, head: SignedHead | None) -> tuple[Charter, tuple[Witnessed, ...]]:
+    """Take in the head of the coordinator's ledger that came beside a message.
+
+    Raises:
+        Forged: there is none, the coordinator did not sign it, or its ledger was longer before.
+    """
+    coordinator = charter.coordinator
+    if head is None:
+        raise Forged(f"a message of {coordinator.member} without its ledger's head", "protocol.no-ledger")
+    m.check_head(head, coordinator.member, coordinator.key)
+    m.check_progress(charter.witnessed.get(coordinator.member), head)
+    return _with(charter, {coordinator.member: head})
+
+
+def relayed(
+    charter: Charter, heads: Iterable[SignedHead], holds: Callable[[Head], bool], *, stale: bool = False
+) -> tuple[Charter, tuple[Witnessed, ...]]:
+    """Take in heads that the coordinator passed on: other parties', and this party's own as it was seen.
+
+    Args:
+        holds: whether this party's own ledger had that head before.
+        stale: whether an older head than was seen is no fault: the coordinator may know less than this party.
+
+    Raises:
+        Forged: one is a stranger's, not signed by its owner, of a ledger that was longer before, or this party's own
+            ledger is not the one it signed before.
+    """
+    custodian = (charter.custodian,) if charter.custodian else ()
+    known = {seat.member: seat.key for seat in (*charter.peers, charter.coordinator, *custodian)}
+    grown: dict[str, SignedHead] = {}
+    for head in heads:
+        owner = head.head.owner
+        if owner not in known and owner != charter.me:
+            raise Forged(f"a head of {owner}, who is no peer", "protocol.stranger")
+        before = grown.get(owner, charter.witnessed.get(owner))
+        if head == before:
+            continue
+        if owner in known:
+            m.check_head(head, owner, known[owner])
+        if owner == charter.me:
+            if not holds(head.head):
+                what = f"this ledger has not the {head.head.size} entries that {owner} has signed: it was set back"
+                raise Forged(f"{what}; restore the newest copy of it", SET_BACK)
+            continue
+        if stale and before is not None and head.head.size < before.head.size:
+            continue
+        m.check_progress(before, head)
+        grown[owner] = head
+    return _with(charter, grown)
+
+
+def _with(charter: Charter, seen: Mapping[str, SignedHead]) -> tuple[Charter, tuple[Witnessed, ...]]:
+    new = {owner: head for owner, head in seen.items() if head != charter.witnessed.get(owner)}
+    return replace(charter, witnessed={**charter.witnessed, **new}), tuple(map(Witnessed, new.values()))
