@@ -224,8 +224,10 @@ class World:
         plan = Plan(policy.federation, policy.hash, RunId(run), 1, "testing", MODEL,
                     Task("classification", ("x", "y")), Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",),
                     m.state_digest(state), strategy.dimension(1, state), self.sharing)  # fmt: skip
+        with home.transaction() as conn:
+            heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
         course = c.Course(session, policy.text, (learning.learning_rate,) * self.rounds, plan, state,
-                          strategy.begin(state), {}, {}, {}, {})  # fmt: skip
+                          strategy.begin(state), {}, {}, heads, {})  # fmt: skip
 
         def observe(before: c.State, moved: c.Step) -> None:
             if isinstance(moved.state, c.Collecting) and self.round != moved.state.course.plan.round:

@@ -40,9 +40,12 @@ class Verified:
         return made
 
     def unchanged(self, conn: sa.Connection) -> bool:
-        """Whether the store shows the head that was verified last."""
+        """Whether the store shows the head that was verified last, and nothing after it."""
         stored = conn.execute(sa.select(heads.c.signed)).first()
-        return stored is not None and self.signed is not None and stored.signed == wire.encode(self.signed)
+        if stored is None or self.signed is None or stored.signed != wire.encode(self.signed):
+            return False
+        later = sa.select(leaves.c.position).where(leaves.c.position >= self.tree.size).limit(1)
+        return conn.execute(later).first() is None
 
     def again(self, conn: sa.Connection) -> None:
         """Read the next ``AGAIN`` verified leaves once more: no change stays unseen for long.
