@@ -13,7 +13,7 @@ TRIED = list(attempts())
 def test_the_promise_holds_and_what_stopped_the_attack_has_a_name(attempt, tmp_path) -> None:
     for number in range(min(2, attempt.trials)):
         folder = tmp_path / str(number)
-        folder.mkdir()
+        folder.mkdir(mode=0o700)  # some use it as a home
         came = attempt.trial(number, folder)
         assert not came.succeeded, came
         assert came.stopped_by, "an attack that nothing stopped, and that did not succeed, was not tried"

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from securefl import federation_file, wire
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
-from securefl.ledger import store
 from securefl.protocol import member as mm
 from securefl.runtime.home import Home
 from securefl.seams import Own
@@ -134,7 +133,7 @@ def test_a_federation_runs_under_a_strategy_by_name(name, scheme, tmp_path: Path
     for member in MEMBERS:
         home = Home.at(tmp_path / "sites" / member, MemberId(member), lambda: 0)
         with home.transaction() as conn:
-            (run,) = {e.entry.plan.run for e in store.leaves_of(conn, ("Reserved",))}
+            (run,) = {charge.run for charge in home.account(conn).charges}
             own = home.own(conn, run, 99)
         assert bool(own.model) == (name in ("fednesterov, fedper", "l2gd", "fewfedweight"))
     assert not list((tmp_path / "sites").glob("*/own*"))

@@ -341,7 +341,10 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
     charter, seen = sight.relayed(seat.charter, proposal.heads, plugs.holds)
-    seat, told = replace(seat, charter=charter, request=receipt.digest, reply=None), Got(receipt, event.envelope.signature)
+    seat, told = (
+        replace(seat, charter=charter, request=receipt.digest, reply=None),
+        Got(receipt, event.envelope.signature),
+    )
     return Step(Deciding(seat, proposal), (told, *seen), (Reserve(plan, proposal.base),))
 
 

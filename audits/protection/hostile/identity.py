@@ -233,7 +233,7 @@ def another_name(number: int, folder: Path) -> Outcome:
     field.play()
     assert field.tried is not None, "a plan was proposed"
     with field.home.transaction() as conn:
-        reserved = [leaf.entry for leaf in store.leaves_of(conn, ("Reserved",))]
+        reserved = [leaf.entry for leaf in store.read(conn, field.home.identity.public)[1]]
     field.home.engine.dispose()
     trained = any(isinstance(each, Reserved) and each.plan.model == model for each in reserved)
     return Outcome(
