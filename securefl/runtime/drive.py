@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from securefl import wire
+from securefl import rules, wire
 from securefl.errors import Elsewhere, PeerFault
 from securefl.protocol import coordinator as c
 from securefl.protocol import messages as m
@@ -39,7 +39,7 @@ def drive(
                 frame: m.Frame = wire.decode(answer, m.Frame)
                 moved = _advance(home, pending.state, c.Received(sender, frame), plugs, observe)
             except PeerFault as fault:
-                _note(home, run, sender, str(m.NoAnswer.by(fault)), fault.rule)
+                _note(home, run, sender, str(m.NoAnswer.by(fault)), rules.of_fault(fault))
                 continue
             pending = c.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
         if not pending.outbound and not isinstance(pending.state, c.Ended):
