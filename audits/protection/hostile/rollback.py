@@ -94,7 +94,7 @@ class Stage:
 def _killed(stage: Stage, after: int, name: str, copied: int) -> None:
     """Run 1, killed when round ``after`` begins or at its last word; the home was copied when ``copied`` began."""
     if copied == 0:
-        for each in (*stage.names, "coordinator"):
+        for each in dict.fromkeys((*stage.names, "coordinator", name)):
             stage.world.home((each,))
         stage.copy(name)
 
