@@ -11,7 +11,6 @@ from typing import Any
 from securefl.audit import folder
 from securefl.audit.copies import read_all
 from securefl.errors import Tampered
-from securefl.ledger import store
 from securefl.runtime.home import Home, export_all
 from securefl.terms import MemberId, PublicKey, Reported, RunId
 
@@ -43,8 +42,8 @@ def bind(coordinator: Home, homes: Sequence[Home], run: RunId, out: Path, instea
 def bound(coordinator: Home, run: RunId, out: Path) -> bool:
     """Whether all that a run left was written down already, and stands: only the mark that it is over is missing."""
     with coordinator.transaction() as conn:
-        found = [leaf.entry for leaf in store.leaves_of(conn, ("Reported",))]
-    word = next((entry for entry in reversed(found) if isinstance(entry, Reported) and entry.run == run), None)
+        found = coordinator.told(conn, run)
+    word = next((entry for entry in reversed(found) if isinstance(entry, Reported)), None)
     return word is not None and folder.stands(out, word)
 
 

@@ -60,7 +60,7 @@ def adopt(home, policy, signatures, number=1):
 
 def held(home, name):
     with home.transaction() as conn:
-        return adoption.adopted(conn).lines[name]
+        return adoption.adopted(home.opened(conn)).lines[name]
 
 
 def test_a_policy_that_was_proposed_and_never_begun_is_followed_by_nothing(home, author):

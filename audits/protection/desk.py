@@ -132,7 +132,8 @@ class Desk:
         """A request as the coordinator signs it."""
         name = None if plan is None else wire.plan_hash(plan)
         envelope = m.enclose(self.key, COORDINATOR, ME, self.run, round_, message, name)
-        return wire.encode(m.Frame(envelope, None))
+        head = Head(COORDINATOR, 1, Hash(bytes(32)))
+        return wire.encode(m.Frame(envelope, SignedHead(head, self.key.sign("head", wire.encode(head)))))
 
     def ask(self, message: m.Request, round_: int, plan: Plan | None = None) -> m.Frame:
         """What the member answers."""

@@ -12,35 +12,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securefl.errors import Fault, OperatorFault, Unsafe
-from securefl.ledger import store
 from securefl.policy import approvals, authority
 from securefl.policy import load as policies
 from securefl.policy.authority import Authority
 from securefl.terms import Entry, Opened
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from securefl.policy.load import Policy
     from securefl.runtime.home import Home
 
 RULE = "policy.authority"
 
 
-def adopted(conn: sa.Connection) -> Authority:
-    """What this home's ledger says was adopted here."""
+def adopted(begun: Iterable[tuple[int, Opened]]) -> Authority:
+    """What was adopted by a home in whose ledger these runs began, each at its time."""
     found, seen = Authority(), set[tuple[str, bytes, bytes]]()
-    for leaf in store.leaves_of(conn, (Opened.__name__,)):
-        assert isinstance(leaf.entry, Opened), "leaves_of filters by kind"
-        said = (leaf.entry.federation, leaf.entry.policy, leaf.entry.approvals)
+    for at, opened in begun:
+        said = (opened.federation, opened.policy, opened.approvals)
         if said not in seen:  # the same again changes nothing
-            found = authority.opened(found, leaf.entry, leaf.at)
+            found = authority.opened(found, opened, at)
             seen.add(said)
     return found
 
 
-def check(conn: sa.Connection, entries: Iterable[Entry], now: int) -> None:
+def check(before: Iterable[tuple[int, Opened]], entries: Iterable[Entry], now: int) -> None:
     """Check, in the transaction that writes these entries, that a run in them may begin under its policy.
+
+    Args:
+        before: the runs that began in this home before, each with its time.
 
     Raises:
         Unsafe: it may not.
@@ -49,7 +48,7 @@ def check(conn: sa.Connection, entries: Iterable[Entry], now: int) -> None:
     if not begun:
         return
     try:
-        found = adopted(conn)
+        found = adopted(before)
         for each in begun:
             found = authority.opened(found, each, now)
     except Fault as fault:  # nobody outside is told which policy is held here
@@ -69,7 +68,7 @@ def propose(home: Home, policy: Policy, signatures: tuple[approvals.Signature, .
         signatures = tuple(dict.fromkeys((*signatures, *approvals.read(revoked))))
         write(revoked, approvals.encode(approvals.revocations(signatures)))
     with home.transaction() as conn:
-        adopted(conn).adopt(policy, signatures, home.clock())
+        adopted(home.opened(conn)).adopt(policy, signatures, home.clock())
     write(path, policy.text)
     write(approvals.beside(path), evidence(policy, signatures))
 

@@ -151,7 +151,7 @@ class MemberAgent:
     def _superseded(self, conn: sa.Connection) -> Refusal | None:
         """A refusal if a run under a later version of this policy has begun here meanwhile: that one is promised."""
         mine = self.policy
-        others = {each.policy for each in self.home.opened(conn) if each.federation == mine.federation}
+        others = {each.policy for _, each in self.home.opened(conn) if each.federation == mine.federation}
         versions = [_version(text) for text in others - {mine.text}]
         if max(versions, default=0) <= mine.version:
             return None

@@ -19,10 +19,12 @@ from securefl.terms import (
     Freed,
     Got,
     Hash,
+    Leaf,
     Opened,
     Opening,
     Refused,
     Released,
+    Reported,
     Reserved,
     RunId,
     Seat,
@@ -33,6 +35,7 @@ from securefl.terms import (
 )
 
 ASKED_TO_TRAIN = "Propose"
+Told = Opening | Refused | Reported | Sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,10 @@ class Folded:
 
     def __init__(self) -> None:
         self.account = Account()
-        self.opened: list[Opened] = []
+        self.opened: list[tuple[int, Opened]] = []  # each with its time
         self._seen: dict[str, list[SignedHead]] = {}
         self._marks: dict[RunId, Frontier] = {}
-        self._told: dict[RunId, list[Opening | Refused | Sent]] = {}
+        self._told: dict[RunId, list[Told]] = {}
 
     def __copy__(self) -> Folded:
         made = Folded()
@@ -60,26 +63,27 @@ class Folded:
         made._told = {run: list(told) for run, told in self._told.items()}
         return made
 
-    def with_all(self, entries: Iterable[tuple[Entry, Frontier]]) -> Folded:
+    def with_all(self, leaves: Iterable[tuple[Leaf, Frontier]]) -> Folded:
         """The fold after these entries too; each comes with the tree it ends.
 
         Raises:
             AccountFault: charges do not fit together.
         """
         made = copy(self)
-        made._take(entries)  # noqa: SLF001 - its own kind
+        made._take(leaves)  # noqa: SLF001 - its own kind
         return made
 
-    def _take(self, entries: Iterable[tuple[Entry, Frontier]]) -> None:
+    def _take(self, leaves: Iterable[tuple[Leaf, Frontier]]) -> None:
         charges: list[Entry] = []
-        for entry, tree in entries:
+        for leaf, tree in leaves:
+            entry = leaf.entry
             if isinstance(entry, Reserved | Settled | Freed):
                 charges.append(entry)
             elif isinstance(entry, Opened):
-                self.opened.append(entry)
+                self.opened.append((leaf.at, entry))
             elif isinstance(entry, Witnessed):
                 self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
-            elif isinstance(entry, Opening | Refused):
+            elif isinstance(entry, Opening | Refused | Reported):
                 self._told.setdefault(entry.run, []).append(entry)
             elif isinstance(entry, Sent) and entry.receipt.kind == ASKED_TO_TRAIN:
                 self._told.setdefault(entry.receipt.run, []).append(entry)
@@ -94,8 +98,8 @@ class Folded:
         tree = self._marks.get(run)
         return Mark() if tree is None else Mark(tree.size, tree.root())
 
-    def told(self, run: RunId) -> Sequence[Opening | Refused | Sent]:
-        """What this run opened, refused and proposed, in order."""
+    def told(self, run: RunId) -> Sequence[Told]:
+        """What this run opened, refused, proposed and reported, in order."""
         return tuple(self._told.get(run, ()))
 
     def witnessed(self, peers: Iterable[Seat]) -> Mapping[str, SignedHead]:

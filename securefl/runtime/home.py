@@ -21,10 +21,10 @@ from securefl.ledger.tables import machines, owned
 from securefl.privacy.account import Account, Standing
 from securefl.protocol.member import Kept
 from securefl.runtime import adoption
-from securefl.runtime.folded import Mark
+from securefl.runtime.folded import Mark, Told
 from securefl.runtime.live import Live
 from securefl.seams import Own
-from securefl.terms import Entry, Head, MemberId, Opened, Opening, Refused, RunId, Seat, Sent, SignedHead
+from securefl.terms import Entry, Head, MemberId, Opened, RunId, Seat, SignedHead
 
 MACHINE = "machine"
 
@@ -213,13 +213,13 @@ class Home:
         self.live.verified.again(conn)
         return self.live.now.account
 
-    def opened(self, conn: sa.Connection) -> tuple[Opened, ...]:
-        """Every run that began here, in order."""
+    def opened(self, conn: sa.Connection) -> tuple[tuple[int, Opened], ...]:
+        """Every run that began here, with its time, in order."""
         del conn
         return tuple(self.live.now.opened)
 
-    def told(self, conn: sa.Connection, run: RunId) -> Sequence[Opening | Refused | Sent]:
-        """What this run opened, refused and proposed, in order."""
+    def told(self, conn: sa.Connection, run: RunId) -> Sequence[Told]:
+        """What this run opened, refused, proposed and reported, in order."""
         del conn
         return self.live.now.told(run)
 

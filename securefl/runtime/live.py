@@ -34,13 +34,13 @@ class Live:
         ahead = kept is not None and kept.size > self.verified.tree.size
         if ahead or not self.verified.unchanged(conn):
             verified = copy(self.verified)
-            folded = self._folded.with_all((leaf.entry, tree) for leaf, tree in verified.read(conn, kept))
+            folded = self._folded.with_all(verified.read(conn, kept))
             self.verified, self._folded = verified, folded
         self.now, self.tree, self.written = self._folded, self.verified.tree, None
 
     def wrote(self, signed: SignedHead, written: Sequence[tuple[Leaf, Frontier]]) -> None:
         """Let the rest of this transaction see what it wrote."""
-        self.now = self.now.with_all((leaf.entry, tree) for leaf, tree in written)
+        self.now = self.now.with_all(written)
         self.tree, self.written = written[-1][1], signed
 
     @property

@@ -217,11 +217,14 @@ def closed_node(number: int, folder: Path) -> Outcome:
     _, _, _, seat, _, home, runtime = world.federation((), tree, None)
     close = m.Close("aborted", "enough", 0, b"", ())
     envelope = m.enclose(home.identity, seat.member, MemberId("left"), RunId(bytes(16)), 0, close)
-    list(runtime().exchange([(MemberId("left"), wire.encode(m.Frame(envelope, None)))], 1.0))
+    with home.transaction() as conn:
+        head = home.head(conn)
+    list(runtime().exchange([(MemberId("left"), wire.encode(m.Frame(envelope, head)))], 1.0))
     steps = {way: _steps(world, ("left", *way)) for way in ((), ("l1",), ("l2",), ("l3",))}
     free = any(steps[way] > steps[()] for way in steps if way)
-    with world.home(("left",)).transaction() as conn:
-        free = free or any(True for _ in store.leaves_of(conn, (Freed.__name__,)))
+    node = world.home(("left",))
+    with node.transaction() as conn:
+        free = free or any(isinstance(leaf.entry, Freed) for leaf in store.read(conn, node.identity.public)[1])
     return Outcome(free or not any(steps.values()), "settled: the run closed")
 
 

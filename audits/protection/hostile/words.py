@@ -23,7 +23,7 @@ from securefl.ledger.tables import machines
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure
-from securefl.terms import Envelope, Hash, MemberId, Plan, RunId
+from securefl.terms import Envelope, Hash, MemberId, Plan, Refused, RunId
 from tests import nested
 
 TREE: nested.Tree = {
@@ -101,8 +101,9 @@ def _heard(folder: Path, secret: str, lie: Lie) -> tuple[bool, set[str]]:
         home = world.home(way)
         with home.transaction() as conn:
             found = found or secret.encode() in b"".join(store.raw(conn))
-            for leaf in store.leaves_of(conn, ("Refused",)):
-                told |= {reason.rule for reason in leaf.entry.reasons}  # type: ignore[union-attr]
+            for leaf in store.read(conn, home.identity.public)[1]:
+                if isinstance(leaf.entry, Refused):
+                    told |= {reason.rule for reason in leaf.entry.reasons}
     return found, told
 
 
