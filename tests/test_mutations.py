@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from audits.protection import mutations
@@ -27,3 +30,10 @@ def test_an_auditor_that_sees_ghosts_is_seen_to(monkeypatch: pytest.MonkeyPatch)
     told = mutations.run(2, 1, with_real=False)
     assert told["false_alarms"] == 2
     assert not mutations.holds(told)
+
+
+def test_the_bars_hold_for_the_runs_that_were_told() -> None:
+    told = json.loads((Path(mutations.__file__).with_name("mutations.json")).read_text())
+    assert mutations.holds(told)
+    assert told["mutated_runs"] >= 10_000
+    assert told["good_runs"] >= 1_000
