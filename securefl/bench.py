@@ -190,7 +190,9 @@ def train_openly(
             label = int.from_bytes(hashlib.sha256(f"{seed} {number} {name}".encode()).digest()[:7])
             after = shared.train_without_privacy(asked, state[: 4 * shared.dimension], part.train, seed=label)
             if sharing.attention is not None:
-                attended = attended + half.share(replace(asked, sharing=sharing), state, after, ())
+                attended = attended + half.share(
+                    replace(asked, sharing=sharing), state, state[: 4 * shared.dimension], after, ()
+                )
                 continue
             total += np.frombuffer(after, "<f4").astype(np.float64) - before
         if not np.abs(total).max() < 2**22:  # NaN is refused too

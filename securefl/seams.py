@@ -202,8 +202,10 @@ class MemberHalf(Protocol):
         """This member's weight in each sum of the round, from its scores and what it kept of its weights before."""
         ...
 
-    def share(self, plan: Plan, base: bytes, after: bytes, own: tuple[float, ...]) -> NDArray[np.float64]:
-        """What leaves of the state that was trained, by its own weights: (plan.dimension,)."""
+    def share(
+        self, plan: Plan, base: bytes, start: bytes, after: bytes, own: tuple[float, ...]
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """What leaves of this round's change, from ``start`` to ``after``, by its own weights: (plan.dimension,)."""
         ...
 
 

@@ -153,7 +153,7 @@ class World:
         cover = Cover(self.scheme, self.min_cohort, self.threshold, self.colluding, ENCODING,
                       custodian.key if custodian else None)  # fmt: skip
         start = np.zeros(self.dimension, "<f4").tobytes()
-        learning = Learning(self.event, Fraction(1, 2), 100, Fraction(1, 50), "sgd", 48, 32)
+        learning = Learning(self.event, Fraction(1, 2), 100, Fraction(1 << 10), "sgd", 48, 32)  # updates fill the grid
         plan = Plan("f", POLICY_HASH, run, 1, "test", MODEL, Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start),
                     self.dimension)  # fmt: skip

@@ -127,7 +127,6 @@ class EncodingPart(Part):
     fraction_bits: int
     ring_bits: int
     capacity: int = Field(description="values whose sum cannot wrap around")
-    saturation_limit: float = Field(description="share of clamped values above which a member refuses to send")
 
 
 class Protections(Part):

@@ -20,6 +20,7 @@ from securefl.policy.load import Policy, safe_threshold
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
 from securefl.policy.sharing_rules import grid_check, sharing_checks
 from securefl.policy.training_rules import training_checks
+from securefl.protection import honest
 from securefl.terms import (
     Bound,
     Cap,
@@ -119,13 +120,7 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
     yield at_least("protection.min_cohort", "min_cohort", cover.min_cohort, rules.min_cohort)
     yield at_least("protection.cohort", "members", members, max(cover.min_cohort, rules.min_cohort))
     yield at_least("protection.colluding", "colluding", cover.colluding, rules.colluding)
-    sums = plan.sharing.sums
-    yield Check(
-        "protection.honest", cover.min_cohort - cover.colluding > sums,
-        f"min_cohort {cover.min_cohort} - colluding {cover.colluding}",
-        f"above the {sums} {'sum' if sums == 1 else 'sums'} of a round",
-        f"raise min_cohort to {cover.colluding + sums + 1}",
-    )  # fmt: skip
+    yield from _inputs(plan)
     if isinstance(plan.learning.event, DistributedDiscreteGaussian):
         counted, sure = plan.learning.event.honest, cover.honest
         yield Check(
@@ -164,6 +159,28 @@ def _protection(policy: Policy, plan: Plan) -> Iterator[Check]:
         )  # fmt: skip
     yield _fits(plan, members)
     yield grid_check(policy, plan)
+
+
+def _inputs(plan: Plan) -> Iterator[Check]:
+    """Enough honest inputs of like weight stand behind every sum, and each has noise of this round."""
+    cover, sums, members, ratio = plan.cover, plan.sharing.sums, len(plan.cohort), honest.weight_ratio(plan)
+    by, fix = "", f"raise min_cohort to {cover.colluding + math.ceil((sums + 1) * (ratio or 1))}"
+    if ratio is None:
+        by, fix = ", weights that the grid rounds to nothing", "raise fraction_bits"
+    elif ratio > 1:
+        by, fix = f", weights up to {decimal(ratio)} : 1", f"{fix}, or lower clip of weights and attention"
+    yield Check(
+        "protection.honest", not honest.few(plan), f"min_cohort {cover.min_cohort} - colluding {cover.colluding}{by}",
+        f"above the {sums} {'sum' if sums == 1 else 'sums'} of a round", fix,
+    )  # fmt: skip
+    stale, faint = honest.stale(plan), honest.faint(plan)
+    fixes = ([f"raise min_cohort to {members}"] if stale else []) + (
+        ["raise learning_rate or fraction_bits"] if faint else []
+    )
+    yield Check(
+        "protection.fresh", not fixes, stale or faint or "noise of this round in all",
+        "weights that are kept over one whole cohort, and noise of one grid step", "; ".join(fixes),
+    )  # fmt: skip
 
 
 def _fits(plan: Plan, members: int) -> Check:

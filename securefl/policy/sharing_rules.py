@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -10,9 +9,9 @@ from functools import lru_cache
 from securefl.policy.checks import Check, among, between, both
 from securefl.policy.load import Policy
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
-from securefl.terms import Plan, Sharing
+from securefl.protection.honest import exponential, largest_ratio
+from securefl.terms import Plan
 
-_TERMS = 64  # of the series: its rest is then far below a millionth
 _FINE = 10**6
 
 
@@ -30,7 +29,7 @@ def sharing_checks(policy: Policy, plan: Plan) -> Iterator[Check]:
     )  # fmt: skip
     probes = (each.probe.hex() for each in sharing.weightings if each.probe is not None)
     yield among("sharing.probes", "the weights by probe", probes, tuple(rules.probes))
-    ratio, most = weight_ratio(sharing), rules.weight_ratio.at_most
+    ratio, most = largest_ratio(sharing), rules.weight_ratio.at_most
     held, fix = ratio <= most, "leave weights and attention out"
     if not held and (clip := largest_clip(most)):
         fix = f"lower clip of weights and attention to {decimal(clip)}"
@@ -47,31 +46,6 @@ def grid_check(policy: Policy, plan: Plan) -> Check:
         fraction, bits, f"fraction_bits {fraction.value}, value_bits {bits.value}",
         f"fraction_bits {fraction.limit}, value_bits {bits.limit}",
     )  # fmt: skip
-
-
-def weight_ratio(sharing: Sharing) -> Fraction:
-    """The largest factor between two honest weights of one sum, in millionths and rounded up; 1 where all are equal."""
-    return max((exponential(2 * each) for each in _exponents(sharing)), default=Fraction(1))
-
-
-def _exponents(sharing: Sharing) -> Iterator[Fraction]:
-    """How far the logarithm of a weight may be from 0: a score of agreement or a cosine is within 1."""
-    for each in sharing.weightings:
-        yield each.clip if each.probe is not None else min(each.clip, abs(each.sharpness))
-    if sharing.attention is not None:
-        yield min(sharing.attention.clip, sharing.attention.sharpness)
-
-
-@lru_cache(maxsize=256)
-def exponential(exponent: Fraction) -> Fraction:
-    """E to the ``exponent``, in [0, 16], in millionths and rounded up.
-
-    The rest of the series after n terms is below twice the next term once n is above twice the exponent.
-    """
-    total, term = Fraction(0), Fraction(1)
-    for n in range(1, _TERMS):
-        total, term = total + term, term * exponent / n
-    return Fraction(math.ceil((total + 2 * term) * _FINE), _FINE) if exponent else Fraction(1)
 
 
 @lru_cache(maxsize=256)

@@ -24,7 +24,7 @@ import numpy as np
 from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import digits, fixed_point, seal
+from securefl.protection import digits, fixed_point, honest, seal
 from securefl.protection.digits import Packing
 from securefl.protection.key_file import KeyFile
 from securefl.seams import Enrolment
@@ -129,10 +129,7 @@ def check_bounds(plan: Plan, cipher: Parameters) -> Packing:
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
-    if cover.min_cohort - cover.colluding <= plan.sharing.sums:
-        over = f"{cover.min_cohort}, {cover.colluding} colluding"
-        what = f"sums released over {over}: {plan.sharing.sums}, too many for its honest inputs"
-        raise Unsafe(what, "protocol.few-honest")
+    honest.check(plan)
     fixed_point.check_plan(plan)
     return cipher.packing(cover.encoding, members)
 

@@ -15,18 +15,17 @@ import numpy as np
 
 from securefl.errors import Fault, Unsafe
 from securefl.keys import Secret
-from securefl.protection import noise_share
+from securefl.protection import longest, noise_share
 from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Plan, Update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK = 1 << 14  # values encoded at a time
-SATURATION_LIMIT = 0.001  # share of values that may lie outside the grid's range
 
 
 class Unsound(Fault):
-    """An update that is not a vector of finite numbers of the planned shape and range: nothing of it leaves."""
+    """An update that has not the planned shape: nothing of it leaves."""
 
     exit_code = 2
 
@@ -70,29 +69,24 @@ def check_plan(plan: Plan) -> None:
 
 
 def encode(values: NDArray[np.float64], encoding: FixedPoint) -> NDArray[np.int64]:
-    """The nearest grid points, clamped to ``value_bits``: (dimension,) -> (dimension,).
+    """The nearest grid points, clamped to ``value_bits``, 0 for what is no number: (dimension,) -> (dimension,).
 
-    Raises:
-        Unsound: a value is not finite, or more than 0.1 % of them had to be clamped.
+    Nothing is refused because of a value: a refusal would tell who asked on which side of a bound a private value lies.
     """
     top = (1 << (encoding.value_bits - 1)) - 1
     scale = float(1 << encoding.fraction_bits)
     integers = np.empty(len(values), np.int64)
-    saturated = 0
     for start in range(0, len(values), BLOCK):
-        scaled = values[start : start + BLOCK] * scale
-        if not np.isfinite(scaled).all():
-            raise Unsound("an update with NaN or infinity")
-        np.rint(scaled, out=scaled)
-        if scaled.min() < -top - 1 or scaled.max() > top:
-            saturated += int(((scaled < -top - 1) | (scaled > top)).sum())
-            np.clip(scaled, -top - 1, top, out=scaled)
-        integers[start : start + BLOCK] = scaled
-    if saturated > SATURATION_LIMIT * len(values):
-        # The message may reach the coordinator as the reason of a refusal: it does not say how many, which is private.
-        limit = top / (1 << encoding.fraction_bits)
-        raise Unsound(f"more than {SATURATION_LIMIT:.1%} of the values lie outside +-{limit:g}; clip harder")
+        scaled = np.nan_to_num(values[start : start + BLOCK] * scale, nan=0.0)  # an infinity is clamped below
+        integers[start : start + BLOCK] = np.clip(np.rint(scaled), -top - 1, top)
     return integers
+
+
+def outside(values: NDArray[np.float64], encoding: FixedPoint) -> int:
+    """How many values `encode` changes by more than rounding: for the site's operator alone, never for a message."""
+    top = (1 << (encoding.value_bits - 1)) - 1
+    scaled = np.rint(values * float(1 << encoding.fraction_bits))
+    return int((~((scaled >= -top - 1) & (scaled <= top))).sum())
 
 
 def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]:
@@ -103,18 +97,30 @@ def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]
         plan: checked by `check_plan`.
         rand: fresh for every update; the share is drawn from it.
 
+    Whatever the values are, something of this shape leaves: they are clamped, never refused.
+
     Raises:
-        Unsound: it has another shape, or is longer than the norm it is priced at.
+        Unsound: it has another shape, which follows from the plan and the code alone.
     """
     if update.values.shape != (plan.dimension,):
         raise Unsound(f"an update of shape {update.values.shape} where the plan says {plan.dimension} values")
-    integers = encode(update.values, plan.cover.encoding)
-    event = plan.learning.event
+    event, encoding = plan.learning.event, plan.cover.encoding
     if isinstance(event, DistributedDiscreteGaussian):
-        if float(np.sum(np.square(integers.astype(np.float64)))) > float(event.sensitivity) ** 2:
-            raise Unsound("an update longer than the norm it is priced at")
-        integers += noise_share.draw(rand, plan.dimension, event.deviation)
-    return integers
+        integers = encode(_short(update.values, float(event.clip_l2)), encoding)
+        norm = float(np.linalg.norm(integers.astype(np.float64)))
+        assert norm <= float(event.sensitivity) * (1 + 2.0**-30), "the sensitivity has room for rounding"
+        return integers + noise_share.draw(rand, plan.dimension, event.deviation)
+    scale = float(1 << encoding.fraction_bits)
+    return encode(longest.held(update.values * scale, plan) / scale, encoding)
+
+
+def _short(values: NDArray[np.float64], clip_l2: float) -> NDArray[np.float64]:
+    """The values, scaled to the clip where they are longer; zeros where they have no length: (dimension,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.linalg.norm(values))
+    if not np.isfinite(norm):
+        return np.zeros_like(values)
+    return values if norm <= clip_l2 else values * (clip_l2 / norm * (1 - 2.0**-40))
 
 
 def to_ring(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.unsignedinteger]:

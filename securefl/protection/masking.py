@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from securefl import keys, merkle, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import fixed_point, packing, shamir
+from securefl.protection import fixed_point, honest, packing, shamir
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
@@ -152,10 +152,7 @@ def check_cover(plan: Plan) -> None:
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
-    if cover.min_cohort - cover.colluding <= plan.sharing.sums:
-        over = f"{cover.min_cohort}, {cover.colluding} colluding"
-        what = f"sums released over {over}: {plan.sharing.sums}, too many for its honest inputs"
-        raise Unsafe(what, "protocol.few-honest")
+    honest.check(plan)
     check_threshold(plan, members)
     if cover.threshold > members:
         what = f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet"

@@ -17,6 +17,7 @@ from typing import Any, Final
 from securefl import wire
 from securefl.errors import Forged, OutOfTurn, PeerFault
 from securefl.keys import Identity
+from securefl.protection import longest
 from securefl.protocol import messages as m
 from securefl.seams import CoordinatorProtection, Strategy
 from securefl.shown import short
@@ -329,6 +330,7 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     answers = {MemberId(name): answer for name, answer in state.answers.items()}
     try:
         aggregate = plugs.protection(course.session.scheme).open(plan, _enrolled(course), payloads, answers)
+        longest.check_sum(plan, aggregate)
         after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
         memory = plugs.strategy.remember(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
+from securefl.protection import honest
 from securefl.protocol import messages as m
 from securefl.protocol import sight
 from securefl.seams import MemberProtection, Own, Unfinished
@@ -323,11 +324,8 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     receipt = event.envelope.receipt
     if (receipt.plan, receipt.round) != (wire.plan_hash(plan), plan.round):
         raise Forged("a plan that is not the one its receipt names", "protocol.another-plan")
-    # 2. its cohort is part of the roster, with this member in it, and each member once
-    if any(each not in session.roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
-        raise Forged("a cohort with strangers or doubles", "protocol.stranger")
-    if seat.charter.me not in {each.member for each in plan.cohort}:
-        raise Unsafe("a cohort without this member", "protocol.without-me")
+    # 2. its cohort is part of the roster, with this member in it
+    _check_cohort(seat, plan)
     # 3. it is covered as the session says, and for the model that is loaded here
     _check_as_agreed(seat, plan)
     # 4. it starts from the state it names
@@ -561,6 +559,22 @@ def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plug
     refused = Refused(plan.run, plan.round, "plan", reasons)
     told = (*entries, refused, Sent(envelope.receipt, envelope.signature))
     return Step(Ready(replace(seat, reply=envelope)), told, outbound=envelope)
+
+
+def _check_cohort(seat: Seated, plan: Plan) -> None:
+    """Return if the cohort is of the roster, each member once and this one among them; all of it for what is kept.
+
+    Raises:
+        Forged: it has strangers or doubles.
+        Unsafe: it is without this member, or sums of a run over different cohorts could be solved for one member.
+    """
+    roster = seat.session.roster
+    if any(each not in roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
+        raise Forged("a cohort with strangers or doubles", "protocol.stranger")
+    if seat.charter.me not in {each.member for each in plan.cohort}:
+        raise Unsafe("a cohort without this member", "protocol.without-me")
+    if not honest.is_fresh(plan.sharing) and len(plan.cohort) != len(roster):
+        raise Unsafe("weights that members keep, over another cohort than the whole roster", "protocol.stale-input")
 
 
 def _covers(plan: Plan, size: int) -> bool:

@@ -5,6 +5,7 @@ It carries a machine's steps into the world: record, then save, then answer. An 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from securefl import keys, rules, wire
 from securefl.errors import Elsewhere, Fault, PeerFault
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
+from securefl.protection import fixed_point
 from securefl.protocol import custodian, member
 from securefl.protocol import messages as m
 from securefl.seams import Unfinished
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
     from securefl.privacy.account import Account
     from securefl.runtime.home import Home
     from securefl.seams import Trainer
-    from securefl.terms import Envelope
+    from securefl.terms import Envelope, Update
 
+_LOG = logging.getLogger(__name__)  # for the site's operator alone
 _TRIES = 64  # re-pricings when other runs charge the same account meanwhile
 
 
@@ -93,6 +96,7 @@ class MemberAgent:
         try:  # from here on records are read: whatever happens is paid for
             update, keep = self.trainer.train(effect.plan, effect.base, own)
             event = member.Trained(update, self._secret(), keep)
+            _tell_operator(effect.plan, update)
         except Elsewhere:  # another process goes on with it: the reservation stands
             raise
         except Unfinished as fault:
@@ -214,6 +218,14 @@ class CustodianAgent:
 
 
 Agent = MemberAgent | CustodianAgent
+
+
+def _tell_operator(plan: Plan, update: Update) -> None:
+    """Say on this site's own log that values were clamped to the grid: no message and no ledger may hold it."""
+    clamped = fixed_point.outside(update.values, plan.cover.encoding)
+    if clamped:
+        fix = "lower the learning rate, or raise value_bits"
+        _LOG.warning("round %d: %d of %d values were clamped to the grid; %s", plan.round, clamped, plan.dimension, fix)
 
 
 def _refreshed(charter: member.Charter, home: Home, conn: sa.Connection) -> member.Charter:

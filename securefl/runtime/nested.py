@@ -122,7 +122,7 @@ class NestedTrainer:
         after = ended.course.state
         weights, kept = own_weights(self._half, plan, lambda each: self._score(each, base, after), own.weights)
         did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
-        update = Update(self._half.share(plan, base, after, weights), did, self._gathered(plan, below))
+        update = Update(self._half.share(plan, base, start, after, weights), did, self._gathered(plan, below))
         return update, Own(after if plan.sharing.keeps else b"", kept)
 
     def _rounds(self, plan: Plan, start: bytes) -> c.Ended:

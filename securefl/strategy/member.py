@@ -41,12 +41,17 @@ class Half:
         before = struct.unpack(f"<{len(weightings)}d", kept) if fits else (1.0,) * len(weightings)
         return tuple(map(weights.renewed, weightings, scores, before))
 
-    def share(self, plan: Plan, base: bytes, after: bytes, own: tuple[float, ...]) -> NDArray[np.float64]:
-        """The change from the broadcast state in what is shared, times each of its own weights: (plan.dimension,)."""
+    def share(
+        self, plan: Plan, base: bytes, start: bytes, after: bytes, own: tuple[float, ...]
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """This round's change in what is shared, times each of its own weights: (plan.dimension,).
+
+        It is the change from this member's own start: what it brought along of its own model does not leave again.
+        """
         import numpy as np  # noqa: PLC0415
 
         if plan.sharing.attention is not None:
-            return worldlm.sent(self.layout, plan.sharing.attention, self.origin, base, after)
-        change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(base, "<f4").astype(np.float64)
+            return worldlm.sent(self.layout, plan.sharing.attention, self.origin, base, start, after)
+        change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(start, "<f4").astype(np.float64)
         sent = np.concatenate([change[part] for part in self.layout.sent(plan.round, plan.sharing)])
         return weights.weighted(own, sent)

@@ -78,20 +78,20 @@ def mixed(layout: Layout, attention: Attention, origin: bytes, base: bytes, kept
     return made.astype("<f4").tobytes()
 
 
-def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, after: bytes) -> Vector:
-    """What leaves a member, as changes from the broadcast: (dimension,).
+def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, begun: bytes, after: bytes) -> Vector:
+    """What leaves a member, as this round's changes from the state it began with: (dimension,).
 
     The backbone's; then for each sum every key tensor times its weight, and behind them the weights.
     """
     import numpy as np  # noqa: PLC0415
 
     start, given, own = _reals(layout, origin), _reals(layout, base[: 4 * layout.entries]), _reals(layout, after)
-    keys = layout.keys(attention)
+    fresh, keys = own - _reals(layout, begun), layout.keys(attention)
     scores = [score(attention, own[key] - start[key], given[key] - start[key]) for key in keys]
-    parts = [(own - given)[part] for part in layout.backbone(attention)]
+    parts = [fresh[part] for part in layout.backbone(attention)]
     for sign in (1, -1)[: 1 + attention.residual]:
         weights = [math.exp(sign * each - float(attention.clip)) for each in scores]
-        parts += [weight * (own - given)[key] for weight, key in zip(weights, keys, strict=True)]
+        parts += [weight * fresh[key] for weight, key in zip(weights, keys, strict=True)]
         parts.append(np.array(weights))
     return np.concatenate(parts)
 

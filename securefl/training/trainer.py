@@ -404,5 +404,5 @@ class LoraTrainer:
         weights, kept = own_weights(
             self._half, plan, lambda each: self._shared.scored(each, model, after, self._probe), own.weights
         )
-        update = Update(self._half.share(plan, base, after, weights), did)
+        update = Update(self._half.share(plan, base, start, after, weights), did)
         return update, Own(after if sharing.keeps else b"", kept)

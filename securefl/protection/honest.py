@@ -1,0 +1,123 @@
+"""How many honest, fresh inputs stand behind whatever is seen of a round: what a sum must hold before it may be opened.
+
+Three things make a sum say more of one member than their number suggests, and each is bounded here.
+*Weights*: an input that counts a hundred times as much as the others is nearly the sum, so the honest count is divided
+by the largest ratio of two honest weights. *Stale inputs*: what was sent before with the same value is solved for from
+two sums over cohorts that differ by one. So what leaves is the change since a member's own start, whose noise is this
+round's; where weights follow from what a member kept, every sum of the run is over one and the same cohort.
+*Vanishing noise*: noise far below the grid rounds to nothing, so it is at least one grid step.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from functools import lru_cache
+
+from securefl.errors import Unsafe
+from securefl.terms import Plan, PoissonGaussian, Sharing, Weighting
+
+
+def few(plan: Plan) -> str:
+    """What is wrong with the honest count; empty if it is above the sums of a round.
+
+    It is floor((min_cohort - colluding) / r), where no two honest weights of one sum differ by more than the factor r.
+    """
+    cover, ratio = plan.cover, weight_ratio(plan)
+    honest = cover.min_cohort - cover.colluding
+    if ratio is None:
+        return "weights that the grid can round to nothing"
+    counted = max(0, honest) // ratio
+    if counted > plan.sharing.sums:
+        return ""
+    over = f"{cover.min_cohort}, {cover.colluding} colluding"
+    by = f", weights up to {float(ratio):.4g} : 1," if ratio > 1 else ""
+    return f"sums released over {over}: {plan.sharing.sums},{by} too many for its honest inputs"
+
+
+def weight_ratio(plan: Plan) -> Fraction | None:
+    """The largest ratio of two honest weights in one sum, rounded up, on the plan's grid; None if there is no bound."""
+    ratio = largest_ratio(plan.sharing)
+    if ratio == 1:
+        return ratio
+    one = Fraction(1 << plan.cover.encoding.fraction_bits)
+    least = one / ratio - Fraction(1, 2)  # each is rounded to the grid
+    return (one + Fraction(1, 2)) / least if least > 0 else None
+
+
+def largest_ratio(sharing: Sharing) -> Fraction:
+    """The largest factor between two honest weights of one sum, before the grid, rounded up; 1 where all are equal."""
+    exponents = [
+        2 * (each.clip if _is_wide(each) else min(each.clip, abs(each.sharpness))) for each in sharing.weightings
+    ]
+    if sharing.attention is not None:  # a cosine is within 1
+        exponents.append(2 * min(sharing.attention.clip, sharing.attention.sharpness))
+    return max(map(exponential, exponents), default=Fraction(1))
+
+
+def _is_wide(weighting: Weighting) -> bool:
+    """Whether the clip alone bounds a weight. An agreement is within 1; a weight that is moved begins at the top."""
+    return weighting.probe is not None or weighting.renewal < 1
+
+
+@lru_cache(maxsize=256)
+def exponential(exponent: Fraction) -> Fraction:
+    """E to the ``exponent``, in [0, 16], in millionths and rounded up.
+
+    The rest of the series after n terms is below twice the next term once n is above twice the exponent.
+    """
+    if not exponent:
+        return Fraction(1)
+    total, term = Fraction(0), Fraction(1)
+    for n in range(1, 64):
+        total, term = total + term, term * exponent / n
+    return Fraction(math.ceil((total + 2 * term) * 10**6), 10**6)
+
+
+def stale(plan: Plan) -> str:
+    """What is wrong with a cohort whose inputs are not all fresh; empty if nothing is."""
+    if is_fresh(plan.sharing) or plan.cover.min_cohort == len(plan.cohort):
+        return ""
+    return f"weights that members keep, over any {plan.cover.min_cohort} of {len(plan.cohort)} members"
+
+
+def is_fresh(sharing: Sharing) -> bool:
+    """Whether all that leaves a member follows from the broadcast and this round's noised change.
+
+    A weight does not, where it is moved from the one before or scores a model that the member kept.
+    """
+    return sharing.attention is None and not (sharing.weightings and (sharing.keeps or sharing.remembers))
+
+
+def faint(plan: Plan) -> str:
+    """What is wrong with the noise on the grid; empty if a value that leaves has at least one grid step of it.
+
+    Under unit client the event itself cannot be made with less.
+    """
+    learning, step = plan.learning, Fraction(1, 1 << plan.cover.encoding.fraction_bits)
+    if not isinstance(learning.event, PoissonGaussian):
+        return ""
+    least = step * largest_ratio(plan.sharing)  # the least weight scales the noise too
+    if learning.optimizer == "sgd":
+        one = learning.learning_rate * learning.event.noise_multiplier * learning.clip_l2 / learning.divisor
+        enough = one > 0 and one * one * learning.event.steps >= least * least
+    else:  # Adam's first step is the learning rate, in the direction of the noised gradient
+        enough = learning.learning_rate >= least
+    if enough:
+        return ""
+    return f"noise below the grid's 2**-{plan.cover.encoding.fraction_bits} at learning rate {learning.learning_rate}"
+
+
+def check(plan: Plan) -> None:
+    """Return if a sum under this plan holds enough honest, fresh inputs.
+
+    Raises:
+        Unsafe: it does not.
+    """
+    for rule, wrong in (
+        ("protocol.few-honest", few(plan)),
+        ("protocol.stale-input", stale(plan)),
+        ("protocol.faint-noise", faint(plan)),
+    ):
+        if wrong:
+            raise Unsafe(wrong, rule)
