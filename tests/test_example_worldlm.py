@@ -32,8 +32,8 @@ def example(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("sites"))
     data = tmp_path / "build" / "data"
     data.mkdir(parents=True)
-    texts(data / "speeches.csv", "year", ["1800", "1840", "1860", "1890", "1920", "1950", "1970", "2000"])
-    found = yaml.safe_load((ROOT / "examples/worldlm/tree.yaml").read_text())["members"][2]["federation"]["members"]
+    texts(data / "speeches.csv", "year", ["1800", "1840", "1860", "1880", "1900", "1920", "1950", "1970", "2000"])
+    found = yaml.safe_load((ROOT / "examples/worldlm/tree.yaml").read_text())["members"][3]["federation"]["members"]
     texts(data / "chats.csv", "sender", [each["data"]["where"]["sender"][0] for each in found])
     return tmp_path / "examples" / "worldlm"
 

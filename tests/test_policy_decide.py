@@ -105,7 +105,7 @@ PLAN_CHOICES = {
     "base_model": ["large-bert", "sha256:" + "ab" * 32, "any"], "model_sha256": ["ab" * 32, "cd" * 32],
     "targets": [[], ["value", "value"], ["query", "key"], ["attention.output.dense"], ["dense"]], "rank": [0, 1, 16, 17], "noise_multiplier": ["1/2", "49/100", 3],
     "clip": [1, "101/100"], "clipping": ["automatic", {"kind": "quantile", "count_noise": 9}, {"kind": "automatic", "gamma": "1/10"}], "protection": ["ckks", "bfv", "masked-ckks", "masked-bfv", "clear"], "min_cohort": [1, 2, 4, 7], "threshold": [1, 3, 5, 6, 7, 151], "colluding": [0, 2, 3], "custodian": [False],
-    "loss": ["fedlsd", {"kind": "fedntd", "weight": 2}, "pseudo-labels"], "optimizer": ["adamw", "adamw-bc"], "learning_rate": ["1/100", "1/101", 2, "21/10"], "divisor": [1000, 1001],
+    "loss": ["fedlsd", {"kind": "fedntd", "weight": 2}, "pseudo-labels"], "optimizer": ["adamw", "adamw-bc"], "learning_rate": ["1/100", "1/101", 2, "21/10", "1/10000000"], "divisor": [1000, 1001],
     "micro_batch": [128, 129], "max_tokens": [3, 4, 65], "micro_tokens": [63, 64, 8192, 8193], "probe_sha256": ["ef" * 32],
     "home": [["head"], ["head", "encoder"]], "pull": [0, "1/2"], "attention": [{"keys": ["blocks.1"], "clip": 2}, {"keys": ["blocks.1", "blocks.0"], "sharpness": 0, "residual": True}, {"keys": ["head"]}],
     "weights": [[{"sharpness": 9}], [{"sharpness": 1, "clip": 4}], [{"kind": "probe", "sharpness": 1}], [{"sharpness": -3, "clip": 3}], [{"sharpness": 1}, {"sharpness": 2}], [{"sharpness": n} for n in (1, 2, 3)]],

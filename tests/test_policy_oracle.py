@@ -167,8 +167,19 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
     if plan["colluding"] < protection["colluding"]:
         say("protection.colluding")
     sums = max(1, len(weights), 2 if meets and meets.get("residual") else 1)
-    if plan["min_cohort"] - plan["colluding"] <= sums:
+    one, ratio = 2.0 ** max(-60, min(plan.get("fraction_bits", 20), 60)), math.exp(max(apart))
+    on_grid = (one + 0.5) / (one / ratio - 0.5) if one / ratio > 0.5 and ratio > 1 else 1.0 if ratio == 1 else math.inf
+    if math.floor((plan["min_cohort"] - plan["colluding"]) / on_grid) <= sums:  # no choice comes close to the limit
         say("protection.honest")
+    moved = "pull" in plan or plan.get("home") or any(number(each.get("renewal", 1)) < 1 for each in weights)
+    if (meets or (weights and moved)) and plan["min_cohort"] < plan["members"]:
+        say("protection.whole_cohort")
+    if unit == "record":
+        noise = rate if plan.get("optimizer", "sgd") != "sgd" else (
+            rate * number(plan["noise_multiplier"]) * number(plan["clip"]) * math.sqrt(plan["steps"]) / plan["divisor"]
+        )  # fmt: skip
+        if noise < ratio / one:
+            say("protection.fresh")
     if unit == "client" and (weights or meets or plan.get("home") or "pull" in plan):
         say("protection.shared_whole")
     alone = plan["protection"] == "clear"  # each vector is seen with its own share of the noise and no other

@@ -16,7 +16,6 @@ from securefl.errors import Tampered
 from securefl.policy import approvals
 from securefl.policy.load import Policy
 from securefl.policy.training_rules import MECHANISMS
-from securefl.protection.fixed_point import SATURATION_LIMIT
 from securefl.protection.who import what_silence_does, who_can_open
 from securefl.terms import (
     AdapterRule,
@@ -213,7 +212,6 @@ def protections(plan: Plan, members: int) -> dict[str, Any]:
             "fraction_bits": cover.encoding.fraction_bits,
             "ring_bits": cover.encoding.ring_bits,
             "capacity": cover.encoding.capacity(),
-            "saturation_limit": SATURATION_LIMIT,
         },
         "noise_generator": f"AES-256-CTR, a 256-bit key for each draw, kept nowhere{_shares(plan)}",
         "noise_multiplier": float(event.noise_multiplier),

@@ -40,6 +40,9 @@ from securefl.terms import (
 _NAMES_ITS_OWN = ("budget.above.epsilon", "budget.others.epsilon")  # rules that say themselves whose limit it is
 
 
+_FINE_BITS = 20  # of a grid on which no weight rounds to nothing
+
+
 class Balance(Protocol):
     """What a decision needs to know of an account."""
 
@@ -166,20 +169,22 @@ def _inputs(plan: Plan) -> Iterator[Check]:
     cover, sums, members, ratio = plan.cover, plan.sharing.sums, len(plan.cohort), honest.weight_ratio(plan)
     by, fix = "", f"raise min_cohort to {cover.colluding + math.ceil((sums + 1) * (ratio or 1))}"
     if ratio is None:
-        by, fix = ", weights that the grid rounds to nothing", "raise fraction_bits"
+        by, fix = ", weights that the grid rounds to nothing", f"raise fraction_bits to {_FINE_BITS}"
     elif ratio > 1:
-        by, fix = f", weights up to {decimal(ratio)} : 1", f"{fix}, or lower clip of weights and attention"
+        by = f", weights up to {float(ratio):.4g} : 1"
     yield Check(
         "protection.honest", not honest.few(plan), f"min_cohort {cover.min_cohort} - colluding {cover.colluding}{by}",
         f"above the {sums} {'sum' if sums == 1 else 'sums'} of a round", fix,
     )  # fmt: skip
     stale, faint = honest.stale(plan), honest.faint(plan)
-    fixes = ([f"raise min_cohort to {members}"] if stale else []) + (
-        ["raise learning_rate or fraction_bits"] if faint else []
-    )
     yield Check(
-        "protection.fresh", not fixes, stale or faint or "noise of this round in all",
-        "weights that are kept over one whole cohort, and noise of one grid step", "; ".join(fixes),
+        "protection.whole_cohort", not stale, stale or f"{members} members",
+        "the whole cohort, or no weights that are kept", f"raise min_cohort to {members}",
+    )  # fmt: skip
+    yield Check(
+        "protection.fresh", not faint, faint or f"learning rate {decimal(plan.learning.learning_rate)}",
+        "noise of at least one grid step",
+        f"raise learning_rate to {decimal(honest.least_rate(plan))}" if faint else "",
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def exponential(exponent: Fraction) -> Fraction:
 
 def stale(plan: Plan) -> str:
     """What is wrong with a cohort whose inputs are not all fresh; empty if nothing is."""
-    if is_fresh(plan.sharing) or plan.cover.min_cohort == len(plan.cohort):
+    if is_fresh(plan.sharing) or plan.cover.min_cohort >= len(plan.cohort):
         return ""
     return f"weights that members keep, over any {plan.cover.min_cohort} of {len(plan.cohort)} members"
 
@@ -94,18 +94,21 @@ def faint(plan: Plan) -> str:
 
     Under unit client the event itself cannot be made with less.
     """
-    learning, step = plan.learning, Fraction(1, 1 << plan.cover.encoding.fraction_bits)
-    if not isinstance(learning.event, PoissonGaussian):
+    learning = plan.learning
+    if not isinstance(learning.event, PoissonGaussian) or learning.learning_rate >= least_rate(plan):
         return ""
-    least = step * largest_ratio(plan.sharing)  # the least weight scales the noise too
-    if learning.optimizer == "sgd":
-        one = learning.learning_rate * learning.event.noise_multiplier * learning.clip_l2 / learning.divisor
-        enough = one > 0 and one * one * learning.event.steps >= least * least
-    else:  # Adam's first step is the learning rate, in the direction of the noised gradient
-        enough = learning.learning_rate >= least
-    if enough:
-        return ""
-    return f"noise below the grid's 2**-{plan.cover.encoding.fraction_bits} at learning rate {learning.learning_rate}"
+    grid = f"the grid's 2**-{plan.cover.encoding.fraction_bits}"
+    return f"noise that may be below {grid} at learning rate {float(learning.learning_rate):.4g}"
+
+
+def least_rate(plan: Plan) -> Fraction:
+    """The learning rate at which noise has one grid step, by the least weight, rounded up."""
+    learning, event = plan.learning, plan.learning.event
+    least = largest_ratio(plan.sharing) / (1 << max(0, plan.cover.encoding.fraction_bits))
+    if learning.optimizer == "sgd":  # the steps' noise adds up to sqrt(steps) times a step's
+        root = Fraction(math.isqrt(event.steps * 10**12), 10**6)
+        least *= learning.divisor / (event.noise_multiplier * learning.clip_l2 * root)
+    return least  # Adam's first step is the learning rate, whatever the gradient's size
 
 
 def check(plan: Plan) -> None:
