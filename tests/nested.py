@@ -124,7 +124,7 @@ class Site:
         keep = Own(after.tobytes() if plan.sharing.keeps else b"")
         scores = (score(np.frombuffer(base, "<f4"), after),) * len(plan.sharing.weightings)
         weights = half.weights(plan, scores, b"")
-        return Update(half.share(plan, base, after.tobytes(), weights), plan.learning.event), keep
+        return Update(half.share(plan, base, start.tobytes(), after.tobytes(), weights), plan.learning.event), keep
 
 
 @dataclass

@@ -32,7 +32,7 @@ training:
   rank: {at_most: 8}
   base_models: [./model]
 sharing: {home: [head, blocks.1, query, value], pull: true, attention: true, weightings: 2, probes: [4ae08a70835e9b3e3611cd123dba6251ffb729aa881f299488e3c42e17f7c2e5], weight_ratio: {at_most: 2981}}
-protection: {schemes: [masking, masked-ckks], min_cohort: 3, threshold: {at_least: 2}, colluding: 1, grid: {fraction_bits: {at_least: 0, at_most: 40}, value_bits: {at_most: 48}}}
+protection: {schemes: [masking, masked-ckks], min_cohort: 3, threshold: {at_least: 2}, colluding: 0, grid: {fraction_bits: {at_least: 0, at_most: 40}, value_bits: {at_most: 48}}}
 release: {fields: [weights], to: members}
 context: {purposes: [testing], regions: [here]}
 approvals: {required: 0, keys: {tester: 827d78af978cd3db8b1056275c34f161c24cd03bc0d15658fef1ad390734aa3a}}

@@ -24,7 +24,6 @@ from securefl.keys import Secret
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, AccountFault
 from securefl.protection import fixed_point, noise_share, schemes
-from securefl.protection.fixed_point import Unsound
 from securefl.protocol import coordinator as c
 from securefl.terms import (
     DistributedDiscreteGaussian,
@@ -353,10 +352,14 @@ def test_an_update_with_its_share_always_fits_what_was_admitted(event, seed):
     assert abs(fixed_point.encode_update(Update(values, event), plan, key)).max() < 2**23
 
 
-def test_an_update_longer_than_it_is_priced_at_does_not_leave():
-    plan = client_plan()
-    with pytest.raises(Unsound, match="longer than the norm"):
-        fixed_point.encode_update(Update(np.full(6, 0.25), GOOD), plan, fresh())
+@pytest.mark.parametrize("value", [0.25, 1e300, math.nan, math.inf])
+def test_an_update_longer_than_it_is_priced_at_is_brought_to_that_norm_and_never_refused(value):
+    plan, rand = client_plan(), Secret(bytes(range(32)))
+    noise = fixed_point.encode_update(Update(np.zeros(6), GOOD), plan, rand)
+    sent = fixed_point.encode_update(Update(np.full(6, value), GOOD), plan, rand)
+    norm = float(np.linalg.norm(sent - noise))
+    assert norm <= GOOD.sensitivity
+    assert norm == 0 if not math.isfinite(value) or value > 1e200 else norm > 0.9 * GOOD.clip_l2 * 2**GOOD.fraction_bits
 
 
 WRONG = {

@@ -49,11 +49,11 @@ RUNS = {
     "fedadam, fedlsd": {"kind": "fedadam", "learning_rate": 0.01, "loss": {"kind": "fedlsd"}},
     "fednesterov, fedper": {"kind": "fednesterov", "momentum": 0.5, "home": ["head"]},
     "l2gd": {"pull": 0.5},
-    "weighted": {"weights": [{"sharpness": 5}]},
+    "weighted": {"weights": [{"sharpness": 5, "clip": 0.1}]},
     "fewfedweight": {
         "pull": 0,
         "loss": {"kind": "pseudo-labels", "weight": 0.5},
-        "weights": [{"kind": "probe", "sharpness": 1, "renewal": 0.5}],
+        "weights": [{"kind": "probe", "sharpness": 1, "renewal": 0.5, "clip": 0.1}],
         "probe": [{"text": "the flight was so late", "label": "bad"}, {"text": "a great crew today", "label": "good"}],
     },
 }
@@ -161,7 +161,9 @@ def test_what_does_not_fit_is_refused(strategy, told, tmp_path: Path) -> None:
 def test_two_weighted_sums_over_three_are_refused(tmp_path: Path) -> None:
     (tmp_path / "of").mkdir()
     small = Small(tmp_path / "of")
-    file = small.file(strategy={"weights": [{"sharpness": 5}, {"sharpness": -5, "share": 0.1}]})
+    file = small.file(
+        strategy={"weights": [{"sharpness": 5, "clip": 0.1}, {"sharpness": -5, "share": 0.1, "clip": 0.1}]}
+    )
     result = small.run(tmp_path / "out", tmp_path / "sites", file)
     assert result.outcome == "aborted"
     assert all(

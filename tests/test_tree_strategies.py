@@ -15,6 +15,7 @@ import pytest
 
 from securefl.ledger import store
 from securefl.privacy.account import Account, Standing
+from securefl.protection.honest import is_fresh, largest_ratio
 from securefl.protocol import member
 from securefl.protocol import messages as m
 from securefl.protocol.below import learning_below, run_below
@@ -82,6 +83,11 @@ SQUARE = [
 ]  # every two of protection, strategy, optimizer and what nodes do meet
 
 
+def enough(sharing: Sharing) -> int:
+    """Honest inputs that its sums need."""
+    return math.ceil((sharing.sums + 1) * (largest_ratio(sharing) + F(1, 1000)) - F(1, 1000))
+
+
 def bound_of(root: Sharing, inside: Sharing) -> float:
     """As in one level, after two rounds, and once more for the grid inside; no weight here comes near its least."""
     if root.attention is not None:
@@ -95,8 +101,8 @@ def test_the_roots_state_is_the_plain_references_whoever_falls_silent(case, tmp_
     scheme, sharing, optimizer, inside = SQUARE[case]
     root, server = ROOTS[sharing], OPTIMIZERS[optimizer]
 
-    rand, need, least = np.random.default_rng(case), root.sums + 1, inside.sums + 2
-    sizes = rand.integers(least, least + 2, rand.integers(need, need + 2))
+    rand, need, least = np.random.default_rng(case), enough(root), enough(inside) + 1  # one of them colludes
+    sizes = rand.integers(least, least + 2, rand.integers(need, need + 2) if is_fresh(root) else need)
     tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(size)} for node, size in enumerate(sizes)}
     world = World(tmp_path, tree, (scheme, scheme), server, root, inside, least=least, top=need)
     silent = {}

@@ -26,13 +26,13 @@ from securefl.terms import Aggregate, Attention, MemberId, Scheme, Sharing, Weig
 from tests.decoded import traced
 from tests.nested import LAYOUT, trained
 from tests.test_policy_decide import PLAN, question
-from tests.test_strategy import ENCODING, GRID, OPTIMIZERS, Server, opened
+from tests.test_strategy import ENCODING, GRID, OPTIMIZERS, Server, need, opened
 
 ORIGIN = np.random.default_rng(7).normal(0, 0.3, LAYOUT.entries).astype("<f4")
 ATTENTIONS = {
-    "one sum": Attention(("l0",), F(5), F(4)),
-    "with a residual": Attention(("l0",), F(3), F(2), residual=True),
-    "two keys": Attention(("l0", "bias"), F(5), F(2), residual=True),
+    "one sum": Attention(("l0",), F(5), F(1, 10)),
+    "with a residual": Attention(("l0",), F(3), F(1, 10), residual=True),
+    "two keys": Attention(("l0", "bias"), F(5), F(1, 10), residual=True),
     "a mean": Attention(("l0",), F(0), F(1)),
 }
 
@@ -68,11 +68,12 @@ class Reference:
 
     def close(self, after: dict[MemberId, np.ndarray], scores: object = None) -> None:
         del scores  # attention makes its own
-        moved = self.state + self.server.step(self.state, np.mean(list(after.values()), axis=0) - self.state)
+        fresh = {name: after[name] - self.start(name).astype("<f4").astype(float) for name in after}
+        moved = self.state + self.server.step(self.state, np.mean(list(fresh.values()), axis=0))
         for key in self.keys:
             now = self.state[key]
             scores = np.array([self.score(key, each[key], now) for each in after.values()])
-            candidates = np.array([now, *(each[key] for each in after.values())])
+            candidates = now + np.array([np.zeros_like(now), *(each[key] for each in fresh.values())])
             weights = np.exp([self.score(key, now, now), *scores])
             moved[key] = weights @ candidates / weights.sum()
             self.residual[key] = np.exp(-scores) @ candidates[1:] / np.exp(-scores).sum()
@@ -88,7 +89,7 @@ def check(scheme: Scheme, optimizer: str, attention: Attention, members: int, dr
     """Three rounds, in each of which some members fall silent; nothing but a sum over the others is decoded."""
     names = [MemberId(f"m{n}") for n in range(members)]
     sharing = Sharing(attention=attention)
-    need = max((members + 1) // 2 + 1, sharing.sums + 2)
+    least = need(sharing, members)
     strategy: Strategy = Attended(LAYOUT, OPTIMIZERS[optimizer], attention, ORIGIN.tobytes())
     half: MemberHalf = Half(LAYOUT, ORIGIN.tobytes())
     reference = Reference(OPTIMIZERS[optimizer], attention)
@@ -96,14 +97,14 @@ def check(scheme: Scheme, optimizer: str, attention: Attention, members: int, dr
     memory = strategy.begin(state)
     own: dict[MemberId, bytes] = {}
     for round_ in (1, 2, 3):
-        alive = draw(names, need)
+        alive = draw(names, least)
         after = {}
 
         def sent(name, plan, now=state, after=after):
             assert plan.dimension == strategy.dimension(plan.round, now)
             begun = half.start(plan, now, own.get(name, b""))
             after[name] = trained(name, plan.round, np.frombuffer(begun, "<f4")).tobytes()
-            return half.share(plan, now, after[name], ())
+            return half.share(plan, now, begun, after[name], ())
 
         with traced() as trace:
             aggregate = opened(scheme, names, alive, round_, sharing, sent)
@@ -155,11 +156,13 @@ def test_under_encryption_too(optimizer, attention) -> None:
 def test_nothing_but_states_is_read() -> None:
     """Scores cost no budget because these functions are given states and public constants, and nothing else."""
     for function in (worldlm.sent, worldlm.mixed):
-        assert set(inspect.signature(function).parameters) <= {"layout", "attention", "origin", "base", "after", "kept"}
+        assert set(inspect.signature(function).parameters) <= {
+            "layout", "attention", "origin", "base", "begun", "after", "kept",
+        }  # fmt: skip
     plan = replace(question(plan=PLAN).plan, sharing=Sharing(attention=ATTENTIONS["two keys"]))
     half, base = Half(LAYOUT, ORIGIN.tobytes()), worldlm.broadcast(LAYOUT, ATTENTIONS["two keys"], ORIGIN.tobytes())
     after = trained(MemberId("m1"), 1, ORIGIN).tobytes()
-    shared = [half.share(plan, base, after, own) for own in ((), (0.3,), (math.nan,))]
+    shared = [half.share(plan, base, ORIGIN.tobytes(), after, own) for own in ((), (0.3,), (math.nan,))]
     assert all(np.array_equal(each, shared[0]) for each in shared)  # weights of scores would be the only other thing
 
 
@@ -183,7 +186,9 @@ def test_the_first_round_is_a_mean_over_members_and_the_start() -> None:
     half, plan = Half(LAYOUT, ORIGIN.tobytes()), question(plan=PLAN).plan
     plan = replace(plan, sharing=Sharing(attention=attention))
     after = [trained(MemberId(f"m{n}"), 1, ORIGIN) for n in range(3)]
-    total = sum(np.rint(half.share(plan, ORIGIN.tobytes(), each.tobytes(), ()) / GRID) for each in after)
+    total = sum(
+        np.rint(half.share(plan, ORIGIN.tobytes(), ORIGIN.tobytes(), each.tobytes(), ()) / GRID) for each in after
+    )
     aggregate = Aggregate(total.astype(np.int64), tuple(MemberId(f"m{n}") for n in range(3)), ENCODING)
     state = np.frombuffer(strategy.next(1, ORIGIN.tobytes(), strategy.begin(ORIGIN.tobytes()), aggregate), "<f4")
     (key,) = LAYOUT.keys(attention)
@@ -192,9 +197,9 @@ def test_the_first_round_is_a_mean_over_members_and_the_start() -> None:
 
 
 def test_a_residual_needs_one_honest_member_more() -> None:
-    for residual, members, allowed in ((False, 3, True), (True, 3, False), (True, 4, True)):
+    for residual, members, allowed in ((False, 3, False), (False, 4, True), (True, 4, False), (True, 5, True)):
         asked = question(plan={**PLAN, "members": members, "min_cohort": members, "colluding": 1, "threshold": members})
-        sharing = Sharing(attention=Attention(("l0",), F(5), F(4), residual))
+        sharing = Sharing(attention=Attention(("l0",), F(5), F(1, 100), residual))
         plan = replace(asked.plan, sharing=sharing)
         assert ("protection.honest" not in replace(asked, plan=plan).rules()) == allowed
         if not allowed:

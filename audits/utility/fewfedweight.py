@@ -223,7 +223,7 @@ def federate(
             scores = tuple(shared.probed(own[name], probe) for _ in arm.sharing.weightings)
             mine = half.weights(now, scores, kept[name])
             kept[name] = np.array(mine, "<f8").tobytes()
-            sent.append(half.share(now, state, own[name], mine))
+            sent.append(half.share(now, state, begun, own[name], mine))
         if arm.shares:
             total = np.rint(np.sum(sent, axis=0) * 2.0**ENCODING.fraction_bits).astype(np.int64)
             aggregate = Aggregate(total, tuple(map(MemberId, train)), ENCODING)

@@ -234,7 +234,8 @@ class Node:
     def close(self, after: Mapping[str, bytes]) -> None:
         """What the children share is added up as integers, and makes the next state."""
         plan = self.bench.plan(self.sharing, self.round)
-        vectors = [self.bench.half.share(plan, self.state, after[each], ()) for each in self.children]
+        begun = self.starts()
+        vectors = [self.bench.half.share(plan, self.state, begun[each], after[each], ()) for each in self.children]
         self.kept = {each: after[each] for each in self.children}
         total = np.sum([np.rint(each * float(1 << ENCODING.fraction_bits)) for each in vectors], axis=0)
         summed = Aggregate(total.astype(np.int64), tuple(map(MemberId, self.children)), ENCODING)

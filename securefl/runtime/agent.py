@@ -5,7 +5,6 @@ It carries a machine's steps into the world: record, then save, then answer. An 
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
     from securefl.privacy.account import Account
     from securefl.runtime.home import Home
     from securefl.seams import Trainer
-    from securefl.terms import Envelope, Update
+    from securefl.terms import Envelope, MemberId, Update
 
-_LOG = logging.getLogger(__name__)  # for the site's operator alone
 _TRIES = 64  # re-pricings when other runs charge the same account meanwhile
 
 
@@ -96,7 +94,7 @@ class MemberAgent:
         try:  # from here on records are read: whatever happens is paid for
             update, keep = self.trainer.train(effect.plan, effect.base, own)
             event = member.Trained(update, self._secret(), keep)
-            _tell_operator(effect.plan, update)
+            _tell_operator(self.charter.me, effect.plan, update)
         except Elsewhere:  # another process goes on with it: the reservation stands
             raise
         except Unfinished as fault:
@@ -220,12 +218,12 @@ class CustodianAgent:
 Agent = MemberAgent | CustodianAgent
 
 
-def _tell_operator(plan: Plan, update: Update) -> None:
-    """Say on this site's own log that values were clamped to the grid: no message and no ledger may hold it."""
+def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:
+    """Say at this site alone that values were clamped to the grid: no message and no ledger may hold it."""
     clamped = fixed_point.outside(update.values, plan.cover.encoding)
     if clamped:
         fix = "lower the learning rate, or raise value_bits"
-        _LOG.warning("round %d: %d of %d values were clamped to the grid; %s", plan.round, clamped, plan.dimension, fix)
+        print(f"{me}: {clamped} of {plan.dimension} values were clamped to the grid; {fix}", file=sys.stderr)
 
 
 def _refreshed(charter: member.Charter, home: Home, conn: sa.Connection) -> member.Charter:

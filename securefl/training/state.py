@@ -32,3 +32,9 @@ def load(built: Built, state: bytes) -> None:
         for (_, parameter), part in zip(built.stateful, parts, strict=True):
             parameter.copy_(part.view_as(parameter))
     assert dump(built) == state, "a tensor did not take its value"
+
+
+def finite(after: bytes, start: bytes) -> bytes:
+    """The state ``after``, with ``start``'s value where it is no finite number: no later step may fail for a value."""
+    values = np.frombuffer(after, "<f4")
+    return np.where(np.isfinite(values), values, np.frombuffer(start, "<f4")).astype("<f4").tobytes()

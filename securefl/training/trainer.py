@@ -221,7 +221,7 @@ class SharedModel:
                 done = local.run(built.model, built.parameters, encoded, plan.learning, rand, progress, losses)
             else:
                 done = step.run(self._wrapped, built.parameters, encoded, plan.learning, rand, progress, losses)
-            after = state.dump(built)
+            after = state.finite(state.dump(built), start)
         finally:  # what one member trained is not left for the next, whatever happened
             forget(built.parameters)
             state.load(built, self._start)
