@@ -220,7 +220,7 @@ class World:
         state = strategy.broadcast(self.origin)
         session = m.Session(RunId(run), policy.federation, policy.hash, cover.scheme, cover.threshold, coordinator,
                             custodian, seats)  # fmt: skip
-        learning = Learning(EVENT, F(1, 2), 100, F(1, 50), "sgd", 48, 32)
+        learning = Learning(EVENT, F(1, 2), 100, F(1), "sgd", 48, 32)
         plan = Plan(policy.federation, policy.hash, RunId(run), 1, "testing", MODEL,
                     Task("classification", ("x", "y")), Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",),
                     m.state_digest(state), strategy.dimension(1, state), self.sharing)  # fmt: skip
