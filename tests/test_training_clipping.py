@@ -19,9 +19,10 @@ from securefl.policy.plan_document import draft
 from securefl.privacy.accountant import epsilon_pld
 from securefl.terms import Automatic, Flat, Hash, Learning, PoissonGaussian, Quantile, Update
 from securefl.training import state, step
-from securefl.training.clipping import LOWEST, read, shares, weigh_by
+from securefl.training.clipping import LOWEST, read, shares, unit, weigh_by
 from securefl.training.data import Record
 from securefl.training.noise import ClippedSum, NoisedSum, noised, repeatable
+from securefl.training.shapes import ALONE, ANY, Shapes
 from tests.small import Small
 from tests.test_policy_oracle import PLAN, changed
 from tests.tiny_models import F, plan, shared
@@ -70,7 +71,7 @@ def test_a_normalised_gradient_keeps_its_direction_and_stays_below_the_clip(rows
         norm = float(np.linalg.norm(whole))
         out = step.clipped([torch.tensor([row])], float(clip), weigh).numpy()
         assert F(float(np.linalg.norm(out))) < clip
-        assert np.allclose(out, whole * float(clip) / (norm + float(gamma)), rtol=1e-6, atol=0)
+        assert np.allclose(out, whole * float(clip) / (norm + float(gamma)), rtol=1e-6, atol=unit(float(clip)))
 
 
 def test_a_clip_of_its_own_is_what_a_quantile_counts_against():
@@ -334,13 +335,16 @@ def test_a_clip_that_follows_falls_while_most_gradients_are_below_it(of):
 
 @given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 9), st.none() | st.integers(40, 200), st.data())
 def test_a_part_holds_at_most_its_records_and_padded_tokens_and_nobody_is_lost(lengths, size, tokens, data):
-    encoded = step.Encoded(tuple((1,) * length for length in lengths), (0,) * len(lengths), 0)
+    shapes = Shapes(40, data.draw(st.sampled_from([ANY, ALONE])))
+    encoded = step.Encoded(tuple((1,) * length for length in lengths), (0,) * len(lengths), 0, shapes=shapes)
     sample = [i for i in range(len(lengths)) if data.draw(st.booleans())]
     parts = list(step.micro_batches(encoded, sample, size, tokens))
     assert sorted(i for part in parts for i in part) == sample
     for part in parts:
-        assert 1 <= len(part) <= size
-        assert tokens is None or encoded.batch(part)[0].numel() <= tokens
+        filled = encoded.filled(part)[0]
+        assert 1 <= len(part) <= len(filled) <= size
+        assert len(filled) in shapes.counts
+        assert tokens is None or filled.numel() <= tokens
 
 
 def test_fewer_tokens_in_memory_than_one_record_has_are_refused(small, of):

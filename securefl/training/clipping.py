@@ -14,7 +14,7 @@ on it once. Divided out again, the gradient has noise z_g C and the count sigma_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from securefl.training.noise import NoisedSum
 
 SHRINK = 1.0 - 2.0**-40  # rounding of a factor never lifts a clipped gradient above the clip
+UNIT_BITS = 42  # a sum is of whole units, this many bits below the clip: exact, in any order, for 2**20 records
+COLUMNS = 1024  # that are squared at once: a constant, for it decides in which order squares are added
 LOWEST = Fraction(1, 2**20)  # of the plan's clip: below this no quantile takes it
 
 Weights = tuple[torch.Tensor, torch.Tensor | None]  # a factor for each gradient (batch,); what it counts for (batch,)
@@ -48,6 +50,47 @@ class PrivateGradient:
 def flat(norms: torch.Tensor, clip_l2: float) -> Weights:
     """Factors that leave a gradient within the clip as it is, and bring any other onto it."""
     return (clip_l2 / norms.clamp(min=1e-300) * SHRINK).clamp(max=1.0), None
+
+
+def unit(clip_l2: float) -> float:
+    """What a sum is counted in: the power of two that lies ``UNIT_BITS`` bits below the clip's own."""
+    return math.ldexp(1.0, math.frexp(clip_l2)[1] - 1 - UNIT_BITS)
+
+
+def summed(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = flat) -> torch.Tensor:
+    """The sum of the records' gradients, each scaled to L2 norm at most ``clip_l2``: (dimension,) int64, in units.
+
+    The norm is over all tensors together. Where records are counted, one more entry holds the count. Each record's
+    part is a function of its own row, bit for bit: only single additions, products and roots are used, which every
+    processor rounds alike, in an order that no other row decides. Its entries are cut to whole units towards zero,
+    which lengthens nothing, and whole numbers add up exactly: one record more changes a sum by its part and no more.
+    A record whose gradient is not finite contributes nothing.
+    """
+    rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]  # (batch, numel) each
+    norms = torch.sqrt(_squares(rows))
+    usable = torch.isfinite(norms)
+    factors, counted = weigh(torch.where(usable, norms, 0.0), clip_l2)
+    factors = torch.where(usable, factors, 0.0) / unit(clip_l2)
+    if not bool(usable.all()):  # NaN * 0 is NaN: such rows are taken out, not scaled
+        rows = [torch.where(usable.unsqueeze(1), row, 0.0) for row in rows]
+    scale = factors.unsqueeze(1)
+    parts = [torch.mul(part, scale).trunc_().sum(0) for row in rows for part in torch.split(row, COLUMNS, 1)]
+    if counted is not None:
+        parts.append((torch.where(usable, counted, 0.0) / unit(clip_l2)).trunc().sum().unsqueeze(0))
+    return torch.cat(parts).to(torch.int64)  # below 2**53 for 2**10 rows: whole numbers that float64 holds
+
+
+def _squares(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Each row's squares, added up over all tensors in one order: (batch,) float64."""
+    total = torch.zeros(len(rows[0]), COLUMNS, dtype=torch.float64, device=rows[0].device)
+    for row in rows:
+        for part in torch.split(row, COLUMNS, 1):
+            total[:, : part.shape[1]].add_(part.to(torch.float64).square_())
+    left = COLUMNS
+    while left > 1:
+        left //= 2
+        total[:, :left].add_(total[:, left : 2 * left])
+    return total[:, 0]
 
 
 def weigh_by(learning: Learning) -> Weigh:

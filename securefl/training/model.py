@@ -22,6 +22,7 @@ from securefl.layout import Layout, Tensor, can_change, trains
 from securefl.terms import Adapter, AdapterKind, Hash, Task
 from securefl.training.model_files import check_unchanged, folder_of, model_digest
 from securefl.training.modules import bottleneck, virtual
+from securefl.training.shapes import copied
 from securefl.training.start import orthonormal
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Classifier(nn.Module):
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits: (batch, labels). No operation reaches from one record to another."""
-        logits: torch.Tensor = self.head(self.pooled(ids, mask) - self.center)
+        logits: torch.Tensor = self.head(copied(self.pooled(ids, mask) - self.center))[:, 0]
         return logits
 
     def pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

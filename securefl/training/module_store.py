@@ -25,6 +25,7 @@ from securefl.training import state
 from securefl.training.base import Base
 from securefl.training.model import Built
 from securefl.training.prompt import pattern_of
+from securefl.training.shapes import Shapes
 from securefl.training.step import Encoded, micro_batches
 
 TENSORS, MANIFEST = ".safetensors", ".json"
@@ -216,7 +217,7 @@ class Modules:
             ids = tuple(tuple(row) or (pad,) for row in found)
         else:
             ids = pattern_of(prompt, tokenizer).encode(tokenizer, texts, most)
-        encoded = Encoded(ids, (0,) * len(texts), pad)
+        encoded = Encoded(ids, (0,) * len(texts), pad, shapes=Shapes(most))
         said = torch.zeros(len(texts), len(manifest.labels))
         with torch.no_grad():
             for part in micro_batches(encoded, range(len(texts)), BATCH):

@@ -6,6 +6,7 @@ Run on synthetic text. What fails is refused with the tensor, its layer and the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from torch import nn
 
 from securefl.errors import OperatorFault
-from securefl.terms import Learning, PoissonGaussian
-from securefl.training import step
+from securefl.terms import Learning, Loss, PoissonGaussian, PseudoLabels, SoftLabels
+from securefl.training import pseudo, step
+from securefl.training.data import UNKNOWN
 from securefl.training.engines.engine import Engine, backward, forget
+from securefl.training.losses import taught
 from securefl.training.model import Built
 from securefl.training.noise import gaussian, repeatable
 from securefl.training.step import Encoded, Losses, cross_entropy, per_record_gradients
@@ -56,6 +59,18 @@ def check(
     finally:
         built.model.load_state_dict(before)
         forget(built.parameters)
+
+
+def with_answers(plain: Encoded, loss: Loss, labels: int) -> Encoded:
+    """Synthetic records, with made-up answers of a broadcast model where the loss asks for them."""
+    if not taught(loss):
+        return plain
+    if isinstance(loss, SoftLabels):  # every second record has no label
+        plain = replace(plain, labels=tuple(y if n % 2 else UNKNOWN for n, y in enumerate(plain.labels)))
+    said = 8 * torch.sin(torch.arange(1.0, 1 + len(plain.ids) * labels)).view(len(plain.ids), -1)
+    if isinstance(loss, PseudoLabels):
+        said = pseudo.answers(loss, loss.first, said, said)
+    return replace(plain, teacher=said)
 
 
 def _off_zero(parameters: list[nn.Parameter]) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from securefl.errors import OperatorFault
 from securefl.terms import Prompt
 from securefl.training.model import Classifier
+from securefl.training.shapes import copied
 
 TEXT, MASK = "{text}", "[MASK]"
 
@@ -29,7 +30,7 @@ class Prompted(Classifier):
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits: (batch, labels)."""
-        logits: torch.Tensor = self.head(self.pooled(ids, mask).to(self.head.weight.dtype))
+        logits: torch.Tensor = self.head(copied(self.pooled(ids, mask).to(self.head.weight.dtype)))[:, 0]
         return logits.to(self.center.dtype)
 
     def pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

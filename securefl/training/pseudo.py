@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 
 from securefl.terms import PseudoLabels, Scorer
+from securefl.training.shapes import COPIES, by_row
+
+PIECE = 1 << 14  # numbers that are computed at once: PyTorch gives fewer than 2**15 to one thread
 
 
 def unsure(scorer: Scorer, temperature: float, logits: torch.Tensor) -> torch.Tensor:
@@ -30,13 +33,22 @@ def unsure(scorer: Scorer, temperature: float, logits: torch.Tensor) -> torch.Te
 def answers(loss: PseudoLabels, round_: int, logits: torch.Tensor, public: torch.Tensor) -> torch.Tensor:
     """Pseudo label and weight of each record, in [0, 1]: (records, labels), (public texts, labels) -> (records, 2).
 
-    Each row is a function of its own logits and the public ones. A model that prefers no label is not heard.
+    Each row is a function of its own logits and the public ones, bit for bit, however many others there are: it is
+    computed on copies of itself, in pieces that one thread does. A model that prefers no label is not heard.
     """
+    reference = unsure(loss.scorer, float(loss.temperature), public).median()
+    at_once = max(1, PIECE // (COPIES * logits.shape[1]))
+    found = logits.new_zeros(len(logits), 2)
+    for begin in range(0, len(logits), at_once):
+        part = slice(begin, begin + at_once)
+        found[part] = by_row(lambda rows: _answers(loss, round_, rows, reference), logits[part])
+    return found
+
+
+def _answers(loss: PseudoLabels, round_: int, logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     guess = logits.argmax(1).to(logits.dtype)
     heard = (logits.amax(1) > logits.amin(1)) & (round_ >= loss.first)
     if loss.scorer is Scorer.NONE:
         return torch.stack([guess, heard.to(logits.dtype)], 1)
-    temperature = float(loss.temperature)
-    reference = unsure(loss.scorer, temperature, public).median()
-    weight = torch.sigmoid((reference - unsure(loss.scorer, temperature, logits)) / float(loss.width))
+    weight = torch.sigmoid((reference - unsure(loss.scorer, float(loss.temperature), logits)) / float(loss.width))
     return torch.stack([guess, torch.where(heard, weight, 0)], 1)

@@ -7,7 +7,7 @@ noise is drawn and it is charged. A record whose gradient is not finite contribu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from securefl.terms import Learning
-from securefl.training.clipping import PrivateGradient, Weigh, flat, read, weigh_by
+from securefl.training.clipping import PrivateGradient, Weigh, flat, read, summed, unit, weigh_by
 from securefl.training.data import UNKNOWN
 from securefl.training.engines.engine import Engine, forget
 from securefl.training.noise import ClippedSum, Entropy, noised, poisson_sample
 from securefl.training.optimizers import optimizer_of, tell_noise
+from securefl.training.shapes import Shapes, by_row
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -30,22 +31,24 @@ Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Encoded:
-    """Records as token ids, ready to be padded."""
+    """Records as token ids, ready to be padded, and the shapes that they are computed in."""
 
     ids: tuple[tuple[int, ...], ...]  # none empty
     labels: tuple[int, ...]
     pad: int
     teacher: torch.Tensor | None = None  # (records, columns): what another model says; targets are then label and this
+    shapes: Shapes = field(default_factory=Shapes)
 
     def labelled(self) -> Encoded:
         """The records that have a label of their own."""
         found = [index for index, label in enumerate(self.labels) if label != UNKNOWN]
-        return Encoded(tuple(self.ids[i] for i in found), tuple(self.labels[i] for i in found), self.pad)
+        ids, labels = tuple(self.ids[i] for i in found), tuple(self.labels[i] for i in found)
+        return Encoded(ids, labels, self.pad, shapes=self.shapes)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """These records, padded to the longest of them."""
+        """These records, one a row, padded as the longest of them is; those of one part are all padded alike."""
         lengths = np.array([len(self.ids[i]) for i in indices])
-        mask = np.arange(lengths.max()) < lengths[:, None]
+        mask = np.arange(self.shapes.padded(int(lengths.max()))) < lengths[:, None]
         ids = np.full(mask.shape, self.pad, dtype=np.int64)
         ids[mask] = np.concatenate([self.ids[i] for i in indices])
         labels = np.array([self.labels[i] for i in indices], dtype=np.int64)
@@ -54,23 +57,43 @@ class Encoded:
             targets = torch.cat([targets.unsqueeze(1).to(torch.float32), self.teacher[list(indices)]], 1)
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), targets
 
+    def filled(self, indices: Sequence[int]) -> Batch:
+        """These records of one part, and idle rows behind them, up to a number of rows that batches may have.
+
+        An idle row is one token of padding; or as many as the records have, where those are not padded either.
+        """
+        ids, mask, targets = self.batch(indices)
+        shape = (self.shapes.filled(len(indices)) - len(indices), ids.shape[1])
+        shown = torch.ones(shape, dtype=torch.int64)
+        if not bool(mask.all()):
+            shown[:, 1:] = 0
+        return (
+            torch.cat([ids, torch.full(shape, self.pad)]),
+            torch.cat([mask, shown]),
+            torch.cat([targets, targets.new_zeros(shape[0], *targets.shape[1:])]),
+        )
+
 
 def micro_batches(
     encoded: Encoded, indices: Sequence[int], size: int, tokens: int | None = None
 ) -> Iterator[list[int]]:
-    """The sample in parts of records of like length: their order does not change a sum.
+    """The sample in parts whose records share their shapes, for ``filled``: how it is cut changes no record's result.
 
-    A part has at most ``size`` records and, once padded, at most ``tokens`` tokens; a longer record is a part alone.
+    A part has at most ``size`` rows and, once padded, at most ``tokens`` tokens, unless its shapes have a least number
+    of rows above that.
     """
-    part: list[int] = []
-    for index in sorted(indices, key=lambda i: len(encoded.ids[i])):
-        longest = len(encoded.ids[index])  # of the part too: lengths ascend
-        if part and (len(part) == size or (tokens is not None and (len(part) + 1) * longest > tokens)):
-            yield part
-            part = []
-        part.append(index)
-    if part:
-        yield part
+    alike: dict[tuple[int, bool], list[int]] = {}
+    for index in indices:
+        length = len(encoded.ids[index])
+        padded = encoded.shapes.padded(length)
+        alike.setdefault((padded, padded == length), []).append(index)
+    for (padded, _), left in sorted(alike.items()):
+        room = size if tokens is None else min(size, tokens // padded)
+        done = 0
+        while done < len(left):
+            rows = encoded.shapes.rows(len(left) - done, padded, room)
+            yield left[done : done + rows]
+            done += rows
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -89,41 +112,30 @@ def per_record_gradients(
     assert isinstance(model, Engine), "only an engine keeps records apart"
     device = parameters[0].device
     ids, mask, labels = (each.to(device) for each in batch)
-    found: list[Any] = model.gradients(parameters, lambda: losses(model(ids, mask), labels).sum())
+    found: list[Any] = model.gradients(parameters, lambda: by_row(losses, model(ids, mask), labels).sum())
     return found
 
 
 def clipped(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = flat) -> torch.Tensor:
-    """The sum of the records' gradients, each scaled to L2 norm at most ``clip_l2``: (dimension,), float64.
-
-    The norm is over all tensors together. Where records are counted, one more entry holds the count.
-    """
-    rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]  # (batch, numel) each
-    by_tensor = torch.stack([torch.linalg.vector_norm(row, dim=1, dtype=torch.float64) for row in rows])
-    norms = torch.linalg.vector_norm(by_tensor, dim=0)
-    usable = torch.isfinite(norms)
-    factors, counted = weigh(torch.where(usable, norms, 0.0), clip_l2)
-    if not bool(usable.all()):  # NaN * 0 is NaN: such rows are taken out, not scaled
-        factors = torch.where(usable, factors, 0.0)
-        rows = [torch.where(usable.unsqueeze(1), row, 0.0) for row in rows]
-    parts = [factors @ row.to(torch.float64) for row in rows]
-    if counted is not None:
-        parts.append(torch.where(usable, counted, 0.0).sum().unsqueeze(0))
-    return torch.cat(parts)
+    """The sum of the records' gradients, each scaled to L2 norm at most ``clip_l2``: (dimension,), float64."""
+    return summed(gradients, clip_l2, weigh).to(torch.float64) * unit(clip_l2)
 
 
 def clipped_sum(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, sample: Sequence[int], micro_batch: int,
     clip_l2: Fraction, micro_tokens: int | None = None, weigh: Weigh = flat, losses: Losses = cross_entropy,
 ) -> ClippedSum:  # fmt: skip
-    """The clipped gradients of a sample, summed; zero for an empty one. How it is cut into batches does not matter."""
+    """The clipped gradients of a sample, summed; zero for an empty one.
+
+    ``micro_batch`` and ``micro_tokens`` bound memory and change no bit of it, nor does the order of the sample.
+    """
     _, counted = weigh(torch.zeros(0, dtype=torch.float64), float(clip_l2))
     entries = sum(parameter.numel() for parameter in parameters) + (counted is not None)
-    total = torch.zeros(entries, dtype=torch.float64)
+    total = torch.zeros(entries, dtype=torch.int64)
     for part in micro_batches(encoded, sample, micro_batch, micro_tokens):
-        found = per_record_gradients(model, parameters, encoded.batch(part), losses)
-        total += clipped(found, float(clip_l2), weigh).cpu()
-    return ClippedSum(total.numpy(), clip_l2)
+        found = per_record_gradients(model, parameters, encoded.filled(part), losses)
+        total += summed([each[: len(part)] for each in found], float(clip_l2), weigh).cpu()
+    return ClippedSum(total.to(torch.float64).numpy() * unit(float(clip_l2)), clip_l2)
 
 
 def private_gradient(

@@ -32,7 +32,19 @@ from securefl.terms import (
     Update,
     Weighting,
 )
-from securefl.training import device, language, local, optimizers, preflight, pseudo, sameness, saving, state, step
+from securefl.training import (
+    alike,
+    device,
+    language,
+    local,
+    optimizers,
+    preflight,
+    pseudo,
+    sameness,
+    saving,
+    state,
+    step,
+)
 from securefl.training.data import UNKNOWN
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
@@ -45,6 +57,7 @@ from securefl.training.model_files import model_digest
 from securefl.training.noise import repeatable
 from securefl.training.probes import check_probes
 from securefl.training.prompt import pattern_of
+from securefl.training.shapes import Shapes
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 from securefl.wire import digest
@@ -78,6 +91,7 @@ class SharedModel:
         self._single: dict[tuple[int, int], tuple[object, tuple[Record, ...]]] = {}
         self._start = state.dump(built)
         self._safe: set[Loss] = set()
+        self._shown = alike.Shown()
 
     @classmethod
     def load(cls, name: str, folder: Path, task: Task, adapter: Adapter, engine: str = "auto") -> SharedModel:
@@ -125,20 +139,33 @@ class SharedModel:
 
         def encode(texts: tuple[str, ...], labels: tuple[int, ...]) -> Encoded:
             plain = self._tokens(texts, labels, max_tokens)
-            if not taught(loss):
-                return plain
-            if isinstance(loss, SoftLabels):  # every second record has no label
-                plain = replace(plain, labels=tuple(y if n % 2 else UNKNOWN for n, y in enumerate(labels)))
-            said = 8 * torch.sin(torch.arange(1.0, 1 + len(texts) * len(self.task.labels))).view(len(texts), -1)
-            if isinstance(loss, PseudoLabels):
-                said = pseudo.answers(loss, loss.first, said, said)
-            return replace(plain, teacher=said)
+            return preflight.with_answers(plain, loss, len(self.task.labels))
 
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
             state.load(built, self._start)  # whatever was looked at last
             preflight.check(built, self._wrapped, encode, max(1, len(self.task.labels)), self._losses(loss, round_))
         self._safe.add(loss)
+
+    def shapes(self, plan: Plan, *states: bytes) -> Shapes:
+        """In which shapes a record's gradient, and what a state says of it, is its own, bit for bit, at these states.
+
+        Shown on synthetic tokens: thoroughly at the first states of such a plan, in brief at every other, once each.
+        """
+        built, most, loss = self._ready(plan.round), plan.learning.max_tokens, plan.learning.loss
+        labels, texts = max(1, len(self.task.labels)), (*preflight.TEXTS, *REFERENCE)
+        plain = self._tokens(texts, (0,) * len(texts), most)
+
+        def encode(ids: tuple[tuple[int, ...], ...]) -> Encoded:
+            of = tuple(n % labels for n in range(len(ids)))
+            return preflight.with_answers(Encoded(ids, of, plain.pad), loss, labels)
+
+        tokens = tuple(sorted({token for row in plain.ids for token in row}))
+        asked = alike.Question(built, self._wrapped, encode, tokens, self._losses(loss, plan.round))
+        kind = (most, loss, tuple(name for name, _ in built.trainable))
+        found = self._shown.at(asked, most, kind, states)
+        state.load(built, self._start)
+        return found
 
     def admit(self, plan: Plan) -> None:
         """Nothing happens if this plan can be trained on what is loaded here, and preflight passed; no record is read.
@@ -211,8 +238,9 @@ class SharedModel:
             Mismatch: the plan is not for what is loaded here.
         """
         self.admit(plan)
-        built = self._ready(plan.round)
-        encoded = self._targets(plan, base, records)
+        built, taught_by = self._ready(plan.round), (base,) if taught(plan.learning.loss) else ()
+        shapes = self.shapes(plan, start, *taught_by)  # before a record is looked at
+        encoded = self._targets(plan, base, records, shapes)
         state.load(built, start)
         self._wrapped.train()
         try:
@@ -254,10 +282,10 @@ class SharedModel:
         """What a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
         return self.agreement(base, after) if weighting.probe is None else self.probed(after, probe)
 
-    def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...]) -> Encoded:
+    def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...], shapes: Shapes) -> Encoded:
         """The records, each once as it is trained on, with what the broadcast model says of it where the loss asks."""
         tokens, loss = plan.learning.max_tokens, plan.learning.loss
-        encoded = self._records(self.distinct(records, tokens), tokens)
+        encoded = replace(self._records(self.distinct(records, tokens), tokens), shapes=shapes)
         if not isinstance(loss, SoftLabels) and UNKNOWN in encoded.labels:
             encoded = encoded.labelled()  # a record without the label that its loss needs contributes nothing, silently
         if not taught(loss):
@@ -283,8 +311,8 @@ class SharedModel:
         found = torch.zeros(len(encoded.ids), len(self.task.labels))
         with torch.no_grad():
             for part in step.micro_batches(encoded, range(len(encoded.ids)), 128):
-                ids, mask, _ = (each.to(model.center.device) for each in encoded.batch(part))
-                found[part] = model(ids, mask).to("cpu", torch.float32)
+                ids, mask, _ = (each.to(model.center.device) for each in encoded.filled(part))
+                found[part] = model(ids, mask)[: len(part)].to("cpu", torch.float32)
         return found
 
     def train_without_privacy(
@@ -297,7 +325,7 @@ class SharedModel:
         """
         self.admit(plan)
         built = self._ready(plan.round)
-        encoded = self._targets(plan, base, records)
+        encoded = self._targets(plan, base, records, Shapes(plan.learning.max_tokens))
         losses = self._losses(plan.learning.loss, plan.round)
         state.load(built, base if start is None else start)
         rand = repeatable(f"without privacy {seed}")
@@ -358,9 +386,9 @@ class SharedModel:
         tokenizer = self._built.tokenizer
         pad = tokenizer.pad_token_id or 0  # behind the mask, so any token of the model would do
         if self._pattern is not None:
-            return Encoded(self._pattern.encode(tokenizer, texts, max_tokens), labels, pad)
+            return Encoded(self._pattern.encode(tokenizer, texts, max_tokens), labels, pad, shapes=Shapes(max_tokens))
         ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"] if texts else []
-        return Encoded(tuple(tuple(row) or (pad,) for row in ids), labels, pad)
+        return Encoded(tuple(tuple(row) or (pad,) for row in ids), labels, pad, shapes=Shapes(max_tokens))
 
 
 class LoraTrainer:
