@@ -37,6 +37,7 @@ class Question:
     encode: Callable[[tuple[tuple[int, ...], ...]], Encoded]  # synthetic ids -> records with labels and targets
     tokens: tuple[int, ...]  # public ones of this model, that synthetic ids are made of
     losses: Losses
+    answers: bool  # whether a state is asked what it says of records, too
 
     def shapes(self, most: int, known: tuple[int, ...] | None = None, turn: int = 0) -> Shapes:
         """The first shapes of the ladder that give every record the same bits.
@@ -79,10 +80,11 @@ class Question:
     def _found(self, encoded: Encoded, order: Sequence[int]) -> Found:
         batch = encoded.filled(order)
         made = per_record_gradients(self.wrapped, self.built.parameters, batch, self.losses)
-        with torch.no_grad():
-            ids, mask = (each.to(self.built.model.center.device) for each in batch[:2])
-            made.append(self.built.model(ids, mask))
-        return [tuple(each[row] for each in made) for row in range(len(order))]
+        said = torch.zeros(len(batch[0]))
+        if self.answers:
+            with torch.no_grad():
+                said = self.built.model(*(each.to(self.built.model.center.device) for each in batch[:2]))
+        return [tuple(each[row] for each in (*made, said)) for row in range(len(order))]
 
 
 class Shown:

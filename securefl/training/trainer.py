@@ -161,7 +161,8 @@ class SharedModel:
             return preflight.with_answers(Encoded(ids, of, plain.pad), loss, labels)
 
         tokens = tuple(sorted({token for row in plain.ids for token in row}))
-        asked = alike.Question(built, self._wrapped, encode, tokens, self._losses(loss, plan.round))
+        losses = self._losses(loss, plan.round)
+        asked = alike.Question(built, self._wrapped, encode, tokens, losses, taught(loss))
         kind = (most, loss, tuple(name for name, _ in built.trainable))
         found = self._shown.at(asked, most, kind, states)
         state.load(built, self._start)
