@@ -14,10 +14,11 @@ import argparse
 import multiprocessing
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ MODELS = ("bert", "llama", "gpt2")
 TOKENS = 24
 SHORT = ("ok", "late again", "thanks!", "so slow", "no bag")
 LONG = ("where is my bag and when", "when do you open today", "lost, and lost once more!")
+Values = np.ndarray[Any, Any]
 BEYOND = 1e-9  # of a clip
 PIECE = 100  # bases that a process takes at once
 CONTROLLED = 5  # every so many bases of a kind are tried as a control, too
@@ -61,40 +63,37 @@ def model(kind: str) -> SharedModel:
 def base(of: SharedModel, kind: str, number: int) -> bytes:
     """An adapter state of this kind, drawn by its number."""
     drawn = np.random.default_rng([number, KINDS.index(kind)])
-    values = drawn.normal(size=of.dimension)
-    if kind == "ordinary":
-        values *= 0.3
-    elif kind == "huge":
-        values *= 10 ** drawn.uniform(1, 37)
-    elif kind == "tiny":
-        values *= 10 ** drawn.uniform(-37, -2)
-    elif kind == "denormal":
-        values *= 10 ** drawn.uniform(-45, -38)
-        values[of.layout.places()["head.weight"]] = drawn.normal(size=32 * 3) * 10 ** drawn.uniform(0, 8)
-    elif kind == "rank one":
-        for tensor in of.layout.tensors:
-            if len(tensor.shape) == 2:
-                outer = np.outer(drawn.normal(size=tensor.shape[0]), drawn.normal(size=tensor.shape[1]))
-                values[of.layout.places()[tensor.name]] = outer.ravel() * 10 ** drawn.uniform(-2, 8)
-    elif kind == "drowned":
-        values = drowned(of, drawn)
-    elif kind == "sparse":
-        values = np.where(drawn.random(of.dimension) < 0.01, values * 10 ** drawn.uniform(2, 12), 0.1 * values)
-    elif kind == "cancelling":
-        values = 0.1 * values + np.where(np.arange(of.dimension) % 2, 1, -1) * 10 ** drawn.uniform(2, 7)
-    else:
-        values[drawn.integers(of.dimension, size=3)] = np.nan if kind == "NaN" else np.inf
+    values = DRAWN[kind](of, drawn, drawn.normal(size=of.dimension))
+    finite = kind != "infinite"
     with np.errstate(over="ignore"):
-        return np.clip(values, -3e38, 3e38).astype("<f4").tobytes() if kind != "infinite" else _narrow(values)
+        return (np.clip(values, -3e38, 3e38) if finite else values).astype("<f4").tobytes()
 
 
-def _narrow(values: np.ndarray[Any, Any]) -> bytes:
-    return values.astype("<f4").tobytes()
+def denormal(of: SharedModel, drawn: np.random.Generator, values: Values) -> Values:
+    """All but the head's weights are below what float32 holds in full."""
+    values *= 10 ** drawn.uniform(-45, -38)
+    values[of.layout.places()["head.weight"]] = drawn.normal(size=32 * 3) * 10 ** drawn.uniform(0, 8)
+    return values
 
 
-def drowned(of: SharedModel, drawn: np.random.Generator) -> np.ndarray[Any, Any]:
+def rank_one(of: SharedModel, drawn: np.random.Generator, values: Values) -> Values:
+    """Every matrix is an outer product."""
+    for tensor in of.layout.tensors:
+        if len(tensor.shape) == 2:
+            outer = np.outer(drawn.normal(size=tensor.shape[0]), drawn.normal(size=tensor.shape[1]))
+            values[of.layout.places()[tensor.name]] = outer.ravel() * 10 ** drawn.uniform(-2, 8)
+    return values
+
+
+def spoiled(by: float, of: SharedModel, drawn: np.random.Generator, values: Values) -> Values:
+    """Three entries are no finite numbers."""
+    values[drawn.integers(of.dimension, size=3)] = by
+    return values
+
+
+def drowned(of: SharedModel, drawn: np.random.Generator, values: Values) -> Values:
     """Early layers add a constant that drowns the record; later ones amplify what float32 left of it."""
-    values = np.zeros(of.dimension)
+    values = np.zeros(len(values))
     names = [tensor for tensor in of.layout.tensors if tensor.name != "head.bias"]
     drown, amplify = 10 ** drawn.uniform(2, 7), 10 ** drawn.uniform(2, 7)
     for tensor in names:
@@ -109,12 +108,30 @@ def drowned(of: SharedModel, drawn: np.random.Generator) -> np.ndarray[Any, Any]
     return values
 
 
+DRAWN: dict[str, Callable[[SharedModel, np.random.Generator, Values], Values]] = {
+    "ordinary": lambda *given: 0.3 * given[2],
+    "huge": lambda _, drawn, values: values * 10 ** drawn.uniform(1, 37),
+    "tiny": lambda _, drawn, values: values * 10 ** drawn.uniform(-37, -2),
+    "denormal": denormal,
+    "rank one": rank_one,
+    "drowned": drowned,
+    "sparse": lambda _, drawn, values: np.where(
+        drawn.random(len(values)) < 0.01, values * 10 ** drawn.uniform(2, 12), 0.1 * values
+    ),
+    "cancelling": lambda _, drawn, values: (
+        0.1 * values + np.where(np.arange(len(values)) % 2, 1, -1) * 10 ** drawn.uniform(2, 7)
+    ),
+    "NaN": partial(spoiled, np.nan),
+    "infinite": partial(spoiled, np.inf),
+}
+
+
 def plan(of: SharedModel) -> Plan:
     """A plan whose records have at most ``TOKENS`` tokens."""
     return tiny_models.plan(of, max_tokens=TOKENS)
 
 
-def total(of: SharedModel, base: bytes, texts: tuple[str, ...], shapes: Shapes, rows: int = 32) -> np.ndarray[Any, Any]:
+def total(of: SharedModel, base: bytes, texts: tuple[str, ...], shapes: Shapes, rows: int = 32) -> Values:
     """The clipped sum of these records from this base."""
     encoded = encode(of, texts, shapes)
     state.load(of._built, base)  # noqa: SLF001 - the member's own model
@@ -136,7 +153,7 @@ class Loose(Shapes):
         return length
 
 
-def padded_together(of: SharedModel, base: bytes, texts: tuple[str, ...]) -> np.ndarray[Any, Any]:
+def padded_together(of: SharedModel, base: bytes, texts: tuple[str, ...]) -> Values:
     """The control: one batch, padded to its longest record."""
     encoded = encode(of, texts, Loose(TOKENS))
     state.load(of._built, base)  # noqa: SLF001
@@ -219,7 +236,7 @@ def main() -> int:
             figure(f"{kind}: most that one record moved the sum, clips", by, "<= 1 + 1e-9", by <= 1 + BEYOND)
             for kind, by in most.items()
         ),
-        figure(f"of {bases} bases, those where it moved by other than the record's own part", inexact, "0", inexact == 0),
+        figure(f"of {bases} bases, those where it moved by more than its own part", inexact, "0", inexact == 0),
         figure("bases with NaN or infinity that were refused", refused, f"{unfit}, all", refused == unfit),
         figure("control, padded together: most that one record moved the sum, clips", together, "> 1", together > 1),
         figure(f"control: of {tried} bases, those beyond the clip", beyond, "> 0", beyond > 0),

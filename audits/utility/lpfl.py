@@ -45,6 +45,7 @@ from securefl.privacy.accountant import calibrate
 from securefl.terms import Adapter, AdapterKind, Hash, Learning, Plan, PoissonGaussian, RunId, SoftLabels
 from securefl.training import data
 from securefl.training.noise import repeatable
+from securefl.training.shapes import Shapes
 from securefl.training.step import Encoded
 from securefl.training.trainer import SharedModel
 
@@ -101,9 +102,9 @@ class Turned(SharedModel):
     cell: Cell
     told: list[tuple[int, int, int, int]]  # unlabelled; right of them; sure; right of the sure: members, rounds
 
-    def _targets(self, plan: Plan, base: bytes, records: tuple[data.Record, ...]) -> Encoded:
+    def _targets(self, plan: Plan, base: bytes, records: tuple[data.Record, ...], shapes: Shapes) -> Encoded:
         records = self.distinct(records, plan.learning.max_tokens)  # what has a row in what is encoded
-        encoded = super()._targets(plan, base, records)
+        encoded = super()._targets(plan, base, records, shapes)
         teacher = encoded.teacher
         if teacher is None or not self.cell.soft:
             return encoded
