@@ -12,6 +12,9 @@ import yaml
 
 from securefl import federation, federation_file
 from securefl.audit.verify import verify
+from securefl.ledger import store
+from securefl.runtime.home import Home
+from securefl.terms import MemberId
 
 ROOT = Path(__file__).parent.parent
 WORDS = "the of and to union states war peace people congress year great government hello what you doing today".split()
@@ -50,5 +53,8 @@ def test_it_runs_in_a_shortened_form(name, example: Path, tmp_path: Path) -> Non
     told = result.report["accuracy"]
     assert told["measure"] == "nats per token"
     assert told["after"] < told["before"]
-    own = {each.parent.parent.parent.name for each in (tmp_path / "sites").rglob("own-models/*/*")}
-    assert own == {member["name"] for member in document["members"]}  # in a tree, each federation's
+    for member in document["members"]:  # in a tree, each federation's
+        home = Home.at(next((tmp_path / "sites").rglob(member["name"])), MemberId(member["name"]), lambda: 0)
+        with home.transaction() as conn:
+            (run,) = {each.entry.plan.run for each in store.leaves_of(conn, ("Reserved",))}
+            assert home.own(conn, run, 99).model

@@ -135,7 +135,7 @@ def test_two_sums_over_two_federations_are_refused(tmp_path) -> None:
     clear = (Scheme.CLEAR,) * 2
     world = World(tmp_path, NODES, clear, sharing=SHARINGS["two weighted"], rounds=1)
     end = world.play(np.zeros(LAYOUT.entries))
-    assert (end.outcome, "raise min_cohort to 3" in end.why) == ("refused", True)
+    assert (end.outcome, "raise min_cohort to 4" in end.why) == ("refused", True)
 
 
 @pytest.mark.parametrize(
