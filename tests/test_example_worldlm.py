@@ -12,7 +12,6 @@ import yaml
 
 from securefl import federation, federation_file
 from securefl.audit.verify import verify
-from securefl.ledger import store
 from securefl.runtime.home import Home
 from securefl.terms import MemberId
 
@@ -56,5 +55,5 @@ def test_it_runs_in_a_shortened_form(name, example: Path, tmp_path: Path) -> Non
     for member in document["members"]:  # in a tree, each federation's
         home = Home.at(next((tmp_path / "sites").rglob(member["name"])), MemberId(member["name"]), lambda: 0)
         with home.transaction() as conn:
-            (run,) = {each.entry.plan.run for each in store.leaves_of(conn, ("Reserved",))}
+            (run,) = {charge.run for charge in home.account(conn).charges}
             assert home.own(conn, run, 99).model
