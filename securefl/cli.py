@@ -489,11 +489,19 @@ def doctor(as_json: Json = False) -> None:
     _print(as_json, {"findings": rows}, text)
 
 
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # nothing is fetched at run time
+    "OMP_WAIT_POLICY": "passive",  # waiting threads leave the cores to others
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's products do not repeat themselves bit for bit
+}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run one command; every fault becomes its message and its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    for name, value in (("HF_HUB_OFFLINE", "1"), ("OMP_WAIT_POLICY", "passive"), ("TOKENIZERS_PARALLELISM", "false")):
-        os.environ.setdefault(name, value)  # nothing is fetched at run time; waiting threads leave the cores to others
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         app(args=arguments, standalone_mode=True)
     except Fault as fault:

@@ -6,7 +6,6 @@ The same placement was run on the CPU only; nothing here was run on a GPU.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -31,7 +30,6 @@ def place(model: nn.Module, device: torch.device, base: torch.dtype, moving: Ite
     A norm computes in float32 and gives back what it received; PEFT's LoRA layers do the same.
     """
     if device.type == "cuda":  # what cannot repeat itself there is found by `alike`, and refused
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
     model.to(device)
     if base == torch.float32:
