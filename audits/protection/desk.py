@@ -47,6 +47,7 @@ from tests.worlds import MODEL
 
 ME, COORDINATOR = MemberId("v"), MemberId("coordinator")
 BITS = FixedPoint(24, 16, 32)
+STEP = 2.0**-6  # deviation of what a learner moves a value by: no more than an honest update, so it leaves as it is
 
 
 @dataclass
@@ -65,18 +66,18 @@ class Learner:
         """Any plan can be trained here."""
 
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
-        """A change that depends on what was kept, as own models do."""
+        """A state that depends on what was kept, as own models do; what leaves is the change."""
         self.had.append(own)
         if self.fails is not None and not self.after:
             raise self.fails
         self.trained += 1
-        drawn = np.random.default_rng((self.seed, self.trained)).normal(0, 0.1, plan.dimension)
-        state = np.frombuffer(own.model or base, "<f4").astype(np.float64)[: plan.dimension] + drawn
-        keep = Own(state.astype("<f4").tobytes(), bytes([self.trained]))
+        change = np.random.default_rng((self.seed, self.trained)).normal(0, STEP, plan.dimension)
+        begun = np.frombuffer(own.model or base, "<f4").astype(np.float64)[: plan.dimension]
+        keep = Own((begun + change).astype("<f4").tobytes(), bytes([self.trained]))
         self.keeps.append(keep)
         if self.fails is not None:
             raise self.fails
-        return Update(state, self.did or plan.learning.event), keep
+        return Update(change, self.did or plan.learning.event), keep
 
 
 class Desk:

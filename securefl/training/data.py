@@ -129,6 +129,11 @@ def _settled(found: Path | str, groups: Mapping[str, _Group], source: DataSource
     return Whole(found, tuple(cards), tuple(records), tuple(forms), frozenset(undecided), labels)
 
 
+def tokenizable(text: str) -> str:
+    """The text as every tokenizer takes it: half of a surrogate pair, which JSON can write, becomes U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def texts(path: Path, column: str) -> list[str]:
     """The texts in one column of a table, in its order.
 

@@ -45,7 +45,7 @@ from securefl.training import (
     state,
     step,
 )
-from securefl.training.data import UNKNOWN
+from securefl.training.data import UNKNOWN, tokenizable
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import forget
 from securefl.training.evaluate import Scores, score
@@ -384,7 +384,7 @@ class SharedModel:
         return self._encoded[key][1]
 
     def _tokens(self, texts: tuple[str, ...], labels: tuple[int, ...], max_tokens: int) -> Encoded:
-        tokenizer = self._built.tokenizer
+        tokenizer, texts = self._built.tokenizer, tuple(map(tokenizable, texts))
         pad = tokenizer.pad_token_id or 0  # behind the mask, so any token of the model would do
         if self._pattern is not None:
             return Encoded(self._pattern.encode(tokenizer, texts, max_tokens), labels, pad, shapes=Shapes(max_tokens))
