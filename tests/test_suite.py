@@ -256,19 +256,47 @@ def hidden(many: Many, tmp_path_factory) -> Path:
     return home
 
 
+def seen_by_the_coordinator(task: Path, kind: type[Got] | type[Sent]) -> dict[str, Counter]:
+    """Kind, round, size and cost of each message of a task's run, from or to each member."""
+    ledger = read_all(task)[MemberId("coordinator")]
+    run = RunId(bytes.fromhex(json.loads((task / "run.json").read_text())["run"]))
+    seen = {name: Counter() for name in MEMBERS}
+    for _, entry in ledger.each(kind):
+        receipt = entry.receipt
+        if receipt.run == run:
+            other = receipt.sender if kind is Got else receipt.to
+            seen[other][receipt.kind, receipt.round, receipt.size, receipt.cost] += 1
+    return seen
+
+
 @pytest.mark.parametrize("kind", [Got, Sent])
 def test_hidden_owners_and_others_look_alike_to_the_coordinator(hidden: Path, kind) -> None:
     for task, owners in OWNERS.items():
-        ledger = read_all(hidden / "run" / "tasks" / task)[MemberId("coordinator")]
-        run = RunId(bytes.fromhex(json.loads((hidden / "run" / "tasks" / task / "run.json").read_text())["run"]))
-        seen = {name: Counter() for name in MEMBERS}
-        for _, entry in ledger.each(kind):
-            receipt = entry.receipt
-            if receipt.run == run:
-                other = receipt.sender if kind is Got else receipt.to
-                seen[other][receipt.kind, receipt.round, receipt.size, receipt.cost] += 1
+        seen = seen_by_the_coordinator(hidden / "run" / "tasks" / task, kind)
         assert sum(seen["east"].values()) >= 6
         assert all(each == seen["east"] for each in seen.values()), (task, owners)
+
+
+def test_hidden_owners_whose_updates_pass_the_grid_look_like_others_too(many: Many, tmp_path, capfd) -> None:
+    owners, members = ("east", "nort", "west"), {}
+    for name in owners:  # texts of one label move its bias far beyond a grid that noise alone fits
+        lines = ["text,label", *(f"{text},good" for text, _ in rows(f"loud {name}", 300))]
+        (many.folder / f"loud-{name}.csv").write_text("\n".join(lines) + "\n")
+        members[name] = {"file": f"loud-{name}.csv"}
+    file = many.file(
+        "loud.yaml",
+        hide_ownership=True,
+        tasks={"loud": {"records": "loud", "members": members}},
+        training__learning_rate=4,
+        protection={"scheme": "masking", "value_bits": 8, "fraction_bits": 7},
+    )
+    many.run(tmp_path / "run", tmp_path / "sites", file)
+    told = {line.split(":")[0] for line in capfd.readouterr().err.splitlines() if "clamped to the grid" in line}
+    assert told == set(owners), "each owner's own operator is told, and nobody else"
+    for kind in (Got, Sent):
+        seen = seen_by_the_coordinator(tmp_path / "run" / "tasks" / "loud", kind)
+        assert ("Submitted", 1) in {each[:2] for each in seen["east"]} or kind is Sent
+        assert all(each == seen["east"] for each in seen.values())
 
 
 def test_a_hidden_member_without_records_is_charged_and_sends_noise(hidden: Path) -> None:
