@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,14 @@ class Stage:
         if victim == "coordinator":
             took_part = bool(self.world.trained)
         return Outcome(took_part, next((rule for rule in SET_BACK if rule in refused), ", ".join(sorted(refused))))
+
+    def grow(self, name: str) -> None:
+        """Let this party's ledger become longer than any that was seen of it."""
+        home = self.world.home((name,))
+        refused = [Refused(RunId(bytes(16)), each, "answer", ()) for each in range(self.drawn.randint(40, 90))]
+        with home.transaction() as conn:
+            home.record(conn, refused)
+        home.engine.dispose()
 
     def refusals(self, names: tuple[str, ...]) -> set[str]:
         """The rules of every refusal in these ledgers."""
@@ -164,12 +173,14 @@ def coordinator(number: int, folder: Path) -> Outcome:
     return stage.again("coordinator", 2)
 
 
-def custodian(number: int, folder: Path) -> Outcome:
+def custodian(number: int, folder: Path, *, grown: bool = False) -> Outcome:
     """Put the custodian's home back to before it opened sums, and let it open others."""
     stage = Stage(number, folder, Scheme.CKKS)
     _killed(stage, stage.drawn.choice((0, 3)), "custodian", stage.drawn.choice((0, 1)))
     stage.put_back("custodian")
     stage.world, run = stage.opened(), 2
+    if grown:
+        stage.grow("custodian")
     stage.play(run)
     told = stage.entries("custodian")
     more = any(isinstance(entry, Opening) and entry.run == run.to_bytes(16, "big") for entry in told)
@@ -184,12 +195,7 @@ def grown_again(number: int, folder: Path) -> Outcome:
     _killed(stage, stage.drawn.choice((2, 3)), victim, stage.drawn.choice((0, 1)))
     stage.put_back(victim)
     stage.world = stage.opened()
-    home = stage.world.home((victim,))
-    with home.transaction() as conn:
-        home.record(
-            conn, [Refused(RunId(bytes(16)), each, "answer", ()) for each in range(stage.drawn.randint(40, 90))]
-        )
-    home.engine.dispose()
+    stage.grow(victim)
     return stage.again(victim, 2)
 
 
@@ -201,5 +207,6 @@ ATTEMPTS = (
     Attempt("A member's database alone is put back", database_alone),
     Attempt("The coordinator's home is put back", coordinator),
     Attempt("The custodian's home is put back to before it opened a sum", custodian, trials=50),
+    Attempt("The custodian's home is put back and grows past what was seen", partial(custodian, grown=True), trials=50),
     Attempt("A member's home is put back and grows past what was seen", grown_again),
 )
