@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import numpy as np
 import pytest
 
 from securefl import wire
@@ -28,7 +29,7 @@ from securefl.runtime.agent import Agent, CustodianAgent, MemberAgent
 from securefl.runtime.drive import drive
 from securefl.runtime.home import Home
 from securefl.runtime.inprocess import InProcess
-from securefl.seams import Failure
+from securefl.seams import Failure, Own
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
@@ -54,6 +55,9 @@ from securefl.training.data import UNKNOWN, Record, Records
 from securefl.training.trainer import LoraTrainer, SharedModel
 from tests import nested, tiny_models
 from tests.small import entropy
+from tests.test_language import LORA
+from tests.test_language import loaded as of_bytes
+from tests.test_training_prompt import shared as prompted
 
 NAMES, CENTRE, HOLDER = ("ada", "bel", "cod"), "coordinator", "custodian"
 WORDS = "late lost broken rude delayed great kind smooth thanks lovely".split()
@@ -264,3 +268,21 @@ def test_a_member_that_tells_of_a_record_would_be_seen(tmp_path) -> None:
     assert odd.wire != even.wire
     assert odd.ledgers != even.ledgers
     assert odd.spent[0] == even.spent[0], "either way it is paid for"
+
+
+@pytest.mark.parametrize("kind", ["classification", "language", "prompt"])
+def test_any_text_is_trained_on(kind, tmp_path) -> None:
+    if kind == "classification":
+        of, labels = model(), (0, UNKNOWN)
+    elif kind == "language":
+        of, labels = of_bytes(LORA), (0,)
+    else:
+        of, labels = prompted(tmp_path), (0, UNKNOWN)
+    held = tuple(Record(text, label) for text in (*EXTREME, "[MASK]") for label in labels)
+    event = PoissonGaussian(F(1), F(1, 2), 1)
+    plan = tiny_models.plan(of, event=event, max_tokens=24, clip_l2=F(1, 2))
+    plan = replace(plan, base=m.state_digest(of.initial()))
+    update, _ = LoraTrainer(of, lambda: Records(held, ()), entropy(kind)).train(plan, of.initial(), Own())
+    assert update.did == event
+    assert update.values.shape == (of.dimension,)
+    assert np.isfinite(update.values).all()
