@@ -264,15 +264,13 @@ def _asked(**changes: Any) -> Plan:  # noqa: ANN401
     return replace(made, **fields)
 
 
-def a_record_without_a_label(number: int, folder: Path) -> Outcome:
-    """Tell two data sets apart by whether one more record has a label: by an error, or by what comes instead."""
-    del folder
+def _told_apart(number: int, by: str, one: Record, other: Record) -> Outcome:
+    """Tell two data sets apart, which differ in one record: by an error, or by what comes instead."""
     of, drawn = _model(), random.Random(number)  # noqa: S311
-    texts = ["late again", "thanks", "hello there"] * 4
-    records = [Record(text, drawn.randrange(3)) for text in texts]
+    records = [Record(text, drawn.randrange(3)) for text in ["late again", "thanks", "hello there"] * 4]
     told: set[tuple[object, ...]] = set()
-    for label in (drawn.randrange(3), -1):
-        held = (*records, Record(f"one more {number}", label))
+    for more in (one, other):
+        held = (*records, more)
         trainer = LoraTrainer(of, lambda held=held: Records(held, ()), random.Random(1).randbytes, half=Half(of.layout))  # noqa: S311
         try:
             update, keep = trainer.train(_asked(), of.initial(), Own())
@@ -280,7 +278,24 @@ def a_record_without_a_label(number: int, folder: Path) -> Outcome:
             told.add((type(fault).__name__,))
         else:
             told.add((len(update.values), update.did, keep == Own(), bool(np.isfinite(update.values).all())))
-    return Outcome(len(told) != 1, "a record without a label contributes nothing")
+    return Outcome(len(told) != 1, by)
+
+
+def a_record_without_a_label(number: int, folder: Path) -> Outcome:
+    """Find whether one more record has a label."""
+    del folder
+    text, label = f"one more {number}", random.Random(number).randrange(3)  # noqa: S311
+    return _told_apart(number, "a record without a label contributes nothing", Record(text, label), Record(text, -1))
+
+
+def a_text_of_no_characters(number: int, folder: Path) -> Outcome:
+    """Find whether one more record has halves of characters, which JSON can write and no tokenizer takes."""
+    del folder
+    drawn = random.Random(number)  # noqa: S311
+    places, text = range(drawn.randint(1, 4)), f"one more {number}"
+    halves = "".join(chr(drawn.randrange(0xD800, 0xE000)) + drawn.choice(["", " ", "late", "\0"]) for _ in places)
+    by = "half a character is read as U+FFFD"
+    return _told_apart(number, by, Record(text, 1), Record(drawn.choice([halves, text + halves, halves + text]), 1))
 
 
 def a_probe_that_is_none(number: int, folder: Path) -> Outcome:
@@ -315,5 +330,6 @@ ATTEMPTS = (
     Attempt("A node that is killed inside its run, and closed from above, is charged nothing", closed_node, 50),
     Attempt("What no settled plan left is read by the next round", left_by_no_settled_plan),
     Attempt("A record without a label is told by a refusal", a_record_without_a_label),
+    Attempt("A text of halves of characters is told by a refusal", a_text_of_no_characters),
     Attempt("The digest of a probe that is not here makes a member raise after it trained", a_probe_that_is_none),
 )
