@@ -13,7 +13,8 @@ import torch
 from securefl import federation, federation_file
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
-from securefl.terms import Adapter, AdapterKind, Task
+from securefl.runtime.home import Home
+from securefl.terms import Adapter, AdapterKind, MemberId, Task
 from securefl.training import data, language
 from securefl.training.modules import byte_gpt
 from securefl.training.sources import DataSource
@@ -94,18 +95,20 @@ def test_rows_are_chosen_by_their_columns(tmp_path: Path) -> None:
         texts({"state": "x"})
 
 
+NAMES = ("north", "south", "west", "east", "middle")
+
+
 def of_bytes(small: Small, **changed: object) -> Path:
     """The small federation, over bytes; five members where two sums are opened."""
-    names = ("north", "south", "west", "east", "middle")
     policy = (small.folder / "policy.yaml").read_text()
     policy = policy.replace("[query, value]", "[query, value, embedding, positions, blocks, head]")
     policy = policy.replace("./model]", '"bytes:2x32"]\n  adapters: [lora, full]').replace(
-        "min_cohort: 3", "min_cohort: 4"
+        "min_cohort: 3", "min_cohort: 5"
     )
-    for name in names:
+    for name in NAMES:
         if not (small.folder / f"{name}.csv").exists():
             (small.folder / f"{name}.csv").write_bytes((small.folder / "north.csv").read_bytes())
-    members = [{"name": name, "region": "here", "data": {"file": f"{name}.csv"}} for name in names]
+    members = [{"name": name, "region": "here", "data": {"file": f"{name}.csv"}} for name in NAMES]
     adapter = {"kind": "full", "targets": list(PARTS)}
     given = {"model": "bytes:2x32", "task": {"kind": "language"}, "adapter": adapter, "members": members, **changed}
     return small.file(policy=policy, **given)
@@ -116,7 +119,7 @@ def of_bytes(small: Small, **changed: object) -> Path:
 def test_a_federation_of_bytes_runs_under_attention(scheme, residual, tmp_path: Path) -> None:
     (tmp_path / "of").mkdir()
     small = Small(tmp_path / "of")
-    attention = {"keys": ["blocks.1"], "residual": residual}
+    attention = {"keys": ["blocks.1"], "residual": residual, "clip": "1/4"}
     file = of_bytes(
         small, strategy={"attention": attention}, protection={"scheme": scheme, "fraction_bits": 16},
         adapter={"targets": ["query", "value"], "rank": 4, "alpha": 8} if scheme == "ckks" else
@@ -127,7 +130,13 @@ def test_a_federation_of_bytes_runs_under_attention(scheme, residual, tmp_path: 
     assert verify(tmp_path / "out").ok
     assert result.report["accuracy"]["measure"] == "nats per token"
     assert result.report["accuracy"]["majority"] is None
-    assert len(list((tmp_path / "sites").glob("*/own-models/*/*"))) == 10
+    for name in NAMES:  # each round's own model is written with what settles it
+        home = Home.at(tmp_path / "sites" / name, MemberId(name), lambda: 0)
+        with home.transaction() as conn:
+            (run,) = {charge.run for charge in home.account(conn).charges}
+            first, second = (home.own(conn, run, round_).model for round_ in (2, 3))
+        assert first
+        assert second not in (b"", first)
     assert "nats per token" in federation.summary(result, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "adapter" / "adapter.json").read_text())
     assert saved["base"] == "bytes:2x32"

@@ -37,6 +37,7 @@ KINDS = ("ordinary", "huge", "tiny", "denormal", "rank one", "drowned", "sparse"
 MODELS = ("bert", "llama", "gpt2")
 TOKENS = 24
 SHORT = ("ok", "late again", "thanks!", "so slow", "no bag")
+CROWD = tuple(f"{first}{second}" for first in "abcdefgh" for second in ("", "o", "it", "an", "e!", "so", "my", "no"))
 LONG = ("where is my bag and when", "when do you open today", "lost, and lost once more!")
 Values = np.ndarray[Any, Any]
 BEYOND = 1e-9  # of a clip
@@ -93,6 +94,56 @@ def spoiled(by: float, of: SharedModel, drawn: np.random.Generator, values: Valu
 
 def drowned(of: SharedModel, drawn: np.random.Generator, values: Values) -> Values:
     """Early layers add a constant that drowns the record; later ones amplify what float32 left of it."""
+    if all("layer.1.attention.self.value" not in name for name in of.layout.places()):
+        return drowned_blindly(of, drawn, values)
+    values = np.zeros(len(values))
+    places, shapes = of.layout.places(), {each.name: each.shape for each in of.layout.tensors}
+
+    def put(part: str, matrix: Values) -> None:
+        (name,) = [each for each in places if part in each]
+        values[places[name]] = matrix.ravel()
+
+    def shape(part: str) -> tuple[int, ...]:
+        (found,) = [each for name, each in shapes.items() if part in name]
+        return found
+
+    seen, factor = meets(of, values, DROWNS)
+    towards = (seen @ factor.T).mean(0)  # where public text points before the layer, so every token is drowned
+    out = drawn.normal(size=shape(DROWNS)[0])
+    put(DROWNS, 10 ** drawn.uniform(7, 9) * np.outer(out - out.mean(), towards / np.linalg.norm(towards)))
+    amplify = 10 ** drawn.uniform(6, 11)
+    for part in AMPLIFY:
+        seen, factor = meets(of, values, part)
+        constant = factor @ seen.mean(0)
+        constant /= np.linalg.norm(constant)
+        matrix = drawn.normal(size=shape(part))
+        put(part, amplify * (matrix - np.outer(matrix @ constant, constant)))  # the constant itself goes through as 0
+    put("head.weight", 100 * drawn.normal(size=shape("head.weight")))
+    return values
+
+
+DROWNS = "layer.0.attention.output.dense"
+AMPLIFY = ("layer.1.attention.self.query", "layer.1.attention.self.value")
+
+
+def meets(of: SharedModel, values: Values, part: str) -> tuple[Values, Values]:
+    """What comes to a layer from public text at this state, (tokens, width), and the layer's factor A (rank, width)."""
+    state.load(of._built, values.astype("<f4").tobytes())  # noqa: SLF001 - the attacker has the same model
+    modules = of._built.model.named_modules()  # noqa: SLF001
+    (layer,) = [module for name, module in modules if name.endswith(part) and hasattr(module, "lora_A")]
+    found: list[torch.Tensor] = []
+    hook = layer.register_forward_hook(lambda _, given, __: found.append(given[0]))
+    public = of._public()  # noqa: SLF001
+    ids, mask, _ = public.batch(range(len(public.ids)))
+    with torch.no_grad():
+        of._built.model(ids, mask)  # noqa: SLF001
+    hook.remove()
+    weight = layer.lora_A["default"].weight.detach()
+    return found[0][mask.bool()].double().numpy(), weight.double().numpy()
+
+
+def drowned_blindly(of: SharedModel, drawn: np.random.Generator, values: Values) -> Values:
+    """The same without a look at what the layers meet, for models without such layers."""
     values = np.zeros(len(values))
     names = [tensor for tensor in of.layout.tensors if tensor.name != "head.bias"]
     drown, amplify = 10 ** drawn.uniform(2, 7), 10 ** drawn.uniform(2, 7)
@@ -176,7 +227,7 @@ def moved(of: SharedModel, at: bytes, number: int, *, control: bool = False) -> 
     alone = total(of, at, (one,), shapes)
     together = None
     if control:
-        change = padded_together(of, at, (*SHORT, one)) - padded_together(of, at, SHORT)
+        change = padded_together(of, at, (*CROWD, one)) - padded_together(of, at, CROWD)
         together = float(np.linalg.norm(change))
     change = with_it - without
     return Moved(float(np.linalg.norm(change)), bool(np.array_equal(change, alone)), together)

@@ -1,9 +1,9 @@
-"""What it costs that each record is computed in shapes of its own: a step's clipped sum, beside padding together.
+"""What it costs that each record is computed in shapes of its own: a private step, beside padding together.
 
-The arm `together` is how a sample was cut before: in parts of 64, padded to their longest record, norms and sum by
-ordinary reductions. The arm `own` is `step.clipped_sum`. Both have the same engine, model and sample, lengths as the
-airlines' messages have; they take turns in one process on one thread, and a figure is the median of the paired ratios
-of CPU time. Noise and optimizer are left out: they are the same, and would only bring the ratio nearer to 1.
+The arm `together` is how a step was taken before: its sample in parts of 64, padded to their longest record, head and
+loss on single rows, norms and sum by ordinary reductions. The arm `own` is `step.private_gradient`. Both have the same
+engine, weights, sample, noise and optimizer, and lengths as the airlines' messages have; they take turns in one process
+on one thread, and a figure is the median of the paired ratios of CPU time.
 
     python -m audits.speed.own_shapes [--quick] [--json]
 """
@@ -14,105 +14,119 @@ import argparse
 import statistics
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from audits.figures import figure, report
-from audits.speed import step as private
+from securefl.terms import Adapter, Learning, PoissonGaussian
 from securefl.training import step
+from securefl.training.clipping import PrivateGradient, read
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import Engine
-from securefl.training.shapes import Shapes, copied
+from securefl.training.model import Built, Classifier, assemble
+from securefl.training.noise import ClippedSum, noised, poisson_sample, repeatable
+from securefl.training.optimizers import optimizer_of
+from securefl.training.shapes import Shapes
+from tests import tiny_models
 
 BAR = 1.10
 MICRO = 64
 MOST = 48
+RATE = 16  # one record in so many is in a sample
+WORDS = 1000
+ONE = Fraction(1)
 PER_MILLE = (  # of the airlines' messages that have 0, 1, 2 ... tokens
     0, 0, 0, 0, 0, 2, 5, 7, 10, 12, 12, 14, 14, 17, 17, 20, 17, 21, 22, 21, 20, 25, 24, 26, 26, 29, 31, 37, 37, 41, 41,
     50, 51, 52, 49, 41, 40, 30, 27, 24, 17, 14, 12, 9, 6, 6, 6, 5, 13,
 )  # fmt: skip
+DRY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A model and how many records a sample has."""
+    """A model, and how many records a site has: the largest and the second smallest airline's, or fewer."""
 
-    family: str
-    sample: int
+    name: str
+    records: int
+    turns: int = 7
 
 
 SETTINGS = (
-    Setting("bert-tiny", 190),
-    Setting("bert-tiny", 110),
-    Setting("bert", 48),
-    Setting("gpt2", 48),
-    Setting("llama", 48),
+    Setting("BERT-tiny", 3032, 21),
+    Setting("BERT-tiny", 1763, 21),
+    Setting("BERT of MiniLM's size", 768),
+    Setting("GPT-2 of MiniLM's size", 768),
+    Setting("Llama of MiniLM's size", 768),
 )
-QUICK = (Setting("bert-tiny", 60),)
+QUICK = (Setting("BERT-tiny", 960, 5),)
 
 
-class Own(nn.Module):
-    """An encoder and a linear head on the mean of a record's tokens."""
+def encoder(name: str) -> nn.Module:
+    """Random weights. BERT-tiny is 128 wide with 2 layers, MiniLM 384 with 6."""
+    torch.manual_seed(0)
+    size = {"vocab_size": WORDS, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
+    if name.startswith("GPT-2"):
+        return GPT2Model(GPT2Config(vocab_size=WORDS, n_embd=384, n_layer=6, n_head=12))
+    if name.startswith("Llama"):
+        return LlamaModel(LlamaConfig(**size, intermediate_size=1536))
+    if name == "BERT-tiny":
+        size |= {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    bert = BertConfig(**size, **DRY, intermediate_size=4 * size["hidden_size"])
+    return BertModel(bert, add_pooling_layer=False)
 
-    def __init__(self, encoder: nn.Module, head: nn.Linear, *, copies: bool) -> None:
-        super().__init__()
-        self.encoder, self.head, self.copies = encoder, head, copies
+
+def built(name: str) -> Built:
+    """With the airlines' adapter, or one of rank 8 on a larger model."""
+    targets = {"G": ("c_attn",), "L": ("q_proj", "v_proj")}.get(name[0], tiny_models.TARGETS["bert"])
+    rank = 32 if name == "BERT-tiny" else 8
+    made = assemble(encoder(name), tiny_models.tokenizer(), tiny_models.TASK, Adapter(targets, rank, 64, 1), name)
+    made.model.train()
+    return made
+
+
+class Before(Classifier):
+    """A head on single rows."""
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Logits: (batch, 3)."""
-        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * weights).sum(1) / weights.sum(1)
-        logits: torch.Tensor = self.head(copied(mean))[:, 0] if self.copies else self.head(mean)
+        """Logits: (batch, labels)."""
+        logits: torch.Tensor = self.head(self.pooled(ids, mask) - self.center)
         return logits
 
 
-def model(family: str, *, copies: bool) -> Own:
-    """LoRA on queries and values as in `audits.speed.step`; BERT-tiny is 128 wide and has 2 layers."""
-    if family != "bert-tiny":
-        made = private.model(private.Setting(family, 0, 0, 8))
-        return Own(made.encoder, made.head, copies=copies).train()
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
-
-    torch.manual_seed(0)
-    encoder = BertModel(
-        BertConfig(vocab_size=private.VOCABULARY, hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
-                   intermediate_size=512, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
-        add_pooling_layer=False,
-    )  # fmt: skip
-    lora = LoraConfig(r=32, lora_alpha=64, target_modules=["query", "value", "attention.output.dense"])
-    return Own(get_peft_model(encoder, lora), nn.Linear(128, 3), copies=copies).train()  # type: ignore[arg-type]
-
-
-def drawn(count: int, turn: int) -> step.Encoded:
-    """A sample with lengths as the airlines' messages have."""
-    rand = np.random.default_rng(turn)
+def drawn(count: int) -> step.Encoded:
+    """Records with lengths as the airlines' messages have."""
+    rand = np.random.default_rng(0)
     shares = np.array(PER_MILLE) / sum(PER_MILLE)
     lengths = rand.choice(len(PER_MILLE), size=count, p=shares)
-    ids = tuple(tuple(rand.integers(1, private.VOCABULARY, length).tolist()) for length in lengths)
+    ids = tuple(tuple(rand.integers(1, WORDS, length).tolist()) for length in lengths)
     return step.Encoded(ids, tuple(rand.integers(0, 3, count).tolist()), 0, shapes=Shapes(MOST))
 
 
-def together(engine: Engine, parameters: list[nn.Parameter], encoded: step.Encoded) -> torch.Tensor:
+class Loose(Shapes):
+    """As batches were padded before."""
+
+    def padded(self, length: int) -> int:
+        """No token more than the longest has."""
+        return length
+
+
+def together(
+    engine: Engine, parameters: list[nn.Parameter], encoded: step.Encoded, sample: list[int]
+) -> torch.Tensor:  # fmt: skip
     """The clipped sum as it was: the longest of a part decides how its records are padded."""
-    order = sorted(range(len(encoded.ids)), key=lambda i: len(encoded.ids[i]))
+    loose = replace(encoded, shapes=Loose(MOST))
+    order = sorted(sample, key=lambda i: len(encoded.ids[i]))
     total = torch.zeros(sum(each.numel() for each in parameters), dtype=torch.float64)
     for begin in range(0, len(order), MICRO):
-        part = order[begin : begin + MICRO]
-        lengths = np.array([len(encoded.ids[i]) for i in part])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        ids = np.full(mask.shape, encoded.pad, dtype=np.int64)
-        ids[mask] = np.concatenate([encoded.ids[i] for i in part])
-        labels = torch.tensor([encoded.labels[i] for i in part])
-        rows, shown = torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+        ids, mask, labels = loose.batch(order[begin : begin + MICRO])
         found = engine.gradients(
-            parameters,
-            lambda rows=rows, shown=shown, labels=labels: step.cross_entropy(engine(rows, shown), labels).sum(),
+            parameters, lambda ids=ids, mask=mask, labels=labels: step.cross_entropy(engine(ids, mask), labels).sum()
         )
         flat = [each.reshape(len(each), -1) for each in found if each is not None]
         norms = torch.linalg.vector_norm(
@@ -123,22 +137,42 @@ def together(engine: Engine, parameters: list[nn.Parameter], encoded: step.Encod
     return total
 
 
-def ratio(setting: Setting, turns: int) -> float:
+def as_before(
+    engine: Engine, parameters: list[nn.Parameter], encoded: step.Encoded, learning: Learning, turn: str
+) -> PrivateGradient:  # fmt: skip
+    """A noised gradient, padded together."""
+    rand = repeatable(turn)
+    sample = [int(i) for i in poisson_sample(rand, len(encoded.ids), learning.event.sampling_rate)]
+    total = ClippedSum(together(engine, parameters, encoded, sample).numpy(), ONE)
+    return read(learning, ONE, noised(total, learning.event, rand))
+
+
+def now(
+    engine: Engine, parameters: list[nn.Parameter], encoded: step.Encoded, learning: Learning, turn: str
+) -> PrivateGradient:  # fmt: skip
+    """A noised gradient, each record in its own shapes."""
+    return step.private_gradient(engine, parameters, encoded, learning, ONE, repeatable(turn))
+
+
+ARMS: dict[str, Callable[..., PrivateGradient]] = {"together": as_before, "own": now}
+
+
+def ratio(setting: Setting) -> float:
     """The CPU time of `own` as a multiple of that of `together`: the median over turns."""
-    arms = {}
-    for name in ("together", "own"):
-        made = model(setting.family, copies=name == "own")
-        arms[name] = (wrap(made), [each for each in made.parameters() if each.requires_grad])
+    learning = Learning(PoissonGaussian(ONE, Fraction(1, RATE), 1), ONE, 120, ONE, "sgd", MOST, MICRO)
+    encoded, arms = drawn(setting.records), {}
+    for name in ARMS:
+        made = built(setting.name)
+        if name == "together":
+            made.model.__class__ = Before
+        arms[name] = wrap(made.model), made.parameters, optimizer_of(made.parameters, learning)
     ratios = []
-    for turn in range(turns + 2):
-        encoded, spent = drawn(setting.sample, turn), {}
+    for turn in range(setting.turns + 2):
+        spent = {}
         for name in ("together", "own") if turn % 2 else ("own", "together"):
-            engine, parameters = arms[name]
+            engine, parameters, optimizer = arms[name]
             began = time.process_time()
-            if name == "own":
-                step.clipped_sum(engine, parameters, encoded, range(setting.sample), MICRO, Fraction(1))
-            else:
-                together(engine, parameters, encoded)
+            step.descend(optimizer, parameters, ARMS[name](engine, parameters, encoded, learning, str(turn)))
             spent[name] = time.process_time() - began
         ratios += [spent["own"] / spent["together"]] if turn >= 2 else []  # the first turns warm up
     return statistics.median(ratios)
@@ -154,9 +188,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     figures = []
     for setting in QUICK if chosen.quick else SETTINGS:
-        small = setting.family == "bert-tiny"
-        found = ratio(setting, (5 if chosen.quick else 21) if small else 7)
-        name = f"{setting.family}, {setting.sample} records: own shapes / padded together, CPU time"
+        found = ratio(setting)
+        name = f"{setting.name}, samples of about {setting.records // RATE}: own shapes / padded together, CPU time"
         figures.append(figure(name, round(found, 3), f"<= {BAR}", found <= BAR))
     return report(figures, as_json=chosen.json)
 

@@ -74,7 +74,9 @@ def summed(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = fla
     if not bool(usable.all()):  # NaN * 0 is NaN: such rows are taken out, not scaled
         rows = [torch.where(usable.unsqueeze(1), row, 0.0) for row in rows]
     scale = factors.unsqueeze(1)
-    parts = [torch.mul(part, scale).trunc_().sum(0) for row in rows for part in torch.split(row, COLUMNS, 1)]
+    parts = [
+        part.to(torch.float64).mul_(scale).trunc_().sum(0) for row in rows for part in torch.split(row, COLUMNS, 1)
+    ]
     if counted is not None:
         parts.append((torch.where(usable, counted, 0.0) / unit(clip_l2)).trunc().sum().unsqueeze(0))
     return torch.cat(parts).to(torch.int64)  # below 2**53 for 2**10 rows: whole numbers that float64 holds

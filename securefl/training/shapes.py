@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-ANY = (1, 4, 8, 12, 16, 24, 32)  # for kernels that give a row the same bits in a batch of any of these
+ANY = (1, 4, 8, 12, 16, 24, 32, 48, 64)  # for kernels that give a row the same bits in a batch of any of these
 SAME = (16,)  # for kernels that do so in one shape: missing rows are filled
 ALONE = (1,)  # for all others
 LEAST = 16  # tokens: with fewer, matrix products of one row take other kernels

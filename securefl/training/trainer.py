@@ -405,15 +405,17 @@ class LoraTrainer:
         self._records: Records | None = None
 
     def admit(self, plan: Plan, base: bytes) -> None:
-        """Check the plan and the model; no record is read.
+        """Check the plan, the model, and how the model's kernels compute at this base; no record is read.
+
+        What was found of a base is kept by its digest, so training does not ask again.
 
         Raises:
-            PeerFault: the plan is not for what is loaded here.
-            OperatorFault: the model fails preflight.
+            PeerFault: the plan is not for what is loaded here, or the base is no state of it.
+            OperatorFault: the model fails preflight, or its kernels do not repeat themselves at this base.
         """
-        del base
         self._shared.admit(plan)
         check_probes(plan, digest("probe", self._probe) if self._probe else None)
+        self._shared.shapes(plan, base[: 4 * self._shared.dimension])
 
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         """Train as the plan says, and say what to keep; records are read at the first training.
