@@ -128,12 +128,15 @@ def test_another_ledger_under_the_same_key_is_found_by_the_head_that_was_kept(tm
 
 
 def test_the_head_that_is_kept_never_goes_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    heads = [signing.sign(identity("north"), Head(NORTH, size, Hash(bytes(32)))) for size in (5, 3, 7)]
-    found = []
-    for head in heads:
-        anchor.write(tmp_path, head)
-        found.append(anchor.read(tmp_path))
-    assert found == [heads[0].head, heads[0].head, heads[2].head]
+    five, three, seven = (signing.sign(identity("north"), Head(NORTH, size, Hash(bytes(32)))) for size in (5, 3, 7))
+    anchor.write(tmp_path, five, lambda _: False)  # nothing is kept yet
+    with pytest.raises(Tampered, match="3 entries that do not begin with the 5 this home has signed"):
+        anchor.write(tmp_path, three, lambda _: True)
+    with pytest.raises(Tampered, match="7 entries that do not begin with the 5 this home has signed"):
+        anchor.write(tmp_path, seven, lambda head: head != five.head)
+    assert anchor.read(tmp_path) == five.head
+    anchor.write(tmp_path, seven, lambda head: head == five.head)
+    assert anchor.read(tmp_path) == seven.head
     (tmp_path / anchor.NAME).write_bytes(b"no head")
     with pytest.raises(Tampered, match=r"ledger\.head: not a SignedHead"):
         anchor.read(tmp_path)

@@ -33,7 +33,7 @@ federation: f
 version: 1
 valid: {{from: 2026-01-01, until: 2099-12-31}}
 budget: {{unit: record, neighbours: add-or-remove-one, epsilon: {limit}, delta: 1/100000, per_round: {{epsilon: 1}}, per_dataset: {{epsilon: {limit}}}, overlap: 1}}
-training: {{mechanisms: [poisson-gaussian], clip: {{at_most: 1, norm: l2}}, noise_multiplier: {{at_least: 1/2}}, modules: [query], rank: {{at_most: 8}}, base_models: [any]}}
+training: {{mechanisms: [poisson-gaussian], clip: {{at_most: 1, norm: l2}}, noise_multiplier: {{at_least: 1/2}}, modules: [query], rank: {{at_most: 8}}, base_models: [any], learning_rate: {{at_least: 1/1000, at_most: 1024}}}}
 protection: {{schemes: [clear], min_cohort: 3, threshold: {{at_least: 1}}, colluding: 1, grid: {{fraction_bits: {{at_least: 0, at_most: 40}}, value_bits: {{at_most: 64}}}}}}
 release: {{fields: [weights], to: members}}
 context: {{purposes: [test], regions: [here]}}

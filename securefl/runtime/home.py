@@ -72,18 +72,20 @@ class Home:
     def transaction(self) -> Iterator[sa.Connection]:
         """All of it, or nothing: decision, reservation, ledger leaf and machine state commit together.
 
-        Whatever is read of the ledger in it was verified after the store's lock was had.
+        Whatever is read of the ledger in it was verified after the home's lock and the store's were had. The home's is
+        kept until the head is written: the store's is in the hands of whoever administers it.
 
         Raises:
-            OperatorFault: the database cannot be reached or written.
+            OperatorFault: the database cannot be reached or written, or another transaction has this home for too long.
             Tampered: the ledger is not what this home signed last.
         """
-        with store.begin(self.engine) as conn:
-            self.live.begin(conn, anchor.read(self.path))
-            yield conn
-            signed = self.live.written
-        if signed is not None:  # before anything that was decided here can be sent
-            anchor.write(self.path, signed)
+        with anchor.alone(self.path):
+            with store.begin(self.engine) as conn:
+                self.live.begin(conn, anchor.read(self.path))
+                yield conn
+                signed = self.live.written
+            if signed is not None:  # before anything that was decided here can be sent
+                anchor.write(self.path, signed, self.live.verified.holds)
 
     def commit(
         self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None,

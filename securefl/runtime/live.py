@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING
 
-from securefl.ledger.verified import Verified
+from securefl.errors import Tampered
+from securefl.ledger.verified import LOST, Verified
 from securefl.runtime.folded import Folded
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class Live:
-    """Only what was committed and read back is kept; the store's lock lets one transaction at a time use the rest."""
+    """Only what was committed and read back is kept; the home's lock lets one transaction at a time use the rest."""
 
     def __init__(self, key: PublicKey, where: str) -> None:
+        self._where = where
         self.verified, self._folded = Verified(key, where), Folded()
         self.now, self.tree = self._folded, self.verified.tree  # with what this transaction wrote
         self.written: SignedHead | None = None
@@ -36,6 +38,8 @@ class Live:
             verified = copy(self.verified)
             folded = self._folded.with_all(verified.read(conn, kept))
             self.verified, self._folded = verified, folded
+        if kept is not None and not self.verified.holds(kept):  # also if the store shows what was read before
+            raise Tampered(self._where, f"its first {kept.size} entries are not those this home has signed; {LOST}")
         self.now, self.tree, self.written = self._folded, self.verified.tree, None
 
     def wrote(self, signed: SignedHead, written: Sequence[tuple[Leaf, Frontier]]) -> None:
