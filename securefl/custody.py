@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from securefl import keys, wire
@@ -18,21 +18,34 @@ from securefl.terms import MemberId, PublicKey
 Gather = Callable[[bytes], Iterable[bytes]]
 
 
+class BelowFloor(OperatorFault):
+    """Members whom the policy assumes to collude would hold shares enough for the key."""
+
+
 def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity: Identity, rand: Secret) -> None:
     """The key in ``file`` is replaced by its vault, and each member's home holds a share.
 
+    A key that was split is split anew: the old shares fit no vault that is left, but whoever has a copy of the old one.
+
     Raises:
-        OperatorFault: there is no key, or the threshold is none.
+        OperatorFault: there is no key, the threshold is none, or too few shares are here to split it anew.
     """
-    check_here(file)
-    secret = KeyFile(file).kept(lambda: b"")
+    was_split = vault_of(file).is_file() and not file.exists()
+    if was_split:
+        again = keys.derive(rand, "split-again")
+        secret = assembled(file, identity, gather_from(file, members, identity.public), again)
+        assert secret is not None, "there is a vault"
+    else:
+        check_here(file)
+        secret = KeyFile(file).kept(lambda: b"")
     key = key_id(seal.public_half(secret))
     boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
     vault, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
     for member, home in members.items():
         keys.put(home / _share(file), shares[member])
     keys.put(vault_of(file), vault)
-    erase(file)  # last: until here nothing is lost
+    if not was_split:
+        erase(file)  # last: until here nothing is lost
 
 
 def erase(file: Path) -> None:
@@ -57,12 +70,33 @@ def check_floor(threshold: int, members: int, colluding: int, place: str) -> Non
         place: what an error calls the file.
 
     Raises:
-        OperatorFault: it is below colluding + 1, or below the safe threshold.
+        BelowFloor: it is below colluding + 1, or below the safe threshold.
     """
     least = max(colluding + 1, safe_threshold(members, colluding))
     if threshold < least:
         what = f"a threshold of {threshold}, where the policy assumes that {colluding} of {members} members collude"
-        raise OperatorFault(what, f"give --threshold {least} or more", place)
+        raise BelowFloor(what, f"give --threshold {least} or more", place)
+
+
+def check_split(file: Path, members: Collection[MemberId], colluding: int) -> None:
+    """Check that a key that was split bears this run's policy and roster; nothing happens to one that is whole.
+
+    Who holds a share and is asked in this run counts: a share of somebody else is not sent for.
+
+    Raises:
+        BelowFloor: it was split under a policy or roster that reckoned with less.
+    """
+    if not vault_of(file).is_file():
+        return
+    statement = wire.decode(vault_of(file).read_bytes(), key_shares.Vault).statement
+    try:
+        check_floor(statement.threshold, len(set(statement.roster) & set(members)), colluding, str(file))
+    except BelowFloor as fault:
+        raise BelowFloor(
+            f"the key was split by {fault.what}",
+            f"split it again: `securefl custodian split`, and {fault.remedy}",
+            str(file),
+        ) from fault
 
 
 def check_here(file: Path) -> None:

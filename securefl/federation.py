@@ -169,7 +169,17 @@ def introduce(
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         _pin(places.of(name), policy.federation, (coordinator, *((custodian,) if custodian else ()), *seats))
         adoption.propose(_home(places, name), policy, signatures)
+    if custodian:
+        _check_split(places, policy)
     return coordinator, custodian, seats
+
+
+def _check_split(places: Places, policy: Policy) -> None:
+    """The key that was split bears the policy that the custodian agreed to, whatever it was split under."""
+    cover, scheme = places.loaded.file.protection, scheme_of(places.loaded, policy)
+    file = places.of(CUSTODIAN) / schemes.key_name(scheme)
+    members = [MemberId(each.name) for each in places.loaded.file.members]
+    custody.check_split(file, members, max(policy.protection.colluding, cover.colluding or 0))
 
 
 def _home(places: Places, name: str) -> Home:
@@ -224,7 +234,8 @@ def split_key_of(places: Places, threshold: int, cohort: int | None = None) -> N
         remedy = f"name whose key it is with --inside: {', '.join(holders)}" if holders else ONLY_ENCRYPTED
         raise OperatorFault(f"{scheme} has no decryption key", remedy, str(places.loaded.path))
     file = places.of(CUSTODIAN) / schemes.key_name(scheme)
-    custody.check_here(file)
+    if not custody.vault_of(file).is_file():
+        custody.check_here(file)
     loaded = places.loaded
     policy = policies.load(loaded.folder / loaded.file.policy)
     colluding = max(policy.protection.colluding, loaded.file.protection.colluding or 0)
@@ -531,6 +542,7 @@ def party(
         file = home.path / schemes.key_name(scheme)
         homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
         gather = custody.gather_from(file, homes, home.identity.public)
+        _check_split(places, policy)
         whole = custody.assembled(file, home.identity, gather, keys.Secret(entropy(32)))
         holder = schemes.key_holder(scheme, home.identity, home.path, whole)
         plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)

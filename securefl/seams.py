@@ -154,13 +154,13 @@ class Own:
 class Unfinished(PeerFault):
     """A training below has no result. ``did`` of its price is spent all the same; None if no record was read.
 
-    ``rules`` are those by which members below declined: names of the closed list, and nothing of their words.
+    ``below`` is the one rule that is named of those by which members below declined before anything trained.
     """
 
     rule = "training.unfinished"
 
-    def __init__(self, what: str, did: Event | None, rules: tuple[str, ...] = ()) -> None:
-        self.did, self.rules = did, rules
+    def __init__(self, what: str, did: Event | None, below: str = "") -> None:
+        self.did, self.below = did, below if did is None else ""
         super().__init__(what)
 
 

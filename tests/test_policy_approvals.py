@@ -119,9 +119,15 @@ def test_a_second_author_does_not_count_and_may_not_approve_twice():
 
 
 def test_what_is_signed_again_after_a_revocation_counts():
-    revoked = made("bob", "revocation", issued=NOW - 30)
+    revoked = made("bob", "revocation", issued=NOW - approvals.SKEW_S - 30)
     assert refused(*SIGNED, revoked) == {"revoked"}
     assert judged(*SIGNED, revoked, made("bob", issued=NOW - 10)).signed
+
+
+@given(st.integers(0, approvals.SKEW_S), st.integers(0, 10**6))
+def test_no_clock_that_is_accepted_signs_past_its_own_revocation(ahead, later):
+    signed = made("bob", issued=NOW + ahead, expires=NOW + 10**7)
+    assert refused(signed, made("bob", "revocation", issued=NOW), now=NOW + later) == {"revoked"}
 
 
 def test_a_revocation_never_expires_and_takes_back_an_authorship_too():

@@ -27,7 +27,7 @@ from securefl.terms import Hash, PublicKey, Reason
 
 SUFFIX = ".approvals.json"
 DAY_S = 24 * 3600
-SKEW_S = 300  # how far ahead of this clock a signer's may be
+SKEW_S = 300  # how far ahead of this clock a signer's may be, and how long a revocation reaches ahead of its own
 
 
 class Kind(StrEnum):
@@ -35,7 +35,7 @@ class Kind(StrEnum):
 
     AUTHOR = "author"  # I wrote this version
     APPROVAL = "approval"  # I agree to it
-    REVOCATION = "revocation"  # whatever I signed for it until now counts no longer
+    REVOCATION = "revocation"  # whatever I signed for it until now, by any clock that is accepted, counts no longer
 
 
 class Unapproved(Fault):
@@ -118,7 +118,7 @@ def judge(policy: Policy, signatures: Iterable[Signature], now: int, rules: Appr
             refused.append(reason)
         else:
             good.append(each)
-    revoked = {each.statement.signer: each.statement.issued for each in good if each.statement.kind is Kind.REVOCATION}
+    revoked = _revoked(good)
     author: bytes | None = None
     approvers: list[bytes] = []
     for each in good:
@@ -126,7 +126,8 @@ def judge(policy: Policy, signatures: Iterable[Signature], now: int, rules: Appr
         if kind is Kind.REVOCATION:
             continue
         if each.statement.issued <= revoked.get(signer, -1):
-            refused.append(Reason("approvals.revoked", f"the {kind} of {name}", "what stands", "sign again"))
+            fix = f"sign again, more than {SKEW_S} seconds after the revocation"
+            refused.append(Reason("approvals.revoked", f"the {kind} of {name}", "what stands", fix))
         elif (kind is Kind.AUTHOR and author is not None) or signer in approvers:
             refused.append(Reason("approvals.duplicate", f"another {kind} by {name}", "one each", "remove it"))
         elif kind is Kind.AUTHOR:
@@ -137,6 +138,16 @@ def judge(policy: Policy, signatures: Iterable[Signature], now: int, rules: Appr
             approvers.append(signer)
     named = names[author] if author is not None else None
     return Standing(named, tuple(sorted(names[each] for each in approvers)), rules.required, tuple(refused))
+
+
+def _revoked(signatures: Iterable[Signature]) -> dict[bytes, int]:
+    """Up to which second what a signer signed counts no longer: by the same skew by which a clock ahead is accepted."""
+    revoked: dict[bytes, int] = {}
+    for each in signatures:
+        if each.statement.kind is Kind.REVOCATION:
+            reach = each.statement.issued + SKEW_S
+            revoked[each.statement.signer] = max(reach, revoked.get(each.statement.signer, reach))
+    return revoked
 
 
 def _order(each: Signature) -> tuple[Any, ...]:

@@ -265,7 +265,7 @@ def summed(sealed: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes], 
         Forged: there is no answer, it is no sum, or it is of other members or another shape.
     """
     if CUSTODIAN not in answers:
-        raise Forged("the custodian did not answer")
+        raise Forged("the custodian did not answer", "protocol.too-few")
     given: FromCustodian = wire.decode(answers[CUSTODIAN], FromCustodian)
     if isinstance(given, Unopened):
         what = "the custodian found no sum in what it decrypted: an input is not what its sender says"

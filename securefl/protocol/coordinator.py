@@ -18,6 +18,7 @@ from securefl import wire
 from securefl.errors import Forged, OutOfTurn, PeerFault
 from securefl.keys import Identity
 from securefl.protection import longest
+from securefl.protocol import answers
 from securefl.protocol import messages as m
 from securefl.seams import CoordinatorProtection, Strategy
 from securefl.shown import short
@@ -233,8 +234,6 @@ def on_enrolled(state: Enrolling, event: Received, plugs: Plugs) -> Step:
     enrolled = m.opened(event.frame.envelope, m.Enrolled)
     assert isinstance(enrolled, m.Enrolled)
     course = _answered(state.course, event)
-    if enrolled.round != course.plan.round:
-        raise OutOfTurn(f"{event.sender} enrols for round {enrolled.round} in round {course.plan.round}")
     _check_relayable(course, event.sender, enrolled.public, plugs)
     course = replace(course, enrolled={**course.enrolled, event.sender: enrolled.public})
     return _when_answered(replace(state, course=course), event, plugs, enlisted)
@@ -251,9 +250,6 @@ def on_submitted(state: Collecting, event: Received, plugs: Plugs) -> Step:
     submitted = m.opened(event.frame.envelope, m.Submitted)
     assert isinstance(submitted, m.Submitted)
     course = _answered(state.course, event)
-    receipt = event.frame.envelope.receipt
-    if submitted.round != course.plan.round or receipt.plan != wire.plan_hash(course.plan):
-        raise Forged(f"{event.sender} submits for another plan")
     _check_relayable(course, event.sender, submitted.following, plugs)
     state = replace(
         state, course=course, sealed={**state.sealed, event.sender: event.frame.envelope},
@@ -280,7 +276,8 @@ def collected(state: Collecting, plugs: Plugs) -> Step:
         if state.declined:
             member, reasons = min(state.declined.items())
             others = f" (and {len(state.declined) - 1} more)" if len(state.declined) > 1 else ""
-            why = f"round {course.plan.round} refused by {member}{others}: {'; '.join(map(str, reasons))}"
+            names = ", ".join(dict.fromkeys(reason.rule for reason in reasons))  # no word of a member goes to others
+            why = f"round {course.plan.round} refused by {member}{others}: {names}"
             return _close(course, "refused", why, plugs)
         why = f"{len(state.sealed)} of {len(course.plan.cohort)} sealed results arrived; {course.need} are needed"
         return _close(course, "aborted", why, plugs)
@@ -303,7 +300,7 @@ def _next_question(state: Asking, plugs: Plugs) -> Step:
     try:
         questions = protection.ask(state.phase, plan, _enrolled(course), sealed, answers)
     except PeerFault as fault:
-        return _close(course, "aborted", f"round {plan.round} cannot be opened: {fault}", plugs)
+        return _close(course, "aborted", _unopened(state, fault), plugs)
     messages = {member: m.Ask(plan.round, question) for member, question in questions.items()}
     return _ask(replace(state, course=course), messages, plan.round, plugs)
 
@@ -313,8 +310,6 @@ def on_answered(state: Asking, event: Received, plugs: Plugs) -> Step:
     answered = m.opened(event.frame.envelope, m.Answered)
     assert isinstance(answered, m.Answered)
     course = _answered(state.course, event)
-    if answered.round != course.plan.round:
-        raise OutOfTurn(f"{event.sender} answers about round {answered.round} in round {course.plan.round}")
     state = replace(state, course=course, answers={**state.answers, event.sender: answered.answer})
     return _when_answered(state, event, plugs, asked)
 
@@ -334,7 +329,7 @@ def opened(state: Asking, plugs: Plugs) -> Step:
         after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
         memory = plugs.strategy.remember(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:
-        return _close(course, "aborted", f"round {plan.round} cannot be opened: {fault}", plugs)
+        return _close(course, "aborted", _unopened(state, fault), plugs)
     digest = m.state_digest(after)
     run = course.session.run
     sum_digest = Hash(hashlib.sha256(aggregate.total.tobytes()).digest())
@@ -352,6 +347,12 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     else:
         moved = _enrol(course, plugs)
     return replace(moved, entries=(*entries, *moved.entries))
+
+
+def _unopened(state: Asking, fault: PeerFault) -> str:
+    """Why there is no sum: counts and the name of a rule, for a fault's own words may be a member's."""
+    had = f"{len(state.sealed)} results and {len(state.answers)} answers"
+    return f"round {state.course.plan.round} cannot be opened with {had}: {m.NoAnswer.by(fault)}"
 
 
 def _enrolled(course: Course) -> dict[MemberId, bytes]:
@@ -445,7 +446,7 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
 
     Raises:
         OutOfTurn: no rule covers this event in this state.
-        PeerFault: the answer is not from who it says, or not what was asked for.
+        PeerFault: the answer is not from who it says, or not to the request that is open.
             After any of these the state is unchanged.
     """
     kind: type = type(event)
@@ -458,6 +459,8 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
     if rule is None:
         raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
     act, targets = rule
+    if isinstance(event, Received) and act is not ignore:
+        answers.check(state.course.unanswered[event.sender], event.frame.envelope)
     moved = act(state, event, plugs)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
     return moved

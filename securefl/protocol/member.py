@@ -19,9 +19,9 @@ from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protection import honest
+from securefl.protocol import declining, sight
 from securefl.protocol import messages as m
-from securefl.protocol import sight
-from securefl.seams import MemberProtection, Own, Unfinished
+from securefl.seams import MemberProtection, Own
 from securefl.terms import (
     AdapterRule,
     Closed,
@@ -52,8 +52,7 @@ from securefl.terms import (
 )
 from securefl.terms import Event as PrivacyEvent
 
-UNREAD: Final = "training"  # the plan cannot be trained here: it was declined before a record was read
-SPENT: Final = frozenset({Unfinished.rule})  # who declines a plan by one of these has paid for it
+UNREAD: Final = declining.UNREAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +145,10 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a federation below spent on a plan that came to nothing, and by which rules its members declined."""
+    """What a federation below spent on a plan that came to nothing; if nothing, by which rule members declined."""
 
     did: PrivacyEvent | None
-    rules: tuple[str, ...] = ()
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,15 +378,15 @@ def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
         return _submitted(state, event, plugs)
     except Exception as fault:  # noqa: BLE001 - records were read: no fault may tell how, or give anything back
         did = covering(state.proposal.plan.learning.event, event.update.did)
-        return _failed(state, did, (), plugs, f"{type(fault).__name__}: {fault}")
+        return _failed(state, did, "", plugs, f"{type(fault).__name__}: {fault}")
 
 
 def on_stopped(state: Learning, event: Stopped, plugs: Plugs) -> Step:
     """Pay for a training that came to nothing, and say the one word that is said of every such training."""
     priced = state.proposal.plan.learning.event
     if event.spent is None:
-        return _failed(state, priced, (), plugs, event.trouble)
-    return _failed(state, event.spent.did, event.spent.rules, plugs, event.trouble)
+        return _failed(state, priced, "", plugs, event.trouble)
+    return _failed(state, event.spent.did, event.spent.rule, plugs, event.trouble)
 
 
 def _submitted(state: Learning, event: Trained, plugs: Plugs) -> Step:
@@ -414,11 +413,10 @@ def _submitted(state: Learning, event: Trained, plugs: Plugs) -> Step:
     return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope, keep=keep)
 
 
-def _failed(state: Learning, did: PrivacyEvent | None, rules: tuple[str, ...], plugs: Plugs, trouble: str) -> Step:
-    """Out of the round by one constant word, which is the same whatever went wrong once records were read."""
+def _failed(state: Learning, did: PrivacyEvent | None, below: str, plugs: Plugs, trouble: str) -> Step:
+    """Out of the round by one constant, which is the same whatever went wrong once records were read."""
     name = wire.plan_hash(state.proposal.plan)
-    rule = UNREAD if did is None else Unfinished.rule
-    reason = Reason(rule, ", ".join(rules) or "no result", "training that ends", "see the site's own messages")
+    reason = declining.constant(UNREAD, below) if did is None else declining.constant(declining.UNFINISHED)
     entry = Freed(name, "no record was read") if did is None else Settled(name, did)
     declined = _declined(state.seat, state.proposal.plan, (reason,), plugs, (entry,))
     return replace(declined, trouble=trouble)
@@ -553,9 +551,13 @@ def _replied(
 
 
 def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plugs, entries: tuple[Entry, ...]) -> Step:
-    """Out of this round, not out of the run: the enrolment is used up, and the round is not entered again."""
+    """Out of this round, not out of the run: the enrolment is used up, and the round is not entered again.
+
+    This ledger keeps every word of the reasons; the coordinator is told what may leave.
+    """
     seat = replace(seat, next_round=plan.round + 1, enrolment=b"")
-    envelope = _enveloped(seat, plugs, m.Declined(plan.round, reasons), plan.round, wire.plan_hash(plan))
+    message = m.Declined(plan.round, declining.told(reasons))
+    envelope = _enveloped(seat, plugs, message, plan.round, wire.plan_hash(plan))
     refused = Refused(plan.run, plan.round, "plan", reasons)
     told = (*entries, refused, Sent(envelope.receipt, envelope.signature))
     return Step(Ready(replace(seat, reply=envelope)), told, outbound=envelope)

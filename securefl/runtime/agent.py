@@ -98,7 +98,7 @@ class MemberAgent:
         except Elsewhere:  # another process goes on with it: the reservation stands
             raise
         except Unfinished as fault:
-            event = member.Stopped(str(fault), member.Ran(fault.did, fault.rules))
+            event = member.Stopped(str(fault), member.Ran(fault.did, fault.below))
         except Exception as fault:  # noqa: BLE001 - see above; what ends the process itself leaves the reservation
             event = member.Stopped(f"{type(fault).__name__}: {fault}")
         return self._move(moved.state, effect.plan, event)
@@ -133,7 +133,10 @@ class MemberAgent:
                     )
                 )
                 moved = member.step(state, member.Decided(answer), self.plugs)
-                return moved, self.home.commit(conn, plan.run, moved.entries, moved.state, now)
+                head = self.home.commit(conn, plan.run, moved.entries, moved.state, now)
+            if isinstance(answer, Refusal):
+                _tell_why(self.charter.me, plan, answer)
+            return moved, head
         raise PeerFault("the account is charged faster by other runs than this plan can be priced; ask again later")
 
     def _allowed(self, asked: member.Reserve, account: Account, price: Price | Refusal) -> bool:
@@ -216,6 +219,12 @@ class CustodianAgent:
 
 
 Agent = MemberAgent | CustodianAgent
+
+
+def _tell_why(me: MemberId, plan: Plan, answer: Refusal) -> None:
+    """Say every reason at this site: the coordinator is told less, and other members names of rules alone."""
+    said = "; ".join(map(str, answer.reasons))
+    print(f"{me}: round {plan.round} refused here: {short(said)}", file=sys.stderr)
 
 
 def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:

@@ -15,7 +15,7 @@ from securefl import wire
 from securefl.protocol import coordinator as c
 from securefl.protocol import messages as m
 from securefl.protocol.below import learning_below, run_below
-from securefl.protocol.member import SPENT
+from securefl.protocol.declining import UNFINISHED, one_below
 from securefl.runtime.drive import Observer, drive
 from securefl.seams import MemberHalf, Own, Runtime, Unfinished
 from securefl.terms import (
@@ -143,26 +143,28 @@ class NestedTrainer:
             self._runtime = self._make()
         return drive(self._home, c.Planned(course), self._plugs, self._runtime, PATIENCE_S, self._observe)
 
-    def _spent(self, ended: c.Ended, plan: Plan) -> tuple[str, Event | None, tuple[str, ...]]:
-        """Why there is no result, what was spent (each round that cost somebody), and by which rules members declined.
+    def _spent(self, ended: c.Ended, plan: Plan) -> tuple[str, Event | None, str]:
+        """Why there is no result, what was spent (each round that cost somebody), and one rule if it cost nobody.
 
-        A member below that was asked and did not say that it read nothing has cost the round.
+        A round is free only if each member that was asked to train it has declined that very plan unread, once.
         """
-        asked: dict[int, int] = {}
+        may_have: set[tuple[int, str]] = set()
         rules: set[str] = set()
         with self._home.transaction() as conn:
-            for entry in self._home.told(conn, plan.run):
-                if isinstance(entry, Refused):
-                    found = {reason.rule for reason in entry.reasons}
-                    if entry.what.startswith(c.DECLINED) and not found & SPENT:
-                        asked[entry.round] -= 1
-                    rules |= found if entry.what.startswith(c.DECLINED) else set()
-                elif isinstance(entry, Sent):
-                    asked[entry.receipt.round] = asked.get(entry.receipt.round, 0) + 1
+            told = self._home.told(conn, plan.run)
+        for entry in told:
+            if isinstance(entry, Sent) and entry.receipt.kind == m.Propose.__name__:
+                may_have.add((entry.receipt.round, entry.receipt.to))
+        for entry in told:
+            if isinstance(entry, Refused) and entry.what.startswith(c.DECLINED):
+                found = {reason.rule for reason in entry.reasons}
+                rules |= found
+                if UNFINISHED not in found:
+                    may_have.discard((entry.round, entry.what.removeprefix(c.DECLINED)))
         event = plan.learning.event
-        rounds = sum(1 for open_ in asked.values() if open_ > 0)
+        rounds = len({round_ for round_, _ in may_have})
         why = f"the run {plan.run.hex()[:12]} below was {ended.outcome}"
-        return why, replace(event, steps=event.steps * rounds) if rounds else None, tuple(sorted(rules))
+        return why, replace(event, steps=event.steps * rounds) if rounds else None, one_below(rules)
 
     def _gathered(self, plan: Plan, below: Plan) -> Gathered:
         with self._home.transaction() as conn:
