@@ -268,8 +268,6 @@ def _decoded(path: Path, encoding: str) -> str:
         line = raw.count(b"\n", 0, fault.start) + 1
         what = f"byte {raw[fault.start]:#04x} is not {encoding}"
         raise OperatorFault(what, "set `encoding`, or mend the file", f"{path}:{line}") from None
-    except LookupError as fault:
-        raise OperatorFault(f"no encoding {encoding!r}", "such as utf-8 or latin1", str(path)) from fault
 
 
 def _comma_separated(text: str, path: Path) -> Iterator[Row]:

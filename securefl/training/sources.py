@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from securefl.documents import Rational
 from securefl.errors import Missing, OperatorFault
+from securefl.training import encodings
 
 DISTRIBUTION = "distribution:"
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")  # kinds of file that are read without further libraries
@@ -79,7 +80,7 @@ class DataSource(BaseModel):
 
     file: str = Field(description="CSV, TSV or JSON Lines; or a Hugging Face data set on this machine")
     split: str = Field("train", description="of a Hugging Face data set")
-    encoding: str = "utf-8"
+    encoding: Annotated[str, AfterValidator(encodings.known)] = "utf-8"
     text: str = Field("text", description="the column with the text")
     label: str = Field("label", description="the column with the label")
     labels: dict[str, str] = Field(default_factory=dict, description="the file's labels, as the task calls them")
