@@ -283,3 +283,11 @@ def test_recomputed_activations_are_refused_by_hooks_and_fine_with_the_fast_engi
     built.model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
     assert "lora_B" in refusal(built, engine="opacus")
     SharedModel(built, Model("m", bytes(32)), TASK, adapter("bert")).preflight()
+
+
+@given(st.lists(st.integers(-(2**61), 2**61), max_size=40))
+def test_units_add_up_beyond_what_one_whole_number_of_64_bits_holds(parts) -> None:
+    total = step.Units(1)
+    for part in parts:
+        total.add(torch.tensor([part], dtype=torch.int64))
+    assert float(total.as_float64()) == float(sum(parts))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from securefl.training.noise import NoisedSum
 
 SHRINK = 1.0 - 2.0**-40  # rounding of a factor never lifts a clipped gradient above the clip
-UNIT_BITS = 42  # a sum is of whole units, this many bits below the clip: exact, in any order, for 2**20 records
+UNIT_BITS = 42  # a sum is of whole units, this many bits below the clip: exact, in any order
 COLUMNS = 1024  # that are squared at once: a constant, for it decides in which order squares are added
 LOWEST = Fraction(1, 2**20)  # of the plan's clip: below this no quantile takes it
 

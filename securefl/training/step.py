@@ -121,21 +121,42 @@ def clipped(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = fl
     return summed(gradients, clip_l2, weigh).to(torch.float64) * unit(clip_l2)
 
 
+class Units:
+    """Whole units added up, however many records there are: each entry is two halves that an int64 holds."""
+
+    LOW_BITS = 53  # of the lower half: what float64 holds exactly
+
+    def __init__(self, entries: int) -> None:
+        self._low = torch.zeros(entries, dtype=torch.int64)
+        self._high = torch.zeros(entries, dtype=torch.int64)
+
+    def add(self, part: torch.Tensor) -> None:
+        """Add (entries,) int64, each entry below 2**62 in size."""
+        self._low += part
+        self._high += self._low >> self.LOW_BITS
+        self._low &= (1 << self.LOW_BITS) - 1
+
+    def as_float64(self) -> torch.Tensor:
+        """Return the sum, rounded once: (entries,) float64."""
+        return self._high.to(torch.float64) * 2.0**self.LOW_BITS + self._low.to(torch.float64)
+
+
 def clipped_sum(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, sample: Sequence[int], micro_batch: int,
     clip_l2: Fraction, micro_tokens: int | None = None, weigh: Weigh = flat, losses: Losses = cross_entropy,
 ) -> ClippedSum:  # fmt: skip
     """The clipped gradients of a sample, summed; zero for an empty one.
 
-    ``micro_batch`` and ``micro_tokens`` bound memory and change no bit of it, nor does the order of the sample.
+    ``micro_batch`` and ``micro_tokens`` bound memory and change no bit of it, nor does the order of the sample. It is
+    exact up to 2**11 clips in one entry; float64 rounds what is larger by 2**-53 of it.
     """
     _, counted = weigh(torch.zeros(0, dtype=torch.float64), float(clip_l2))
     entries = sum(parameter.numel() for parameter in parameters) + (counted is not None)
-    total = torch.zeros(entries, dtype=torch.int64)
+    total = Units(entries)
     for part in micro_batches(encoded, sample, micro_batch, micro_tokens):
         found = per_record_gradients(model, parameters, encoded.filled(part), losses)
-        total += summed([each[: len(part)] for each in found], float(clip_l2), weigh).cpu()
-    return ClippedSum(total.to(torch.float64).numpy() * unit(float(clip_l2)), clip_l2)
+        total.add(summed([each[: len(part)] for each in found], float(clip_l2), weigh).cpu())
+    return ClippedSum(total.as_float64().numpy() * unit(float(clip_l2)), clip_l2)
 
 
 def private_gradient(
