@@ -5,6 +5,7 @@ Where there is a GPU, `SharedModel` is on it, and all of this is about its kerne
 
 from __future__ import annotations
 
+import hashlib
 from fractions import Fraction as F
 
 import numpy as np
@@ -17,6 +18,7 @@ from audits.protection import bases
 from securefl.errors import OperatorFault
 from securefl.training import alike, step
 from securefl.training.shapes import ALONE, ANY, SAME, Shapes
+from securefl.training.trainer import LoraTrainer
 
 LADDER = st.sampled_from([ANY, SAME, ALONE])
 
@@ -147,3 +149,12 @@ def test_a_state_is_shown_once_and_what_was_found_is_kept():
         of.shapes(bases.plan(of), at)
     assert list(of._shown._thorough.values()) == [ANY]
     assert list(of._shown._at.values()) == [ANY, ANY]
+
+
+def test_a_base_is_shown_before_its_price_is_reserved_and_before_a_record_is_read():
+    of, read = bases.model("gpt2"), []
+    of._shown = alike.Shown()
+    at, rule = bases.base(of, "drowned", 3), bases.plan(of)
+    LoraTrainer(of, lambda: read.append(1), lambda size: bytes(size)).admit(rule, at)
+    assert [digest for _, digest in of._shown._at] == [hashlib.sha256(at).digest()]
+    assert not read

@@ -5,13 +5,14 @@ loss on single rows, norms and sum by ordinary reductions. The arm `own` is `ste
 engine, weights, sample, noise and optimizer, and lengths as the airlines' messages have; they take turns in one process
 on one thread, and a figure is the median of the paired ratios of CPU time.
 
-    python -m audits.speed.own_shapes [--quick] [--json]
+    python -m audits.speed.own_shapes [--quick] [--turns N] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -182,15 +183,17 @@ def main() -> int:
     """0 if every figure holds, 1 if one does not."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="one small row, few turns")
+    options.add_argument("--turns", type=int, help="of each row, instead of 21 and 7")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     figures = []
     for setting in QUICK if chosen.quick else SETTINGS:
-        found = ratio(setting)
+        found = ratio(setting if chosen.turns is None else replace(setting, turns=chosen.turns))
         name = f"{setting.name}, samples of about {setting.records // RATE}: own shapes / padded together, CPU time"
         figures.append(figure(name, round(found, 3), f"<= {BAR}", found <= BAR))
+        print(name, round(found, 3), file=sys.stderr, flush=True)
     return report(figures, as_json=chosen.json)
 
 
