@@ -26,8 +26,8 @@ class Tree(Small):
                 (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
 
     def policy(self, name: str, parent: str | None, **changes: str) -> Path:
-        """A policy's file; ``changes`` replace pieces of its text."""
-        text = POLICY.replace("federation: small", f"federation: {name}")
+        """A policy's file, with one colluding member; ``changes`` replace pieces of its text."""
+        text = POLICY.replace("federation: small", f"federation: {name}").replace("colluding: 0", "colluding: 1")
         for old, new in changes.items():
             assert old in text, old
             text = text.replace(old, new)
