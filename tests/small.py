@@ -120,6 +120,16 @@ def sign(path: Path) -> None:
     approvals.beside(path).write_bytes(approvals.encode([made]))
 
 
+def own_of(sites: Path, name: str, run: str, before: int):
+    """What this member keeps of a run: what its latest settled training before that round left."""
+    from securefl.runtime.home import Home
+    from securefl.terms import MemberId, RunId
+
+    home = Home.at(sites / name, MemberId(name), lambda: 0)
+    with home.transaction() as conn:
+        return home.own(conn, RunId(bytes.fromhex(run)), before)
+
+
 class Small:
     """The federation's folder, and runs of it."""
 

@@ -10,7 +10,7 @@ import yaml
 from securefl import federation, federation_file
 from securefl.audit.verify import verify
 from securefl.terms import PseudoLabels, Scorer
-from tests.small import FILLER, WORDS, save_model
+from tests.small import FILLER, WORDS, own_of, save_model
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "fewfedweight" / "federation.yaml"
@@ -53,11 +53,11 @@ def test_the_example_runs_and_every_publisher_ends_with_a_model_of_its_own(tmp_p
     assert result.outcome == "finished", result.why
     assert verify(tmp_path / "out").ok
     names = [member["name"] for member in document["members"]]
-    own = {(tmp_path / "sites" / name / "own-models" / result.report["run"] / "4").read_bytes() for name in names}
-    assert len(own) == len(names)
-    assert all(
-        (tmp_path / "sites" / name / "own-weights" / result.report["run"] / "4").stat().st_size == 8 for name in names
-    )
+    own = {name: own_of(tmp_path / "sites", name, result.report["run"], 5) for name in names}  # of round 4, the last
+    assert all(own[name] != own_of(tmp_path / "sites", name, result.report["run"], 4) for name in names)
+    assert len({each.model for each in own.values()}) == len(names)
+    assert all(each.model for each in own.values())
+    assert all(len(each.weights) == 8 for each in own.values())
     assert all(member["heldout"]["broadcast"] is not None for member in result.report["members"])
 
 

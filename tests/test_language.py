@@ -13,13 +13,12 @@ import torch
 from securefl import federation, federation_file
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
-from securefl.runtime.home import Home
-from securefl.terms import Adapter, AdapterKind, MemberId, Task
+from securefl.terms import Adapter, AdapterKind, Task
 from securefl.training import data, language
 from securefl.training.modules import byte_gpt
 from securefl.training.sources import DataSource
 from securefl.training.trainer import SharedModel
-from tests.small import Small
+from tests.small import Small, own_of
 
 PARTS = ("embedding", "positions", "blocks", "head")
 ALL = Adapter(PARTS, 1, 1, 0, AdapterKind.FULL)
@@ -99,12 +98,13 @@ NAMES = ("north", "south", "west", "east", "middle")
 
 
 def of_bytes(small: Small, **changed: object) -> Path:
-    """The small federation, over bytes; five members where two sums are opened."""
+    """The small federation, over bytes; all five members or none, where weights follow from what each keeps."""
     policy = (small.folder / "policy.yaml").read_text()
     policy = policy.replace("[query, value]", "[query, value, embedding, positions, blocks, head]")
     policy = policy.replace("./model]", '"bytes:2x32"]\n  adapters: [lora, full]').replace(
-        "min_cohort: 3", "min_cohort: 5"
+        "min_cohort: 3, threshold: {at_least: 2}, colluding: 0", "min_cohort: 5, threshold: {at_least: 4}, colluding: 1"
     )
+    assert "min_cohort: 5" in policy
     for name in NAMES:
         if not (small.folder / f"{name}.csv").exists():
             (small.folder / f"{name}.csv").write_bytes((small.folder / "north.csv").read_bytes())
@@ -119,7 +119,7 @@ def of_bytes(small: Small, **changed: object) -> Path:
 def test_a_federation_of_bytes_runs_under_attention(scheme, residual, tmp_path: Path) -> None:
     (tmp_path / "of").mkdir()
     small = Small(tmp_path / "of")
-    attention = {"keys": ["blocks.1"], "residual": residual, "clip": "1/4"}
+    attention = {"keys": ["blocks.1"], "sharpness": 5, "clip": "1/8", "residual": residual}
     file = of_bytes(
         small, strategy={"attention": attention}, protection={"scheme": scheme, "fraction_bits": 16},
         adapter={"targets": ["query", "value"], "rank": 4, "alpha": 8} if scheme == "ckks" else
@@ -130,13 +130,9 @@ def test_a_federation_of_bytes_runs_under_attention(scheme, residual, tmp_path: 
     assert verify(tmp_path / "out").ok
     assert result.report["accuracy"]["measure"] == "nats per token"
     assert result.report["accuracy"]["majority"] is None
-    for name in NAMES:  # each round's own model is written with what settles it
-        home = Home.at(tmp_path / "sites" / name, MemberId(name), lambda: 0)
-        with home.transaction() as conn:
-            (run,) = {charge.run for charge in home.account(conn).charges}
-            first, second = (home.own(conn, run, round_).model for round_ in (2, 3))
-        assert first
-        assert second not in (b"", first)
+    owns = {own_of(tmp_path / "sites", name, result.report["run"], before) for name in NAMES for before in (2, 99)}
+    assert len({own.model for own in owns}) == 10
+    assert all(own.model and not own.weights for own in owns)
     assert "nats per token" in federation.summary(result, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "adapter" / "adapter.json").read_text())
     assert saved["base"] == "bytes:2x32"

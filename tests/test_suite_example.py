@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -21,7 +22,10 @@ def test_the_suite_of_eight_publishers_trains_every_task_and_sends_a_hundredth(t
     document["training"] |= {"rounds": 2, "steps": 1, "sampling_rate": "1/40", "noise_multiplier": 2}
     document["policy"] = str(FILE.parent / document["policy"])
     for task in document["tasks"].values():
-        task["data"] |= {"file": str(FILE.parent / task["data"]["file"]), "limit": 900}
+        path = FILE.parent / task["data"]["file"]
+        with path.open(encoding="utf-8", newline="") as file:
+            found = sum(1 for _ in csv.DictReader(file))
+        task["data"] |= {"file": str(path), "share": f"900/{found}"}  # about 900 of them
     (tmp_path / "federation.yaml").write_text(json.dumps(document, indent=1))
     result = suite.run(suite_file.load(tmp_path / "federation.yaml"), tmp_path / "run", sites=tmp_path / "sites")
     assert result.outcome == "finished", result.why
