@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from audits.protection import attacks
-from securefl import wire
+from securefl import rules, wire
 from securefl.errors import Forged, Malformed, OutOfTurn, PeerFault, Unsafe
 from securefl.protection import masking
 
@@ -65,4 +65,9 @@ def raised() -> set[str]:
 
 def test_every_name_of_a_refusal_is_explained() -> None:
     text = (ROOT / "audits" / "decisions" / "0010-refusals-have-names.md").read_text()
-    assert raised() == set(re.findall(r"^\| `(protocol\.[a-z-]+)`", text, re.MULTILINE))
+    names = text.split("## Names")[1].split("## Negative consequences")[0]
+    explained = set(re.findall(r"`([a-z]+(?:[.][a-z_.-]+)?)`", names.replace("`securefl/rules.py`", "")))
+    assert explained == rules.KNOWN
+    assert raised() <= rules.KNOWN
+    rows = set(re.findall(r"^\| `(protocol\.[a-z-]+)`", names, re.MULTILINE))
+    assert rows == {name for name in rules.FAULTS if name.startswith("protocol.")} | {"protocol.no-answer"}

@@ -17,13 +17,14 @@ from securefl.audit.verify import verify
 from securefl.policy import cases
 from securefl.privacy import accountant
 from securefl.terms import DistributedDiscreteGaussian, MemberId, Opening, Reserved
-from tests.small import FEDERATION, POLICY, Small
+from tests.small import FEDERATION, POLICY, Small, rows
 
 CLIENT = (
     POLICY.replace("unit: record", "unit: client")
     .replace("[poisson-gaussian]", "[distributed-discrete-gaussian]")
     .replace("epsilon: 20", "epsilon: 60")
     .replace("epsilon: 10}", "epsilon: 30}")
+    .replace("colluding: 0", "colluding: 1")  # of the three shares of noise, two are honest
 )
 TRAINING = {
     "unit": "client", "rounds": 2, "steps": 2, "sampling_rate": "1/4", "noise_multiplier": 1.5, "update_clip": 0.5,
@@ -65,11 +66,12 @@ def test_a_run_of_clients_reports_and_verifies_what_its_shares_cost(small: Small
 
 def test_a_member_whose_account_holds_the_other_unit_refuses_and_the_rest_go_on(small: Small, tmp_path: Path) -> None:
     four = [*FEDERATION["members"], {"name": "east", "region": "here", "data": {"file": "north.csv"}}]
-    files = ("south.csv", "west.csv", "north.csv")  # other records than in the second run
-    others = [
-        {**member, "dataset": f"{member['name']}-apart", "data": {"file": file}}
-        for member, file in zip(four[:3], files, strict=True)
-    ]
+    others = []
+    for member in four[:3]:  # other records than in the second run
+        file = f"{member['name']}-apart.csv"
+        lines = ["text,label", *(f"{text},{label}" for text, label in rows(file))]
+        (small.folder / file).write_text("\n".join(lines) + "\n")
+        others.append({**member, "dataset": file.removesuffix(".csv"), "data": {"file": file}})
     records = POLICY.replace("federation: small", "federation: records")
     first = small.file("records.yaml", policy=records, name_="records", members=[*others, four[3]], training__rounds=1)
     first.write_text(first.read_text().replace("name: small", "name: records", 1).replace("name_: records\n", ""))

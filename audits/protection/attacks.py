@@ -3,7 +3,8 @@
 The member is a whole site, unmodified: its machine, its half of masking, its policy, its account and its ledger. Every
 other party is its real machine, and the coordinator plays honestly but for one forged message, put before the one the
 victim would have got. A trial is refused if the victim does not act on it, the name stands in the victim's own ledger,
-and nothing else moved: the genuine message is then answered, and the run ends as if nothing had been tried.
+and nothing else moved: the genuine message is then answered, and the run ends as if nothing had been tried. What the
+coordinator did not sign is refused by its name as well, and leaves nothing in the ledger.
 
     python -m audits.protection.attacks [--trials 100] [--only ATTACK] [--json]
 """
@@ -39,7 +40,7 @@ from securefl.protocol import messages as m
 from securefl.runtime.agent import MemberAgent
 from securefl.runtime.home import Home
 from securefl.seams import Own
-from securefl.terms import Hash, MemberId, Plan, Reason, Refused, RunId, Update
+from securefl.terms import Entry, Hash, MemberId, Plan, Refused, RunId, Update
 from tests.worlds import World, an_update, entropy, identity, seat
 
 TRIALS = 100
@@ -54,6 +55,7 @@ training:
   mechanisms: [poisson-gaussian]
   clip: {{at_most: 1.0, norm: l2}}
   noise_multiplier: {{at_least: 0.5}}
+  learning_rate: {{at_least: 1, at_most: 1024}}
   modules: [query]
   rank: {{at_most: 8}}
   base_models: ["sha256:{model}"]
@@ -127,24 +129,23 @@ class Field(World):
     def send(self, forged: m.Frame) -> Tried:
         """Put one forged message before the victim."""
         run = forged.envelope.receipt.run
-        before, known = self.state(run), self.refusals()
+        before, known = self.state(run), self.written()
         try:
             answer = wire.decode(self.agent.handle(wire.encode(forged)), m.Frame)
-        except PeerFault:
-            return Tried("refused", self.refusals()[len(known) :], before == self.state(run))
+        except PeerFault as fault:
+            return Tried("refused", fault.rule, self.written()[len(known) :], before == self.state(run))
         kind = answer.envelope.receipt.kind
-        return Tried(kind, self.refusals()[len(known) :], kind == "Declined")
+        return Tried(kind, "", self.written()[len(known) :], kind == "Declined")
 
     def state(self, run: RunId) -> object:
         """Where the victim's machine stands."""
         with self.home.transaction() as conn:
             return self.home.saved(conn, run, mm.State)
 
-    def refusals(self) -> list[Reason]:
-        """Every refusal in the victim's ledger, reason by reason."""
+    def written(self) -> list[Entry]:
+        """Every entry of the victim's ledger."""
         with self.home.transaction() as conn:
-            entries = [leaf.entry for leaf in store.read(conn, self.home.identity.public)[1]]
-        return [reason for entry in entries if isinstance(entry, Refused) for reason in entry.reasons]
+            return [leaf.entry for leaf in store.read(conn, self.home.identity.public)[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,27 @@ class Tried:
     """What became of one forged message."""
 
     answer: str  # "refused", or the kind of message the victim answered with
-    reasons: list[Reason]  # written into its ledger
+    rule: str  # the name of the fault that refused it; "" where it was answered
+    written: list[Entry]  # what the victim's ledger has of it
     unmoved: bool  # nothing of the round was done for it
+
+    def names(self) -> list[str]:
+        """The names it is refused by, as the ledger has them; of what nobody signed, the fault's."""
+        unsigned = self.rule in UNSIGNED and not self.written
+        return [self.rule] if unsigned else rules_of(self.written)
+
+    def refused_by(self, expected: str) -> bool:
+        """Whether this name refused it, nothing moved, and the ledger has exactly what it should have of it."""
+        kept = not self.written if expected in UNSIGNED else expected in rules_of(self.written)
+        return self.answer in ("refused", "Declined") and self.unmoved and kept and expected in self.names()
+
+
+UNSIGNED = ("protocol.signature", "protocol.altered")  # not from the coordinator: a stranger writes into no ledger
+
+
+def rules_of(entries: list[Entry]) -> list[str]:
+    """The rule of every reason of every refusal among these entries."""
+    return [reason.rule for entry in entries if isinstance(entry, Refused) for reason in entry.reasons]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +246,17 @@ def both_shares(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
 
 
 def replayed_round(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
-    """A message of an earlier round, as it was or signed again."""
+    """A message of an earlier round, as it was, or beside today's head, there signed again or not."""
     names = {"Propose": "protocol.replayed-round", "Enrol": "protocol.replayed-round", "Ask": "protocol.another-round"}
     old = [sent for sent in field.got if sent.envelope.receipt.kind in names]
     chosen = field.drawn.choice([sent for sent in old if sent.envelope.receipt.round < frame.envelope.receipt.round])
-    name = names[chosen.envelope.receipt.kind]
-    if field.drawn.random() < 0.5:
-        message = m.opened(chosen.envelope, m.Request)
-        return signed(chosen, message), name  # type: ignore[arg-type]
-    return chosen, name
+    again = signed(chosen, m.opened(chosen.envelope, m.Request))  # type: ignore[arg-type]
+    return field.drawn.choice(
+        [
+            (chosen, "protocol.ledger-set-back"),  # the head beside it is older than the victim saw
+            *((replace(each, head=frame.head), names[chosen.envelope.receipt.kind]) for each in (chosen, again)),
+        ]
+    )
 
 
 def swapped_keys(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
@@ -420,8 +442,7 @@ def trial(attack: str, number: int, base: Path) -> Trial:
         assert tried is not None, "an attack was tried"
         with field.home.transaction() as conn:
             store.read(conn, field.home.identity.public, "the victim's ledger")
-        told = [reason.rule for reason in tried.reasons]
-        refused = tried.answer in ("refused", "Declined") and tried.unmoved and expected in told
+        told, refused = tried.names(), tried.refused_by(expected)
         right = end.outcome == "finished" and _right(field, end, without=tried.answer == "Declined", round_=moment)
         field.home.engine.dispose()
         acted = tried.answer not in ("refused", "Declined")
@@ -435,7 +456,7 @@ def _unsafe_session(field: Field) -> Trial:
     field.play()
     with field.home.transaction() as conn:
         acted = bool(field.home.account(conn).charges)
-    told = {reason.rule for reason in field.refusals()}
+    told = set(rules_of(field.written()))
     field.home.engine.dispose()
     return Trial("protocol.unsafe-threshold" in told and not acted, acted, ", ".join(sorted(told)), True)
 

@@ -236,9 +236,7 @@ def another_name(number: int, folder: Path) -> Outcome:
         reserved = [leaf.entry for leaf in store.read(conn, field.home.identity.public)[1]]
     field.home.engine.dispose()
     trained = any(isinstance(each, Reserved) and each.plan.model == model for each in reserved)
-    return Outcome(
-        trained or field.tried.answer != "refused", field.tried.reasons[0].rule if field.tried.reasons else ""
-    )
+    return Outcome(trained or field.tried.answer != "refused", ", ".join(field.tried.names()))
 
 
 ATTEMPTS = (
