@@ -16,7 +16,7 @@ from securefl.keys import Secret
 from securefl.protection import key_shares
 from securefl.protection.who import what_silence_does, who_can_open
 from securefl.terms import Hash, MemberId, Scheme
-from tests.small import MEMBERS, POLICY, Small
+from tests.small import MEMBERS, Small
 from tests.worlds import World, identity
 
 KEY = Hash(b"k" * 32)
@@ -88,8 +88,7 @@ def test_a_federation_goes_on_with_a_split_key_and_stops_without_enough_shares(s
     members = [{"name": each, "region": "here", "data": {"file": f"{each}.csv"}} for each in MEMBERS]
     fourth = {"name": "east", "region": "here", "data": {"file": "north.csv"}}
     changes = {"protection": "ckks", "training__rounds": 1, "members": [*members, fourth]}
-    policy = POLICY.replace("colluding: 0", "colluding: 1")
-    sites, file = tmp_path / "sites", small.file("split.yaml", policy=policy, **changes)
+    sites, file = tmp_path / "sites", small.file("split.yaml", **changes)
     small.run(tmp_path / "one", sites, file=file)
     path = sites / "custodian" / "he.key"
     whole = path.read_bytes()
