@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ from securefl.errors import Forged, OperatorFault, Tampered
 from securefl.ledger import anchor, databases, export, store
 from securefl.ledger.tables import machines, owned
 from securefl.privacy.account import Account, Standing
+from securefl.protocol import coordinator, custodian, member
 from securefl.protocol.member import Kept
 from securefl.runtime import adoption
 from securefl.runtime.folded import Mark, Told
 from securefl.runtime.live import Live
+from securefl.runtime.ratchet import PREFIX, SUFFIX, Ratchet
 from securefl.seams import Own
 from securefl.terms import Entry, Head, MemberId, Opened, RunId, Seat, SignedHead
 
 MACHINE = "machine"
+OVER = (member.Left, custodian.Left, coordinator.Ended)  # states of a run that is over: they hold no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Home:
             if head is not None and head.head.owner != owner:
                 remedy = "give each party a folder of its own"
                 raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
+            home._settle_all(conn)
         return home
 
     @contextmanager
@@ -86,6 +90,8 @@ class Home:
                 signed = self.live.written
             if signed is not None:  # before anything that was decided here can be sent
                 anchor.write(self.path, signed, self.live.verified.holds)
+            for run, key in self.live.fresh.items():
+                Ratchet.of(self.path, run).settle(key)
 
     def commit(
         self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None,
@@ -103,13 +109,53 @@ class Home:
         now = self.clock() if at is None else at
         adoption.check(self.opened(conn), entries, now)
         head = self._append(conn, now, entries) if entries else self.head(conn)
-        saved = Saved(self.live.now.mark(run), wire.encode(state))
-        row = {"run": bytes(run), "state": self.seal(MACHINE, run, wire.encode(saved))}
+        row = {"run": bytes(run), "state": self._sealed(conn, run, state)}
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
         conn.execute(sa.insert(machines).values(**row))
         if keep is not None:
             self._keep(conn, run, keep)
         return head
+
+    def _sealed(self, conn: sa.Connection, run: RunId, state: object) -> bytes:
+        """The state, under a key that no older one has and no newer one will; of a run that is over, the home's own."""
+        data = wire.encode(Saved(self.live.now.mark(run), wire.encode(state)))
+        file, over = Ratchet.of(self.path, run), isinstance(state, OVER)
+        key = self.live.fresh.get(run)
+        if key is None and (not over or file.held()):
+            key = file.fresh(self._newest(conn, run, file.held()))
+        if key is None:
+            return self.seal(MACHINE, run, data)
+        self.live.fresh[run] = None if over else key
+        if over:
+            return self.seal(MACHINE, run, data)
+        context = wire.encode((MACHINE, bytes(run), self.owner))
+        return keys.seal_at_rest(keys.derive(key, "at-rest", context), context, data, os.urandom(12))
+
+    def _newest(self, conn: sa.Connection, run: RunId, kept: Sequence[keys.Secret]) -> keys.Secret | None:
+        """The key of the state that stands, of these; a second one was left by a transaction that ended midway."""
+        if len(kept) <= 1:
+            return next(iter(kept), None)
+        row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
+        return None if row is None else self._opened(run, row.state)[1]
+
+    def _opened(self, run: RunId, sealed: bytes) -> tuple[bytes, keys.Secret | None]:
+        """A machine's state, with its key; None for a state of a run that is over.
+
+        Raises:
+            Tampered: it was altered, replaced by one that is older, or is of another run or party.
+        """
+        context = wire.encode((MACHINE, bytes(run), self.owner))
+        for key in Ratchet.of(self.path, run).held():
+            with suppress(Forged):
+                return keys.open_at_rest(keys.derive(key, "at-rest", context), context, sealed), key
+        return self.open(MACHINE, run, sealed), None
+
+    def _settle_all(self, conn: sa.Connection) -> None:
+        """Write over the keys of older states that a process left when it ended between a commit and that."""
+        for path in sorted(self.path.glob(f"{PREFIX}*{SUFFIX}")):
+            if len(Ratchet(path).held()) > 1:
+                with suppress(Tampered, ValueError):  # whoever goes on with that run is told
+                    self._state(conn, RunId(bytes.fromhex(path.name[len(PREFIX) : -len(SUFFIX)])))
 
     def _keep(self, conn: sa.Connection, run: RunId, keep: Kept) -> None:
         """Keep what one training left, beside that of the round before; earlier ones are of no more use."""
@@ -179,9 +225,13 @@ class Home:
             if mark != Mark():
                 raise Tampered(where, "gone, and the ledger tells of the run")
             return None
-        saved: Saved = wire.decode(self.open(MACHINE, run, row.state), Saved)
+        data, key = self._opened(run, row.state)
+        saved: Saved = wire.decode(data, Saved)
         if saved.mark != mark:
             raise Tampered(where, f"saved at entry {saved.mark.size}, and the ledger told of the run at {mark.size}")
+        file = Ratchet.of(self.path, run)
+        if run not in self.live.fresh and file.held() != (() if key is None else (key,)):
+            file.settle(key)  # a process ended before it could
         return saved.state
 
     def seal(self, what: str, run: RunId, data: bytes) -> bytes:

@@ -13,8 +13,9 @@ from securefl.runtime.folded import Folded
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from securefl.keys import Secret
     from securefl.merkle import Frontier
-    from securefl.terms import Head, Leaf, PublicKey, SignedHead
+    from securefl.terms import Head, Leaf, PublicKey, RunId, SignedHead
 
 
 class Live:
@@ -25,6 +26,7 @@ class Live:
         self.verified, self._folded = Verified(key, where), Folded()
         self.now, self.tree = self._folded, self.verified.tree  # with what this transaction wrote
         self.written: SignedHead | None = None
+        self.fresh: dict[RunId, Secret | None] = {}  # keys of the states this transaction wrote; None: a run is over
 
     def begin(self, conn: sa.Connection, kept: Head | None) -> None:
         """Verify what is new since the last transaction, against the signed head and the one that was ``kept``.
@@ -40,7 +42,7 @@ class Live:
             self.verified, self._folded = verified, folded
         if kept is not None and not self.verified.holds(kept):  # also if the store shows what was read before
             raise Tampered(self._where, f"its first {kept.size} entries are not those this home has signed; {LOST}")
-        self.now, self.tree, self.written = self._folded, self.verified.tree, None
+        self.now, self.tree, self.written, self.fresh = self._folded, self.verified.tree, None, {}
 
     def wrote(self, signed: SignedHead, written: Sequence[tuple[Leaf, Frontier]]) -> None:
         """Let the rest of this transaction see what it wrote."""

@@ -171,7 +171,9 @@ def postgres(number: int, folder: Path) -> Outcome:
     return _spend(folder / "home", number, TRICKS, restart=number % 2 == 1)
 
 
-def _states(number: int, folder: Path) -> tuple[Home, list[tuple[RunId, bytes, object]], list[bytes]]:
+def _states(
+    number: int, folder: Path, after: Callable[[Home, bytes], object] = lambda *_: None
+) -> tuple[Home, list[tuple[RunId, bytes, object]], list[bytes]]:
     """A member that went through some steps of two runs: every state of its machines, as its database had them."""
     world = worlds.World(names=(site.OWNER, "b", "c"), scheme=Scheme.CLEAR if number % 2 else Scheme.MASKING)
     home = site.home(folder)
@@ -191,6 +193,7 @@ def _states(number: int, folder: Path) -> tuple[Home, list[tuple[RunId, bytes, o
                     home.commit(conn, run, told, moved.state)
                 rows = conn.execute(sa.text("SELECT run, state FROM machines")).all()
             seen.extend((run, bytes(row.state), moved.state) for row in rows if bytes(row.run) == run)
+            after(home, next(bytes(row.state) for row in rows if bytes(row.run) == run))
             seat = getattr(moved.state, "seat", None)
             secrets.extend(each for each in (seat.box, seat.enrolment) if each) if seat else None
 
