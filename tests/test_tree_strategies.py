@@ -16,7 +16,7 @@ import pytest
 from securefl.ledger import store
 from securefl.privacy.account import Account, Standing
 from securefl.protection.honest import is_fresh, largest_ratio
-from securefl.protocol import member
+from securefl.protocol import declining, member
 from securefl.protocol import messages as m
 from securefl.protocol.below import learning_below, run_below
 from securefl.seams import Unfinished
@@ -135,7 +135,7 @@ def test_two_sums_over_two_federations_are_refused(tmp_path) -> None:
     clear = (Scheme.CLEAR,) * 2
     world = World(tmp_path, NODES, clear, sharing=SHARINGS["two weighted"], rounds=1)
     end = world.play(np.zeros(LAYOUT.entries))
-    assert (end.outcome, "raise min_cohort to 4" in end.why) == ("refused", True)
+    assert (end.outcome, "protection.honest" in end.why) == ("refused", True)
 
 
 @pytest.mark.parametrize(
@@ -226,11 +226,13 @@ def test_a_leafs_own_words_do_not_go_up(tmp_path, monkeypatch) -> None:
     world = World(tmp_path, tree, rounds=1)
     world.refusing = {"n0l0", "n0l1"}
     monkeypatch.setattr(member, "_declined", telling)
+    monkeypatch.setattr(member.declining, "told", tuple)  # a leaf that does not keep to it
     world.play(np.zeros(LAYOUT.entries))
     heard = entries(world, ("n0", "coordinator"), Refused)
     assert any(told in each.reasons for each in heard), "its own node hears it"
     above = entries(world, ("coordinator",), Refused)
-    assert any(reason.value == "training" for each in above for reason in each.reasons), "the name alone goes up"
+    paid = declining.constant(declining.UNFINISHED)
+    assert {each.reasons for each in above if each.what == "plan, by n0"} == {(paid,)}, "one constant goes up"
     for way in (("n0",), ("coordinator",)):
         assert not any("ward" in str(each) for each in entries(world, way, Refused, Freed, Settled))
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl import keys
+from securefl import custody, keys
 from securefl.errors import OperatorFault, Unsafe
 from securefl.policy import approvals, load
 from securefl.policy.approvals import Kind, Signature
+from securefl.protection import key_shares
 from securefl.runtime import adoption
 from securefl.runtime.home import Home
 from securefl.terms import Hash, MemberId, Opened, RunId
@@ -188,7 +189,60 @@ def _keyless_child(site: Site) -> None:
     site.begin(child, site.drawn.choice([None, site.signed(above, "boss")]))
 
 
+def _signed_ahead(site: Site) -> None:
+    """A signer whose clock is ahead signs and revokes: the signature is dated after its own revocation."""
+    policy = site.policy(site.drawn.randint(6, 99), 1000, ("officer", "second"))
+    signer = site.drawn.choice(["officer", "second"])
+    ahead = site.drawn.randint(1, approvals.SKEW_S)
+    made = tuple(
+        approvals.sign(
+            site.identity(each),
+            Kind.APPROVAL if at else Kind.AUTHOR,
+            policy,
+            NOW + (ahead if each == signer else -9),
+            END,
+        )
+        for at, each in enumerate(("officer", "second"))
+    )
+    revoked = approvals.sign(
+        site.identity(signer), Kind.REVOCATION, policy, NOW + site.drawn.randint(0, ahead - 1), END
+    )
+    site.begin(policy, (*made, revoked))
+
+
+def _revoked_twice(site: Site) -> None:
+    """The same, and an older revocation beside the later one, in an order of the attacker's."""
+    policy = site.policy(site.drawn.randint(6, 99), 1000, ("officer", "second"))
+    author, _ = site.signed(policy, "officer", "second")
+    ahead = approvals.sign(site.identity("second"), Kind.APPROVAL, policy, NOW + site.drawn.randint(1, 300), END)
+    taken = [approvals.sign(site.identity("second"), Kind.REVOCATION, policy, NOW - back, END) for back in (0, 10**6)]
+    site.drawn.shuffle(taken)
+    site.begin(policy, (*taken, author, ahead))
+
+
+def split_for_less(number: int, folder: Path) -> Outcome:
+    """Go on with a key that was split when fewer members were assumed to collude, or among others than take part."""
+    drawn, custodian = random.Random(number), keys.Identity(keys.Secret(number.to_bytes(32, "big")))  # noqa: S311
+    holders, before = drawn.randint(4, 9), drawn.randint(0, 1)
+    names = [MemberId(f"m{at}") for at in range(holders + 4)]
+    boxes = {each: keys.public_half(keys.Secret(drawn.randbytes(32))) for each in names[:holders]}
+    threshold = max(2, load.safe_threshold(holders, before))
+    rand = keys.Secret(drawn.randbytes(32))
+    vault, _ = key_shares.split(b"key", Hash(drawn.randbytes(32)), threshold, boxes, custodian, rand)
+    file = folder / "he.key"
+    custody.vault_of(file).write_bytes(vault)
+    roster = names[: holders + drawn.choice([0, 4])]
+    try:
+        custody.check_split(file, roster, drawn.randint(threshold, holders))
+    except custody.BelowFloor:
+        return Outcome(succeeded=False, stopped_by="custody.below-floor")
+    return Outcome(succeeded=True, stopped_by="")
+
+
 ATTEMPTS = (
+    Attempt("a signature is dated after the revocation that takes it back", tried(_signed_ahead)),
+    Attempt("an older revocation hides a later one", tried(_revoked_twice)),
+    Attempt("a key that was split for fewer colluding members serves a policy with more", split_for_less),
     Attempt("an unsigned version names the keys that sign the next one", tried(_unsigned_between)),
     Attempt("a policy is written into a home by hand", tried(_by_hand)),
     Attempt("other words stand under the version that was agreed to", tried(_same_version)),

@@ -6,7 +6,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from io import StringIO
@@ -19,19 +19,25 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.desk import Desk, Learner, read, sent, shape
 from securefl import wire
 from securefl.errors import OperatorFault, PeerFault, Unsafe
+from securefl.keys import Secret
 from securefl.ledger import store
 from securefl.privacy.account import Standing
+from securefl.protocol import declining
 from securefl.protocol import messages as m
-from securefl.protocol.member import Kept
+from securefl.protocol.member import Kept, State
 from securefl.seams import Own
 from securefl.strategy.member import Half
 from securefl.terms import (
+    Envelope,
     Event,
     Freed,
     Hash,
     MemberId,
     Plan,
     PoissonGaussian,
+    Reason,
+    Refusal,
+    Refused,
     RunId,
     Sharing,
     Update,
@@ -40,6 +46,7 @@ from securefl.terms import (
 from securefl.training.data import Record, Records
 from securefl.training.trainer import LoraTrainer
 from tests import nested, tiny_models
+from tests.worlds import World, a_grant, identity
 
 KEEPING = Sharing(pull=Fraction(0))  # own models
 START = np.zeros(nested.LAYOUT.entries, "<f4")
@@ -318,7 +325,134 @@ def _undrawn(size: int) -> bytes:
     return bytes(size)
 
 
+def another_question(number: int, folder: Path) -> Outcome:
+    """Hand in, in round 2, a signed reply to another question: an old one, or a new one that says the old round."""
+    del folder
+    world, kind = World(rounds=2), number % 3
+    name = random.Random(number).choice(["a", "b", "c", "d"])  # noqa: S311
+    party, honest, old = world.parties[name], world.exchange, dict[str, Envelope]()
+    no = Refusal((Reason("budget.epsilon", "1", "0", "-"),))
+    party.decide = lambda plan: no if plan.round == 1 else a_grant(plan)
+
+    def wired(outbound: Any, patience_s: float = 0) -> Any:  # noqa: ANN401
+        for who, answer in honest(outbound, patience_s):
+            frame = wire.decode(answer, m.Frame) if isinstance(answer, bytes) else None
+            if frame is None or who != name or frame.envelope.receipt.kind not in ("Declined", "Submitted"):
+                yield who, answer
+                continue
+            receipt = frame.envelope.receipt
+            if receipt.round == 1:
+                old["reply"] = frame.envelope
+                yield who, answer
+                continue
+            key, run = identity(name), receipt.run
+            said = m.Declined(1 if kind == 1 else 2, no.reasons)
+            plan = old["reply"].receipt.plan if kind == 2 else receipt.plan
+            made = m.enclose(key, MemberId(name), receipt.to, run, 2, said, plan)
+            yield who, wire.encode(m.Frame(old["reply"] if kind == 0 else made, frame.head))
+
+    world.exchange = wired  # type: ignore[method-assign]
+    world.play()
+    counted = [each for each in world.coordinator.entries if isinstance(each, Refused) and each.what.endswith(name)]
+    rules_ = {fault.rule for _, fault in world.faults if isinstance(fault, PeerFault)}
+    return Outcome(len(counted) > 1, ", ".join(sorted(rules_)))
+
+
+@dataclass
+class Cheat:
+    """A leaf with its own key that answers plans so that its node should think that less was trained."""
+
+    agent: Any
+    last: int
+    kind: int
+
+    def _following(self, plan: Plan) -> bytes:
+        agent = self.agent
+        with agent.home.transaction() as conn:
+            boxes = agent.home.saved(conn, plan.run, State).seat.boxes
+        half, rand = agent.plugs.protection(plan.cover.scheme), Secret(bytes(32))
+        names = {MemberId(each): box for each, box in boxes.items()}
+        made = half.enrol(
+            agent.charter.me, plan.run, plan.round + 1, plan.cover.threshold, names, agent.home.identity, rand
+        )
+        public: bytes = made.public
+        return public
+
+    def handle(self, data: bytes) -> bytes:
+        """The genuine answer, but to plans."""
+        frame: m.Frame = wire.decode(data, m.Frame)
+        asked = frame.envelope.receipt
+        if asked.kind != "Propose":
+            answer: bytes = self.agent.handle(data)
+            return answer
+        plan, home = wire.decode(frame.envelope.body, m.Propose).plan, self.agent.home
+        freed = 1 + (plan.round - 1) // 4  # one more round for each four declines: as many as were asked
+        told: m.Reply = m.Declined(freed, (declining.constant(declining.UNREAD),))
+        if plan.round == self.last:
+            told = m.Submitted(plan.round, b"garbage", self._following(plan))
+        name = None if self.kind == 1 else wire.plan_hash(plan)
+        receipt_round = freed if self.kind else plan.round
+        made = m.enclose(
+            home.identity,
+            self.agent.charter.me,
+            asked.sender,
+            asked.run,
+            receipt_round,
+            told,
+            name,
+            release=("weights",),
+        )
+        with home.transaction() as conn:
+            head = home.head(conn)
+        return wire.encode(m.Frame(made, head))
+
+
+class Cheated(nested.World):
+    """A tree with one such leaf."""
+
+    number = 0
+
+    def federation(self, way: tuple[str, ...], tree: nested.Tree, above: Any) -> Any:  # noqa: ANN401
+        """The same parties; `l0` cheats."""
+        *parts, runtime = super().federation(way, tree, above)
+
+        def wrapped() -> Any:  # noqa: ANN401
+            made = runtime()
+            if way == ("left",):
+                peers = made._peers  # noqa: SLF001
+                peers[MemberId("l0")] = Cheat(peers[MemberId("l0")], self.rounds_inside, self.number % 3)
+            return made
+
+        return (*parts, wrapped)
+
+
+def undercharged(number: int, folder: Path) -> Outcome:
+    """One leaf makes its node pay less than its honest leaves trained: by old declines, and by garbage at the end."""
+    rounds, was = 5 + number % 2, nested.EVENT
+    nested.EVENT = PoissonGaussian(Fraction(1, 10), Fraction(1), rounds)
+    try:
+        tree: nested.Tree = {
+            "left": dict.fromkeys(f"l{at}" for at in range(4)),
+            "right": dict.fromkeys(("r0", "r1", "r2")),
+        }
+        world = Cheated(folder, tree, rounds=1, rounds_inside=rounds)
+        world.number = number
+        _quietly(lambda: world.play(np.zeros(nested.LAYOUT.entries)))
+    finally:
+        nested.EVENT = was
+
+    def steps(way: tuple[str, ...]) -> int:
+        home = world.home(way)
+        with home.transaction() as conn:
+            return sum(c.event.steps for c in home.account(conn).charges if c.standing is not Standing.FREED)
+
+    most = max(steps(("left", f"l{at}")) for at in range(4))
+    return Outcome(most == 0 or steps(("left",)) < most, SETTLED)
+
+
 ATTEMPTS = (
+    Attempt("A signed reply to another question counts as the answer to this one", another_question),
+    Attempt("A leaf makes its node pay less than its honest leaves trained", undercharged, 30),
     Attempt("A fault at any step of a training gives its price back, or tells what it was", at_its_first_step),
     Attempt("A fault once a training is done leaves its own model for the next round", once_it_is_done),
     Attempt("An update that cannot be sealed is free, and kept", sealing),

@@ -20,11 +20,13 @@ from securefl import rules, wire
 from securefl.errors import PeerFault
 from securefl.ledger import store
 from securefl.ledger.tables import machines
+from securefl.protocol import declining
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure
-from securefl.terms import Envelope, Hash, MemberId, Plan, Refused, RunId
+from securefl.terms import Closed, Envelope, Hash, MemberId, Plan, Reason, Refusal, Refused, RunId
 from tests import nested
+from tests.worlds import World
 
 TREE: nested.Tree = {
     "left": dict.fromkeys(("l1", "l2", "l3")), "mid": dict.fromkeys(("m1", "m2", "m3")),
@@ -246,7 +248,73 @@ def at_the_end(number: int, folder: Path) -> Outcome:
     return Outcome(longest > 20_000 or _secret(number).encode() in desk.said(), rule)
 
 
+def by_choice(number: int, folder: Path) -> Outcome:
+    """Write up by which known rules one declines: many bits a round, if their names go on as they came."""
+    drawn = random.Random(number)  # noqa: S311
+    chosen = drawn.sample(sorted(rules.KNOWN), drawn.randint(2, 80))
+
+    def lie(_: Envelope) -> tuple[dict[str, Any], object]:
+        return {}, _declined(*(_named("Reason", rule=rule, value="x", limit="y", fix="z") for rule in chosen))
+
+    world = Lying(folder, TREE, rounds=1)
+    world.lie, world.refusing = lie, {"l1", "l2", *(("l3",) * (number % 2))}
+    with redirect_stderr(StringIO()):
+        world.play(np.zeros(nested.LAYOUT.entries))
+    paid, free = declining.constant(declining.UNFINISHED), declining.constant(declining.UNREAD)
+    trained = any(name in ("l1", "l2", "l3") for name, _ in world.trained)
+    home, heard = world.home(("coordinator",)), list[tuple[Reason, ...]]()
+    with home.transaction() as conn:
+        for leaf in store.read(conn, home.identity.public)[1]:
+            if isinstance(leaf.entry, Refused) and leaf.entry.what == "plan, by left":
+                heard.append(leaf.entry.reasons)
+    fits = [(len(told) == 1 and _one_name(told[0], free)) or told == (paid,) for told in heard]
+    exact = all(told == (paid,) for told in heard) if trained else True
+    return Outcome(not (heard and all(fits) and exact), heard[0][0].rule if heard else "")
+
+
+def _one_name(told: Reason, free: Reason) -> bool:
+    return told == free or (told.value in rules.DECISIONS and told == replace(free, value=told.value))
+
+
+PRIVATE = (
+    "budget.others.epsilon", "budget.above.epsilon", "budget.per_dataset.epsilon", "budget.unit", "budget.price",
+    "policy.version", "policy.error", "training",
+)  # fmt: skip
+SHOWN = ("budget.epsilon", "budget.per_round.epsilon", "context.purposes", "training.clip", "release.fields")
+
+
+def _refusing(number: int, listed: tuple[str, ...]) -> tuple[World, str, Any]:
+    """A run whose members refuse by these rules, in words that hold a secret."""
+    secret, drawn = _secret(number), random.Random(number)  # noqa: S311
+    reasons = tuple(
+        Reason(rule, *(secret if drawn.random() < 1 / 2 else "x" for _ in range(2)), secret)
+        for rule in drawn.sample(listed, drawn.randint(1, len(listed)))
+    )
+    world = World(rounds=1)
+    for name in drawn.sample(["a", "b", "c", "d"], drawn.randint(2, 4)):
+        world.parties[name].decide = lambda _: Refusal(reasons)
+    return world, secret, world.play()
+
+
+def of_others(number: int, folder: Path) -> Outcome:
+    """Have a site tell its coordinator what other federations were promised there, or how it calls its data."""
+    del folder
+    world, secret, end = _refusing(number, PRIVATE)
+    return Outcome(secret in repr(world.coordinator.entries) + end.why, end.why.rpartition(": ")[2])
+
+
+def to_all(number: int, folder: Path) -> Outcome:
+    """Have what one member said in a refusal told to all members and the custodian when the run is closed."""
+    del folder
+    world, secret, end = _refusing(number, (*PRIVATE, *SHOWN))
+    closed = [each for party in world.parties.values() for each in party.entries if isinstance(each, Closed)]
+    return Outcome(not closed or secret in repr(closed) + end.why, end.why.rpartition(": ")[2])
+
+
 ATTEMPTS = (
+    Attempt("A leaf chooses which known rules it declines by, to write to its parent's parent", by_choice, 40),
+    Attempt("A refusal says what other federations were promised at the site", of_others),
+    Attempt("A member's words in a refusal are told to everybody at the end", to_all),
     Attempt("A leaf names a rule of its own, to be heard by its parent's parent", as_a_rule, 40),
     Attempt("A leaf says it beside the name of a known rule, to be heard further up", beside_a_rule, 40),
     Attempt("A receipt is for a message of a kind that says it", as_a_kind),
