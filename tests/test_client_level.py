@@ -241,8 +241,22 @@ def test_a_round_more_is_priced_on_top():
 @pytest.mark.parametrize("did", [RECORD, replace(GOOD, honest=3), replace(GOOD, clip_l2=F(1, 4)), replace(GOOD, noise_multiplier=F(2)), replace(GOOD, dimension=5)])  # fmt: skip
 def test_another_mechanism_than_was_reserved_cannot_be_settled(did):
     plan = a_plan(GOOD)
-    with pytest.raises(AccountFault, match="another mechanism"):
+    with pytest.raises(AccountFault, match="may cost less than"):
         charged(plan).apply(Settled(wire.plan_hash(plan), did))
+
+
+@given(events, events)
+def test_what_is_settled_is_charged_and_costs_at_least_what_was_reserved_of_the_same_sum(reserved, other):
+    did = replace(reserved, noise_multiplier=other.noise_multiplier)
+    plan = replace(a_plan(reserved), dimension=reserved.dimension)
+    settled = Settled(wire.plan_hash(plan), did)
+    if did.noise_multiplier > reserved.noise_multiplier:
+        with pytest.raises(AccountFault, match="may cost less than"):
+            charged(plan).apply(settled)
+        return
+    (charge,) = charged(plan).apply(settled).charges
+    assert charge.event == did
+    assert accountant.epsilon([did], DELTA) >= accountant.epsilon([reserved], DELTA)
 
 
 # The sampler.

@@ -109,7 +109,7 @@ OPENING = {
 PLACES = {
     # what a member sealed: it goes whole from its message to `open`, or to the custodian's `open_sum`
     "payload": {
-        "protocol/member.py": {"on_trained"},
+        "protocol/member.py": {"_submitted"},
         "protocol/coordinator.py": {"opened"},
         "protocol/custodian.py": {"on_ask"},
         "protection/clear.py": {"ClearCoordinator.open"},

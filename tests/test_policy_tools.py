@@ -29,7 +29,7 @@ from securefl.terms import Grant, Opened, Reserved, RunId
 from tests.audited import EVENT, told
 from tests.audited import POLICY as HARBOUR
 from tests.small import POLICY as SMALL
-from tests.test_policy_decide import explained, question
+from tests.test_policy_decide import every_rule, explained, question
 from tests.test_policy_narrow import POLICIES as ANY_POLICIES
 from tests.test_policy_narrow import document
 from tests.test_policy_oracle import PLAN, POLICY, changed, loosens
@@ -79,6 +79,12 @@ def test_a_gap_between_versions_is_noted():
 
 
 # Explain.
+
+
+def test_what_is_looked_at_is_said_of_each_rule_there_is_and_of_no_other():
+    asked_of_few = {"training.base", "budget.above.epsilon"}  # of a policy that bounds bases, or has one above it
+    assert set(tree.INPUTS) == every_rule() | asked_of_few
+    assert not every_rule() & asked_of_few
 
 
 @pytest.mark.parametrize("scheme", ["masking", "ckks"])

@@ -125,7 +125,7 @@ def _check_result(
     if charge is None or charge.standing is not Standing.SETTLED or charge.cost != entry.receipt.cost:
         raise ledger.wrong("a result left that was not settled, at the price its receipt names", index)
     if charge.event != due.get(plan):
-        raise ledger.wrong("a result left for which less was settled than its plan does", index)
+        raise ledger.wrong("a result left for which something else was settled than its plan does", index)
 
 
 def _check_price(

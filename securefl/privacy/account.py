@@ -170,7 +170,7 @@ def _check_did(entry: Settled, reserved: Event) -> None:
     did = entry.did
     fewer = replace(did, steps=reserved.steps) == reserved and did.steps <= reserved.steps
     if not fewer and did != covering(reserved, did):
-        raise AccountFault(f"plan {entry.plan.hex()[:12]} settled {did}, which costs less than {reserved}")
+        raise AccountFault(f"plan {entry.plan.hex()[:12]} settled {did}, which may cost less than {reserved}")
 
 
 def caps_of(charges: Iterable[Charge], level: Level, name: str) -> tuple[Cap, ...]:
