@@ -158,7 +158,7 @@ def check_policy(parent: Policy, child: Policy, place: str) -> None:
     """
     found = loosened(parent.document, child.document)
     if found:
-        raise Loosens("\n".join(f"{place}: {each}" for each in found))
+        raise Loosens(tuple(f"{place}: {each}" for each in found))
     if child.text.partition(ABOVE)[2] != parent.text:
         what = f"the policy of {child.federation} does not stand under the one of {parent.federation} that is used here"
         raise OperatorFault(what, "name that policy's file under `parent`", place)

@@ -256,7 +256,7 @@ def validate(document: Document, model: type[M]) -> M:
             f"{document.name}:{document.line_of(where)}: {words}"
             for where, words in _told(document.value, model, fault)
         )
-        raise OperatorFault("\n".join(dict.fromkeys(told))) from fault
+        raise OperatorFault(tuple(dict.fromkeys(told))) from fault
 
 
 def problems(value: Any, model: type[BaseModel], fault: ValidationError) -> str:  # noqa: ANN401

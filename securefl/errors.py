@@ -1,11 +1,16 @@
 """What can go wrong, by blame; each class knows the exit code its blame deserves.
 
 A "no" is not here: a refusal is a value (``terms.Refusal``). Our own bugs are ``AssertionError``.
+
+A message is made of words from elsewhere too: names of files, of members, what a peer sent. Each is made plain as the
+fault is made, so a line ends only where this code ends it.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from securefl.shown import plain
 
 
 class Fault(Exception):
@@ -13,21 +18,27 @@ class Fault(Exception):
 
     exit_code: ClassVar[int] = 70
 
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(plain, lines)))
+
 
 class OperatorFault(Fault):
     """The person who runs this gave us something unusable. Nothing was changed.
 
     Args:
-        what: what was found, with the value.
+        what: what was found, with the value; of several findings a line for each.
         remedy: what would do instead.
         place: file, line and field, as far as known: ``policy.yaml:14: budget.epsilon``.
     """
 
     exit_code = 2
 
-    def __init__(self, what: str, remedy: str = "", place: str = "") -> None:
-        self.what, self.remedy, self.place = what, remedy, place
-        super().__init__((f"{place}: " if place else "") + what + (f"; {remedy}" if remedy else ""))
+    def __init__(self, what: str | tuple[str, ...], remedy: str = "", place: str = "") -> None:
+        lines = [plain(each) for each in ((what,) if isinstance(what, str) else what)] or [""]
+        self.what, self.remedy, self.place = "\n".join(lines), plain(remedy), plain(place)
+        lines[0] = (f"{place}: " if place else "") + lines[0]
+        lines[-1] += f"; {remedy}" if remedy else ""
+        super().__init__(*lines)
 
 
 class Loosens(OperatorFault):
@@ -101,5 +112,5 @@ class Tampered(Fault):
     exit_code = 4
 
     def __init__(self, where: str, why: str, entry: int | None = None) -> None:
-        self.where, self.why, self.entry = where, why, entry
+        self.where, self.why, self.entry = plain(where), plain(why), entry
         super().__init__(f"{where}{'' if entry is None else f', entry {entry}'}: {why}")

@@ -25,6 +25,13 @@ def keep_state(out: Path, state: bytes) -> None:
     (out / folder.STATE).write_bytes(state)
 
 
+def mark(out: Path, data: bytes) -> None:
+    """``run.json`` is this, whole or as it was: another process may write the same one now."""
+    beside = out / f"{folder.RUN}.{os.getpid()}.new"
+    beside.write_bytes(data)
+    beside.replace(out / folder.RUN)
+
+
 def bind(coordinator: Home, homes: Sequence[Home], run: RunId, out: Path, instead: Mapping[str, bytes]) -> None:
     """The coordinator's ledger says what the folder holds, and the folder has all ledgers as they stand now.
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import below, custody, evidence, federation_file, keys
+from securefl import below, custody, evidence, federation_file, keys, private
 from securefl.audit import figures
 from securefl.audit.explain import MEASURED
 from securefl.bench import Arms
@@ -193,7 +193,7 @@ def _pinned(home: Path, federation: str) -> Path:
 
 def _pin(home: Path, federation: str, seats: tuple[Seat, ...]) -> None:
     path = _pinned(home, federation)
-    path.parent.mkdir(exist_ok=True)
+    private.folder(path.parent)
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     for seat in seats:
         if known.setdefault(seat.member, seat.key.hex()) != seat.key.hex():
@@ -202,7 +202,7 @@ def _pin(home: Path, federation: str, seats: tuple[Seat, ...]) -> None:
                 "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
             )
             raise OperatorFault(what, remedy, str(path))
-    adoption.write(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    private.write(path, json.dumps(known, indent=1, sort_keys=True).encode())
 
 
 def split_key(federation: Path, sites: Path | None, threshold: int, inside: str = "") -> None:
@@ -794,7 +794,7 @@ def _marked(tree: Sequence[tuple[Places, Policy, Any]], out: Path, report: dict[
         if (_folder(out, each) / "ledger").is_dir():
             export_all([_home(each, name) for name in each.parties], _folder(out, each) / "ledger")
     status = report["outcome"]["status"]
-    adoption.write(out / "run.json", _over(out, status))
+    evidence.mark(out, _over(out, status))
     return Result(status, report["outcome"]["why"], out / report["adapter"] if report["adapter"] else None, report)
 
 
@@ -1012,7 +1012,7 @@ def _claimed(out: Path, loaded: federation_file.Loaded, tree: tuple[Policy, ...]
             if any(not _begun(each.name) for each in out.iterdir()):
                 raise OperatorFault("this folder is not empty and holds no run", "choose another --out", str(out))
             found = {"run": keys.Secret(os.urandom(32)).raw[:16].hex(), **what, "outcome": None}
-            adoption.write(path, json.dumps(found, indent=1).encode())
+            evidence.mark(path.parent, json.dumps(found, indent=1).encode())
         yield RunId(bytes.fromhex(found["run"]))
 
 

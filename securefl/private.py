@@ -83,3 +83,16 @@ def read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def write(path: Path, data: bytes) -> None:
+    """The file, whole or as it was, for this user alone; another process may write the same one now.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, FILE), "wb") as file:
+        file.write(data)
+    beside.replace(path)

@@ -92,7 +92,7 @@ class Facts:
     seen: Sequence[Mapping[str, Any]]  # by the bench, if what it wrote is what the coordinator wrote down
     unsigned: Sequence[str]  # parties whose own record shows no signatures for the policy
     accounts: Sequence[Mapping[str, Any]]
-    open_arm: bool  # whether the bench trained without privacy too
+    open_arm: bool | None  # whether the bench trained without privacy too; None if no bound report says
 
     @property
     def schemes(self) -> set[Scheme]:
@@ -136,10 +136,9 @@ def _facts(run: Path) -> Facts:
         wire.plan_hash(entry.plan): entry.plan
         for ledger in peers for _, entry in ledger.each(Reserved) if entry.plan.run == name
     }  # fmt: skip
-    report = run / folder.REPORT
-    told = json.loads(report.read_text()) if report.is_file() else {}
+    folder.check_latest(ledgers, folder.named(run))
     seen = tuple(_seen(run / MEASURED))
-    if not _is_bound(run, ledgers):  # what somebody wrote since can take a protection away, and give none
+    if not _is_bound(run, ledgers, MEASURED):  # what somebody wrote since can take a protection away, and give none
         seen = tuple(fact for fact in seen if fact.get("records") is True or fact.get("readable") is True)
     return Facts(
         name, opened, plans,
@@ -151,7 +150,7 @@ def _facts(run: Path) -> Facts:
         {ledger.name: _looked(ledger, seen) for ledger in ledgers.values()},
         [entry for _, entry in coordinator.each(Opening) if entry.run == name],
         seen, [str(each.owner) for each in (coordinator, *peers) if not _signed(each, name)],
-        replay.accounts_of(ledgers), told.get("accuracy", {}).get("without_privacy") is not None,
+        replay.accounts_of(ledgers), _opened(run, ledgers),
     )  # fmt: skip
 
 
@@ -162,13 +161,22 @@ def _last(ledgers: Mapping[MemberId, Ledger]) -> RunId:
     return last.run
 
 
-def _is_bound(run: Path, ledgers: Mapping[MemberId, Ledger]) -> bool:
-    """Whether the bench's own record is the one that the coordinator wrote down when the run ended."""
+def _is_bound(run: Path, ledgers: Mapping[MemberId, Ledger], name: str) -> bool:
+    """Whether a file of the bench is the one that the coordinator wrote down when the run ended."""
     word = folder.last(ledgers, folder.named(run))
-    if word is None or not (run / MEASURED).is_file():
+    if word is None or not (run / name).is_file():
         return False
-    digest = hashlib.sha256((run / MEASURED).read_bytes()).digest()
-    return any((each.path, each.digest) == (MEASURED, digest) for each in word[2].files)
+    digest = hashlib.sha256((run / name).read_bytes()).digest()
+    return any((each.path, each.digest) == (name, digest) for each in word[2].files)
+
+
+def _opened(run: Path, ledgers: Mapping[MemberId, Ledger]) -> bool | None:
+    """Whether the report says that the bench trained without privacy too; None of one that anybody may have written."""
+    try:
+        told = json.loads((run / folder.REPORT).read_text())["accuracy"]["without_privacy"] is not None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return True if told else False if _is_bound(run, ledgers, folder.REPORT) else None
 
 
 def _looked(ledger: Ledger, seen: Sequence[Mapping[str, Any]]) -> bool | None:
@@ -337,6 +345,9 @@ def _generator(facts: Facts) -> Line:
 
 
 def _open_arm(facts: Facts) -> tuple[Line, ...]:
+    if facts.open_arm is None:
+        what = "no report that was bound when the run ended says whether the bench also trained without privacy"
+        return (Line("open arm", State.UNKNOWN, what),)
     if not facts.open_arm:
         return ()
     return (

@@ -141,6 +141,23 @@ def _check_last(coordinator: Ledger, index: int) -> None:
             raise coordinator.wrong(what, at)
 
 
+def check_latest(ledgers: Mapping[MemberId, Ledger], run: RunId | None) -> None:
+    """Nothing happens unless a run began after this one and its report was written: the folder is then of that one.
+
+    Raises:
+        Tampered: it names an earlier run than its ledgers do.
+    """
+    if run is None:
+        return
+    coordinator = figures.coordinator_of(ledgers, run)
+    began = max(at for at, entry in coordinator.each(Opened) if entry.run == run)
+    after = {entry.run for at, entry in coordinator.each(Opened) if at > began}
+    for at, entry in coordinator.each(Reported):
+        if entry.run in after:
+            what = f"run {entry.run.hex()} began and ended after the one that this folder names: these are its ledgers"
+            raise coordinator.wrong(what, at)
+
+
 def check_files(run: Path, coordinator: Ledger, entry: Reported) -> tuple[str, ...]:
     """Files beside what was written down, if that is all there as it was.
 

@@ -34,6 +34,7 @@ from securefl.audit import folder, pins, spending, suites, tree, witnesses
 from securefl.audit.copies import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
+from securefl.shown import plainly
 from securefl.terms import Closed, Got, MemberId, Opened, Opening, Refused, Released, Reported, RunId, Sent
 
 __all__ = ["Ledger", "Verdict", "check", "read_all", "read_one", "verify"]
@@ -51,6 +52,13 @@ class Verdict:
     pinned: bool = False  # whether every key was held against one that the auditor brought
     keys: Mapping[str, str] = field(default_factory=dict)  # each party's fingerprint, to be compared by other means
     unverified: tuple[str, ...] = ()  # what is here, or is spoken of here, and was not checked
+
+    def __post_init__(self) -> None:
+        """Whatever a file or its name says is one line of what is shown, and hides nothing."""
+        for name in ("first_bad", "why", "unsigned", "keys", "unverified"):
+            object.__setattr__(self, name, plainly(getattr(self, name)))
+        object.__setattr__(self, "unsigned", tuple(self.unsigned))
+        object.__setattr__(self, "unverified", tuple(self.unverified))
 
 
 def verify(run: Path, known: pins.Pins | None = None) -> Verdict:

@@ -142,14 +142,24 @@ def _check(cell: Cell, loaded: Loaded, run: Path) -> None:
         if json.loads((run / folder.REPORT).read_text()).get("federation_file") != digest:
             raise Tampered(where, f"a report of another federation's file than this cell's; {remedy}")
         return
-    homes = run.with_name("sites").glob("*/identity.key")
-    known = {path.parent.name: keys.load(path).public.hex() for path in homes}
-    verdict = verify(run, None if loaded.below else known)
+    verdict = verify(run, _known(federation.Places(loaded, run.with_name("sites").resolve())))
     if not verdict.ok:
         raise Tampered(where, f"not verified: {verdict.why}; {remedy}")
     marked = json.loads((run / folder.RUN).read_text()) if (run / folder.RUN).exists() else {}
     if marked.get("federation_file") != digest:
         raise Tampered(where, f"a run of another federation's file than this cell's; {remedy}")
+
+
+def _known(places: federation.Places, way: str = "") -> dict[str, str]:
+    """The key of every home of this cell, in a tree with the way to it; of a home that is not there, none.
+
+    A run by whom nobody here knows is not this cell's, so a key that is missing is refused like one that is another.
+    """
+    homes = {f"{way}{name}": places.of(name) / "identity.key" for name in places.parties}
+    known = {name: keys.load(path).public.hex() for name, path in homes.items() if path.exists()}
+    for name, inside in places.insides.items():
+        known |= _known(inside, f"{way}{name}/")
+    return known
 
 
 def _put(path: Path, facts: dict[str, Any]) -> None:

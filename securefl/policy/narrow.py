@@ -228,7 +228,7 @@ def narrow(
     """
     found = loosened(parent, child)
     if found:
-        raise Loosens("\n".join(_told(each, written) for each in found))
+        raise Loosens(tuple(_told(each, written) for each in found))
     return meet(parent, child)
 
 

@@ -6,11 +6,11 @@ in the transaction that would write the run's first entry.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from securefl import private
 from securefl.errors import Fault, OperatorFault, Unsafe
 from securefl.policy import approvals, authority
 from securefl.policy import load as policies
@@ -62,15 +62,15 @@ def propose(home: Home, policy: Policy, signatures: tuple[approvals.Signature, .
         OperatorFault, Unapproved: this home would not adopt it.
     """
     path = staged_at(home.path, policy.federation)
-    path.parent.mkdir(exist_ok=True)
+    private.folder(path.parent)
     if signatures is not None:
         revoked = path.with_name(f"{policy.federation}.revoked.json")
         signatures = tuple(dict.fromkeys((*signatures, *approvals.read(revoked))))
-        write(revoked, approvals.encode(approvals.revocations(signatures)))
+        private.write(revoked, approvals.encode(approvals.revocations(signatures)))
     with home.transaction() as conn:
         adopted(home.opened(conn)).adopt(policy, signatures, home.clock())
-    write(path, policy.text)
-    write(approvals.beside(path), evidence(policy, signatures))
+    private.write(path, policy.text)
+    private.write(approvals.beside(path), evidence(policy, signatures))
 
 
 def staged_at(home: Path, federation: str) -> Path:
@@ -96,10 +96,3 @@ def staged(home: Path, federation: str, now: int) -> tuple[Policy, bytes]:
 def evidence(policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> bytes:
     """The signatures a run shows for its policy; empty where it is unsigned, for nobody was asked or too few signed."""
     return approvals.encode(signatures) if signatures is not None and policy.document.approvals.keys else b""
-
-
-def write(path: Path, data: bytes) -> None:
-    """The file, whole or as it was: another run may write the same one now."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    beside.write_bytes(data)
-    beside.replace(path)

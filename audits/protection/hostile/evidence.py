@@ -28,7 +28,7 @@ KNOWN = {name: audited.identity(name).public.hex() for name in PARTIES}
 
 
 @cache
-def _home() -> Path:
+def home() -> Path:
     """Two runs of one home: what was left of the first in `one`, of the second in `two`."""
     home = Path(mkdtemp(prefix="evidence-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
     story = audited.told(rounds=2)
@@ -63,7 +63,7 @@ def tried(trick: Trick, start: str = "two") -> Callable[[int, Path], Outcome]:
 
     def trial(number: int, base: Path) -> Outcome:
         run = base / "run"
-        shutil.copytree(_home() / start, run)
+        shutil.copytree(home() / start, run)
         trick(random.Random(number), run)  # noqa: S311 - trials that can be repeated
         found = verify(run, KNOWN)
         return Outcome(found.ok, check_of(found.why))
@@ -135,7 +135,7 @@ def earlier_report(drawn: random.Random, run: Path) -> None:
     """The report of an earlier run of the same home, alone or with all that was left of it, beside today's ledgers."""
     names = ["report.json", "run.json", "report.html", "adapter", "measured.jsonl", "keys.json"]
     for name in names[: drawn.choice((1, 2, len(names)))]:
-        old, new = _home() / "one" / name, run / name
+        old, new = home() / "one" / name, run / name
         if old.is_dir():
             shutil.rmtree(new)
             shutil.copytree(old, new)
@@ -167,7 +167,7 @@ def cut_by_all_but_one(drawn: random.Random, run: Path) -> None:
     for path in list(run.iterdir()):
         if path.name != "ledger":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in (_home() / "one").iterdir():
+    for path in (home() / "one").iterdir():
         if path.name == "ledger":
             for each in path.iterdir():
                 if each.stem != honest:

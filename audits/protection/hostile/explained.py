@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from audits.protection.attempt import Attempt, Outcome
-from audits.protection.hostile.evidence import check_of
-from securefl import keys, merkle
+from audits.protection.hostile.evidence import check_of, rebound
+from audits.protection.hostile.evidence import home as home_of_two
+from securefl import federation, keys, merkle
 from securefl.audit import explain as e
 from securefl.audit.copies import read_all
 from securefl.compare import experiment
@@ -68,6 +69,48 @@ def looked_at_afterwards(number: int, base: Path) -> Outcome:
     return Outcome(
         _state(run, "records") is e.State.ON or _state(run, "generator") is e.State.ON, "not bound: not read"
     )
+
+
+def what_was_off_forgotten(number: int, base: Path) -> Outcome:
+    """The report of a run whose bench also trained without privacy is edited, cut short, or taken away."""
+    drawn = random.Random(number)  # noqa: S311
+    run = audited.told(rounds=1).leave(base / "run")
+    path = run / "report.json"
+    report = json.loads(path.read_text())
+    report["accuracy"]["without_privacy"] = 0.9
+    path.write_text(json.dumps(report))
+    rebound(run)
+    if _state(run, "open arm") is not e.State.OFF:
+        return Outcome(succeeded=True, stopped_by="it is not even told of a report that is bound")
+    report["accuracy"]["without_privacy"] = None
+    how = drawn.randrange(4)
+    if how == 0:
+        path.unlink()
+    else:
+        del report["accuracy" if how == 1 else "seconds"]
+        path.write_text(json.dumps(report) if how < 3 else "{")
+    try:
+        lines = [each.state for each in e.explain(run).lines if each.name == "open arm"]
+    except Tampered as fault:
+        return Outcome(succeeded=False, stopped_by=check_of(f"{fault.where}: {fault.why}"))
+    return Outcome(lines != [e.State.UNKNOWN], "open arm NOT MEASURED")
+
+
+def an_earlier_run_named(number: int, base: Path) -> Outcome:
+    """The folder of a run names one before it, with some or all of what was left of that: it looked better."""
+    drawn = random.Random(number)  # noqa: S311
+    run = base / "run"
+    shutil.copytree(home_of_two() / "two", run)
+    names = ["run.json", "report.json", "measured.jsonl"]
+    for name in names if drawn.random() < 0.5 else names[:2]:
+        shutil.copy(home_of_two() / "one" / name, run / name)
+    if drawn.random() < 0.3:
+        (run / drawn.choice(names[:2])).unlink()
+    try:
+        told = e.explain(run)
+    except Tampered as fault:
+        return Outcome(succeeded=False, stopped_by=check_of(f"{fault.where}: {fault.why}"))
+    return Outcome(succeeded=True, stopped_by=told.run)
 
 
 @cache
@@ -162,9 +205,54 @@ def a_report_without_privacy(number: int, base: Path) -> Outcome:
     return _taken(base, drawn, private=False)
 
 
+@cache
+def _tree() -> tuple[Path, experiment.Experiment]:
+    """A finished run of a tree's cell, with the homes that made it: two levels, and no home of the experiment's own."""
+    from tests.trees import Tree  # noqa: PLC0415
+
+    folder = Path(mkdtemp(prefix="tree-"))
+    Tree(folder).tree("tree.yaml")
+    (folder / "e.yaml").write_text(
+        "securefl_experiment: 1\nname: tree\nfederation: tree.yaml\nepsilon: [8]\nseeds: [1]\narms: [{name: plain}]\n"
+    )
+    found = experiment.load(folder / "e.yaml")
+    federation.run(found.runs[0][1], folder / "made" / "run", sites=folder / "made" / "sites")
+    return folder / "made", found
+
+
+def a_tree_of_other_homes(number: int, base: Path) -> Outcome:
+    """A cell's run of a tree was made by other homes than the cell's: none is there, one is gone, or is another."""
+    drawn = random.Random(number)  # noqa: S311
+    made, found = _tree()
+    cell, loaded = found.runs[0]
+    place = base / folder_of(cell)
+    shutil.copytree(made, place)
+    if finished(cell, loaded, base) is None:
+        return Outcome(succeeded=True, stopped_by="the good one is not taken")
+    homes = sorted((place / "sites").rglob("identity.key"))
+    how, path = number % 4, drawn.choice(homes)
+    if how == 0:
+        shutil.rmtree(place / "sites")
+    elif how == 1:
+        path.unlink()
+    else:  # another's key, at the root or below it
+        deep = [each for each in homes if ("below" in each.parts) is (how == 3)]
+        path = drawn.choice(deep or homes)
+        path.unlink()
+        keys.put(path, drawn.randbytes(32))
+    try:
+        outcome = finished(cell, loaded, base)
+    except Tampered as fault:
+        return Outcome(succeeded=False, stopped_by=check_of(f"{fault.where}: {fault.why}"))
+    return Outcome(succeeded=outcome is not None, stopped_by="taken for a run that is not over")
+
+
 ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("explain says signed of a run that some joined unsigned", agreed_without_signatures),
     Attempt("explain is told that all was looked at", looked_at_afterwards),
+    Attempt("explain forgets what a report said was off", what_was_off_forgotten),
+    Attempt("explain is given an earlier run's name", an_earlier_run_named),
+    Attempt("compare takes up a tree's run by homes that are not its own", a_tree_of_other_homes, 4),
     Attempt("compare takes a report for a run", a_report_alone),
     Attempt("compare takes a run of another experiment", a_run_of_another_experiment),
     Attempt("compare takes a run whose report was polished", a_run_that_was_polished),

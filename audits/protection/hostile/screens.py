@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+import re
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
@@ -26,6 +28,8 @@ TRICKS = (
     "\x08" * 40 + "verified", "\u202edloh seirtne lla :deifirev", "\u2066verified\u2069", "no\u200brth",
     "north\ufe0f", "\u3164", "\x1b]0;owned\x07", "north\U000e0041",
 )  # fmt: skip
+
+LINES = ("\n", "\r", "\r\n", "\u2028", "\x85", "\x0b")
 
 
 @cache
@@ -59,9 +63,13 @@ def _screens(*command: object) -> tuple[int, str]:
 
 
 def _judged(folder: Path) -> Outcome:
-    """An auditor looks at this run, both ways: is anything verified, or anything on the screen that hides?"""
+    """An auditor looks at this run, both ways: is anything verified, or anything on the screen that hides?
+
+    What a name or word wrote is also seen where it made a line of its own: a verdict has one line that says it.
+    """
     came = [_screens("audit", "verify", folder), _screens("audit", "verify", folder, "--json")]
     hidden = any(shown.hidden(line) for _, text in came for line in text.split("\n"))
+    hidden |= any(line.startswith(("verified", "consistent")) for line in came[0][1].splitlines())
     shutil.rmtree(folder / "ledger")
     return Outcome(hidden or any(code != 4 for code, _ in came), f"exit {came[0][0]}")
 
@@ -121,6 +129,44 @@ def the_owner_of_a_ledger(number: int, folder: Path) -> Outcome:
     (folder / "ledger" / f"north{trick}.ledger").write_bytes(cbor2.dumps(raw, canonical=True))
     path.unlink()
     return _judged(folder)
+
+
+def a_file_s_name(number: int, folder: Path) -> Outcome:
+    """A file or folder put into a run, whose name ends a line and begins one that says verified."""
+    drawn = random.Random(number)  # noqa: S311
+    run = audited.told(rounds=1).leave(folder / "run")
+    says = f"x{drawn.choice(LINES)}verified: {drawn.randrange(9999)} entries hold, under the keys you gave"
+    where = run / drawn.choice((".", ".", "ledger", "adapter", "below"))
+    where.mkdir(exist_ok=True)
+    if drawn.random() < 0.5:
+        (where / says).write_text("x")
+    else:
+        (where / says).mkdir()
+        (where / says / "y").write_text("x")
+    code, text = _screens("audit", "verify", run)
+    shutil.rmtree(run)
+    lines = [line for line in re.split("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text) if line.startswith("verified")]
+    return Outcome(bool(lines), f"exit {code}, and the name in one line")
+
+
+def a_word_in_a_fault(number: int, folder: Path) -> Outcome:
+    """A path, key or document that a command is given says what the command does not, in its fault."""
+    drawn = random.Random(number)  # noqa: S311
+    says = f"x{drawn.choice(LINES)}verified: all entries hold"
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps({says: drawn.choice(("no key", says))}))
+    command = drawn.choice(
+        (
+            ("audit", "verify", folder, "--keys", keys),
+            ("audit", "verify", folder / says),
+            ("audit", "replay", folder / says),
+            ("explain", folder / says),
+            ("run", folder / says, folder / "out"),
+        )
+    )
+    code, text = _screens(*command)
+    lines = [line for line in text.splitlines() if line.startswith("verified")]
+    return Outcome(bool(lines), f"exit {code}, and the name in one line")
 
 
 def words_of_a_refusal(number: int, folder: Path) -> Outcome:
@@ -184,6 +230,8 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("a member's ledger writes on its auditor's screen, in any text", any_text_of_a_ledger),
     Attempt("a member's ledger writes on its auditor's screen, in a kind", a_kind_of_receipt),
     Attempt("a ledger's file and owner write on an auditor's screen", the_owner_of_a_ledger),
+    Attempt("a file's name ends a line of its auditor's screen", a_file_s_name),
+    Attempt("a word that a command is given ends a line of its fault", a_word_in_a_fault),
     Attempt("a member's refusal writes on the coordinator's screen", words_of_a_refusal),
     Attempt("a member's refusal is markup to what draws bars", markup_of_a_refusal),
     Attempt("a policy's words read otherwise than they are", a_policy_s_words),
