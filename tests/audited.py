@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save
+
 from securefl import keys, merkle, wire
 from securefl.audit import figures, folder
 from securefl.audit.copies import read_all
@@ -200,7 +203,7 @@ class Story:
             about = masking.question_about([MemberId(each) for each in asked(member)])
             said = Hash(hashlib.sha256(wire.encode(m.Ask(number, about))).digest())
             self.say("coordinator", member, "Ask", number, name, said=said)
-        self.state = repr(("state", self.runs, number)).encode()
+        self.state = repr(("state", self.runs, number)).encode().ljust(24)
         self.base = m.state_digest(self.state)
         self.note(
             "coordinator",
@@ -241,7 +244,7 @@ class Story:
         """What a bench leaves of the run that was closed last: report, page, adapter, keys, and the word that binds them."""
         self.export(run)
         ledgers = read_all(run)
-        told = figures.figures(ledgers, self.run)
+        told = figures.figures(ledgers, self.run, figures.first_plan(ledgers, self.run) or self.plan(1))
         heldout = {"n": 9, "majority": 0.5, "before": 0.5, "after": 0.75, "macro_f1": 0.7, **dict.fromkeys(ARMS)}
         told |= {"federation": self.policy.federation} if "federation" not in told else {}
         rows = [{"name": n, "region": r, "heldout": heldout, "note": ""} for n, r in told["members"].items()]
@@ -251,11 +254,15 @@ class Story:
             "members": rows, "accuracy": accuracy, "seconds": {"total": 1.5}, "versions": {"securefl": "0"},
             "adapter": "adapter" if released else None,
         }  # fmt: skip
+        told["protections"] |= {"engine": "fast"}
+        told["epsilon"] |= {"accountant_version": "0"}
         (run / "report.html").write_text(page)
         if released:
             (run / "adapter").mkdir(exist_ok=True)
             (run / "adapter" / "released.f32").write_bytes(self.state)
-            (run / "adapter" / "adapter_model.safetensors").write_bytes(b"weights of " + self.state)
+            (run / "adapter" / "adapter_model.safetensors").write_bytes(
+                save({"x.lora_B.weight": np.frombuffer(self.state, "<f4")})
+            )
         (run / "keys.json").write_text(json.dumps({n: identity(n).public.hex() for n in self.parties}))
         (run / "measured.jsonl").write_text('{"what": "seed", "bits": 256}\n')
         (run / "report.json").write_text(json.dumps(told, indent=1))

@@ -6,12 +6,16 @@ decryption key. That stands in the report on its coordinator's word, and is boun
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from securefl.audit import replay
 from securefl.audit.copies import Ledger, policy_in
+from securefl.audit.report import Report
 from securefl.errors import Tampered
 from securefl.policy import approvals
 from securefl.policy.load import Policy
@@ -35,7 +39,6 @@ from securefl.terms import (
 )
 
 SLACK = 1e-6  # of an epsilon: another machine's last digit
-NOT_COMPUTED = "accuracy, seconds, versions and engine: bound as written, not computed"
 _FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
 _ACCOUNTANTS = {
     Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, finer below epsilon 2"},
@@ -125,6 +128,42 @@ def check(report: Mapping[str, Any], ledgers: Ledgers, run: RunId) -> None:
     except (KeyError, TypeError) as fault:
         raise Tampered("report.json", f"members: {fault}") from fault
     _compare("", figures(ledgers, run), told)
+    _check_shape(report)
+
+
+def _check_shape(report: Mapping[str, Any]) -> None:
+    """Nothing stands in the report that its schema does not name, at any depth, and each value is of its kind.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    try:
+        shape = Report.model_validate_json(json.dumps(report), strict=True)
+    except ValueError as fault:
+        found = fault.errors()[0] if isinstance(fault, ValidationError) else {"loc": (), "msg": str(fault)}
+        place = ".".join(map(str, found["loc"]))
+        raise Tampered("report.json", f"{place or 'it'}: {found['msg']}") from fault
+    assert shape.run == report["run"], "it was read as it is"
+
+
+def words(report: Mapping[str, Any], ledgers: Ledgers, run: RunId) -> tuple[str, ...]:
+    """The fields of a report that no ledger gives: they are its coordinator's word."""
+    due = figures(ledgers, run)
+    due["members"] = [{"name": name, "region": region} for name, region in due["members"].items()]
+    return tuple(dict.fromkeys(_left("", due | {"adapter": None}, report)))
+
+
+def _left(place: str, due: Any, told: Any) -> Iterator[str]:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(due, Mapping) and isinstance(told, Mapping):
+        for name, each in told.items():
+            inside = f"{place}.{name}" if place else str(name)
+            if name in due:
+                yield from _left(inside, due[name], each)
+            else:
+                yield inside
+    elif isinstance(due, list) and isinstance(told, list):
+        for one, other in zip(due, told, strict=False):
+            yield from _left(place, one, other)
 
 
 def _compare(place: str, due: Any, told: Any) -> None:  # noqa: ANN401 - whatever JSON holds

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from securefl import merkle
-from securefl.audit import figures
+from securefl.audit import figures, weights
 from securefl.audit.copies import Ledger
 from securefl.errors import Tampered
 from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Opened, Released, Reported, RunId
@@ -23,6 +23,7 @@ RUN, REPORT, KEYS, ADAPTER = "run.json", "report.json", "keys.json", "adapter"
 SUITE, TASKS, BELOW = "suite.json", "tasks", "below"
 STATE = f"{ADAPTER}/released.f32"  # the state itself: its SHA-256 is what every ledger calls the release
 APART = ("ledger", BELOW, TASKS)  # folders that are checked by themselves
+WORD = "the coordinator's word, bound as written, not computed"
 ALONE = "ledgers alone: no report, page or adapter is here"
 WORKING = (".lock", "timings.json")  # what a run that goes on needs, and nobody reads afterwards
 
@@ -64,11 +65,29 @@ def files(run: Path, *, instead: Mapping[str, bytes] = {}) -> tuple[FileLeft, ..
 
 
 def own(run: Path) -> Iterator[Path]:
-    """The files that are this folder's own: neither ledgers, nor of a federation below or a task."""
+    """The files that are this folder's own: neither ledgers, nor of a federation below or a task of a suite."""
+    apart = APART if (run / SUITE).is_file() else tuple(name for name in APART if name != TASKS)
     for path in sorted(run.iterdir()):
-        if path.name in WORKING or (path.name in APART and path.is_dir()):
+        if (path.name in WORKING and path.is_file()) or (path.name in apart and path.is_dir()):
             continue
         yield from (each for each in (path, *path.rglob("*")) if each.is_file())
+
+
+def check_kinds(run: Path) -> None:
+    """Nothing happens if all that is in this folder, however deep, is a file or a folder that stands there itself.
+
+    Raises:
+        Tampered: it holds a link, which shows what stands elsewhere and may show another thing tomorrow.
+    """
+    for path in sorted(run.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Tampered(str(path.relative_to(run)), "a link or a device: neither a file nor a folder")
+
+
+def working(run: Path) -> tuple[str, ...]:
+    """Files that a run which goes on needs: nothing says what they should hold, so what they hold is not verified."""
+    here = (run / name for name in WORKING)
+    return tuple(f"{path.name}: not bound" for path in here if path.is_file() and path.stat().st_size)
 
 
 def reported(run: RunId, ledgers: Mapping[MemberId, Ledger], files_: tuple[FileLeft, ...]) -> Reported:
@@ -119,7 +138,29 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     then = _as_of(ledgers, entry)
     figures.check(report, then, run_id)
     _check_adapter(report, coordinator, run_id, entry)
-    return (*notes, figures.NOT_COMPUTED, *_longer(ledgers, entry, coordinator, index))
+    return (*notes, *_words(run, report, then, run_id, entry), *_longer(ledgers, entry, coordinator, index))
+
+
+def _words(
+    run: Path, report: Mapping[str, Any], ledgers: Mapping[MemberId, Ledger], run_id: RunId, entry: Reported
+) -> tuple[str, ...]:
+    """What the coordinator alone says, by name: fields of its report, and files that nothing else gives.
+
+    Raises:
+        Tampered: the adapter's tensors are not those of the state.
+    """
+    checked, notes = {RUN, REPORT, STATE}, ()
+    if (run / STATE).is_file():
+        same, notes = weights.check(run / ADAPTER, (run / STATE).read_bytes())
+        checked |= {f"{ADAPTER}/{name}" for name in same}
+    files = sorted(each.path for each in entry.files if each.path not in checked)
+    more = sorted(set(_json(run / RUN)) - {"run", "outcome"})
+    return (
+        f"{REPORT}: {', '.join(figures.words(report, ledgers, run_id))}: {WORD}",
+        *((f"{RUN}: {', '.join(more)}: {WORD}",) if more else ()),
+        *notes,
+        *((f"{', '.join(files)}: {WORD}",) if files else ()),
+    )
 
 
 def _longer(ledgers: Mapping[MemberId, Ledger], entry: Reported, coordinator: Ledger, index: int) -> tuple[str, ...]:

@@ -64,6 +64,9 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
     if word is None:
         raise Tampered(folder.SUITE, "no ledger here says what this run with tasks left")
     notes = folder.check_files(run, word[0], word[2])
+    beside = sorted(path.name for path in (run / folder.TASKS).iterdir() if path.name not in report[folder.TASKS])
+    if beside:
+        raise Tampered(f"{folder.TASKS}/{beside[0]}", "no task of this run, and it stands among them")
     for task, path in tasks(run).items():
         told, own = report[folder.TASKS][task], json.loads((path / folder.REPORT).read_bytes())
         for field in TOLD:

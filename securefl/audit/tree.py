@@ -30,6 +30,18 @@ def folders(run: Path, ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Mem
             yield MemberId(path.name), path
 
 
+def idle(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
+    """What stands in the folders of federations below that were never asked, and so left nothing that is checked."""
+    found, asked = run / BELOW, {path for _, path in folders(run, ledgers)}
+    apart = [path for path in sorted(found.iterdir()) if path not in asked] if found.is_dir() else []
+    return tuple(
+        f"{each.relative_to(run)}: of a federation that was never asked"
+        for path in apart
+        for each in (path, *sorted(path.rglob("*")))
+        if each.is_file()
+    )
+
+
 def runs_of(node: Ledger | None) -> frozenset[RunId] | None:
     """The runs below that a node says its results are of; None if it says nothing."""
     return (None if node is None else frozenset(entry.run for _, entry in node.each(Gathered))) or None

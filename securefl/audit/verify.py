@@ -65,6 +65,7 @@ def verify(run: Path, known: pins.Pins | None = None) -> Verdict:
     """Whether everything in ``run`` holds together, under the keys that are ``known``; never raises."""
     entries = 0
     try:
+        folder.check_kinds(run)
         if suites.is_suite(run):
             return _suite(run, known)
         ledgers = read_all(run)
@@ -100,7 +101,7 @@ def _verify(
     else:
         left_out += (folder.ALONE,)
     below = [_below(name, inside, ledgers, known, way) for name, inside in tree.folders(run, ledgers)]
-    left_out += tree.absent(run, ledgers)
+    left_out += (*tree.absent(run, ledgers), *tree.idle(run, ledgers), *folder.working(run))
     opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(Opened)]
     unsigned = {each.run.hex() for each in opened if not each.approvals}
     prints = {name: pins.fingerprint(key) for name, key in keys.items()}

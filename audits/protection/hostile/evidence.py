@@ -13,6 +13,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import numpy as np
+from safetensors.numpy import load, save
+
 from audits.protection.attempt import Attempt, Outcome
 from securefl import keys, merkle, wire
 from securefl.audit import folder
@@ -252,6 +255,68 @@ def forged_head(drawn: random.Random, run: Path) -> None:
     export.write(path, replace(file, head=SignedHead(file.head.head, drawn.randbytes(64))))
 
 
+def figures_added_and_bound(drawn: random.Random, run: Path) -> None:
+    """The coordinator adds figures that no schema names, somewhere in the report, and binds it."""
+    report = json.loads((run / "report.json").read_text())
+    places = [report, *(each for each in report.values() if isinstance(each, dict)), report["members"][0]]
+    places += [report["members"][0]["heldout"], report["rounds"][0], report["accounts"][0]]
+    place = drawn.choice([each for each in places if each is not report["seconds"] and each is not report["versions"]])
+    place[drawn.choice(("epsilon_in_truth", "regulator", "total", "\n"))] = drawn.choice((0.01, "signed", {}, None))
+    (run / "report.json").write_text(json.dumps(report))
+    rebound(run)
+
+
+def weights_replaced_and_bound(drawn: random.Random, run: Path) -> None:
+    """The coordinator puts other weights where they are loaded, or others beside them, and binds them."""
+    path = run / "adapter" / "adapter_model.safetensors"
+    good = load(path.read_bytes())
+    how = drawn.randrange(4)
+    if how == 0:
+        path.write_bytes(drawn.randbytes(64))
+    elif how == 1:
+        other = {name: each + np.float32(drawn.uniform(0.1, 1)) for name, each in good.items()}
+        path.write_bytes(save(other))
+    elif how == 2:
+        path.write_bytes(save(good | {"layer.lora_B.weight": np.ones(drawn.randint(1, 9), "<f4")}))
+    else:
+        beside = path.with_name(drawn.choice(("model.safetensors", "adapter.safetensors")))
+        beside.write_bytes(save({"x": np.ones(drawn.randint(1, 9), "<f4")}))
+    rebound(run)
+
+
+def linked(drawn: random.Random, run: Path) -> None:
+    """A link stands in the run, bound or not: to a folder or a file elsewhere, or to nothing yet."""
+    elsewhere = run.with_name("elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "adapter_model.safetensors").write_bytes(b"other")
+    to = drawn.choice((elsewhere, elsewhere / "adapter_model.safetensors", elsewhere / "later"))
+    where = run / drawn.choice((".", "adapter", "tasks", "below", "ledger"))
+    where.mkdir(exist_ok=True)
+    (where / drawn.choice(("best", "report.html.ledger", ".lock", "final_adapter"))).symlink_to(to)
+
+
+def listed(number: int, base: Path) -> Outcome:
+    """A file is put where nobody looks, or a page or note is bound: it is refused, or listed by its name."""
+    drawn = random.Random(number)  # noqa: S311 - trials that can be repeated
+    run = base / "run"
+    shutil.copytree(home() / "two", run)
+    for name in (".lock", "timings.json"):
+        (run / name).unlink(missing_ok=True)
+    names = (
+        "tasks/x/report.json", "tasks/report.json", ".lock/report.html", "timings.json/x", "timings.json", ".lock",
+        "below/north/report.json", "below/north/adapter/x", "below/north/below/south/x", "report.html", "plots/a.png",
+        "notes.txt", "measured.jsonl",
+    )  # fmt: skip
+    name = drawn.choice(names)
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    (run / name).write_text("epsilon 0.01, signed by the regulator")
+    if drawn.random() < 0.5:
+        rebound(run)
+    found = verify(run, KNOWN)
+    shown = any(name in each for each in found.unverified)
+    return Outcome(found.ok and not shown, "listed as not verified" if found.ok else check_of(found.why))
+
+
 ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("somebody edits a figure of the report", tried(report_edited)),
     Attempt("the coordinator edits a figure of the report and binds it", tried(report_edited_and_bound)),
@@ -269,4 +334,8 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("one person makes up a run and every key in it", made_up),
     Attempt("a member cuts its ledger, and one witness is silent about it", tried(witness_silenced)),
     Attempt("a head is signed by nobody", tried(forged_head)),
+    Attempt("the coordinator adds figures to the report and binds them", tried(figures_added_and_bound)),
+    Attempt("the coordinator binds other weights than those released", tried(weights_replaced_and_bound)),
+    Attempt("a link stands in a run", tried(linked)),
+    Attempt("a file stands where nobody looks, or is the coordinator's word", listed),
 )

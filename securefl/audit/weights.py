@@ -1,0 +1,67 @@
+"""Is what PEFT loads the state that was released? Tensor by tensor, from the files alone.
+
+A state is all tensors that can change, in the order of their names, as float32; the head's bias and weight come last.
+A file that says otherwise in any byte is found. What a state does not hold is listed: factors that never change, and
+the head's bias, which is stored on other features than it was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from securefl.errors import Tampered
+
+FILES, HEAD = ("adapter_model.safetensors", "adapter.safetensors", "model.safetensors"), "head.safetensors"
+FACTORS = (".lora_A.", ".lora_B.")
+
+
+def check(adapter: Path, state: bytes) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The files' names whose tensors are those of the state, and what in them is not compared.
+
+    Raises:
+        Tampered: a file cannot be read, or holds other tensors.
+    """
+    head = _read(adapter / HEAD) if (adapter / HEAD).is_file() else {}
+    here = [name for name in FILES if (adapter / name).is_file()]
+    if len(here) > 1:
+        raise Tampered(f"{adapter.name}/{here[1]}", f"tensors beside those of {here[0]}: one of them is another run's")
+    tail = head.get("weight", b"")
+    if tail and not state.endswith(tail):
+        raise Tampered(f"{adapter.name}/{HEAD}", "its weight is not the one in the state that was released")
+    rest = len(state) - len(tail) - len(head.get("bias", b""))
+    notes = [f"{adapter.name}/{HEAD}: its bias is bound as written, not compared"] if head else []
+    if not here:
+        return frozenset((HEAD,) if head else ()), tuple(notes)
+    tensors = _read(adapter / here[0])
+    for kept in (FACTORS, FACTORS[1:]):  # both factors change, or B alone
+        found = {name: each for name, each in tensors.items() if _changes(name, kept)}
+        joined = b"".join(found[name] for name in sorted(found, key=_in_memory))
+        if joined and len(joined) == rest:
+            if joined != state[:rest]:
+                raise Tampered(f"{adapter.name}/{here[0]}", "not the tensors of the state that was released")
+            if len(found) < len(tensors):
+                notes.append(f"{adapter.name}/{here[0]}: factors that never change are bound as written, not compared")
+            return frozenset((here[0], *((HEAD,) if head else ()))), tuple(notes)
+    raise Tampered(f"{adapter.name}/{here[0]}", "more or fewer numbers than the state that was released")
+
+
+def _changes(name: str, factors: Iterable[str]) -> bool:
+    return any(each in name for each in factors) or not any(each in name for each in FACTORS)
+
+
+def _in_memory(name: str) -> str:
+    """A tensor's name as it is trained: PEFT leaves its adapter's own name out of the file."""
+    for factor in FACTORS:
+        name = name.replace(f"{factor}weight", f"{factor}default.weight")
+    return name
+
+
+def _read(path: Path) -> Mapping[str, bytes]:
+    """Each tensor's numbers as a state holds them: float32, little endian."""
+    from safetensors.numpy import load  # noqa: PLC0415
+
+    try:
+        return {name: each.astype("<f4").tobytes() for name, each in load(path.read_bytes()).items()}
+    except Exception as fault:  # whatever the reader raises, this is no file of tensors
+        raise Tampered(f"{path.parent.name}/{path.name}", f"no tensors: {fault}") from fault
