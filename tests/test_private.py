@@ -110,3 +110,16 @@ def test_a_key_is_made_for_its_owner_alone_and_a_dangling_link_is_no_place_for_o
     with pytest.raises(OperatorFault, match="a symbolic link"):
         keys.kept(tmp_path / "c.key", lambda: b"x")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_written_is_its_owners_alone_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        private.folder(tmp_path / "peers")
+        private.write(tmp_path / "peers" / "north.json", b"one")
+        private.write(tmp_path / "peers" / "north.json", b"two")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "peers" / "north.json").read_bytes() == b"two"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in sorted((tmp_path / "peers").rglob("*"))] == [0o600]
+    assert stat.S_IMODE((tmp_path / "peers").stat().st_mode) == 0o700
