@@ -149,7 +149,8 @@ def _words(
     Raises:
         Tampered: the adapter's tensors are not those of the state.
     """
-    checked, notes = {RUN, REPORT, STATE}, ()
+    checked = {RUN, REPORT, STATE}
+    notes: tuple[str, ...] = ()
     if (run / STATE).is_file():
         same, notes = weights.check(run / ADAPTER, (run / STATE).read_bytes())
         checked |= {f"{ADAPTER}/{name}" for name in same}
