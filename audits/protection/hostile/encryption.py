@@ -20,6 +20,7 @@ from audits.protection.encrypted_field import (
     MASKED,
     Field,
     Frames,
+    by_coordinator,
     came_to,
     field,
     negated_sum,
@@ -174,7 +175,7 @@ def swapped_box(number: int, folder: Path) -> Outcome:
     def forge(frame: m.Frame) -> m.Frame:
         enrol = wire.decode(frame.envelope.body, m.Enrol)
         accepts = [other(each) if each.envelope.receipt.sender == CUSTODIAN else each for each in enrol.accepts]
-        return resigned(frame.envelope.receipt, replace(enrol, accepts=tuple(accepts)), "coordinator")
+        return by_coordinator(frame, replace(enrol, accepts=tuple(accepts)))
 
     world.forge["Enrol"] = forge
     world.play()
@@ -300,7 +301,7 @@ def _with_key(frame: m.Frame, public: bytes) -> m.Frame:
 
     enrol = wire.decode(frame.envelope.body, m.Enrol)
     accepts = [other(each) if each.envelope.receipt.sender == CUSTODIAN else each for each in enrol.accepts]
-    return resigned(frame.envelope.receipt, replace(enrol, accepts=tuple(accepts)), "coordinator")
+    return by_coordinator(frame, replace(enrol, accepts=tuple(accepts)))
 
 
 # What the custodian is asked.
@@ -313,7 +314,7 @@ def _asks(world: Field, *forges: Forge) -> Outcome:
         ask = wire.decode(frame.envelope.body, m.Ask)
         genuine = wire.decode(ask.question, Summation)
         questions = [replace(ask, question=wire.encode(forge(world, genuine))) for forge in forges]
-        return [resigned(frame.envelope.receipt, each, "coordinator") for each in questions]
+        return [by_coordinator(frame, each) for each in questions]
 
     world.before = before
     world.play()
@@ -338,7 +339,7 @@ def second_survivors(number: int, folder: Path) -> Outcome:
         if name == CUSTODIAN and frame.envelope.receipt.kind == "Ask" and frame.envelope.receipt.round == 1:
             ask = wire.decode(frame.envelope.body, m.Ask)
             fewer = _without(world, wire.decode(ask.question, Summation), world.victim)
-            again = resigned(frame.envelope.receipt, replace(ask, question=wire.encode(fewer)), "coordinator")
+            again = by_coordinator(frame, replace(ask, question=wire.encode(fewer)))
             try:
                 world.given.append(genuine(name, wire.encode(again)))
             except PeerFault as fault:
