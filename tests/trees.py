@@ -9,7 +9,7 @@ import yaml
 
 from tests.small import FEDERATION, POLICY, Small, rows, sign
 
-TOP = {"min_cohort: 3": "min_cohort: 2", "{at_least: 2}": "{at_least: 1}"}
+TOP = {"min_cohort: 3": "min_cohort: 2", "{at_least: 2}": "{at_least: 1}", "colluding: 1": "colluding: 0"}
 
 
 class Tree(Small):
