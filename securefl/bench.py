@@ -233,7 +233,7 @@ def _pooled(scores: Mapping[str, Scores | Surprise]) -> Scores | Surprise:
 
 
 def compose(
-    loaded: Loaded, plan: Plan, ended: c.Ended, measured: Measured, out: Path, watch: Stopwatch, adapter: Path | None,
+    loaded: Loaded, plan: Plan, measured: Measured, out: Path, watch: Stopwatch, adapter: Path | None,
     engine: str, who: str,
 ) -> dict[str, Any]:  # fmt: skip
     """The report: all but accuracy, seconds, versions and the engine is read from the ledgers in ``out``.
@@ -250,7 +250,6 @@ def compose(
         seconds["protocol"] = round(max(0.0, seconds.pop("rounds") - inner), 3)
     seconds["total"] = round(sum(seconds.values()), 3)
     return found | {
-        "outcome": {"status": ended.outcome, "why": ended.why},
         "members": [
             {
                 "name": each.name,

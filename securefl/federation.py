@@ -755,7 +755,7 @@ def run(
             )
         adapter = _saved(shared, ended, plan, out)
         who = _who(places, plan)
-        report = bench.compose(loaded, plan, ended, measured, out, watch, adapter, shared.engine, who)
+        report = bench.compose(loaded, plan, measured, out, watch, adapter, shared.engine, who)
         report_page.write(report, out, page=workbench.page)
         _bind([each for each, *_ in tree], out, run_id, ended.outcome)
         return _marked(tree, out, report)

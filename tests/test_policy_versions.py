@@ -91,7 +91,7 @@ def test_an_unsigned_version_is_not_the_one_whose_keys_are_asked(home, author):
 def test_a_site_that_is_killed_while_it_takes_a_successor_holds_what_its_ledger_says(home, author, monkeypatch):
     first, second = policy("clinic", 1, author), policy("clinic", 2, author)
     adopt(home, first, signed(first, author))
-    monkeypatch.setattr(adoption, "write", _dying)
+    monkeypatch.setattr(adoption.private, "write", _dying)
     with pytest.raises(KeyboardInterrupt):
         adoption.propose(home, second, signed(second, author))
     monkeypatch.undo()

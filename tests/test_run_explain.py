@@ -87,7 +87,7 @@ def test_ckks_has_masks_inside_where_nobody_trusts_the_custodian(written: str, s
     assert result.outcome == "finished", result.why
     assert states(tmp_path / "run") == dict.fromkeys(NAMES, State.ON)
     assert "whatever they know of the decryption key" in result.report["protections"]["who_can_open"]
-    assert ("both and 2 members", "every update") in e.explain(tmp_path / "run").opens
+    assert ("both and 3 members", "every update") in e.explain(tmp_path / "run").opens
 
 
 def test_masks_inside_encryption_are_both_a_threshold_and_a_key(small: Small, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_masks_inside_encryption_are_both_a_threshold_and_a_key(small: Small, tm
     )
     assert states(tmp_path / "run") == dict.fromkeys(NAMES, State.ON)
     assert shown(tmp_path / "run", "key holders").startswith("1 ")
-    assert ("both and 2 members", "every update") in e.explain(tmp_path / "run").opens
+    assert ("both and 3 members", "every update") in e.explain(tmp_path / "run").opens
 
 
 def test_in_the_clear_and_unsigned_both_show_as_off(small: Small, tmp_path: Path) -> None:

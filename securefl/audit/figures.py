@@ -21,6 +21,7 @@ from securefl.policy import approvals
 from securefl.policy.load import Policy
 from securefl.policy.training_rules import MECHANISMS
 from securefl.protection.who import what_silence_does, who_can_open
+from securefl.protocol.coordinator import DECLINED
 from securefl.terms import (
     AdapterRule,
     Bound,
@@ -32,6 +33,7 @@ from securefl.terms import (
     Opened,
     Opening,
     Plan,
+    Refused,
     Reserved,
     RunId,
     Sent,
@@ -89,7 +91,7 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
     standing = approvals.judge(policy, approvals.decode(opened.approvals, "the run's approvals"), at)
     found: dict[str, Any] = {
         "run": run.hex(),
-        "outcome": {"status": ended.outcome, "why": ended.why},
+        "outcome": {"status": ended.outcome, "why": _why(coordinator, ended)},
         "policy_hash": policy.hash.hex(),
         "approvals": standing.facts(),
         "members": {seat.member: seat.region for seat in opened.peers if seat.member not in roles},
@@ -188,6 +190,21 @@ def _same(due: object, told: object) -> bool:
         return due == told or math.isclose(due, told, rel_tol=SLACK, abs_tol=SLACK)
     same_kind = isinstance(due, str) or type(due) is type(told)  # an Enum of text is that text; 1 is not true
     return same_kind and due == told
+
+
+def _why(coordinator: Ledger, ended: Closed) -> str:
+    """Why a run ended; for the coordinator's own reader also in the words by which members refused its last round.
+
+    What everybody is told holds names of rules alone. What a member told the coordinator may be read in its ledger.
+    """
+    refused = [
+        entry for _, entry in coordinator.each(Refused) if entry.run == ended.run and entry.what.startswith(DECLINED)
+    ]
+    if ended.outcome != "refused" or not refused:
+        return ended.why
+    last = max(entry.round for entry in refused)
+    reasons = dict.fromkeys(str(reason) for entry in refused if entry.round == last for reason in entry.reasons)
+    return f"{ended.why}: {'; '.join(reasons)}"
 
 
 def _begins(entry: object, run: RunId) -> bool:

@@ -152,7 +152,7 @@ def _words(
     checked = {RUN, REPORT, STATE}
     notes: tuple[str, ...] = ()
     if (run / STATE).is_file():
-        same, notes = weights.check(run / ADAPTER, (run / STATE).read_bytes())
+        same, notes = weights.check(run / ADAPTER, (run / STATE).read_bytes(), figures.first_plan(ledgers, run_id))
         checked |= {f"{ADAPTER}/{name}" for name in same}
     files = sorted(each.path for each in entry.files if each.path not in checked)
     more = sorted(set(_json(run / RUN)) - {"run", "outcome"})
