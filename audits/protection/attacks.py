@@ -6,7 +6,7 @@ victim would have got. A trial is refused if the victim does not act on it, the 
 and nothing else moved: the genuine message is then answered, and the run ends as if nothing had been tried. What the
 coordinator did not sign is refused by its name as well, and leaves nothing in the ledger.
 
-    python -m audits.protection.attacks [--trials 100] [--only ATTACK] [--json]
+    python -m audits.protection.attacks [--trials 100] [--only ATTACK] [--processes 2] [--json]
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from audits.protection.attempt import attempts
+from audits.protection.attempt import Outcome, attempts
 from securefl import keys, wire
 from securefl.errors import PeerFault
 from securefl.ledger import store
@@ -44,6 +47,7 @@ from securefl.terms import Entry, Hash, MemberId, Plan, Refused, RunId, Update
 from tests.worlds import World, an_update, entropy, identity, seat
 
 TRIALS = 100
+LIBRARIES = ("cryptography", "numpy", "cbor2", "torch", "tenseal")
 ROUNDS = 2
 POLICY = """\
 securefl_policy: 1
@@ -517,54 +521,60 @@ def two_states(number: int) -> bool:
 VIEWS = {"two survivor sets": two_survivor_sets, "another state for one member": two_states}
 
 
-def attempted(trials: int, base: Path, only: str | None = None) -> list[dict[str, object]]:
-    """The attacks of `hostile/`, each at most so many times."""
-    rows: list[dict[str, object]] = []
-    for attempt in attempts():
-        if only not in (None, attempt.name):
-            continue
-        made = []
-        for number in range(min(trials, attempt.trials)):
-            with tempfile.TemporaryDirectory(dir=base) as folder:
+def attempted(name: str, trials: int, base: Path) -> dict[str, object]:
+    """One attack of `hostile/`, at most so many times; a trial that raises was stopped by nothing."""
+    attempt = next(each for each in attempts() if each.name == name)
+    made: list[Outcome] = []
+    for number in range(min(trials, attempt.trials)):
+        with tempfile.TemporaryDirectory(dir=base) as folder:
+            try:
                 made.append(attempt.trial(number, Path(folder)))
-        rows.append(
-            {
-                "attack": attempt.name, "trials": len(made), "successes": sum(each.succeeded for each in made),
-                "stopped_by": dict(sorted(Counter(each.stopped_by for each in made).items())),
-            }
-        )  # fmt: skip
-        print(f"{attempt.name}: {rows[-1]['successes']} of {len(made)} succeeded", file=sys.stderr)
-    return rows
+            except Exception:  # noqa: BLE001 - the other rows are still tried, and this one does not hold
+                print(f"{name}, trial {number}:\n{traceback.format_exc()}", file=sys.stderr)
+                made.append(Outcome(succeeded=False, stopped_by=""))
+    row: dict[str, object] = {
+        "attack": name, "trials": len(made), "successes": sum(outcome.succeeded for outcome in made),
+        "stopped_by": dict(sorted(Counter(outcome.stopped_by for outcome in made).items())),
+    }  # fmt: skip
+    print(f"{name}: {row['successes']} of {len(made)} succeeded", file=sys.stderr)
+    return row
 
 
-def run(trials: int, only: str | None = None) -> dict[str, object]:
-    """Every attack so many times, or one of them."""
+def forged(attack: str, trials: int, base: Path) -> dict[str, object]:
+    """One attack of ``ATTACKS``, so many times."""
+    made = [trial(attack, number, base) for number in range(trials)]
+    row: dict[str, object] = {
+        "attack": attack, "trials": trials, "successes": sum(t.succeeded for t in made),
+        "refused_by_name": sum(t.refused for t in made), "ended_right": sum(t.finished for t in made),
+        "names": dict(sorted(Counter(t.name for t in made).items())),
+    }  # fmt: skip
+    print(f"{attack}: {row['refused_by_name']} of {trials}", file=sys.stderr)
+    return row
+
+
+def shown(view: str, trials: int) -> dict[str, object]:
+    """One view of ``VIEWS``, so many times."""
+    return {"attack": view, "trials": trials, "opened": sum(VIEWS[view](number) for number in range(trials))}
+
+
+def run(trials: int, only: str | None = None, processes: int = 1) -> dict[str, object]:
+    """Every attack so many times, or one of them; ``processes`` attacks at a time."""
     shared_memory = Path("/dev/shm")  # noqa: S108 - homes that are thrown away
     base = shared_memory if shared_memory.is_dir() else Path(tempfile.gettempdir())
-    began, rows = time.monotonic(), []
-    for attack in [each for each in ATTACKS if only in (None, each)]:
-        made = [trial(attack, number, base) for number in range(trials)]
-        rows.append(
-            {
-                "attack": attack, "trials": trials, "successes": sum(t.succeeded for t in made),
-                "refused_by_name": sum(t.refused for t in made), "ended_right": sum(t.finished for t in made),
-                "names": dict(sorted(Counter(t.name for t in made).items())),
-            }
-        )  # fmt: skip
-        print(f"{attack}: {rows[-1]['refused_by_name']} of {trials}", file=sys.stderr)
-    views = [
-        {"attack": name, "trials": trials, "opened": sum(call(number) for number in range(trials))}
-        for name, call in (VIEWS if only is None else {}).items()
-    ]
+    began = time.monotonic()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        rows = [pool.submit(forged, name, trials, base) for name in ATTACKS if only in (None, name)]
+        views = [pool.submit(shown, name, trials) for name in VIEWS if only is None]
+        tried = [pool.submit(attempted, each.name, trials, base) for each in attempts() if only in (None, each.name)]
+        told = {"attacks": [row.result() for row in rows], "views": [row.result() for row in views]}
+        told["attempts"] = [row.result() for row in tried]
     return {
-        "command": f"python -m audits.protection.attacks --trials {trials} --json"
+        "command": f"python -m audits.protection.attacks --trials {trials} --processes {processes} --json"
         + (f" --only {only!r}" if only else ""),
-        "versions": {name: importlib.metadata.version(name) for name in ("cryptography", "numpy", "cbor2")}
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
         "seconds": round(time.monotonic() - began, 1),
-        "attacks": rows,
-        "views": views,
-        "attempts": attempted(trials, base, only),
+        **told,
     }
 
 
@@ -575,7 +585,8 @@ def holds(told: dict[str, object]) -> bool:
     assert isinstance(views, list)
     assert isinstance(tried, list)
     full = all(row["refused_by_name"] == row["ended_right"] == row["trials"] and not row["successes"] for row in rows)
-    return full and not any(row["opened"] for row in views) and not any(row["successes"] for row in tried)
+    stopped = all(not row["successes"] and "" not in row["stopped_by"] for row in tried)
+    return full and stopped and not any(row["opened"] for row in views)
 
 
 def main() -> None:
@@ -583,9 +594,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--only", choices=[*ATTACKS, *(each.name for each in attempts())], metavar="ATTACK")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    told = run(given.trials, given.only)
+    told = run(given.trials, given.only, given.processes)
     if given.json:
         print(json.dumps(told, indent=1))
     else:
