@@ -1,5 +1,5 @@
 """``python -m securefl``."""
 
-from securefl.cli import main
+from securefl.cli.main import main
 
 main()

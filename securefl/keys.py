@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from securefl import private
+from securefl import files
 from securefl.errors import Forged, OperatorFault
 from securefl.terms import PublicKey
 
@@ -187,7 +187,7 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
             pass
         finally:
             beside.unlink()
-    private.check(path)
+    files.check(path)
     return path.read_bytes()
 
 

@@ -16,7 +16,7 @@ settings.load_profile("here")
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """A small federation on disk: three members, a tiny model, made-up messages."""
-    from tests.small import Small
+    from tests.support.small import Small
 
     return Small(tmp_path_factory.mktemp("small"))
 
@@ -33,7 +33,7 @@ def finished(small, tmp_path_factory):
 @pytest.fixture(scope="session")
 def postgres_server():
     """A PostgreSQL of this test session's own."""
-    from tests import postgres
+    from tests.support import postgres
 
     with postgres.running(postgres.NOT_DURABLE) as server:
         yield server
@@ -42,7 +42,7 @@ def postgres_server():
 @pytest.fixture(params=["sqlite", "postgresql"])
 def stores(request, tmp_path):
     """Where stores are kept, for each kind of database there is."""
-    from tests.stores import Stores
+    from tests.support.stores import Stores
 
     if request.param == "sqlite":
         return Stores(tmp_path)

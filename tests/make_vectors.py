@@ -14,9 +14,9 @@ import numpy as np
 
 from securefl import keys, merkle, wire
 from securefl.keys import Secret
-from securefl.protection import masking, shamir
+from securefl.protection import enrolments, mask_streams, masking, masking_terms, shamir
 from securefl.terms import FixedPoint, Hash, Head, MemberId, MicroEpsilon, Plan, PoissonGaussian, Receipt, RunId, Update
-from tests.worlds import World, identity, seat
+from tests.support.worlds import World, identity, seat
 
 FOLDER = Path(__file__).parent / "vectors"
 ONE, TWO = (Secret(hashlib.sha256(word).digest()) for word in (b"one", b"two"))
@@ -24,9 +24,9 @@ ONE, TWO = (Secret(hashlib.sha256(word).digest()) for word in (b"one", b"two"))
 
 def good() -> dict[str, dict[str, str]]:
     shares = shamir.split(ONE, 3, (1, 2, 3, 4, 5), TWO)
-    pair = masking._pair_key(ONE, keys.public_half(TWO), Hash(bytes(32)), MemberId("a"), MemberId("b"))
+    pair = mask_streams.pair_key(ONE, keys.public_half(TWO), Hash(bytes(32)), MemberId("a"), MemberId("b"))
     stream = np.zeros(8, "<u4")
-    masking.mask(stream, [masking.Stream(pair)])
+    mask_streams.mask(stream, [mask_streams.Stream(pair)])
     head = Head(MemberId("a"), 3, Hash(bytes(32)))
     return {
         "derive": {"secret": ONE.raw.hex(), "label": "self-mask", "context": "00", "key": keys.derive(ONE, "self-mask", b"\0").raw.hex()},
@@ -75,7 +75,7 @@ def masked_round() -> dict[str, Any]:
         integers = np.array([0, 1, -1, (1 << 23) - 1, -(1 << 23), 1000 * place], np.int64)
         update = Update(integers / 2.0**16, plan.learning.event)
         sealed[name], kept = member.seal(name, plan, box[name], enrolment[name].secret, relays[name], b"", update, ONE)
-        question = wire.encode(masking.Survivors(tuple(names[:3])))
+        question = wire.encode(masking_terms.Survivors(tuple(names[:3])))
         answers[name] = member.answer(name, plan, kept, question)
         made["members"][name] = {
             "box": box[name].raw.hex(), "secret": enrolment[name].secret.hex(), "relay": relays[name].hex(),
@@ -91,26 +91,26 @@ def bad_rounds(
     plan: Plan, made: dict[str, Any], relays: Mapping[MemberId, bytes], answers: dict[MemberId, bytes]
 ) -> list[Any]:
     """What must fail, where, and as what: each takes the place of one value of the good round."""
-    relay: masking.Relay = wire.decode(relays[MemberId("a")], masking.Relay)
+    relay: masking_terms.Relay = wire.decode(relays[MemberId("a")], masking_terms.Relay)
     first, other, *rest = relay.peers
 
-    def relayed(peer: masking.Relayed) -> str:
-        return wire.encode(masking.Relay(relay.roster, (first, peer, *rest))).hex()
+    def relayed(peer: masking_terms.Relayed) -> str:
+        return wire.encode(masking_terms.Relay(relay.roster, (first, peer, *rest))).hex()
 
     swapped = replace(other, statement=replace(other.statement, mask_key=keys.public_half(ONE)))
     box = replace(other, box=other.box[:-1] + bytes([other.box[-1] ^ 1]))
-    answer: masking.Revealed = wire.decode(answers[MemberId("b")], masking.Revealed)
-    wrong = masking.Revealed({name: bytes(66) for name in answer.seeds}, answer.keys)
+    answer: masking_terms.Revealed = wire.decode(answers[MemberId("b")], masking_terms.Revealed)
+    wrong = masking_terms.Revealed({name: bytes(66) for name in answer.seeds}, answer.keys)
     lower = replace(plan, cover=replace(plan.cover, threshold=2))
     short = bytes.fromhex(made["members"]["c"]["payload"])
     return [
         {"what": "a swapped mask key", "member": "a", "relay": relayed(swapped), "fails": "Forged"},
         {"what": "a box with a flipped bit", "member": "a", "relay": relayed(box), "fails": "Forged"},
         {"what": "a threshold a minority meets", "member": "a", "plan": wire.encode(lower).hex(), "fails": "Unsafe"},
-        {"what": "a question about two", "member": "a", "question": wire.encode(masking.Survivors((MemberId("a"), MemberId("b")))).hex(), "fails": "Unsafe"},
-        {"what": "a survivor called dropped", "member": "a", "question": wire.encode(masking.Survivors(tuple(map(MemberId, "bcd")))).hex(), "fails": "Unsafe"},
+        {"what": "a question about two", "member": "a", "question": wire.encode(masking_terms.Survivors((MemberId("a"), MemberId("b")))).hex(), "fails": "Unsafe"},
+        {"what": "a survivor called dropped", "member": "a", "question": wire.encode(masking_terms.Survivors(tuple(map(MemberId, "bcd")))).hex(), "fails": "Unsafe"},
         {"what": "a wrong share with none to spare", "member": "b", "answer": wire.encode(wrong).hex(), "fails": "TooFew"},
-        {"what": "a vector that is too short", "member": "c", "payload": wire.encode(masking.Masked(wire.decode(short, masking.Masked).elements[:-1])).hex(), "fails": "Forged"},
+        {"what": "a vector that is too short", "member": "c", "payload": wire.encode(masking_terms.Masked(wire.decode(short, masking_terms.Masked).elements[:-1])).hex(), "fails": "Forged"},
     ]  # fmt: skip
 
 
@@ -124,11 +124,11 @@ LABELS = {
 def derivations() -> dict[str, dict[str, dict[str, str]]]:
     """Every key, mask, share, commitment, box and signature of a masked round, one at a time; and what must fail, by name."""
     run, context, a, b, c = RunId(bytes(range(16))), Hash(bytes(range(32))), *map(MemberId, "abc")
-    pair, own = masking._pair_key(ONE, keys.public_half(TWO), context, a, b), masking._self_key(TWO, context)
+    pair, own = mask_streams.pair_key(ONE, keys.public_half(TWO), context, a, b), mask_streams.self_key(TWO, context)
     streams = {name: np.zeros(5, "<u4") for name in ("pair", "self")}
-    masking.mask(streams["pair"], [masking.Stream(pair)])
-    masking.mask(streams["self"], [masking.Stream(own)])
-    dealer, place = masking._place(run, 1, a, MemberId("")), masking._place(run, 1, a, b)
+    mask_streams.mask(streams["pair"], [mask_streams.Stream(pair)])
+    mask_streams.mask(streams["self"], [mask_streams.Stream(own)])
+    dealer, place = enrolments.place_of(run, 1, a, MemberId("")), enrolments.place_of(run, 1, a, b)
     shares = {
         kind: shamir.split(secret, 2, (1, 2, 3), keys.derive(TWO, f"{kind}-polynomial"))
         for kind, secret in (("key", ONE), ("seed", TWO))
@@ -138,19 +138,19 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
         for kind, of in shares.items()
     }
     pairs = [key + seed for key, seed in zip(committed["key"], committed["seed"], strict=True)]
-    said = masking.Statement(
+    said = masking_terms.Statement(
         run,
         1,
         a,
         2,
         keys.public_half(ONE),
-        masking._seed_commitment(TWO.raw),
-        masking.roster_hash((a, b, c)),
+        enrolments.seed_commitment(TWO.raw),
+        enrolments.roster_hash((a, b, c)),
         merkle.root([merkle.leaf_hash(both) for both in pairs]),
     )
     path = b"".join(merkle.inclusion_proof([merkle.leaf_hash(both) for both in pairs], 1))
     signer = identity("a")
-    held = masking.Pair(shares["key"][2], shares["seed"][2])
+    held = masking_terms.Pair(shares["key"][2], shares["seed"][2])
     box = keys.seal_box(keys.public_half(TWO), "shares", place, wire.encode(held), ONE)
     receipt = wire.encode(Receipt(a, b, run, 1, "Submitted", context, MicroEpsilon(7), Hash(bytes(32)), 9))
     good = {
@@ -177,7 +177,7 @@ def derivations() -> dict[str, dict[str, dict[str, str]]]:
         "a statement signed as a receipt": {"statement": of["bytes"], "signature": signer.sign("receipt", wire.encode(said)).hex(), "fails": "protocol.swapped-key"},
         "a statement of another round": {"statement": wire.encode(replace(said, round=2)).hex(), "signature": of["signature"], "fails": "protocol.replayed-key"},
         "a statement with another threshold": {"statement": wire.encode(replace(said, threshold=3)).hex(), "signature": of["signature"], "fails": "protocol.another-threshold"},
-        "a box for another peer": {"box": box.hex(), "place": masking._place(run, 1, a, c).hex(), "fails": "protocol.box"},
+        "a box for another peer": {"box": box.hex(), "place": enrolments.place_of(run, 1, a, c).hex(), "fails": "protocol.box"},
         "a box that is too short": {"box": box[:31].hex(), "place": place.hex(), "fails": "protocol.box"},
         "a key of low order": {"public": bytes(32).hex(), "fails": "protocol.weak-key"},
         "one share where two are needed": {"share 2": held.key.hex(), "fails": "protocol.forged"},

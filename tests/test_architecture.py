@@ -42,7 +42,7 @@ def test_every_public_thing_says_what_it_is(path: Path) -> None:
 
 def test_a_package_is_one_sentence() -> None:
     for path in (ROOT / "securefl").rglob("__init__.py"):
-        if path.parent.name != "securefl":
+        if path.parent.name not in ("securefl", "terms"):  # the nouns are had from one place
             tree = ast.parse(path.read_text())
             assert len(tree.body) == 1, path
             assert "\n" not in (ast.get_docstring(tree) or "\n"), path
@@ -89,7 +89,7 @@ def test_repeatable_randomness_is_used_on_synthetic_text_and_in_open_training_al
     }
     assert {name: sorted(places) for name, places in used.items() if places} == {
         "securefl/training/preflight.py": ["_moves", "_off_zero"],
-        "securefl/training/trainer.py": ["SharedModel.train_without_privacy"],
+        "securefl/training/shared_model.py": ["SharedModel.train_without_privacy"],
     }
 
 
@@ -98,10 +98,11 @@ def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
 
     from typer.main import get_command
 
-    from securefl import cli, federation
-    from securefl.federation_file import FederationFile
+    from securefl.cli import main as cli
+    from securefl.documents.federation import FederationFile
     from securefl.policy.document import PolicyDocument
     from securefl.policy.plan_document import PlanDocument
+    from securefl.simulation import federation
 
     words = re.compile(r"entropy|rand|repeat|seed|deterministic")
     for document in (FederationFile, PolicyDocument, PlanDocument):
@@ -124,7 +125,7 @@ def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
     assert not [option for option in options(get_command(cli.app)) if words.search(option)]
     assert "entropy" not in inspect.getsource(cli)
     assert inspect.signature(federation.run).parameters["entropy"].default is os.urandom
-    for path in (*(ROOT / "securefl" / "training").glob("*.py"), ROOT / "securefl" / "federation.py"):
+    for path in (*(ROOT / "securefl" / "training").glob("*.py"), *(ROOT / "securefl" / "simulation").glob("*.py")):
         assert not re.search(r"environ|getenv", path.read_text()), path
 
 
@@ -141,13 +142,14 @@ def test_every_claim_names_a_module_and_a_test_that_exist() -> None:
         tests = re.findall(r"`(test_[a-z_]+\.py)::(test_\w+)`", row[3])
         assert tests, row
         for file, name in tests:
-            assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+            (found,) = (ROOT / "tests").rglob(file)
+            assert f"def {name}(" in found.read_text(), f"{file}::{name}"
 
 
 def test_the_readmes_commands_exist() -> None:
     from typer.main import get_command
 
-    from securefl import cli
+    from securefl.cli import main as cli
 
     command = get_command(cli.app)
     told = re.findall(r"^securefl ((?:[a-z]+ ?)+)", (ROOT / "README.md").read_text(), re.MULTILINE)

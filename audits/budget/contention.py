@@ -14,11 +14,11 @@ from audits.budget import site
 from audits.figures import figure, report
 from securefl import wire
 from securefl.errors import Fault
+from securefl.home.home import Home
 from securefl.policy.decide import decide
-from securefl.protocol import coordinator as c
-from securefl.runtime.home import Home
+from securefl.protocol import coordinator_state
 from securefl.terms import Grant, Leaf, Plan, Refused, Reserved, RunId
-from tests import worlds
+from tests.support import worlds
 
 FORK = multiprocessing.get_context("fork")
 
@@ -36,7 +36,7 @@ class Tally:
 def _plan() -> Plan:
     world = worlds.World(names=(site.OWNER, "b", "c"), scheme=site.SCHEME)
     state = world.coordinator.state
-    assert isinstance(state, c.Planned)
+    assert isinstance(state, coordinator_state.Planned)
     plan = state.course.plan
     return replace(plan, cohort=tuple(worlds.seat(name) for name in world.names))
 

@@ -22,13 +22,13 @@ import sqlalchemy as sa
 from audits.budget import site
 from audits.figures import figure, report
 from securefl import wire
+from securefl.home.home import Home
 from securefl.ledger import store
 from securefl.policy.decide import decide
 from securefl.protocol import messages as m
-from securefl.runtime import agent as agents
-from securefl.runtime.home import Home
+from securefl.site import agent as agents
 from securefl.terms import Closed, RunId
-from tests import worlds
+from tests.support import worlds
 
 RUNS = 6  # of two rounds each in one home
 PLANS = 9  # its budget, so the last ones are refused

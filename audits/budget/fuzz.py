@@ -26,7 +26,7 @@ import yaml
 from audits.figures import figure, report
 from securefl.errors import OperatorFault
 from securefl.policy import load
-from tests.test_policy_oracle import POLICY
+from tests.policy.test_policy_oracle import POLICY
 
 FULL, QUICK, LIMIT_BYTES = 1_000_000, 3_000, 64 * 1024 * 1024
 WATCHED = 50  # one in so many inputs has its memory counted; all of them share LIMIT_BYTES

@@ -1,9 +1,10 @@
 """Random stacks of policies, decided by the engine and by an oracle that shares no code with it.
 
-A stack has up to four levels. Each level takes what its parent says and moves some fields along a ladder from loose to
-tight, now and then the wrong way. The oracle (`tests/test_policy_oracle.py`) asks every level on its own; the engine
-narrows the stack to one policy and asks that. They agree if the same stacks are refused when they are loaded, and the
-same rules refuse. And twice as many requests are decided and explained: a dry run says what the decision says.
+A stack has up to four levels. Each level takes what its parent says and moves some fields along a ladder from loose
+to tight, now and then the wrong way. The oracle (`tests/policy/test_policy_oracle.py`) asks every level on its own;
+the engine narrows the stack to one policy and asks that. They agree if the same stacks are refused when they are
+loaded, and the same rules refuse. And twice as many requests are decided and explained: a dry run says what the
+decision says.
 
     python -m audits.budget.oracle [--quick] [--json]
 """
@@ -20,8 +21,8 @@ from audits.figures import figure, report
 from securefl.errors import OperatorFault
 from securefl.policy.decide import explain
 from securefl.terms import Refusal
-from tests.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, possible, question
-from tests.test_policy_oracle import AROUND, PLAN, POLICY, broken_in_stack, changed
+from tests.policy.test_policy_decide import AROUND_CHOICES, PLAN_CHOICES, possible, question
+from tests.policy.test_policy_oracle import AROUND, PLAN, POLICY, broken_in_stack, changed
 
 SEED, FULL, QUICK, LEVELS = 39, 5_000, 400, 4
 NAMES = ("granted", "refused", "not loaded")

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from securefl import wire
+from securefl.home.home import Home
 from securefl.policy import load as policies
 from securefl.privacy.account import Account
 from securefl.protection import schemes
-from securefl.protocol import member as mm
-from securefl.runtime.agent import MemberAgent
-from securefl.runtime.home import Home
+from securefl.protocol import member_state
 from securefl.seams import Own
+from securefl.site.agent import MemberAgent
 from securefl.terms import Hash, Level, MemberId, MicroEpsilon, Plan, Price, Scheme, Update
-from tests import worlds
+from tests.support import worlds
 
 OWNER = MemberId("north")
 SCHEME = Scheme.CLEAR  # sealing is not what is tested here
@@ -87,7 +87,7 @@ def home(folder: Path) -> Home:
 def agent(folder: Path, plans: int, hook: Callable[[str], object]) -> MemberAgent:
     """The member's agent, as a fresh process opens it."""
     seats = tuple(worlds.seat(name) for name in (OWNER, "b", "c"))
-    charter = mm.Charter(
+    charter = member_state.Charter(
         OWNER,
         "f",
         worlds.POLICY_HASH,
@@ -105,7 +105,7 @@ def agent(folder: Path, plans: int, hook: Callable[[str], object]) -> MemberAgen
         return price(plan, account, held)
 
     opened, held = home(folder), policy(plans)
-    plugs = mm.Plugs(opened.identity, schemes.member_half)
+    plugs = member_state.Plugs(opened.identity, schemes.member_half)
     return MemberAgent(opened, charter, held, plugs, Trainer(folder / "diary", hook), priced, os.urandom)
 
 
@@ -141,7 +141,7 @@ def replay(leaves: Iterator[Any]) -> Replayed:
 @contextlib.contextmanager
 def databases() -> Iterator[dict[str, Callable[[Path], None]]]:
     """What makes a new home one of SQLite or of a durable PostgreSQL."""
-    from tests import postgres  # noqa: PLC0415 - the server's programs are needed only here
+    from tests.support import postgres  # noqa: PLC0415 - the server's programs are needed only here
 
     with postgres.running() as server:
         yield {

@@ -33,18 +33,17 @@ import numpy as np
 from audits.protection.attempt import Outcome, attempts
 from securefl import keys, wire
 from securefl.errors import PeerFault
+from securefl.home.home import Home
 from securefl.ledger import store
 from securefl.policy import load as policies
 from securefl.privacy import accountant
-from securefl.protection import masking
-from securefl.protocol import coordinator as c
-from securefl.protocol import member as mm
+from securefl.protection import masking_terms
+from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import messages as m
-from securefl.runtime.agent import MemberAgent
-from securefl.runtime.home import Home
 from securefl.seams import Own
+from securefl.site.agent import MemberAgent
 from securefl.terms import Entry, Hash, MemberId, Plan, Refused, RunId, Update
-from tests.worlds import World, an_update, entropy, identity, seat
+from tests.support.worlds import World, an_update, entropy, identity, seat
 
 TRIALS = 100
 LIBRARIES = ("cryptography", "numpy", "cbor2", "torch", "tenseal")
@@ -95,11 +94,11 @@ class Field(World):
         self.policy = policies.parse(text, "policy.yaml")
         for party in self.parties.values():
             charter = replace(party.state.charter, policy=self.policy.hash, policy_text=text)  # type: ignore[attr-defined]
-            party.saved = wire.encode(mm.Idle(charter))
+            party.saved = wire.encode(member_state.Idle(charter))
         course = self.coordinator.state.course  # type: ignore[attr-defined]
         session = replace(course.session, policy=self.policy.hash)
         course = replace(course, session=session, policy_text=text, plan=replace(course.plan, policy=self.policy.hash))
-        self.coordinator.saved = wire.encode(c.Planned(course))
+        self.coordinator.saved = wire.encode(coordinator_state.Planned(course))
         self.drawn, self.session = drawn, session
         self.victim = MemberId(drawn.choice(self.names))
         own = folder / "victim"
@@ -144,7 +143,7 @@ class Field(World):
     def state(self, run: RunId) -> object:
         """Where the victim's machine stands."""
         with self.home.transaction() as conn:
-            return self.home.saved(conn, run, mm.State)
+            return self.home.saved(conn, run, member_state.State)
 
     def written(self) -> list[Entry]:
         """Every entry of the victim's ledger."""
@@ -190,7 +189,7 @@ class Attack:
 
 
 def identity_seed(name: str) -> bytes:
-    """What `tests.worlds.identity` makes a party's key of."""
+    """What `tests.support.worlds.identity` makes a party's key of."""
     import hashlib  # noqa: PLC0415
 
     return hashlib.sha256(b"identity " + name.encode()).digest()
@@ -222,7 +221,7 @@ def covered(frame: m.Frame, **changes: object) -> m.Frame:
 
 def asked(frame: m.Frame, survivors: list[MemberId], signer: str = "coordinator") -> m.Frame:
     """A question about these survivors."""
-    message = m.Ask(frame.envelope.receipt.round, wire.encode(masking.Survivors(tuple(survivors))))
+    message = m.Ask(frame.envelope.receipt.round, wire.encode(masking_terms.Survivors(tuple(survivors))))
     return signed(frame, message, signer)
 
 
@@ -232,10 +231,12 @@ def others(field: Field) -> list[MemberId]:
     return field.drawn.sample(rest, len(rest))
 
 
-def relayed_with(frame: m.Frame, change: Callable[[list[masking.Relayed]], list[masking.Relayed]]) -> m.Frame:
+def relayed_with(
+    frame: m.Frame, change: Callable[[list[masking_terms.Relayed]], list[masking_terms.Relayed]]
+) -> m.Frame:
     """The proposal with another relay of keys."""
-    relay = wire.decode(wire.decode(frame.envelope.body, m.Propose).relayed, masking.Relay)
-    return proposed(frame, relayed=wire.encode(masking.Relay(relay.roster, tuple(change(list(relay.peers))))))
+    relay = wire.decode(wire.decode(frame.envelope.body, m.Propose).relayed, masking_terms.Relay)
+    return proposed(frame, relayed=wire.encode(masking_terms.Relay(relay.roster, tuple(change(list(relay.peers))))))
 
 
 # The ten. Each draws one of its variants.
@@ -267,7 +268,7 @@ def swapped_keys(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
     """A key the coordinator knows, or somebody else's, in the place of a peer's or of the victim's own."""
     mine = keys.public_half(keys.Secret(field.drawn.randbytes(32)))
 
-    def change(peers: list[masking.Relayed]) -> list[masking.Relayed]:
+    def change(peers: list[masking_terms.Relayed]) -> list[masking_terms.Relayed]:
         place = field.drawn.randrange(len(peers))
         said = replace(peers[place].statement, mask_key=mine)
         other = peers[place - 1]
@@ -331,8 +332,10 @@ def cohort_of_few(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
     few = field.drawn.randint(1, field.min_cohort - 1)
     names = {field.victim, *others(field)[: few - 1]}
     seats = tuple(each for each in given.plan.cohort if each.member in names)
-    relay = wire.decode(given.relayed, masking.Relay)
-    relayed = wire.encode(masking.Relay(relay.roster, tuple(p for p in relay.peers if p.statement.member in names)))
+    relay = wire.decode(given.relayed, masking_terms.Relay)
+    relayed = wire.encode(
+        masking_terms.Relay(relay.roster, tuple(p for p in relay.peers if p.statement.member in names))
+    )
     cover, name = given.plan.cover, "protocol.small-cohort"
     if field.drawn.random() < 0.5:
         cover = replace(cover, min_cohort=few)
@@ -465,7 +468,7 @@ def _unsafe_session(field: Field) -> Trial:
     return Trial("protocol.unsafe-threshold" in told and not acted, acted, ", ".join(sorted(told)), True)
 
 
-def _right(field: Field, end: c.Ended, *, without: bool, round_: int) -> bool:
+def _right(field: Field, end: coordinator_state.Ended, *, without: bool, round_: int) -> bool:
     """Whether the run ended with the sums of those who took part."""
     left_out = {round_: field.victim} if without else {}
     rounds = [tuple(name for name in field.names if name != left_out.get(number)) for number in range(1, ROUNDS + 1)]
@@ -477,7 +480,7 @@ def _right(field: Field, end: c.Ended, *, without: bool, round_: int) -> bool:
 
 def two_survivor_sets(number: int) -> bool:
     """Whether shares of both secrets of one member were had, by telling half that it survived and half that it fell."""
-    from tests.test_protection import Round  # noqa: PLC0415
+    from tests.protection.test_protection import Round  # noqa: PLC0415
 
     drawn, shape = draw("two survivor sets", number)
     made = Round(shape["members"], 3, drawn.randint((shape["members"] + 1) // 2 + 1, shape["members"]))
@@ -489,22 +492,23 @@ def two_survivor_sets(number: int) -> bool:
     seeds, privates = 1, 1  # one colluding peer, which gives both
     for name in rest[1:]:
         survivors = [*rest, victim] if name in told else rest
-        question = wire.encode(masking.Survivors(tuple(sorted(survivors))))
+        question = wire.encode(masking_terms.Survivors(tuple(sorted(survivors))))
         try:
-            answer = wire.decode(made.member.answer(name, made.plan, made.kept[name], question), masking.Revealed)
+            answer = wire.decode(made.member.answer(name, made.plan, made.kept[name], question), masking_terms.Revealed)
         except PeerFault:
             continue
         seeds, privates = seeds + (victim in answer.seeds), privates + (victim in answer.keys)
-    own = wire.encode(masking.Survivors(tuple(sorted(made.names))))
+    own = wire.encode(masking_terms.Survivors(tuple(sorted(made.names))))
     seeds += (
-        victim in wire.decode(made.member.answer(victim, made.plan, made.kept[victim], own), masking.Revealed).seeds
+        victim
+        in wire.decode(made.member.answer(victim, made.plan, made.kept[victim], own), masking_terms.Revealed).seeds
     )
     return min(seeds, privates) >= made.threshold
 
 
 def two_states(number: int) -> bool:
     """Whether the sum still opens when one member was shown another state, properly named."""
-    from tests.test_protection import Round  # noqa: PLC0415
+    from tests.protection.test_protection import Round  # noqa: PLC0415
 
     drawn, shape = draw("two states", number)
     made = Round(shape["members"], 16)

@@ -28,10 +28,10 @@ import torch
 from audits.figures import figure, report
 from securefl.errors import Malformed
 from securefl.terms import Plan
-from securefl.training import state, step
+from securefl.training import adapter_tensors, step
 from securefl.training.shapes import Shapes
-from securefl.training.trainer import SharedModel
-from tests import tiny_models
+from securefl.training.shared_model import SharedModel
+from tests.support import tiny_models
 
 KINDS = ("ordinary", "huge", "tiny", "denormal", "rank one", "drowned", "sparse", "cancelling", "NaN", "infinite")
 MODELS = ("bert", "llama", "gpt2")
@@ -128,7 +128,7 @@ AMPLIFY = ("layer.1.attention.self.query", "layer.1.attention.self.value")
 
 def meets(of: SharedModel, values: Values, part: str) -> tuple[Values, Values]:
     """What comes to a layer from public text at this state, (tokens, width), and the layer's factor A (rank, width)."""
-    state.load(of._built, values.astype("<f4").tobytes())  # noqa: SLF001 - the attacker has the same model
+    adapter_tensors.load(of._built, values.astype("<f4").tobytes())  # noqa: SLF001 - the attacker has the same model
     modules = of._built.model.named_modules()  # noqa: SLF001
     (layer,) = [module for name, module in modules if name.endswith(part) and hasattr(module, "lora_A")]
     found: list[torch.Tensor] = []
@@ -185,7 +185,7 @@ def plan(of: SharedModel) -> Plan:
 def total(of: SharedModel, base: bytes, texts: tuple[str, ...], shapes: Shapes, rows: int = 32) -> Values:
     """The clipped sum of these records from this base."""
     encoded = encode(of, texts, shapes)
-    state.load(of._built, base)  # noqa: SLF001 - the member's own model
+    adapter_tensors.load(of._built, base)  # noqa: SLF001 - the member's own model
     wrapped, parameters = of._wrapped, of._built.parameters  # noqa: SLF001
     return step.clipped_sum(wrapped, parameters, encoded, range(len(texts)), rows, Fraction(1)).values
 
@@ -207,7 +207,7 @@ class Loose(Shapes):
 def padded_together(of: SharedModel, base: bytes, texts: tuple[str, ...]) -> Values:
     """The control: one batch, padded to its longest record."""
     encoded = encode(of, texts, Loose(TOKENS))
-    state.load(of._built, base)  # noqa: SLF001
+    adapter_tensors.load(of._built, base)  # noqa: SLF001
     batch = encoded.batch(range(len(texts)))
     found = step.per_record_gradients(of._wrapped, of._built.parameters, batch)  # noqa: SLF001
     return step.clipped(found, 1.0).numpy()

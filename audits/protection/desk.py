@@ -13,16 +13,16 @@ import numpy as np
 
 from securefl import keys, wire
 from securefl.errors import PeerFault
+from securefl.home.home import Home
 from securefl.ledger import store
 from securefl.policy import load as policies
 from securefl.privacy.account import Charge
 from securefl.protection import schemes
 from securefl.protection.clear import Bare
-from securefl.protocol import member as mm
+from securefl.protocol import member_state
 from securefl.protocol import messages as m
-from securefl.runtime.agent import MemberAgent
-from securefl.runtime.home import Home
 from securefl.seams import Own, Trainer
+from securefl.site.agent import MemberAgent
 from securefl.terms import (
     Adapter,
     Cover,
@@ -42,8 +42,8 @@ from securefl.terms import (
     Task,
     Update,
 )
-from tests.nested import LAYOUT, POLICY, price_in
-from tests.worlds import MODEL
+from tests.support.nested import LAYOUT, POLICY, price_in
+from tests.support.worlds import MODEL
 
 ME, COORDINATOR = MemberId("v"), MemberId("coordinator")
 BITS = FixedPoint(24, 16, 32)
@@ -95,7 +95,7 @@ class Desk:
             *(Seat(name, key.public, "here") for name, key in self._others.items()),
         )
         coordinator = Seat(COORDINATOR, self.key.public, "")
-        self.charter = mm.Charter(
+        self.charter = member_state.Charter(
             ME, "f", self.policy.hash, self.policy.text, "data", coordinator, None, self.seats, {}, MODEL
         )
         self.run, self.trainer = RunId(self.drawn.randbytes(16)), trainer
@@ -107,7 +107,7 @@ class Desk:
 
     def another(self, trainer: Trainer) -> MemberAgent:
         """A second process of the same site, or the same one after a restart."""
-        plugs = mm.Plugs(self.home.identity, schemes.member_half)
+        plugs = member_state.Plugs(self.home.identity, schemes.member_half)
         return MemberAgent(
             self.home, self.charter, self.policy, plugs, trainer, price_in(self.policy, "data"), os.urandom
         )

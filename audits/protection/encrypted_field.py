@@ -18,21 +18,13 @@ from audits.protection.attempt import Outcome
 from securefl import keys, wire
 from securefl.errors import PeerFault
 from securefl.keys import Secret
-from securefl.protection import (
-    bfv_coefficients,
-    ckks_slots,
-    digits,
-    encrypted,
-    masked_bfv,
-    masked_ckks,
-    residues,
-)
-from securefl.protection import seal as seals
+from securefl.protection import bfv_coefficients, ckks_slots, encrypted, masked_bfv, masked_ckks, residues, slot_packing
+from securefl.protection import tenseal_context as seals
 from securefl.protection.encrypted import CUSTODIAN, Encrypted, Material
 from securefl.protocol import messages as m
 from securefl.seams import Failure
 from securefl.terms import Event, MemberId, Plan, Scheme
-from tests.worlds import EVENT, World, entropy, resigned
+from tests.support.worlds import EVENT, World, entropy, resigned
 
 EVIL = MemberId("evil")
 CIPHERS: Mapping[Scheme, ModuleType] = {
@@ -116,9 +108,9 @@ class Field(World):
         return CIPHERS[self.scheme]
 
     @property
-    def packing(self) -> digits.Packing:
+    def packing(self) -> slot_packing.Packing:
         """How values are packed."""
-        made: digits.Packing = self.cipher.packing(self.plan.cover.encoding, len(self.plan.cohort))
+        made: slot_packing.Packing = self.cipher.packing(self.plan.cover.encoding, len(self.plan.cohort))
         return made
 
 
@@ -179,7 +171,7 @@ def stated(world: Field, chunks: tuple[bytes, ...], **changes: object) -> m.Subm
 
 def own(world: Field) -> tuple[bytes, ...]:
     """Honest ciphertexts of ``evil``'s own update, without masks that would not come off."""
-    packed = digits.pack(units(world.update_of(EVIL, world.moment)), world.packing)
+    packed = slot_packing.pack(units(world.update_of(EVIL, world.moment)), world.packing)
     streams = ((),) if world.scheme.has_masks else ()
     chunks: tuple[bytes, ...] = world.cipher.encrypt(world.material.context, packed, world.packing, *streams)
     return chunks
@@ -229,7 +221,7 @@ def reads(world: Field, secret: bytes, chunks: tuple[bytes, ...], expected: np.n
     packed, plan = world.packing, world.plan
     streams = ((),) if world.scheme.has_masks else ()
     opened = world.cipher.open_sum(secret, {EVIL: chunks}, packed.count(plan.dimension), packed, *streams)
-    values = digits.unpack(opened, packed, plan.dimension, plan.cover.encoding, len(plan.cohort))
+    values = slot_packing.unpack(opened, packed, plan.dimension, plan.cover.encoding, len(plan.cohort))
     return bool(np.array_equal(values, expected))
 
 

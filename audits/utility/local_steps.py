@@ -24,8 +24,8 @@ import torch
 import yaml
 
 from audits.utility import fedyolo as y
-from securefl.training.base import Base
-from securefl.training.model import Built
+from securefl.training.built import Built
+from securefl.training.shared_base import Base
 from securefl.training.step import Encoded
 
 ARMS = ("module", "whole")

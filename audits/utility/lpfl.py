@@ -38,16 +38,20 @@ import numpy as np
 import torch
 import yaml
 
-from securefl import federation, federation_file
 from securefl.compare.results import spread
+from securefl.documents import federation_file
+from securefl.documents.federation import Loaded
+from securefl.planning.plan import plan_of
 from securefl.policy import load as policies
 from securefl.privacy.accountant import calibrate
+from securefl.simulation import federation
 from securefl.terms import Adapter, AdapterKind, Hash, Learning, Plan, PoissonGaussian, RunId, SoftLabels
+from securefl.terms.records import Record
 from securefl.training import data
 from securefl.training.noise import repeatable
 from securefl.training.shapes import Shapes
+from securefl.training.shared_model import SharedModel
 from securefl.training.step import Encoded
-from securefl.training.trainer import SharedModel
 
 HERE = Path(__file__).parents[2] / "examples" / "publishers" / "federation.yaml"
 RECORDS, HELD, LABELLED = 2000, 250, Fraction(1, 4)  # of each member; the share that keeps its label
@@ -102,7 +106,7 @@ class Turned(SharedModel):
     cell: Cell
     told: list[tuple[int, int, int, int]]  # unlabelled; right of them; sure; right of the sure: members, rounds
 
-    def _targets(self, plan: Plan, base: bytes, records: tuple[data.Record, ...], shapes: Shapes) -> Encoded:
+    def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...], shapes: Shapes) -> Encoded:
         records = self.distinct(records, plan.learning.max_tokens)  # what has a row in what is encoded
         encoded = super()._targets(plan, base, records, shapes)
         teacher = encoded.teacher
@@ -119,12 +123,10 @@ class Turned(SharedModel):
         return replace(encoded, teacher=teacher)
 
 
-Members = Mapping[str, tuple[data.Record, ...]]
+Members = Mapping[str, tuple[Record, ...]]
 
 
-def records_of(
-    cell: Cell, loaded: federation_file.Loaded
-) -> tuple[Members, Mapping[str, int], tuple[data.Record, ...]]:
+def records_of(cell: Cell, loaded: Loaded) -> tuple[Members, Mapping[str, int], tuple[Record, ...]]:
     """What each member trains on, the truth that most of it is without, and what is held out."""
     members, truth, held = {}, {}, []
     for each in loaded.file.members:
@@ -164,7 +166,7 @@ def perform(cell: Cell) -> dict[str, Any]:
     shared.cell, shared.told = cell, []
     members, shared.truth, held_out = records_of(cell, loaded)
     policy = policies.load(loaded.folder / loaded.file.policy)
-    drawn = federation.plan_of(
+    drawn = plan_of(
         loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, Hash(bytes(32)), None
     )  # fmt: skip
     soft = SoftLabels(WEIGHT, TEMPERATURE, FIRST, LAST, ROUNDS)

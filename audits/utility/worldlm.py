@@ -28,6 +28,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from securefl.compare.results import spread
+from securefl.documents.data_source import DataSource
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.member import Half
 from securefl.strategy.rules import Ruled
@@ -49,10 +50,10 @@ from securefl.terms import (
     Sharing,
     Task,
 )
-from securefl.training.data import Record, Records, load
+from securefl.terms.records import Record
+from securefl.training.data import Records, load
 from securefl.training.modules import byte_gpt
-from securefl.training.sources import DataSource
-from securefl.training.trainer import SharedModel
+from securefl.training.shared_model import SharedModel
 
 DATA = Path("build/data")
 MODEL, KEYS = "bytes:3x32:{seed}", ("blocks.2",)  # the last third of the blocks

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from securefl import merkle, wire
-from securefl.audit import figures, folder, replay
-from securefl.audit.copies import Ledger, read_all
+from securefl.audit import figures, folder, spent
+from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.verify import check
 from securefl.terms import (
     Hash,
@@ -150,7 +150,7 @@ def _facts(run: Path) -> Facts:
         {ledger.name: _looked(ledger, seen) for ledger in ledgers.values()},
         [entry for _, entry in coordinator.each(Opening) if entry.run == name],
         seen, [str(each.owner) for each in (coordinator, *peers) if not _signed(each, name)],
-        replay.accounts_of(ledgers), _opened(run, ledgers),
+        spent.accounts_of(ledgers), _opened(run, ledgers),
     )  # fmt: skip
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from securefl.audit import replay
-from securefl.audit.copies import Ledger, policy_in
+from securefl.audit import spent
+from securefl.audit.ledger_files import Ledger, policy_in
 from securefl.audit.report import Report
 from securefl.errors import Tampered
 from securefl.policy import approvals
 from securefl.policy.load import Policy
 from securefl.policy.training_rules import MECHANISMS
-from securefl.protection.who import what_silence_does, who_can_open
+from securefl.protection.trust_statement import what_silence_does, who_can_open
 from securefl.protocol.coordinator import DECLINED
 from securefl.terms import (
     AdapterRule,
@@ -87,7 +87,7 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
         raise coordinator.wrong(f"run {run.hex()} does not end here", len(coordinator.leaves))
     openings = {e.round: e.survivors for _, e in coordinator.each(Opening) if e.run == run}
     roles = {seat.member for seat in opened.peers if seat.member in ("coordinator", "custodian")}
-    rows = replay.accounts_of(ledgers)
+    rows = spent.accounts_of(ledgers)
     standing = approvals.judge(policy, approvals.decode(opened.approvals, "the run's approvals"), at)
     found: dict[str, Any] = {
         "run": run.hex(),
@@ -248,7 +248,7 @@ def _epsilon(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _rdp(ledgers: Ledgers, unit: Unit) -> float:
-    told = replay.replayed(ledgers)["epsilon"]
+    told = spent.replayed(ledgers)["epsilon"]
     found: float = told.get("client", {"rdp": 0.0})["rdp"] if unit is Unit.CLIENT else told["rdp"]
     return found
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from securefl import merkle
 from securefl.audit import figures, weights
-from securefl.audit.copies import Ledger
+from securefl.audit.ledger_files import Ledger
 from securefl.errors import Tampered
 from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Opened, Released, Reported, RunId
 

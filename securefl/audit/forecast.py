@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
-from securefl.audit.copies import Ledger, read_all, read_one
+from securefl.audit.ledger_files import Ledger, read_all, read_one
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.policy.load import Policy

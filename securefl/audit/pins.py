@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from securefl.documents import text_of
+from securefl.documents.strict import text_of
 from securefl.errors import OperatorFault, Tampered
 from securefl.shown import plain
 from securefl.terms import PublicKey

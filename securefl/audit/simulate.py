@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from securefl.audit.copies import Ledger, read_all, read_one
+from securefl.audit.ledger_files import Ledger, read_all, read_one
 from securefl.errors import OperatorFault
 from securefl.policy.decide import decide
 from securefl.policy.load import Policy

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from securefl.audit import folder
-from securefl.audit.copies import Ledger
+from securefl.audit.ledger_files import Ledger
 from securefl.errors import Tampered
 from securefl.terms import Hash, MemberId, Released, RunId
 

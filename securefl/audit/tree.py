@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from securefl import merkle, wire
-from securefl.audit import witnesses
-from securefl.audit.copies import Ledger
+from securefl.audit import cross_checks
+from securefl.audit.ledger_files import Ledger
 from securefl.errors import PeerFault, Tampered
 from securefl.policy.load import ABOVE
 from securefl.privacy.account import Account, Charge, Standing
-from securefl.protocol.below import learning_below, run_below
+from securefl.protocol.subfederation import learning_below, run_below
 from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, RunId, Sent, Settled
 
 BELOW = "below"
@@ -67,7 +67,7 @@ def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]
     if node is None:
         raise Tampered(f"{name}.ledger", "missing, and there are ledgers of a federation below it")
     plans = {wire.plan_hash(entry.plan): entry.plan for _, entry in node.each(Reserved)}
-    runs = witnesses.covered(inside)
+    runs = cross_checks.covered(inside)
     for index, entry in node.each(Gathered):
         plan = plans.get(entry.plan)
         if plan is None or entry.run != run_below(plan, node.owner):
@@ -121,7 +121,7 @@ def _check_training(node: Ledger, index: int, entry: Gathered, plan: Plan, insid
         raise node.wrong("a result of a federation below that is not settled in full", index)
 
 
-def _check_told(node: Ledger, plans: Mapping[Hash, Plan], runs: witnesses.Runs) -> None:
+def _check_told(node: Ledger, plans: Mapping[Hash, Plan], runs: cross_checks.Runs) -> None:
     """Each result that the node sent, of a plan that it had a run below for, is one it says so of."""
     told = {entry.plan for _, entry in node.each(Gathered)}
     for index, entry in node.each(Sent):
@@ -131,7 +131,7 @@ def _check_told(node: Ledger, plans: Mapping[Hash, Plan], runs: witnesses.Runs) 
 
 
 def _check_charges(
-    node: Ledger, plans: Mapping[Hash, Plan], runs: witnesses.Runs, inside: Mapping[MemberId, Ledger]
+    node: Ledger, plans: Mapping[Hash, Plan], runs: cross_checks.Runs, inside: Mapping[MemberId, Ledger]
 ) -> None:
     """No member below was charged more steps for a plan than the node was, whatever became of the run."""
     own = {charge.plan: charge for charge in _charges(node)}

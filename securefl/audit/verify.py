@@ -30,8 +30,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import folder, pins, spending, suites, tree, witnesses
-from securefl.audit.copies import Ledger, of_seat, read_all, read_one
+from securefl.audit import cross_checks, folder, pins, price_checks, suites, tree
+from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
 from securefl.shown import plainly
@@ -170,16 +170,16 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     Raises:
         Tampered: one of them fails.
     """
-    runs = witnesses.covered(ledgers)
+    runs = cross_checks.covered(ledgers)
     for ledger in ledgers.values():
-        witnesses.check_openings(ledger, runs)
-    left_out = witnesses.check_complete(ledgers, runs, wanted)
-    witnesses.check_receipts(ledgers)
-    witnesses.check_releases(ledgers)
-    witnesses.check_heads(ledgers)
-    accounts = {ledger.owner: spending.check_account(ledger) for ledger in ledgers.values()}
-    spending.check_rounds(ledgers, runs)
-    witnesses.check_questions(ledgers, runs)
+        cross_checks.check_openings(ledger, runs)
+    left_out = cross_checks.check_complete(ledgers, runs, wanted)
+    cross_checks.check_receipts(ledgers)
+    cross_checks.check_releases(ledgers)
+    cross_checks.check_heads(ledgers)
+    accounts = {ledger.owner: price_checks.check_account(ledger) for ledger in ledgers.values()}
+    price_checks.check_rounds(ledgers, runs)
+    cross_checks.check_questions(ledgers, runs)
     for ledger in ledgers.values():
         _check_ends(ledger, accounts[ledger.owner])
     for run, (coordinator, opened) in runs.items():

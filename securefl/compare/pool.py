@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from securefl.compare.experiment import Cell
-from securefl.compare.one import Kept, Outcome, perform
-from securefl.federation_file import Loaded
+from securefl.compare.run_cell import Kept, Outcome, perform
+from securefl.documents.experiment import Cell
+from securefl.documents.federation import Loaded
 
 Work = tuple[Cell, Loaded]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from securefl.compare.experiment import Cell, Experiment
-from securefl.compare.one import Outcome
-from securefl.compare.together import Total
+from securefl.compare.composed_cost import Total
+from securefl.compare.run_cell import Outcome
+from securefl.documents.experiment import Cell, Experiment
 from securefl.shown import in_json, on_screen
 
 NOTE = "accuracy on all members' held-out rows: bench only, not released; choosing by it is paid by no epsilon here"

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from securefl.compare import plots, pool, results
-from securefl.compare.experiment import Experiment
-from securefl.compare.one import Outcome, finished, folder_of
+from securefl.compare.composed_cost import together
 from securefl.compare.results import Results
-from securefl.compare.together import together
+from securefl.compare.run_cell import Outcome, finished, folder_of
+from securefl.documents.experiment import Experiment
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.progress import Tally

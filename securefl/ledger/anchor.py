@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from securefl import keys, private, wire
+from securefl import files, keys, wire
 from securefl.errors import Malformed, OperatorFault, Tampered
 from securefl.terms import Head, SignedHead
 
@@ -30,7 +30,7 @@ def alone(home: Path, wait_s: float = WAIT_S) -> Iterator[None]:
         OperatorFault: others may read or write the lock's file, or another transaction has the home for too long.
     """
     lock = home / f"{NAME}-turn"
-    private.file(lock)
+    files.file(lock)
     with lock.open("ab") as turn:  # each its own: two threads exclude each other as two processes do
         if not _had(turn.fileno(), wait_s):
             remedy = "another process holds this site for too long; wait for it"
@@ -59,7 +59,7 @@ def read(home: Path) -> Head | None:
         OperatorFault: others may read or write the file.
         Tampered: it holds no head.
     """
-    data = private.read(home / NAME)
+    data = files.read(home / NAME)
     if data is None:
         return None
     try:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import sqlalchemy as sa
 
-from securefl import private
+from securefl import files
 from securefl.errors import Missing, OperatorFault
 
 URL_FILE = "store.url"
@@ -73,7 +73,7 @@ def place_of(home: Path, owner: str) -> Place:
         OperatorFault: the file can be read by others or holds no such URL, or a ledger was begun here already.
     """
     file, local = home / URL_FILE, home / "ledger.db"
-    private.check(file)
+    files.check(file)
     if not file.exists():
         return local
     if local.exists():
@@ -101,9 +101,9 @@ def engine_at(place: Place) -> sa.Engine:
 def _sqlite(path: Path) -> sa.Engine:
     """SQLite makes its log and its index beside the file with the file's own mode."""
     for each in SIDES:
-        private.check(path.with_name(path.name + each))
+        files.check(path.with_name(path.name + each))
     with contextlib.suppress(OSError):  # SQLite says better why it cannot be made
-        private.file(path)
+        files.file(path)
     url = sa.URL.create("sqlite", database=str(path))
     engine = sa.create_engine(url, connect_args={"timeout": WAIT_S}, execution_options={"place": str(path)})
 
@@ -138,7 +138,7 @@ def _turn(path: Path) -> BinaryIO | None:
     keeps transactions apart is SQLite's lock, which is asked for also by whoever waited here for too long.
     """
     try:
-        file = os.fdopen(os.open(path.with_name(f"{path.name}-turn"), QUEUE, private.FILE), "ab")
+        file = os.fdopen(os.open(path.with_name(f"{path.name}-turn"), QUEUE, files.FILE), "ab")
     except OSError:
         return None
     try:

@@ -18,8 +18,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from securefl import documents, keys, wire
-from securefl.documents import First, Whole
+from securefl import keys, wire
+from securefl.documents import strict
+from securefl.documents.strict import First, Whole
 from securefl.errors import Fault, Forged, OperatorFault
 from securefl.policy.document import Approvals
 from securefl.policy.load import Policy
@@ -240,7 +241,7 @@ def read(path: Path) -> tuple[Signature, ...]:
     Raises:
         OperatorFault: it is not well formed, with line and field.
     """
-    return decode(documents.text_of(path), str(path)) if path.exists() else ()
+    return decode(strict.text_of(path), str(path)) if path.exists() else ()
 
 
 def decode(text: bytes, name: str) -> tuple[Signature, ...]:
@@ -251,7 +252,7 @@ def decode(text: bytes, name: str) -> tuple[Signature, ...]:
     """
     if not text:
         return ()
-    file = documents.validate(documents.parse(text, name), _File)
+    file = strict.validate(strict.parse(text, name), _File)
     return tuple(
         Signature(
             Statement(

@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from securefl import documents, wire
-from securefl.documents import Document, First, Flag, Rational
+from securefl import wire
+from securefl.documents import strict
+from securefl.documents.strict import Document, First, Flag, Rational
 from securefl.errors import OperatorFault
 from securefl.policy.decide import decide, explain
 from securefl.policy.document import Day
@@ -112,8 +113,8 @@ def run(path: Path) -> tuple[Outcome, ...]:
         OperatorFault: the policy, the cases or a plan in them is not well formed, with line and field.
     """
     policy = load(path)
-    document = documents.read(path.with_name(path.stem + ".cases.yaml"))
-    written = documents.validate(document, CasesDocument)
+    document = strict.read(path.with_name(path.stem + ".cases.yaml"))
+    written = strict.validate(document, CasesDocument)
     return tuple(
         Outcome(path.stem, case.name, not why, why, rules)
         for index, case in enumerate(written.cases)
@@ -140,7 +141,7 @@ def unrefused(path: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
 def _rules(path: Path) -> tuple[str, ...]:
     """Every rule of the policy that a case can be refused by."""
     policy = load(path)
-    document = documents.read(path.with_name(path.stem + ".cases.yaml")).under("plan")
+    document = strict.read(path.with_name(path.stem + ".cases.yaml")).under("plan")
     rules: dict[str, None] = {}
     for scheme in policy.protection.schemes:
         changed = {"securefl_plan": 1, **document.value, "protection": scheme.value}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from securefl.documents import First, Rational, Whole
+from securefl.documents.strict import First, Rational, Whole
 from securefl.policy.limits import Name, Positive, Protection, Section, Sharing, Training
 from securefl.terms import Bound, MicroEpsilon, Neighbours, Unit
 

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from securefl.documents import Flag, Rational, Whole
+from securefl.documents.strategy import LossName
+from securefl.documents.strict import Flag, Rational, Whole
+from securefl.documents.training import OptimizerName
 from securefl.terms import AdapterKind, AdapterRule, Scheme
 
 ANY_MODEL = "any"  # the one word that stands for every base model
@@ -27,8 +29,6 @@ Positive = Annotated[Rational, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 BaseModelName = Annotated[Name, AfterValidator(_base_model)]
 ProbeDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-OptimizerName = Literal["sgd", "adamw", "adamw-bc"]
-LossName = Literal["own-label", "fedntd", "fedlsd", "soft-labels", "pseudo-labels"]
 
 
 class Section(BaseModel):

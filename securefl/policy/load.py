@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from securefl import documents
+from securefl.documents import strict
 from securefl.errors import OperatorFault
 from securefl.policy.document import Budget, Context, PolicyDocument, Release, Valid
 from securefl.policy.limits import Protection, Sharing, Training
@@ -128,10 +128,10 @@ def parse(text: bytes, name: str) -> Policy:
     texts = text.split(ABOVE)
     if len(texts) > LIMIT_LEVELS:
         raise OperatorFault(f"more than {LIMIT_LEVELS} levels", "put fewer policies above each other", name)
-    documents_: list[documents.Document] = []
+    documents_: list[strict.Document] = []
     levels: list[PolicyDocument] = []
     for index, part in enumerate(texts):
-        document = documents.parse(part, name)
+        document = strict.parse(part, name)
         written = _policy_in(document)
         place = _place(document)
         if (written.parent is None) != (index == len(texts) - 1):
@@ -182,11 +182,11 @@ def _chain(path: Path) -> tuple[tuple[Path, bytes], ...]:
             raise OperatorFault(f"more than {LIMIT_LEVELS} levels", "put fewer policies above each other", asked)
         seen.append(path.resolve())
         try:
-            text = documents.text_of(path, LIMIT_LEVELS * documents.LIMIT_BYTES)
+            text = strict.text_of(path, LIMIT_LEVELS * strict.LIMIT_BYTES)
         except OperatorFault as fault:
             raise OperatorFault(f"{asked}: {fault}" if asked else str(fault)) from fault
         texts.append((path, text))
-        document = documents.parse(text.split(ABOVE)[-1], str(path))
+        document = strict.parse(text.split(ABOVE)[-1], str(path))
         written = _policy_in(document)
         if written.parent is None or ABOVE in text:
             return tuple(texts)
@@ -194,14 +194,14 @@ def _chain(path: Path) -> tuple[tuple[Path, bytes], ...]:
         path = path.parent / written.parent.policy
 
 
-def _policy_in(document: documents.Document) -> PolicyDocument:
+def _policy_in(document: strict.Document) -> PolicyDocument:
     if document.has("securefl_federation"):
         remedy = f"give its policy, {document.value.get('policy', 'a file of its own')}; `securefl policy explain` "
         raise OperatorFault("a federation's file, not a policy", f"{remedy}holds one against the other", document.name)
-    return documents.validate(document, PolicyDocument)
+    return strict.validate(document, PolicyDocument)
 
 
-def _place(document: documents.Document) -> str:
+def _place(document: strict.Document) -> str:
     return f"{document.name}:{document.line_of(('parent',))}: parent"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from securefl.documents import Document
+from securefl.documents.strict import Document
 from securefl.errors import Loosens
 from securefl.policy.document import PerRun, PolicyDocument
 from securefl.policy.limits import ANY_MODEL, Section

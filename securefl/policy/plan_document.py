@@ -8,12 +8,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from securefl import documents
-from securefl.documents import First, Flag, Rational, Whole
+from securefl.documents import strict
+from securefl.documents.clipping import FLAT, ClippingPart
+from securefl.documents.strategy import AttentionPart, LossPart, WeightPart
+from securefl.documents.strict import First, Flag, Rational, Whole
+from securefl.documents.training import OptimizerName
 from securefl.errors import OperatorFault
-from securefl.policy.clipping import FLAT, ClippingPart
-from securefl.policy.limits import OptimizerName, ProbeDigest
-from securefl.policy.strategy_parts import AttentionPart, LossPart, WeightPart
+from securefl.policy.limits import ProbeDigest
 from securefl.terms import (
     Adapter,
     AdapterKind,
@@ -95,13 +96,13 @@ class PlanDocument(BaseModel):
         return self
 
 
-def draft(document: documents.Document, policy: Hash) -> Plan:
+def draft(document: strict.Document, policy: Hash) -> Plan:
     """The plan a document describes, under this policy.
 
     Raises:
         OperatorFault: with line and field.
     """
-    written = documents.validate(document, PlanDocument)
+    written = strict.validate(document, PlanDocument)
     try:
         return plan_of(written, policy)
     except ValueError as fault:

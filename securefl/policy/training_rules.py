@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from securefl.documents.strategy import named
 from securefl.policy.checks import NOTHING, Check, all_of, between, both, listed, one_of
 from securefl.policy.limits import ANY_MODEL, DIGEST
 from securefl.policy.load import Policy
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
-from securefl.policy.strategy_parts import named
 from securefl.terms import (
     Adapter,
     AdapterKind,

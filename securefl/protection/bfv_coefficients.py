@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from securefl.errors import Forged, Unsafe
-from securefl.protection import digits
-from securefl.protection import seal as seals
-from securefl.protection.digits import Packing
-from securefl.protection.seal import DEGREE, PRIMES, tenseal
+from securefl.protection import slot_packing
+from securefl.protection import tenseal_context as seals
+from securefl.protection.slot_packing import Packing
+from securefl.protection.tenseal_context import DEGREE, PRIMES, tenseal
 from securefl.terms import FixedPoint, MemberId
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def packing(encoding: FixedPoint, members: int) -> Packing:
     Raises:
         Unsafe: there is none, or the sum would not be exact.
     """
-    width = digits.width(encoding, members)
+    width = slot_packing.width(encoding, members)
     if failure_bits(members) < seals.FAILURE_BITS or width > PLAIN_BITS:
         raise Unsafe(f"a BFV sum of {encoding.value_bits}-bit values over {members} members is not exact")
     return Packing(width, PLAIN_BITS // width)

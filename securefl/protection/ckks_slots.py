@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from securefl.errors import Forged, Unsafe
-from securefl.protection import digits
-from securefl.protection import seal as seals
-from securefl.protection.digits import Packing
-from securefl.protection.seal import DEGREE, PRIMES, tenseal
+from securefl.protection import slot_packing
+from securefl.protection import tenseal_context as seals
+from securefl.protection.slot_packing import Packing
+from securefl.protection.tenseal_context import DEGREE, PRIMES, tenseal
 from securefl.terms import FixedPoint, MemberId
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def packing(encoding: FixedPoint, members: int) -> Packing:
     Raises:
         Unsafe: none is.
     """
-    width = digits.width(encoding, members)
+    width = slot_packing.width(encoding, members)
     for per in range(MOST_PER, 0, -1):
         made = Packing(width, per)
         if failure_bits(made, members) >= seals.FAILURE_BITS:

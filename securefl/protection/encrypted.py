@@ -24,9 +24,9 @@ import numpy as np
 from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import digits, fixed_point, honest, seal
-from securefl.protection.digits import Packing
+from securefl.protection import fixed_point, honest, slot_packing, tenseal_context
 from securefl.protection.key_file import KeyFile
+from securefl.protection.slot_packing import Packing
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, FixedPoint, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
@@ -184,7 +184,7 @@ class EncryptedMember:
         """Ciphertexts of the grid values, bound to key, plan, dimension and encoding, in a box to the custodian."""
         del box, enrolment, relayed
         packed = check_keyed(plan, self._cipher, material)
-        integers = digits.pack(fixed_point.encode_update(update, plan, rand), packed)
+        integers = slot_packing.pack(fixed_point.encode_update(update, plan, rand), packed)
         given: Material = wire.decode(material, Material)
         return boxed(me, plan, given, self._cipher.encrypt(given.context, integers, packed), rand), b""
 
@@ -286,7 +286,7 @@ class Holder(Generic[C]):
     ) -> None:
         self.scheme, self._cipher, self._file = scheme, cipher, file
         self._secret = secret_context
-        self._public = seal.public_half(secret_context)
+        self._public = tenseal_context.public_half(secret_context)
         self._identity = identity
 
     @classmethod
@@ -334,7 +334,7 @@ class Holder(Generic[C]):
         if self._file is not None:
             self._file.spend(self._secret)
         try:
-            total = digits.unpack(opening(), packed, plan.dimension, plan.cover.encoding, len(inputs))
+            total = slot_packing.unpack(opening(), packed, plan.dimension, plan.cover.encoding, len(inputs))
         except Forged:  # decrypted once: what it was is told by no fault, and the round has no second opening
             return wire.encode(Unopened("protocol.no-sum"))
         return wire.encode(Summed(total.astype("<i8").tobytes(), survivors))

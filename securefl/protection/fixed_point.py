@@ -15,7 +15,7 @@ import numpy as np
 
 from securefl.errors import Fault, Unsafe
 from securefl.keys import Secret
-from securefl.protection import longest, noise_share
+from securefl.protection import max_update, noise_share
 from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Plan, Update
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]
         assert norm <= float(event.sensitivity) * (1 + 2.0**-30), "the sensitivity has room for rounding"
         return integers + noise_share.draw(rand, plan.dimension, event.deviation)
     scale = float(1 << encoding.fraction_bits)
-    return encode(longest.held(update.values * scale, plan) / scale, encoding)
+    return encode(max_update.held(update.values * scale, plan) / scale, encoding)
 
 
 def _short(values: NDArray[np.float64], clip_l2: float) -> NDArray[np.float64]:

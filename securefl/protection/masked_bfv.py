@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from securefl.protection import bfv_coefficients as bfv
-from securefl.protection import masking
+from securefl.protection import mask_streams
 from securefl.protection.bfv_coefficients import INTEGERS, check_public, new_context, packing
-from securefl.protection.digits import Packing
-from securefl.protection.masking import Stream
+from securefl.protection.mask_streams import Stream
+from securefl.protection.slot_packing import Packing
 from securefl.terms import MemberId
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def encrypt(
 ) -> tuple[bytes, ...]:
     """Ciphertexts of packed integers under masks: (k,) -> (ceil(k / 4096),)."""
     elements = integers.astype("<u8")
-    masking.mask(elements, streams)
+    mask_streams.mask(elements, streams)
     return bfv.encrypt(public_context, (elements & RING).astype(np.int64), packing)
 
 
@@ -45,5 +45,5 @@ def open_sum(
         Forged: bytes that are no ciphertext of this key's parameters, or a sum that is longer than it should be.
     """
     total = bfv.open_ring(secret_context, inputs, count)
-    masking.mask(total, streams)
+    mask_streams.mask(total, streams)
     return packing.centred(total, bfv.PLAIN_BITS)

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from securefl.errors import Forged, Unsafe
-from securefl.protection import digits, residues
-from securefl.protection import seal as seals
-from securefl.protection.digits import Packing
-from securefl.protection.masking import Stream
-from securefl.protection.seal import DEGREE, tenseal
+from securefl.protection import residues, slot_packing
+from securefl.protection import tenseal_context as seals
+from securefl.protection.mask_streams import Stream
+from securefl.protection.slot_packing import Packing
+from securefl.protection.tenseal_context import DEGREE, tenseal
 from securefl.terms import FixedPoint, MemberId
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def packing(encoding: FixedPoint, members: int) -> Packing:
     Raises:
         Unsafe: none is.
     """
-    width = digits.width(encoding, members)
+    width = slot_packing.width(encoding, members)
     if failure_bits(members) < seals.FAILURE_BITS or width > SUM_BITS:
         raise Unsafe(f"a CKKS sum of {encoding.value_bits}-bit values over {members} members is not exact")
     return Packing(width, SUM_BITS // width)

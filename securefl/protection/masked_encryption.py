@@ -19,8 +19,7 @@ import numpy as np
 from securefl import wire
 from securefl.errors import Forged, PeerFault
 from securefl.keys import Identity, Secret
-from securefl.protection import digits, encrypted, fixed_point, masking
-from securefl.protection.digits import Packing
+from securefl.protection import encrypted, enrolments, fixed_point, slot_packing, unmasking
 from securefl.protection.encrypted import (
     CUSTODIAN,
     EncryptedCoordinator,
@@ -29,7 +28,10 @@ from securefl.protection.encrypted import (
     Parameters,
     Summation,
 )
-from securefl.protection.masking import MaskingCoordinator, MaskingMember, Revealed, Stream, TooFew
+from securefl.protection.mask_streams import Stream
+from securefl.protection.masking import MaskingCoordinator, MaskingMember
+from securefl.protection.masking_terms import Revealed, TooFew
+from securefl.protection.slot_packing import Packing
 from securefl.seams import Enrolment
 from securefl.terms import Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
@@ -81,7 +83,7 @@ class MaskedMember:
         """Masked ciphertexts in a box to the custodian, and the shares that may be asked for."""
         packed = encrypted.check_keyed(plan, self._cipher, material)
         streams, kept = self._masks.streams(me, plan, box, enrolment, relayed)
-        integers = digits.pack(fixed_point.encode_update(update, plan, rand), packed)
+        integers = slot_packing.pack(fixed_point.encode_update(update, plan, rand), packed)
         given: Material = wire.decode(material, Material)
         chunks = self._cipher.encrypt(given.context, integers, packed, streams)
         return encrypted.boxed(me, plan, given, chunks, rand), kept
@@ -161,12 +163,12 @@ class MaskedKeyHolder(Holder[MaskedCipher]):
             Unsafe: shares that two groups could each open the other's half with.
             Forged: an enrolment or a share that its member did not sign for, or shares for another set of survivors.
         """
-        masking.check_cover(plan)
+        enrolments.check_cover(plan)
         survivors = tuple(sorted(inputs))
         if set(enrolled) != {seat.member for seat in plan.cohort}:
             raise Forged("enrolments of others than the cohort", "protocol.another-cohort")
-        masking.check_enrolled(plan, enrolled)
+        enrolments.check_enrolled(plan, enrolled)
         for member, answer in answers.items():
             check_revealed(plan, survivors, member, answer)
-        streams = tuple(masking.masks_left(plan, enrolled, survivors, answers))
+        streams = tuple(unmasking.masks_left(plan, enrolled, survivors, answers))
         return partial(self._cipher.open_sum, self._secret, inputs, packed.count(plan.dimension), packed, streams)

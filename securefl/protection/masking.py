@@ -18,241 +18,42 @@ however many there are.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from securefl import keys, merkle, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import fixed_point, honest, packing, shamir
+from securefl.protection import fixed_point, packing, shamir
+from securefl.protection.enrolments import (
+    check_cover,
+    check_statement,
+    check_threshold,
+    commitments_of,
+    place_of,
+    public_of,
+    roster_hash,
+    seed_commitment,
+)
+from securefl.protection.mask_streams import Stream, mask, pair_key, self_key, sum_bits
+from securefl.protection.masking_terms import (
+    Kept,
+    Masked,
+    Pair,
+    Private,
+    Public,
+    Relay,
+    Relayed,
+    Revealed,
+    Statement,
+    Survivors,
+    TooFew,
+    question_about,
+)
+from securefl.protection.unmasking import masks_left
 from securefl.seams import Enrolment
 from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-CHUNK_BYTES = 64 * 1024  # stays in the cache while every stream is drawn and added
-STREAMS = 64  # keystreams that are open at once
-
-
-class TooFew(PeerFault):
-    """Not enough members are left to open a sum."""
-
-    rule = "protocol.too-few"
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """What a member publishes for one round, signed by its identity."""
-
-    run: RunId
-    round: int
-    member: MemberId
-    threshold: int
-    mask_key: bytes  # X25519 public key
-    seed: bytes  # SHA-256 commitment of the self-mask seed
-    roster: Hash  # of the sorted names of all who were dealt shares
-    shares: Hash  # root of a Merkle tree: at place i, the commitments of both shares of the roster's i-th
-
-
-@dataclass(frozen=True, slots=True)
-class Public:
-    """A statement, its signature, what the statement's hashes are of, and a box for each peer."""
-
-    statement: Statement
-    signature: bytes
-    roster: tuple[MemberId, ...]  # sorted; a member's point is its place here, from 1
-    commitments: tuple[bytes, ...]  # of a key's share and a seed's, 64 bytes, in roster order
-    boxes: Mapping[str, bytes]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Pair:
-    """One peer's shares of one member's secrets of one round."""
-
-    key: bytes
-    seed: bytes
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Private:
-    """What a member keeps of its enrolment, until the round is over."""
-
-    round: int
-    threshold: int
-    key: bytes
-    seed: bytes
-    own: Pair
-
-
-@dataclass(frozen=True, slots=True)
-class Relayed:
-    """What one member of a cohort is given of one peer's enrolment."""
-
-    statement: Statement
-    signature: bytes
-    box: bytes  # empty for a member's own
-    path: bytes  # from the receiver's commitments to the root in the statement
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """What one member of a cohort is given of all of them."""
-
-    roster: tuple[MemberId, ...]
-    peers: tuple[Relayed, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Masked:
-    """The masked vector: integers modulo 2**`sum_bits`, packed."""
-
-    elements: bytes
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Kept:
-    """The shares a member holds of its cohort, to answer one question."""
-
-    shares: Mapping[str, Pair]
-
-
-@dataclass(frozen=True, slots=True)
-class Survivors:
-    """The question: these members' vectors are in the sum."""
-
-    members: tuple[MemberId, ...]
-
-
-def question_about(survivors: Iterable[MemberId]) -> bytes:
-    """What everybody in this set is asked: one question for one set, to the byte."""
-    return wire.encode(Survivors(tuple(sorted(survivors))))
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Revealed:
-    """The answer: seed shares of survivors, key shares of the dropped; never both of one member."""
-
-    seeds: Mapping[str, bytes]
-    keys: Mapping[str, bytes]
-
-
-def check_cover(plan: Plan) -> None:
-    """Nothing happens if a sum under this plan is safe to open.
-
-    Raises:
-        Unsafe: two groups could each open the other's half, a colluding minority could open one input, or it overflows.
-    """
-    cover, members = plan.cover, len(plan.cohort)
-    if members < cover.min_cohort:
-        raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
-    honest.check(plan)
-    check_threshold(plan, members)
-    if cover.threshold > members:
-        what = f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet"
-        raise Unsafe(what, "protocol.small-cohort")
-    fixed_point.check_plan(plan)
-
-
-def check_threshold(plan: Plan, holders: int) -> None:
-    """Nothing happens if ``threshold`` shares of one secret and ``threshold`` of another cannot both be had.
-
-    Each of ``holders`` reveals one of the two, and ``colluding`` of them reveal both.
-
-    Raises:
-        Unsafe: they can.
-    """
-    cover = plan.cover
-    if 2 * cover.threshold <= holders + cover.colluding:
-        what = f"a threshold of {cover.threshold} of {holders} with {cover.colluding} colluding is not safe"
-        raise Unsafe(what, "protocol.unsafe-threshold")
-
-
-def sum_bits(plan: Plan) -> int:
-    """Bits a sum over the plan's cohort needs: what leaves a member is taken modulo 2 to this power."""
-    return plan.cover.encoding.value_bits + (len(plan.cohort) - 1).bit_length()
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Stream:
-    """A keystream to add, or to subtract."""
-
-    key: Secret
-    subtract: bool = False
-
-
-def mask(into: NDArray[np.unsignedinteger], streams: Iterable[Stream]) -> None:
-    """``into`` plus (or minus) the AES-256-CTR keystream of each key, in place, modulo the ring."""
-    zeros = bytes(CHUNK_BYTES)
-    drawn = bytearray(CHUNK_BYTES)
-    width = CHUNK_BYTES // into.itemsize
-    elements = np.frombuffer(drawn, into.dtype)
-    left = iter(streams)
-    while batch := tuple(islice(left, STREAMS)):
-        opened = [
-            (Cipher(algorithms.AES(each.key.raw), modes.CTR(bytes(16))).encryptor().update_into,
-             np.subtract if each.subtract else np.add)
-            for each in batch
-        ]  # fmt: skip
-        for start in range(0, len(into), width):
-            part = into[start : start + width]
-            begun = elements[: len(part)]
-            wanted = memoryview(zeros)[: begun.nbytes]
-            for draw, add in opened:
-                draw(wanted, drawn)
-                add(part, begun, out=part)
-
-
-def _pair_key(mine: Secret, theirs: bytes, context: Hash, a: MemberId, b: MemberId) -> Secret:
-    low, high = sorted((a, b))
-    place = wire.encode((low, high))
-    return keys.derive(keys.agree(mine, theirs), "pair-mask", context + place)
-
-
-def _self_key(seed: Secret, context: Hash) -> Secret:
-    return keys.derive(seed, "self-mask", context)
-
-
-def _seed_commitment(seed: bytes) -> bytes:
-    return hashlib.sha256(b"self-mask-seed\0" + seed).digest()
-
-
-def _place(statement_run: RunId, round_: int, dealer: MemberId, peer: MemberId) -> bytes:
-    return wire.encode((bytes(statement_run), round_, dealer, peer))
-
-
-def roster_hash(roster: tuple[MemberId, ...]) -> Hash:
-    """What a statement says of those who were dealt shares."""
-    return Hash(hashlib.sha256(b"roster\0" + wire.encode(roster)).digest())
-
-
-def _commitments(run: RunId, round_: int, member: MemberId, point: int, pair: Pair) -> bytes:
-    dealer = _place(run, round_, member, MemberId(""))
-    return shamir.commitment(dealer, "key", point, pair.key) + shamir.commitment(dealer, "seed", point, pair.seed)
-
-
-def check_statement(statement: Statement, signature: bytes, plan: Plan, member: MemberId, key: PublicKey) -> None:
-    """Nothing happens if this is ``member``'s statement for this plan's run and round.
-
-    Raises:
-        Forged: it is not.
-    """
-    if (statement.run, statement.round, statement.member) != (plan.run, plan.round, member):
-        what = f"{statement.member}'s key of round {statement.round} where {member}'s of {plan.round} belongs"
-        raise Forged(what, "protocol.replayed-key")
-    if statement.threshold != plan.cover.threshold:
-        what = f"{member} shared its keys {statement.threshold} of n; the plan says {plan.cover.threshold}"
-        raise Forged(what, "protocol.another-threshold")
-    try:
-        keys.verify(key, "mask-key", wire.encode(statement), signature)
-    except Forged as fault:
-        raise Forged(f"{member}'s keys for the round: {fault}", "protocol.swapped-key") from fault
 
 
 class MaskingMember:
@@ -279,9 +80,9 @@ class MaskingMember:
         key_shares = shamir.split(key, threshold, points, keys.derive(rand, "key-polynomial"))
         seed_shares = shamir.split(seed, threshold, points, keys.derive(rand, "seed-polynomial"))
         pairs = {point: Pair(key_shares[point], seed_shares[point]) for point in points}
-        commitments = tuple(_commitments(run, round_, me, point, pair) for point, pair in pairs.items())
+        commitments = tuple(commitments_of(run, round_, me, point, pair) for point, pair in pairs.items())
         statement = Statement(
-            run, round_, me, threshold, keys.public_half(key), _seed_commitment(seed.raw), roster_hash(roster),
+            run, round_, me, threshold, keys.public_half(key), seed_commitment(seed.raw), roster_hash(roster),
             merkle.root(tuple(map(merkle.leaf_hash, commitments))),
         )  # fmt: skip
         sealed = {}
@@ -291,7 +92,7 @@ class MaskingMember:
             if peer == me:
                 own = pair
                 continue
-            place = _place(run, round_, me, peer)
+            place = place_of(run, round_, me, peer)
             fresh = keys.derive(rand, "box", peer.encode())
             sealed[str(peer)] = keys.seal_box(boxes[peer], "shares", place, wire.encode(pair), fresh)
         private = Private(round_, threshold, key.raw, seed.raw, own)
@@ -353,11 +154,11 @@ class MaskingMember:
         """This member's masks under the plan, for a vector of any length and ring; the shares that may be asked for."""
         private, statements, shares = self._checked(me, plan, box, enrolment, relayed)
         context = wire.plan_hash(plan)
-        streams = [Stream(_self_key(Secret(private.seed), context))]
+        streams = [Stream(self_key(Secret(private.seed), context))]
         for peer, statement in statements.items():
             if peer != me:
-                pair_key = _pair_key(Secret(private.key), statement.mask_key, context, me, MemberId(peer))
-                streams.append(Stream(pair_key, subtract=me > peer))
+                shared = pair_key(Secret(private.key), statement.mask_key, context, me, MemberId(peer))
+                streams.append(Stream(shared, subtract=me > peer))
         return streams, wire.encode(Kept(shares))
 
     def answer(self, me: MemberId, plan: Plan, kept: bytes, question: bytes) -> bytes:
@@ -386,7 +187,7 @@ class MaskingMember:
 
 
 def _opened(peer: Relayed, plan: Plan, me: MemberId, box: Secret) -> Pair:
-    place = _place(plan.run, plan.round, peer.statement.member, me)
+    place = place_of(plan.run, plan.round, peer.statement.member, me)
     try:
         pair: Pair = wire.decode(keys.open_box(box, "shares", place, peer.box), Pair)
     except PeerFault as fault:
@@ -397,7 +198,7 @@ def _opened(peer: Relayed, plan: Plan, me: MemberId, box: Secret) -> Pair:
 
 def _check_pair(peer: Relayed, roster: tuple[MemberId, ...], receiver: MemberId, pair: Pair) -> None:
     stated, index = peer.statement, roster.index(receiver)
-    committed = _commitments(stated.run, stated.round, stated.member, index + 1, pair)
+    committed = commitments_of(stated.run, stated.round, stated.member, index + 1, pair)
     path = tuple(Hash(peer.path[start : start + 32]) for start in range(0, len(peer.path), 32))
     if not merkle.includes(merkle.leaf_hash(committed), index, len(roster), path, stated.shares):
         raise Forged(f"shares of {stated.member} that it did not commit to", "protocol.wrong-share")
@@ -469,104 +270,7 @@ class MaskingCoordinator:
         return Aggregate(fixed_point.from_ring(total, bits, width), survivors, cover.encoding)
 
 
-def check_enrolled(plan: Plan, enrolled: Mapping[MemberId, bytes]) -> None:
-    """Check every enrolment of a cohort: signed by its member for this round, dealt to one roster, shared safely.
-
-    Raises:
-        Forged: one is not its member's, or was dealt to another roster.
-        Unsafe: the threshold is too low for the roster.
-    """
-    rosters = set()
-    for seat in plan.cohort:
-        public = public_of(enrolled[seat.member])
-        check_statement(public.statement, public.signature, plan, seat.member, seat.key)
-        rosters.add(public.roster)
-    if len(rosters) != 1:
-        raise Forged("members of one cohort dealt their shares to several rosters", "protocol.another-roster")
-    check_threshold(plan, len(rosters.pop()))
-
-
-def masks_left(
-    plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], answers: Mapping[MemberId, bytes]
-) -> Iterator[Stream]:
-    """What takes the masks that are left out of the survivors' sum, of any length and ring.
-
-    Raises:
-        TooFew: fewer survivors or usable answers than the plan needs.
-        Forged: a secret that comes out is not what its member published.
-    """
-    if len(survivors) < max(plan.cover.threshold, plan.cover.min_cohort):
-        raise TooFew(f"{len(survivors)} survivors; {max(plan.cover.threshold, plan.cover.min_cohort)} are needed")
-    publics = {seat.member: public_of(enrolled[seat.member]) for seat in plan.cohort}
-    return _to_take_out(plan, publics, survivors, _readable(answers, survivors))
-
-
-def _to_take_out(
-    plan: Plan, publics: Mapping[MemberId, Public], survivors: tuple[MemberId, ...],
-    revealed: Mapping[MemberId, Revealed],
-) -> Iterator[Stream]:  # fmt: skip
-    """Every mask that is left in the sum of the survivors' vectors."""
-    context, threshold = wire.plan_hash(plan), plan.cover.threshold
-    for member in survivors:
-        offered = {name: told.seeds.get(member) for name, told in revealed.items()}
-        seed = _gathered(publics[member], "seed", offered, threshold)
-        if _seed_commitment(seed.raw) != publics[member].statement.seed:
-            raise Forged(f"the seed of {member} is not the one it committed to")
-        yield Stream(_self_key(seed, context), subtract=True)
-    present = frozenset(survivors)
-    for member in (seat.member for seat in plan.cohort if seat.member not in present):
-        offered = {name: told.keys.get(member) for name, told in revealed.items()}
-        key = _gathered(publics[member], "key", offered, threshold)
-        if keys.public_half(key) != publics[member].statement.mask_key:
-            raise Forged(f"the key of {member} is not the one it published")
-        for survivor in survivors:  # what each survivor added for the dropped member is taken out
-            pair_key = _pair_key(key, publics[survivor].statement.mask_key, context, member, survivor)
-            yield Stream(pair_key, subtract=survivor < member)
-
-
-def public_of(enrolled: bytes) -> Public:
-    """An enrolment that holds what its statement's hashes are of."""
-    public: Public = wire.decode(enrolled, Public)
-    stated = public.statement
-    if roster_hash(public.roster) != stated.roster or len(public.commitments) != len(public.roster):
-        raise Forged(f"{stated.member} shows another roster than it stated", "protocol.another-roster")
-    if merkle.root(tuple(map(merkle.leaf_hash, public.commitments))) != stated.shares:
-        raise Forged(f"{stated.member} shows other commitments than it stated", "protocol.wrong-share")
-    return public
-
-
 def _paths(public: Public) -> dict[MemberId, bytes]:
     """From each peer's commitments to their root."""
     proofs = merkle.inclusion_proofs(tuple(map(merkle.leaf_hash, public.commitments)))
     return {member: b"".join(proof) for member, proof in zip(public.roster, proofs, strict=True)}
-
-
-def _readable(answers: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...]) -> dict[MemberId, Revealed]:
-    revealed = {}
-    for member, answer in answers.items():
-        if member in survivors:
-            try:
-                revealed[member] = wire.decode(answer, Revealed)
-            except PeerFault:
-                continue  # the others may be enough
-    return revealed
-
-
-def _gathered(public: Public, kind: str, offered: Mapping[MemberId, bytes | None], threshold: int) -> Secret:
-    """A secret from the shares that match their commitments; a wrong one is left out."""
-    statement = public.statement
-    dealer = _place(statement.run, statement.round, statement.member, MemberId(""))
-    part = slice(0, 32) if kind == "key" else slice(32, 64)
-    good: dict[int, bytes] = {}
-    for point, (member, committed) in enumerate(zip(public.roster, public.commitments, strict=True), 1):
-        share = offered.get(member)
-        if share is None or len(good) == threshold:
-            continue
-        if shamir.commitment(dealer, kind, point, share) == committed[part]:
-            good[point] = share
-    if len(good) < threshold:
-        raise TooFew(f"{len(good)} good {kind} shares of {statement.member}; {threshold} are needed")
-    try:
-        return shamir.combine(good, threshold)
-    except Forged as fault:
-        raise Forged(f"the {kind} shares {statement.member} committed to: {fault}") from fault

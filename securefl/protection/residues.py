@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from securefl.protection.masking import Stream
-from securefl.protection.seal import DEGREE, saved
+from securefl.protection.mask_streams import Stream
+from securefl.protection.tenseal_context import DEGREE, saved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

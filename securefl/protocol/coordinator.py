@@ -10,180 +10,46 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from typing import Any, Final
 
 from securefl import wire
 from securefl.errors import Forged, OutOfTurn, PeerFault
-from securefl.keys import Identity
-from securefl.protection import longest
+from securefl.protection import max_update
 from securefl.protocol import answers
 from securefl.protocol import messages as m
-from securefl.seams import CoordinatorProtection, Strategy
-from securefl.shown import short
+from securefl.protocol.coordinator_messages import ask_members, close_round, enrol_members, propose_plan
+from securefl.protocol.coordinator_state import (
+    Asking,
+    Closing,
+    Collecting,
+    Course,
+    Elapsed,
+    Ended,
+    Enrolling,
+    Event,
+    Inviting,
+    Planned,
+    Plugs,
+    Received,
+    Resumed,
+    Started,
+    State,
+    Step,
+)
 from securefl.terms import (
     Closed,
-    Entry,
-    Envelope,
     Got,
     Hash,
     MemberId,
     Opened,
     Opening,
-    Plan,
-    Reason,
     Refused,
     Released,
-    Seat,
-    Sent,
-    SignedHead,
     Witnessed,
 )
 
 DECLINED: Final = "plan, by "  # what was refused, in the words of a coordinator's ledger; the member's name follows
-
-
-@dataclass(frozen=True, slots=True)
-class Plugs:
-    """What the machine is given and does not keep."""
-
-    identity: Identity
-    protection: Callable[[str], CoordinatorProtection]
-    strategy: Strategy
-
-
-# Events: what can happen to a run.
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Somebody wants this run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """An answer, as it came."""
-
-    sender: MemberId
-    frame: m.Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Elapsed:
-    """Patience is over: who has not answered will not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """The process was restarted: whoever has not answered is asked again, with the same bytes."""
-
-
-Event = Started | Received | Elapsed | Resumed
-
-# States: where we are. Each holds what its own moves need.
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What every state of a run shares. ``plan`` is the plan of the round under way, or of the next one."""
-
-    session: m.Session
-    policy_text: bytes
-    rates: tuple[Fraction, ...]  # the members' learning rate in each round: as many as there are rounds
-    plan: Plan
-    state: bytes  # the adapter state ``plan`` starts from
-    previous: bytes  # what the strategy remembers: for FedAvg the state before it
-    accepts: Mapping[str, m.Frame]
-    enrolled: Mapping[str, bytes]  # for ``plan.round``
-    heads: Mapping[str, SignedHead]  # the latest seen of each peer's ledger, in this run or an earlier one
-    unanswered: Mapping[str, Envelope]  # asked, not answered
-    approvals: bytes = b""  # the policy's signatures; empty if it is unsigned
-
-    @property
-    def rounds(self) -> int:
-        """How many there are to be."""
-        return len(self.rates)
-
-    @property
-    def need(self) -> int:
-        """Fewer survivors than this and no sum is opened."""
-        cover = self.plan.cover
-        return max(cover.min_cohort, cover.threshold if cover.scheme.has_masks else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """Nobody has been asked yet."""
-
-    course: Course
-
-
-@dataclass(frozen=True, slots=True)
-class Inviting:
-    """Waiting for who takes part."""
-
-    course: Course
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolling:
-    """Waiting for keys and shares of the round ahead."""
-
-    course: Course
-
-
-@dataclass(frozen=True, slots=True)
-class Collecting:
-    """Waiting for sealed results."""
-
-    course: Course
-    sealed: Mapping[str, Envelope]
-    following: Mapping[str, bytes]
-    declined: Mapping[str, tuple[Reason, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """Waiting for what opening the sum needs. A scheme may ask in phases: each begins when the one before is over."""
-
-    course: Course
-    sealed: Mapping[str, Envelope]
-    following: Mapping[str, bytes]
-    answers: Mapping[str, bytes]
-    phase: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """Waiting for everybody's last word."""
-
-    course: Course
-    outcome: str
-    why: str
-    last_round: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Over. ``course.state`` is the adapter the run ended with."""
-
-    course: Course
-    outcome: str
-    why: str
-    last_round: int
-
-
-State = Planned | Inviting | Enrolling | Collecting | Asking | Closing | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The next state, what to write down, and what to send: in that order."""
-
-    state: State
-    entries: tuple[Entry, ...] = ()
-    outbound: tuple[Envelope, ...] = ()
 
 
 def on_started(state: Planned, event: Started, plugs: Plugs) -> Step:
@@ -203,7 +69,7 @@ def on_started(state: Planned, event: Started, plugs: Plugs) -> Step:
     )
     heads = tuple(course.heads[seat.member] for seat in peers if seat.member in course.heads)
     asked = {seat.member: m.Invite(session, heads) for seat in peers}
-    return _ask(Inviting(course), asked, 0, plugs, (opened,))
+    return ask_members(Inviting(course), asked, 0, plugs, (opened,))
 
 
 def on_accept(state: Inviting, event: Received, plugs: Plugs) -> Step:
@@ -221,12 +87,12 @@ def invited(state: Inviting, plugs: Plugs) -> Step:
     session = course.session
     missing = [seat.member for seat in session.roster if seat.member not in course.accepts]
     if len(session.roster) - len(missing) < course.need:
-        return _close(
+        return close_round(
             course, "aborted", f"{', '.join(missing)} did not accept; {course.need} members are needed", plugs
         )
     if session.custodian is not None and session.custodian.member not in course.accepts:
-        return _close(course, "aborted", "the custodian did not accept", plugs)
-    return _enrol(replace(course, unanswered={}), plugs)
+        return close_round(course, "aborted", "the custodian did not accept", plugs)
+    return enrol_members(replace(course, unanswered={}), plugs)
 
 
 def on_enrolled(state: Enrolling, event: Received, plugs: Plugs) -> Step:
@@ -242,7 +108,7 @@ def on_enrolled(state: Enrolling, event: Received, plugs: Plugs) -> Step:
 def enlisted(state: Enrolling, plugs: Plugs) -> Step:
     """Propose the round's plan to everybody who is enrolled."""
     course = replace(state.course, unanswered={})
-    return _propose(course, plugs)
+    return propose_plan(course, plugs)
 
 
 def on_submitted(state: Collecting, event: Received, plugs: Plugs) -> Step:
@@ -278,9 +144,9 @@ def collected(state: Collecting, plugs: Plugs) -> Step:
             others = f" (and {len(state.declined) - 1} more)" if len(state.declined) > 1 else ""
             names = ", ".join(dict.fromkeys(reason.rule for reason in reasons))  # no word of a member goes to others
             why = f"round {course.plan.round} refused by {member}{others}: {names}"
-            return _close(course, "refused", why, plugs)
+            return close_round(course, "refused", why, plugs)
         why = f"{len(state.sealed)} of {len(course.plan.cohort)} sealed results arrived; {course.need} are needed"
-        return _close(course, "aborted", why, plugs)
+        return close_round(course, "aborted", why, plugs)
     return _next_question(Asking(course, state.sealed, state.following, {}), plugs)
 
 
@@ -300,9 +166,9 @@ def _next_question(state: Asking, plugs: Plugs) -> Step:
     try:
         questions = protection.ask(state.phase, plan, _enrolled(course), sealed, answers)
     except PeerFault as fault:
-        return _close(course, "aborted", _unopened(state, fault), plugs)
+        return close_round(course, "aborted", _unopened(state, fault), plugs)
     messages = {member: m.Ask(plan.round, question) for member, question in questions.items()}
-    return _ask(replace(state, course=course), messages, plan.round, plugs)
+    return ask_members(replace(state, course=course), messages, plan.round, plugs)
 
 
 def on_answered(state: Asking, event: Received, plugs: Plugs) -> Step:
@@ -325,11 +191,11 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     answers = {MemberId(name): answer for name, answer in state.answers.items()}
     try:
         aggregate = plugs.protection(course.session.scheme).open(plan, _enrolled(course), payloads, answers)
-        longest.check_sum(plan, aggregate)
+        max_update.check_sum(plan, aggregate)
         after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
         memory = plugs.strategy.remember(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:
-        return _close(course, "aborted", _unopened(state, fault), plugs)
+        return close_round(course, "aborted", _unopened(state, fault), plugs)
     digest = m.state_digest(after)
     run = course.session.run
     sum_digest = Hash(hashlib.sha256(aggregate.total.tobytes()).digest())
@@ -343,9 +209,9 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     following = replace(plan, round=plan.round + 1, base=digest, learning=learning, dimension=dimension)
     course = replace(course, plan=following, state=after, previous=memory, enrolled=state.following)
     if plan.round >= course.rounds:
-        moved = _close(course, "finished", "every round ran", plugs, plan.round)
+        moved = close_round(course, "finished", "every round ran", plugs, plan.round)
     else:
-        moved = _enrol(course, plugs)
+        moved = enrol_members(course, plugs)
     return replace(moved, entries=(*entries, *moved.entries))
 
 
@@ -398,10 +264,8 @@ WHEN_ANSWERED: Final[Mapping[type, Callable[[Any, Plugs], Step]]] = {
     Asking: asked,
     Closing: said,
 }
-
 Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
 _ROUND: Final = frozenset({Enrolling, Collecting, Closing})
-
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Planned,    Started):     (on_started,   frozenset({Inviting})),
     (Inviting,   m.Accept):    (on_accept,    frozenset({Inviting}) | _ROUND),
@@ -437,7 +301,6 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Closing,    Resumed):     (on_resumed,   frozenset({Closing})),
     (Ended,      Resumed):     (on_resumed,   frozenset({Ended})),
 }  # fmt: skip
-
 REPLIES: Final = {kind.__name__: kind for kind in (m.Accept, m.Enrolled, m.Submitted, m.Declined, m.Answered, m.Bye)}
 
 
@@ -499,62 +362,3 @@ def _when_answered(state: Any, event: Received, plugs: Plugs, then: Callable[[An
         return Step(state, told)
     moved = then(state, plugs)
     return replace(moved, entries=(*told, *moved.entries))
-
-
-def _ask(
-    state: Any,  # noqa: ANN401 - any state that has a course
-    asked: Mapping[MemberId, m.Request],
-    round_: int,
-    plugs: Plugs,
-    entries: tuple[Entry, ...] = (),
-) -> Step:
-    session, course = state.course.session, state.course
-    plan = wire.plan_hash(course.plan) if isinstance(state, Collecting | Asking) else None
-    outbound = tuple(
-        m.enclose(plugs.identity, session.coordinator.member, to, session.run, round_, message, plan)
-        for to, message in sorted(asked.items())
-    )
-    course = replace(course, unanswered={envelope.receipt.to: envelope for envelope in outbound})
-    sent = tuple(Sent(envelope.receipt, envelope.signature) for envelope in outbound)
-    return Step(replace(state, course=course), (*entries, *sent), outbound)
-
-
-def _enrol(course: Course, plugs: Plugs) -> Step:
-    """Ask those for keys whose keys for this round did not travel with their last result."""
-    joined = [seat.member for seat in course.session.roster if seat.member in course.accepts]
-    missing = [member for member in joined if member not in course.enrolled]
-    if not missing:
-        return _propose(course, plugs)
-    frames = tuple(frame for _, frame in sorted(course.accepts.items()))
-    asked: dict[MemberId, m.Request] = {member: m.Enrol(course.plan.round, frames) for member in missing}
-    return _ask(Enrolling(course), asked, course.plan.round, plugs)
-
-
-def _propose(course: Course, plugs: Plugs) -> Step:
-    cohort: tuple[Seat, ...] = tuple(seat for seat in course.session.roster if seat.member in course.enrolled)
-    if len(cohort) < course.need:
-        why = f"{len(cohort)} members are ready for round {course.plan.round}; {course.need} are needed"
-        return _close(course, "aborted", why, plugs)
-    plan = replace(course.plan, cohort=cohort)
-    course = replace(course, plan=plan)
-    names = tuple(seat.member for seat in cohort)
-    relayed = plugs.protection(course.session.scheme).relay(names, {name: course.enrolled[name] for name in names})
-    heads = _heads(course)
-    asked: dict[MemberId, m.Request] = {
-        name: m.Propose(plan, course.state, relayed.get(name, b""), heads) for name in names
-    }
-    return _ask(Collecting(course, {}, {}, {}), asked, plan.round, plugs)
-
-
-def _heads(course: Course) -> tuple[SignedHead, ...]:
-    """The last head seen of each who takes part."""
-    return tuple(course.heads[name] for name in sorted(course.accepts))
-
-
-def _close(course: Course, outcome: str, why: str, plugs: Plugs, last_round: int | None = None) -> Step:
-    done, why = course.plan.round - 1 if last_round is None else last_round, short(why, m.MOST_WHY)
-    message = m.Close(outcome, why, done, course.state if done else b"", _heads(course))
-    asked: dict[MemberId, m.Request] = {MemberId(name): message for name in course.accepts}
-    if not asked:
-        return Step(Ended(course, outcome, why, done), (Closed(course.session.run, outcome, why),))
-    return _ask(Closing(course, outcome, why, done), asked, 0, plugs)

@@ -21,7 +21,7 @@ from securefl.keys import Identity, Secret
 from securefl.protection.encrypted import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
 from securefl.protocol import sight
-from securefl.protocol.member import Charter, Received
+from securefl.protocol.member_state import Charter, Received
 from securefl.seams import KeyHolder
 from securefl.terms import (
     Closed,

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from securefl import rules
-from securefl.terms import Reason
+from securefl.terms import Reason, rules
 
 _OWN_ACCOUNT: Final = frozenset({  # of this federation alone, which its coordinator has proposed every plan of
     "budget.epsilon", "budget.neighbours", "budget.once", "budget.per_round.epsilon", "budget.per_run.epsilon",

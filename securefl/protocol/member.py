@@ -12,29 +12,44 @@ Rule 4: the coordinator's word is not enough. The plan is compared with the memb
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
-from securefl.keys import Identity, Secret
-from securefl.protection import honest
+from securefl.keys import Secret
 from securefl.protocol import declining, sight
 from securefl.protocol import messages as m
-from securefl.seams import MemberProtection, Own
+from securefl.protocol.member_checks import acceptances, check_as_agreed, check_cohort, covers, members_only
+from securefl.protocol.member_state import (
+    Decided,
+    Deciding,
+    Event,
+    Idle,
+    Kept,
+    Learning,
+    Left,
+    Plugs,
+    Ready,
+    Received,
+    Reserve,
+    Resumed,
+    Sealed,
+    Seated,
+    State,
+    Step,
+    Stopped,
+    Train,
+    Trained,
+)
 from securefl.terms import (
-    AdapterRule,
     Closed,
     Entry,
     Envelope,
     Freed,
     Got,
-    Grant,
     Hash,
-    Head,
-    MemberId,
     MicroEpsilon,
-    Model,
     Opened,
     Plan,
     Reason,
@@ -42,211 +57,14 @@ from securefl.terms import (
     Refused,
     Released,
     Reserved,
-    Seat,
     Sent,
     Settled,
-    SignedHead,
-    Update,
     Witnessed,
     covering,
 )
 from securefl.terms import Event as PrivacyEvent
 
 UNREAD: Final = declining.UNREAD
-
-
-@dataclass(frozen=True, slots=True)
-class Charter:
-    """What this member knows on its own authority, whatever a coordinator says."""
-
-    me: MemberId
-    federation: str
-    policy: Hash
-    policy_text: bytes
-    dataset: str
-    coordinator: Seat
-    custodian: Seat | None
-    peers: tuple[Seat, ...]  # every member, this one among them
-    witnessed: Mapping[str, SignedHead]  # the last head seen of each peer's ledger
-    model: Model | None  # what is loaded here, by this site's own name for it; None at a custodian
-    approvals: bytes = b""  # the signatures this site found for its policy; empty if it agreed to run without
-
-
-@dataclass(frozen=True, slots=True)
-class Plugs:
-    """What the machine is given and does not keep: the key that signs, and the scheme."""
-
-    identity: Identity
-    protection: Callable[[str], MemberProtection]
-    holds: Callable[[Head], bool] = lambda _: (
-        True
-    )  # whether its own ledger had this head: a home is asked, if it has one
-
-
-# Effects: what the machine asks its driver to do.
-
-
-@dataclass(frozen=True, slots=True)
-class Reserve:
-    """Check that this plan can be trained, decide about it and set its price aside; the last two in one transaction."""
-
-    plan: Plan
-    base: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Train:
-    """Run this plan, from this adapter state."""
-
-    plan: Plan
-    base: bytes
-
-
-Effect = Reserve | Train
-
-# Events: what can happen to a run.
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A request that claims to be from the coordinator, and fresh entropy to answer it with."""
-
-    envelope: Envelope
-    head: SignedHead | None  # of the coordinator's ledger
-    rand: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What policy and account say to the plan."""
-
-    answer: Grant | Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """Training is over; the update is sealed in this same step, and ``keep`` is kept in the same transaction."""
-
-    update: Update
-    rand: Secret
-    keep: Own = field(default_factory=Own)
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """Training began and has no result. The whole price is spent, unless ``spent`` says what really was.
-
-    Only a federation below can say so: it has the ledger of what ran there. None: no record was read.
-    """
-
-    trouble: str  # for this site's own operator; it goes nowhere else
-    spent: Ran | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a federation below spent on a plan that came to nothing; if nothing, by which rule members declined."""
-
-    did: PrivacyEvent | None
-    rule: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """The process was restarted: what was under way is asked for again."""
-
-
-Event = Received | Decided | Trained | Stopped | Resumed
-
-# States: where we are. Each holds what its own moves need.
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """No run yet."""
-
-    charter: Charter
-
-
-@dataclass(frozen=True, slots=True)
-class Seated:
-    """What every state of a run shares."""
-
-    charter: Charter
-    session: m.Session
-    box: bytes  # X25519 secret of this session; gone when the run is over
-    boxes: Mapping[str, bytes]  # every peer's box key; empty before the first Enrol
-    material: bytes
-    next_round: int  # no earlier round is ever entered again
-    enrolment: bytes  # this member's secrets for `next_round`; empty if not enrolled
-    request: Hash  # digest of the request answered last
-    reply: Envelope | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Between rounds."""
-
-    seat: Seated
-
-
-@dataclass(frozen=True, slots=True)
-class Deciding:
-    """A plan is before policy and account."""
-
-    seat: Seated
-    proposal: m.Propose
-
-
-@dataclass(frozen=True, slots=True)
-class Learning:
-    """A plan is paid for, and being trained."""
-
-    seat: Seated
-    proposal: m.Propose
-    cost: MicroEpsilon
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """The result has left, sealed. One question about it may still be answered."""
-
-    seat: Seated
-    plan: Plan
-    kept: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """The run is over here."""
-
-    seat: Seated
-    outcome: str
-    state: bytes  # the adapter the run ended with
-
-
-State = Idle | Ready | Deciding | Learning | Sealed | Left
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What a member keeps of the plan that is settled in the same step."""
-
-    plan: Hash
-    round: int
-    own: Own
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The next state, what to write down and keep, what to do, and what to answer: in that order."""
-
-    state: State
-    entries: tuple[Entry, ...] = ()
-    effects: tuple[Effect, ...] = ()
-    outbound: Envelope | None = None
-    keep: Kept | None = None  # written in the transaction that writes the entries
-    trouble: str = ""  # what went wrong, for this site's own operator; it is neither written down nor sent
 
 
 def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
@@ -290,7 +108,7 @@ def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         raise OutOfTurn(f"round {enrol.round} again: the next one is {seat.next_round}", "protocol.replayed-round")
     seen: tuple[Witnessed, ...] = ()
     if not seat.boxes:
-        boxes, material = _acceptances(seat, enrol.accepts)
+        boxes, material = acceptances(seat, enrol.accepts)
         heads = (frame.head for frame in enrol.accepts if frame.head is not None)
         charter, seen = sight.relayed(seat.charter, heads, plugs.holds)
         seat = replace(seat, charter=charter)
@@ -299,7 +117,7 @@ def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         )
         seat = replace(seat, boxes=boxes, material=material)
     enrolment = plugs.protection(seat.session.scheme).enrol(
-        seat.charter.me, seat.session.run, enrol.round, seat.session.threshold, _members_only(seat), plugs.identity,
+        seat.charter.me, seat.session.run, enrol.round, seat.session.threshold, members_only(seat), plugs.identity,
         keys.derive(event.rand, "enrol"),
     )  # fmt: skip
     seat = replace(seat, next_round=enrol.round, enrolment=enrolment.secret)
@@ -324,11 +142,11 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     if (receipt.plan, receipt.round) != (wire.plan_hash(plan), plan.round):
         raise Forged("a plan that is not the one its receipt names", "protocol.another-plan")
     # 2. its cohort is part of the roster, with this member in it
-    _check_cohort(seat, plan)
+    check_cohort(seat, plan)
     # 3. it is covered as the session says, and for the model that is loaded here
-    _check_as_agreed(seat, plan)
+    check_as_agreed(seat, plan)
     # 4. it starts from the state it names
-    if m.state_digest(proposal.base) != plan.base or not _covers(plan, len(proposal.base)):
+    if m.state_digest(proposal.base) != plan.base or not covers(plan, len(proposal.base)):
         raise Forged("an adapter state that is not the one the plan names", "protocol.another-state")
     # 5. what would leave is on its list: else an update would be trained, paid for, and kept
     if m.Egress.WEIGHTS.value not in plan.release:
@@ -343,21 +161,6 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         Got(receipt, event.envelope.signature),
     )
     return Step(Deciding(seat, proposal), (told, *seen), (Reserve(plan, proposal.base),))
-
-
-def _check_as_agreed(seat: Seated, plan: Plan) -> None:
-    """Check the plan's cover against the session, and its model, name and digest, against this site's own.
-
-    The policy's rule on models judges the name in the plan: only the name this site knows the digest by is let through.
-    """
-    session = seat.session
-    custodian = session.custodian.key if session.custodian else None
-    if (plan.cover.scheme, plan.cover.threshold, plan.cover.custodian) != (
-        session.scheme, session.threshold, custodian,
-    ):  # fmt: skip
-        raise Unsafe("a plan under another protection than the session", "protocol.another-cover")
-    if plan.model != seat.charter.model:
-        raise Unsafe("a plan for another model than this site has loaded", "protocol.another-model")
 
 
 def on_decided(state: Deciding, event: Decided, plugs: Plugs) -> Step:
@@ -401,7 +204,7 @@ def _submitted(state: Learning, event: Trained, plugs: Plugs) -> Step:
         event.update, keys.derive(event.rand, "seal"),
     )  # fmt: skip
     following = protection.enrol(
-        seat.charter.me, seat.session.run, plan.round + 1, seat.session.threshold, _members_only(seat), plugs.identity,
+        seat.charter.me, seat.session.run, plan.round + 1, seat.session.threshold, members_only(seat), plugs.identity,
         keys.derive(event.rand, "enrol"),
     )  # fmt: skip
     seat = replace(seat, next_round=plan.round + 1, enrolment=following.secret)
@@ -464,7 +267,6 @@ def on_resumed(state: State, event: Resumed, plugs: Plugs) -> Step:
 
 
 Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
-
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Idle,     m.Invite):  (on_invite,  frozenset({Ready})),
     (Ready,    m.Enrol):   (on_enrol,   frozenset({Ready})),
@@ -486,7 +288,6 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Sealed,   Resumed):   (on_resumed, frozenset({Sealed})),
     (Left,     Resumed):   (on_resumed, frozenset({Left})),
 }  # fmt: skip
-
 REQUESTS: Final = {kind.__name__: kind for kind in (m.Invite, m.Enrol, m.Propose, m.Ask, m.Close)}
 
 
@@ -561,65 +362,3 @@ def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plug
     refused = Refused(plan.run, plan.round, "plan", reasons)
     told = (*entries, refused, Sent(envelope.receipt, envelope.signature))
     return Step(Ready(replace(seat, reply=envelope)), told, outbound=envelope)
-
-
-def _check_cohort(seat: Seated, plan: Plan) -> None:
-    """Return if the cohort is of the roster, each member once and this one among them; all of it for what is kept.
-
-    Raises:
-        Forged: it has strangers or doubles.
-        Unsafe: it is without this member, or sums of a run over different cohorts could be solved for one member.
-    """
-    roster = seat.session.roster
-    if any(each not in roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
-        raise Forged("a cohort with strangers or doubles", "protocol.stranger")
-    if seat.charter.me not in {each.member for each in plan.cohort}:
-        raise Unsafe("a cohort without this member", "protocol.without-me")
-    if not honest.is_fresh(plan.sharing) and len(plan.cohort) != len(roster):
-        raise Unsafe("weights that members keep, over another cohort than the whole roster", "protocol.stale-input")
-
-
-def _covers(plan: Plan, size: int) -> bool:
-    """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where tensors rest."""
-    attention, copies = plan.sharing.attention, len(plan.sharing.weightings)
-    if (
-        attention is not None
-    ):  # an update is a state and its residuals, and for each sum as many weights as there are keys
-        weights = plan.dimension - size // 4
-        return size % 4 == 0 and weights >= plan.sharing.sums and weights % plan.sharing.sums == 0
-    moved, rest = divmod(plan.dimension, copies) if copies else (plan.dimension, 0)
-    moved -= 1 if copies else 0  # the weight
-    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD) or plan.sharing.home
-    return rest == 0 == size % 4 and (size > 4 * moved if rests else size == 4 * moved)
-
-
-def _acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, bytes], bytes]:
-    """Every peer's box key, each under its own signature, from a ledger that is not older than what was seen."""
-    session = seat.session
-    known = {each.member: each for each in (*session.roster, *_custodian(seat))}
-    boxes: dict[str, bytes] = {}
-    material = b""
-    for frame in frames:
-        sender = frame.envelope.receipt.sender
-        if sender not in known or sender in boxes:
-            raise Forged(f"an acceptance of {sender}, who is no peer or stands here twice", "protocol.stranger")
-        m.check(frame.envelope, sender, session.coordinator.member, session.run, known[sender].key)
-        accept = m.opened(frame.envelope, m.Accept)
-        assert isinstance(accept, m.Accept)
-        if frame.head is None:
-            raise Forged(f"an acceptance of {sender} without its ledger's head", "protocol.no-ledger")
-        boxes[sender] = accept.box
-        if session.custodian is not None and sender == session.custodian.member:
-            material = accept.material
-    if boxes.get(seat.charter.me) != keys.public_half(Secret(seat.box)):
-        raise Forged("this member's own acceptance is missing or altered", "protocol.swapped-key")
-    return boxes, material
-
-
-def _members_only(seat: Seated) -> dict[MemberId, bytes]:
-    members = {each.member for each in seat.session.roster}
-    return {MemberId(name): box for name, box in seat.boxes.items() if name in members}
-
-
-def _custodian(seat: Seated) -> tuple[Seat, ...]:
-    return (seat.session.custodian,) if seat.session.custodian else ()

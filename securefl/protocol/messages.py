@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Final, get_args
 
-from securefl import keys, rules, wire
+from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.terms import (
     Envelope,
@@ -36,6 +36,7 @@ from securefl.terms import (
     Scheme,
     Seat,
     SignedHead,
+    rules,
 )
 
 OUTCOMES: Final = frozenset({"finished", "refused", "aborted"})

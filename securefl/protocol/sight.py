@@ -14,7 +14,7 @@ from securefl.protocol import messages as m
 from securefl.terms import Head, SignedHead, Witnessed
 
 if TYPE_CHECKING:
-    from securefl.protocol.member import Charter
+    from securefl.protocol.member_state import Charter
 
 SET_BACK = "protocol.own-ledger-set-back"
 

@@ -12,11 +12,11 @@ from multiprocessing.process import BaseProcess
 from securefl import wire
 from securefl.errors import Malformed, PeerFault
 from securefl.protocol.messages import NoAnswer
-from securefl.rules import PEER
 from securefl.runtime.inprocess import Handler
 from securefl.seams import Failure
 from securefl.shown import short
 from securefl.terms import MemberId
+from securefl.terms.rules import PEER
 
 Maker = Callable[[], Handler]  # importable by name: the child builds its own agent
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from securefl.layout import Layout, stays
 from securefl.terms import Sharing
+from securefl.terms.layout import Layout, stays
 
 
 def at_home(layout: Layout, sharing: Sharing, base: bytes, own: bytes) -> bytes:

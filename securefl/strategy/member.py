@@ -6,11 +6,11 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from securefl.layout import Layout
 from securefl.strategy import weights, worldlm
 from securefl.strategy.fedper import at_home
 from securefl.strategy.l2gd import pulled
 from securefl.terms import Plan
+from securefl.terms.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np

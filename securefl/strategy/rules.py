@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from securefl.layout import ALL, Layout, stays
 from securefl.strategy import weights
 from securefl.strategy.fedadam import FedAdam
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.fednesterov import FedNesterov
 from securefl.terms import AdapterRule, Aggregate, Sharing
+from securefl.terms.layout import ALL, Layout, stays
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securefl.errors import Forged, Malformed
-from securefl.layout import Layout, named
 from securefl.strategy.fedadam import FedAdam
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.fednesterov import FedNesterov
 from securefl.terms import AdapterRule, Aggregate, Attention, Sharing
+from securefl.terms.layout import Layout, named
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from securefl.errors import OperatorFault
-from securefl.training import state
+from securefl.training import adapter_tensors
+from securefl.training.built import Built
 from securefl.training.engines.engine import Engine
-from securefl.training.model import Built
 from securefl.training.shapes import ALONE, ANY, SAME, Shapes
 from securefl.training.step import Encoded, Losses, per_record_gradients
 
@@ -100,7 +100,7 @@ class Shown:
         for each in states:
             key = (kind, hashlib.sha256(each).digest())
             if key not in self._at:
-                state.load(asked.built, each)
+                adapter_tensors.load(asked.built, each)
                 self._at[key] = asked.shapes(most, self._thorough.get(kind), key[1][0]).counts
                 self._thorough.setdefault(kind, self._at[key])
             found.append(self._at[key])

@@ -21,23 +21,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from securefl.documents.data_source import DataSource, Span
 from securefl.errors import Missing, OperatorFault
+from securefl.terms.records import UNKNOWN, Record
 from securefl.training import sameness
 from securefl.training.partition import Card, deal
-from securefl.training.sources import PACKED, TABLES, DataSource, Span, resolve
+from securefl.training.sources import PACKED, TABLES, resolve
 
 Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
-UNKNOWN = -1  # the label of a record without one: it is in every sample like any other
 SHOWN = 24  # a longer value, or one with blanks, may be a text in the wrong column: it is not shown
 SURPLUS = "\0surplus"  # no column is called so: csv refuses the character
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Record:
-    """One text and the index of its label, or ``UNKNOWN``."""
-
-    text: str
-    label: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)

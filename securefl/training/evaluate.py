@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from securefl.training.model import Classifier
+from securefl.training.classifier import Classifier
 from securefl.training.step import Encoded, micro_batches
 
 

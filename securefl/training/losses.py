@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from securefl.terms import Loss, NotForgotten, OwnLabel, PseudoLabels, SoftLabels
-from securefl.training.data import UNKNOWN
+from securefl.terms.records import UNKNOWN
 from securefl.training.step import Losses, cross_entropy
 
 

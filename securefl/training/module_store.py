@@ -21,11 +21,11 @@ from safetensors.numpy import load, save
 
 from securefl.errors import OperatorFault, Tampered
 from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Prompt, Task, Unit
-from securefl.training import state
-from securefl.training.base import Base
-from securefl.training.model import Built
+from securefl.training import adapter_tensors
+from securefl.training.built import Built
 from securefl.training.prompt import pattern_of
 from securefl.training.shapes import Shapes
+from securefl.training.shared_base import Base
 from securefl.training.step import Encoded, micro_batches
 
 TENSORS, MANIFEST = ".safetensors", ".json"
@@ -252,6 +252,6 @@ class Modules:
         if shapes != {each.name: each.shape for each in built.layout.tensors}:
             raise Tampered(str(path), "these tensors are not those of the adapter that the manifest describes")
         flat = [found[each.name].astype("<f4").reshape(-1) for each in built.layout.tensors]
-        state.load(built, np.concatenate(flat).tobytes())
+        adapter_tensors.load(built, np.concatenate(flat).tobytes())
         built.model.eval()
         return built

@@ -16,8 +16,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from securefl.documents.data_source import Partition
 from securefl.errors import OperatorFault
-from securefl.training.sources import Partition
 
 DRAWS = 10_000  # until no member's share is too small for experiments
 LEAST = 4  # a member's share is, on average over the labels, at least 1 / (LEAST * members)

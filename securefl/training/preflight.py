@@ -15,11 +15,11 @@ from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Learning, Loss, PoissonGaussian, PseudoLabels, SoftLabels
-from securefl.training import pseudo, step
-from securefl.training.data import UNKNOWN
+from securefl.terms.records import UNKNOWN
+from securefl.training import pseudo_labels, step
+from securefl.training.built import Built
 from securefl.training.engines.engine import Engine, backward, forget
 from securefl.training.losses import taught
-from securefl.training.model import Built
 from securefl.training.noise import gaussian, repeatable
 from securefl.training.step import Encoded, Losses, cross_entropy, per_record_gradients
 
@@ -69,7 +69,7 @@ def with_answers(plain: Encoded, loss: Loss, labels: int) -> Encoded:
         plain = replace(plain, labels=tuple(y if n % 2 else UNKNOWN for n, y in enumerate(plain.labels)))
     said = 8 * torch.sin(torch.arange(1.0, 1 + len(plain.ids) * labels)).view(len(plain.ids), -1)
     if isinstance(loss, PseudoLabels):
-        said = pseudo.answers(loss, loss.first, said, said)
+        said = pseudo_labels.answers(loss, loss.first, said, said)
     return replace(plain, teacher=said)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Prompt
-from securefl.training.model import Classifier
+from securefl.training.classifier import Classifier
 from securefl.training.shapes import copied
 
 TEXT, MASK = "{text}", "[MASK]"

@@ -13,8 +13,10 @@ from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter, AdapterKind, Prompt, Task
-from securefl.training import readmes
-from securefl.training.model import Built, Classifier, attached
+from securefl.training import model_card
+from securefl.training.adapters import attached
+from securefl.training.built import Built
+from securefl.training.classifier import Classifier
 from securefl.training.prompt import Prompted, without_output
 from securefl.training.sources import DISTRIBUTION
 
@@ -33,14 +35,14 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     assert isinstance(built.model, Classifier), "a language model is saved by its own module"
     out.mkdir(parents=True, exist_ok=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT would read an older one as its own
-    adapter, read = built.adapter, readmes.OWN
+    adapter, read = built.adapter, model_card.OWN
     if adapter.kind is AdapterKind.HEAD:
-        read = readmes.HEAD_ALONE
+        read = model_card.HEAD_ALONE
     elif not adapter.kind.has_factors:
         save_file(_own(built.model), str(out / OWN), {"securefl": adapter.kind.value})
         (out / FACTS).write_text(json.dumps({"base": model, **asdict(adapter)}, indent=1))
     else:
-        read = readmes.LORA if task.prompt is None else readmes.PROMPT
+        read = model_card.LORA if task.prompt is None else model_card.PROMPT
         built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
         built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
     head = _head(built.model)
@@ -53,8 +55,9 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     asked = task.prompt or Prompt("", ())
     text = read.format(
         adapter=ADAPTER if adapter.kind.has_factors else OWN, model=model, base=_base_as_code(model), head=HEAD,
-        tokens=tokens, labels=list(task.labels), kind=adapter.kind.value, layout=readmes.LAYOUTS.get(adapter.kind, ""),
-        pattern=asked.pattern, words=[list(each) for each in asked.words],
+        tokens=tokens, labels=list(task.labels), kind=adapter.kind.value,
+        layout=model_card.LAYOUTS.get(adapter.kind, ""), pattern=asked.pattern,
+        words=[list(each) for each in asked.words],
     )  # fmt: skip
     (out / "README.md").write_text(text)
     _compare(built.model, out)

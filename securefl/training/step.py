@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from securefl.terms import Learning
+from securefl.terms.records import UNKNOWN
 from securefl.training.clipping import PrivateGradient, Weigh, flat, read, summed, unit, weigh_by
-from securefl.training.data import UNKNOWN
 from securefl.training.engines.engine import Engine, forget
 from securefl.training.noise import ClippedSum, Entropy, noised, poisson_sample
 from securefl.training.optimizers import optimizer_of, tell_noise

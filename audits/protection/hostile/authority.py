@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl import custody, keys
+from securefl import keys
 from securefl.errors import OperatorFault, Unsafe
+from securefl.home import adoption
+from securefl.home.home import Home
 from securefl.policy import approvals, load
 from securefl.policy.approvals import Kind, Signature
 from securefl.protection import key_shares
-from securefl.runtime import adoption
-from securefl.runtime.home import Home
+from securefl.site import custody
 from securefl.terms import Hash, MemberId, Opened, RunId
 
 NOW, END = 1_790_000_000, 4_000_000_000

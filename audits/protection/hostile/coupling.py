@@ -1,7 +1,7 @@
 """Bases and companies by which one record would change what another one adds to a sum.
 
 Each attack has two arms: `own`, which is a member's code, and `together`, a control that computes as was done before.
-`tests/test_training_coupling.py` demands that every one of them breaks the control.
+`tests/training/test_training_coupling.py` demands that every one of them breaks the control.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from audits.protection import bases
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.bases import Values
 from securefl.terms import Loss, Model, OwnLabel, Plan, PseudoLabels, Scorer, SoftLabels
-from securefl.training import device, pseudo, state, step
-from securefl.training.data import Record
+from securefl.terms.records import Record
+from securefl.training import adapter_tensors, device, pseudo_labels, step
 from securefl.training.losses import losses_of, taught
 from securefl.training.model import build
-from securefl.training.trainer import SharedModel
-from tests import tiny_models
+from securefl.training.shared_model import SharedModel
+from tests.support import tiny_models
 
 STOPPED = "its own part alone"  # what one record more was seen to add to a sum, bit for bit
 Texts = tuple[str, ...]
@@ -66,7 +66,7 @@ def own(case: Case, texts: Texts, rows: int = 32) -> Given:
     of, rule = case.of, _rule(case)
     records = tuple(Record(text, len(text) % 3) for text in texts)
     encoded = of._targets(rule, case.at, records, of.shapes(rule, case.at))  # noqa: SLF001 - the member's own
-    state.load(of._built, case.at)  # noqa: SLF001
+    adapter_tensors.load(of._built, case.at)  # noqa: SLF001
     model, parameters, losses = of._wrapped, of._built.parameters, losses_of(case.loss, rule.round)  # noqa: SLF001
     made = step.clipped_sum(model, parameters, encoded, range(len(texts)), rows, Fraction(1), losses=losses)
     return Given(made.values, _answers(encoded, len(texts)))
@@ -78,7 +78,7 @@ def together(case: Case, texts: Texts, rows: int = 64) -> Given:
     plain = bases.encode(of, texts, bases.Loose(bases.TOKENS))
     parts = [range(len(texts))[begin : begin + rows] for begin in range(0, len(texts), rows)]
     encoded = replace(plain, teacher=_taught_together(case, rule, plain) if taught(case.loss) else None)
-    state.load(of._built, case.at)  # noqa: SLF001
+    adapter_tensors.load(of._built, case.at)  # noqa: SLF001
     model, parameters, losses = of._wrapped, of._built.parameters, losses_of(case.loss, rule.round)  # noqa: SLF001
     total = np.zeros(of.dimension)
     for part in parts:
@@ -88,13 +88,13 @@ def together(case: Case, texts: Texts, rows: int = 64) -> Given:
 
 
 def _taught_together(case: Case, rule: Plan, plain: step.Encoded) -> torch.Tensor:
-    state.load(case.of._built, case.at)  # noqa: SLF001
+    adapter_tensors.load(case.of._built, case.at)  # noqa: SLF001
     ids, mask, _ = plain.batch(range(len(plain.ids)))
     with torch.no_grad():
         said = torch.round(case.of._built.model(ids, mask) * 1024) / 1024  # noqa: SLF001
     if not isinstance(case.loss, PseudoLabels):
         return said
-    return pseudo.answers(case.loss, rule.round, said, case.of._logits(case.of._public()))  # noqa: SLF001
+    return pseudo_labels.answers(case.loss, rule.round, said, case.of._logits(case.of._public()))  # noqa: SLF001
 
 
 def _rule(case: Case) -> Plan:

@@ -35,12 +35,12 @@ from audits.protection.encrypted_field import (
 from securefl import keys, wire
 from securefl.errors import PeerFault
 from securefl.keys import Secret
-from securefl.protection import encrypted, masking
-from securefl.protection import seal as seals
+from securefl.protection import encrypted, masking_terms
+from securefl.protection import tenseal_context as seals
 from securefl.protection.encrypted import CUSTODIAN, Encrypted, Material, Summation, Summed
 from securefl.protocol import messages as m
 from securefl.terms import DistributedDiscreteGaussian, Hash, MemberId, Opening, RunId
-from tests.worlds import an_update, identity, resigned
+from tests.support.worlds import an_update, identity, resigned
 
 Forge = Callable[[Field, Summation], Summation]
 
@@ -376,7 +376,7 @@ def probing_by_refusals(number: int, folder: Path) -> Outcome:
 
 def _forged_mask(world: Field, question: Summation) -> Summation:
     """An enrolment of the victim by the coordinator, or shares nobody committed to."""
-    public = wire.decode(question.enrolled[world.victim], masking.Public)
+    public = wire.decode(question.enrolled[world.victim], masking_terms.Public)
     kinds = ("statement", "commitments", "shares", "missing", "stranger")
     match world.drawn.choice(kinds):
         case "statement":
@@ -386,7 +386,7 @@ def _forged_mask(world: Field, question: Summation) -> Summation:
         case "commitments":
             forged = replace(public, commitments=(bytes(64), *public.commitments[1:]))
         case "shares":
-            told = {name: wire.decode(answer, masking.Revealed) for name, answer in question.answers.items()}
+            told = {name: wire.decode(answer, masking_terms.Revealed) for name, answer in question.answers.items()}
             spoiled = {
                 name: wire.encode(replace(each, seeds={**each.seeds, world.victim: bytes(len(each.seeds[EVIL]))}))
                 for name, each in told.items()

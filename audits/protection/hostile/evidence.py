@@ -19,11 +19,11 @@ from safetensors.numpy import load, save
 from audits.protection.attempt import Attempt, Outcome
 from securefl import keys, merkle, wire
 from securefl.audit import folder
-from securefl.audit.copies import read_all
+from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
 from securefl.ledger import export, heads
 from securefl.terms import Closed, Head, Leaf, MemberId, Opened, Released, Reported, RunId, SignedHead, Witnessed
-from tests import audited
+from tests.support import audited
 
 Trick = Callable[[random.Random, Path], None]
 PARTIES = (*audited.MEMBERS, "coordinator")

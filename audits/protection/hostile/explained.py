@@ -13,15 +13,16 @@ from tempfile import mkdtemp
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import check_of, rebound
 from audits.protection.hostile.evidence import home as home_of_two
-from securefl import federation, keys, merkle
+from securefl import keys, merkle
 from securefl.audit import explain as e
-from securefl.audit.copies import read_all
-from securefl.compare import experiment
-from securefl.compare.one import finished, folder_of
+from securefl.audit.ledger_files import read_all
+from securefl.compare.run_cell import finished, folder_of
+from securefl.documents import experiment
 from securefl.errors import Tampered
 from securefl.policy import approvals
+from securefl.simulation import federation
 from securefl.terms import Sent
-from tests import audited
+from tests.support import audited
 
 OFFICER = keys.Identity(keys.Secret(hashlib.sha256(b"officer").digest()))
 SIGNED = audited.POLICY + f"approvals: {{required: 0, keys: {{officer: {OFFICER.public.hex()}}}}}\n"
@@ -115,7 +116,7 @@ def an_earlier_run_named(number: int, base: Path) -> Outcome:
 
 @cache
 def _experiment() -> experiment.Experiment:
-    from tests.small import Small  # noqa: PLC0415
+    from tests.support.small import Small  # noqa: PLC0415
 
     folder = Path(mkdtemp(prefix="experiment-"))
     Small(folder)
@@ -208,7 +209,7 @@ def a_report_without_privacy(number: int, base: Path) -> Outcome:
 @cache
 def _tree() -> tuple[Path, experiment.Experiment]:
     """A finished run of a tree's cell, with the homes that made it: two levels, and no home of the experiment's own."""
-    from tests.trees import Tree  # noqa: PLC0415
+    from tests.support.trees import Tree  # noqa: PLC0415
 
     folder = Path(mkdtemp(prefix="tree-"))
     Tree(folder).tree("tree.yaml")

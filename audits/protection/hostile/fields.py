@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl import federation, federation_file
+from securefl.documents import federation_file
+from securefl.planning import explain
+from securefl.planning.plan import price_in
 from securefl.policy import load
 from securefl.policy.decide import decide
 from securefl.privacy.account import Account
@@ -40,14 +42,14 @@ def agreed() -> tuple[load.Policy, Plan]:
     """The six airlines' own policy, and the first plan that their example makes."""
     policy = load.load(ROOT / "policies" / "six-airlines.yaml")
     loaded = federation_file.load(ROOT / "examples" / "airlines" / "federation.yaml")
-    return policy, federation.first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1000)
+    return policy, explain.first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1000)
 
 
 def asked(plan: Plan, base: bytes = b"") -> set[str]:
     """The rules by which an airline refuses the plan; none where it would train."""
     policy, _ = agreed()
     account = Account.of(())
-    price = federation.price_in(policy, "own")(plan, account)
+    price = price_in(policy, "own")(plan, account)
     answer = decide(policy, plan, account, price, 1_790_000_000, base)
     return {reason.rule for reason in answer.reasons} if isinstance(answer, Refusal) else set()
 

@@ -14,13 +14,13 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile import store
 from securefl import keys, wire
 from securefl.errors import Forged
+from securefl.home.home import MACHINE, Home
+from securefl.home.ratchet import KEY
 from securefl.protocol import custodian as u
-from securefl.protocol import member as mm
-from securefl.runtime.agent import CustodianAgent
-from securefl.runtime.home import MACHINE, Home
-from securefl.runtime.ratchet import KEY
+from securefl.protocol import member_state
+from securefl.site.agent import CustodianAgent
 from securefl.terms import MemberId, RunId, Scheme
-from tests import worlds
+from tests.support import worlds
 
 
 class Thief:
@@ -69,7 +69,7 @@ def earlier_run(number: int, folder: Path) -> Outcome:
     home, seen, _ = store._states(2 * number, folder / "home")  # noqa: SLF001 - masking
     home.engine.dispose()
     thief = Thief(home)
-    had = [(run, row) for run, row, state in seen if not isinstance(state, mm.Left | mm.Idle)]
+    had = [(run, row) for run, row, state in seen if not isinstance(state, member_state.Left | member_state.Idle)]
     return _came_to(any(thief.opens(run, row) for run, row in had), thief.opens(seen[-1][0], seen[-1][1]))
 
 

@@ -17,14 +17,14 @@ from audits.budget import contention, site
 from audits.protection.attempt import Attempt, Outcome
 from securefl import wire
 from securefl.errors import Fault
+from securefl.home.home import Home
 from securefl.ledger import databases
 from securefl.protection.encrypted import Summation
 from securefl.protocol import custodian as u
 from securefl.protocol import messages as m
-from securefl.runtime.agent import CustodianAgent
-from securefl.runtime.home import Home
+from securefl.site.agent import CustodianAgent
 from securefl.terms import MemberId, Refused, RunId, Scheme
-from tests import worlds
+from tests.support import worlds
 
 HELD_S = 0.5  # for which an answer to one process is held back, while the other could go on
 

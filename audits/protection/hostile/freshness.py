@@ -15,8 +15,8 @@ from audits.protection.attempt import Attempt, Outcome
 from securefl import wire
 from securefl.strategy.member import Half
 from securefl.terms import Attention, FixedPoint, Plan, Sharing, Weighting
-from tests.nested import LAYOUT
-from tests.worlds import World
+from tests.support.nested import LAYOUT
+from tests.support.worlds import World
 
 Change = Callable[[random.Random, Plan], Plan]
 

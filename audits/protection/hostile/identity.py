@@ -17,19 +17,21 @@ from typing import Any
 
 from audits.protection.attacks import POLICY, Field, proposed
 from audits.protection.attempt import Attempt, Outcome
-from securefl import federation, federation_file
+from securefl.documents import federation_file
+from securefl.documents.data_source import DataSource
 from securefl.errors import OperatorFault
+from securefl.home.home import Home
 from securefl.ledger import store
 from securefl.protocol import messages as m
-from securefl.runtime import texts
-from securefl.runtime.home import Home
+from securefl.simulation import parties
+from securefl.site import charged_records
 from securefl.terms import Hash, MemberId, Model, Reserved
-from securefl.training.data import Record, load
-from securefl.training.sources import DataSource
-from securefl.training.trainer import SharedModel
-from tests import small
-from tests.small import FILLER, MEMBERS, WORDS, Small
-from tests.worlds import MODEL
+from securefl.terms.records import Record
+from securefl.training.data import load
+from securefl.training.shared_model import SharedModel
+from tests.support import small
+from tests.support.small import FILLER, MEMBERS, WORDS, Small
+from tests.support.worlds import MODEL
 
 RENAMED = "a record that was charged under another name"
 
@@ -65,20 +67,20 @@ def _charged(drawn: random.Random, folder: Path) -> tuple[Small, Path, dict[str,
         _written(folder / f"{name}.jsonl", rows)
     loaded = federation_file.load(_file(made, ""))
     for name in MEMBERS:
-        found, home = federation.records_of(loaded, name), Home.at(sites / name, MemberId(name), lambda: 0)
+        found, home = parties.records_of(loaded, name), Home.at(sites / name, MemberId(name), lambda: 0)
         tokens = _model().forms(found.train, loaded.file.training.max_tokens)
-        texts.remember(home, name, found.forms | tokens)
+        charged_records.remember(home, name, found.forms | tokens)
         home.engine.dispose()
     return made, sites, held
 
 
 @lru_cache(maxsize=1)
 def _model() -> SharedModel:
-    """The model of `tests.small`, loaded once."""
+    """The model of `tests.support.small`, loaded once."""
     with TemporaryDirectory() as folder:
         small.save_model(Path(folder) / "model")
         given = federation_file.load(Small(Path(folder)).file())
-        return federation.load_model(given)
+        return parties.load_model(given)
 
 
 def _file(made: Small, tag: str, **data: Any) -> Path:  # noqa: ANN401 - fields of a file
@@ -150,9 +152,9 @@ def cut_to_the_same_tokens(number: int, folder: Path) -> Outcome:
     long = {name: [(f"{text} {' '.join(FILLER)}", label) for text, label in rows] for name, rows in held.items()}
     for name, rows in long.items():
         _written(folder / f"{name}.jsonl", rows)
-        found = federation.records_of(federation_file.load(_file(made, "")), name)
+        found = parties.records_of(federation_file.load(_file(made, "")), name)
         home = Home.at(sites / name, MemberId(name), lambda: 0)
-        texts.remember(home, name, _model().forms(found.train, 16))
+        charged_records.remember(home, name, _model().forms(found.train, 16))
         home.engine.dispose()
         _written(folder / f"{name}.jsonl", [(f"{text} {drawn.randrange(10**9)}", label) for text, label in rows])
     return _brought_back(made, sites, _file(made, "-new"))

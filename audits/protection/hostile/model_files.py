@@ -14,11 +14,11 @@ from typing import Any
 
 from audits.protection.attempt import Attempt, Outcome
 from securefl.errors import Fault, Tampered
-from securefl.training.base import Base
 from securefl.training.model import base_of
 from securefl.training.model_files import model_digest
-from securefl.training.trainer import SharedModel
-from tests.tiny_models import TASK, adapter, saved
+from securefl.training.shared_base import Base
+from securefl.training.shared_model import SharedModel
+from tests.support.tiny_models import TASK, adapter, saved
 
 
 def _outcome(said: Callable[[], Any], name: str) -> Outcome:

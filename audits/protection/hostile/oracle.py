@@ -14,7 +14,7 @@ from audits.protection.attempt import Attempt, Outcome
 from securefl import wire
 from securefl.protocol import messages as m
 from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Scheme
-from tests.worlds import EVENT, World
+from tests.support.worlds import EVENT, World
 
 SIZE = 6
 CLIENT = DistributedDiscreteGaussian(Fraction(1, 2), Fraction(1), 2, SIZE, 10, Fraction(1, 10), 3)

@@ -14,7 +14,7 @@ from audits.protection.attempt import Attempt, Outcome
 from securefl import wire
 from securefl.protection import fixed_point
 from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Scheme
-from tests.worlds import EVENT, World
+from tests.support.worlds import EVENT, World
 
 POISONED = "protocol.poisoned-sum"
 NAMES, SIZE = ("a", "b", "c", "evil"), 6

@@ -13,9 +13,9 @@ import numpy as np
 from audits.protection.attempt import Attempt, Outcome
 from securefl.errors import Fault
 from securefl.ledger import anchor, store
-from securefl.protocol import coordinator as c
+from securefl.protocol import coordinator_state
 from securefl.terms import Entry, Opening, Refused, RunId, Scheme
-from tests import nested
+from tests.support import nested
 
 NAMES = ("ada", "bell", "cole", "dean")
 FILES = ("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-turn")
@@ -41,7 +41,7 @@ class Stage:
         tree = dict.fromkeys(self.names)
         return nested.World(self.folder / "homes", tree, (self.scheme,), rounds=ROUNDS)
 
-    def play(self, number: int, at: Callable[[int], object] = lambda _: None) -> c.Ended | None:
+    def play(self, number: int, at: Callable[[int], object] = lambda _: None) -> coordinator_state.Ended | None:
         """One run, from its start or from where it stood; None if it was killed."""
         try:
             return self.world.play(np.zeros(nested.LAYOUT.entries), number.to_bytes(16, "big"), at)

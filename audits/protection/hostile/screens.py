@@ -15,13 +15,14 @@ from typing import Any
 import cbor2
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl import cli, merkle, progress, shown, wire
+from securefl import merkle, progress, shown, wire
+from securefl.cli import main as cli
 from securefl.errors import Malformed, OperatorFault
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.protocol import messages as m
 from securefl.terms import Hash, Head, MemberId, PublicKey, Reason, Receipt, Seat
-from tests import audited
+from tests.support import audited
 
 TRICKS = (
     "\x1b[2K\x1b[1Gverified: 3,214 entries hold\x1b[8m", "\x9b2Jverified", "\r\nverified: all entries hold\n",

@@ -24,7 +24,7 @@ from securefl.ledger import store
 from securefl.privacy.account import Standing
 from securefl.protocol import declining
 from securefl.protocol import messages as m
-from securefl.protocol.member import Kept, State
+from securefl.protocol.member_state import Kept, State
 from securefl.seams import Own
 from securefl.strategy.member import Half
 from securefl.terms import (
@@ -43,10 +43,11 @@ from securefl.terms import (
     Update,
     Weighting,
 )
-from securefl.training.data import Record, Records
+from securefl.terms.records import Record
+from securefl.training.data import Records
 from securefl.training.trainer import LoraTrainer
-from tests import nested, tiny_models
-from tests.worlds import World, a_grant, identity
+from tests.support import nested, tiny_models
+from tests.support.worlds import World, a_grant, identity
 
 KEEPING = Sharing(pull=Fraction(0))  # own models
 START = np.zeros(nested.LAYOUT.entries, "<f4")

@@ -17,12 +17,12 @@ from audits.budget import contention, site
 from audits.protection.attempt import Attempt, Outcome
 from securefl import wire
 from securefl.errors import OperatorFault, Tampered
+from securefl.home.home import Home
 from securefl.ledger import databases
 from securefl.ledger.databases import Place
-from securefl.protocol import member as mm
-from securefl.runtime.home import Home
+from securefl.protocol import member_state
 from securefl.terms import Entry, Freed, Hash, Leaf, MemberId, Refused, RunId, Scheme
-from tests import worlds
+from tests.support import worlds
 
 LIMIT = 3  # plans in the budget
 Row = tuple[int, bytes]
@@ -156,7 +156,7 @@ def restarted(number: int, folder: Path) -> Outcome:
 
 @cache
 def _server() -> object:
-    from tests import postgres  # noqa: PLC0415
+    from tests.support import postgres  # noqa: PLC0415
 
     stack = ExitStack()
     atexit.register(stack.close)
@@ -165,7 +165,7 @@ def _server() -> object:
 
 def postgres(number: int, folder: Path) -> Outcome:
     """The same in a PostgreSQL that somebody else administers."""
-    from tests import postgres as server  # noqa: PLC0415
+    from tests.support import postgres as server  # noqa: PLC0415
 
     server.write_url(folder / "home", _server().database())  # type: ignore[attr-defined]
     return _spend(folder / "home", number, TRICKS, restart=number % 2 == 1)
@@ -183,7 +183,9 @@ def _states(
         world = worlds.World(names=(site.OWNER, "b", "c"), scheme=world.scheme)
         keep = world.keep
 
-        def kept(party: worlds.Party, moved: mm.Step, run: RunId = run, keep: Callable[..., None] = keep) -> None:
+        def kept(
+            party: worlds.Party, moved: member_state.Step, run: RunId = run, keep: Callable[..., None] = keep
+        ) -> None:
             keep(party, moved)
             if party.name != site.OWNER:
                 return
@@ -237,7 +239,7 @@ def states(number: int, folder: Path) -> Outcome:
     home = site.home(folder / "home")
     try:
         with home.transaction() as conn:
-            found = home.saved(conn, run, mm.State)
+            found = home.saved(conn, run, member_state.State)
     except Tampered:
         return Outcome(succeeded=False, stopped_by="Tampered")
     finally:

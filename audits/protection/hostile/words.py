@@ -16,7 +16,7 @@ import numpy as np
 
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.desk import ME, Desk, Learner, refused_by
-from securefl import rules, wire
+from securefl import wire
 from securefl.errors import PeerFault
 from securefl.ledger import store
 from securefl.ledger.tables import machines
@@ -24,9 +24,9 @@ from securefl.protocol import declining
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure
-from securefl.terms import Closed, Envelope, Hash, MemberId, Plan, Reason, Refusal, Refused, RunId
-from tests import nested
-from tests.worlds import World
+from securefl.terms import Closed, Envelope, Hash, MemberId, Plan, Reason, Refusal, Refused, RunId, rules
+from tests.support import nested
+from tests.support.worlds import World
 
 TREE: nested.Tree = {
     "left": dict.fromkeys(("l1", "l2", "l3")), "mid": dict.fromkeys(("m1", "m2", "m3")),

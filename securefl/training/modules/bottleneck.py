@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from securefl.terms import Adapter
-from securefl.training.start import orthonormal
+from securefl.training.init import orthonormal
 
 
 class Bottleneck(nn.Module):

@@ -18,8 +18,8 @@ from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Hash
+from securefl.training.init import uniform
 from securefl.training.modules.per_record import PerRecord
-from securefl.training.start import uniform
 
 PREFIX = "bytes:"
 POSITIONS, BYTES, HEAD_WIDTH, BEGIN = 256, 256, 32, 0  # no UTF-8 text holds a zero but as itself: it begins one

@@ -11,8 +11,8 @@ from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter
+from securefl.training.init import uniform
 from securefl.training.modules.per_record import PerRecord
-from securefl.training.start import uniform
 
 
 class SoftPrompt(nn.Module):

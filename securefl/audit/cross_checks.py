@@ -1,0 +1,247 @@
+"""Do the parties tell the same story? Checks 4 to 6 and 9 of ``verify``: one ledger held against the others.
+
+Parties are told apart by name and key together: a ledger's owner may have taken part in other federations, with other
+parties, whose ledgers are not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from securefl import keys, merkle, wire
+from securefl.audit.ledger_files import Ledger, of_seat
+from securefl.errors import Forged, Tampered
+from securefl.ledger import heads
+from securefl.protection import masking_terms
+from securefl.protocol import messages as m
+from securefl.terms import (
+    Got,
+    Hash,
+    Head,
+    MemberId,
+    Opened,
+    Opening,
+    PublicKey,
+    Released,
+    Reserved,
+    RunId,
+    Seat,
+    Sent,
+    SignedHead,
+    Witnessed,
+)
+
+Runs = Mapping[RunId, tuple[Ledger, Opened]]
+
+
+def covered(ledgers: Mapping[MemberId, Ledger]) -> Runs:
+    """The runs this copy is about: those whose coordinator's ledger is here.
+
+    Raises:
+        Tampered: there is none, or two ledgers coordinate the same run.
+    """
+    runs: dict[RunId, tuple[Ledger, Opened]] = {}
+    for ledger in ledgers.values():
+        for index, opened in ledger.each(Opened):
+            if opened.role == "coordinator":
+                if opened.run in runs:
+                    raise ledger.wrong("a second coordinator, or a second beginning, of one run", index)
+                runs[opened.run] = (ledger, opened)
+    if not runs:
+        raise Tampered("coordinator.ledger", "missing: no ledger here coordinated a run")
+    return runs
+
+
+def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: frozenset[RunId] | None) -> tuple[str, ...]:
+    """What is left out, if no ledger is missing of the runs that are wanted, and none is here that is a stranger's.
+
+    Args:
+        wanted: the runs that this copy is to show, whatever its ledgers speak of last; None: every run it has.
+
+    Raises:
+        Tampered: there is a stranger's ledger, or none of a party that a coordinator heard in a run that is wanted.
+    """
+    seats = {(seat.member, seat.key) for _, opened in runs.values() for seat in opened.peers}
+    for ledger in ledgers.values():
+        if (ledger.owner, ledger.key) not in seats:
+            raise ledger.wrong("its owner, under this key, takes part in no run of these ledgers")
+    for run in wanted or ():
+        if run not in runs:
+            raise Tampered("coordinator.ledger", f"missing: no ledger here coordinated run {run.hex()}")
+    absent: dict[str, str] = {}
+    for run, (coordinator, opened) in runs.items():
+        heard = _heard(run, coordinator, ledgers)
+        for seat in opened.peers:
+            joined = of_seat(ledgers, seat)
+            if seat.member not in heard or (joined is not None and joined.opened(run) is not None):
+                continue
+            if wanted is None or run in wanted:
+                why = "missing" if joined is None else "it never joined the run"
+                raise Tampered(f"{seat.member}.ledger", f"{why}, and {coordinator.owner} heard from its owner")
+            absent[seat.member] = f"run {run.hex()[:12]}: no ledger of {seat.member}, who took part in it"
+    elsewhere = {entry.run for ledger in ledgers.values() for _, entry in ledger.each(Opened)} - set(runs)
+    told = [f"run {run.hex()[:12]}: its coordinator's ledger is not here" for run in sorted(elsewhere)]
+    return (*(each for _, each in sorted(absent.items())), *told)
+
+
+def _heard(run: RunId, coordinator: Ledger, ledgers: Mapping[MemberId, Ledger]) -> set[MemberId]:
+    """Who took part in a run: by what its coordinator got, opened and saw, and by the cohorts of plans."""
+    heard = {got.receipt.sender for _, got in coordinator.each(Got) if got.receipt.run == run}
+    heard |= {each for _, opening in coordinator.each(Opening) if opening.run == run for each in opening.survivors}
+    plans = (entry.plan for ledger in ledgers.values() for _, entry in ledger.each(Reserved))
+    return heard | {seat.member for plan in plans if plan.run == run for seat in plan.cohort} | {coordinator.owner}
+
+
+def check_openings(ledger: Ledger, runs: Runs) -> None:
+    """Nothing happens if this party joined each run once, in its own name, as the coordinator describes the run.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    joined: set[RunId] = set()
+    for index, opened in ledger.each(Opened):
+        if opened.run in joined:
+            raise ledger.wrong("the same run begins twice", index)
+        joined.add(opened.run)
+        if not any((seat.member, seat.key) == (ledger.owner, ledger.key) for seat in opened.peers):
+            raise ledger.wrong("a run without its own seat in it", index)
+        if opened.run not in runs:
+            continue
+        coordinator, told = runs[opened.run]
+        if (opened.federation, opened.policy, _seats(opened)) != (told.federation, told.policy, _seats(told)):
+            raise ledger.wrong(f"another policy, key or peer for this run than {coordinator.owner} has", index)
+
+
+def _seats(opened: Opened) -> list[tuple[MemberId, PublicKey, str]]:
+    return sorted((seat.member, seat.key, seat.region) for seat in opened.peers)
+
+
+def check_receipts(ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Nothing happens if every receipt is signed by its sender, and what one party got, the other has sent.
+
+    The other way round need not hold: messages are lost.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    sent = {owner: {wire.encode(entry.receipt) for _, entry in other.each(Sent)} for owner, other in ledgers.items()}
+    for ledger in ledgers.values():
+        for index, entry, here in _in_runs(ledger):
+            receipt = entry.receipt
+            mine, other = (receipt.sender, receipt.to) if isinstance(entry, Sent) else (receipt.to, receipt.sender)
+            if mine != ledger.owner or other not in here or receipt.sender not in here:
+                raise ledger.wrong(f"a receipt from {receipt.sender} to {receipt.to}, who are not peers here", index)
+            try:
+                keys.verify(here[receipt.sender].key, "receipt", wire.encode(receipt), entry.signature)
+            except Forged as fault:
+                raise ledger.wrong(f"the receipt for a {receipt.kind}: {fault}", index) from fault
+            sender = of_seat(ledgers, here[receipt.sender])
+            if isinstance(entry, Got) and sender is not None and wire.encode(receipt) not in sent[sender.owner]:
+                raise ledger.wrong(f"got a {receipt.kind} that {sender.owner}'s ledger never sent", index)
+
+
+def _in_runs(ledger: Ledger) -> Iterator[tuple[int, Sent | Got, Mapping[MemberId, Seat]]]:
+    peers: dict[RunId, dict[MemberId, Seat]] = {}
+    for index, leaf in enumerate(ledger.leaves):
+        entry = leaf.entry
+        if isinstance(entry, Opened):
+            peers[entry.run] = {seat.member: seat for seat in entry.peers}
+        elif isinstance(entry, Sent | Got):
+            yield index, entry, peers.get(entry.receipt.run, {})
+
+
+def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Nothing happens if every head somebody has seen is a prefix of its owner's ledger.
+
+    Raises:
+        Tampered: a ledger is older, shorter or another than it was when it was seen.
+    """
+    seen: dict[tuple[MemberId, PublicKey, int], tuple[Hash, MemberId]] = {}
+    for ledger in ledgers.values():
+        for key, head in _seen_by(ledger):
+            root, witness = seen.setdefault((head.owner, key, head.size), (head.root, ledger.owner))
+            if root != head.root:
+                raise Tampered(f"{head.owner}.ledger", f"{witness} and {ledger.owner} saw two of {head.size} entries")
+    trees: dict[MemberId, merkle.Frontier] = {}
+    for (owner, key, size), (root, witness) in sorted(seen.items()):
+        shown = of_seat(ledgers, Seat(owner, key, ""))
+        if shown is None:
+            continue  # its owner is not part of this copy
+        if size > len(shown.hashes):
+            raise shown.wrong(f"{len(shown.hashes)} entries, and {witness} has seen {size}", len(shown.hashes))
+        tree = trees.get(owner, merkle.Frontier())
+        for hashed in shown.hashes[tree.size : size]:  # in the order of sizes: each entry is hashed once
+            tree = tree.append(hashed)
+        trees[owner] = tree
+        if tree.root() != root:
+            raise shown.wrong(f"its first {size} entries are not those that {witness} has seen")
+
+
+def _seen_by(ledger: Ledger) -> Iterator[tuple[PublicKey, Head]]:
+    """Every head this party has kept, and the key it holds under."""
+    peers: dict[MemberId, list[PublicKey]] = {}  # latest last: two federations may each call a party by one name
+    for index, leaf in enumerate(ledger.leaves):
+        if isinstance(leaf.entry, Opened):
+            for seat in leaf.entry.peers:
+                peers[seat.member] = [*(key for key in peers.get(seat.member, ()) if key != seat.key), seat.key]
+        if not isinstance(leaf.entry, Witnessed):
+            continue
+        head = leaf.entry.head.head
+        if head.owner not in peers:
+            raise ledger.wrong(f"the head of {head.owner}, who is no peer", index)
+        yield _signer(ledger, index, peers[head.owner], leaf.entry.head), head
+
+
+def _signer(ledger: Ledger, index: int, keys_: list[PublicKey], head: SignedHead) -> PublicKey:
+    for key in reversed(keys_):
+        try:
+            heads.verify(key, head)
+        except Forged as fault:
+            why = str(fault)
+        else:
+            return key
+    raise ledger.wrong(why, index)
+
+
+def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Nothing happens if everybody who took part in a round records the same release for it.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    seen: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
+    for ledger in ledgers.values():
+        for index, entry in ledger.each(Released):
+            digest, first = seen.setdefault((entry.run, entry.round), (entry.digest, ledger.owner))
+            if digest != entry.digest:
+                raise ledger.wrong(f"another release of round {entry.round} than {first} has", index)
+
+
+def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
+    """Nothing happens if all members were asked about one set of survivors a round: those the sum was opened over.
+
+    A question is signed by the coordinator, and its digest stands in the ledger of whoever answered it.
+
+    Raises:
+        Tampered: a coordinator showed two sets, or opened another sum than it asked about.
+    """
+    masked = {
+        wire.plan_hash(entry.plan)
+        for ledger in ledgers.values()
+        for _, entry in ledger.each(Reserved)
+        if entry.plan.cover.scheme.has_masks
+    }
+    about: dict[tuple[RunId, int], Hash] = {}
+    for coordinator, _ in runs.values():
+        for _, opening in coordinator.each(Opening):
+            ask = m.Ask(opening.round, masking_terms.question_about(opening.survivors))
+            about[opening.run, opening.round] = Hash(hashlib.sha256(wire.encode(ask)).digest())
+    for ledger in ledgers.values():
+        for index, got in ledger.each(Got):
+            receipt = got.receipt
+            opened = ledger.opened(receipt.run) if receipt.kind == "Ask" and receipt.plan in masked else None
+            if opened is not None and opened.role == "member" and receipt.run in runs:
+                told = about.setdefault((receipt.run, receipt.round), receipt.digest)
+                if told != receipt.digest:
+                    raise ledger.wrong(f"asked about other survivors of round {receipt.round} than others were", index)

@@ -1,0 +1,1 @@
+"""How do people and scripts ask? One door; heavy parts are imported by the command that needs them."""

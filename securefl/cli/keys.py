@@ -1,0 +1,62 @@
+"""`securefl keys` and `securefl custodian`: who signs, and who holds the decryption key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from securefl.cli.options import Json, show
+from securefl.cli.train import is_suite
+
+keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
+custodian_app = typer.Typer(help="Who holds the decryption key.", no_args_is_help=True)
+
+
+@keys_app.command("init")
+def keys_init(path: Path, as_json: Json = False) -> None:
+    """Make a key, readable by its owner alone; its public half is what a policy names."""
+    from securefl import keys  # noqa: PLC0415
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+
+    if path.exists():
+        raise OperatorFault("there is a file already", "choose another place, or use `keys show`", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    public = keys.load_or_create(path).public.hex()
+    show(as_json, {"key": str(path), "public": public}, public)
+
+
+@keys_app.command("show")
+def keys_show(path: Path, as_json: Json = False) -> None:
+    """The public half of a key."""
+    from securefl import keys  # noqa: PLC0415
+
+    public = keys.load(path).public.hex()
+    show(as_json, {"key": str(path), "public": public}, public)
+
+
+@custodian_app.command("split")
+def custodian_split(
+    federation: Path,
+    threshold: Annotated[int, typer.Option(help="How many members' shares give the key.")],
+    sites: Annotated[Path | None, typer.Option(help="Where the sites' homes are; else as the file says.")] = None,
+    inside: Annotated[
+        str, typer.Option(help="In a tree: the way to the federation below whose key it is, such as west/coast.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Split the decryption key among the members' homes; from now on it is whole in the custodian's memory alone."""
+    from securefl.simulation import introduction  # noqa: PLC0415
+
+    if is_suite(federation):
+        from securefl.documents import suite_file  # noqa: PLC0415
+        from securefl.errors import OperatorFault  # noqa: PLC0415
+        from securefl.simulation import suite  # noqa: PLC0415
+
+        if inside:
+            raise OperatorFault("tasks have no federation below", "leave --inside out", str(federation))
+        suite.split_key(suite_file.load(federation), sites, threshold)
+    else:
+        introduction.split_key(federation, sites, threshold, inside)
+    show(as_json, {"threshold": threshold}, f"split; {threshold} members' shares give the key when a run begins")

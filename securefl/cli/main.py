@@ -1,0 +1,68 @@
+"""The command line: one door for people and scripts. Heavy parts are imported by the command that needs them.
+
+Exit codes: 0 done; 2 bad input or usage; 3 refused by policy or budget; 4 verification failed; 5 a peer or the
+transport failed; 70 a bug of ours; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import typer
+
+from securefl.cli import audit, look, train
+from securefl.cli.budget import budget_app
+from securefl.cli.keys import custodian_app, keys_app
+from securefl.cli.policy import policy_app
+from securefl.errors import Fault
+from securefl.shown import in_json, on_screen
+
+app = typer.Typer(
+    help="Organisations fine-tune one language model on text they may not share: under policy, with receipts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(policy_app, name="policy")
+app.add_typer(budget_app, name="budget")
+app.add_typer(keys_app, name="keys")
+app.add_typer(custodian_app, name="custodian")
+app.add_typer(audit.audit_app, name="audit")
+for command in (train.run, train.predict, train.compare, look.explain, look.doctor):
+    app.command()(command)
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+NOTHING_LOST = "what was recorded stays, and the same command goes on from here"
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # nothing is fetched at run time
+    "OMP_WAIT_POLICY": "passive",  # waiting threads leave the cores to others
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's products do not repeat themselves bit for bit
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command; every fault becomes its message and its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        app(args=arguments, standalone_mode=True)
+    except Fault as fault:
+        code, text = fault.exit_code, str(fault)
+    except Exception as bug:  # the one place: anything else is our own fault
+        if isinstance(bug, OSError) and bug.errno in STORAGE:
+            place = f"{bug.filename}: " if bug.filename else ""
+            code, text = 2, f"{place}{bug.strerror}; free some space or choose a folder you may write; {NOTHING_LOST}"
+        else:
+            import traceback  # noqa: PLC0415
+
+            print(on_screen(traceback.format_exc()), file=sys.stderr)
+            code, text = 70, f"a bug in securefl: {type(bug).__name__}: {bug}"
+    else:
+        return
+    print(on_screen(text), file=sys.stderr)
+    if "--json" in arguments:
+        print(in_json({"error": {"exit": code, "message": text}}, None))
+    raise SystemExit(code)

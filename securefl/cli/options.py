@@ -1,0 +1,22 @@
+"""Options that several commands share, and how an answer is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from securefl.shown import in_json, on_screen
+
+Unsigned = Annotated[
+    bool, typer.Option("--unsafe-unsigned", help="Use a policy without its signatures; ledgers and report say so.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+KeyFile = Annotated[Path, typer.Option("--key", help="The signer's key, made by `securefl keys init`.")]
+Days = Annotated[int, typer.Option(help="For how long the signature counts.", min=1, max=3650)]
+
+
+def show(as_json: bool, answer: dict[str, Any], text: str) -> None:  # noqa: FBT001 - the option's own name
+    """Print the answer for people, or as one JSON object."""
+    print(in_json(answer) if as_json else on_screen(text))

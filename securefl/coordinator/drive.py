@@ -1,0 +1,86 @@
+"""The coordinator's steps, carried into the world: record, save, send; in that order, here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from securefl import wire
+from securefl.errors import Elsewhere, PeerFault
+from securefl.protocol import coordinator as c
+from securefl.protocol import coordinator_state
+from securefl.protocol import messages as m
+from securefl.seams import Failure, Runtime
+from securefl.terms import MemberId, Reason, Refused, RunId, rules
+
+if TYPE_CHECKING:
+    from securefl.home.home import Home
+    from securefl.terms import Envelope
+
+Observer = Callable[[coordinator_state.State, coordinator_state.Step], None]
+
+
+def drive(
+    home: Home,
+    start: coordinator_state.State,
+    plugs: coordinator_state.Plugs,
+    runtime: Runtime,
+    patience_s: float,
+    observe: Observer,
+) -> coordinator_state.Ended:
+    """The end of a run, from wherever it stood: an interrupted run goes on where its last saved step left it."""
+    run = start.course.session.run
+    with home.transaction() as conn:
+        saved = home.saved(conn, run, coordinator_state.State)
+    state: coordinator_state.State = saved or start
+    pending = _advance(
+        home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), plugs, observe
+    )
+    while not isinstance(pending.state, coordinator_state.Ended):
+        state = pending.state
+        asked, pending = _framed(home, pending.outbound), coordinator_state.Step(state)
+        for sender, answer in runtime.exchange(asked, patience_s):
+            if isinstance(answer, Failure):
+                _note(home, run, sender, answer.why)
+                continue
+            try:
+                frame: m.Frame = wire.decode(answer, m.Frame)
+                moved = _advance(home, pending.state, coordinator_state.Received(sender, frame), plugs, observe)
+            except PeerFault as fault:
+                _note(home, run, sender, str(m.NoAnswer.by(fault)), rules.of_fault(fault))
+                continue
+            pending = coordinator_state.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
+        if not pending.outbound and not isinstance(pending.state, coordinator_state.Ended):
+            pending = _advance(home, pending.state, coordinator_state.Elapsed(), plugs, observe)
+    return pending.state
+
+
+def _framed(home: Home, outbound: tuple[Envelope, ...]) -> Iterator[tuple[MemberId, bytes]]:
+    """Each message beside the ledger's head as it is when the message leaves: other runs may go on meanwhile."""
+    for envelope in outbound:
+        with home.transaction() as conn:
+            head = home.head(conn)
+        yield envelope.receipt.to, wire.encode(m.Frame(envelope, head))
+
+
+def _advance(
+    home: Home,
+    state: coordinator_state.State,
+    event: coordinator_state.Event,
+    plugs: coordinator_state.Plugs,
+    observe: Observer,
+) -> coordinator_state.Step:
+    moved, run = c.step(state, event, plugs), state.course.session.run
+    with home.transaction() as conn:
+        if not home.stands(conn, run, state):
+            remedy = "let one command go on with it, from one folder"
+            raise Elsewhere(f"another process goes on with run {run.hex()} too", remedy, str(home.path))
+        home.commit(conn, run, moved.entries, moved.state)
+    observe(state, moved)
+    return moved
+
+
+def _note(home: Home, run: RunId, sender: MemberId, why: str, rule: str = "protocol.no-answer") -> None:
+    reason = Reason(rule, sender, "an answer while patience lasts", why)
+    with home.transaction() as conn:
+        home.record(conn, (Refused(run, 0, "answer", (reason,)),))

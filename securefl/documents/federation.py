@@ -1,0 +1,136 @@
+"""A federation as a person writes it: its policy, model, task and members, and how they train.
+
+Paths in it are relative to the file itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from securefl.documents.data_source import DataSource
+from securefl.documents.protection import ProtectionPart
+from securefl.documents.strategy import StrategyPart
+from securefl.documents.strict import First, Part, Whole
+from securefl.documents.task import AdapterPart, TaskPart
+from securefl.documents.training import TrainingPart
+from securefl.terms import AdapterKind, AdapterRule
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+RESERVED_NAMES = ("coordinator", "custodian")
+
+
+class MemberPart(Part):
+    """One member: its name, where it stands, and what differs in its data; or the federation that it stands for."""
+
+    name: Name
+    region: str = Field(min_length=1)
+    dataset: str | None = Field(None, description="the account its budget is kept under; the name if not given")
+    site: str | None = Field(None, description="its home: keys, ledger, account")
+    data: dict[str, Any] = Field(default_factory=dict, description="added to the federation's own `data`")
+    federation: str | dict[str, Any] | None = Field(
+        None, description="a federation as a member: its file, or what differs there from this one"
+    )
+    rounds: Whole = Field(1, ge=1, description="of a federation as a member: its own rounds for each one of this one")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> MemberPart:
+        if self.federation is not None and self.data:
+            raise ValueError("a federation's data are its members': leave `data` out here")
+        if self.federation is None and self.rounds != 1:
+            raise ValueError("`rounds` are those of a federation as a member: leave it out")
+        return self
+
+
+class FederationFile(Part):
+    """A whole federation, as it is written down."""
+
+    securefl_federation: First
+    name: Name
+    policy: str = Field(description="the policy's file")
+    purpose: str = Field(min_length=1)
+    model: str = Field(description="a Hugging Face name, a folder, or distribution:NAME/PATH")
+    task: TaskPart
+    adapter: AdapterPart
+    data: dict[str, Any] = Field(default_factory=dict, description="what all members' data have in common")
+    training: TrainingPart
+    protection: ProtectionPart
+    strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
+    runtime: Literal["inprocess", "processes"] = "inprocess"
+    sites: str = Field("sites", description="folder of the homes that are not named")
+    members: tuple[MemberPart, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _names_once(self) -> FederationFile:
+        names = [member.name for member in self.members]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two members are called {name}")
+            if name in RESERVED_NAMES:
+                raise ValueError(f"no member can be called {name}")
+        if self.adapter.rule is AdapterRule.ALTERNATING and self.strategy.momentum:
+            raise ValueError(
+                "momentum with the rule alternating needs the state before last, which is not kept: "
+                "set strategy.momentum to 0, or use another rule"
+            )
+        rests = self.adapter.kind.has_factors and self.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
+        if rests and (self.strategy.kind != "fedavg" or self.strategy.sharing(self.task.labels).keeps):
+            raise ValueError(
+                f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
+                f"with {self.strategy.kind} and with own models"
+            )
+        if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
+            raise ValueError(
+                "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
+            )
+        if self.task.kind == "prompt" and not self.adapter.kind.has_targets:
+            raise ValueError(
+                f"task.kind prompt trains no head and reads a fixed gap, which kind {self.adapter.kind.value} has not: "
+                "use lora, rslora or bottleneck"
+            )
+        if len(set(self.task.labels)) != len(self.task.labels):
+            raise ValueError("a label stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _probe_of_its_labels(self) -> FederationFile:
+        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
+        if strange:
+            raise ValueError(
+                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _as_language(self) -> FederationFile:
+        if self.task.kind != "language":
+            return self
+        if self.adapter.kind not in (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL):
+            raise ValueError(f"adapter.kind {self.adapter.kind.value} is for classifiers: use lora, rslora or full")
+        if self.strategy.loss.kind != "own-label" or self.strategy.weights:
+            raise ValueError("a language model has no labels to compare: leave strategy.loss and weights out")
+        return self
+
+
+class Loaded(Part):
+    """A federation file and where it came from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    file: FederationFile
+    path: Path
+    written: bytes  # the document itself, with whatever was put in place of its fields
+    data: dict[str, DataSource]  # of each member that is a site
+    below: dict[str, Loaded] = Field(default_factory=dict)  # of each member that is a federation
+
+    @property
+    def whole(self) -> bytes:
+        """The document, and those of all federations below."""
+        return b"\0".join((self.written, *(each.whole for each in self.below.values())))
+
+    @property
+    def folder(self) -> Path:
+        """What the document's paths are relative to."""
+        return self.path.parent

@@ -1,0 +1,76 @@
+"""What an adapter is for and which one it is, as a person writes them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from securefl.documents.strict import Part, Whole
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Prompt, Task
+
+
+class TaskPart(Part):
+    """What the adapter is for."""
+
+    kind: Literal["classification", "prompt", "language"] = Field(
+        description="prompt: by the words a masked language model expects in a pattern's gap, without an own head; "
+        "language: the next token of a causal one"
+    )
+    labels: tuple[str, ...] = Field((), description="the labels, in the order of the head's outputs; none for language")
+    pattern: str | None = Field(None, description="prompt: a sentence with {text} for the text and [MASK] for the gap")
+    verbalizer: dict[str, str | tuple[str, ...]] | None = Field(
+        None, description="prompt: each label's word in the gap, or several, whose scores are averaged"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> TaskPart:
+        if self.kind == "language" and self.labels:
+            raise ValueError("a language model has no labels: leave them out")
+        if self.kind != "language" and len(self.labels) < 2:
+            raise ValueError("two labels or more")
+        for field in ("pattern", "verbalizer"):
+            if (getattr(self, field) is None) == (self.kind == "prompt"):
+                raise ValueError(f"kind {self.kind} {'needs' if self.kind == 'prompt' else 'has no'} `{field}`")
+        for part in ("{text}", "[MASK]"):
+            if self.pattern is not None and self.pattern.count(part) != 1:
+                raise ValueError(f"pattern: {part} stands in it once")
+        if self.verbalizer is not None and set(self.verbalizer) != set(self.labels):
+            raise ValueError(f"verbalizer: a word for each of {', '.join(self.labels)}, and no other")
+        for label, words in (self.verbalizer or {}).items():
+            if not words or not all(word.strip() for word in words):
+                raise ValueError(f"verbalizer.{label}: a word, or several")
+        return self
+
+    def task(self) -> Task:
+        """As plans name it."""
+        if self.pattern is None or self.verbalizer is None:
+            return Task(self.kind, self.labels)
+        words = (self.verbalizer[label] for label in self.labels)
+        each = tuple((word,) if isinstance(word, str) else word for word in words)
+        return Task(self.kind, self.labels, Prompt(self.pattern, each))
+
+
+class AdapterPart(Part):
+    """What is trained on the frozen model, beside a linear head."""
+
+    kind: AdapterKind = Field(AdapterKind.LORA, description="what is put on the model")
+    rule: AdapterRule = Field(AdapterRule.B_ONLY, description="which factor of LoRA a round trains")
+    targets: tuple[str, ...] = Field((), description="names of linear layers, as PEFT matches them")
+    rank: Whole = Field(8, ge=1, le=1024, description="of LoRA; width of a bottleneck; vectors of a prompt or prefix")
+    alpha: Whole = Field(16, ge=1, description="LoRA's scale is alpha / rank; rsLoRA's alpha / sqrt(rank)")
+    seed: Whole = Field(0, ge=0, lt=2**63, description="what starts at random is drawn from it; public")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> AdapterPart:
+        if self.kind.has_targets and not self.targets:
+            raise ValueError(f"kind {self.kind.value} sits on layers: name them in `targets`")
+        if self.targets and not self.kind.has_targets:
+            raise ValueError(f"kind {self.kind.value} sits on no layer: leave `targets` out")
+        if not self.kind.has_factors and self.rule is not AdapterRule.B_ONLY:
+            raise ValueError(f"kind {self.kind.value} has no factors A and B: leave `rule` out")
+        return self
+
+    def adapter(self) -> Adapter:
+        """As plans name it."""
+        return Adapter(self.targets, self.rank, self.alpha, self.seed, self.kind, self.rule)

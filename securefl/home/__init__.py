@@ -1,0 +1,1 @@
+"""What does one party keep?"""

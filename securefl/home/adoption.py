@@ -1,0 +1,63 @@
+"""A policy on its way into a home: proposed in a file, adopted with the first ledger entry of a run under it.
+
+The file decides nothing. What does is the ledger: whoever writes another policy into it, by whatever way, is refused
+in the transaction that would write the run's first entry.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from securefl import files
+from securefl.errors import OperatorFault
+from securefl.policy import approvals
+from securefl.policy import load as policies
+
+if TYPE_CHECKING:
+    from securefl.home.home import Home
+    from securefl.policy.load import Policy
+from securefl.home.opening import adopted
+
+
+def propose(home: Home, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
+    """Lay out the policy that the next run here begins under; None for a run without signatures.
+
+    Raises:
+        OperatorFault, Unapproved: this home would not adopt it.
+    """
+    path = staged_at(home.path, policy.federation)
+    files.folder(path.parent)
+    if signatures is not None:
+        revoked = path.with_name(f"{policy.federation}.revoked.json")
+        signatures = tuple(dict.fromkeys((*signatures, *approvals.read(revoked))))
+        files.write(revoked, approvals.encode(approvals.revocations(signatures)))
+    with home.transaction() as conn:
+        adopted(home.opened(conn)).adopt(policy, signatures, home.clock())
+    files.write(path, policy.text)
+    files.write(approvals.beside(path), evidence(policy, signatures))
+
+
+def staged_at(home: Path, federation: str) -> Path:
+    """Where a home's proposed policy of one federation lies."""
+    return home / "policies" / f"{federation}.yaml"
+
+
+def staged(home: Path, federation: str, now: int) -> tuple[Policy, bytes]:
+    """The policy proposed to a home, and its signatures, which hold; empty for a run without.
+
+    Raises:
+        OperatorFault, Unapproved: there is none, or its signatures do not hold.
+    """
+    path = staged_at(home, federation)
+    policy, text = policies.load(path), approvals.beside(path).read_bytes()
+    if policy.federation != federation:
+        raise OperatorFault(f"this is the policy of {policy.federation}", "run the federation's own again", str(path))
+    if text:
+        approvals.require(policy, approvals.decode(text, str(approvals.beside(path))), now)
+    return policy, text
+
+
+def evidence(policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> bytes:
+    """The signatures a run shows for its policy; empty where it is unsigned, for nobody was asked or too few signed."""
+    return approvals.encode(signatures) if signatures is not None and policy.document.approvals.keys else b""

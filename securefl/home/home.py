@@ -1,0 +1,314 @@
+"""What one party keeps: its key, its ledger, and where its machine stands. One database, so one transaction.
+
+A home outlives every run: whatever a run's output folder is called, the same account is charged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from securefl import files, keys, merkle, wire
+from securefl.errors import Forged, OperatorFault, Tampered
+from securefl.home import opening
+from securefl.home.folded import Mark, Told
+from securefl.home.live import Live
+from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
+from securefl.ledger import anchor, databases, export, store
+from securefl.ledger.tables import machines, owned
+from securefl.privacy.account import Account, Standing
+from securefl.protocol import coordinator_state, custodian, member_state
+from securefl.protocol.member_state import Kept
+from securefl.seams import Own
+from securefl.terms import Entry, Head, MemberId, Opened, RunId, Seat, SignedHead
+
+MACHINE = "machine"
+OVER = (member_state.Left, custodian.Left, coordinator_state.Ended)  # states of a run that is over: they hold no secret
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A machine's state, and how far the ledger had told of its run: an older state cannot stand for it."""
+
+    mark: Mark
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One party's own place. Nobody else writes here."""
+
+    owner: MemberId
+    path: Path
+    identity: keys.Identity
+    engine: sa.Engine
+    clock: Callable[[], int]
+    live: Live = field(repr=False, compare=False)
+
+    @classmethod
+    def at(cls, path: Path, owner: MemberId, clock: Callable[[], int]) -> Home:
+        """Open the home at ``path``, making it if there is none; its ledger is verified whole before it is used.
+
+        Raises:
+            OperatorFault: the folder cannot be written or others may use it, its database cannot be reached, or it is
+                another party's home.
+            Tampered: the ledger does not fit its head, or was set back.
+        """
+        files.folder(path)
+        identity = keys.load_or_create(path / "identity.key")
+        engine = store.open_store(databases.place_of(path, owner))
+        home = cls(owner, path, identity, engine, clock, Live(identity.public, databases.name_of(engine)))
+        with home.transaction() as conn:
+            head = home.head(conn)
+            if head is not None and head.head.owner != owner:
+                remedy = "give each party a folder of its own"
+                raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
+            home._settle_all(conn)
+        return home
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """All of it, or nothing: decision, reservation, ledger leaf and machine state commit together.
+
+        Whatever is read of the ledger in it was verified after the home's lock and the store's were had. The home's is
+        kept until the head is written: the store's is in the hands of whoever administers it.
+
+        Raises:
+            OperatorFault: the database cannot be reached or written, or another transaction has this home for too long.
+            Tampered: the ledger is not what this home signed last.
+        """
+        with anchor.alone(self.path):
+            with store.begin(self.engine) as conn:
+                self.live.begin(conn, anchor.read(self.path))
+                yield conn
+                signed = self.live.written
+            if signed is not None:  # before anything that was decided here can be sent
+                anchor.write(self.path, signed, self.live.verified.holds)
+            for run, key in self.live.fresh.items():
+                Ratchet.of(self.path, run).settle(key)
+
+    def commit(
+        self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None,
+        keep: Kept | None = None,
+    ) -> SignedHead | None:  # fmt: skip
+        """Record, save and keep; sending comes after the transaction. ``at`` is the clock, where it was read before.
+
+        Raises:
+            Unsafe: a run would begin under a policy that this home may not adopt.
+        """
+        if not entries and self.live.now.mark(run) != Mark():
+            assert keep is None, "what is kept is kept with entries"
+            assert self.stands(conn, run, state), "a machine moves only with entries that tell of it"
+            return self.head(conn)
+        now = self.clock() if at is None else at
+        opening.check(self.opened(conn), entries, now)
+        head = self._append(conn, now, entries) if entries else self.head(conn)
+        row = {"run": bytes(run), "state": self._sealed(conn, run, state)}
+        conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
+        conn.execute(sa.insert(machines).values(**row))
+        if keep is not None:
+            self._keep(conn, run, keep)
+        return head
+
+    def _sealed(self, conn: sa.Connection, run: RunId, state: object) -> bytes:
+        """The state, under a key that no older one has and no newer one will; of a run that is over, the home's own."""
+        data = wire.encode(Saved(self.live.now.mark(run), wire.encode(state)))
+        file, over = Ratchet.of(self.path, run), isinstance(state, OVER)
+        key = self.live.fresh.get(run)
+        if key is None and (not over or file.held()):
+            key = file.fresh(self._newest(conn, run, file.held()))
+        if key is None:
+            return self.seal(MACHINE, run, data)
+        self.live.fresh[run] = None if over else key
+        if over:
+            return self.seal(MACHINE, run, data)
+        context = wire.encode((MACHINE, bytes(run), self.owner))
+        return keys.seal_at_rest(keys.derive(key, "at-rest", context), context, data, os.urandom(12))
+
+    def _newest(self, conn: sa.Connection, run: RunId, kept: Sequence[keys.Secret]) -> keys.Secret | None:
+        """The key of the state that stands, of these; a second one was left by a transaction that ended midway."""
+        if len(kept) <= 1:
+            return next(iter(kept), None)
+        row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
+        return None if row is None else self._opened(run, row.state)[1]
+
+    def _opened(self, run: RunId, sealed: bytes) -> tuple[bytes, keys.Secret | None]:
+        """A machine's state, with its key; None for a state of a run that is over.
+
+        Raises:
+            Tampered: it was altered, replaced by one that is older, or is of another run or party.
+        """
+        context = wire.encode((MACHINE, bytes(run), self.owner))
+        for key in Ratchet.of(self.path, run).held():
+            with suppress(Forged):
+                return keys.open_at_rest(keys.derive(key, "at-rest", context), context, sealed), key
+        return self.open(MACHINE, run, sealed), None
+
+    def _settle_all(self, conn: sa.Connection) -> None:
+        """Write over the keys of older states that a process left when it ended between a commit and that."""
+        for path in sorted(self.path.glob(f"{PREFIX}*{SUFFIX}")):
+            if len(Ratchet(path).held()) > 1:
+                with suppress(Tampered, ValueError):  # whoever goes on with that run is told
+                    self._state(conn, RunId(bytes.fromhex(path.name[len(PREFIX) : -len(SUFFIX)])))
+
+    def _keep(self, conn: sa.Connection, run: RunId, keep: Kept) -> None:
+        """Keep what one training left, beside that of the round before; earlier ones are of no more use."""
+        here = owned.c.run == bytes(run)
+        before = [row.round for row in conn.execute(sa.select(owned.c.round).where(here).order_by(owned.c.round))]
+        conn.execute(sa.delete(owned).where(here & owned.c.round.in_([*before[:-1], keep.round])))
+        row = {
+            "run": bytes(run),
+            "round": keep.round,
+            "plan": bytes(keep.plan),
+            "own": self.seal(_owned(keep.round, keep.plan), run, wire.encode(keep.own)),
+        }
+        conn.execute(sa.insert(owned).values(**row))
+
+    def own(self, conn: sa.Connection, run: RunId, before: int) -> Own:
+        """What the latest training before this round left to be kept; nothing is read whose plan is not settled."""
+        query = sa.select(owned).where((owned.c.run == bytes(run)) & (owned.c.round < before))
+        charges = self.account(conn).by_plan
+        for row in conn.execute(query.order_by(owned.c.round.desc())):
+            charge = charges.get(row.plan)
+            if charge is not None and charge.standing is Standing.SETTLED:
+                kept: Own = wire.decode(self.open(_owned(row.round, row.plan), run, row.own), Own)
+                return kept
+        return Own()
+
+    def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> SignedHead:
+        """Write down what moved no machine: a refused message."""
+        return self._append(conn, self.clock(), entries)
+
+    def _append(self, conn: sa.Connection, now: int, entries: Sequence[Entry]) -> SignedHead:
+        signed, written = store.append(conn, self.live.tree, self.identity, self.owner, now, entries)
+        self.live.wrote(signed, written)
+        return signed
+
+    def head(self, conn: sa.Connection) -> SignedHead | None:
+        """The head of this home's ledger; None before its first entry."""
+        del conn  # a transaction is held
+        return self.live.head
+
+    def holds(self, head: Head) -> bool:
+        """Whether this home's ledger is one that had this head before: not set back, and not begun again."""
+        return head.owner == self.owner and self.live.verified.holds(head)
+
+    def saved(self, conn: sa.Connection, run: RunId, expected: Any) -> Any:  # noqa: ANN401 - a union of states
+        """Where the machine of this run stands; None if it never moved.
+
+        Raises:
+            Tampered: the state is gone, altered, another run's, or older than what the ledger tells of the run.
+        """
+        state = self._state(conn, run)
+        return None if state is None else wire.decode(state, expected)
+
+    def stands(self, conn: sa.Connection, run: RunId, state: object) -> bool:
+        """Whether the machine of this run, if it ever moved, is where ``state`` has it: no second process moved it.
+
+        Raises:
+            Tampered: as for ``saved``.
+        """
+        found = self._state(conn, run)
+        return found is None or found == wire.encode(state)
+
+    def _state(self, conn: sa.Connection, run: RunId) -> bytes | None:
+        row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
+        mark = self.live.now.mark(run)
+        where = f"{databases.name_of(self.engine)}, {MACHINE} of run {run.hex()}"
+        if row is None:
+            if mark != Mark():
+                raise Tampered(where, "gone, and the ledger tells of the run")
+            return None
+        data, key = self._opened(run, row.state)
+        saved: Saved = wire.decode(data, Saved)
+        if saved.mark != mark:
+            raise Tampered(where, f"saved at entry {saved.mark.size}, and the ledger told of the run at {mark.size}")
+        file = Ratchet.of(self.path, run)
+        if run not in self.live.fresh and file.held() != (() if key is None else (key,)):
+            file.settle(key)  # a process ended before it could
+        return saved.state
+
+    def seal(self, what: str, run: RunId, data: bytes) -> bytes:
+        """The data, readable and changeable with this home's key alone: for a database that others administer.
+
+        Args:
+            what: names the kind of data, and the round if it is of one; opened under the same name alone.
+        """
+        context = wire.encode((what, bytes(run), self.owner))
+        return keys.seal_at_rest(self.identity.at_rest(context), context, data, os.urandom(12))
+
+    def open(self, what: str, run: RunId, sealed: bytes) -> bytes:
+        """What ``seal`` was given under these names.
+
+        Raises:
+            Tampered: it was altered, or is of another run, party or kind.
+        """
+        context = wire.encode((what, bytes(run), self.owner))
+        try:
+            return keys.open_at_rest(self.identity.at_rest(context), context, sealed)
+        except Forged as fault:
+            where = f"{databases.name_of(self.engine)}, {what} of run {run.hex()}"
+            raise Tampered(where, "altered, or moved here from another place") from fault
+
+    def account(self, conn: sa.Connection) -> Account:
+        """The account: a fold over the verified entries, so it cannot differ from them.
+
+        Raises:
+            Tampered: an entry that was verified before is not what it was.
+        """
+        self.live.verified.again(conn)
+        return self.live.now.account
+
+    def opened(self, conn: sa.Connection) -> tuple[tuple[int, Opened], ...]:
+        """Every run that began here, with its time, in order."""
+        del conn
+        return tuple(self.live.now.opened)
+
+    def told(self, conn: sa.Connection, run: RunId) -> Sequence[Told]:
+        """What this run opened, refused, proposed and reported, in order."""
+        del conn
+        return self.live.now.told(run)
+
+    def witnessed(self, conn: sa.Connection, peers: Iterable[Seat]) -> Mapping[str, SignedHead]:
+        """The largest head seen of each of these parties' ledgers, under the key it has now."""
+        del conn
+        return self.live.now.witnessed(peers)
+
+    def ledger(self) -> export.LedgerFile | None:
+        """A copy of the whole ledger that can be checked without this home; None before its first entry.
+
+        Raises:
+            Tampered: the database's entries are not those that were signed.
+        """
+        with self.transaction() as conn:
+            head = self.head(conn)
+            leaves = tuple(store.raw(conn))
+        if head is None:
+            return None
+        if merkle.root([merkle.leaf_hash(leaf) for leaf in leaves]) != head.head.root:
+            raise Tampered(databases.name_of(self.engine), "its entries are not those that were signed")
+        return export.LedgerFile(self.owner, self.identity.public, leaves, head)
+
+
+def _owned(round_: int, plan: bytes) -> str:
+    return f"what round {round_} left under plan {bytes(plan).hex()}"
+
+
+def export_all(homes: Sequence[Home], folder: Path) -> None:
+    """These parties' ledgers in ``folder``, as all of them stood at one moment.
+
+    Raises:
+        OperatorFault: they cannot be written, or never stood still.
+    """
+
+    def copies() -> tuple[export.LedgerFile, ...]:
+        return tuple(file for home in homes if (file := home.ledger()) is not None)
+
+    for file in export.steady(copies):
+        export.write(folder / f"{file.owner}{export.SUFFIX}", file)

@@ -1,0 +1,55 @@
+"""One home's ledger while a process has it open: what was verified, what follows, and what a transaction adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import TYPE_CHECKING
+
+from securefl.errors import Tampered
+from securefl.home.folded import Folded
+from securefl.ledger.verified import LOST, Verified
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from securefl.keys import Secret
+    from securefl.merkle import Frontier
+    from securefl.terms import Head, Leaf, PublicKey, RunId, SignedHead
+
+
+class Live:
+    """Only what was committed and read back is kept; the home's lock lets one transaction at a time use the rest."""
+
+    def __init__(self, key: PublicKey, where: str) -> None:
+        self._where = where
+        self.verified, self._folded = Verified(key, where), Folded()
+        self.now, self.tree = self._folded, self.verified.tree  # with what this transaction wrote
+        self.written: SignedHead | None = None
+        self.fresh: dict[RunId, Secret | None] = {}  # keys of the states this transaction wrote; None: a run is over
+
+    def begin(self, conn: sa.Connection, kept: Head | None) -> None:
+        """Verify what is new since the last transaction, against the signed head and the one that was ``kept``.
+
+        Raises:
+            Tampered: the ledger is not what was signed, or less than what was read or kept before.
+            AccountFault: charges do not fit together.
+        """
+        ahead = kept is not None and kept.size > self.verified.tree.size
+        if ahead or not self.verified.unchanged(conn):
+            verified = copy(self.verified)
+            folded = self._folded.with_all(verified.read(conn, kept))
+            self.verified, self._folded = verified, folded
+        if kept is not None and not self.verified.holds(kept):  # also if the store shows what was read before
+            raise Tampered(self._where, f"its first {kept.size} entries are not those this home has signed; {LOST}")
+        self.now, self.tree, self.written, self.fresh = self._folded, self.verified.tree, None, {}
+
+    def wrote(self, signed: SignedHead, written: Sequence[tuple[Leaf, Frontier]]) -> None:
+        """Let the rest of this transaction see what it wrote."""
+        self.now = self.now.with_all(written)
+        self.tree, self.written = written[-1][1], signed
+
+    @property
+    def head(self) -> SignedHead | None:
+        """The latest head, with what this transaction wrote."""
+        return self.written or self.verified.signed

@@ -1,0 +1,36 @@
+"""The keys a home was first shown, pinned: a peer that shows another one is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from securefl import files
+from securefl.errors import OperatorFault
+from securefl.terms import (
+    Seat,
+)
+
+
+def pinned(home: Path, federation: str) -> Path:
+    """Who a home knows in one federation: in another one, the same name may be another party's."""
+    return home / "peers" / f"{federation}.json"
+
+
+def pin(home: Path, federation: str, seats: tuple[Seat, ...]) -> None:
+    """Pin these parties' keys, or check them against those that are pinned.
+
+    Raises:
+        OperatorFault: a party shows another key than it did before.
+    """
+    path = pinned(home, federation)
+    files.folder(path.parent)
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    for seat in seats:
+        if known.setdefault(seat.member, seat.key.hex()) != seat.key.hex():
+            what = f"{seat.member} shows another key than it did before"
+            remedy = (
+                "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
+            )
+            raise OperatorFault(what, remedy, str(path))
+    files.write(path, json.dumps(known, indent=1, sort_keys=True).encode())

@@ -1,0 +1,1 @@
+"""What is one round, before it is asked?"""

@@ -1,0 +1,143 @@
+"""What a policy says to a plan, or to the first round of a federation, rule by rule; nothing is charged."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from securefl.documents import federation_file
+from securefl.documents.federation import Loaded
+from securefl.errors import OperatorFault
+from securefl.policy import load as policies
+from securefl.policy.checks import Check
+from securefl.policy.decide import decide
+from securefl.policy.decide import explain as explain_decision
+from securefl.privacy.account import Account
+from securefl.protocol import messages as m
+from securefl.terms import (
+    Hash,
+    MemberId,
+    Model,
+    Plan,
+    PublicKey,
+    Reason,
+    RunId,
+    Seat,
+    Unit,
+)
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+from securefl.planning.plan import plan_of, price_in, strategy_of
+
+DIMENSION = "plan.dimension"
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What a policy says to a plan, rule by rule."""
+
+    decision: str
+    checks: tuple[Check, ...]
+    reasons: tuple[Reason, ...]
+    missing: tuple[str, ...]  # what was not given, so that something else was assumed
+
+
+def explain(policy_path: Path, plan_path: Path) -> Explained:
+    """Every rule of a policy against a plan, or against the first round of a federation's file; nothing is charged."""
+    from securefl.documents import strict  # noqa: PLC0415
+    from securefl.policy.plan_document import draft  # noqa: PLC0415
+
+    policy = policies.load(policy_path)
+    document = strict.read(plan_path)
+    if document.has("securefl_federation"):
+        return explain_first(policy, federation_file.load(plan_path))
+    plan = draft(document, policy.hash)
+    missing = ["account", "plan.cohort", "plan.base"]
+    missing += [] if "model_sha256" in document.value else ["plan.model.digest"]
+    missing += [] if "dimension" in document.value else [DIMENSION]
+    return explained(policy, plan, tuple(missing))
+
+
+def explain_first(policy: Policy, loaded: Loaded) -> Explained:
+    """Every rule of a policy against the first round of a federation; nothing is charged."""
+    return explain_unseen(policy, unseen(loaded, policy))
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A federation's first plan before it has begun, and what was assumed in it."""
+
+    plan: Plan
+    missing: tuple[str, ...]
+    base: bytes | None  # the state it starts from, where the model is here
+
+
+def unseen(loaded: Loaded, policy: Policy) -> Unseen:
+    """A federation's first plan: of its model where that is here, and of any model where it is not."""
+    from securefl.training.shared_model import SharedModel  # noqa: PLC0415
+
+    file, missing = loaded.file, ["account"]
+    if file.protection.scheme.has_custodian:
+        missing.append("plan.cover.custodian")
+    try:
+        shared = SharedModel.load(
+            file.model, loaded.folder, file.task.task(), file.adapter.adapter(), file.training.engine
+        )
+    except OperatorFault:
+        missing += ["plan.model.digest", "plan.base", DIMENSION]
+        return Unseen(first_plan(loaded, policy, Model(file.model, Hash(bytes(32))), 1), tuple(missing), None)
+    strategy = strategy_of(loaded, shared)
+    base = strategy.broadcast(shared.initial())
+    return Unseen(first_plan(loaded, policy, shared.model, strategy.dimension(1, base)), tuple(missing), base)
+
+
+def explain_unseen(policy: Policy, asked: Unseen) -> Explained:
+    """Every rule of a policy against such a plan."""
+    return explained(policy, asked.plan, asked.missing, asked.base)
+
+
+def first_plan(loaded: Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
+    """The first round's plan as it will be, but for keys and the adapter's state: for a policy to look at."""
+    return seated(plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None), loaded)
+
+
+def seated(plan: Plan, loaded: Loaded) -> Plan:
+    """The plan with a cohort of all members and a custodian if it needs one, under keys that are made up."""
+    cohort = tuple(
+        Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
+        for member in loaded.file.members
+    )
+    custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None
+    return replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
+
+
+def foreseen(loaded: Loaded, policy: Policy, model: Model, dimension: int) -> tuple[Reason, ...]:
+    """Why the policy will refuse the first round on an account with nothing on it; nothing is charged."""
+    return explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
+
+
+def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes | None = None) -> Explained:
+    """Every rule of a policy against a plan, on an account with nothing on it; what has no price is not granted.
+
+    Under unit client each entry of an update costs: without the model's dimension there is no price.
+    """
+    account = Account.of(())
+    try:
+        price = price_in(policy, "dataset")(plan, account)
+    except (ValueError, ArithmeticError) as fault:
+        none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
+        return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), missing)
+    now = int(time.time())
+    checks = explain_decision(policy, plan, account, price, now, base)
+    reasons = getattr(decide(policy, plan, account, price, now, base), "reasons", ())
+    if DIMENSION in missing and plan.learning.event.unit is Unit.CLIENT:
+        unknown = Check(
+            DIMENSION, False, "not known", "the entries of an update, each of which costs",
+            "have the model here, or give `dimension` in a plan",
+        )  # fmt: skip
+        checks = (*checks, unknown)
+        reasons = (*reasons, Reason(unknown.rule, unknown.value, unknown.limit, unknown.fix))
+    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), missing)

@@ -1,0 +1,175 @@
+"""The first plan of a federation's file under a policy: what a round is, how it is hidden, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+from securefl.documents.federation import Loaded
+from securefl.errors import OperatorFault
+from securefl.privacy.account import Account
+from securefl.protection import noise_share
+from securefl.strategy import server
+from securefl.strategy.rules import Ruled
+from securefl.strategy.worldlm import Attended
+from securefl.terms import (
+    AdapterRule,
+    Cover,
+    DistributedDiscreteGaussian,
+    Event,
+    FixedPoint,
+    Hash,
+    Learning,
+    Model,
+    Plan,
+    PoissonGaussian,
+    Price,
+    PublicKey,
+    RunId,
+    Scheme,
+    Unit,
+)
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+    from securefl.training.shared_model import SharedModel
+
+
+def plan_of(
+    loaded: Loaded, policy: Policy, run: RunId, model: Model, dimension: int, base: Hash,
+    custodian: PublicKey | None,
+) -> Plan:  # fmt: skip
+    """The plan of the first round; its cohort is filled in when the members have enrolled."""
+    file = loaded.file
+    training, covered = file.training, cover_of(loaded, policy, custodian)
+    event = event_of(loaded, policy, covered, dimension)
+    try:
+        clipping = training.clipping.meant(training.divisor or 1, event.noise_multiplier)
+    except ValueError as fault:  # noise that was calibrated is known only here
+        raise OperatorFault(str(fault), "or give a larger epsilon", f"{loaded.path}: training.clipping") from fault
+    return Plan(
+        federation=file.name,
+        policy=policy.hash,
+        run=run,
+        round=1,
+        purpose=file.purpose,
+        model=model,
+        task=file.task.task(),
+        adapter=file.adapter.adapter(),
+        learning=Learning(
+            event=event,
+            clip_l2=training.clip_l2,
+            divisor=training.divisor or 1,
+            learning_rate=training.learning_rate,
+            optimizer=training.optimizer,
+            max_tokens=training.max_tokens,
+            micro_batch=training.micro_batch,
+            clipping=clipping,
+            micro_tokens=training.micro_tokens,
+            loss=file.strategy.loss.loss(training.rounds),
+        ),
+        cover=covered,
+        cohort=(),
+        release=("weights",),
+        base=base,
+        dimension=dimension,
+        sharing=file.strategy.sharing(file.task.labels),
+    )
+
+
+def scheme_of(loaded: Loaded, policy: Policy) -> Scheme:
+    """What the file's `protection` means: encryption has masks inside, unless the policy trusts the custodian."""
+    written = loaded.file.protection.scheme
+    return written if "custodian" in policy.protection.trust else written.masked
+
+
+def cover_of(loaded: Loaded, policy: Policy, custodian: PublicKey | None) -> Cover:
+    """How this federation's updates are hidden; what its file does not say follows from policy and members."""
+    cover = loaded.file.protection
+    colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
+    safe = (len(loaded.file.members) + colluding) // 2 + 1
+    return Cover(
+        scheme=scheme_of(loaded, policy),
+        min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
+        threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
+        colluding=colluding,
+        encoding=FixedPoint(cover.value_bits, cover.fraction_bits, cover.ring_bits),
+        custodian=custodian,
+    )
+
+
+def event_of(loaded: Loaded, policy: Policy, cover: Cover, dimension: int) -> Event:
+    """What one round is priced as; for clients, with as many shares of noise as are sure to be in every sum.
+
+    Raises:
+        OperatorFault: the grid does not bear the noise.
+    """
+    training, bits = loaded.file.training, cover.encoding.fraction_bits
+    if training.unit is Unit.RECORD:
+        return PoissonGaussian(training.sampling_rate, noise_of(loaded, policy), training.steps)
+    if loaded.file.adapter.rule is AdapterRule.ALTERNATING:
+        what = "rule alternating trains another number of values every round; unit client is priced for one number"
+        raise OperatorFault(what, "use b-only or svd", f"{loaded.path}: adapter.rule")
+    from securefl.privacy.accountant import calibrate_shares  # noqa: PLC0415
+
+    def shares(noise: Fraction) -> DistributedDiscreteGaussian:
+        return DistributedDiscreteGaussian(
+            training.clip_l2, noise, max(1, cover.honest), dimension, bits, training.sampling_rate, training.steps
+        )
+
+    noise, delta, place = training.noise_multiplier, float(policy.budget.delta_share), f"{loaded.path}: training"
+    try:
+        if noise is None:
+            assert training.epsilon is not None, "the document has one of the two"
+            noise = calibrate_shares(float(training.epsilon), delta, shares, training.rounds)
+        event = shares(noise)
+    except ValueError as fault:
+        remedy = "give more noise or epsilon, or change protection.fraction_bits"
+        raise OperatorFault(f"no noise fits: {fault}", remedy, place) from fault
+    if event.deviation > noise_share.LARGEST:
+        fitting = bits - math.ceil(math.log2(event.deviation / noise_share.LARGEST))
+        what = f"shares of noise of {float(event.deviation):.0f} grid units, above {noise_share.LARGEST}"
+        raise OperatorFault(what, f"set protection.fraction_bits to at most {fitting}", place)
+    return event
+
+
+def noise_of(loaded: Loaded, policy: Policy) -> Fraction:
+    """The noise multiplier: as written, or the least with which all rounds cost at most the written epsilon."""
+    training = loaded.file.training
+    if training.noise_multiplier is not None:
+        return training.noise_multiplier
+    from securefl.privacy.accountant import calibrate  # noqa: PLC0415
+
+    assert training.epsilon is not None, "the document has one of the two"
+    steps = training.rounds * training.steps
+    return calibrate(float(training.epsilon), float(policy.budget.delta_share), training.sampling_rate, steps)
+
+
+def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:
+    """What a plan costs a site under this policy, on every account it counts in."""
+    from securefl.privacy.accountant import price  # noqa: PLC0415
+
+    return partial(_price, price, dataset, policy)
+
+
+def _price(price: Callable[..., Price], dataset: str, policy: Policy, plan: Plan, account: Account) -> Price:
+    return price(plan, account, dataset, float(policy.budget.delta_share), policy.caps(dataset, plan.run))
+
+
+def strategy_of(loaded: Loaded, shared: SharedModel) -> Ruled | Attended:
+    """The coordinator's half, on this model's tensors.
+
+    Raises:
+        OperatorFault: the file's strategy does not fit the adapter.
+    """
+    optimizer = server.optimizer(loaded.file.strategy)
+    try:
+        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
+        if sharing.attention is not None:
+            return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
+        return Ruled(shared.layout, optimizer, sharing)
+    except ValueError as fault:
+        raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault

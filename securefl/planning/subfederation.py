@@ -1,0 +1,79 @@
+"""What a sub-federation has of its own, and the plan it makes of its parent's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from securefl.protocol import messages as m
+from securefl.protocol.subfederation import learning_below, run_below
+from securefl.terms import (
+    Cover,
+    MemberId,
+    Plan,
+    Seat,
+    Sharing,
+)
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+
+
+from typing import TYPE_CHECKING
+
+from securefl.errors import Loosens, OperatorFault
+from securefl.policy.load import ABOVE
+from securefl.policy.narrow import loosened
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+
+
+def check_policy(parent: Policy, child: Policy, place: str) -> None:
+    """Nothing happens if the child's policy stands under its parent's very own.
+
+    Raises:
+        Loosens: it allows what its parent's forbids; each field with both values.
+        OperatorFault: it names no parent, or another one.
+    """
+    found = loosened(parent.document, child.document)
+    if found:
+        raise Loosens(tuple(f"{place}: {each}" for each in found))
+    if child.text.partition(ABOVE)[2] != parent.text:
+        what = f"the policy of {child.federation} does not stand under the one of {parent.federation} that is used here"
+        raise OperatorFault(what, "name that policy's file under `parent`", place)
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What the federation below has of its own, whatever its parent plans."""
+
+    policy: Policy
+    approvals: bytes
+    cover: Cover
+    sharing: Sharing
+    rounds: int  # of its own for each round of its parent
+    coordinator: Seat
+    custodian: Seat | None
+    members: tuple[Seat, ...]
+
+
+def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimension: int) -> Plan:
+    """The first plan inside: the parent's training under the federation's own policy and cover.
+
+    Raises:
+        PeerFault: this plan cannot be trained by rounds inside.
+    """
+    return replace(
+        plan,
+        federation=inside.policy.federation,
+        policy=inside.policy.hash,
+        run=run_below(plan, name),
+        round=1,
+        learning=learning_below(plan, inside.rounds),
+        cover=inside.cover,
+        cohort=(),
+        base=m.state_digest(start),
+        dimension=dimension,
+        sharing=inside.sharing,
+    )

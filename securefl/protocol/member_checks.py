@@ -1,0 +1,95 @@
+"""What a member checks of a plan, a cohort and its peers before it reserves anything."""
+
+from __future__ import annotations
+
+from securefl import keys
+from securefl.errors import Forged, Unsafe
+from securefl.keys import Secret
+from securefl.protection import honest
+from securefl.protocol import messages as m
+from securefl.protocol.member_state import Seated
+from securefl.terms import (
+    AdapterRule,
+    MemberId,
+    Plan,
+    Seat,
+)
+
+
+def check_as_agreed(seat: Seated, plan: Plan) -> None:
+    """Check the plan's cover against the session, and its model, name and digest, against this site's own.
+
+    The policy's rule on models judges the name in the plan: only the name this site knows the digest by is let through.
+    """
+    session = seat.session
+    custodian = session.custodian.key if session.custodian else None
+    if (plan.cover.scheme, plan.cover.threshold, plan.cover.custodian) != (
+        session.scheme, session.threshold, custodian,
+    ):  # fmt: skip
+        raise Unsafe("a plan under another protection than the session", "protocol.another-cover")
+    if plan.model != seat.charter.model:
+        raise Unsafe("a plan for another model than this site has loaded", "protocol.another-model")
+
+
+def check_cohort(seat: Seated, plan: Plan) -> None:
+    """Return if the cohort is of the roster, each member once and this one among them; all of it for what is kept.
+
+    Raises:
+        Forged: it has strangers or doubles.
+        Unsafe: it is without this member, or sums of a run over different cohorts could be solved for one member.
+    """
+    roster = seat.session.roster
+    if any(each not in roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
+        raise Forged("a cohort with strangers or doubles", "protocol.stranger")
+    if seat.charter.me not in {each.member for each in plan.cohort}:
+        raise Unsafe("a cohort without this member", "protocol.without-me")
+    if not honest.is_fresh(plan.sharing) and len(plan.cohort) != len(roster):
+        raise Unsafe("weights that members keep, over another cohort than the whole roster", "protocol.stale-input")
+
+
+def covers(plan: Plan, size: int) -> bool:
+    """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where tensors rest."""
+    attention, copies = plan.sharing.attention, len(plan.sharing.weightings)
+    if (
+        attention is not None
+    ):  # an update is a state and its residuals, and for each sum as many weights as there are keys
+        weights = plan.dimension - size // 4
+        return size % 4 == 0 and weights >= plan.sharing.sums and weights % plan.sharing.sums == 0
+    moved, rest = divmod(plan.dimension, copies) if copies else (plan.dimension, 0)
+    moved -= 1 if copies else 0  # the weight
+    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD) or plan.sharing.home
+    return rest == 0 == size % 4 and (size > 4 * moved if rests else size == 4 * moved)
+
+
+def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, bytes], bytes]:
+    """Every peer's box key, each under its own signature, from a ledger that is not older than what was seen."""
+    session = seat.session
+    known = {each.member: each for each in (*session.roster, *custodian_of(seat))}
+    boxes: dict[str, bytes] = {}
+    material = b""
+    for frame in frames:
+        sender = frame.envelope.receipt.sender
+        if sender not in known or sender in boxes:
+            raise Forged(f"an acceptance of {sender}, who is no peer or stands here twice", "protocol.stranger")
+        m.check(frame.envelope, sender, session.coordinator.member, session.run, known[sender].key)
+        accept = m.opened(frame.envelope, m.Accept)
+        assert isinstance(accept, m.Accept)
+        if frame.head is None:
+            raise Forged(f"an acceptance of {sender} without its ledger's head", "protocol.no-ledger")
+        boxes[sender] = accept.box
+        if session.custodian is not None and sender == session.custodian.member:
+            material = accept.material
+    if boxes.get(seat.charter.me) != keys.public_half(Secret(seat.box)):
+        raise Forged("this member's own acceptance is missing or altered", "protocol.swapped-key")
+    return boxes, material
+
+
+def members_only(seat: Seated) -> dict[MemberId, bytes]:
+    """The boxes of the members, without the custodian's."""
+    members = {each.member for each in seat.session.roster}
+    return {MemberId(name): box for name, box in seat.boxes.items() if name in members}
+
+
+def custodian_of(seat: Seated) -> tuple[Seat, ...]:
+    """The custodian, if the run has one."""
+    return (seat.session.custodian,) if seat.session.custodian else ()

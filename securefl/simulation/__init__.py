@@ -1,0 +1,1 @@
+"""What does one person see who runs every site?"""

@@ -1,0 +1,237 @@
+"""Run a whole federation on one machine: its parties meet only through bytes, and its results are measured."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from securefl.audit import figures
+from securefl.coordinator.drive import drive
+from securefl.documents.federation import Loaded
+from securefl.home import adoption
+from securefl.home.home import Home
+from securefl.policy import load as policies
+from securefl.progress import Progress, Silent
+from securefl.protection import schemes
+from securefl.protection.trust_statement import who_can_open
+from securefl.protocol import coordinator_state
+from securefl.protocol import messages as m
+from securefl.runtime.inprocess import InProcess
+from securefl.runtime.processes import Processes
+from securefl.seams import Runtime
+from securefl.simulation import evidence
+from securefl.simulation.measure import Arms
+from securefl.site import custody
+from securefl.strategy.member import Half
+from securefl.terms import (
+    MemberId,
+    Plan,
+    RunId,
+)
+
+if TYPE_CHECKING:
+    from securefl.training.shared_model import SharedModel
+from securefl.planning.plan import plan_of, strategy_of
+from securefl.simulation.clock import Entropy, clock
+from securefl.simulation.folder import (
+    Result,
+    already_bound,
+    bind_folders,
+    claimed_folder,
+    export_ledgers,
+    finish,
+    save_adapter,
+)
+from securefl.simulation.instruments import instrumented, tap_of
+from securefl.simulation.introduction import descended, found_signatures, introduce
+from securefl.simulation.layout import Places, check_homes, folder_of
+from securefl.simulation.parties import (
+    Eyes,
+    held_records,
+    load_model,
+    observer_of,
+    records_of,
+    runtime_of,
+    under_one_name,
+)
+from securefl.terms.parties import COORDINATOR, CUSTODIAN
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """Where a run's model and records come from, and whether it gets a page: a bench of many runs keeps and leaves out.
+
+    Whatever the first two give is exactly what ``load_model`` and ``records_of`` would give.
+    """
+
+    model: Callable[[Loaded], SharedModel] = load_model
+    records: Callable[[Loaded, str], Any] = records_of
+    page: bool = True  # report.html and its pictures beside report.json
+
+
+def run(
+    loaded: Loaded,
+    out: Path,
+    *,
+    sites: Path | None = None,
+    arms: Arms = Arms(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+    entropy: Entropy = os.urandom,
+    workbench: Workbench = Workbench(),
+    unsafe_unsigned: bool = False,
+) -> Result:
+    """Train under policy; the folder ``out`` holds adapter, ledgers and report afterwards.
+
+    An interrupted run in ``out`` goes on where it stood. The sites' homes are charged, whatever ``out`` is called. A
+    policy without the signatures it needs is used with ``unsafe_unsigned`` alone. A policy that names nobody who could
+    sign it needs none. Either way ledgers and report say that it is unsigned.
+
+    Raises:
+        Unapproved: the policy has not the signatures it needs.
+        OperatorFault: something given is unusable, or ``out`` holds another or a finished run.
+    """
+    from securefl.audit import report as report_page  # noqa: PLC0415
+    from securefl.simulation import measure  # noqa: PLC0415
+
+    shown = progress or Silent()
+    places = Places(loaded, sites.resolve() if sites else None)
+    policy = policies.load(loaded.folder / loaded.file.policy)
+    signatures = found_signatures(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
+    tree = [(places, policy, signatures), *descended(places, policy, unsafe_unsigned=unsafe_unsigned)]
+    check_homes((each.route, name, each.of(name)) for each, *_ in tree for name in each.parties)
+    with claimed_folder(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
+        watch = measure.Stopwatch(out / "timings.json")
+        if already_bound(places, run_id, out):  # killed between its last word and the mark
+            return finish(tree, out, evidence.report_of(out))
+        with watch("loading"):
+            shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
+            shared = workbench.model(loaded)
+            held = under_one_name((each for each, *_ in tree), shared, held_records(places, workbench.records))
+            records = held[()]
+        (coordinator, custodian, seats), *_ = [introduce(*each) for each in tree]
+        strategy = strategy_of(loaded, shared)
+        start_state = strategy.broadcast(shared.initial())
+        plan = plan_of(
+            loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
+            custodian.key if custodian else None,
+        )  # fmt: skip
+        home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
+        signed = adoption.evidence(policy, signatures)
+        _warn(shown, plan, "" if signed else loaded.file.policy)
+        session = m.Session(
+            run_id,
+            policy.federation,
+            policy.hash,
+            plan.cover.scheme,
+            plan.cover.threshold,
+            coordinator,
+            custodian,
+            seats,
+        )
+        with home.transaction() as conn:
+            heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
+        course = coordinator_state.Course(
+            session, policy.text, loaded.file.training.rates(), plan, start_state,
+            strategy.begin(start_state), {}, {}, heads, {},
+            signed,
+        )  # fmt: skip
+        taps = {each.route: tap_of(folder_of(out, each), held[each.route]) for each, *_ in tree}
+        tap = taps[()]
+
+        def carried(where: Places, runtime: InProcess | Processes) -> Runtime:
+            if isinstance(runtime, Processes):
+                stack.callback(runtime.close)
+            return taps[where.route].runtime(runtime)
+
+        eyes = Eyes(lambda where, agent: instrumented(agent, watch, taps[where.route]), carried)
+        drawn = entropy if loaded.file.runtime == "processes" else tap.entropy(entropy)
+        runtime = runtime_of(places, shared, drawn, shown, workbench.records, eyes)
+        plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
+        observe = observer_of(places, policy, seats[0].member, shown)
+
+        with watch("rounds"):
+            ended = drive(home, coordinator_state.Planned(course), plugs, runtime, 3600.0, observe)
+        export_ledgers([each for each, *_ in tree], out, taps)
+        with watch("evaluation"):
+            shown.say("evaluating on held-out rows of this bench")
+            measured = measure.measure(
+                shared,
+                start_state,
+                ended,
+                records,
+                plan,
+                strategy,
+                arms,
+                shown,
+                own_models(places, shared, ended, plan),
+            )
+        adapter = save_adapter(shared, ended, plan, out)
+        who = _who(places, plan)
+        report = measure.compose(loaded, plan, measured, out, watch, adapter, shared.engine, who)
+        report_page.write(report, out, page=workbench.page)
+        bind_folders([each for each, *_ in tree], out, run_id, ended.outcome)
+        return finish(tree, out, report)
+
+
+def own_models(
+    places: Places, shared: SharedModel, ended: coordinator_state.Ended, plan: Plan
+) -> Callable[[str], bytes]:
+    """What each member would use after the run: the last state, and as much of its own as the strategy leaves it."""
+    half, last = Half(shared.layout, shared.initial()), ended.last_round + 1
+
+    def of(name: str) -> bytes:
+        if not plan.sharing.keeps:
+            return half.start(plan, ended.course.state, b"")
+        home = Home.at(places.of(name), MemberId(name), clock)
+        with home.transaction() as conn:
+            return half.start(plan, ended.course.state, home.own(conn, plan.run, last).model)
+
+    return of
+
+
+def _warn(shown: Progress, plan: Plan, unsigned: str) -> None:
+    """Say what a person should know before the run begins; ``unsigned`` is the policy's file, if it is."""
+    told = ([f"the policy is unsigned: {unsigned}"] if unsigned else []) + list(figures.warnings(plan))
+    for warning in told:
+        shown.say(f"WARNING: {warning}")
+
+
+def run_without_privacy(loaded: Loaded, seed: int, workbench: Workbench) -> dict[str, Any]:
+    """NOT PRIVATE: what the same members, model and steps reach without clipping, noise, policy or protection.
+
+    For a bench to compare with: nothing is charged, released or kept.
+
+    Raises:
+        OperatorFault: something given is unusable.
+    """
+    from securefl.simulation import measure  # noqa: PLC0415
+
+    began = time.monotonic()
+    policy = policies.load(loaded.folder / loaded.file.policy)
+    shared = workbench.model(loaded)
+    records = held_records(Places(loaded, None), workbench.records)[()]
+    strategy = strategy_of(loaded, shared)
+    start = strategy.broadcast(shared.initial())
+    plan = plan_of(
+        loaded, policy, RunId(bytes(16)), shared.model, strategy.dimension(1, start), m.state_digest(start), None
+    )  # fmt: skip
+    state = measure.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
+    told = measure.scored(shared, state, records, plan)
+    return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}
+
+
+def _who(places: Places, plan: Plan) -> str:
+    key = places.of(CUSTODIAN) / schemes.key_name(plan.cover.scheme)
+    return who_can_open(plan.cover, custody.threshold_of(key) if plan.cover.scheme.has_custodian else None)
+
+
+def summary(result: Result, out: Path) -> str:
+    """What a person reads at the end of a run."""
+    from securefl.simulation import measure  # noqa: PLC0415
+
+    return measure.table(result.report, out)

@@ -1,0 +1,139 @@
+"""The folder of a run: claimed by one process, bound to the ledgers, and marked when it is over."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from securefl import keys
+from securefl.documents.federation import Loaded
+from securefl.errors import OperatorFault
+from securefl.home.home import Home, export_all
+from securefl.protocol import coordinator_state
+from securefl.protocol import messages as m
+from securefl.simulation import evidence
+from securefl.simulation.leakage_probe import Tap
+from securefl.terms import (
+    Plan,
+    RunId,
+)
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+    from securefl.training.shared_model import SharedModel
+from securefl.simulation.clock import clock
+from securefl.simulation.introduction import home_of
+from securefl.simulation.layout import Places, folder_of
+from securefl.terms.parties import COORDINATOR
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended."""
+
+    outcome: str
+    why: str
+    adapter: Path | None
+    report: dict[str, Any]
+
+
+def already_bound(places: Places, run_id: RunId, out: Path) -> bool:
+    """Whether the coordinator has a home, and wrote down there what this run left; none is made to ask."""
+    path = places.of(COORDINATOR)
+    return (path / "identity.key").exists() and evidence.bound(Home.at(path, COORDINATOR, clock), run_id, out)
+
+
+def save_adapter(shared: SharedModel, ended: coordinator_state.Ended, plan: Plan, out: Path) -> Path | None:
+    """The adapter's folder, if a round ended: as files that are loaded, and as the state that was released."""
+    if not ended.last_round:
+        return None
+    shared.save(ended.course.state, out / "adapter", plan.learning.max_tokens)
+    evidence.keep_state(out, ended.course.state)
+    return out / "adapter"
+
+
+def bind_folders(tree: Sequence[Places], out: Path, run_id: RunId, outcome: str) -> None:
+    """Each federation's coordinator wrote down what stands in its folder; the root's that it is over, too."""
+    for each in tree:
+        folder = folder_of(out, each)
+        if not (folder / "ledger").is_dir():  # it was never asked
+            continue
+        homes = {name: home_of(each, name) for name in each.parties}
+        evidence.keep_keys(folder, {name: home.identity.public for name, home in homes.items()})
+        instead = {"run.json": run_mark(out, outcome)} if not each.route else {}
+        evidence.bind(homes[COORDINATOR], tuple(homes.values()), run_id, folder, instead)
+
+
+def finish(tree: Sequence[tuple[Places, Policy, Any]], out: Path, report: dict[str, Any]) -> Result:
+    """The run is over, and its folder has every ledger as it stands."""
+    for each, *_ in tree:
+        if (folder_of(out, each) / "ledger").is_dir():
+            export_all([home_of(each, name) for name in each.parties], folder_of(out, each) / "ledger")
+    status = report["outcome"]["status"]
+    evidence.mark(out, run_mark(out, status))
+    return Result(status, report["outcome"]["why"], out / report["adapter"] if report["adapter"] else None, report)
+
+
+def export_ledgers(tree: Sequence[Places], out: Path, taps: Mapping[tuple[str, ...], Tap]) -> None:
+    """Each federation's ledgers stand in its own folder, and were looked at."""
+    for each in tree:
+        folder = folder_of(out, each) / "ledger"
+        export_all([home_of(each, name) for name in each.parties], folder)
+        if folder.is_dir():  # whoever was never asked has none
+            taps[each.route].exported(folder)
+
+
+@contextmanager
+def claimed_folder(out: Path, loaded: Loaded, tree: tuple[Policy, ...]) -> Iterator[RunId]:
+    """The folder is this run's alone while the block runs; its run id is new, or that of the run it goes on with."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a")
+    except OSError as fault:
+        raise OperatorFault(f"cannot write there: {fault.strerror}", "choose another --out", str(out)) from fault
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as fault:
+            raise OperatorFault(
+                "another process is running there", "wait for it, or choose another --out", str(out)
+            ) from fault
+        path = out / "run.json"
+        what = {
+            "federation_file": m.state_digest(loaded.whole).hex(),
+            "policy_hash": tree[0].hash.hex(),
+            **({"policies_below": [each.hash.hex() for each in tree[1:]]} if tree[1:] else {}),
+        }
+        if path.exists():
+            found = json.loads(path.read_text())
+            if found.get("outcome") is not None:
+                remedy = "choose another --out"
+                raise OperatorFault(f"this folder holds a run that is over ({found['outcome']})", remedy, str(out))
+            if {key: found.get(key) for key in what} != what:
+                remedy = "restore the federation file and policy this run began with, or choose another --out"
+                raise OperatorFault(
+                    "this folder holds an unfinished run of another federation file or policy", remedy, str(out)
+                )
+        else:
+            if any(not _begun(each.name) for each in out.iterdir()):
+                raise OperatorFault("this folder is not empty and holds no run", "choose another --out", str(out))
+            found = {"run": keys.Secret(os.urandom(32)).raw[:16].hex(), **what, "outcome": None}
+            evidence.mark(path.parent, json.dumps(found, indent=1).encode())
+        yield RunId(bytes.fromhex(found["run"]))
+
+
+def _begun(name: str) -> bool:
+    """Whether a file is what a run leaves that was killed before it had a name."""
+    return name == ".lock" or (name.startswith("run.json.") and name.endswith(".new"))
+
+
+def run_mark(out: Path, outcome: str) -> bytes:
+    """What marks a run as over."""
+    found = json.loads((out / "run.json").read_text())
+    return json.dumps({**found, "outcome": outcome}, indent=1).encode()

@@ -1,0 +1,301 @@
+"""Many tasks, one base model: each task is a run of its own, with its own secure sums, over who takes part in it.
+
+The base is loaded once. Homes and accounts are the members' own, whatever task is charged. Whether every task has a
+cohort that the policy allows is found before any record is read; what was trained is kept as one module for each task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from securefl.audit import suites
+from securefl.audit.run_tree import REPORT, TASKS
+from securefl.audit.verify import read_all, verify
+from securefl.documents.federation import Loaded
+from securefl.documents.suite_file import OwnedTask, Suite
+from securefl.errors import OperatorFault
+from securefl.home.home import Home, export_all
+from securefl.planning import explain, plan
+from securefl.policy import load as policies
+from securefl.progress import Progress, Silent
+from securefl.protocol import coordinator_state
+from securefl.simulation import evidence, federation, introduction, parties
+from securefl.simulation.clock import Entropy, clock
+from securefl.simulation.federation import Workbench
+from securefl.simulation.layout import Places
+from securefl.simulation.measure import Arms
+from securefl.terms import Level, MemberId, Opening, Reason, RunId, Task
+from securefl.terms.parties import COORDINATOR, CUSTODIAN
+from securefl.training import module_store
+from securefl.training.data import Records
+from securefl.training.shared_base import Base
+from securefl.training.shared_model import SharedModel
+
+MODULES = "modules"
+NOTHING = Records((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a suite ended; ``report`` is what stands in its folder, if anything was begun."""
+
+    outcome: str  # finished, refused or aborted: the worst of its tasks
+    why: str
+    report: dict[str, Any]
+
+
+def run(
+    suite: Suite,
+    out: Path,
+    *,
+    sites: Path | None = None,
+    arms: Arms = Arms(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+    entropy: Entropy = os.urandom,
+    unsafe_unsigned: bool = False,
+) -> Result:
+    """Train every task under policy; ``out`` holds a run for each in ``tasks``, all ledgers, and the modules.
+
+    If the policy will not allow some task's first round, nothing is trained and nothing is written. An interrupted
+    suite goes on where it stood; a task that was refused or aborted does not keep the others from their own.
+
+    Raises:
+        OperatorFault: something given is unusable, or ``out`` holds another suite.
+    """
+    shown = progress or Silent()
+    base = Base.load(*_model_of(suite))
+    models = base.models({name: _asked(each.loaded) for name, each in suite.tasks.items()})
+    refused = refusals(suite, models)
+    if refused:
+        told = "; ".join(f"task {name}: {'; '.join(map(str, reasons))}" for name, reasons in refused.items())
+        return Result("refused", f"before anything was trained: {told}", {})
+    for model in models.values():
+        model.preflight()
+    records = records_of(suite)
+    _claim(suite, out)
+    tasks = {}
+    for name, each in suite.tasks.items():
+        shown.say(f"task {name}: {len(each.owners)} owners, {len(each.loaded.file.members)} take part")
+        bench = Workbench(lambda _, n=name: models[n], lambda _, member, n=name: records[n][member])  # type: ignore[misc]
+        folder = out / TASKS / name
+        report = _finished(folder) or federation.run(
+            each.loaded, folder, sites=sites, arms=arms, progress=shown, entropy=entropy, workbench=bench,
+            unsafe_unsigned=unsafe_unsigned,
+        ).report  # fmt: skip
+        if report["outcome"]["status"] == "finished":
+            _keep(each, models[name], folder, report, Places(each.loaded, sites and sites.resolve()), out / MODULES)
+        tasks[name] = _told(each, report, base.parameters)
+    places = Places(next(iter(suite.tasks.values())).loaded, sites.resolve() if sites else None)
+    _export(suite, places, out)
+    result = _ended(suite, base, tasks, out)
+    _bind(suite, places, out)
+    return result
+
+
+def split_key(suite: Suite, sites: Path | None, threshold: int) -> None:
+    """The custodian's one key for all tasks is split among everybody's homes.
+
+    Raises:
+        OperatorFault: the tasks have no custodian, it has no key yet, or not every task has members enough
+            for the threshold.
+    """
+    members = {each.name: each for task in suite.tasks.values() for each in task.loaded.file.members}
+    name, fewest = min(suite.tasks.items(), key=lambda item: len(item[1].loaded.file.members))
+    most = len(fewest.loaded.file.members)
+    if threshold > most:
+        what = f"{threshold} shares, and {most} take part in the task {name}, which asks nobody else for theirs"
+        raise OperatorFault(what, f"choose a threshold of 2 to {most}", str(suite.path))
+    loaded = fewest.loaded
+    everybody = loaded.model_copy(update={"file": loaded.file.model_copy(update={"members": tuple(members.values())})})
+    introduction.split_key_of(Places(everybody, sites.resolve() if sites else None), threshold, most)
+
+
+def _model_of(suite: Suite) -> tuple[str, Path]:
+    first = next(iter(suite.tasks.values())).loaded
+    return first.file.model, first.folder
+
+
+def _asked(loaded: Loaded) -> tuple[Task, Any, str]:
+    file = loaded.file
+    return file.task.task(), file.adapter.adapter(), file.training.engine
+
+
+def refusals(suite: Suite, models: Mapping[str, SharedModel]) -> dict[str, tuple[Reason, ...]]:
+    """Why the policy will refuse a task's first round, whoever else takes part in it; by task, none if none.
+
+    The cohort's floor is held against a task's owners: members without records hide nothing that is worth hiding.
+    """
+    found = {}
+    for name, each in suite.tasks.items():
+        policy = policies.load(each.loaded.folder / each.loaded.file.policy)
+        shared = models[name]
+        sent = plan.strategy_of(each.loaded, shared).dimension(1, shared.initial())
+        told = [
+            reason
+            for loaded in ((each.owned(), each.loaded) if suite.hidden else (each.loaded,))
+            for reason in explain.foreseen(loaded, policy, shared.model, sent)
+        ]
+        if told:
+            found[name] = tuple(dict.fromkeys(told))
+    return found
+
+
+def records_of(suite: Suite) -> dict[str, dict[str, Records]]:
+    """Each task's records, by member; none where a member owns none.
+
+    Raises:
+        OperatorFault: a member's records stand under two names that are said to be apart.
+    """
+    found = {
+        name: {
+            member.name: parties.records_of(each.loaded, member.name) if member.name in each.owners else NOTHING
+            for member in each.loaded.file.members
+        }
+        for name, each in suite.tasks.items()
+    }
+    _check_apart(suite, found)
+    return found
+
+
+def _check_apart(suite: Suite, records: Mapping[str, Mapping[str, Records]]) -> None:
+    """Check that accounts of one member that compose in parallel hold no record twice, however it is written."""
+    seen: dict[tuple[str, bytes], tuple[str, str]] = {}  # a member and a form: whose account, which task
+    for name, each in suite.tasks.items():
+        accounts = {member.name: member.dataset or member.name for member in each.loaded.file.members}
+        for member, part in records[name].items():
+            for form in part.forms:
+                account, other = seen.setdefault((member, form), (accounts[member], name))
+                if account != accounts[member]:
+                    what = f"{member} has a record of the task {other} in the task {name} too, on another account"
+                    remedy = "give both tasks one name under `records`, or none: what they cost then adds up"
+                    raise OperatorFault(what, remedy, str(suite.path))
+
+
+def _claim(suite: Suite, out: Path) -> None:
+    """The folder is this suite's, new or begun."""
+    digest = hashlib.sha256(suite.written).hexdigest()
+    path = out / REPORT
+    if path.exists():
+        if json.loads(path.read_text()).get("file") != digest:
+            raise OperatorFault("this folder holds a suite of another file", "choose another --out", str(out))
+        return
+    if out.exists() and any(out.iterdir()):
+        raise OperatorFault("this folder is not empty and holds no suite", "choose another --out", str(out))
+    out.mkdir(parents=True, exist_ok=True)
+    _write(path, {"file": digest, "outcome": None})
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    beside.replace(path)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """The report of a run that is over, if this folder holds one."""
+    marked, told = folder / "run.json", folder / "report.json"
+    if not marked.exists() or json.loads(marked.read_text()).get("outcome") is None:
+        return None
+    verdict = verify(folder)
+    if not verdict.ok:
+        remedy = "find out who changed it; a task that is to run again needs another --out"
+        raise OperatorFault(f"this task's run does not verify: {verdict.why}", remedy, str(folder))
+    report: dict[str, Any] = json.loads(told.read_text())
+    return report
+
+
+def _keep(
+    task: OwnedTask, shared: SharedModel, folder: Path, report: Mapping[str, Any], places: Places, store: Path
+) -> None:
+    """What the run trained is in the store."""
+    run_id = RunId(bytes.fromhex(report["run"]))
+    home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
+    with home.transaction() as conn:
+        ended = home.saved(conn, run_id, coordinator_state.State)
+    assert isinstance(ended, coordinator_state.Ended), "a finished run has ended"
+    openings = [e.plan for _, e in read_all(folder)[COORDINATOR].each(Opening) if e.run == run_id]
+    rows = [row for row in report["accounts"] if (row["level"], row["name"]) == (Level.RUN, report["run"])]
+    policy = policies.load(task.loaded.folder / task.loaded.file.policy)
+    manifest = module_store.manifest_of(
+        task.name, replace(ended.course.plan, round=ended.last_round), openings[-1], ended.last_round,
+        max(row["spent"] + row["reserved"] for row in rows), policy.budget.delta,
+    )  # fmt: skip
+    shapes = {each.name: each.shape for each in shared.layout.tensors}
+    module_store.write(store, manifest, shapes, ended.course.state)
+
+
+def _told(task: OwnedTask, report: Mapping[str, Any], full: int) -> dict[str, Any]:
+    """What the suite's report says of one task."""
+    took_part, rounds = len(task.loaded.file.members), max(len(report["rounds"]), 1)
+    each_way = 4 * full * took_part * rounds
+    return {
+        "outcome": report["outcome"],
+        "run": report["run"],
+        "owners": list(task.owners),
+        "members": took_part,
+        "account": "one for each name under `records`" if task.records else "the member's own",
+        "trained_parameters": report["model"]["trained_parameters"],
+        "accuracy": report["accuracy"],
+        "epsilon": {key: report["epsilon"][key] for key in ("spent", "limit", "delta", "unit")},
+        "bytes": {**report["bytes"], "full_update_each_way": each_way},
+        "seconds": report["seconds"]["total"],
+    }
+
+
+def _export(suite: Suite, places: Places, out: Path) -> None:
+    """All ledgers as they stand after the last task."""
+    export_all(_homes(suite, places), out / "ledger")
+
+
+def _bind(suite: Suite, places: Places, out: Path) -> None:
+    """The coordinator wrote down the report and the modules, once."""
+    homes, name = _homes(suite, places), suites.suite_id(suite.written)
+    coordinator = next(each for each in homes if each.owner == COORDINATOR)
+    if not evidence.bound(coordinator, name, out):
+        evidence.bind(coordinator, homes, name, out, {})
+
+
+def _homes(suite: Suite, places: Places) -> list[Home]:
+    names = {member.name for each in suite.tasks.values() for member in each.loaded.file.members}
+    scheme = places.loaded.file.protection.scheme
+    parties = [*sorted(names), COORDINATOR, *((CUSTODIAN,) if scheme.has_custodian else ())]
+    return [Home.at(places.of(name), MemberId(name), clock) for name in parties]
+
+
+def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: Path) -> Result:
+    worst = {each["outcome"]["status"]: (name, each["outcome"]["why"]) for name, each in tasks.items()}
+    outcome = next((each for each in ("refused", "aborted") if each in worst), "finished")
+    why = "" if outcome == "finished" else "task {}: {}".format(*worst[outcome])
+    report = {
+        "file": hashlib.sha256(suite.written).hexdigest(),
+        "outcome": {"status": outcome, "why": why},
+        "hide_ownership": suite.hidden,
+        "base": {"name": base.model.name, "digest": base.model.digest.hex(), "parameters": base.parameters},
+        "bytes": {way: sum(each["bytes"][way] for each in tasks.values()) for way in ("up", "down")},
+        "tasks": dict(tasks),
+        "modules": MODULES,
+    }
+    _write(out / REPORT, report)
+    return Result(outcome, why, report)
+
+
+def table(result: Result, out: Path) -> str:
+    """What a person reads at the end of a suite."""
+    if not result.report:
+        return f"{result.outcome}: {result.why}"
+    head = f"{'task':<16}{'owners':>8}{'before':>9}{'after':>9}{'epsilon':>9}{'values':>9}{'MB up':>9}"
+    rows = [
+        f"{name:<16}{len(each['owners']):>8}{each['accuracy']['before']:>9.3f}{each['accuracy']['after']:>9.3f}"
+        f"{each['epsilon']['spent']:>9.3f}{each['trained_parameters']:>9}{each['bytes']['up'] / 1e6:>9.2f}"
+        f"  {each['outcome']['status']}"
+        for name, each in result.report["tasks"].items()
+    ]
+    note = "accuracy on held-out rows: bench only, not released"
+    places = f"modules   {out / MODULES}\nledgers   {out / 'ledger'}\nreport    {out / REPORT}"
+    return "\n".join([head, *rows, note, *([result.why] if result.why else []), places])

@@ -1,0 +1,1 @@
+"""What does a member or custodian answer?"""

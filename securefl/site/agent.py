@@ -1,0 +1,269 @@
+"""The long-lived process of one site: it holds keys, policy, account, ledger, model and records, and answers requests.
+
+It carries a machine's steps into the world: record, then save, then answer. An engine's job only carries bytes to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from securefl import keys, wire
+from securefl.errors import Elsewhere, Fault, PeerFault
+from securefl.policy import load as policies
+from securefl.policy.decide import decide
+from securefl.protection import fixed_point
+from securefl.protocol import custodian, member, member_state
+from securefl.protocol import messages as m
+from securefl.seams import Unfinished
+from securefl.shown import short
+from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded, rules
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from securefl.home.home import Home
+    from securefl.policy.load import Policy
+    from securefl.privacy.account import Account
+    from securefl.seams import Trainer
+    from securefl.terms import Envelope, MemberId, Update
+
+_TRIES = 64  # re-pricings when other runs charge the same account meanwhile
+
+
+class Overtaken(Fault):
+    """Another process of the same site, one that outlived its parent for instance, went on with this run first."""
+
+
+@lru_cache(maxsize=64)
+def _version(text: bytes) -> int:
+    return policies.parse(text, "a policy in the ledger").version
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAgent:
+    """One member's site. ``handle`` answers one request; everything it decides is in its own ledger first."""
+
+    home: Home
+    charter: member_state.Charter
+    policy: Policy
+    plugs: member_state.Plugs
+    trainer: Trainer
+    price: Callable[[Plan, Account], Price]
+    entropy: Callable[[int], bytes]
+
+    def handle(self, data: bytes) -> bytes:
+        """The answer to one request.
+
+        Raises:
+            PeerFault: the request is not allowed; that is in the ledger, and nothing moved. Of a request that is not
+                signed by the coordinator nothing is written, nowhere.
+        """
+        frame = _authentic(data, self.charter)
+        run = frame.envelope.receipt.run
+        with self.home.transaction() as conn:
+            moved: member_state.Step | PeerFault
+            saved = self.home.saved(conn, run, member_state.State)
+            state = saved or member_state.Idle(_refreshed(self.charter, self.home, conn))
+            try:
+                event = member_state.Received(frame.envelope, frame.head, self._secret())
+                moved = member.step(state, event, replace(self.plugs, holds=self.home.holds))
+                head = self.home.commit(conn, run, moved.entries, moved.state)
+            except PeerFault as fault:
+                moved = fault
+        if isinstance(moved, PeerFault):
+            _write_down(self.home, frame.envelope, moved)
+            raise moved
+        try:
+            while moved.effects:
+                moved, head = self._perform(moved)
+        except Overtaken:
+            return self.handle(data)  # what this process did is thrown away; the other's reply stands, or is under way
+        return _answer(moved.outbound, head)
+
+    def _perform(self, moved: member_state.Step) -> tuple[member_state.Step, SignedHead | None]:
+        effect = moved.effects[0]
+        if isinstance(effect, member_state.Reserve):
+            return self._reserve(moved.state, effect)
+        with self.home.transaction() as conn:
+            own = self.home.own(conn, effect.plan.run, effect.plan.round)
+        event: member_state.Event
+        try:  # from here on records are read: whatever happens is paid for
+            update, keep = self.trainer.train(effect.plan, effect.base, own)
+            event = member_state.Trained(update, self._secret(), keep)
+            _tell_operator(self.charter.me, effect.plan, update)
+        except Elsewhere:  # another process goes on with it: the reservation stands
+            raise
+        except Unfinished as fault:
+            event = member_state.Stopped(str(fault), member_state.Ran(fault.did, fault.below))
+        except Exception as fault:  # noqa: BLE001 - see above; what ends the process itself leaves the reservation
+            event = member_state.Stopped(f"{type(fault).__name__}: {fault}")
+        return self._move(moved.state, effect.plan, event)
+
+    def _reserve(
+        self, state: member_state.State, effect: member_state.Reserve
+    ) -> tuple[member_state.Step, SignedHead | None]:
+        """Price outside, decide inside: one transaction holds the decision, the reservation and its ledger leaf."""
+        plan, asked, unfit = effect.plan, False, None
+        for _ in range(_TRIES):
+            with self.home.transaction() as conn:
+                account = self.home.account(conn)
+            try:
+                price: Price | Refusal = self.price(plan, account)
+            except MixedUnits as fault:
+                fix = "train under the unit this site's account holds, or on a data set with an account of its own"
+                price = Refusal((Reason("budget.unit", str(fault), "one unit on each account", fix),))
+            except (Unbounded, ValueError, ArithmeticError) as fault:
+                price = Refusal((Reason("budget.price", f"no price: {fault}", "a finite price", "add noise"),))
+            if not asked and self._allowed(effect, account, price):
+                asked, unfit = True, self._unfit(effect)
+            with self.home.transaction() as conn:
+                self._check_stands(conn, plan, state)
+                if self.home.account(conn).digest != account.digest:
+                    continue  # another run charged this account meanwhile
+                now = self.home.clock()
+                answer: Grant | Refusal = (
+                    self._superseded(conn)
+                    or unfit
+                    or (
+                        price
+                        if isinstance(price, Refusal)
+                        else decide(self.policy, plan, account, price, now, effect.base)
+                    )
+                )
+                moved = member.step(state, member_state.Decided(answer), self.plugs)
+                head = self.home.commit(conn, plan.run, moved.entries, moved.state, now)
+            if isinstance(answer, Refusal):
+                _tell_why(self.charter.me, plan, answer)
+            return moved, head
+        raise PeerFault("the account is charged faster by other runs than this plan can be priced; ask again later")
+
+    def _allowed(self, asked: member_state.Reserve, account: Account, price: Price | Refusal) -> bool:
+        now = self.home.clock()
+        return isinstance(price, Price) and isinstance(
+            decide(self.policy, asked.plan, account, price, now, asked.base), Grant
+        )
+
+    def _unfit(self, effect: member_state.Reserve) -> Refusal | None:
+        """A refusal if this plan cannot be trained here: found before a record is read, so nothing is reserved."""
+        try:
+            self.trainer.admit(effect.plan, effect.base)
+        except PeerFault as fault:
+            return Refusal((Reason(member.UNREAD, str(fault), "what is loaded here", "plan for it"),))
+        return None
+
+    def _superseded(self, conn: sa.Connection) -> Refusal | None:
+        """A refusal if a run under a later version of this policy has begun here meanwhile: that one is promised."""
+        mine = self.policy
+        others = {each.policy for _, each in self.home.opened(conn) if each.federation == mine.federation}
+        versions = [_version(text) for text in others - {mine.text}]
+        if max(versions, default=0) <= mine.version:
+            return None
+        fix = "begin a run under the version that this site agreed to last"
+        return Refusal((Reason("policy.version", str(mine.version), f"at least {max(versions)}", fix),))
+
+    def _move(
+        self, state: member_state.State, plan: Plan, event: member_state.Event
+    ) -> tuple[member_state.Step, SignedHead | None]:
+        moved = member.step(state, event, self.plugs)
+        with self.home.transaction() as conn:
+            self._check_stands(conn, plan, state)
+            head = self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
+        if moved.trouble:
+            print(f"{self.charter.me}: training came to nothing: {short(moved.trouble)}", file=sys.stderr)
+        return moved, head
+
+    def _check_stands(self, conn: sa.Connection, plan: Plan, state: member_state.State) -> None:
+        """One result of an effect is recorded, however many processes performed it.
+
+        Raises:
+            Overtaken: another process of this site moved the run meanwhile.
+        """
+        if not self.home.stands(conn, plan.run, state):
+            raise Overtaken("another process of this site moved the run")
+
+    def _secret(self) -> keys.Secret:
+        return keys.Secret(self.entropy(32))
+
+
+@dataclass(frozen=True, slots=True)
+class CustodianAgent:
+    """The holder of a decryption key. It has no records and no account."""
+
+    home: Home
+    charter: member_state.Charter
+    plugs: custodian.Plugs
+    entropy: Callable[[int], bytes] = field(repr=False)
+
+    def handle(self, data: bytes) -> bytes:
+        """The answer to one request.
+
+        Raises:
+            PeerFault: as for a member.
+        """
+        frame = _authentic(data, self.charter)
+        run = frame.envelope.receipt.run
+        with self.home.transaction() as conn:
+            saved = self.home.saved(conn, run, custodian.State)
+            state = saved or custodian.Idle(_refreshed(self.charter, self.home, conn))
+            moved: Any
+            try:
+                event = member_state.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
+                moved = custodian.step(state, event, replace(self.plugs, holds=self.home.holds))
+                head = self.home.commit(conn, run, moved.entries, moved.state)
+            except PeerFault as fault:
+                moved = fault
+        if isinstance(moved, PeerFault):
+            _write_down(self.home, frame.envelope, moved)
+            raise moved
+        return _answer(moved.outbound, head)
+
+
+Agent = MemberAgent | CustodianAgent
+
+
+def _tell_why(me: MemberId, plan: Plan, answer: Refusal) -> None:
+    """Say every reason at this site: the coordinator is told less, and other members names of rules alone."""
+    said = "; ".join(map(str, answer.reasons))
+    print(f"{me}: round {plan.round} refused here: {short(said)}", file=sys.stderr)
+
+
+def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:
+    """Say at this site alone that values were clamped to the grid: no message and no ledger may hold it."""
+    clamped = fixed_point.outside(update.values, plan.cover.encoding)
+    if clamped:
+        fix = "lower the learning rate, or raise value_bits"
+        print(f"{me}: {clamped} of {plan.dimension} values were clamped to the grid; {fix}", file=sys.stderr)
+
+
+def _refreshed(charter: member_state.Charter, home: Home, conn: sa.Connection) -> member_state.Charter:
+    custodian = (charter.custodian,) if charter.custodian else ()
+    return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
+
+
+def _authentic(data: bytes, charter: member_state.Charter) -> m.Frame:
+    """The frame, once the coordinator's signature over it holds; before that no store is opened and nothing is kept.
+
+    Raises:
+        Malformed, Forged: it is no frame, or not from this site's coordinator to it.
+    """
+    frame: m.Frame = wire.decode(data, m.Frame)
+    coordinator = charter.coordinator
+    m.check(frame.envelope, coordinator.member, charter.me, frame.envelope.receipt.run, coordinator.key)
+    return frame
+
+
+def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:
+    """Refused, by which rule: in the words of the closed list, whatever the fault itself says."""
+    receipt, said = envelope.receipt, m.NoAnswer.by(fault)
+    reason = Reason(said.rule, receipt.kind, "what the protocol allows", rules.FAULTS[said.rule])
+    with home.transaction() as conn:
+        home.record(conn, (Refused(receipt.run, receipt.round, receipt.kind, (reason,)),))
+
+
+def _answer(outbound: Envelope | None, head: SignedHead | None) -> bytes:
+    assert outbound is not None, "every step without effects answers"
+    return wire.encode(m.Frame(outbound, head))

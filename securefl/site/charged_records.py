@@ -1,0 +1,70 @@
+"""Which records were charged to which account of a home: under a second name they would be paid for as if new.
+
+A record is remembered as keyed hashes of everything it is recognised by (`training.sameness`): one that is known by any
+of its forms is known. Whether a site has a record is nobody else's to know: the site's operator is told before anything
+begins, and no message tells it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from securefl import keys
+from securefl.errors import OperatorFault
+from securefl.home.home import Home
+
+FOLDER, KEY, SUFFIX, SIZE = "texts", "texts.key", ".texts", 16  # bytes of a hash
+
+
+def check(home: Path, account: str, forms: Iterable[bytes]) -> None:
+    """Check that none of the records, given by their forms, was charged to another account of the home.
+
+    Raises:
+        OperatorFault: one was.
+    """
+    if (home / FOLDER).is_dir():
+        _check(home, account, _hashes(home, forms))
+
+
+def remember(home: Home, account: str, forms: Iterable[bytes]) -> None:
+    """Write down that, in this home, the records are this account's.
+
+    Raises:
+        OperatorFault: one is another account's, such as that of a run that began at the same time.
+    """
+    mine, place = _hashes(home.path, forms), _place(home.path, account)
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    with home.transaction():  # of two runs that begin at once, one waits
+        _check(home.path, account, mine)
+        known = _read(place) if place.exists() else frozenset()
+        if not mine <= known:
+            keys.put(place, b"".join(sorted(known | mine)))
+
+
+def _check(home: Path, account: str, mine: frozenset[bytes]) -> None:
+    for path in sorted(set((home / FOLDER).glob(f"*{SUFFIX}")) - {_place(home, account)}):
+        if not mine.isdisjoint(_read(path)):
+            name = unquote(path.name.removesuffix(SUFFIX))
+            what = (
+                f"the account {account!r} has records that were charged to {name!r}, as they are or written otherwise"
+            )
+            remedy = f"say `dataset: {name}` of this member, so that what they cost adds up"
+            raise OperatorFault(what, remedy, str(home))
+
+
+def _place(home: Path, account: str) -> Path:
+    return home / FOLDER / f"{quote(account, safe='')}{SUFFIX}"
+
+
+def _hashes(home: Path, forms: Iterable[bytes]) -> frozenset[bytes]:
+    key = keys.kept(home / KEY, lambda: os.urandom(32))
+    return frozenset(hmac.digest(key, each, "sha256")[:SIZE] for each in forms)
+
+
+def _read(path: Path) -> frozenset[bytes]:
+    data = path.read_bytes()
+    return frozenset(data[place : place + SIZE] for place in range(0, len(data), SIZE))

@@ -1,0 +1,162 @@
+"""The decryption key of a federation whose homes are on this machine: split among them, and assembled for a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from securefl import keys, wire
+from securefl.errors import OperatorFault, PeerFault
+from securefl.keys import Identity, Secret
+from securefl.policy.load import safe_threshold
+from securefl.protection import key_shares, tenseal_context
+from securefl.protection.encrypted import key_id
+from securefl.protection.key_file import KeyFile
+from securefl.terms import MemberId, PublicKey
+
+Gather = Callable[[bytes], Iterable[bytes]]
+
+
+class BelowFloor(OperatorFault):
+    """Members whom the policy assumes to collude would hold shares enough for the key."""
+
+
+def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity: Identity, rand: Secret) -> None:
+    """The key in ``file`` is replaced by its vault, and each member's home holds a share.
+
+    A key that was split is split anew: the old shares fit no vault that is left, but whoever has a copy of the old one.
+
+    Raises:
+        OperatorFault: there is no key, the threshold is none, or too few shares are here to split it anew.
+    """
+    was_split = vault_of(file).is_file() and not file.exists()
+    if was_split:
+        again = keys.derive(rand, "split-again")
+        secret = assembled(file, identity, gather_from(file, members, identity.public), again)
+        assert secret is not None, "there is a vault"
+    else:
+        check_here(file)
+        secret = KeyFile(file).kept(lambda: b"")
+    key = key_id(tenseal_context.public_half(secret))
+    boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
+    vault, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
+    for member, home in members.items():
+        keys.put(home / _share(file), shares[member])
+    keys.put(vault_of(file), vault)
+    if not was_split:
+        erase(file)  # last: until here nothing is lost
+
+
+def erase(file: Path) -> None:
+    """Overwrite the key where it lies, then remove its file.
+
+    As far as it goes: a disk that moves what it rewrites, a snapshot or a backup may still have the old bytes.
+    """
+    size = file.stat().st_size
+    with file.open("r+b", buffering=0) as opened:
+        opened.write(os.urandom(size))
+        os.fsync(opened.fileno())
+    file.unlink()
+
+
+def check_floor(threshold: int, members: int, colluding: int, place: str) -> None:
+    """Check that no coalition the policy reckons with has the key, nor two groups of members apart; raise otherwise.
+
+    Args:
+        threshold: shares that give the key.
+        members: of the smallest cohort that is asked for shares.
+        colluding: members assumed to pool with the coordinator.
+        place: what an error calls the file.
+
+    Raises:
+        BelowFloor: it is below colluding + 1, or below the safe threshold.
+    """
+    least = max(colluding + 1, safe_threshold(members, colluding))
+    if threshold < least:
+        what = f"a threshold of {threshold}, where the policy assumes that {colluding} of {members} members collude"
+        raise BelowFloor(what, f"give --threshold {least} or more", place)
+
+
+def check_split(file: Path, members: Collection[MemberId], colluding: int) -> None:
+    """Check that a key that was split bears this run's policy and roster; nothing happens to one that is whole.
+
+    Who holds a share and is asked in this run counts: a share of somebody else is not sent for.
+
+    Raises:
+        BelowFloor: it was split under a policy or roster that reckoned with less.
+    """
+    if not vault_of(file).is_file():
+        return
+    statement = wire.decode(vault_of(file).read_bytes(), key_shares.Vault).statement
+    try:
+        check_floor(statement.threshold, len(set(statement.roster) & set(members)), colluding, str(file))
+    except BelowFloor as fault:
+        raise BelowFloor(
+            f"the key was split by {fault.what}",
+            f"split it again: `securefl custodian split`, and {fault.remedy}",
+            str(file),
+        ) from fault
+
+
+def check_here(file: Path) -> None:
+    """Nothing happens if there is a decryption key.
+
+    Raises:
+        OperatorFault: there is none.
+    """
+    if not file.is_file():
+        raise OperatorFault(
+            "no decryption key here", "run the federation once, or look for the custodian's home", str(file)
+        )
+
+
+def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: PublicKey) -> Gather:
+    """Who to ask for shares: these homes, each of which answers for itself or not at all."""
+
+    def gather(request: bytes) -> Iterator[bytes]:
+        for member, home in members.items():
+            share = home / _share(file)
+            if share.is_file():
+                try:
+                    yield key_shares.answer(member, share.read_bytes(), _box(home), request, custodian)
+                except PeerFault:
+                    continue
+
+    return gather
+
+
+def assembled(file: Path, identity: Identity, gather: Gather, rand: Secret) -> bytes | None:
+    """The key that was split, in memory; None where it was not split.
+
+    Raises:
+        OperatorFault: too few members gave their share, or a whole key lies beside the vault.
+    """
+    vault = vault_of(file)
+    if not vault.is_file():
+        return None
+    if file.exists():
+        raise OperatorFault(
+            "a key lies here that was split", "remove it, or its vault to make it whole again", str(file)
+        )
+    return key_shares.assemble(vault.read_bytes(), identity, gather, rand)
+
+
+def threshold_of(file: Path) -> int | None:
+    """How many shares give the key; None where it is whole."""
+    vault = vault_of(file)
+    return wire.decode(vault.read_bytes(), key_shares.Vault).statement.threshold if vault.is_file() else None
+
+
+def vault_of(file: Path) -> Path:
+    """Where the locked key lies."""
+    return file.with_name(f"{file.name}.split")
+
+
+def _share(file: Path) -> str:
+    return f"{file.name}.share"
+
+
+def _box(home: Path) -> Secret:
+    keys.load(home / "identity.key")
+    return keys.derive(Secret((home / "identity.key").read_bytes()), "key-share-box")

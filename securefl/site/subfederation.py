@@ -1,0 +1,146 @@
+"""A federation as a member of another one: for each plan of its parent it runs rounds of its own, and sends their sum.
+
+To its parent it is a site like any other, with a key, an account and a ledger of its own; only its trainer differs.
+What goes up is the change that its own rounds made. It is already a sum over its members, with their noise in it. The
+run inside has a name that follows from the plan's, so one that was killed goes on and nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from securefl import wire
+from securefl.coordinator.drive import Observer, drive
+from securefl.protocol import coordinator as c
+from securefl.protocol import coordinator_state
+from securefl.protocol import messages as m
+from securefl.protocol.declining import UNFINISHED, one_below
+from securefl.protocol.subfederation import learning_below
+from securefl.seams import MemberHalf, Own, Runtime, Unfinished
+from securefl.terms import (
+    Event,
+    Gathered,
+    Hash,
+    MemberId,
+    Opening,
+    Plan,
+    Refused,
+    Sent,
+    Update,
+    Weighting,
+)
+from securefl.training.local_state import own_weights
+from securefl.training.probes import check_probes
+
+if TYPE_CHECKING:
+    from securefl.home.home import Home
+from securefl.planning.subfederation import Inside, plan_below
+
+PATIENCE_S = 3600.0
+
+
+class NestedTrainer:
+    """Training at a federation that is a member: its own coordinator, at home here, and its own members.
+
+    ``half`` is this node's own part in its parent's strategy, as at any member; ``probe`` the digest of the labelled
+    text that its weights are by, if it has any. The runtime is made when it is first needed, and kept for all rounds.
+    """
+
+    def __init__(
+        self, name: MemberId, inside: Inside, home: Home, plugs: coordinator_state.Plugs,
+        runtime: Callable[[], Runtime], half: MemberHalf, score: Callable[[Weighting, bytes, bytes], float],
+        observe: Observer, probe: Hash | None = None,
+    ) -> None:  # fmt: skip
+        self._name, self._inside, self._home, self._plugs = name, inside, home, plugs
+        self._half, self._score, self._observe, self._probe = half, score, observe, probe
+        self._make, self._runtime = runtime, None
+
+    _runtime: Runtime | None
+
+    def admit(self, plan: Plan, base: bytes) -> None:
+        """Check that rounds inside can train this plan; nobody below is asked.
+
+        Raises:
+            PeerFault: they cannot.
+        """
+        del base
+        learning_below(plan, self._inside.rounds)
+        check_probes(plan, self._probe)
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+        """The change that the rounds inside made, from ``base`` or from what this node kept.
+
+        Raises:
+            Unfinished: the run inside did not finish; it says what was spent below all the same.
+        """
+        start = self._half.start(plan, base, own.model if plan.sharing.keeps else b"")
+        dimension = self._plugs.strategy.dimension(1, start)
+        below = plan_below(plan, self._name, self._inside, start, dimension)
+        ended = self._rounds(below, start)
+        rounds = self._inside.rounds
+        if ended.outcome != "finished":
+            raise Unfinished(*self._spent(ended, below))
+        after = ended.course.state
+        weights, kept = own_weights(self._half, plan, lambda each: self._score(each, base, after), own.weights)
+        did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
+        update = Update(self._half.share(plan, base, start, after, weights), did, self._gathered(plan, below))
+        return update, Own(after if plan.sharing.keeps else b"", kept)
+
+    def _rounds(self, plan: Plan, start: bytes) -> coordinator_state.Ended:
+        inside = self._inside
+        peers = (*inside.members, *((inside.custodian,) if inside.custodian else ()))
+        session = m.Session(
+            plan.run, inside.policy.federation, inside.policy.hash, inside.cover.scheme, inside.cover.threshold,
+            inside.coordinator, inside.custodian, inside.members,
+        )  # fmt: skip
+        with self._home.transaction() as conn:
+            heads = dict(self._home.witnessed(conn, peers))
+        rates = (plan.learning.learning_rate,) * inside.rounds
+        course = coordinator_state.Course(
+            session, inside.policy.text, rates, plan, start, self._plugs.strategy.begin(start), {}, {}, heads, {},
+            inside.approvals,
+        )  # fmt: skip
+        if self._runtime is None:
+            self._runtime = self._make()
+        return drive(
+            self._home, coordinator_state.Planned(course), self._plugs, self._runtime, PATIENCE_S, self._observe
+        )
+
+    def _spent(self, ended: coordinator_state.Ended, plan: Plan) -> tuple[str, Event | None, str]:
+        """Why there is no result, what was spent (each round that cost somebody), and one rule if it cost nobody.
+
+        A round is free only if each member that was asked to train it has declined that very plan unread, once.
+        """
+        may_have: set[tuple[int, str]] = set()
+        rules: set[str] = set()
+        with self._home.transaction() as conn:
+            told = self._home.told(conn, plan.run)
+        for entry in told:
+            if isinstance(entry, Sent) and entry.receipt.kind == m.Propose.__name__:
+                may_have.add((entry.receipt.round, entry.receipt.to))
+        for entry in told:
+            if isinstance(entry, Refused) and entry.what.startswith(c.DECLINED):
+                found = {reason.rule for reason in entry.reasons}
+                rules |= found
+                if UNFINISHED not in found:
+                    may_have.discard((entry.round, entry.what.removeprefix(c.DECLINED)))
+        event = plan.learning.event
+        rounds = len({round_ for round_, _ in may_have})
+        why = f"the run {plan.run.hex()[:12]} below was {ended.outcome}"
+        return why, replace(event, steps=event.steps * rounds) if rounds else None, one_below(rules)
+
+    def _gathered(self, plan: Plan, below: Plan) -> Gathered:
+        with self._home.transaction() as conn:
+            mine = [each for each in self._home.told(conn, below.run) if isinstance(each, Opening)]
+            signed = self._home.head(conn)
+        assert signed is not None, "a run that finished stands in the ledger"
+        return Gathered(
+            wire.plan_hash(plan),
+            below.run,
+            tuple(each.plan for each in mine),
+            tuple(len(each.survivors) for each in mine),
+            signed.head.root,
+            signed.head.size,
+        )

@@ -1,0 +1,79 @@
+"""What is trained: model, task and adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from securefl.terms.names import Hash
+
+
+class AdapterKind(StrEnum):
+    """What is put on the frozen base model and trained. A classifier has a linear head beside it."""
+
+    LORA = "lora"
+    RSLORA = "rslora"  # LoRA scaled by alpha / sqrt(rank)
+    HEAD = "head"  # the head alone, on frozen features
+    SOFT_PROMPT = "soft-prompt"  # trained vectors before the input embeddings
+    PREFIX = "prefix"  # trained keys and values in every layer
+    BOTTLENECK = "bottleneck"  # down, nonlinearity, up, added to a layer's output
+    FULL = "full"  # every tensor of the named parts of the model itself: for comparison
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether it is a product BA, to which an ``AdapterRule`` applies."""
+        return self in (AdapterKind.LORA, AdapterKind.RSLORA)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether it sits on layers that are named."""
+        return self.has_factors or self in (AdapterKind.BOTTLENECK, AdapterKind.FULL)
+
+
+class AdapterRule(StrEnum):
+    """Which factor of BA a round trains."""
+
+    B_ONLY = "b-only"  # B; A is frozen and the same for all (FFA-LoRA, Sun et al. 2024)
+    ALTERNATING = "alternating"  # B in odd rounds, A in even ones (RoLoRA, Chen et al. 2024)
+    SVD = "svd"  # B; after each sum A and B are those of the product's SVD (FedSVD, Lee et al. 2025)
+    BOTH = "both"  # B and A, each averaged: biased, for comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A base model, named as the operator named it and pinned by content."""
+
+    name: str
+    digest: Hash  # over configuration, weights and tokenizer files
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A classification as a gap in a sentence: which of these words does a masked language model expect there?"""
+
+    pattern: str  # holds ``{text}`` once, for the record's text, and ``[MASK]`` once, for the gap
+    words: tuple[tuple[str, ...], ...]  # of each label, in the labels' order: its logit is their mean
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the adapter is for. ``kind`` is ``classification``, ``prompt`` (has one) or ``language`` (no labels)."""
+
+    kind: str
+    labels: tuple[str, ...]
+    prompt: Prompt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What is trained, and a head. What starts at random is drawn from ``seed``, the same for all.
+
+    LoRA starts with B at zero and orthonormal rows of A.
+    """
+
+    targets: tuple[str, ...]  # names of linear layers, as PEFT matches them; none for a kind without layers
+    rank: int  # of LoRA; width of a bottleneck; vectors of a prompt or prefix
+    alpha: int  # LoRA alone
+    seed: int
+    kind: AdapterKind = AdapterKind.LORA
+    rule: AdapterRule = AdapterRule.B_ONLY  # LoRA alone

@@ -1,0 +1,181 @@
+"""What is written into a ledger, and the head that is signed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from securefl.terms.decisions import Price, Reason
+from securefl.terms.envelopes import Receipt
+from securefl.terms.events import Event
+from securefl.terms.names import Hash, MemberId, RunId, text_made_plain
+from securefl.terms.plans import Plan, Seat
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run begins, here, under this policy, with these peers."""
+
+    run: RunId
+    federation: str
+    role: str  # "member" | "coordinator" | "custodian"
+    policy: bytes  # the document itself, so that a copied ledger can be checked alone
+    dataset: str  # the account's root at this site; empty where no records are held
+    peers: tuple[Seat, ...]
+    approvals: bytes = b""  # the signatures the policy was used with; empty for a run under an unsigned policy
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A plan was allowed and its price set aside, before any record was touched."""
+
+    plan: Plan
+    dataset: str
+    price: Price
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a reserved plan really did. It replaces the reservation."""
+
+    plan: Hash
+    did: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A plan's result was made by a federation below: totals and hashes, no name and no key of its members."""
+
+    plan: Hash
+    run: RunId  # of the federation below, for this plan alone
+    plans: tuple[Hash, ...]  # of its rounds
+    contributors: tuple[int, ...]  # to the sum of each
+    head: Hash  # root of its coordinator's ledger, ...
+    size: int  # ... of so many entries
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """A reservation given back, because no result of the plan exists."""
+
+    plan: Hash
+    why: str
+
+    def __post_init__(self) -> None:
+        text_made_plain(self, "why")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A plan or a request was refused, by policy, budget or protocol."""
+
+    run: RunId
+    round: int
+    what: str
+    reasons: tuple[Reason, ...]
+
+    def __post_init__(self) -> None:
+        text_made_plain(self, "what")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message left this party."""
+
+    receipt: Receipt
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A message arrived here, and its signature held."""
+
+    receipt: Receipt
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A sum was opened, over these survivors."""
+
+    run: RunId
+    round: int
+    plan: Hash
+    survivors: tuple[MemberId, ...]
+    digest: Hash  # of the integer sum
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The adapter state a round ended with; every member receives the same."""
+
+    run: RunId
+    round: int
+    digest: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A promise about a whole ledger: its owner's first ``size`` entries have this root."""
+
+    owner: MemberId
+    size: int
+    root: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A head, under its owner's key."""
+
+    head: Head
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Another party's head, seen here: from now on it cannot show less."""
+
+    head: SignedHead
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A run ended here: ``finished``, ``refused`` or ``aborted``, and why."""
+
+    run: RunId
+    outcome: str
+    why: str
+
+    def __post_init__(self) -> None:
+        text_made_plain(self, "outcome", "why")
+
+
+@dataclass(frozen=True, slots=True)
+class FileLeft:
+    """One file of what a run left."""
+
+    path: str  # from the run's folder, with slashes
+    digest: Hash  # SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """All of what a run left stands, and is this. Written by its coordinator, once, when the report is computed."""
+
+    run: RunId
+    ledgers: tuple[Head, ...]  # what the report was computed from
+    files: tuple[FileLeft, ...]
+
+
+Entry = (
+    Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
+    | Reported
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One line of a ledger: when, and what."""
+
+    at: int  # seconds since 1970, by the owner's clock
+    entry: Entry

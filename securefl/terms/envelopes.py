@@ -1,0 +1,40 @@
+"""A message: its receipt, and the signature over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from securefl.terms.events import MicroEpsilon
+from securefl.terms.names import Hash, MemberId, RunId
+
+KINDS = frozenset({  # every message there is
+    "Invite", "Accept", "Enrol", "Enrolled", "Propose", "Submitted", "Declined", "Ask", "Answered", "Close", "Bye",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A sender's statement of what left it: signed, kept by both ends, enough to check the bytes later."""
+
+    sender: MemberId
+    to: MemberId
+    run: RunId
+    round: int  # 0 outside any round
+    kind: str  # the message's name
+    plan: Hash | None  # of the plan it belongs to
+    cost: MicroEpsilon  # price of the round this message carries the result of; 0 for all others
+    digest: Hash  # SHA-256 of the body
+    size: int  # bytes of the body
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError("a receipt for a message of no known kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message on its way: a receipt, its signature, and the body the receipt speaks of."""
+
+    receipt: Receipt
+    signature: bytes  # 64 bytes, Ed25519 over the receipt
+    body: bytes

@@ -1,0 +1,41 @@
+"""The plan of one round, and who takes part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from securefl.terms.adapters import Adapter, Model, Task
+from securefl.terms.learning import Learning
+from securefl.terms.names import Hash, MemberId, PublicKey, RunId
+from securefl.terms.schemes import Cover
+from securefl.terms.sharing import Sharing
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A member of a cohort: the name, the key that signs for it, and the region it stands in."""
+
+    member: MemberId
+    key: PublicKey
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One round, complete. What is priced is what runs."""
+
+    federation: str
+    policy: Hash
+    run: RunId
+    round: int  # from 1
+    purpose: str
+    model: Model
+    task: Task
+    adapter: Adapter
+    learning: Learning
+    cover: Cover
+    cohort: tuple[Seat, ...]
+    release: tuple[str, ...]  # everything that leaves a site besides protocol messages: "weights"
+    base: Hash  # digest of the adapter state trained from
+    dimension: int  # entries of an update: of what this round trains and shares, and of its weights
+    sharing: Sharing = Sharing()  # noqa: RUF009 - frozen

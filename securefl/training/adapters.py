@@ -1,0 +1,90 @@
+"""Put an adapter on the layers of a frozen encoder that a plan names."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import nn
+
+from securefl.errors import OperatorFault
+from securefl.terms import Adapter, AdapterKind
+from securefl.training.modules import bottleneck, virtual
+
+KEY_BIASES = ("key.bias", "k_proj.bias", "k_lin.bias")  # attention takes them out again: their gradient is rounding
+
+
+def attached(encoder: nn.Module, adapter: Adapter, name: str) -> nn.Module:
+    """The frozen encoder with its adapter, whose tensors are all trainable; ``name`` is what errors call the model."""
+    match adapter.kind:
+        case AdapterKind.HEAD:
+            return encoder
+        case AdapterKind.BOTTLENECK:
+            return bottleneck.attach(encoder, adapter, _names(encoder, adapter))
+        case AdapterKind.FULL:
+            for part in _names(encoder, adapter):
+                for tensor, parameter in encoder.get_submodule(part).named_parameters():
+                    parameter.requires_grad_(not tensor.endswith(KEY_BIASES))
+            return encoder
+        case AdapterKind.SOFT_PROMPT:
+            return virtual.soft_prompt(encoder, adapter)
+        case AdapterKind.PREFIX:
+            return virtual.prefix(encoder, adapter, name)
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+
+    lora = LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, target_modules=_names(encoder, adapter), lora_dropout=0.0,
+        bias="none", use_rslora=adapter.kind is AdapterKind.RSLORA,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT sets it right for Conv1D, and says so
+        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
+        wrapped: nn.Module = get_peft_model(encoder, lora)
+    return wrapped
+
+
+def without_dropout(model: nn.Module) -> None:
+    """A record's gradient is a function of the record: no layer draws anything."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):  # attention reads its own copy of the configuration
+                setattr(module, name, 0.0)
+
+
+def _names(encoder: nn.Module, adapter: Adapter) -> list[str]:
+    """The full names of the target layers: a name matches whole dotted parts at the end."""
+    return [
+        name
+        for name in _inside(encoder)
+        if any(name == target or name.endswith("." + target) for target in adapter.targets)
+    ]
+
+
+def _inside(encoder: nn.Module) -> dict[str, nn.Module]:
+    """The layers that an adapter can sit on, by name: those of a language model's head are not among them."""
+    base = getattr(encoder, "base_model_prefix", "")
+    inner = f"{base}." if base and hasattr(encoder, base) else ""
+    return {name: module for name, module in encoder.named_modules() if name.startswith(inner)}
+
+
+def check_targets(encoder: nn.Module, adapter: Adapter, name: str) -> None:
+    """Check that every target names linear layers.
+
+    Raises:
+        OperatorFault: one names none, or another kind of layer.
+    """
+    modules = _inside(encoder)
+    linear = sorted({n.rsplit(".", 1)[-1] for n, module in modules.items() if _is_linear(module)})
+    for target in adapter.targets:
+        matched = [n for n in modules if n == target or n.endswith("." + target)]
+        if not matched:
+            raise OperatorFault(f"no layer `{target}`", f"linear layers end in: {', '.join(linear)}", name)
+        for found in matched:
+            if not _is_linear(modules[found]) and adapter.kind is not AdapterKind.FULL:
+                what, remedy = f"`{found}` is a {type(modules[found]).__name__}", "adapters go on linear layers: "
+                raise OperatorFault(what, remedy + ", ".join(linear), name)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

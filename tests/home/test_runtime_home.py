@@ -1,0 +1,299 @@
+"""A home: one owner, one key, one account, in whichever database its owner chose."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securefl import keys
+from securefl.errors import Missing, OperatorFault, Tampered
+from securefl.home.home import Home
+from securefl.ledger import databases, store
+from securefl.ledger.tables import machines
+from securefl.privacy.account import Standing
+from securefl.site import charged_records
+from securefl.terms import MemberId, Plan, RunId, Seat, Witnessed
+from tests.privacy.test_privacy_account import a_plan, reserved, settled
+from tests.support.stores import Stores
+from tests.support.worlds import identity, signed_head
+
+NORTH = MemberId("north")
+RUN = RunId(bytes(16))
+PASSWORD = "a-password-that-nobody-sees"
+
+
+def home_in(stores: Stores, owner: str = "north") -> Home:
+    return Home.at(stores.home(owner), MemberId(owner), lambda: 1_000)
+
+
+def reserve(home: Home, plan: Plan, state: object) -> None:
+    with home.transaction() as conn:
+        home.commit(conn, RUN, (reserved(plan),), state)
+
+
+def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: Stores) -> None:
+    plan, seat = a_plan(1), Seat(NORTH, keys.Identity(keys.Secret(bytes(32))).public, "here")
+    home = home_in(stores)
+    reserve(home, plan, seat)
+    with home.transaction() as conn:
+        seen = (Witnessed(signed_head("south", 5)), Witnessed(signed_head("south", 3)))
+        home.record(conn, (*seen, settled(plan)))
+    again = home_in(stores)
+    with again.transaction() as conn:
+        assert again.saved(conn, RUN, Seat) == seat
+        assert again.saved(conn, RunId(bytes(15) + b"1"), Seat) is None
+        assert again.witnessed(conn, (Seat(MemberId("south"), identity("south").public, "here"),)) == {
+            "south": signed_head("south", 5)
+        }
+        account = again.account(conn)
+    assert [(charge.event, charge.standing) for charge in account.charges] == [(plan.learning.event, Standing.SETTLED)]
+    file = again.ledger()
+    assert file is not None
+    assert file.head.head.size == len(file.leaves) == 4
+
+
+def test_a_step_that_fails_left_neither_leaf_nor_state(stores: Stores) -> None:
+    home = home_in(stores)
+    first = Seat(NORTH, home.identity.public, "here")
+    reserve(home, a_plan(1), first)
+    with pytest.raises(ZeroDivisionError), home.transaction() as conn:
+        home.commit(conn, RUN, (reserved(a_plan(2)),), Seat(NORTH, home.identity.public, "there"))
+        1 / 0  # noqa: B018
+    with home.transaction() as conn:
+        assert len(home.account(conn).charges) == 1
+        assert home.saved(conn, RUN, Seat) == first
+
+
+def test_homes_do_not_see_each_other(stores: Stores) -> None:
+    north, south = home_in(stores, "north"), home_in(stores, "south")
+    reserve(north, a_plan(1), Seat(NORTH, north.identity.public, "here"))
+    assert south.ledger() is None
+    with south.transaction() as conn:
+        assert south.account(conn).charges == ()
+        assert south.saved(conn, RUN, Seat) is None
+
+
+def test_another_partys_home_is_refused(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    with pytest.raises(OperatorFault, match="the home of north, not of south"):
+        Home.at(home.path, MemberId("south"), lambda: 0)
+
+
+def test_a_home_whose_ledger_is_under_another_key_is_refused(stores: Stores) -> None:
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    (home.path / "identity.key").write_bytes(os.urandom(32))
+    with pytest.raises(Tampered, match="does not hold under key"):
+        home_in(stores)
+
+
+def test_owners_with_odd_names_have_schemas_of_their_own(postgres_server, tmp_path: Path) -> None:
+    stores = Stores(tmp_path, postgres_server.database())
+    for owner in ("a.b-c", "a.b", "9", "select", "n" * 63, 'x" y', "public"):
+        home = home_in(stores, owner)
+        reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+        home.engine.dispose()
+    assert stores.url is not None
+    with sa.create_engine(stores.url, poolclass=sa.NullPool).connect() as conn:
+        assert {"a.b-c", "a.b", "9", "select", "n" * 63, 'x" y', "public"} <= set(sa.inspect(conn).get_schema_names())
+
+
+def test_another_programs_schema_is_refused(postgres_server, tmp_path: Path) -> None:
+    stores = Stores(tmp_path, postgres_server.database())
+    assert stores.url is not None
+    with sa.create_engine(stores.url, poolclass=sa.NullPool).begin() as conn:
+        conn.exec_driver_sql("CREATE SCHEMA north")
+        conn.exec_driver_sql("CREATE TABLE north.bookings (flight TEXT)")
+    with pytest.raises(OperatorFault, match="another program's database"):
+        home_in(stores)
+
+
+def test_a_server_that_went_away_and_came_back_costs_nothing(tmp_path: Path) -> None:
+    from tests.support import postgres
+
+    with postgres.running(postgres.NOT_DURABLE) as server:
+        home = home_in(Stores(tmp_path, server.database()))
+        reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+        server.control("-m", "immediate", "stop")
+        with pytest.raises(OperatorFault, match="start the server, or correct store.url; nothing was lost"):
+            reserve(home, a_plan(2), Seat(NORTH, home.identity.public, "here"))
+        server.control("start")
+        reserve(home, a_plan(2), Seat(NORTH, home.identity.public, "here"))
+        with pytest.raises(OperatorFault, match="goes on from here"), home.transaction() as conn:
+            home.record(conn, (reserved(a_plan(3)),))
+            server.control("-m", "immediate", "stop")
+            home.record(conn, (reserved(a_plan(4)),))
+        server.control("start")
+        with home.transaction() as conn:
+            store.read(conn, home.identity.public)
+            assert len(home.account(conn).charges) == 2
+        home.engine.dispose()
+
+
+def url_with(**changes: object):
+    return lambda url: url.set(**changes)
+
+
+def without_password(url: sa.URL) -> sa.URL:
+    return sa.URL.create(url.drivername, url.username, database=url.database, query=url.query)
+
+
+UNREACHABLE = {
+    "the password is wrong": (url_with(password=PASSWORD), "password authentication failed.*correct user and password"),
+    "the user is unknown": (url_with(username="stranger"), "password authentication failed.*correct user and password"),
+    "the password is missing": (without_password, "no password supplied.*write the password into store.url"),
+    "the database is absent": (
+        url_with(database="absent"),
+        "does not exist.*create the database, or correct store.url",
+    ),
+    "the server is down": (url_with(host="127.0.0.1", port=1, query={}), "Connection refused.*start the server"),
+    "the socket is absent": (url_with(query={"host": "/nowhere"}), "No such file.*start the server, or correct"),
+    "the host is unknown": (url_with(host="host.invalid", query={}), "correct the host in store.url"),
+}
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_a_database_that_cannot_be_reached_is_named_without_the_password(
+    postgres_server, tmp_path: Path, name: str
+) -> None:
+    change, told = UNREACHABLE[name]
+    url = change(postgres_server.url)
+    with pytest.raises(OperatorFault, match=told) as caught:
+        home_in(Stores(tmp_path, url))
+    assert caught.value.exit_code == 2
+    for secret in (PASSWORD, postgres_server.url.password):
+        assert secret not in f"{caught.value} {caught.value.place} {caught.value.__cause__}"
+    assert not (tmp_path / "north" / "ledger.db").exists()
+
+
+def test_a_user_who_may_make_no_schema_is_told(postgres_server, tmp_path: Path) -> None:
+    url = postgres_server.database()
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as conn:
+        conn.exec_driver_sql(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+    stores = Stores(tmp_path, url.set(username="guest", password=PASSWORD))
+    with pytest.raises(OperatorFault, match="permission denied.*let this user create a schema"):
+        home_in(stores)
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as conn:
+        conn.exec_driver_sql("CREATE SCHEMA north AUTHORIZATION guest")
+    home_in(stores)
+
+
+BAD_URLS = {
+    "nothing": "",
+    "words": f"the database at {PASSWORD}",
+    "another kind": f"mysql://user:{PASSWORD}@host/db",
+    "a file": "sqlite:///ledger.db",
+    "no database": f"postgresql://user:{PASSWORD}@host",
+    "a port that is none": f"postgresql://user:{PASSWORD}@host:port/db",
+}
+
+
+@pytest.mark.parametrize("name", BAD_URLS)
+def test_a_url_that_is_none_is_refused_with_what_to_write_and_without_the_password(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "store.url"
+    path.touch(mode=0o600)
+    path.write_text(BAD_URLS[name])
+    with pytest.raises(OperatorFault, match=r"store\.url: .*; write postgresql\+psycopg://USER:PASSWORD@") as caught:
+        Home.at(tmp_path, NORTH, lambda: 0)
+    assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_url_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.url"
+    path.write_text(f"postgresql://user:{PASSWORD}@host/db")
+    path.chmod(0o640)
+    with pytest.raises(OperatorFault, match="others may read this file; run: chmod 600"):
+        Home.at(tmp_path, NORTH, lambda: 0)
+
+
+def test_an_account_is_not_begun_again_in_another_database(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    path = home.path / "store.url"
+    path.touch(mode=0o600)
+    path.write_text("postgresql://user@host/db")
+    with pytest.raises(OperatorFault, match=r"a ledger\.db stands beside store\.url; remove store\.url"):
+        home_in(stores)
+
+
+def test_without_the_driver_the_extra_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(Missing, match=r"psycopg is not installed; run: pip install 'securefl\[postgres\]'"):
+        databases.engine_at(databases.Remote(sa.make_url("postgresql+psycopg://user@host/db"), "north"))
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab."), st.sets(st.sampled_from("uvwxyz"), max_size=3)), max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_a_text_is_on_one_account_of_a_home_for_good(charged) -> None:
+    owner: dict[str, str] = {}
+    with TemporaryDirectory() as folder:
+        for account, found in charged:
+            home = Home.at(Path(folder), MemberId("north"), lambda: 1)
+            if {owner.get(text, account) for text in found} <= {account}:
+                charged_records.check(home.path, account, map(str.encode, found))
+                charged_records.remember(home, account, map(str.encode, found))
+                owner |= dict.fromkeys(found, account)
+            else:
+                for told in (
+                    lambda: charged_records.check(home.path, *asked),
+                    lambda: charged_records.remember(home, *asked),
+                ):
+                    asked = (account, map(str.encode, found))
+                    with pytest.raises(OperatorFault, match="say `dataset: "):
+                        told()
+            home.engine.dispose()
+
+
+def test_half_a_list_of_texts_is_none_and_others_read_neither_list_nor_key(tmp_path: Path) -> None:
+    home = Home.at(tmp_path, MemberId("north"), lambda: 1)
+    charged_records.remember(home, "notes", [b"one", b"two"])
+    (tmp_path / "texts" / "other.texts.new").write_bytes(b"half")
+    charged_records.remember(home, "notes", [b"three"])
+    with pytest.raises(OperatorFault, match="the account 'letters' has records that were charged to 'notes'"):
+        charged_records.check(tmp_path, "letters", [b"one", b"four"])
+    charged_records.check(tmp_path, "letters", [b"four"])
+    charged_records.check(tmp_path, "notes", [b"one", b"three", b"five"])
+    for path in (tmp_path / "texts.key", *(tmp_path / "texts").glob("*.texts")):
+        assert path.stat().st_mode & 0o077 == 0
+        assert b"one" not in path.read_bytes()
+
+
+def test_what_a_home_seals_opens_under_its_own_names_alone(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    north, south = home_in(stores, "north"), home_in(stores, "south")
+    other = RunId(bytes(15) + b"1")
+    sealed = north.seal("own model, round 1", RUN, b"weights")
+    assert north.open("own model, round 1", RUN, sealed) == b"weights"
+    assert b"weights" not in sealed
+    assert sealed != north.seal("own model, round 1", RUN, b"weights"), "a nonce is used once"
+    altered = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    for home, what, run, data in (
+        (north, "own model, round 2", RUN, sealed),
+        (north, "own model, round 1", other, sealed),
+        (south, "own model, round 1", RUN, sealed),
+        (north, "own model, round 1", RUN, altered),
+        (north, "own model, round 1", RUN, b""),
+    ):
+        with pytest.raises(Tampered, match="altered, or moved here"):
+            home.open(what, run, data)
+
+
+def test_a_machines_state_is_not_to_be_read_in_the_database(stores: Stores) -> None:
+    home = home_in(stores)
+    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "a region that is named"))
+    with home.transaction() as conn:
+        (row,) = conn.execute(sa.select(machines.c.state)).scalars()
+        assert b"a region that is named" not in row
+        assert home.stands(conn, RUN, Seat(NORTH, home.identity.public, "a region that is named"))
+        assert not home.stands(conn, RUN, Seat(NORTH, home.identity.public, "elsewhere"))

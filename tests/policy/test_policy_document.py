@@ -1,0 +1,125 @@
+"""Policies as documents: what is accepted, what is refused by name, what is noted."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import yaml
+
+from securefl.errors import OperatorFault
+from securefl.policy import load
+from securefl.policy.document import PolicyDocument
+from securefl.terms import Scheme
+from tests.policy.test_policy_oracle import POLICY, changed
+
+POLICIES = Path(__file__).parents[2] / "policies"
+NOW = 1_780_272_000  # 2026-06-01
+
+
+def policy(**changes) -> load.Policy:
+    return load.parse(yaml.safe_dump(changed(POLICY, changes)).encode(), "policy.yaml")
+
+
+def refusal(**changes) -> str:
+    with pytest.raises(OperatorFault) as caught:
+        policy(**changes)
+    return str(caught.value)
+
+
+def test_the_shipped_policies_load_and_only_the_unsafe_one_allows_clear():
+    found = {path.stem: load.load(path) for path in POLICIES.glob("*.yaml") if not path.name.endswith(".cases.yaml")}
+    assert {"six-airlines", "strict-clinical", "unsafe-clear-for-comparison"} <= set(found)
+    assert {name for name, one in found.items() if Scheme.CLEAR in one.protection.schemes} == {
+        "unsafe-clear-for-comparison"
+    }
+    for name, one in found.items():
+        notes = load.check(one, NOW)
+        assert all("clear" in note for note in notes), (name, notes)
+
+
+def test_the_hash_is_of_every_byte():
+    text = yaml.safe_dump(POLICY).encode()
+    assert load.parse(text, "a").hash == load.parse(text, "b").hash == load.policy_hash(text)
+    assert load.parse(text + b"# seen\n", "a").hash != load.parse(text, "a").hash
+    assert load.parse(text, "a").text == text
+
+
+def test_limits_are_exactly_what_is_written():
+    one = load.load(POLICIES / "six-airlines.yaml")
+    assert (one.budget.delta, one.training.noise_multiplier.at_least) == (Fraction(1, 100_000), Fraction(1, 2))
+    assert (one.valid.from_, one.valid.until) == (dt.date(2026, 1, 1), dt.date(2030, 12, 31))
+
+
+def test_a_policy_cannot_be_changed_after_it_was_read():
+    one = policy()
+    with pytest.raises(ValueError, match="frozen"):
+        one.budget.epsilon = Fraction(100)
+    with pytest.raises(AttributeError):
+        one.text = b""
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("parent", "alliance.yaml", "parent: the policy above is not here"), ("parent", 7, "parent: found 7"),
+        ("parent", {"policy": "a.yaml", "hash": "12"}, "parent.hash: found '12'"), ("parent", {"file": "a.yaml"}, "parent.file: unknown key"),
+        ("approvals", {"required": 2}, "2 must approve what one more wrote: name at least 3 keys"),
+        ("approvals", {"required": False}, "approvals.required: found false; write a whole number"), ("approvals", {"required": -1}, "approvals.required: found -1"),
+        ("approvals", {"required": 0, "keys": []}, "approvals.keys: found a list"), ("approvals", {"required": 0, "key": {}}, "approvals.key: unknown key"),
+        ("approvals", {"required": 0, "keys": {"alice": "12"}}, "approvals.keys.alice: found '12'"),
+        ("approvals", {"required": 0, "keys": {"alice": "12" * 32, "bob": "12" * 32}}, "two names have one key"),
+        ("securefl_policy", 2, "securefl_policy: found 2"), ("securefl_policy", True, "securefl_policy: found true"),
+        ("version", 0, "version: found 0"), ("version", True, "version: found true; write a whole number"), ("federation", "Six Airlines", "federation: found"),
+        ("federation", "../up", "federation: found"), ("valid.from", "2026-02-30", "valid.from: found '2026-02-30'"), ("valid.until", "20301231", "a date such as"),
+        ("valid.until", "2025-01-01", "valid: found a mapping; until 2025-01-01 is before valid.from 2026-01-01"),
+        ("budget.epsilon", 0, "budget.epsilon: found 0"), ("budget.epsilon", -1, "budget.epsilon: found -1"), ("budget.epsilon", "8", "a number such as"),
+        ("budget.delta", 1, "budget.delta: found 1"), ("budget.delta", 0, "budget.delta: found 0"), ("budget.overlap", 0, "budget.overlap: found 0"),
+        ("budget.overlap", True, "budget.overlap: found true"), ("budget.unit", "user", "budget.unit: found 'user'; it should be 'record' or 'client'"),
+        ("budget.per_round", None, "budget.per_round: found nothing"), ("training.mechanisms", ["gaussian"], "training.mechanisms.0: found 'gaussian'"),
+        ("training.clip.norm", "linf", "training.clip.norm: found 'linf'"), ("training.rank.at_most", 1.5, "training.rank.at_most: found 1.5"),
+        ("training.base_models", ["*"], "training.base_models.0: found '*'; no pattern is understood: write `any`"),
+        ("training.base_models", ["sha256:ABC"], "write sha256: and 64"), ("training.modules", "query", "training.modules: found 'query'; write a list"),
+        ("protection.schemes", ["maskign"], "protection.schemes.0: found 'maskign'"), ("protection.min_cohort", 1, "protection.min_cohort: found 1"),
+        ("protection.colluding", -1, "protection.colluding: found -1"), ("release.to", "everybody", "release.to: found 'everybody'"),
+        ("release.feilds", [], "release.feilds: unknown key; did you mean `fields`?"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_refused_by_name(field, value, told):
+    message = refusal(**{field: value})
+    assert told in message
+    assert message.startswith("policy.yaml:")
+
+
+@pytest.mark.parametrize("field", sorted(set(POLICY) - {"parent", "approvals", "sharing"}))
+def test_no_section_may_be_missing(field):
+    document = copy.deepcopy(POLICY)
+    del document[field]
+    with pytest.raises(OperatorFault, match=f"{field}: missing"):
+        load.parse(yaml.safe_dump(document).encode(), "policy.yaml")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "note"),
+    [
+        ("budget.per_round.epsilon", 9, "budget.per_round.epsilon"), ("budget.epsilon", 9, "budget.epsilon"), ("budget.unit", "client", "budget.unit"),
+        ("protection.min_cohort", 2, "protection.min_cohort"), ("protection.threshold.at_least", 2, "protection.threshold.at_least"),
+        ("protection.schemes", ["clear"], "protection.schemes"), ("valid.until", "2026-05-31", "valid.until"), ("valid.from", "2026-06-02", "valid.from"),
+        ("training.mechanisms", [], "training.mechanisms"), ("training.adapters", [], "training.adapters"), ("training.rules", [], "training.rules"), ("training.clipping", [], "training.clipping"), ("training.modules", [], "training.modules"), ("training.base_models", [], "training.base_models"),
+        ("protection.schemes", [], "protection.schemes"), ("context.purposes", [], "context.purposes"), ("context.regions", [], "context.regions"),
+        ("release.fields", [], "release.fields"),
+    ],
+)  # fmt: skip
+def test_what_can_never_be_met_is_noted(field, value, note):
+    assert load.check(policy(), NOW) == ()
+    assert any(told.startswith(f"{note}:") for told in load.check(policy(**{field: value}), NOW))
+
+
+def test_every_field_says_in_the_schema_what_it_means():
+    schema = PolicyDocument.model_json_schema()
+    for name, part in {"PolicyDocument": schema, **schema["$defs"]}.items():
+        for field, described in part.get("properties", {}).items():
+            assert "description" in described or "$ref" in described, f"{name}.{field}"

@@ -1,0 +1,133 @@
+"""Who saw how much of whose ledger: written down when it is seen, handed on, and held against whoever shows less."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from securefl import keys, wire
+from securefl.errors import Forged
+from securefl.protocol import coordinator_state, member_state, sight
+from securefl.protocol import member as mm
+from securefl.protocol import messages as m
+from securefl.terms import Got, Head, Scheme, SignedHead, Witnessed
+from tests.support.worlds import World, identity, resigned, seat, signed_head
+
+
+@pytest.mark.parametrize("scheme", [Scheme.MASKING, Scheme.CKKS])
+def test_every_message_that_is_written_down_comes_with_the_head_it_showed(scheme: Scheme) -> None:
+    world = World(scheme=scheme, rounds=2)
+    steps: list[tuple[str, object]] = []
+    keep = world.keep
+    world.keep = lambda party, moved: (steps.append((party.name, moved)), keep(party, moved))  # type: ignore[method-assign]
+    assert world.play().outcome == "finished"
+    told = 0
+    for name, moved in steps:
+        got = [entry.receipt.sender for entry in moved.entries if isinstance(entry, Got)]
+        seen = {entry.head.head.owner for entry in moved.entries if isinstance(entry, Witnessed)}
+        assert set(got) <= seen, (name, moved.entries)
+        assert name not in seen, "one's own ledger is no news"
+        told += len(got)
+    assert told > 20
+
+
+def test_members_see_each_other_before_they_train_and_what_is_written_is_bounded() -> None:
+    world = World(rounds=3)
+    assert world.play().outcome == "finished"
+    for name in world.names:
+        entries = world.parties[name].entries
+        owners = Counter(entry.head.head.owner for entry in entries if isinstance(entry, Witnessed))
+        assert set(owners) == {*world.names, "coordinator"} - {name}
+        got = sum(isinstance(entry, Got) for entry in entries)
+        assert owners["coordinator"] <= got
+        assert all(owners[other] <= 3 + 2 for other in world.names), "once a round, and at the first and last word"
+
+
+def charter() -> member_state.Charter:
+    return World().parties["a"].state.charter  # type: ignore[attr-defined]
+
+
+def heads_of(**sizes: int) -> tuple[SignedHead, ...]:
+    return tuple(signed_head(owner, size) for owner, size in sizes.items())
+
+
+def test_what_grew_is_new_and_what_stood_still_is_not() -> None:
+    known, seen = sight.relayed(charter(), heads_of(b=5, c=3), lambda _: True)
+    assert [entry.head.head.size for entry in seen] == [5, 3]
+    again, seen = sight.relayed(known, heads_of(b=5, c=4), lambda _: True)
+    assert [(entry.head.head.owner, entry.head.head.size) for entry in seen] == [("c", 4)]
+    assert again.witnessed["b"] == signed_head("b", 5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "rule"),
+    [
+        (heads_of(b=4), "protocol.ledger-set-back"),
+        ((signed_head("b", 5, bytes(32)),), "protocol.ledger-set-back"),
+        (heads_of(x=9), "protocol.stranger"),
+        ((replace(signed_head("b", 9), signature=bytes(64)),), "protocol.signature"),
+        ((replace(signed_head("b", 9), head=Head("b", 10, signed_head("b", 9).head.root)),), "protocol.signature"),
+    ],
+)
+def test_heads_that_cannot_be_are_refused(heads: tuple[SignedHead, ...], rule: str) -> None:
+    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
+    with pytest.raises(Forged) as caught:
+        sight.relayed(known, heads, lambda _: True)
+    assert caught.value.rule == rule
+
+
+def test_with_an_invitation_less_is_no_fault_but_two_ledgers_are() -> None:
+    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
+    after, seen = sight.relayed(known, heads_of(b=4), lambda _: True, stale=True)
+    assert (after.witnessed, seen) == (known.witnessed, ())
+    with pytest.raises(Forged, match="two ledgers of 5 entries"):
+        sight.relayed(known, (signed_head("b", 5, bytes(32)),), lambda _: True, stale=True)
+
+
+@pytest.mark.parametrize("kind", ["Invite", "Enrol", "Propose", "Close"])
+def test_a_member_whose_own_ledger_was_set_back_refuses_whatever_tells_it_so(kind: str) -> None:
+    world = World()
+
+    def showing(frame: m.Frame) -> m.Frame:
+        if frame.envelope.receipt.to != "a":
+            return frame
+        message = m.opened(frame.envelope, m.Invite | m.Enrol | m.Propose | m.Close)
+        if kind != "Enrol":
+            message = replace(message, heads=(signed_head("a", 7),))
+        return m.Frame(resigned(frame.envelope.receipt, message, "coordinator").envelope, frame.head)
+
+    world.forge[kind] = showing
+    plugs = world.member_plugs
+    world.member_plugs = lambda name: replace(plugs(name), holds=lambda head: False)  # type: ignore[method-assign]
+    world.play()
+    rules = {fault.rule for name, fault in world.faults if name == "a"}
+    assert sight.SET_BACK in rules
+    assert kind == "Close" or world.parties["a"].trained == 0
+
+
+def test_a_message_without_its_senders_ledger_is_refused() -> None:
+    world = World()
+    message = m.Invite(world.coordinator.state.course.session)  # type: ignore[attr-defined]
+    envelope = m.enclose(identity("coordinator"), "coordinator", "a", bytes(16), 0, message)
+    with pytest.raises(Forged) as caught:
+        mm.step(
+            world.parties["a"].state,
+            member_state.Received(envelope, None, keys.Secret(bytes(32))),
+            world.member_plugs("a"),
+        )
+    assert caught.value.rule == "protocol.no-ledger"
+
+
+def test_members_that_saw_more_of_the_coordinator_refuse_its_invitation() -> None:
+    world = World()
+    for name in world.names:
+        idle = world.parties[name].state
+        known = {"coordinator": signed_head("coordinator", 500)}
+        world.parties[name].saved = wire.encode(member_state.Idle(replace(idle.charter, witnessed=known)))
+    end = world.play()
+    assert (end.outcome, len(world.faults)) == ("aborted", 4)
+    assert {fault.rule for _, fault in world.faults} == {"protocol.ledger-set-back"}
+    assert isinstance(end, coordinator_state.Ended)
+    assert seat("a").member == "a"

