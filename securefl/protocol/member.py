@@ -99,14 +99,15 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b""), 0, entries=(opened, *seen))
 
 
-def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
-    """Make keys and shares for a round that has not been entered yet."""
+def on_enrol(state: Ready | Sealed | Deciding | Learning, event: Received, plugs: Plugs) -> Step:
+    """Make keys and shares for a round that has not been entered yet; pay for a training that was under way."""
     seat = state.seat
     enrol = m.opened(event.envelope, m.Enrol)
     assert isinstance(enrol, m.Enrol)
-    if enrol.round < seat.next_round:
-        raise OutOfTurn(f"round {enrol.round} again: the next one is {seat.next_round}", "protocol.replayed-round")
-    seen: tuple[Witnessed, ...] = ()
+    next_round = seat.next_round + isinstance(state, Deciding | Learning)  # that of its plan has begun
+    if enrol.round < next_round:
+        raise OutOfTurn(f"round {enrol.round} again: the next one is {next_round}", "protocol.replayed-round")
+    seen: tuple[Entry, ...] = ()
     if not seat.boxes:
         boxes, material = acceptances(seat, enrol.accepts)
         heads = (frame.head for frame in enrol.accepts if frame.head is not None)
@@ -121,6 +122,8 @@ def on_enrol(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
         keys.derive(event.rand, "enrol"),
     )  # fmt: skip
     seat = replace(seat, next_round=enrol.round, enrolment=enrolment.secret)
+    if isinstance(state, Learning):
+        seen = (_paid_whole(state), *seen)
     return _replied(seat, Ready, event, plugs, m.Enrolled(enrol.round, enrolment.public), enrol.round, entries=seen)
 
 
@@ -244,8 +247,8 @@ def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs
     assert isinstance(close, m.Close)
     charter, seen = sight.relayed(seat.charter, close.heads, plugs.holds)
     seat, entries = replace(seat, charter=charter), list[Entry](seen)
-    if isinstance(state, Learning):  # how far training came is not known: records may have been read
-        entries.append(Settled(wire.plan_hash(state.proposal.plan), state.proposal.plan.learning.event))
+    if isinstance(state, Learning):
+        entries.append(_paid_whole(state))
     if close.state:
         entries.append(Released(seat.session.run, close.round, m.state_digest(close.state)))
     entries.append(Closed(seat.session.run, close.outcome, close.why))
@@ -254,6 +257,11 @@ def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs
     seat = replace(seat, request=event.envelope.receipt.digest, reply=envelope, box=b"", enrolment=b"")
     entries.append(Sent(envelope.receipt, envelope.signature))
     return Step(Left(seat, close.outcome, close.state), (got, *entries), outbound=envelope)
+
+
+def _paid_whole(state: Learning) -> Settled:
+    """How far this training came is not known: records may have been read."""
+    return Settled(wire.plan_hash(state.proposal.plan), state.proposal.plan.learning.event)
 
 
 def on_resumed(state: State, event: Resumed, plugs: Plugs) -> Step:
@@ -273,9 +281,11 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Ready,    m.Propose): (on_propose, frozenset({Deciding})),
     (Ready,    m.Close):   (on_close,   frozenset({Left})),
     (Deciding, Decided):   (on_decided, frozenset({Ready, Learning})),
+    (Deciding, m.Enrol):   (on_enrol,   frozenset({Ready})),
     (Deciding, m.Close):   (on_close,   frozenset({Left})),
     (Learning, Trained):   (on_trained, frozenset({Ready, Sealed})),
     (Learning, Stopped):   (on_stopped, frozenset({Ready})),
+    (Learning, m.Enrol):   (on_enrol,   frozenset({Ready})),
     (Learning, m.Close):   (on_close,   frozenset({Left})),
     (Sealed,   m.Enrol):   (on_enrol,   frozenset({Ready})),
     (Sealed,   m.Propose): (on_propose, frozenset({Deciding})),

@@ -192,6 +192,27 @@ class NoAnswer:
         return cls(rules.of_fault(fault))
 
 
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    """What a site says while it works on a run: ask again. It costs nothing, and is neither signed nor written down.
+
+    ``done`` of the plan's ``steps`` are over; it is told coarsely, for the time of one step tells the size of a sample.
+    """
+
+    done: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.done <= self.steps:
+            raise ValueError(f"{self.done} steps of {self.steps}")
+
+    @classmethod
+    def coarse(cls, done: int, steps: int) -> InProgress:
+        """Say ``done`` in quarters of ``steps``, and never one step at a time."""
+        unit = max(2, -(-steps // 4))
+        return cls(done // unit * unit, steps)
+
+
 Request = Invite | Enrol | Propose | Ask | Close
 Reply = Accept | Enrolled | Submitted | Declined | Answered | Bye
 
@@ -215,6 +236,7 @@ EGRESS: Final[Mapping[type, Mapping[str, Egress]]] = {
     Answered: {"round": Egress.PROTOCOL, "answer": Egress.OPENING},
     Bye: {"outcome": Egress.PROTOCOL},
     NoAnswer: {"rule": Egress.FAULT},
+    InProgress: {"done": Egress.PROTOCOL, "steps": Egress.PROTOCOL},
 }
 PRICED: Final = frozenset({Egress.WEIGHTS})  # what leaves only where the plan's own list names it
 _SHAPES: Final[Mapping[Egress, tuple[type, ...]]] = {

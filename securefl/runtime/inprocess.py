@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
 
-from securefl.errors import PeerFault
-from securefl.protocol.messages import NoAnswer
+from securefl.runtime.answering import GONE, Handler, answered, said
 from securefl.seams import Failure
 from securefl.terms import MemberId
-
-
-class Handler(Protocol):
-    """Whoever answers requests."""
-
-    def handle(self, data: bytes) -> bytes:
-        """The answer to one request."""
-        ...
 
 
 class InProcess:
@@ -31,7 +21,5 @@ class InProcess:
         """Call one peer after another. A call cannot be cut short, so patience is not measured here."""
         del patience_s
         for member, request in outbound:
-            try:
-                yield member, self._peers[member].handle(request)
-            except PeerFault as fault:
-                yield member, Failure(str(NoAnswer.by(fault)))
+            peer = self._peers.get(member)
+            yield member, GONE if peer is None else answered(said(peer, request))

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from securefl import wire
-from securefl.errors import Malformed, PeerFault
-from securefl.protocol.messages import NoAnswer
-from securefl.runtime.inprocess import Handler
+from securefl.protocol.messages import InProgress
+from securefl.runtime.answering import GONE, Handler, answered, late, said
 from securefl.seams import Failure
-from securefl.shown import short
 from securefl.terms import MemberId
-from securefl.terms.rules import PEER
 
 Maker = Callable[[], Handler]  # importable by name: the child builds its own agent
 
 
 def _serve(make: Maker, pipe: Connection) -> None:
-    handler: Handler | None = None
+    built = _Built(make)
     while True:
         try:
             request = pipe.recv_bytes()
         except EOFError:  # whoever asked is gone
             return
-        try:
-            handler = handler or make()
-            pipe.send_bytes(b"+" + handler.handle(request))
-        except Exception as fault:  # noqa: BLE001 - whatever it is, only the name of a rule leaves
-            if not isinstance(fault, PeerFault):  # it may name a file, a line, a value: that stays here
-                print(short(f"{type(fault).__name__}: {fault}"), file=sys.stderr)
-            pipe.send_bytes(b"-" + wire.encode(NoAnswer.by(fault)))
+        pipe.send_bytes(said(built, request))
 
 
-def _why(said: bytes) -> str:
-    """What a process says in place of an answer, if it is on the list of what may be said."""
-    try:
-        return str(wire.decode(said, NoAnswer))
-    except Malformed:
-        return str(NoAnswer(PEER))
+class _Built:
+    """A party that is built when it is first asked: what goes wrong then is a fault like any other."""
+
+    def __init__(self, make: Maker) -> None:
+        self._make: Maker = make
+        self._handler: Handler | None = None
+
+    def handle(self, data: bytes) -> bytes | InProgress:
+        self._handler = self._handler or self._make()
+        return self._handler.handle(data)
 
 
 class Processes:
@@ -62,9 +55,9 @@ class Processes:
             pipe = self._pipe(member)
             try:
                 pipe.send_bytes(request)
-            except OSError as fault:
+            except OSError:
                 self._end(member)
-                yield member, Failure(f"its process is gone: {fault}")
+                yield member, GONE
             else:
                 waiting[pipe] = member
         deadline = time.monotonic() + patience_s
@@ -78,12 +71,12 @@ class Processes:
                     answer = pipe.recv_bytes()
                 except (EOFError, OSError):
                     self._end(member)
-                    yield member, Failure("its process died before it answered")
+                    yield member, GONE
                     continue
-                yield member, answer[1:] if answer[:1] == b"+" else Failure(_why(answer[1:]))
+                yield member, answered(answer)
         for member in waiting.values():
             self._end(member)
-            yield member, Failure(f"silent for {patience_s:.0f} s")
+            yield member, late(patience_s)
 
     def close(self) -> None:
         """No process of this runtime is left."""

@@ -27,6 +27,7 @@ from securefl.seams import Runtime
 from securefl.site import charged_records, custody
 from securefl.site.agent import CustodianAgent, MemberAgent
 from securefl.site.subfederation import NestedTrainer
+from securefl.site.turns import Turns
 from securefl.strategy.member import Half
 from securefl.terms import (
     Bound,
@@ -114,11 +115,15 @@ def party(
     assert shared is not None, "a member has a model"
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
-    half = Half(shared.layout, shared.initial())
+    half, turns = Half(shared.layout, shared.initial()), Turns()
     trainer: LoraTrainer | NestedTrainer
     if name in loaded.below:
         trainer = _nested(places, name, shared, entropy, progress, records, eyes, half)
     else:
+
+        def stepped(done: int, steps: int) -> None:
+            progress.step(name, done, steps)
+            turns.step(done, steps)
 
         def own() -> Any:  # noqa: ANN401 - training.data.Records
             found = (records or records_of)(loaded, name)
@@ -129,12 +134,12 @@ def party(
             shared,
             own,
             entropy,
-            lambda done, steps: progress.step(name, done, steps),
+            stepped,
             half,
             loaded.file.strategy.probe_records(loaded.file.task.labels),
         )
     member_plugs = member_state.Plugs(home.identity, schemes.member_half)
-    return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy)
+    return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy, turns)
 
 
 def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None, tuple[Seat, ...]]:

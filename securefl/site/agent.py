@@ -20,6 +20,7 @@ from securefl.protocol import custodian, member, member_state
 from securefl.protocol import messages as m
 from securefl.seams import Unfinished
 from securefl.shown import short
+from securefl.site.turns import RoundOver, Turn, Turns
 from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded, rules
 
 if TYPE_CHECKING:
@@ -54,15 +55,20 @@ class MemberAgent:
     trainer: Trainer
     price: Callable[[Plan, Account], Price]
     entropy: Callable[[int], bytes]
+    turns: Turns = field(default_factory=Turns, repr=False, compare=False)  # its trainer tells it of each step
 
-    def handle(self, data: bytes) -> bytes:
-        """The answer to one request.
+    def handle(self, data: bytes) -> bytes | m.InProgress:
+        """Answer one request; while another one of the same run is worked on, say how far that is.
 
         Raises:
             PeerFault: the request is not allowed; that is in the ledger, and nothing moved. Of a request that is not
                 signed by the coordinator nothing is written, nowhere.
         """
         frame = _authentic(data, self.charter)
+        with self.turns.taken(frame.envelope.receipt) as turn:
+            return turn if isinstance(turn, m.InProgress) else self._answered(frame, turn)
+
+    def _answered(self, frame: m.Frame, turn: Turn) -> bytes:
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
             moved: member_state.Step | PeerFault
@@ -79,12 +85,14 @@ class MemberAgent:
             raise moved
         try:
             while moved.effects:
-                moved, head = self._perform(moved)
+                moved, head = self._perform(moved, turn)
         except Overtaken:
-            return self.handle(data)  # what this process did is thrown away; the other's reply stands, or is under way
+            return self._answered(frame, turn)  # what was done here is thrown away; the other's reply stands, or comes
+        if isinstance(state, member_state.Sealed) and frame.envelope.receipt.kind == m.Enrol.__name__:
+            _tell_late(self.charter.me, state.plan)
         return _answer(moved.outbound, head)
 
-    def _perform(self, moved: member_state.Step) -> tuple[member_state.Step, SignedHead | None]:
+    def _perform(self, moved: member_state.Step, turn: Turn) -> tuple[member_state.Step, SignedHead | None]:
         effect = moved.effects[0]
         if isinstance(effect, member_state.Reserve):
             return self._reserve(moved.state, effect)
@@ -92,11 +100,15 @@ class MemberAgent:
             own = self.home.own(conn, effect.plan.run, effect.plan.round)
         event: member_state.Event
         try:  # from here on records are read: whatever happens is paid for
-            update, keep = self.trainer.train(effect.plan, effect.base, own)
+            with self.turns.training(turn, effect.plan.learning.event.steps):
+                update, keep = self.trainer.train(effect.plan, effect.base, own)
             event = member_state.Trained(update, self._secret(), keep)
             _tell_operator(self.charter.me, effect.plan, update)
         except Elsewhere:  # another process goes on with it: the reservation stands
             raise
+        except RoundOver as late:
+            ran = replace(effect.plan.learning.event, steps=late.done) if late.done else None
+            event = member_state.Stopped(str(late), member_state.Ran(ran))
         except Unfinished as fault:
             event = member_state.Stopped(str(fault), member_state.Ran(fault.did, fault.below))
         except Exception as fault:  # noqa: BLE001 - see above; what ends the process itself leaves the reservation
@@ -150,7 +162,8 @@ class MemberAgent:
     def _unfit(self, effect: member_state.Reserve) -> Refusal | None:
         """A refusal if this plan cannot be trained here: found before a record is read, so nothing is reserved."""
         try:
-            self.trainer.admit(effect.plan, effect.base)
+            with self.turns.model():
+                self.trainer.admit(effect.plan, effect.base)
         except PeerFault as fault:
             return Refusal((Reason(member.UNREAD, str(fault), "what is loaded here", "plan for it"),))
         return None
@@ -197,14 +210,19 @@ class CustodianAgent:
     charter: member_state.Charter
     plugs: custodian.Plugs
     entropy: Callable[[int], bytes] = field(repr=False)
+    turns: Turns = field(default_factory=Turns, repr=False, compare=False)
 
-    def handle(self, data: bytes) -> bytes:
-        """The answer to one request.
+    def handle(self, data: bytes) -> bytes | m.InProgress:
+        """Answer one request; while another one of the same run is worked on, say so.
 
         Raises:
             PeerFault: as for a member.
         """
         frame = _authentic(data, self.charter)
+        with self.turns.taken(frame.envelope.receipt) as turn:
+            return turn if isinstance(turn, m.InProgress) else self._answered(frame)
+
+    def _answered(self, frame: m.Frame) -> bytes:
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
             saved = self.home.saved(conn, run, custodian.State)
@@ -229,6 +247,12 @@ def _tell_why(me: MemberId, plan: Plan, answer: Refusal) -> None:
     """Say every reason at this site: the coordinator is told less, and other members names of rules alone."""
     said = "; ".join(map(str, answer.reasons))
     print(f"{me}: round {plan.round} refused here: {short(said)}", file=sys.stderr)
+
+
+def _tell_late(me: MemberId, plan: Plan) -> None:
+    """Say that a result was made and not used: whoever is enrolled anew was not heard in time."""
+    what = f"round {plan.round} went on without this site's result, which came too late; its price is spent"
+    print(f"{me}: {what}", file=sys.stderr)
 
 
 def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:

@@ -16,6 +16,7 @@ from securefl.ledger import store
 from securefl.seams import Own
 from securefl.simulation import federation, instruments
 from securefl.site.agent import MemberAgent
+from securefl.site.turns import Turns
 from securefl.terms import Closed, Entry, MemberId, Plan, Refused, Reserved, Sent, Settled, Update
 from tests.support.small import MEMBERS, Small
 
@@ -72,7 +73,7 @@ class Second:
 
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         made = self.trainer.train(plan, base, own)
-        self.other.handle(self.request)
+        replace(self.other, turns=Turns()).handle(self.request)
         return made
 
 
@@ -131,7 +132,7 @@ def test_a_second_run_may_begin_and_stand_in_the_midst_of_its_end_while_a_first_
     sites, second = tmp_path / "sites", tmp_path / "second"
     file = small.file("both.yaml", training__rounds=1)
 
-    class Killed(Exception):
+    class Killed(BaseException):
         pass
 
     @dataclass(frozen=True)

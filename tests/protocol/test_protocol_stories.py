@@ -30,7 +30,7 @@ from securefl.terms import (
     Settled,
     Witnessed,
 )
-from tests.support.worlds import World, identity, replaced_plan, resigned, seat, signed_head
+from tests.support.worlds import EVENT, World, identity, replaced_plan, resigned, seat, signed_head
 
 ALL = ("a", "b", "c", "d")
 SCHEMES = list(Scheme)
@@ -249,6 +249,36 @@ def test_a_run_that_closes_while_a_member_trains_is_paid_for_at_it() -> None:
     assert world.play().outcome == "aborted"
     entries = world.parties["a"].entries
     assert [type(e) for e in entries if isinstance(e, Reserved | Settled | Freed)] == [Reserved, Settled]
+
+
+@pytest.mark.parametrize("effect", [member_state.Reserve, member_state.Train])
+def test_a_member_that_is_killed_inside_an_effect_is_back_in_the_next_round_and_pays_if_it_trained(
+    effect: type,
+) -> None:
+    world = World(rounds=2)
+    perform, enrolments = world.perform, list[bytes]()
+
+    def die(party: object, asked: member_state.Effect) -> member_state.Step:
+        if party.name == "b" and isinstance(asked, effect) and asked.plan.round == 1:
+            old = wire.encode(m.Frame(wire.decode(enrolments[0], m.Frame).envelope, None))
+            with pytest.raises(OutOfTurn, match="the next one is 2"):  # that of its own round comes too late
+                world.handle("b", old)
+            raise OutOfTurn("the process is gone")
+        return perform(party, asked)
+
+    def listen(frame: m.Frame) -> m.Frame:
+        if frame.envelope.receipt.to == "b":
+            enrolments.append(wire.encode(frame))
+        return frame
+
+    world.perform, world.forge["Enrol"] = die, listen  # type: ignore[method-assign]
+    end = world.play()
+    assert end.outcome == "finished"
+    assert np.array_equal(world.reached(end), world.expected(("a", "c", "d"), ALL))
+    charged = [e for e in world.parties["b"].entries if isinstance(e, Reserved | Settled | Freed)]
+    trained = effect is member_state.Train
+    assert [type(e) for e in charged] == [Reserved, Settled] * (1 + trained)
+    assert all(e.did == EVENT for e in charged if isinstance(e, Settled)), "what may have run is paid for whole"
 
 
 # What a member does not let a coordinator do. The wire forges what the coordinator would; the member is unmodified.

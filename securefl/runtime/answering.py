@@ -1,0 +1,76 @@
+"""What a runtime makes of a site: its answer, what it says in place of one, or that it is not there.
+
+Every runtime says so with the functions of this file, so that a fault is the same words whatever carried them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final, Protocol
+
+from securefl import wire
+from securefl.errors import Malformed, PeerFault
+from securefl.protocol.messages import InProgress, NoAnswer
+from securefl.seams import Failure
+from securefl.shown import short
+from securefl.terms.rules import PEER
+
+ANSWER, SILENCE, WORKING = b"+", b"-", b"~"  # the first byte says what the rest is
+GONE: Final = Failure("gone: its process ended or was never started; start it, and the run goes on")
+POLL_S: Final = (0.02, 1.0)  # between two questions whether it is done: the first wait, and the longest
+
+
+class Handler(Protocol):
+    """Whoever answers requests."""
+
+    def handle(self, data: bytes) -> bytes | InProgress:
+        """Answer one request, or say that its run is being worked on."""
+        ...
+
+
+def late(patience_s: float) -> Failure:
+    """Say that a peer was silent for as long as it was waited for."""
+    return Failure(f"silent for {patience_s:.0f} s")
+
+
+def said(handler: Handler, request: bytes) -> bytes:
+    """Ask until there is an answer, and say it; or, whatever went wrong, the name of one rule.
+
+    What else a fault holds may name a file, a line or a value. It is told to this site's own operator; of a fault of
+    the peer nothing is told, for whoever sends such requests could fill the screen.
+    """
+    try:
+        return ANSWER + _finished(handler, request)
+    except Exception as fault:  # noqa: BLE001 - whatever it is, only the name of a rule leaves
+        if not isinstance(fault, PeerFault):
+            print(short(f"{type(fault).__name__}: {fault}"), file=sys.stderr)
+        return SILENCE + wire.encode(NoAnswer.by(fault))
+
+
+def heard(data: bytes) -> bytes | InProgress | Failure:
+    """Read what a site said; whatever is on no list counts as a fault of the peer."""
+    kind, body = data[:1], data[1:]
+    if kind == ANSWER:
+        return body
+    try:
+        if kind == WORKING:
+            progress: InProgress = wire.decode(body, InProgress)
+            return progress
+        return Failure(str(wire.decode(body, NoAnswer)))
+    except Malformed:
+        return Failure(str(NoAnswer(PEER)))
+
+
+def answered(data: bytes) -> bytes | Failure:
+    """Read the last thing a site said: after it, nothing comes."""
+    found = heard(data)
+    return Failure(str(NoAnswer(PEER))) if isinstance(found, InProgress) else found
+
+
+def _finished(handler: Handler, request: bytes) -> bytes:
+    pause, longest = POLL_S
+    while isinstance(answer := handler.handle(request), InProgress):
+        time.sleep(pause)
+        pause = min(2 * pause, longest)
+    return answer

@@ -1,0 +1,139 @@
+"""The same stories whatever carries the messages: ledgers equal entry by entry, and the same words for every fault."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from securefl.protocol.messages import InProgress, NoAnswer
+from securefl.runtime import answering
+from securefl.runtime.inprocess import InProcess
+from securefl.runtime.processes import Processes
+from securefl.seams import Failure, Runtime
+from securefl.terms import Freed, MemberId, Refused, Scheme, Settled, rules
+from tests.support.parties import SECRET, Federation, InOrder, in_process, in_processes
+
+KINDS = {"inprocess": in_process, "processes": in_processes}
+
+
+def carried(kind: str, federation: Federation, stack: ExitStack) -> Runtime:
+    made = KINDS[kind](federation)
+    if hasattr(made, "close"):
+        stack.callback(made.close)
+    return made
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is different at one member, and how the run ends."""
+
+    outcome: str = "finished"
+    silences: tuple[tuple[str, str], ...] = ()  # (who, by which rule of the closed list)
+    rounds: int = 1
+    scheme: Scheme = Scheme.MASKING
+    luck: tuple[tuple[str, str], ...] = ()
+    mishap: tuple[str, str, str] | None = None
+
+
+STORIES = {
+    "all goes well": Story(rounds=2),
+    "a member declines": Story(luck=(("b", "refuses"),)),
+    "a training breaks": Story(luck=(("b", "breaks"),)),
+    "a peer's fault": Story(silences=(("b", "protocol.unsafe"),), mishap=("b", "Propose", "peer")),
+    "a site's fault": Story(silences=(("b", "site.fault"),), mishap=("b", "Enrol", "operator")),
+    "a bug": Story(silences=(("b", "site.fault"),), mishap=("b", "Propose", "bug")),
+    "a bug at the last word": Story(silences=(("c", "site.fault"),), mishap=("c", "Close", "bug")),
+    "what is no frame": Story(mishap=("b", "Propose", "noise")),
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_is_told_alike_by_every_runtime(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    story, told = STORIES[name], {}
+    for kind in KINDS:
+        federation = Federation(tmp_path / kind, story.scheme, luck=story.luck, mishap=story.mishap)
+        with ExitStack() as stack:
+            runtime = InOrder(carried(kind, federation, stack))
+            end = federation.drive(runtime, story.rounds)
+        told[kind] = (end, runtime.silences, federation.ledgers(), capfd.readouterr().err)
+        assert end.outcome == story.outcome, (kind, end.why)
+        said = tuple((who, f"{rule}: {rules.FAULTS[rule]}") for who, rule in story.silences)
+        assert tuple(runtime.silences) == said, kind
+    end, silences, ledgers, _ = told["inprocess"]
+    for kind, (other, *rest, _) in told.items():
+        assert rest == [silences, ledgers], kind
+        assert other.course.state == end.course.state
+    for entries in ledgers.values():
+        assert SECRET not in repr([each for each in entries if isinstance(each, Refused) and each.what != "plan"])
+    if {"bug", "operator"} & set(story.mishap or ()):
+        assert all(SECRET in shown for *_, shown in told.values()), "the site's own operator is told"
+    if "peer" in (story.mishap or ()):
+        assert not any(SECRET in shown for *_, shown in told.values()), "who sends nonsense fills no screen"
+
+
+class Dying:
+    """A party that cannot be built, or dies of it."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __call__(self) -> Dying:
+        if self.how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise MemoryError(SECRET)
+
+
+def heard(runtime: Runtime, patience_s: float = 60.0) -> bytes | Failure:
+    (_, answer), *_ = runtime.exchange([(MemberId("a"), b"anything")], patience_s)
+    return answer
+
+
+def test_a_peer_that_is_not_there_is_gone_in_the_same_words() -> None:
+    dead = Processes({MemberId("a"): Dying("dies")})
+    assert heard(InProcess({})) == heard(dead) == answering.GONE
+    dead.close()
+
+
+def test_a_party_that_cannot_be_built_is_a_fault_of_its_site() -> None:
+    broken = Processes({MemberId("a"): Dying("breaks")})
+    assert heard(broken) == Failure(str(NoAnswer("site.fault")))
+    broken.close()
+
+
+class Busy:
+    """A party that is worked on by somebody else, for a while."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self) -> Busy:
+        return self
+
+    def handle(self, data: bytes) -> bytes | InProgress:
+        self.left -= 1
+        return InProgress(0, 4) if self.left >= 0 else data
+
+
+def test_a_peer_that_is_busy_is_asked_until_it_has_an_answer() -> None:
+    processes = Processes({MemberId("a"): Busy(2)})
+    assert heard(InProcess({MemberId("a"): Busy(2)})) == heard(processes) == b"anything"
+    processes.close()
+    slow = Processes({MemberId("a"): Busy(10_000)})
+    assert heard(slow, 2.0) == answering.late(2.0)
+
+
+@pytest.mark.parametrize("said", [b"", b"?", b"-", b"~", b"-\x81\x61a", answering.WORKING + b"\x00"])
+def test_what_is_on_no_list_counts_as_a_fault_of_the_peer(said: bytes) -> None:
+    assert answering.heard(said) == answering.answered(said) == Failure(str(NoAnswer("protocol.peer")))
+
+
+def test_a_training_that_breaks_is_paid_for_and_one_that_is_declined_is_not(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, luck=(("b", "breaks"), ("c", "refuses")))
+    assert federation.drive(in_process(federation)).outcome == "refused"
+    assert [type(each) for each in federation.entries("b") if isinstance(each, Settled | Freed)] == [Settled]
+    assert not any(isinstance(each, Settled | Freed) for each in federation.entries("c"))

@@ -1,0 +1,235 @@
+"""Federations of real agents with homes of their own, whatever carries their messages: makers cross a process border.
+
+Clock, keys and randomness repeat, so two runs of one story differ in nothing but what carried them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction as F
+from pathlib import Path
+
+import numpy as np
+
+from securefl import wire
+from securefl.coordinator.drive import drive
+from securefl.errors import OperatorFault, PeerFault
+from securefl.home.home import Home
+from securefl.ledger import store
+from securefl.policy import load
+from securefl.protection import schemes
+from securefl.protocol import coordinator_state, member_state
+from securefl.protocol import custodian as u
+from securefl.protocol import messages as m
+from securefl.runtime.answering import Handler
+from securefl.runtime.inprocess import InProcess
+from securefl.runtime.processes import Processes
+from securefl.seams import Failure, Own, Runtime
+from securefl.site.agent import CustodianAgent, MemberAgent
+from securefl.site.turns import Turns
+from securefl.strategy.fedavg import FedAvg
+from securefl.terms import (
+    Adapter,
+    Cover,
+    Entry,
+    FixedPoint,
+    Learning,
+    MemberId,
+    Plan,
+    RunId,
+    Scheme,
+    Seat,
+    Task,
+    Update,
+)
+from tests.support import nested
+from tests.support.worlds import MODEL, an_update, entropy
+
+COORDINATOR, CUSTODIAN = "coordinator", "custodian"
+NAMES = ("a", "b", "c")
+SECRET = "patient-4711"  # what a fault says, and nobody outside its site may hear
+DIMENSION = 6
+NOW = 1_790_000_000
+POLICY = load.parse(nested.POLICY.format(name="f", least=2, colluding=0).encode(), "policy.yaml")
+
+
+def bug(_: bytes) -> bytes:
+    raise AssertionError(SECRET)
+
+
+def peer(_: bytes) -> bytes:
+    raise PeerFault(SECRET, "protocol.unsafe")
+
+
+def operator(_: bytes) -> bytes:
+    raise OperatorFault(SECRET, SECRET, SECRET)
+
+
+def noise(_: bytes) -> bytes:
+    return b"no frame"
+
+
+MISHAPS: dict[str, Callable[[bytes], bytes]] = {each.__name__: each for each in (bug, peer, operator, noise)}
+
+
+@dataclass(frozen=True)
+class Unlucky:
+    """A party at which something goes wrong, whenever it is asked for something of one kind."""
+
+    inner: Handler
+    kind: str
+    mishap: str
+
+    def handle(self, data: bytes) -> bytes | m.InProgress:
+        frame = wire.decode(data, m.Frame)
+        return MISHAPS[self.mishap](data) if frame.envelope.receipt.kind == self.kind else self.inner.handle(data)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A trainer that needs no records: it steps, tells of each step, and may refuse or break."""
+
+    name: str
+    luck: str  # "" | "refuses" | "breaks"
+    turns: Turns
+    stepped: Callable[[int], None] = lambda _: None
+
+    def admit(self, plan: Plan, base: bytes) -> None:
+        if self.luck == "refuses":
+            raise PeerFault(SECRET)
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+        if self.luck == "breaks":
+            raise MemoryError(SECRET)
+        for done in range(1, plan.learning.event.steps + 1):
+            self.stepped(done)
+            self.turns.step(done, plan.learning.event.steps)
+        return Update(an_update(self.name, plan.round, DIMENSION), plan.learning.event), Own()
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Plain values, from which each party can be made anywhere."""
+
+    folder: Path
+    scheme: Scheme = Scheme.MASKING
+    names: tuple[str, ...] = NAMES
+    luck: tuple[tuple[str, str], ...] = ()  # (member, what its training does)
+    mishap: tuple[str, str, str] | None = None  # (member, kind of request, one of MISHAPS)
+    steps: int = 4
+    run: RunId = RunId(bytes(16))
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        return (*self.names, *((CUSTODIAN,) if self.scheme.has_custodian else ()))
+
+    def place(self, name: str) -> Path:
+        """One party's own folder."""
+        return self.folder / name
+
+    def home(self, name: str) -> Home:
+        path = self.place(name)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (key := path / "identity.key").exists():
+            key.touch(mode=0o600)
+            key.write_bytes(hashlib.sha256(b"party " + name.encode()).digest())
+        return Home.at(path, MemberId(name), lambda: NOW)
+
+    def seat(self, name: str) -> Seat:
+        from securefl import keys
+
+        identity = keys.Identity(keys.Secret(hashlib.sha256(b"party " + name.encode()).digest()))
+        return Seat(MemberId(name), identity.public, "here" if name in self.names else "")
+
+    def session(self) -> m.Session:
+        custodian = self.seat(CUSTODIAN) if self.scheme.has_custodian else None
+        seats = tuple(map(self.seat, self.names))
+        return m.Session(self.run, "f", POLICY.hash, self.scheme, 2, self.seat(COORDINATOR), custodian, seats)
+
+    def party(self, name: str) -> Handler:
+        """A party, from its own home."""
+        made = self.agent(name)
+        return Unlucky(made, *self.mishap[1:]) if self.mishap and self.mishap[0] == name else made
+
+    def agent(self, name: str, stepped: Callable[[int], None] = lambda _: None) -> MemberAgent | CustodianAgent:
+        home, session, turns = self.home(name), self.session(), Turns()
+        charter = member_state.Charter(
+            MemberId(name), "f", POLICY.hash, POLICY.text, name if name in self.names else "", session.coordinator,
+            session.custodian, session.roster, {}, MODEL if name in self.names else None,
+        )  # fmt: skip
+        if name == CUSTODIAN:
+            holder = schemes.key_holder(self.scheme, home.identity, home.path)
+            return CustodianAgent(home, charter, u.Plugs(home.identity, holder, 2), entropy(name), turns)
+        trainer = Site(name, dict(self.luck).get(name, ""), turns, stepped)
+        plugs = member_state.Plugs(home.identity, schemes.member_half)
+        return MemberAgent(home, charter, POLICY, plugs, trainer, nested.price_in(POLICY, name), entropy(name), turns)
+
+    def drive(self, runtime: Runtime, rounds: int = 1, patience_s: float = 60.0) -> coordinator_state.Ended:
+        """The coordinator, over this runtime."""
+        home, session = self.home(COORDINATOR), self.session()
+        start = np.zeros(DIMENSION, "<f4").tobytes()
+        cover = Cover(
+            self.scheme, 2, 2, 0, FixedPoint(24, 16, 32), session.custodian.key if session.custodian else None
+        )
+        learning = Learning(replace(nested.EVENT, steps=self.steps), F(1, 2), 100, F(1), "sgd", 48, 32)
+        plan = Plan("f", POLICY.hash, self.run, 1, "testing", MODEL, Task("classification", ("x", "y")),
+                    Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), DIMENSION)  # fmt: skip
+        strategy = FedAvg()
+        course = coordinator_state.Course(session, POLICY.text, (learning.learning_rate,) * rounds, plan, start,
+                                          strategy.begin(start), {}, {}, {}, {})  # fmt: skip
+        plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
+        try:
+            return drive(home, coordinator_state.Planned(course), plugs, runtime, patience_s, lambda *_: None)
+        finally:
+            home.engine.dispose()
+
+    def entries(self, name: str) -> list[Entry]:
+        """A party's ledger, without times."""
+        home = self.home(name)
+        with home.transaction() as conn:
+            found = [leaf.entry for leaf in store.read(conn, home.identity.public)[1]]
+        home.engine.dispose()
+        return found
+
+    def ledgers(self) -> dict[str, list[Entry]]:
+        return {name: self.entries(name) for name in (COORDINATOR, *self.parties)}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes one party in whatever process calls it."""
+
+    federation: Federation
+    name: str
+
+    def __call__(self) -> Handler:
+        return self.federation.party(self.name)
+
+
+@dataclass
+class InOrder:
+    """The same runtime; answers come in the order of the questions, and what each said is kept."""
+
+    inner: Runtime
+    silences: list[tuple[str, str]] = field(default_factory=list)
+
+    def exchange(
+        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+    ) -> Iterator[tuple[MemberId, bytes | Failure]]:
+        asked = list(outbound)
+        heard = dict(self.inner.exchange(asked, patience_s))
+        for name, _ in asked:
+            answer = heard[name]
+            if isinstance(answer, Failure):
+                self.silences.append((name, answer.why))
+            yield name, answer
+
+
+def in_process(federation: Federation) -> InProcess:
+    return InProcess({MemberId(name): federation.party(name) for name in federation.parties})
+
+
+def in_processes(federation: Federation) -> Processes:
+    return Processes({MemberId(name): Maker(federation, name) for name in federation.parties})
