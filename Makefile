@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo minilm test check lint vectors clean
+.PHONY: help setup demo minilm test fast coverage check lint vectors clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,21 @@ minilm: setup ## install the larger encoder that examples/airlines names
 
 test: setup ## run every test
 	$(BIN)/python -m pytest -n 2
+
+# What decides, prices, speaks, records and audits; nothing here may import torch.
+FAST := tests/terms tests/documents tests/ledger tests/policy/test_plan_fields.py tests/policy/test_policy_cases.py \
+	tests/policy/test_policy_document.py tests/policy/test_policy_narrow.py tests/policy/test_policy_oracle.py \
+	tests/policy/test_policy_versions.py tests/privacy/test_privacy_account.py tests/protocol/test_protocol_egress.py \
+	tests/protocol/test_protocol_sight.py tests/protocol/test_protocol_stories.py tests/protection/test_protection.py \
+	tests/attacks/test_protocol_attacks.py tests/attacks/test_protection_attacks.py tests/audit/test_audit_verify.py \
+	tests/test_architecture.py
+
+fast: setup ## the tests that need no torch, in about a minute
+	$(BIN)/python -m pytest -n 2 -p tests.support.without_torch --deselect tests/terms/test_shown.py::test_a_page_and_a_report_hide_nothing $(FAST)
+
+coverage: setup ## branch coverage of policy, privacy, protocol, ledger and protection: build/coverage
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest -n 2 --cov --cov-config=pyproject.toml --cov-report=html:build/coverage --cov-report=term
 
 lint: setup ## style, types and import contracts
 	$(BIN)/ruff check .
