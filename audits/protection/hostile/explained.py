@@ -253,7 +253,7 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("explain is told that all was looked at", looked_at_afterwards),
     Attempt("explain forgets what a report said was off", what_was_off_forgotten),
     Attempt("explain is given an earlier run's name", an_earlier_run_named),
-    Attempt("compare takes up a tree's run by homes that are not its own", a_tree_of_other_homes, 4),
+    Attempt("compare takes up a tree's run by homes that are not its own", a_tree_of_other_homes),
     Attempt("compare takes a report for a run", a_report_alone),
     Attempt("compare takes a run of another experiment", a_run_of_another_experiment),
     Attempt("compare takes a run whose report was polished", a_run_that_was_polished),

@@ -133,5 +133,5 @@ def custodian(number: int, folder: Path) -> Outcome:
 
 ATTEMPTS = (
     Attempt("A database's administrator shows two processes of a member two copies", member),
-    Attempt("A database's administrator shows two processes of a custodian two copies", custodian, trials=40),
+    Attempt("A database's administrator shows two processes of a custodian two copies", custodian),
 )

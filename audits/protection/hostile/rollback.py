@@ -201,12 +201,12 @@ def grown_again(number: int, folder: Path) -> Outcome:
 
 ATTEMPTS = (
     Attempt("A member's home is put back before anybody said goodbye", before_goodbye),
-    Attempt("A member's home is put back after a run ended", after_goodbye, trials=50),
+    Attempt("A member's home is put back after a run ended", after_goodbye),
     Attempt("A member's home is put back in the midst of a run", same_run),
     Attempt("A member's database is deleted", database_deleted),
     Attempt("A member's database alone is put back", database_alone),
     Attempt("The coordinator's home is put back", coordinator),
-    Attempt("The custodian's home is put back to before it opened a sum", custodian, trials=50),
-    Attempt("The custodian's home is put back and grows past what was seen", partial(custodian, grown=True), trials=50),
+    Attempt("The custodian's home is put back to before it opened a sum", custodian),
+    Attempt("The custodian's home is put back and grows past what was seen", partial(custodian, grown=True)),
     Attempt("A member's home is put back and grows past what was seen", grown_again),
 )

@@ -453,7 +453,7 @@ def undercharged(number: int, folder: Path) -> Outcome:
 
 ATTEMPTS = (
     Attempt("A signed reply to another question counts as the answer to this one", another_question),
-    Attempt("A leaf makes its node pay less than its honest leaves trained", undercharged, 30),
+    Attempt("A leaf makes its node pay less than its honest leaves trained", undercharged),
     Attempt("A fault at any step of a training gives its price back, or tells what it was", at_its_first_step),
     Attempt("A fault once a training is done leaves its own model for the next round", once_it_is_done),
     Attempt("An update that cannot be sealed is free, and kept", sealing),
@@ -462,7 +462,7 @@ ATTEMPTS = (
     Attempt("Two processes of a site train one plan: one's result leaves, the other's is kept", raced),
     Attempt("A site that is killed between training and settling keeps what it trained", restarted),
     Attempt("A run that is closed while a member trains gives the price back", closed),
-    Attempt("A node that is killed inside its run, and closed from above, is charged nothing", closed_node, 50),
+    Attempt("A node that is killed inside its run, and closed from above, is charged nothing", closed_node),
     Attempt("What no settled plan left is read by the next round", left_by_no_settled_plan),
     Attempt("A record without a label is told by a refusal", a_record_without_a_label),
     Attempt("A text of halves of characters is told by a refusal", a_text_of_no_characters),

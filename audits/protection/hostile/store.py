@@ -301,7 +301,7 @@ def umask(number: int, folder: Path) -> Outcome:
 ATTEMPTS = (
     Attempt("The database's administrator takes charges out while the site runs", live),
     Attempt("The database's administrator takes charges out while the site rests", restarted),
-    Attempt("The administrator of a PostgreSQL takes charges out", postgres, trials=20),
+    Attempt("The administrator of a PostgreSQL takes charges out", postgres),
     Attempt("The database's administrator puts another state of a machine in place", states),
     Attempt("The database's administrator reads a session's secrets", secrets),
     Attempt("A home is used that others may read, write or have linked", opened_to_others),

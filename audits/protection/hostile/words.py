@@ -312,13 +312,13 @@ def to_all(number: int, folder: Path) -> Outcome:
 
 
 ATTEMPTS = (
-    Attempt("A leaf chooses which known rules it declines by, to write to its parent's parent", by_choice, 40),
+    Attempt("A leaf chooses which known rules it declines by, to write to its parent's parent", by_choice),
     Attempt("A refusal says what other federations were promised at the site", of_others),
     Attempt("A member's words in a refusal are told to everybody at the end", to_all),
-    Attempt("A leaf names a rule of its own, to be heard by its parent's parent", as_a_rule, 40),
-    Attempt("A leaf says it beside the name of a known rule, to be heard further up", beside_a_rule, 40),
+    Attempt("A leaf names a rule of its own, to be heard by its parent's parent", as_a_rule),
+    Attempt("A leaf says it beside the name of a known rule, to be heard further up", beside_a_rule),
     Attempt("A receipt is for a message of a kind that says it", as_a_kind),
-    Attempt("A leaf has more written down than a refusal holds", by_many, 40),
+    Attempt("A leaf has more written down than a refusal holds", by_many),
     Attempt("Whoever signs nothing has something written into a member's store", unsigned),
     Attempt("A coordinator's own words come back in a fault, or stay in the ledger", in_a_fault),
     Attempt("A fault by a rule that nobody knows leaves a site", by_a_rule_of_its_own),
