@@ -34,6 +34,7 @@ class _Built:
         self._handler: Handler | None = None
 
     def handle(self, data: bytes) -> bytes | InProgress:
+        """As the party does, which is built when it is first asked."""
         self._handler = self._handler or self._make()
         return self._handler.handle(data)
 
