@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from securefl.errors import OperatorFault
 VERSIONS = ("0001", "0002", "0003", "0004")  # oldest first; each is a file in migrations/versions
 TABLE = "securefl_version"
 FOLDER = Path(__file__).parent / "migrations"
+ONE_AT_A_TIME = threading.Lock()  # alembic keeps what it works on in a module's globals
 
 
 def migrate(conn: sa.Connection, where: str) -> None:
@@ -31,9 +33,10 @@ def migrate(conn: sa.Connection, where: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.attributes["connection"] = conn
-    if found:
-        command.stamp(config, found)
-    command.upgrade(config, "head")
+    with ONE_AT_A_TIME:
+        if found:
+            command.stamp(config, found)
+        command.upgrade(config, "head")
 
 
 def _found(conn: sa.Connection, where: str) -> str:

@@ -17,7 +17,7 @@ from securefl.shown import short
 from securefl.terms.rules import PEER
 
 ANSWER, SILENCE, WORKING = b"+", b"-", b"~"  # the first byte says what the rest is
-GONE: Final = Failure("gone: its process ended or was never started; start it, and the run goes on")
+GONE: Final = Failure("gone: nobody answers there; start its process again, and it takes part in what follows")
 POLL_S: Final = (0.02, 1.0)  # between two questions whether it is done: the first wait, and the longest
 
 

@@ -139,7 +139,7 @@ def party(
             loaded.file.strategy.probe_records(loaded.file.task.labels),
         )
     member_plugs = member_state.Plugs(home.identity, schemes.member_half)
-    return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy, turns)
+    return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy, turns=turns)
 
 
 def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None, tuple[Seat, ...]]:

@@ -64,9 +64,26 @@ class MemberAgent:
             PeerFault: the request is not allowed; that is in the ledger, and nothing moved. Of a request that is not
                 signed by the coordinator nothing is written, nowhere.
         """
-        frame = _authentic(data, self.charter)
+        frame = authentic(data, self.charter)
         with self.turns.taken(frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame, turn)
+
+    def progress(self, data: bytes) -> m.InProgress:
+        """Say how far the run of this request is; nothing is begun for it.
+
+        Raises:
+            PeerFault: the request is not the coordinator's.
+        """
+        return self.turns.progress(authentic(data, self.charter).envelope.receipt.run)
+
+    def leave(self) -> None:
+        """End trainings after the step that they are in; their reservations stand."""
+        self.turns.leave()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is worked on."""
+        return self.turns.idle
 
     def _answered(self, frame: m.Frame, turn: Turn) -> bytes:
         run = frame.envelope.receipt.run
@@ -218,9 +235,22 @@ class CustodianAgent:
         Raises:
             PeerFault: as for a member.
         """
-        frame = _authentic(data, self.charter)
+        frame = authentic(data, self.charter)
         with self.turns.taken(frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame)
+
+    def progress(self, data: bytes) -> m.InProgress:
+        """As for a member."""
+        return self.turns.progress(authentic(data, self.charter).envelope.receipt.run)
+
+    def leave(self) -> None:
+        """As for a member; what it opens takes no steps."""
+        self.turns.leave()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is worked on."""
+        return self.turns.idle
 
     def _answered(self, frame: m.Frame) -> bytes:
         run = frame.envelope.receipt.run
@@ -268,16 +298,25 @@ def _refreshed(charter: member_state.Charter, home: Home, conn: sa.Connection) -
     return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
 
 
-def _authentic(data: bytes, charter: member_state.Charter) -> m.Frame:
+def authentic(data: bytes, charter: member_state.Charter) -> m.Frame:
     """The frame, once the coordinator's signature over it holds; before that no store is opened and nothing is kept.
 
     Raises:
         Malformed, Forged: it is no frame, or not from this site's coordinator to it.
     """
     frame: m.Frame = wire.decode(data, m.Frame)
+    check_asked(frame, charter)
+    return frame
+
+
+def check_asked(frame: m.Frame, charter: member_state.Charter) -> None:
+    """Check that this site's coordinator asks it.
+
+    Raises:
+        Forged: it is somebody else, or somebody else is asked.
+    """
     coordinator = charter.coordinator
     m.check(frame.envelope, coordinator.member, charter.me, frame.envelope.receipt.run, coordinator.key)
-    return frame
 
 
 def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:

@@ -75,6 +75,12 @@ class Turns:
             with self._lock:
                 del self._under_way[request.run]
 
+    def progress(self, run: RunId) -> m.InProgress:
+        """Say how far the request is that is worked on for this run, if any."""
+        with self._lock:
+            turn = self._under_way.get(run)
+        return m.InProgress(0, 0) if turn is None else turn.progress()
+
     @contextmanager
     def model(self) -> Iterator[None]:
         """Have the model alone: another run of this site may want it, too."""

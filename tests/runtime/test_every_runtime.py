@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +13,10 @@ from securefl.protocol.messages import InProgress, NoAnswer
 from securefl.runtime import answering
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
+from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Runtime
 from securefl.terms import Freed, MemberId, Refused, Scheme, Settled, rules
-from tests.support.parties import SECRET, Federation, InOrder, in_process, in_processes
-
-KINDS = {"inprocess": in_process, "processes": in_processes}
-
-
-def carried(kind: str, federation: Federation, stack: ExitStack) -> Runtime:
-    made = KINDS[kind](federation)
-    if hasattr(made, "close"):
-        stack.callback(made.close)
-    return made
+from tests.support.parties import RUNTIMES, SECRET, Federation, InOrder, in_process
 
 
 @dataclass(frozen=True)
@@ -55,10 +46,10 @@ STORIES = {
 @pytest.mark.parametrize("name", STORIES)
 def test_a_story_is_told_alike_by_every_runtime(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     story, told = STORIES[name], {}
-    for kind in KINDS:
+    for kind, carried in RUNTIMES.items():
         federation = Federation(tmp_path / kind, story.scheme, luck=story.luck, mishap=story.mishap)
-        with ExitStack() as stack:
-            runtime = InOrder(carried(kind, federation, stack))
+        with carried(federation) as carrier:
+            runtime = InOrder(carrier)
             end = federation.drive(runtime, story.rounds)
         told[kind] = (end, runtime.silences, federation.ledgers(), capfd.readouterr().err)
         assert end.outcome == story.outcome, (kind, end.why)
@@ -93,9 +84,10 @@ def heard(runtime: Runtime, patience_s: float = 60.0) -> bytes | Failure:
     return answer
 
 
-def test_a_peer_that_is_not_there_is_gone_in_the_same_words() -> None:
+def test_a_peer_that_is_not_there_is_gone_in_the_same_words(tmp_path: Path) -> None:
     dead = Processes({MemberId("a"): Dying("dies")})
-    assert heard(InProcess({})) == heard(dead) == answering.GONE
+    away = Sockets({MemberId("a"): tmp_path / "door"}, gone_s=0.1)
+    assert heard(InProcess({})) == heard(dead) == heard(away) == heard(Sockets({})) == answering.GONE
     dead.close()
 
 
@@ -134,6 +126,7 @@ def test_what_is_on_no_list_counts_as_a_fault_of_the_peer(said: bytes) -> None:
 
 def test_a_training_that_breaks_is_paid_for_and_one_that_is_declined_is_not(tmp_path: Path) -> None:
     federation = Federation(tmp_path, luck=(("b", "breaks"), ("c", "refuses")))
-    assert federation.drive(in_process(federation)).outcome == "refused"
+    with in_process(federation) as runtime:
+        assert federation.drive(runtime).outcome == "refused"
     assert [type(each) for each in federation.entries("b") if isinstance(each, Settled | Freed)] == [Settled]
     assert not any(isinstance(each, Settled | Freed) for each in federation.entries("c"))

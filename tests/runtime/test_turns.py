@@ -74,7 +74,8 @@ class Slow:
             self.go_on.set()
 
     def play(self, rounds: int = 1):
-        peers = in_process(self.federation)._peers | {MemberId("b"): self}
+        with in_process(self.federation) as others:
+            peers = others._peers | {MemberId("b"): self}
         end = self.federation.drive(InProcess(peers), rounds)
         self.go_on.set()
         assert self.first is not None

@@ -6,7 +6,9 @@ Clock, keys and randomness repeat, so two runs of one story differ in nothing bu
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction as F
 from pathlib import Path
@@ -23,11 +25,12 @@ from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
 from securefl.protocol import messages as m
-from securefl.runtime.answering import Handler
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
+from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Own, Runtime
 from securefl.site.agent import CustodianAgent, MemberAgent
+from securefl.site.serve import Party, serve
 from securefl.site.turns import Turns
 from securefl.strategy.fedavg import FedAvg
 from securefl.terms import (
@@ -78,13 +81,23 @@ MISHAPS: dict[str, Callable[[bytes], bytes]] = {each.__name__: each for each in 
 class Unlucky:
     """A party at which something goes wrong, whenever it is asked for something of one kind."""
 
-    inner: Handler
+    inner: Party
     kind: str
     mishap: str
 
     def handle(self, data: bytes) -> bytes | m.InProgress:
         frame = wire.decode(data, m.Frame)
         return MISHAPS[self.mishap](data) if frame.envelope.receipt.kind == self.kind else self.inner.handle(data)
+
+    def progress(self, data: bytes) -> m.InProgress:
+        return self.inner.progress(data)
+
+    def leave(self) -> None:
+        self.inner.leave()
+
+    @property
+    def idle(self) -> bool:
+        return self.inner.idle
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,13 @@ class Federation:
     steps: int = 4
     run: RunId = RunId(bytes(16))
 
+    def door(self, name: str) -> Path:
+        """Where a party serves."""
+        return self.place(name) / "door"
+
+    def sockets(self, gone_s: float = 60.0) -> Sockets:
+        return Sockets({MemberId(name): self.door(name) for name in self.parties}, gone_s)
+
     @property
     def parties(self) -> tuple[str, ...]:
         return (*self.names, *((CUSTODIAN,) if self.scheme.has_custodian else ()))
@@ -148,7 +168,7 @@ class Federation:
         seats = tuple(map(self.seat, self.names))
         return m.Session(self.run, "f", POLICY.hash, self.scheme, 2, self.seat(COORDINATOR), custodian, seats)
 
-    def party(self, name: str) -> Handler:
+    def party(self, name: str) -> Party:
         """A party, from its own home."""
         made = self.agent(name)
         return Unlucky(made, *self.mishap[1:]) if self.mishap and self.mishap[0] == name else made
@@ -204,7 +224,7 @@ class Maker:
     federation: Federation
     name: str
 
-    def __call__(self) -> Handler:
+    def __call__(self) -> Party:
         return self.federation.party(self.name)
 
 
@@ -227,9 +247,37 @@ class InOrder:
             yield name, answer
 
 
-def in_process(federation: Federation) -> InProcess:
-    return InProcess({MemberId(name): federation.party(name) for name in federation.parties})
+@contextmanager
+def in_process(federation: Federation) -> Iterator[InProcess]:
+    yield InProcess({MemberId(name): federation.party(name) for name in federation.parties})
 
 
-def in_processes(federation: Federation) -> Processes:
-    return Processes({MemberId(name): Maker(federation, name) for name in federation.parties})
+@contextmanager
+def in_processes(federation: Federation) -> Iterator[Processes]:
+    runtime = Processes({MemberId(name): Maker(federation, name) for name in federation.parties})
+    try:
+        yield runtime
+    finally:
+        runtime.close()
+
+
+@contextmanager
+def on_sockets(federation: Federation) -> Iterator[Sockets]:
+    """Parties that serve on sockets, all in this process."""
+    stop = threading.Event()
+
+    def serving(name: str) -> None:
+        serve(Maker(federation, name), federation.door(name), federation.place(name) / "serving", stop=stop)
+
+    threads = [threading.Thread(target=serving, args=(name,)) for name in federation.parties]
+    for each in threads:
+        each.start()
+    try:
+        yield federation.sockets()
+    finally:
+        stop.set()
+        for each in threads:
+            each.join()
+
+
+RUNTIMES = {"inprocess": in_process, "processes": in_processes, "sockets": on_sockets}

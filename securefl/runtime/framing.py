@@ -1,0 +1,64 @@
+"""Frames on a stream: four bytes that say how many follow, then those bytes. A frame that is too long is never read."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Final
+
+from securefl import wire
+from securefl.errors import Malformed
+
+PREFIX: Final = 4  # bytes, big-endian
+MOST: Final = wire.LIMIT_BYTES + 1  # one byte beside a message says what it is
+PIECE: Final = 1 << 20  # bytes read at once: memory grows with what came, not with what was announced
+
+
+class Cut(Exception):
+    """The other side ended the connection, or fell silent, before a frame was whole."""
+
+
+def send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
+    """Send one frame.
+
+    Raises:
+        Cut: the other side is gone, or took none of it for ``timeout_s``.
+    """
+    assert len(data) <= MOST, "a frame that nobody would read"
+    connection.settimeout(timeout_s)
+    try:
+        connection.sendall(len(data).to_bytes(PREFIX, "big"))
+        for start in range(0, len(data), PIECE):
+            connection.sendall(data[start : start + PIECE])
+    except OSError as fault:
+        raise Cut(str(fault)) from fault
+
+
+def receive(connection: socket.socket, timeout_s: float, most: int = MOST) -> bytes:
+    """Read one frame of at most ``most`` bytes, within ``timeout_s`` seconds.
+
+    Raises:
+        Malformed: a longer one is announced; none of it was read.
+        Cut: the other side is gone, or too slow.
+    """
+    deadline = time.monotonic() + timeout_s
+    size = int.from_bytes(_exactly(connection, PREFIX, deadline), "big")
+    if size > most:
+        raise Malformed(f"a frame of {size} bytes; at most {most} are read")
+    return _exactly(connection, size, deadline)
+
+
+def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
+    data = bytearray()
+    try:
+        while len(data) < size:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            piece = connection.recv(min(PIECE, size - len(data)))
+            if not piece:
+                raise Cut("the other side ended the connection")
+            data += piece
+            if time.monotonic() > deadline and len(data) < size:
+                raise Cut("too slow")
+    except OSError as fault:
+        raise Cut(str(fault)) from fault
+    return bytes(data)

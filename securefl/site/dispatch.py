@@ -1,0 +1,83 @@
+"""One site in several federations: which of its agents a request is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from securefl import wire
+from securefl.errors import Forged, PeerFault, Unsafe
+from securefl.protocol import messages as m
+from securefl.site.agent import Agent, check_asked
+
+
+class Dispatcher:
+    """Hands each request to the agent whose coordinator signed it; of one coordinator's federations, to its run's.
+
+    A request that no coordinator of this site signed opens no store and is written down nowhere.
+    """
+
+    def __init__(self, agents: Sequence[Agent]) -> None:
+        names = [each.charter.federation for each in agents]
+        assert len(set(names)) == len(names), "one agent for each federation"
+        self._agents = tuple(agents)
+
+    def handle(self, data: bytes) -> bytes | m.InProgress:
+        """Answer one request, by the agent it is for.
+
+        Raises:
+            PeerFault: no agent of this site takes it, or the one it is for refuses it.
+        """
+        return self._asked(data).handle(data)
+
+    def progress(self, data: bytes) -> m.InProgress:
+        """Say how far the run of this request is.
+
+        Raises:
+            PeerFault: no agent of this site takes the request.
+        """
+        return self._asked(data).progress(data)
+
+    def leave(self) -> None:
+        """End trainings after the step that they are in; their reservations stand."""
+        for each in self._agents:
+            each.leave()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is worked on."""
+        return all(each.idle for each in self._agents)
+
+    def _asked(self, data: bytes) -> Agent:
+        frame: m.Frame = wire.decode(data, m.Frame)
+        mine = [each for each in self._agents if _signed(frame, each)]
+        if not mine:
+            raise Forged("a request of nobody whom this site answers")
+        if len(mine) > 1:
+            federation = _federation(frame, mine)
+            mine = [each for each in mine if each.charter.federation == federation]
+        if not mine:
+            raise Unsafe("a run of no federation that this site is in", "protocol.another-federation")
+        return mine[0]
+
+
+def _signed(frame: m.Frame, agent: Agent) -> bool:
+    try:
+        check_asked(frame, agent.charter)
+    except PeerFault:
+        return False
+    return True
+
+
+def _federation(frame: m.Frame, agents: Sequence[Agent]) -> str:
+    """Find the federation that the request's run is of: by its invitation, or by what was written down of it."""
+    run = frame.envelope.receipt.run
+    if frame.envelope.receipt.kind == m.Invite.__name__:
+        invite = m.opened(frame.envelope, m.Invite)
+        assert isinstance(invite, m.Invite)
+        return invite.session.federation
+    for agent in agents:
+        with agent.home.transaction() as conn:
+            for _, opened in agent.home.opened(conn):
+                if opened.run == run:
+                    return opened.federation
+    return ""
