@@ -12,7 +12,7 @@ from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.policy.checks import Check
-from securefl.policy.decide import decide
+from securefl.policy.decide import decided
 from securefl.policy.decide import explain as explain_decision
 from securefl.privacy.account import Account
 from securefl.protocol import messages as m
@@ -132,7 +132,7 @@ def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes 
         return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), missing)
     now = int(time.time())
     checks = explain_decision(policy, plan, account, price, now, base)
-    reasons = getattr(decide(policy, plan, account, price, now, base), "reasons", ())
+    reasons = getattr(decided(checks, price), "reasons", ())
     if DIMENSION in missing and plan.learning.event.unit is Unit.CLIENT:
         unknown = Check(
             DIMENSION, False, "not known", "the entries of an update, each of which costs",
@@ -140,4 +140,4 @@ def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes 
         )  # fmt: skip
         checks = (*checks, unknown)
         reasons = (*reasons, Reason(unknown.rule, unknown.value, unknown.limit, unknown.fix))
-    return Explained("refuse" if reasons else "grant", tuple(checks), tuple(reasons), missing)
+    return Explained("refuse" if reasons else "grant", checks, tuple(reasons), missing)

@@ -19,6 +19,7 @@ from securefl.planning.subfederation import Inside, check_policy, plan_below
 from securefl.policy import load as policies
 from securefl.policy import tree as t
 from securefl.policy.load import Policy
+from securefl.policy.rule_table import inputs_of
 from securefl.terms import MemberId, Plan, PublicKey, Seat
 from securefl.terms.parties import COORDINATOR
 
@@ -68,7 +69,7 @@ def plain(explained: Explained) -> dict[str, Any]:
                 "rules": [
                     {
                         "rule": c.rule, "held": c.held, "value": c.value, "limit": c.limit,
-                        "inputs": list(t.INPUTS.get(c.rule, ())),
+                        "inputs": list(inputs_of(c.rule)),
                     }
                     for c in branch.checks
                 ],

@@ -8,10 +8,9 @@ from fractions import Fraction
 import numpy as np
 
 from securefl.policy.checks import Check
-from securefl.policy.limits import BaseLimit
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
+from securefl.policy.rule import Question, Rule
 
-RULE = "training.base"
 _ROUNDING = 1e-9  # the norm is added up in float64, and its rounding counts against the state
 
 
@@ -24,9 +23,14 @@ def norm_l2(state: bytes) -> float:
     return norm if math.isfinite(norm) else math.inf
 
 
-def base_check(limit: BaseLimit, state: bytes) -> Check:
-    """Whether a plan may start from ``state``."""
-    norm, most = norm_l2(state), limit.norm_at_most
+def _base(rule: str, asked: Question) -> Check | tuple[Check, ...]:
+    """Whether a plan may start from its state; not asked where the state is not at hand."""
+    if asked.base is None:
+        return ()
+    norm, most = norm_l2(asked.base), asked.policy.training.base.norm_at_most
     held = math.isfinite(norm) and Fraction(norm) <= most
     shown = f"L2 norm {norm:.6g}" if math.isfinite(norm) else "numbers that are not finite"
-    return Check(RULE, held, shown, f"at most {decimal(most)}", f"start from a state of norm at most {decimal(most)}")
+    return Check(rule, held, shown, f"at most {decimal(most)}", f"start from a state of norm at most {decimal(most)}")
+
+
+BASE = (Rule("training.base", ("plan.base",), ("training.base.norm_at_most",), _base),)

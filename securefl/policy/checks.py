@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
@@ -20,6 +20,10 @@ class Check:
     value: str  # what the plan says
     limit: str  # what the policy says
     fix: str  # the smallest change that would pass; means something only where the rule does not hold
+
+    def of(self, federation: str) -> Check:
+        """The same, with the federation that set the limit."""
+        return replace(self, limit=f"{self.limit} (of {federation})")
 
 
 def one_of(rule: str, knob: str, value: str, allowed: tuple[str, ...]) -> Check:
@@ -59,9 +63,9 @@ def between(
     rule: str, knob: str, value: Fraction | int, least: Fraction | int, most: Fraction | int
 ) -> Check:  # fmt: skip
     """Between two numbers, both included."""
-    low, high = decimal(Fraction(least)), decimal(Fraction(most))
+    low, high = decimal(least), decimal(most)
     fix = f"raise {knob} to {low}" if value < least else f"lower {knob} to {high}"
-    return Check(rule, least <= value <= most, decimal(Fraction(value)), f"{low} to {high}", fix)
+    return Check(rule, least <= value <= most, decimal(value), f"{low} to {high}", fix)
 
 
 def both(one: Check, other: Check, value: str, limit: str) -> Check:

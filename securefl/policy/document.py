@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import date
 from fractions import Fraction
@@ -94,7 +93,7 @@ class Budget(Section):
 
     def share(self, epsilon: Fraction) -> MicroEpsilon:
         """What a limit leaves to one of the data sets that may hold the same record; rounded down."""
-        return MicroEpsilon(math.floor(epsilon * 1_000_000) // self.overlap)
+        return MicroEpsilon(epsilon.numerator * 1_000_000 // epsilon.denominator // self.overlap)
 
 
 class Release(Section):

@@ -31,7 +31,7 @@ class Policy:
     text: bytes
     hash: Hash
     above: tuple[PolicyDocument, ...] = ()  # its parent first
-    _origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _origins: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
     _caps: dict[tuple[str, RunId], tuple[Cap, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def caps(self, dataset: str, run: RunId) -> tuple[Cap, ...]:
@@ -55,11 +55,11 @@ class Policy:
             for level, name, epsilon, delta in limits
         )
 
-    def whose(self, rule: str) -> str:
-        """The federation a rule comes from: the highest that says the same."""
-        if rule not in self._origins:
-            self._origins[rule] = origin((self.document, *self.above), rule).federation
-        return self._origins[rule]
+    def whose(self, limits: tuple[str, ...]) -> str:
+        """The federation that set these fields: the highest that says the same."""
+        if limits not in self._origins:
+            self._origins[limits] = origin((self.document, *self.above), limits).federation
+        return self._origins[limits]
 
     @property
     def federation(self) -> str:

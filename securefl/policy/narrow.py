@@ -125,11 +125,6 @@ ROWS = {
     "approvals.keys": OWN,  # who may sign for a federation is that federation's affair; how many must is not
 }
 
-_RULES = {
-    "protection.cohort": "protection.min_cohort",
-    "budget.per_run.epsilon": "budget.per_run",
-}  # rules that are called otherwise than the field they read
-
 
 @dataclass(frozen=True, slots=True)
 class Loosened:
@@ -239,18 +234,16 @@ def _told(each: Loosened, written: tuple[Document, Document] | None) -> str:
     return f"{below}: {each} ({above})"
 
 
-def origin(levels: tuple[PolicyDocument, ...], rule: str) -> PolicyDocument:
-    """Of a policy and those above it, nearest first: the one that a rule of the narrowed policy comes from.
+def origin(levels: tuple[PolicyDocument, ...], limits: tuple[str, ...]) -> PolicyDocument:
+    """Of a policy and those above it, nearest first: the one that set these fields of the narrowed policy.
 
-    That is the highest with the same value; the policy's own where a rule reads no field.
+    That is the highest with the same values; the policy's own where there is no field, or each level has its own.
     """
-    name = _RULES.get(rule, rule)
-    read = [field for field in FIELDS if field == name or field.startswith(f"{name}.")]
     own = levels[0]
-    if not read or all(ROWS[field] is OWN for field in read):
+    if all(ROWS[field] is OWN for field in limits):
         return own
     for level in reversed(levels):
-        if all(_set(value_at(level, field)) == _set(value_at(own, field)) for field in read):
+        if all(_set(value_at(level, field)) == _set(value_at(own, field)) for field in limits):
             return level
     return own
 
@@ -279,7 +272,7 @@ def shown(value: Any) -> str:  # noqa: ANN401 - any field's value
 
 
 @lru_cache(maxsize=4096)
-def decimal(value: Fraction) -> str:
+def decimal(value: Fraction | int) -> str:
     """A decimal where it ends within 18 places, else a fraction."""
     scaled = value * 10**18
     if scaled.denominator != 1:

@@ -1,51 +1,48 @@
-"""Rules about what members keep to themselves, how they count, and the grid that all of it is added on."""
+"""Rules about what members keep to themselves, and how unequally they count."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
-from securefl.policy.checks import Check, among, between, both
-from securefl.policy.load import Policy
+from securefl.policy.checks import Check, among
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
+from securefl.policy.rule import Question, Rule
 from securefl.protection.honest import exponential, largest_ratio
-from securefl.terms import Plan
 
 _FINE = 10**6
 
 
-def sharing_checks(policy: Policy, plan: Plan) -> Iterator[Check]:
-    """What stays with members, what is mixed, and how unequally members count."""
-    rules, sharing = policy.sharing, plan.sharing
+def _home(rule: str, asked: Question) -> Check:
+    sharing = asked.plan.sharing
     mixed = sharing.attention.keys if sharing.attention else ()
-    yield among("sharing.home", "tensors", (*sharing.home, *mixed), tuple(rules.home))
-    yield _switch("sharing.pull", "pull", rules.pull, sharing.pull is not None)
-    yield _switch("sharing.attention", "attention", rules.attention, sharing.attention is not None)
-    weights = len(sharing.weightings)
-    yield Check(
-        "sharing.weightings", weights <= rules.weightings, str(weights), f"at most {rules.weightings}",
-        f"keep {rules.weightings} of the weights",
-    )  # fmt: skip
-    probes = (each.probe.hex() for each in sharing.weightings if each.probe is not None)
-    yield among("sharing.probes", "the weights by probe", probes, tuple(rules.probes))
-    ratio, most = largest_ratio(sharing), rules.weight_ratio.at_most
+    return among(rule, "tensors", (*sharing.home, *mixed), asked.policy.sharing.home)
+
+
+def _pull(rule: str, asked: Question) -> Check:
+    return _switch(rule, "pull", asked.policy.sharing.pull, asked.plan.sharing.pull is not None)
+
+
+def _attention(rule: str, asked: Question) -> Check:
+    return _switch(rule, "attention", asked.policy.sharing.attention, asked.plan.sharing.attention is not None)
+
+
+def _weightings(rule: str, asked: Question) -> Check:
+    weights, most = len(asked.plan.sharing.weightings), asked.policy.sharing.weightings
+    return Check(rule, weights <= most, str(weights), f"at most {most}", f"keep {most} of the weights")
+
+
+def _probes(rule: str, asked: Question) -> Check:
+    probes = (each.probe.hex() for each in asked.plan.sharing.weightings if each.probe is not None)
+    return among(rule, "the weights by probe", probes, asked.policy.sharing.probes)
+
+
+def _weight_ratio(rule: str, asked: Question) -> Check:
+    ratio, most = largest_ratio(asked.plan.sharing), asked.policy.sharing.weight_ratio.at_most
     held, fix = ratio <= most, "leave weights and attention out"
     if not held and (clip := largest_clip(most)):
         fix = f"lower clip of weights and attention to {decimal(clip)}"
-    yield Check("sharing.weight_ratio", held, f"1 : {decimal(ratio)}", f"1 : {decimal(most)}", fix)
-
-
-def grid_check(policy: Policy, plan: Plan) -> Check:
-    """Fine enough for what is learned, and no wider than what one member may add."""
-    rules, encoding = policy.protection.grid, plan.cover.encoding
-    fine, wide = rules.fraction_bits, rules.value_bits.at_most
-    fraction = between("protection.grid", "fraction_bits", encoding.fraction_bits, fine.at_least, fine.at_most)
-    bits = between("protection.grid", "value_bits", encoding.value_bits, 1, wide)
-    return both(
-        fraction, bits, f"fraction_bits {fraction.value}, value_bits {bits.value}",
-        f"fraction_bits {fraction.limit}, value_bits {bits.limit}",
-    )  # fmt: skip
+    return Check(rule, held, f"1 : {decimal(ratio)}", f"1 : {decimal(most)}", fix)
 
 
 @lru_cache(maxsize=256)
@@ -61,3 +58,16 @@ def largest_clip(ratio: Fraction) -> Fraction:
 def _switch(rule: str, knob: str, allowed: bool, used: bool) -> Check:  # noqa: FBT001 - both are what is asked
     limit = "used or not" if allowed else "not used"
     return Check(rule, allowed or not used, "used" if used else "not used", limit, f"leave {knob} out")
+
+
+SHARING = (
+    Rule("sharing.home", ("plan.sharing.home", "plan.sharing.attention"), ("sharing.home",), _home),
+    Rule("sharing.pull", ("plan.sharing.pull",), ("sharing.pull",), _pull),
+    Rule("sharing.attention", ("plan.sharing.attention",), ("sharing.attention",), _attention),
+    Rule("sharing.weightings", ("plan.sharing.weightings",), ("sharing.weightings",), _weightings),
+    Rule("sharing.probes", ("plan.sharing.weightings",), ("sharing.probes",), _probes),
+    Rule(
+        "sharing.weight_ratio", ("plan.sharing.weightings", "plan.sharing.attention"),
+        ("sharing.weight_ratio.at_most",), _weight_ratio,
+    ),
+)  # fmt: skip

@@ -13,7 +13,7 @@ from fractions import Fraction as F
 import pytest
 
 from audits.protection.hostile.fields import asked
-from securefl.policy import tree
+from securefl.policy.rule_table import RULES
 from securefl.terms import (
     AdapterKind,
     AdapterRule,
@@ -108,7 +108,7 @@ def test_every_field_of_a_plan_has_one_holder():
     held = [*BY_POLICY, *BY_SITE, *BY_RANGE, *CLOSED]
     assert len(held) == len(set(held))
     assert set(held) == fields_of(Plan, set())
-    assert set(BY_POLICY.values()) <= set(tree.INPUTS) and set(BY_SITE.values()) <= rules.KNOWN
+    assert set(BY_POLICY.values()) <= {rule.name for rule in RULES} and set(BY_SITE.values()) <= rules.KNOWN
 
 
 @pytest.mark.parametrize("field", BY_RANGE)

@@ -14,11 +14,13 @@ from audits.budget import oracle
 from securefl.errors import OperatorFault
 from securefl.policy import load, narrow
 from securefl.policy.document import PolicyDocument
+from securefl.policy.rule_table import RULES
 from securefl.terms import Refusal
 from tests.policy.test_policy_decide import PLAN_CHOICES, question
 from tests.policy.test_policy_oracle import AROUND, PLAN, POLICY, changed, loosens
 
 SAID = st.fixed_dictionaries({field: st.sampled_from(ladder) for field, ladder in oracle.LADDERS.items()})
+LIMITS = {rule.name: rule.limits for rule in RULES}
 POLICIES = SAID.map(lambda said: changed(POLICY, said))
 
 
@@ -131,7 +133,7 @@ def test_a_chain_of_files_is_one_policy_that_knows_its_levels(tmp_path):
     one = load.load(stack(tmp_path, {"budget.epsilon": 2}, {"training.rank.at_most": 16}, {"budget.epsilon": 16}))
     assert [level.federation for level in one.above] == ["level-1", "level-2"]
     assert (one.federation, one.budget.epsilon) == ("level-0", 2)
-    assert [one.whose(rule) for rule in ("budget.epsilon", "training.rank", "valid", "protection.cohort", "policy")] == [
+    assert [one.whose(LIMITS[rule]) for rule in ("budget.epsilon", "training.rank", "valid", "protection.cohort", "policy")] == [
         "level-0", "level-2", "level-2", "level-2", "level-0",
     ]  # fmt: skip
 
