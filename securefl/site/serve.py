@@ -155,9 +155,9 @@ def serve(
             listening.start()
             ready()
             stop.wait()
+            party.leave()
             door.shutdown()
             path.unlink(missing_ok=True)
-            party.leave()
             return _ended(party)
 
 

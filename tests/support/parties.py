@@ -55,7 +55,6 @@ NAMES = ("a", "b", "c")
 SECRET = "patient-4711"  # what a fault says, and nobody outside its site may hear
 DIMENSION = 6
 NOW = 1_790_000_000
-POLICY = load.parse(nested.POLICY.format(name="f", least=2, colluding=0).encode(), "policy.yaml")
 
 
 def bug(_: bytes) -> bytes:
@@ -133,6 +132,14 @@ class Federation:
     mishap: tuple[str, str, str] | None = None  # (member, kind of request, one of MISHAPS)
     steps: int = 4
     run: RunId = RunId(bytes(16))
+    name: str = "f"
+    centre: str = COORDINATOR  # whose key and folder the coordinator has
+
+    @property
+    def policy(self) -> load.Policy:
+        text = nested.POLICY.format(name=self.name, least=2, colluding=0)
+        allowed = text.replace("[masking, ckks, clear]", "[masking, ckks, clear, masked-ckks]")
+        return load.parse(allowed.encode(), "policy.yaml")
 
     def door(self, name: str) -> Path:
         """Where a party serves."""
@@ -155,18 +162,20 @@ class Federation:
         if not (key := path / "identity.key").exists():
             key.touch(mode=0o600)
             key.write_bytes(hashlib.sha256(b"party " + name.encode()).digest())
-        return Home.at(path, MemberId(name), lambda: NOW)
+        return Home.at(path, MemberId(COORDINATOR if name == self.centre else name), lambda: NOW)
 
     def seat(self, name: str) -> Seat:
         from securefl import keys
 
         identity = keys.Identity(keys.Secret(hashlib.sha256(b"party " + name.encode()).digest()))
-        return Seat(MemberId(name), identity.public, "here" if name in self.names else "")
+        owner = MemberId(COORDINATOR if name == self.centre else name)
+        return Seat(owner, identity.public, "here" if name in self.names else "")
 
     def session(self) -> m.Session:
         custodian = self.seat(CUSTODIAN) if self.scheme.has_custodian else None
         seats = tuple(map(self.seat, self.names))
-        return m.Session(self.run, "f", POLICY.hash, self.scheme, 2, self.seat(COORDINATOR), custodian, seats)
+        centre = self.seat(self.centre)
+        return m.Session(self.run, self.name, self.policy.hash, self.scheme, 2, centre, custodian, seats)
 
     def party(self, name: str) -> Party:
         """A party, from its own home."""
@@ -174,9 +183,9 @@ class Federation:
         return Unlucky(made, *self.mishap[1:]) if self.mishap and self.mishap[0] == name else made
 
     def agent(self, name: str, stepped: Callable[[int], None] = lambda _: None) -> MemberAgent | CustodianAgent:
-        home, session, turns = self.home(name), self.session(), Turns()
+        home, session, policy, turns = self.home(name), self.session(), self.policy, Turns()
         charter = member_state.Charter(
-            MemberId(name), "f", POLICY.hash, POLICY.text, name if name in self.names else "", session.coordinator,
+            MemberId(name), self.name, policy.hash, policy.text, name if name in self.names else "", session.coordinator,
             session.custodian, session.roster, {}, MODEL if name in self.names else None,
         )  # fmt: skip
         if name == CUSTODIAN:
@@ -184,20 +193,21 @@ class Federation:
             return CustodianAgent(home, charter, u.Plugs(home.identity, holder, 2), entropy(name), turns)
         trainer = Site(name, dict(self.luck).get(name, ""), turns, stepped)
         plugs = member_state.Plugs(home.identity, schemes.member_half)
-        return MemberAgent(home, charter, POLICY, plugs, trainer, nested.price_in(POLICY, name), entropy(name), turns)
+        price = nested.price_in(policy, name)
+        return MemberAgent(home, charter, policy, plugs, trainer, price, entropy(name), turns)
 
     def drive(self, runtime: Runtime, rounds: int = 1, patience_s: float = 60.0) -> coordinator_state.Ended:
         """The coordinator, over this runtime."""
-        home, session = self.home(COORDINATOR), self.session()
+        home, session, policy = self.home(self.centre), self.session(), self.policy
         start = np.zeros(DIMENSION, "<f4").tobytes()
         cover = Cover(
             self.scheme, 2, 2, 0, FixedPoint(24, 16, 32), session.custodian.key if session.custodian else None
         )
         learning = Learning(replace(nested.EVENT, steps=self.steps), F(1, 2), 100, F(1), "sgd", 48, 32)
-        plan = Plan("f", POLICY.hash, self.run, 1, "testing", MODEL, Task("classification", ("x", "y")),
+        plan = Plan(self.name, policy.hash, self.run, 1, "testing", MODEL, Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), DIMENSION)  # fmt: skip
         strategy = FedAvg()
-        course = coordinator_state.Course(session, POLICY.text, (learning.learning_rate,) * rounds, plan, start,
+        course = coordinator_state.Course(session, policy.text, (learning.learning_rate,) * rounds, plan, start,
                                           strategy.begin(start), {}, {}, {}, {})  # fmt: skip
         plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
         try:

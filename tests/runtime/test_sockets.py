@@ -1,0 +1,372 @@
+"""Sites behind Unix sockets, each a process with a home of its own: killed, restarted, left alone, and badly asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from securefl import wire
+from securefl.errors import Forged, Malformed, OperatorFault, Unsafe
+from securefl.protocol import messages as m
+from securefl.runtime import framing
+from securefl.runtime.answering import SILENCE, heard
+from securefl.runtime.inprocess import InProcess
+from securefl.runtime.sockets import Sockets
+from securefl.seams import Failure
+from securefl.site import serve as served
+from securefl.site.dispatch import Dispatcher
+from securefl.site.serve import serve
+from securefl.terms import Freed, MemberId, Opened, Reserved, RunId, Scheme, Settled
+from tests.support.parties import COORDINATOR, Federation, Maker, on_sockets
+
+SPAWN = get_context("spawn")
+CHARGES = (Reserved, Settled, Freed)
+
+
+def serving(federation: Federation, name: str, gate: Gate | None = None) -> None:
+    """What one process runs: one party, from its own home."""
+    agent = federation.agent(name, gate.stepped if gate else lambda _: None)
+    door = federation.door(name)
+    all_ended = serve(lambda: agent, door, federation.place(name) / "serving")
+    os._exit(0 if all_ended else 3)
+
+
+class Gate:
+    """A step at which a training in another process waits."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.there, self.go_on = at, SPAWN.Event(), SPAWN.Event()
+
+    def stepped(self, done: int) -> None:
+        if done == self.at:
+            self.there.set()
+            assert self.go_on.wait(120)
+
+
+@dataclass
+class Houses:
+    """A process for each party of a federation."""
+
+    federation: Federation
+
+    def __post_init__(self) -> None:
+        self.running: dict[str, BaseProcess] = {}
+        for name in self.federation.parties:
+            self.start(name)
+
+    def start(self, name: str, gate: Gate | None = None) -> None:
+        self.running[name] = SPAWN.Process(target=serving, args=(self.federation, name, gate), daemon=True)
+        self.running[name].start()
+
+    def end(self, name: str, how: signal.Signals) -> int | None:
+        process = self.running.pop(name)
+        os.kill(process.pid, how)
+        process.join(60)
+        return process.exitcode
+
+
+@contextmanager
+def houses(federation: Federation) -> Iterator[Houses]:
+    made = Houses(federation)
+    try:
+        yield made
+    finally:
+        for name in list(made.running):
+            made.end(name, signal.SIGKILL)
+
+
+def paid(federation: Federation, name: str) -> list[type]:
+    return [type(each) for each in federation.entries(name) if isinstance(each, CHARGES)]
+
+
+@pytest.mark.parametrize("scheme", [Scheme.MASKING, Scheme.MASKED_CKKS])
+def test_parties_that_are_killed_once_each_end_the_run_as_if_nothing_had_been(scheme: Scheme, tmp_path: Path) -> None:
+    federation, calm = Federation(tmp_path / "killed", scheme), Federation(tmp_path / "calm", scheme)
+    with on_sockets(calm) as runtime:
+        expected = calm.drive(runtime, 2).course.state
+    with houses(federation) as parties:
+        victims = {"Enrol": "a", "Propose": "b", "Ask": "custodian" if scheme.has_custodian else "c"}
+
+        class Striking(Sockets):
+            def exchange(self, outbound, patience_s):
+                asked = list(outbound)
+                kind = wire.decode(asked[0][1], m.Frame).envelope.receipt.kind
+                if victims.get(kind) in {name for name, _ in asked}:
+                    victim = victims.pop(kind)
+                    assert parties.end(victim, signal.SIGKILL) == -signal.SIGKILL
+                    parties.start(victim)
+                yield from super().exchange(asked, patience_s)
+
+        runtime = Striking({MemberId(name): federation.door(name) for name in federation.parties})
+        end = federation.drive(runtime, 2)
+    assert (end.outcome, end.course.state) == ("finished", expected)
+    assert not victims, "each was killed"
+    for name in federation.names:
+        assert paid(federation, name) == [Reserved, Settled] * 2
+
+
+def test_a_party_that_is_killed_while_it_trains_goes_on_when_it_is_back_and_pays_once(tmp_path: Path) -> None:
+    federation, gate, ends = Federation(tmp_path), Gate(2), []
+    with houses(federation) as parties:
+        parties.end("b", signal.SIGKILL)
+        parties.start("b", gate)
+        coordinator = threading.Thread(target=lambda: ends.append(federation.drive(federation.sockets())))
+        coordinator.start()
+        assert gate.there.wait(60)
+        parties.end("b", signal.SIGKILL)
+        parties.start("b")
+        coordinator.join(120)
+    assert [end.outcome for end in ends] == ["finished"]
+    assert paid(federation, "b") == [Reserved, Settled]
+
+
+def test_a_site_survives_a_coordinator_that_dies_while_it_trains(tmp_path: Path) -> None:
+    federation, gate = Federation(tmp_path), Gate(2)
+    with houses(federation) as parties:
+        parties.end("b", signal.SIGKILL)
+        parties.start("b", gate)
+        coordinator = SPAWN.Process(target=federation.drive, args=(federation.sockets(),))
+        coordinator.start()
+        assert gate.there.wait(60)
+        os.kill(coordinator.pid, signal.SIGKILL)
+        coordinator.join()
+        gate.go_on.set()
+        end = federation.drive(federation.sockets())
+    assert end.outcome == "finished"
+    assert paid(federation, "b") == [Reserved, Settled]
+
+
+def test_a_site_that_is_told_to_end_does_so_at_once_and_its_reservation_stands(tmp_path: Path) -> None:
+    federation, gate, ends = Federation(tmp_path), Gate(2), []
+    with houses(federation) as parties:
+        parties.end("b", signal.SIGKILL)
+        parties.start("b", gate)
+        coordinator = threading.Thread(target=lambda: ends.append(federation.drive(federation.sockets())))
+        coordinator.start()
+        assert gate.there.wait(60)
+        os.kill(parties.running["b"].pid, signal.SIGTERM)
+        until(lambda: not federation.door("b").exists())
+        gate.go_on.set()
+        assert parties.end("b", signal.SIGTERM) == 0
+        assert not federation.door("b").exists()
+        assert paid(federation, "b") == [Reserved]
+        parties.start("b")
+        coordinator.join(120)
+    assert [end.outcome for end in ends] == ["finished"]
+    assert paid(federation, "b") == [Reserved, Settled]
+
+
+def said(door: Path, data: bytes) -> bytes | m.InProgress | Failure:
+    """What a party says to one frame."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(door))
+        framing.send(connection, data, 10)
+        return heard(framing.receive(connection, 10))
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    made = Federation(tmp_path)
+    with on_sockets(made):
+        for name in made.parties:
+            until(lambda name=name: is_open(made.door(name)))
+        yield made
+
+
+def until(true: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(1200):
+        if true():
+            return
+        pause.wait(0.05)
+    raise AssertionError("it never was")
+
+
+def is_open(door: Path) -> bool:
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as tried:
+        tried.connect(str(door))
+        return True
+    return False
+
+
+def test_a_socket_is_its_users_alone(federation: Federation) -> None:
+    for name in federation.parties:
+        door = federation.door(name)
+        assert (door.stat().st_mode & 0o777, door.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_what_nobody_signed_is_refused_by_name_and_written_down_nowhere(federation: Federation) -> None:
+    invite = m.enclose(
+        federation.home("mallory").identity, MemberId(COORDINATOR), MemberId("a"), federation.run, 0,
+        m.Invite(federation.session()),
+    )  # fmt: skip
+    forged = wire.encode(m.Frame(invite, None))
+    for data in (b"", b"\0" * 10, os.urandom(2000), forged):
+        answer = said(federation.door("a"), data)
+        assert isinstance(answer, Failure), data
+        assert answer.why.partition(":")[0] in {"protocol.malformed", "protocol.forged", "protocol.signature"}
+    assert federation.entries("a") == []
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_is_read(federation: Federation) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(federation.door("a")))
+        connection.sendall((framing.MOST + 1).to_bytes(framing.PREFIX, "big"))
+        answer = framing.receive(connection, 10)
+        assert answer == SILENCE + wire.encode(m.NoAnswer("protocol.malformed"))
+        with pytest.raises(framing.Cut):
+            framing.receive(connection, 10)
+    assert federation.drive(federation.sockets()).outcome == "finished", "the next one is heard"
+
+
+def test_a_client_that_hangs_up_in_the_middle_of_a_frame_costs_nothing(federation: Federation) -> None:
+    for begun in (b"", b"\0\0", (100).to_bytes(4, "big"), (100).to_bytes(4, "big") + b"half"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(federation.door("a")))
+            connection.sendall(begun)
+    assert federation.drive(federation.sockets()).outcome == "finished"
+
+
+def test_connections_beyond_the_most_are_turned_away_and_the_rest_are_served(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(served.MOST_AT_ONCE)]
+    for each in idle:
+        each.connect(str(federation.door("a")))
+    with pytest.raises((framing.Cut, OSError)):
+        said(federation.door("a"), b"nothing")
+    for each in idle:
+        each.close()
+    assert federation.drive(federation.sockets()).outcome == "finished"
+
+
+def test_one_process_serves_a_site_and_the_next_one_is_told_which(federation: Federation) -> None:
+    with pytest.raises(OperatorFault, match=rf"process {os.getpid()} serves this site; let it go on"):
+        serve(Maker(federation, "a"), federation.door("a"), federation.place("a") / "serving")
+    with pytest.raises(OperatorFault, match="another process listens here"):
+        serve(Maker(federation, "a"), federation.door("b"), federation.place("a") / "second")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "told"),
+    [
+        (lambda door: door.parent.chmod(0o755), "others may enter this home"),
+        (lambda door: door.write_text("a diary"), "something else than a socket"),
+    ],
+)
+def test_a_socket_is_made_in_a_safe_place_alone(prepare, told: str, tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    federation.home("a").engine.dispose()
+    prepare(federation.door("a"))
+    with pytest.raises(OperatorFault, match=told):
+        serve(Maker(federation, "a"), federation.door("a"), tmp_path / "lock" / "serving")
+
+
+def test_a_path_that_the_kernel_would_cut_off_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OperatorFault, match="a socket's path may have 107 bytes"):
+        serve(Maker(Federation(tmp_path), "a"), tmp_path / ("d" * 107), tmp_path / "serving")
+
+
+ANOTHER = 54_321  # a user who is nobody here
+
+
+def asked_by_another(door: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether another user hears anything from whoever serves there."""
+    if os.geteuid() != 0:
+        monkeypatch.setattr(served, "peer_uid", lambda _: ANOTHER)
+        with suppress(framing.Cut, OSError):
+            return bool(said(door, b"anything"))
+        return False
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with suppress(BaseException):
+            os.setgroups([])
+            os.setgid(ANOTHER)
+            os.setuid(ANOTHER)
+            code = 0 if said(door, b"anything") else 1
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@contextmanager
+def open_to(users: set[int], federation: Federation, door: Path) -> Iterator[None]:
+    stop, ready = threading.Event(), threading.Event()
+    lock = federation.place("a") / "serving"
+    thread = threading.Thread(
+        target=lambda: serve(Maker(federation, "a"), door, lock, users, ready=ready.set, stop=stop)
+    )
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_another_user_is_turned_away_unless_it_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        federation, door = Federation(Path(folder)), Path(folder) / "doors" / "a"
+        with open_to({ANOTHER}, federation, door):
+            assert (door.stat().st_mode & 0o777, door.parent.stat().st_mode & 0o777) == (0o666, 0o711)
+            assert asked_by_another(door, monkeypatch)
+        with open_to({ANOTHER + 1}, federation, door):
+            assert not asked_by_another(door, monkeypatch)
+
+
+@pytest.mark.parametrize("mode", [0o733, 0o777, 0o700])
+def test_a_folder_in_which_others_could_put_a_socket_lets_nobody_in(mode: int, tmp_path: Path) -> None:
+    (tmp_path / "doors").mkdir()
+    (tmp_path / "doors").chmod(mode)
+    with pytest.raises(OperatorFault, match="use a folder of your own|run: chmod 711"):
+        serve(Maker(Federation(tmp_path), "a"), tmp_path / "doors" / "a", tmp_path / "a" / "serving", {ANOTHER})
+
+
+# A site in two federations: by the coordinator that signed, and of one coordinator's by the run.
+
+
+@pytest.mark.parametrize("centres", [("coordinator", "coordinator"), ("coordinator", "office")])
+def test_a_site_answers_in_each_of_its_federations(centres: tuple[str, str], tmp_path: Path) -> None:
+    both = [
+        Federation(tmp_path, name=name, centre=centre, run=RunId(name.encode() * 16))
+        for name, centre in zip("fg", centres, strict=True)
+    ]
+    sites = {MemberId(site): Dispatcher([each.agent(site) for each in both]) for site in both[0].names}
+    for each in (*both, replace(both[0], run=RunId(b"h" * 16))):
+        assert each.drive(InProcess(sites)).outcome == "finished"
+    opened = [each for each in both[0].entries("a") if isinstance(each, Opened)]
+    assert [(each.federation, each.run[:1]) for each in opened] == [("f", b"f"), ("g", b"g"), ("f", b"h")]
+
+
+def test_a_run_of_no_federation_of_this_site_opens_nothing(tmp_path: Path) -> None:
+    both = [Federation(tmp_path, name=name) for name in "fg"]
+    site, heard_of = Dispatcher([each.agent("a") for each in both]), Federation(tmp_path, name="h")
+    stranger = Federation(tmp_path, centre="office")
+    for asking, told in ((heard_of, Unsafe), (stranger, Forged)):
+        home, session = asking.home(asking.centre), asking.session()
+        invite = m.enclose(home.identity, MemberId(COORDINATOR), MemberId("a"), asking.run, 0, m.Invite(session))
+        close = m.enclose(
+            home.identity, MemberId(COORDINATOR), MemberId("a"), asking.run, 0, m.Close("aborted", "", 0, b"", ())
+        )
+        for envelope in (invite, close):
+            with pytest.raises(told):
+                site.handle(wire.encode(m.Frame(envelope, None)))
+            with pytest.raises(told):
+                site.progress(wire.encode(m.Frame(envelope, None)))
+        home.engine.dispose()
+    with pytest.raises(Malformed):
+        site.handle(b"nothing")
+    assert both[0].entries("a") == []
