@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -30,9 +31,22 @@ from securefl.terms import (
     Settled,
     Witnessed,
 )
+from tests.support.carriers import Stage, carrying, runtime_of
 from tests.support.worlds import EVENT, World, identity, replaced_plan, resigned, seat, signed_head
 
 ALL = ("a", "b", "c", "d")
+
+
+@pytest.fixture(autouse=True, scope="module", params=["inprocess", "sockets"])
+def carrier(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every story is told over calls, and over sockets."""
+    stage, calls = Stage(), World.carry
+    with runtime_of(request.param, stage) as runtime:
+        World.carry = carrying(stage, runtime)
+        yield
+        World.carry = calls
+
+
 SCHEMES = list(Scheme)
 
 
