@@ -16,6 +16,7 @@ from securefl.cli import audit, look, train
 from securefl.cli.budget import budget_app
 from securefl.cli.keys import custodian_app, keys_app
 from securefl.cli.policy import policy_app
+from securefl.cli.site import site_app
 from securefl.errors import Fault
 from securefl.shown import in_json, on_screen
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(policy_app, name="policy")
+app.add_typer(site_app, name="site")
 app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
 app.add_typer(custodian_app, name="custodian")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from securefl.documents.strict import Part, Whole
+from securefl.documents.strict import Part, Whole, or_name
 from securefl.terms import Scheme
 
 
@@ -15,6 +15,8 @@ class ProtectionPart(Part):
 
     `ckks` and `bfv` have masks inside, unless the policy trusts the custodian not to open single updates.
     """
+
+    model_config = ConfigDict(json_schema_extra=or_name)
 
     scheme: Scheme
     min_cohort: Whole | None = Field(None, ge=1)

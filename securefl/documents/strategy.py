@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from securefl.documents.strict import Part, Rational, Whole
+from securefl.documents.strict import Part, Rational, Whole, or_name
 from securefl.terms import (
     Attention,
     Hash,
@@ -28,6 +28,8 @@ LossName = Literal["own-label", "fedntd", "fedlsd", "soft-labels", "pseudo-label
 
 class LossPart(Part):
     """A record's loss."""
+
+    model_config = ConfigDict(json_schema_extra=or_name)
 
     kind: LossName = Field(
         "own-label",

@@ -351,3 +351,10 @@ class Part(BaseModel):
     """A part of a document: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def or_name(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema of a part take its name alone, too: what its validator makes of a text."""
+    inner = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, inner]

@@ -9,6 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from securefl.documents.federation import Loaded
+from securefl.documents.protection import ProtectionPart
+from securefl.documents.strategy import StrategyPart
 from securefl.errors import OperatorFault
 from securefl.privacy.account import Account
 from securefl.protection import noise_share
@@ -81,18 +83,26 @@ def plan_of(
 
 
 def scheme_of(loaded: Loaded, policy: Policy) -> Scheme:
-    """What the file's `protection` means: encryption has masks inside, unless the policy trusts the custodian."""
-    written = loaded.file.protection.scheme
-    return written if "custodian" in policy.protection.trust else written.masked
+    """What the file's `protection` means."""
+    return scheme_under(loaded.file.protection, policy)
+
+
+def scheme_under(protection: ProtectionPart, policy: Policy) -> Scheme:
+    """What `protection` means: encryption has masks inside, unless the policy trusts the custodian."""
+    return protection.scheme if "custodian" in policy.protection.trust else protection.scheme.masked
 
 
 def cover_of(loaded: Loaded, policy: Policy, custodian: PublicKey | None) -> Cover:
-    """How this federation's updates are hidden; what its file does not say follows from policy and members."""
-    cover = loaded.file.protection
+    """How this federation's updates are hidden."""
+    return cover_under(loaded.file.protection, len(loaded.file.members), policy, custodian)
+
+
+def cover_under(cover: ProtectionPart, members: int, policy: Policy, custodian: PublicKey | None) -> Cover:
+    """How updates are hidden; what `protection` does not say follows from the policy and the number of members."""
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
-    safe = (len(loaded.file.members) + colluding) // 2 + 1
+    safe = (members + colluding) // 2 + 1
     return Cover(
-        scheme=scheme_of(loaded, policy),
+        scheme=scheme_under(cover, policy),
         min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
         threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
         colluding=colluding,
@@ -165,11 +175,20 @@ def strategy_of(loaded: Loaded, shared: SharedModel) -> Ruled | Attended:
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
-    optimizer = server.optimizer(loaded.file.strategy)
+    return strategy_on(shared, loaded.file.strategy, loaded.file.task.labels, f"{loaded.path}: strategy")
+
+
+def strategy_on(shared: SharedModel, strategy: StrategyPart, labels: tuple[str, ...], place: str) -> Ruled | Attended:
+    """The coordinator's half of `strategy`, on this model's tensors; ``place`` is what an error calls the document.
+
+    Raises:
+        OperatorFault: the strategy does not fit the adapter.
+    """
+    optimizer = server.optimizer(strategy)
     try:
-        sharing = loaded.file.strategy.sharing(loaded.file.task.labels)
+        sharing = strategy.sharing(labels)
         if sharing.attention is not None:
             return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
         return Ruled(shared.layout, optimizer, sharing)
     except ValueError as fault:
-        raise OperatorFault(str(fault), "change `strategy`, or the adapter", f"{loaded.path}: strategy") from fault
+        raise OperatorFault(str(fault), "change `strategy`, or the adapter", place) from fault

@@ -34,9 +34,9 @@ class _Built:
         self._handler: Handler | None = None
 
     def handle(self, data: bytes) -> bytes | InProgress:
-        """As the party does, which is built when it is first asked."""
+        """As the party does, which is built when it is first asked; of no bytes it only says that it is there."""
         self._handler = self._handler or self._make()
-        return self._handler.handle(data)
+        return self._handler.handle(data) if data else b""
 
 
 class Processes:
@@ -78,6 +78,11 @@ class Processes:
         for member in waiting.values():
             self._end(member)
             yield member, late(patience_s)
+
+    def start(self, patience_s: float = 3600.0) -> dict[MemberId, Failure]:
+        """Start every peer's process, and wait until each has built its agent; return those that could not."""
+        answers = self.exchange([(member, b"") for member in self._makers], patience_s)
+        return {member: answer for member, answer in answers if isinstance(answer, Failure)}
 
     def close(self) -> None:
         """No process of this runtime is left."""

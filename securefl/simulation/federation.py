@@ -50,15 +50,8 @@ from securefl.simulation.folder import (
 from securefl.simulation.instruments import instrumented, tap_of
 from securefl.simulation.introduction import descended, found_signatures, introduce
 from securefl.simulation.layout import Places, check_homes, folder_of
-from securefl.simulation.parties import (
-    Eyes,
-    held_records,
-    load_model,
-    observer_of,
-    records_of,
-    runtime_of,
-    under_one_name,
-)
+from securefl.simulation.parties import Bench, Eyes, held_records, load_model, observer_of, records_of, runtime_of
+from securefl.simulation.site_documents import Roster
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 
@@ -111,9 +104,10 @@ def run(
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = workbench.model(loaded)
-            held = under_one_name((each for each, *_ in tree), shared, held_records(places, workbench.records))
+            held = held_records(places, workbench.records)
             records = held[()]
-        (coordinator, custodian, seats), *_ = [introduce(*each) for each in tree]
+        rosters = {where.route: Roster(its, *introduce(where, its, signed)) for where, its, signed in tree}
+        coordinator, custodian, seats = rosters[()].coordinator, rosters[()].custodian, rosters[()].members
         strategy = strategy_of(loaded, shared)
         start_state = strategy.broadcast(shared.initial())
         plan = plan_of(
@@ -150,7 +144,7 @@ def run(
 
         eyes = Eyes(lambda where, agent: instrumented(agent, watch, taps[where.route]), carried)
         drawn = entropy if loaded.file.runtime == "processes" else tap.entropy(entropy)
-        runtime = runtime_of(places, shared, drawn, shown, workbench.records, eyes)
+        runtime = runtime_of(places, Bench(shared, drawn, shown, workbench.records, rosters, eyes))
         plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = observer_of(places, policy, seats[0].member, shown)
 

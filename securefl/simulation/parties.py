@@ -1,73 +1,87 @@
-"""Build every party of a federation's file, each from its own home."""
+"""Build every party of a federation's file by its SITE document: in this process, or in one of its own."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import keys
-from securefl.documents import federation_file
+from securefl.documents import site_file
 from securefl.documents.federation import Loaded
-from securefl.home import adoption
-from securefl.home.home import Home
-from securefl.planning.subfederation import Inside
-from securefl.policy import load as policies
+from securefl.errors import OperatorFault
 from securefl.privacy.account import Charge, bound_of
-from securefl.progress import Progress, Silent, Under
-from securefl.protection import schemes
-from securefl.protocol import coordinator_state, member_state
-from securefl.protocol import custodian as u
+from securefl.progress import Progress, Under
+from securefl.protocol import coordinator_state
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.seams import Runtime
-from securefl.site import charged_records, custody
-from securefl.site.agent import CustodianAgent, MemberAgent
-from securefl.site.subfederation import NestedTrainer
-from securefl.site.turns import Turns
-from securefl.strategy.member import Half
-from securefl.terms import (
-    Bound,
-    Level,
-    MemberId,
-    PublicKey,
-    Seat,
-    Unbounded,
-)
-from securefl.wire import digest
+from securefl.simulation.clock import Entropy, clock
+from securefl.simulation.introduction import home_of
+from securefl.simulation.layout import Places
+from securefl.simulation.site_documents import Roster, Route, of_tree
+from securefl.site import custody
+from securefl.site.agent import Agent
+from securefl.site.build import Environment, build
+from securefl.terms import Bound, Level, MemberId, PublicKey, Unbounded
+from securefl.terms.parties import CUSTODIAN
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.shared_model import SharedModel
-    from securefl.training.trainer import LoraTrainer
-from securefl.home.peers import pinned
-from securefl.planning.plan import cover_of, price_in, scheme_of, strategy_of
-from securefl.simulation.clock import Entropy, clock
-from securefl.simulation.introduction import check_split, home_of
-from securefl.simulation.layout import Places
-from securefl.terms.parties import COORDINATOR, CUSTODIAN
+
+Documents = Mapping[Route, Mapping[MemberId, Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The members' homes of one machine, asked for their shares of a decryption key: each answers for itself."""
+
+    homes: Mapping[MemberId, Path]
+    custodian: PublicKey
+
+    def __call__(self, file: Path) -> custody.Gather:
+        """The way to the shares of the key in ``file``."""
+        return custody.gather_from(file, self.homes, self.custodian)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that is needed to build one party from its own home; plain values, so it can cross a process border."""
+    """One party, by the path of its SITE document; plain values, so it can cross a process border."""
 
-    federation: Path
-    sites: Path | None
-    name: MemberId
+    site: Path
     entropy: Entropy
-    route: tuple[str, ...] = ()
+    shares: Shares | None = None  # of a custodian
+    members: Mapping[MemberId, Recipe] | None = None  # of a site that is a federation
 
-    def __call__(self) -> MemberAgent | CustodianAgent:
-        """The party, with its own model in memory."""
-        places = Places(federation_file.load(self.federation), self.sites)
-        for each in self.route:
-            places = places.inside(each)
-        shared = None if self.name == CUSTODIAN else load_model(places.loaded)
-        return party(places, self.name, shared, self.entropy, Silent())
+    def __call__(self) -> Agent:
+        """The party, with its own model in memory; its members are started as processes of its own."""
+        runtime = None if self.members is None else started(self.members)
+        return build(
+            site_file.load(self.site),
+            around=Environment(entropy=self.entropy, clock=clock, members=runtime, shares=self.shares),
+        )
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether it starts processes of its own."""
+        return self.members is not None
+
+
+def started(recipes: Mapping[MemberId, Recipe]) -> Processes:
+    """A process for each party, all of them built.
+
+    Raises:
+        OperatorFault: some could not be; each has told why itself.
+    """
+    runtime = Processes(recipes, [name for name, each in recipes.items() if each.is_parent])
+    failed = runtime.start()
+    if failed:
+        runtime.close()
+        what = "; ".join(f"{name} did not start: {each.why}" for name, each in failed.items())
+        raise OperatorFault(what, "do what its own lines above say", "runtime: processes")
+    return runtime
 
 
 def load_model(loaded: Loaded) -> SharedModel:
@@ -83,135 +97,84 @@ def load_model(loaded: Loaded) -> SharedModel:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """What a bench puts around the parties of the federations below, and around what carries their messages."""
+    """What a bench puts around the parties of all federations, and around what carries their messages."""
 
-    party: Callable[[Places, MemberAgent | CustodianAgent], MemberAgent | CustodianAgent] = lambda _, agent: agent
+    party: Callable[[Places, Agent], Agent] = lambda _, agent: agent
     runtime: Callable[[Places, InProcess | Processes], Runtime] = lambda _, runtime: runtime
 
 
-def party(
-    places: Places, name: MemberId, shared: SharedModel | None, entropy: Entropy, progress: Progress,
-    records: Callable[[Loaded, str], Any] | None = None, eyes: Eyes = Eyes(),
-) -> MemberAgent | CustodianAgent:  # fmt: skip
-    """One party, from its own home: its pinned peers, its own copy of the policy, its own key."""
-    loaded = places.loaded
-    home = Home.at(places.of(name), name, clock)
-    policy, signed, coordinator, custodian, seats = _agreed(places, name)
-    dataset = {each.name: each.dataset or each.name for each in loaded.file.members}.get(name, "")
-    charter = member_state.Charter(
-        name, policy.federation, policy.hash, policy.text, dataset, coordinator, custodian, seats, {},
-        None if shared is None or name == CUSTODIAN else shared.model, signed,
-    )  # fmt: skip
-    if name == CUSTODIAN:
-        scheme = scheme_of(loaded, policy)
-        file = home.path / schemes.key_name(scheme)
-        homes = {MemberId(each.name): places.of(each.name) for each in loaded.file.members}
-        gather = custody.gather_from(file, homes, home.identity.public)
-        check_split(places, policy)
-        whole = custody.assembled(file, home.identity, gather, keys.Secret(entropy(32)))
-        holder = schemes.key_holder(scheme, home.identity, home.path, whole)
-        plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
-        return CustodianAgent(home, charter, plugs, entropy)
-    assert shared is not None, "a member has a model"
-    from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What parties in one process are lent: one model, and records that were read before."""
 
-    half, turns = Half(shared.layout, shared.initial()), Turns()
-    trainer: LoraTrainer | NestedTrainer
-    if name in loaded.below:
-        trainer = _nested(places, name, shared, entropy, progress, records, eyes, half)
-    else:
-
-        def stepped(done: int, steps: int) -> None:
-            progress.step(name, done, steps)
-            turns.step(done, steps)
-
-        def own() -> Any:  # noqa: ANN401 - training.data.Records
-            found = (records or records_of)(loaded, name)
-            charged_records.remember(home, dataset, forms_of(places, shared, found))
-            return found
-
-        trainer = LoraTrainer(
-            shared,
-            own,
-            entropy,
-            stepped,
-            half,
-            loaded.file.strategy.probe_records(loaded.file.task.labels),
-        )
-    member_plugs = member_state.Plugs(home.identity, schemes.member_half)
-    return MemberAgent(home, charter, policy, member_plugs, trainer, price_in(policy, dataset), entropy, turns=turns)
+    shared: SharedModel
+    entropy: Entropy
+    progress: Progress
+    records: Callable[[Loaded, str], Any]
+    rosters: Mapping[Route, Roster]
+    eyes: Eyes = Eyes()
 
 
-def _agreed(places: Places, name: str) -> tuple[Policy, bytes, Seat, Seat | None, tuple[Seat, ...]]:
-    """What one home agreed to: policy, its signatures, and the seats of coordinator, custodian and members."""
-    loaded, home = places.loaded, places.of(name)
-    federation = policies.load(loaded.folder / loaded.file.policy).federation
-    policy, signed = adoption.staged(home, federation, clock())
-    known: dict[str, str] = json.loads(pinned(home, federation).read_text())
-    keys_of = {peer: PublicKey(bytes.fromhex(key)) for peer, key in known.items()}
-    custodian = Seat(CUSTODIAN, keys_of[CUSTODIAN], "") if loaded.file.protection.scheme.has_custodian else None
-    seats = tuple(Seat(MemberId(each.name), keys_of[each.name], each.region) for each in loaded.file.members)
-    return policy, signed, Seat(COORDINATOR, keys_of[COORDINATOR], ""), custodian, seats
+def runtime_of(places: Places, bench: Bench) -> Runtime:
+    """The way to all parties of one federation but its coordinator; each is built of its own SITE document.
 
-
-def _nested(
-    places: Places, name: MemberId, shared: SharedModel, entropy: Entropy, progress: Progress,
-    records: Callable[[Loaded, str], Any] | None, eyes: Eyes, half: Half,
-) -> NestedTrainer:  # fmt: skip
-    """The trainer of a member that is a federation: its coordinator, and the way to its members."""
-    inside = places.inside(name)
-    loaded, home = inside.loaded, Home.at(inside.of(COORDINATOR), COORDINATOR, clock)
-    policy, signed, coordinator, custodian, seats = _agreed(inside, COORDINATOR)
-    strategy, here = strategy_of(loaded, shared), Under(progress, "/".join(inside.route))
-    rounds = {member.name: member.rounds for member in places.loaded.file.members}[name]
-    above = places.loaded.file
-    probe = above.strategy.probe_records(above.task.labels)
-    return NestedTrainer(
-        name,
-        Inside(
-            policy,
-            signed,
-            cover_of(loaded, policy, custodian.key if custodian else None),
-            loaded.file.strategy.sharing(loaded.file.task.labels),
-            rounds,
-            coordinator,
-            custodian,
-            seats,
-        ),
-        home,
-        coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy),
-        lambda: runtime_of(inside, shared, entropy, here, records, eyes),
-        half,
-        lambda weighting, base, after: shared.scored(weighting, base, after, probe),
-        observer_of(inside, policy, seats[0].member, here),
-        digest("probe", probe) if probe else None,
-    )
-
-
-def runtime_of(
-    places: Places, shared: SharedModel, entropy: Entropy, progress: Progress,
-    records: Callable[[Loaded, str], Any] | None, eyes: Eyes,
-) -> Runtime:  # fmt: skip
-    """The way to all parties of one federation but its coordinator."""
-    names, top = [each for each in places.parties if each != COORDINATOR], places.top
-    runtime: InProcess | Processes
+    Raises:
+        OperatorFault: a site cannot be built. Nothing was reserved anywhere.
+    """
+    documents = of_tree(bench.rosters, places)
     if places.loaded.file.runtime == "processes":
-        makers = {name: Recipe(top.loaded.path, top.sites, name, entropy, places.route) for name in names}
-        runtime = Processes(makers, places.loaded.below)
-    else:
-        parties = {name: party(places, name, shared, entropy, progress, records, eyes) for name in names}
-        runtime = InProcess({name: eyes.party(places, each) for name, each in parties.items()})
-    return eyes.runtime(places, runtime)
+        runtime: InProcess | Processes = started(_recipes(places, documents, bench.rosters, bench.entropy))
+        return bench.eyes.runtime(places, runtime)
+    return _in_process(places, documents, bench, bench.progress)
+
+
+def _recipes(
+    places: Places, documents: Documents, rosters: Mapping[Route, Roster], entropy: Entropy
+) -> dict[MemberId, Recipe]:
+    def recipe(name: MemberId, site: Path) -> Recipe:
+        inside = places.insides.get(name)
+        members = None if inside is None else _recipes(inside, documents, rosters, entropy)
+        return Recipe(site, entropy, _shares(places, rosters) if name == CUSTODIAN else None, members)
+
+    return {name: recipe(name, site) for name, site in documents[places.route].items()}
+
+
+def _in_process(places: Places, documents: Documents, bench: Bench, progress: Progress) -> Runtime:
+    insides = places.insides
+
+    def built(name: MemberId, site: Path) -> Agent:
+        around = Environment(
+            bench.entropy, clock, progress, bench.shared, lambda: bench.records(places.loaded, name),
+            shares=_shares(places, bench.rosters) if name == CUSTODIAN else None,
+        )  # fmt: skip
+        if name in insides:
+            below, roster = insides[name], bench.rosters[insides[name].route]
+            here = Under(bench.progress, "/".join(below.route))
+            observe = observer_of(below, roster.policy, roster.members[0].member, here)
+            around = Environment(
+                bench.entropy, clock, progress, bench.shared,
+                members=_in_process(below, documents, bench, here), observe=observe,
+            )  # fmt: skip
+        return bench.eyes.party(places, build(site_file.load(site), around=around))
+
+    parties = {name: built(name, site) for name, site in documents[places.route].items()}
+    return bench.eyes.runtime(places, InProcess(parties))
+
+
+def _shares(places: Places, rosters: Mapping[Route, Roster]) -> Shares | None:
+    custodian = rosters[places.route].custodian
+    homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
+    return None if custodian is None else Shares(homes, custodian.key)
 
 
 def records_of(loaded: Loaded, name: str) -> Any:  # noqa: ANN401 - training.data.Records
-    """A member's records. Read only when it trains, or when this bench evaluates."""
+    """A member's records, for whoever runs every site of this machine."""
     from securefl.training.data import load  # noqa: PLC0415
 
     return load(loaded.data[name], loaded.folder, loaded.file.task.labels)
 
 
-def held_records(places: Places, records: Callable[[Loaded, str], Any]) -> dict[tuple[str, ...], Any]:
+def held_records(places: Places, records: Callable[[Loaded, str], Any]) -> dict[Route, Any]:
     """Each federation's records by member, for a bench that runs every site; a federation's are all of its members'."""
     from securefl.training.data import Records  # noqa: PLC0415
 
@@ -226,27 +189,6 @@ def held_records(places: Places, records: Callable[[Loaded, str], Any]) -> dict[
         return Records(train, heldout)
 
     return {places.route: {each.name: of(each.name) for each in places.loaded.file.members}, **held}
-
-
-def under_one_name(
-    tree: Iterable[Places], shared: SharedModel, held: dict[tuple[str, ...], Any]
-) -> dict[tuple[str, ...], Any]:
-    """The same, if no leaf's records were charged under another name.
-
-    Raises:
-        OperatorFault: some were.
-    """
-    for places in tree:
-        for each in places.loaded.file.members:
-            if each.name not in places.loaded.below:
-                forms = forms_of(places, shared, held[places.route][each.name])
-                charged_records.check(places.of(each.name), each.dataset or each.name, forms)
-    return held
-
-
-def forms_of(places: Places, shared: SharedModel, found: Any) -> frozenset[bytes]:  # noqa: ANN401 - training.data.Records
-    """All that a member's records are recognised by: as they are written, and as this run's model reads them."""
-    return frozenset(found.forms | shared.forms(found.train, places.top.loaded.file.training.max_tokens))
 
 
 def observer_of(

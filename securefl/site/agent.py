@@ -56,6 +56,7 @@ class MemberAgent:
     price: Callable[[Plan, Account], Price]
     entropy: Callable[[int], bytes]
     turns: Turns = field(default_factory=Turns, repr=False, compare=False)  # its trainer tells it of each step
+    limits: Callable[[Plan], Refusal | None] = lambda _: None  # the site's own, beside those of its policy
 
     def handle(self, data: bytes) -> bytes | m.InProgress:
         """Answer one request; while another one of the same run is worked on, say how far that is.
@@ -137,6 +138,7 @@ class MemberAgent:
     ) -> tuple[member_state.Step, SignedHead | None]:
         """Price outside, decide inside: one transaction holds the decision, the reservation and its ledger leaf."""
         plan, asked, unfit = effect.plan, False, None
+        beyond = self.limits(plan)
         for _ in range(_TRIES):
             with self.home.transaction() as conn:
                 account = self.home.account(conn)
@@ -147,7 +149,7 @@ class MemberAgent:
                 price = Refusal((Reason("budget.unit", str(fault), "one unit on each account", fix),))
             except (Unbounded, ValueError, ArithmeticError) as fault:
                 price = Refusal((Reason("budget.price", f"no price: {fault}", "a finite price", "add noise"),))
-            if not asked and self._allowed(effect, account, price):
+            if not asked and beyond is None and self._allowed(effect, account, price):
                 asked, unfit = True, self._unfit(effect)
             with self.home.transaction() as conn:
                 self._check_stands(conn, plan, state)
@@ -157,10 +159,11 @@ class MemberAgent:
                 answer: Grant | Refusal = (
                     self._superseded(conn)
                     or unfit
-                    or (
+                    or _with(
+                        beyond,
                         price
                         if isinstance(price, Refusal)
-                        else decide(self.policy, plan, account, price, now, effect.base)
+                        else decide(self.policy, plan, account, price, now, effect.base),
                     )
                 )
                 moved = member.step(state, member_state.Decided(answer), self.plugs)
@@ -271,6 +274,13 @@ class CustodianAgent:
 
 
 Agent = MemberAgent | CustodianAgent
+
+
+def _with(beyond: Refusal | None, decided: Grant | Refusal) -> Grant | Refusal:
+    """What policy and account say, with what is beyond the site's own limits: all that has to change, at once."""
+    if beyond is None or isinstance(decided, Grant):
+        return beyond or decided
+    return Refusal((*decided.reasons, *beyond.reasons))
 
 
 def _tell_why(me: MemberId, plan: Plan, answer: Refusal) -> None:

@@ -11,13 +11,23 @@ import hmac
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from securefl import keys
 from securefl.errors import OperatorFault
 from securefl.home.home import Home
 
+if TYPE_CHECKING:
+    from securefl.training.data import Records
+    from securefl.training.shared_model import SharedModel
+
 FOLDER, KEY, SUFFIX, SIZE = "texts", "texts.key", ".texts", 16  # bytes of a hash
+
+
+def forms_of(shared: SharedModel, records: Records, max_tokens: int) -> frozenset[bytes]:
+    """All that a site's records are recognised by: as they are written, and as this model reads them."""
+    return frozenset(records.forms | shared.forms(records.train, max_tokens))
 
 
 def check(home: Path, account: str, forms: Iterable[bytes]) -> None:

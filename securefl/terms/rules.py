@@ -79,6 +79,7 @@ DECISIONS: Final = frozenset({
     "protection.whole_cohort",
     "protocol.no-answer", "release.fields",
     "sharing.attention", "sharing.home", "sharing.probes", "sharing.pull", "sharing.weight_ratio", "sharing.weightings",
+    "site.learning_rate", "site.losses", "site.memory", "site.micro_batch", "site.sharing", "site.tokens",
     "training", "training.adapters", "training.base", "training.base_models", "training.clip", "training.clipping",
     "training.divisor", "training.event", "training.learning_rate", "training.losses", "training.mechanisms",
     "training.micro_batch", "training.modules", "training.noise_multiplier", "training.optimizers", "training.rank",

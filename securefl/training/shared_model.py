@@ -93,18 +93,20 @@ class SharedModel:
         self._shown = alike.Shown()
 
     @classmethod
-    def load(cls, name: str, folder: Path, task: Task, adapter: Adapter, engine: str = "auto") -> SharedModel:
-        """The model a federation's file names.
+    def load(
+        cls, name: str, folder: Path, task: Task, adapter: Adapter, engine: str = "auto", called: str = ""
+    ) -> SharedModel:  # fmt: skip
+        """The model of this name or place; ``called`` is what plans call it, where that is another name.
 
         Raises:
             OperatorFault: it is not here, cannot carry this adapter, or the engine cannot serve it.
         """
         if task.kind == language.KIND:
             built, digest = language_model.load(name, folder, adapter)
-            return cls(built, Model(name, digest), task, adapter, engine)
+            return cls(built, Model(called or name, digest), task, adapter, engine)
         found = resolve(name, folder)
         digest = model_digest(found)  # first: it says clearest what is not here
-        return cls(build(found, task, adapter, digest), Model(name, digest), task, adapter, engine)
+        return cls(build(found, task, adapter, digest), Model(called or name, digest), task, adapter, engine)
 
     @property
     def layout(self) -> Layout:

@@ -1,0 +1,261 @@
+"""Build one party from its SITE document and its own home: nothing of another party's is opened, or known by path.
+
+What a party cannot own is lent to it by the process around it: time, chance, and the way to others.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from securefl import files, keys
+from securefl.documents.site_file import MADE_BY, PeerPart, Site, SubfederationPart, TrustPart
+from securefl.errors import OperatorFault
+from securefl.home import adoption
+from securefl.home.home import Home
+from securefl.home.peers import pin
+from securefl.ledger.databases import URL_FILE
+from securefl.planning.plan import cover_under, price_in, scheme_under, strategy_on
+from securefl.planning.subfederation import Inside
+from securefl.progress import Progress, Silent
+from securefl.protection import schemes
+from securefl.protocol import coordinator_state, member_state
+from securefl.protocol import custodian as u
+from securefl.site import charged_records, custody
+from securefl.site.agent import Agent, CustodianAgent, MemberAgent
+from securefl.site.limits import Limits
+from securefl.site.subfederation import NestedTrainer
+from securefl.site.turns import Turns
+from securefl.strategy.member import Half
+from securefl.terms import MemberId, PublicKey, Seat
+from securefl.terms.parties import COORDINATOR, CUSTODIAN
+from securefl.wire import digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from securefl.coordinator.drive import Observer
+    from securefl.policy.load import Policy
+    from securefl.seams import Runtime, Trainer
+    from securefl.terms.records import Record
+    from securefl.training.data import Records
+    from securefl.training.shared_model import SharedModel
+
+
+def clock() -> int:
+    """Seconds since 1970."""
+    return int(time.time())
+
+
+def unwatched(before: coordinator_state.State, moved: coordinator_state.Step) -> None:
+    """Tell nobody how a sub-federation's rounds go."""
+    del before, moved
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the process around a party lends it: time, chance, and the way to others. All of it has a live default.
+
+    A process that holds a model or records already may lend them: they are exactly what the document would give.
+    """
+
+    entropy: Callable[[int], bytes] = field(default=os.urandom, repr=False)
+    clock: Callable[[], int] = clock
+    progress: Progress = field(default_factory=Silent)
+    model: SharedModel | None = None
+    records: Callable[[], Records] | None = None
+    members: Runtime | None = None  # of a site that is a federation: the way to its own members
+    observe: Observer = unwatched  # of a site that is a federation: told how its rounds go
+    turns: Turns = field(default_factory=Turns)  # one for all agents of a site: they train one at a time
+    shares: Callable[[Path], custody.Gather] | None = None  # of a custodian whose key, in that file, was split
+
+
+def build(site: Site, federation: str | None = None, around: Environment = Environment()) -> Agent:
+    """The agent that answers for this party in one federation: the one named, or the only one in the document.
+
+    Records are read, and held against those that were charged under another name, before this returns.
+
+    Raises:
+        OperatorFault: document, home, model or records are not as they must be. Nothing was reserved.
+        Unapproved: the policy that was laid out in this home lacks its signatures.
+    """
+    name, trust = site.trusted(federation)
+    me = MemberId(site.file.name)
+    home = opened(site, around.clock)
+    custodian = None if trust.custodian is None else Seat(CUSTODIAN, _key(trust.custodian), "")
+    coordinator, seats = Seat(COORDINATOR, _key(trust.coordinator), ""), _seats(trust.members)
+    check_own_key(site, name, trust, home.identity.public)
+    pin(home.path, name, (coordinator, *((custodian,) if custodian else ()), *seats))
+    policy, signed = _laid_out(home, name, around.clock())
+    shared = None if site.file.is_custodian else around.model or model_of(site, name)
+    charter = member_state.Charter(
+        me, name, policy.hash, policy.text, site.account, coordinator, custodian, seats, {},
+        None if shared is None else shared.model, signed,
+    )  # fmt: skip
+    if shared is None:
+        return _custodian(home, charter, trust, policy, around)
+    plugs = member_state.Plugs(home.identity, schemes.member_half)
+    trainer = _trainer(site, trust, home, shared, around)
+    price = price_in(policy, site.account)
+    limits = limits_of(site, trust)
+    return MemberAgent(home, charter, policy, plugs, trainer, price, around.entropy, around.turns, limits.refusal)
+
+
+def opened(site: Site, now: Callable[[], int] = clock) -> Home:
+    """The party's home, made if there is none; its store is where the document says.
+
+    Raises:
+        OperatorFault: it cannot be used, or its ledger is in another store than the document's.
+        Tampered: its ledger is not what it signed.
+    """
+    if site.file.store is not None:
+        files.check(site.path)  # a URL may hold a password
+        files.folder(site.home)
+        place = site.home / URL_FILE
+        held = files.read(place)
+        if held is None and not (site.home / "ledger.db").exists():
+            files.write(place, site.file.store.encode() + b"\n")
+        elif held is None or held.strip() != site.file.store.encode():
+            where = "its ledger.db" if held is None else f"the database that its {URL_FILE} names"
+            remedy = f"the account goes on where it was begun: leave `store` out, or write what {URL_FILE} says"
+            raise OperatorFault(f"this home's ledger is in {where}, not in `store`", remedy, f"{site.path}: store")
+    return Home.at(site.home, MemberId(site.file.name), now)
+
+
+def model_of(site: Site, federation: str) -> SharedModel:
+    """The base model with this federation's adapter and head, checked on synthetic text before any record is read.
+
+    Raises:
+        OperatorFault: it is not here, cannot carry the adapter, or fails the check.
+    """
+    from securefl.training.shared_model import SharedModel  # noqa: PLC0415
+
+    model, trust = site.file.model, site.file.federations[federation]
+    assert model is not None, "a member's document has a model"
+    assert trust.task is not None, "and a task"
+    assert trust.adapter is not None, "and an adapter"
+    task, adapter = trust.task.task(), trust.adapter.adapter()
+    shared = SharedModel.load(model.at or model.name, site.folder, task, adapter, model.engine, model.name)
+    shared.preflight()
+    return shared
+
+
+def records_of(site: Site, trust: TrustPart) -> Records:
+    """This site's records, each once; none where its document says so.
+
+    Raises:
+        OperatorFault: they cannot be read; with file and row.
+    """
+    from securefl.training.data import Records, load  # noqa: PLC0415
+
+    if site.file.data is None or trust.task is None:
+        return Records((), ())
+    return load(site.file.data, site.folder, trust.task.labels)
+
+
+def limits_of(site: Site, trust: TrustPart) -> Limits:
+    """What this site lets a federation's plans ask."""
+    assert trust.max_tokens is not None, "a member's document says what is read"
+    return Limits(site.file.limits, trust.max_tokens)
+
+
+def check_own_key(site: Site, federation: str, trust: TrustPart, own: PublicKey) -> None:
+    """Check that the document names this home's own key as this party's; raise otherwise."""
+    field_ = "custodian" if site.file.is_custodian else f"members.{site.file.name}.key"
+    named = trust.custodian if site.file.is_custodian else trust.members[site.file.name].key
+    if named != own.hex():
+        what = f"found the key {str(named)[:16]}..., and this home's is {own.hex()[:16]}..."
+        remedy = f"write this party's own key, or the home it belongs to: {MADE_BY}"
+        raise OperatorFault(what, remedy, f"{site.path}: federations.{federation}.{field_}")
+
+
+def _trainer(site: Site, trust: TrustPart, home: Home, shared: SharedModel, around: Environment) -> Trainer:
+    half, probe = Half(shared.layout, shared.initial()), trust.probe_records()
+    if site.file.subfederation is not None:
+        return _nested(site, site.file.subfederation, trust, shared, around, half, probe)
+    from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
+
+    me, reads = site.file.name, limits_of(site, trust).reads
+    records = (around.records or (lambda: records_of(site, trust)))()
+    forms = charged_records.forms_of(shared, records, reads)
+    charged_records.check(home.path, site.account, forms)
+
+    def own() -> Records:
+        charged_records.remember(home, site.account, forms)
+        return records
+
+    def stepped(done: int, steps: int) -> None:
+        around.progress.step(me, done, steps)
+        around.turns.step(done, steps)
+
+    return LoraTrainer(shared, own, around.entropy, stepped, half, probe)
+
+
+def _custodian(
+    home: Home, charter: member_state.Charter, trust: TrustPart, policy: Policy, around: Environment
+) -> CustodianAgent:
+    """The holder of the federation's decryption key, which is whole here, or assembled of members' shares."""
+    assert trust.protection is not None, "a custodian's document says what it opens"
+    scheme = scheme_under(trust.protection, policy)
+    file = home.path / schemes.key_name(scheme)
+    members = [seat.member for seat in charter.peers]
+    custody.check_split(file, members, max(policy.protection.colluding, trust.protection.colluding or 0))
+    gather = around.shares(file) if around.shares else lambda _: ()
+    whole = custody.assembled(file, home.identity, gather, keys.Secret(around.entropy(32)))
+    holder = schemes.key_holder(scheme, home.identity, home.path, whole)
+    plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
+    return CustodianAgent(home, charter, plugs, around.entropy, around.turns)
+
+
+def _nested(
+    site: Site, inside: SubfederationPart, trust: TrustPart, shared: SharedModel, around: Environment, half: Half,
+    probe: tuple[Record, ...],
+) -> NestedTrainer:  # fmt: skip
+    """The trainer of a site that is a federation: its own coordinator, at home here, and the way to its members."""
+    if around.members is None:
+        what = f"{inside.name} has members, and nothing here knows the way to them"
+        raise OperatorFault(what, "start it with a way to reach its members", f"{site.path}: subfederation")
+    assert trust.task is not None, "a member's document says what is trained"
+    runtime = around.members
+    home = Home.at(site.folder / inside.home, COORDINATOR, around.clock)
+    coordinator = Seat(COORDINATOR, home.identity.public, "")
+    custodian = None if inside.custodian is None else Seat(CUSTODIAN, _key(inside.custodian), "")
+    seats = _seats(inside.members)
+    pin(home.path, inside.name, (coordinator, *((custodian,) if custodian else ()), *seats))
+    policy, signed = _laid_out(home, inside.name, around.clock())
+    strategy = strategy_on(shared, inside.strategy, trust.task.labels, f"{site.path}: subfederation.strategy")
+    cover = cover_under(inside.protection, len(seats), policy, custodian.key if custodian else None)
+    return NestedTrainer(
+        MemberId(site.file.name),
+        Inside(
+            policy, signed, cover, inside.strategy.sharing(trust.task.labels), inside.rounds, coordinator, custodian,
+            seats,
+        ),
+        home,
+        coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy),
+        lambda: runtime,
+        half,
+        lambda weighting, base, after: shared.scored(weighting, base, after, probe),
+        around.observe,
+        digest("probe", probe) if probe else None,
+    )  # fmt: skip
+
+
+def _laid_out(home: Home, federation: str, now: int) -> tuple[Policy, bytes]:
+    """The policy that this home begins its next run under, and its signatures."""
+    place = adoption.staged_at(home.path, federation)
+    if not place.exists():
+        what = f"no policy of {federation} is laid out in the home of {home.owner}"
+        raise OperatorFault(what, "lay out the policy that this party agreed to", str(place))
+    return adoption.staged(home.path, federation, now)
+
+
+def _seats(members: dict[str, PeerPart]) -> tuple[Seat, ...]:
+    return tuple(Seat(MemberId(name), _key(each.key), each.region) for name, each in members.items())
+
+
+def _key(text: str) -> PublicKey:
+    return PublicKey(bytes.fromhex(text))
