@@ -25,6 +25,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes round whatever a reader could take for something else; nothing is named and pointed to."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 - the library's own signature
+        """Write every value out, however often it comes."""
         del data
         return True
 
