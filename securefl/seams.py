@@ -5,7 +5,7 @@ Randomness is an argument everywhere; a plug never draws its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,6 +74,14 @@ class MemberProtection(Protocol):
         """
         ...
 
+    def about(self, question: bytes) -> frozenset[str]:
+        """Whose inputs the sum is of that an answer to this question would help to open.
+
+        Raises:
+            Malformed: it is no question.
+        """
+        ...
+
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
         """Nothing happens if the session's material is what it should be.
 
@@ -117,6 +125,14 @@ class CoordinatorProtection(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Prepared:
+    """A sum of which nothing is decrypted yet. It has no encoding: after a restart its question is checked again."""
+
+    survivors: tuple[MemberId, ...]
+    total: Callable[[], NDArray[np.int64]]  # decrypts; raises `Forged` where what comes out is no sum
+
+
 class KeyHolder(Protocol):
     """The custodian's half of a scheme with a decryption key."""
 
@@ -126,11 +142,11 @@ class KeyHolder(Protocol):
         """What members need to encrypt and to seal to ``box``, signed by the custodian."""
         ...
 
-    def open_sum(
+    def prepare(
         self, plan: Plan, box: Secret, sealed: Mapping[MemberId, bytes], enrolled: Mapping[MemberId, bytes],
         answers: Mapping[MemberId, bytes],
-    ) -> bytes:  # fmt: skip
-        """The sum of the sealed inputs, as grid integers; or that what was decrypted is no sum.
+    ) -> Prepared:  # fmt: skip
+        """The sealed inputs, checked as far as they can be before their sum is decrypted.
 
         Args:
             box: the run's X25519 secret, opens what members sealed for this custodian.
@@ -139,6 +155,14 @@ class KeyHolder(Protocol):
 
         Raises:
             PeerFault: an input, enrolment or answer is not what the plan says it is. Nothing was decrypted.
+        """
+        ...
+
+    def open_sum(self, prepared: Prepared) -> bytes:
+        """The sum, as grid integers; or that what was decrypted is no sum. Asked once this is committed, not before.
+
+        Raises:
+            Unsafe: the key opened as many sums as one may. Nothing was decrypted.
         """
         ...
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from securefl import keys, merkle, wire
 from securefl.keys import Secret
+from securefl.ledger import heads
 from securefl.protection import enrolments, mask_streams, masking, masking_terms, shamir
 from securefl.terms import FixedPoint, Hash, Head, MemberId, MicroEpsilon, Plan, PoissonGaussian, Receipt, RunId, Update
 from tests.support.worlds import World, identity, seat
@@ -35,6 +36,7 @@ def good() -> dict[str, dict[str, str]]:
         "shamir": {"secret": ONE.raw.hex(), "threshold": "3", **{f"share {point}": share.hex() for point, share in shares.items()}},
         "box": {"to": keys.public_half(TWO).hex(), "message": "68656c6c6f", "box": keys.seal_box(keys.public_half(TWO), "shares", b"c", b"hello", ONE).hex()},
         "head": {"bytes": wire.encode(head).hex(), "signature": keys.Identity(ONE).sign("head", wire.encode(head)).hex()},
+        "head for its own store": {"signature": heads.sign_stored(keys.Identity(ONE), head).signature.hex()},
         "event": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 8), Fraction(9, 10), 4)).hex()},
         "leaf": {"entry": "00", "hash": merkle.leaf_hash(b"\0").hex()},
     }  # fmt: skip
@@ -52,6 +54,10 @@ def bad() -> dict[str, dict[str, str]]:
         },
         "noise of zero": {"event": event.replace(b"\x82\x09\x0a", b"\x82\x00\x01").hex(), "fails": "Malformed"},
         "a tail": {"event": (event + b"\0").hex(), "fails": "Malformed"},
+        "a store's head shown as a promise": {
+            "signature": keys.Identity(ONE).sign(heads.STORED, b"x").hex(),
+            "fails": "Forged",
+        },
         "a head under another label": {"signature": keys.Identity(ONE).sign("receipt", b"x").hex(), "fails": "Forged"},
     }
 

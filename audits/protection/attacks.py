@@ -221,7 +221,9 @@ def covered(frame: m.Frame, **changes: object) -> m.Frame:
 
 def asked(frame: m.Frame, survivors: list[MemberId], signer: str = "coordinator") -> m.Frame:
     """A question about these survivors."""
-    message = m.Ask(frame.envelope.receipt.round, wire.encode(masking_terms.Survivors(tuple(survivors))))
+    told: m.Ask = wire.decode(frame.envelope.body, m.Ask)
+    sealed = tuple(each for each in told.sealed if each.receipt.sender in survivors)
+    message = m.Ask(told.round, wire.encode(masking_terms.Survivors(tuple(survivors))), sealed)
     return signed(frame, message, signer)
 
 

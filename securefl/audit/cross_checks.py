@@ -29,6 +29,7 @@ from securefl.terms import (
     Seat,
     Sent,
     SignedHead,
+    SignedReceipt,
     Witnessed,
 )
 
@@ -179,18 +180,21 @@ def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
 
 
 def _seen_by(ledger: Ledger) -> Iterator[tuple[PublicKey, Head]]:
-    """Every head this party has kept, and the key it holds under."""
+    """Every head this party has kept or been named in a receipt, and the key it holds under."""
     peers: dict[MemberId, list[PublicKey]] = {}  # latest last: two federations may each call a party by one name
     for index, leaf in enumerate(ledger.leaves):
         if isinstance(leaf.entry, Opened):
             for seat in leaf.entry.peers:
                 peers[seat.member] = [*(key for key in peers.get(seat.member, ()) if key != seat.key), seat.key]
-        if not isinstance(leaf.entry, Witnessed):
+        seen = leaf.entry.head if isinstance(leaf.entry, Witnessed) else None
+        if isinstance(leaf.entry, Got | Sent):
+            seen = leaf.entry.receipt.head  # what its sender named of its own ledger
+        if seen is None:
             continue
-        head = leaf.entry.head.head
+        head = seen.head
         if head.owner not in peers:
             raise ledger.wrong(f"the head of {head.owner}, who is no peer", index)
-        yield _signer(ledger, index, peers[head.owner], leaf.entry.head), head
+        yield _signer(ledger, index, peers[head.owner], seen), head
 
 
 def _signer(ledger: Ledger, index: int, keys_: list[PublicKey], head: SignedHead) -> PublicKey:
@@ -234,8 +238,15 @@ def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     }
     about: dict[tuple[RunId, int], Hash] = {}
     for coordinator, _ in runs.values():
+        inputs = {
+            (got.receipt.plan, got.receipt.sender): SignedReceipt(got.receipt, got.signature)
+            for _, got in coordinator.each(Got)
+            if got.receipt.kind == m.Submitted.__name__
+        }
         for _, opening in coordinator.each(Opening):
-            ask = m.Ask(opening.round, masking_terms.question_about(opening.survivors))
+            named = ((opening.plan, member) for member in sorted(opening.survivors))
+            sealed = tuple(inputs[each] for each in named if each in inputs)
+            ask = m.Ask(opening.round, masking_terms.question_about(opening.survivors), sealed)
             about[opening.run, opening.round] = Hash(hashlib.sha256(wire.encode(ask)).digest())
     for ledger in ledgers.values():
         for index, got in ledger.each(Got):

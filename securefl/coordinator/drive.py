@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from securefl import wire
@@ -29,7 +30,7 @@ def drive(
     observe: Observer,
 ) -> coordinator_state.Ended:
     """The end of a run, from wherever it stood: an interrupted run goes on where its last saved step left it."""
-    run = start.course.session.run
+    run, plugs = start.course.session.run, replace(plugs, head=home.head)
     with home.transaction() as conn:
         saved = home.saved(conn, run, coordinator_state.State)
     state: coordinator_state.State = saved or start
@@ -58,8 +59,8 @@ def drive(
 def _framed(home: Home, outbound: tuple[Envelope, ...]) -> Iterator[tuple[MemberId, bytes]]:
     """Each message beside the ledger's head as it is when the message leaves: other runs may go on meanwhile."""
     for envelope in outbound:
-        with home.transaction() as conn:
-            head = home.head(conn)
+        with home.transaction():
+            head = home.head()
         yield envelope.receipt.to, wire.encode(m.Frame(envelope, head))
 
 

@@ -20,7 +20,7 @@ from securefl.home import opening
 from securefl.home.folded import Mark, Told
 from securefl.home.live import Live
 from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
-from securefl.ledger import anchor, databases, export, store
+from securefl.ledger import anchor, databases, export, heads, store
 from securefl.ledger.tables import machines, owned
 from securefl.privacy.account import Account, Standing
 from securefl.protocol import coordinator_state, custodian, member_state
@@ -65,7 +65,7 @@ class Home:
         engine = store.open_store(databases.place_of(path, owner))
         home = cls(owner, path, identity, engine, clock, Live(identity.public, databases.name_of(engine)))
         with home.transaction() as conn:
-            head = home.head(conn)
+            head = home.head()
             if head is not None and head.head.owner != owner:
                 remedy = "give each party a folder of its own"
                 raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
@@ -77,7 +77,8 @@ class Home:
         """All of it, or nothing: decision, reservation, ledger leaf and machine state commit together.
 
         Whatever is read of the ledger in it was verified after the home's lock and the store's were had. The home's is
-        kept until the head is written: the store's is in the hands of whoever administers it.
+        kept until the head is written: the store's is in the hands of whoever administers it. The head is signed once
+        the store has committed, and kept here before anybody is shown it: a store that refuses holds nothing signed.
 
         Raises:
             OperatorFault: the database cannot be reached or written, or another transaction has this home for too long.
@@ -85,18 +86,27 @@ class Home:
         """
         with anchor.alone(self.path):
             with store.begin(self.engine) as conn:
-                self.live.begin(conn, anchor.read(self.path))
+                kept = anchor.read(self.path)
+                self.live.begin(conn, kept)
+                self._sign(self.live.committed, kept)  # a process may have ended between a commit and its head
                 yield conn
-                signed = self.live.written
-            if signed is not None:  # before anything that was decided here can be sent
-                anchor.write(self.path, signed, self.live.verified.holds)
+            self._sign(self.live.written, self.live.committed)  # before anything that was decided here can be sent
             for run, key in self.live.fresh.items():
                 Ratchet.of(self.path, run).settle(key)
+
+    def _sign(self, head: Head | None, kept: Head | None) -> None:
+        """Sign the head of what is committed, and keep it in the home; nothing is signed that is not kept."""
+        if head is None or (self.live.signed is not None and self.live.signed.head == head):
+            return
+        signed = heads.sign(self.identity, head)
+        if head != kept:
+            anchor.write(self.path, signed, self.live.verified.holds)
+        self.live.signed = signed
 
     def commit(
         self, conn: sa.Connection, run: RunId, entries: Sequence[Entry], state: object, at: int | None = None,
         keep: Kept | None = None,
-    ) -> SignedHead | None:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Record, save and keep; sending comes after the transaction. ``at`` is the clock, where it was read before.
 
         Raises:
@@ -105,16 +115,16 @@ class Home:
         if not entries and self.live.now.mark(run) != Mark():
             assert keep is None, "what is kept is kept with entries"
             assert self.stands(conn, run, state), "a machine moves only with entries that tell of it"
-            return self.head(conn)
+            return
         now = self.clock() if at is None else at
         opening.check(self.opened(conn), entries, now)
-        head = self._append(conn, now, entries) if entries else self.head(conn)
+        if entries:
+            self._append(conn, now, entries)
         row = {"run": bytes(run), "state": self._sealed(conn, run, state)}
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
         conn.execute(sa.insert(machines).values(**row))
         if keep is not None:
             self._keep(conn, run, keep)
-        return head
 
     def _sealed(self, conn: sa.Connection, run: RunId, state: object) -> bytes:
         """The state, under a key that no older one has and no newer one will; of a run that is over, the home's own."""
@@ -181,19 +191,20 @@ class Home:
                 return kept
         return Own()
 
-    def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> SignedHead:
+    def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> None:
         """Write down what moved no machine: a refused message."""
-        return self._append(conn, self.clock(), entries)
+        self._append(conn, self.clock(), entries)
 
-    def _append(self, conn: sa.Connection, now: int, entries: Sequence[Entry]) -> SignedHead:
-        signed, written = store.append(conn, self.live.tree, self.identity, self.owner, now, entries)
-        self.live.wrote(signed, written)
-        return signed
+    def _append(self, conn: sa.Connection, now: int, entries: Sequence[Entry]) -> None:
+        stored, written = store.append(conn, self.live.tree, self.identity, self.owner, now, entries)
+        self.live.wrote(stored.head, written)
 
-    def head(self, conn: sa.Connection) -> SignedHead | None:
-        """The head of this home's ledger; None before its first entry."""
-        del conn  # a transaction is held
-        return self.live.head
+    def head(self) -> SignedHead | None:
+        """The newest head of this home's ledger that is certain; None before its first entry.
+
+        In a transaction it is that of what was committed before. Of each size there is one, whatever a store refuses.
+        """
+        return self.live.signed
 
     def holds(self, head: Head) -> bool:
         """Whether this home's ledger is one that had this head before: not set back, and not begun again."""
@@ -287,7 +298,7 @@ class Home:
             Tampered: the database's entries are not those that were signed.
         """
         with self.transaction() as conn:
-            head = self.head(conn)
+            head = self.head()
             leaves = tuple(store.raw(conn))
         if head is None:
             return None

@@ -25,7 +25,8 @@ class Live:
         self._where = where
         self.verified, self._folded = Verified(key, where), Folded()
         self.now, self.tree = self._folded, self.verified.tree  # with what this transaction wrote
-        self.written: SignedHead | None = None
+        self.signed: SignedHead | None = None  # of what is committed, and kept in the home
+        self.written: Head | None = None
         self.fresh: dict[RunId, Secret | None] = {}  # keys of the states this transaction wrote; None: a run is over
 
     def begin(self, conn: sa.Connection, kept: Head | None) -> None:
@@ -44,12 +45,12 @@ class Live:
             raise Tampered(self._where, f"its first {kept.size} entries are not those this home has signed; {LOST}")
         self.now, self.tree, self.written, self.fresh = self._folded, self.verified.tree, None, {}
 
-    def wrote(self, signed: SignedHead, written: Sequence[tuple[Leaf, Frontier]]) -> None:
+    def wrote(self, head: Head, written: Sequence[tuple[Leaf, Frontier]]) -> None:
         """Let the rest of this transaction see what it wrote."""
         self.now = self.now.with_all(written)
-        self.tree, self.written = written[-1][1], signed
+        self.tree, self.written = written[-1][1], head
 
     @property
-    def head(self) -> SignedHead | None:
-        """The latest head, with what this transaction wrote."""
-        return self.written or self.verified.signed
+    def committed(self) -> Head | None:
+        """The head of what this transaction found."""
+        return None if self.verified.stored is None else self.verified.stored.head

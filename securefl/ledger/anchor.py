@@ -1,9 +1,10 @@
 """The last head this home signed, in a file of the home's own: outside the database, whoever administers that.
 
-It is written after a transaction is committed and before anything is sent. So it is never ahead of the database, and a
-database that is behind it was set back. One transaction at a time has the home, from before the head is read until the
-next is written. Whoever administers a database may show two processes two copies of it, each with a lock of its own; so
-the lock that counts is a file of the home.
+It is signed and written after a transaction is committed, and before it is shown to anybody and anything is sent or
+done that follows from it. So it is never ahead of the database, and a database that is behind it was set back. And of
+each size one head is ever signed: a store that refuses a commit has none of it. One transaction at a time has the home,
+from before the head is read until the next is written. Whoever administers a database may show two processes two copies
+of it, each with a lock of its own; so the lock that counts is a file of the home.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ from securefl import keys, merkle, wire
 from securefl.ledger import databases
 from securefl.ledger import heads as signing
 from securefl.ledger.databases import Place
+from securefl.ledger.heads import StoredHead
 from securefl.ledger.migrate import migrate
 from securefl.ledger.tables import heads, leaves
 from securefl.ledger.verified import Verified
 from securefl.merkle import Frontier
-from securefl.terms import Entry, Head, Leaf, MemberId, PublicKey, SignedHead
+from securefl.terms import Entry, Head, Leaf, MemberId, PublicKey
 
 
 def open_store(place: Place) -> sa.Engine:
@@ -50,8 +51,11 @@ def begin(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 def append(
     conn: sa.Connection, tree: Frontier, identity: keys.Identity, owner: MemberId, at: int, entries: Sequence[Entry]
-) -> tuple[SignedHead, tuple[tuple[Leaf, Frontier], ...]]:
-    """Write these entries after the verified ``tree``, under a new signed head; say each with the tree it ends."""
+) -> tuple[StoredHead, tuple[tuple[Leaf, Frontier], ...]]:
+    """Write these entries after the verified ``tree``, under a new head; say each with the tree it ends.
+
+    The store is sent the head for itself alone: whether this will be committed is not certain yet.
+    """
     written = []
     for entry in entries:
         leaf = Leaf(at, entry)
@@ -59,10 +63,10 @@ def append(
         conn.execute(sa.insert(leaves).values(position=tree.size, leaf=data))
         tree = tree.append(merkle.leaf_hash(data))
         written.append((leaf, tree))
-    signed = signing.sign(identity, Head(owner, tree.size, tree.root()))
+    stored = signing.sign_stored(identity, Head(owner, tree.size, tree.root()))
     conn.execute(sa.delete(heads))
-    conn.execute(sa.insert(heads).values(one=1, signed=wire.encode(signed)))
-    return signed, tuple(written)
+    conn.execute(sa.insert(heads).values(one=1, signed=wire.encode(stored)))
+    return stored, tuple(written)
 
 
 def raw(conn: sa.Connection) -> Iterator[bytes]:
@@ -72,7 +76,7 @@ def raw(conn: sa.Connection) -> Iterator[bytes]:
 
 
 def read(conn: sa.Connection, key: PublicKey, where: str = "ledger.db") -> tuple[Verified, tuple[Leaf, ...]]:
-    """The whole ledger, once it is what the head says that ``key`` signed.
+    """The whole ledger, once it is what the head says that ``key`` gave its store.
 
     Raises:
         Tampered: it is not.

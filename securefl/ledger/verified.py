@@ -1,7 +1,7 @@
-"""What of one ledger this process has read, hashed and found under its owner's signed head.
+"""What of one ledger this process has read, hashed and found under the head that its owner gave the store.
 
 Whoever administers the database may change every row. So nothing is asked of it but leaves in order: each is hashed and
-decoded here, and believed once the tree of all of them is the one that was signed. What was verified stays verified in
+decoded here, and believed once the tree of all of them is the one under that head. What was verified stays verified in
 memory, so a transaction reads only what is new.
 """
 
@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from securefl import merkle, wire
 from securefl.errors import Forged, Malformed, Tampered
 from securefl.ledger import heads as signing
+from securefl.ledger.heads import StoredHead
 from securefl.ledger.tables import heads, leaves
 from securefl.merkle import Frontier
-from securefl.terms import Hash, Head, Leaf, PublicKey, SignedHead
+from securefl.terms import Hash, Head, Leaf, PublicKey
 
 HASH, AGAIN = 32, 1024  # bytes of a hash; leaves that are read again at once
 LOST = "restore the newest copy of the database; a ledger that lost entries cannot go on, and its peers refuse it"
@@ -31,18 +32,18 @@ class Verified:
         self._next = 0  # the leaf to be read again next
         self._roots: dict[int, Hash] = {}  # of some of its prefixes
         self.tree = Frontier()
-        self.signed: SignedHead | None = None
+        self.stored: StoredHead | None = None
 
     def __copy__(self) -> Verified:
         made = Verified(self._key, self._where)
         made._hashes, made._next, made._roots = bytearray(self._hashes), self._next, dict(self._roots)
-        made.tree, made.signed = self.tree, self.signed
+        made.tree, made.stored = self.tree, self.stored
         return made
 
     def unchanged(self, conn: sa.Connection) -> bool:
         """Whether the store shows the head that was verified last, and nothing after it."""
         stored = conn.execute(sa.select(heads.c.signed)).first()
-        if stored is None or self.signed is None or stored.signed != wire.encode(self.signed):
+        if stored is None or self.stored is None or stored.signed != wire.encode(self.stored):
             return False
         later = sa.select(leaves.c.position).where(leaves.c.position >= self.tree.size).limit(1)
         return conn.execute(later).first() is None
@@ -88,8 +89,8 @@ class Verified:
         Raises:
             Tampered: the ledger is not what its signed head says, or not what it was.
         """
-        signed = self._head(conn)
-        head = Head(signed.head.owner, signed.head.size, signed.head.root) if signed else None
+        stored = self._head(conn)
+        head = stored.head if stored else None
         size, known = (head.size if head else 0), self.tree.size
         for least, who in ((known, "this process has read"), (kept.size if kept else 0, "this home has signed")):
             if size < least:
@@ -118,16 +119,16 @@ class Verified:
         if head is not None and (head.size, head.root) != (self.tree.size, self.tree.root()):
             what = f"{self.tree.size} entries do not give the root of the head over {head.size}"
             raise Tampered(self._where, what)
-        self.signed = signed
+        self.stored = stored
         self._roots[self.tree.size] = self.tree.root()
 
-    def _head(self, conn: sa.Connection) -> SignedHead | None:
-        stored = conn.execute(sa.select(heads.c.signed)).first()
-        if stored is None:
+    def _head(self, conn: sa.Connection) -> StoredHead | None:
+        row = conn.execute(sa.select(heads.c.signed)).first()
+        if row is None:
             return None
         try:
-            signed: SignedHead = wire.decode(stored.signed or b"", SignedHead)
-            signing.verify(self._key, signed)
+            stored: StoredHead = wire.decode(row.signed or b"", StoredHead)
+            signing.verify_stored(self._key, stored)
         except (Malformed, Forged) as fault:
             raise Tampered(self._where, str(fault)) from fault
-        return signed
+        return stored

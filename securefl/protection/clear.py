@@ -57,6 +57,11 @@ class ClearMember:
         del me, plan, kept, question
         raise Unsafe("there is nothing to ask about a vector in the clear")
 
+    def about(self, question: bytes) -> frozenset[str]:
+        """Nobody asks."""
+        del question
+        raise Unsafe("there is nothing to ask about a vector in the clear")
+
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
         """This scheme has no key."""
         if material or custodian is not None:

@@ -27,7 +27,7 @@ from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point, honest, slot_packing, tenseal_context
 from securefl.protection.key_file import KeyFile
 from securefl.protection.slot_packing import Packing
-from securefl.seams import Enrolment
+from securefl.seams import Enrolment, Prepared
 from securefl.terms import Aggregate, Envelope, FixedPoint, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
 if TYPE_CHECKING:
@@ -193,6 +193,11 @@ class EncryptedMember:
         del me, plan, kept, question
         raise Unsafe("a member has nothing to open a ciphertext with")
 
+    def about(self, question: bytes) -> frozenset[str]:
+        """Members are not asked."""
+        del question
+        raise Unsafe("a member has nothing to open a ciphertext with")
+
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
         """Check that the context is the custodian's, has this cipher's parameters, and no secret key."""
         check_material(self.scheme, self._cipher, material, custodian)
@@ -314,14 +319,14 @@ class Holder(Generic[C]):
         signature = self._identity.sign("he-key", wire.encode((self._public, box)))
         return wire.encode(Material(self._public, box, signature))
 
-    def open_sum(
+    def prepare(
         self, plan: Plan, box: Secret, sealed: Mapping[MemberId, bytes], enrolled: Mapping[MemberId, bytes],
         answers: Mapping[MemberId, bytes],
-    ) -> bytes:  # fmt: skip
-        """The sum of these inputs, on the grid; or `Unopened`, where what was decrypted is none.
+    ) -> Prepared:  # fmt: skip
+        """These inputs, out of their boxes and checked; nothing is decrypted.
 
         Raises:
-            Unsafe: too few inputs, or a key that opened as many sums as one may.
+            Unsafe: too few inputs.
             Forged: an input is not in a box of this run, round, plan and sender, or for another key, shape or encoding.
         """
         packed = check_bounds(plan, self._cipher)
@@ -331,13 +336,25 @@ class Holder(Generic[C]):
         count, survivors = packed.count(plan.dimension), tuple(sorted(sealed))
         inputs = {member: self._chunks(plan, box, member, sealed[member], count) for member in survivors}
         opening = self._opening(plan, packed, inputs, enrolled, answers)
+
+        def total() -> NDArray[np.int64]:
+            return slot_packing.unpack(opening(), packed, plan.dimension, plan.cover.encoding, len(inputs))
+
+        return Prepared(survivors, total)
+
+    def open_sum(self, prepared: Prepared) -> bytes:
+        """The sum of these inputs, on the grid; or `Unopened`, where what was decrypted is none.
+
+        Raises:
+            Unsafe: a key that opened as many sums as one may.
+        """
         if self._file is not None:
             self._file.spend(self._secret)
         try:
-            total = slot_packing.unpack(opening(), packed, plan.dimension, plan.cover.encoding, len(inputs))
+            total = prepared.total()
         except Forged:  # decrypted once: what it was is told by no fault, and the round has no second opening
             return wire.encode(Unopened("protocol.no-sum"))
-        return wire.encode(Summed(total.astype("<i8").tobytes(), survivors))
+        return wire.encode(Summed(total.astype("<i8").tobytes(), prepared.survivors))
 
     def _chunks(self, plan: Plan, box: Secret, member: MemberId, payload: bytes, count: int) -> tuple[bytes, ...]:
         """The ciphertexts in one member's box."""

@@ -92,6 +92,10 @@ class MaskedMember:
         """Shares of masks."""
         return self._masks.answer(me, plan, kept, question)
 
+    def about(self, question: bytes) -> frozenset[str]:
+        """The survivors."""
+        return self._masks.about(question)
+
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
         """Check the custodian's public keys."""
         encrypted.check_material(self.scheme, self._cipher, material, custodian)

@@ -180,6 +180,11 @@ class MaskingMember:
             )
         )
 
+    def about(self, question: bytes) -> frozenset[str]:
+        """The survivors."""
+        survivors: Survivors = wire.decode(question, Survivors)
+        return frozenset(survivors.members)
+
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
         """This scheme has no key that somebody else holds."""
         if material or custodian is not None:

@@ -46,6 +46,7 @@ from securefl.terms import (
     Opening,
     Refused,
     Released,
+    SignedReceipt,
     Witnessed,
 )
 
@@ -77,6 +78,7 @@ def on_accept(state: Inviting, event: Received, plugs: Plugs) -> Step:
     accept = m.opened(event.frame.envelope, m.Accept)
     assert isinstance(accept, m.Accept)
     course = _answered(state.course, event)
+    _check_seen(course, accept)
     course = replace(course, accepts={**course.accepts, event.sender: event.frame})
     return _when_answered(replace(state, course=course), event, plugs, invited)
 
@@ -167,7 +169,11 @@ def _next_question(state: Asking, plugs: Plugs) -> Step:
         questions = protection.ask(state.phase, plan, _enrolled(course), sealed, answers)
     except PeerFault as fault:
         return close_round(course, "aborted", _unopened(state, fault), plugs)
-    messages = {member: m.Ask(plan.round, question) for member, question in questions.items()}
+    receipts = tuple(SignedReceipt(each.receipt, each.signature) for _, each in sorted(state.sealed.items()))
+    messages = {
+        member: m.Ask(plan.round, question, receipts if member in state.sealed else ())
+        for member, question in questions.items()
+    }
     return ask_members(replace(state, course=course), messages, plan.round, plugs)
 
 
@@ -342,6 +348,21 @@ def _check(course: Course, event: Received) -> None:
         raise Forged(f"{event.sender} shows no ledger")
     m.check_head(event.frame.head, event.sender, key)
     m.check_progress(course.heads.get(event.sender), event.frame.head)
+    named = event.frame.envelope.receipt.head
+    if named is not None:
+        m.check_head(named, event.sender, key)
+        m.check_progress(named, event.frame.head)
+
+
+def _check_seen(course: Course, accept: m.Accept) -> None:
+    """What a peer says it saw are heads that parties of this run signed: others would refuse all of what it is in."""
+    session = course.session
+    everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
+    known = {seat.member: seat.key for seat in everybody}
+    for seen in accept.seen:
+        if seen.head.owner not in known:
+            raise Forged(f"a head of {seen.head.owner}, who is no peer", "protocol.stranger")
+        m.check_head(seen, seen.head.owner, known[seen.head.owner])
 
 
 def _check_relayable(course: Course, sender: MemberId, public: bytes, plugs: Plugs) -> None:

@@ -40,7 +40,7 @@ def ask_members(
     session, course = state.course.session, state.course
     plan = wire.plan_hash(course.plan) if isinstance(state, Collecting | Asking) else None
     outbound = tuple(
-        m.enclose(plugs.identity, session.coordinator.member, to, session.run, round_, message, plan)
+        m.enclose(plugs.identity, session.coordinator.member, to, session.run, round_, message, plan, head=plugs.head())
         for to, message in sorted(asked.items())
     )
     course = replace(course, unanswered={envelope.receipt.to: envelope for envelope in outbound})

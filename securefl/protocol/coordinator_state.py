@@ -26,6 +26,7 @@ class Plugs:
     identity: Identity
     protection: Callable[[str], CoordinatorProtection]
     strategy: Strategy
+    head: Callable[[], SignedHead | None] = lambda: None  # of its own ledger, as it was committed last: a home is asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ would find is noise.
 
 What it decrypted and found to be no sum is the round's one opening too. Else a coordinator could ask about other
 members, or with another input of a colluding one, until enough refusals have told what no sum does.
+
+Decrypting is an effect: that this question is the round's only one is committed before it, so whoever keeps a store
+from committing gets no second sum. After a restart the same question is decrypted again, and no other.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from securefl.protection.encrypted import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
 from securefl.protocol import sight
 from securefl.protocol.member_state import Charter, Received
-from securefl.seams import KeyHolder
+from securefl.seams import KeyHolder, Prepared
 from securefl.terms import (
     Closed,
     Entry,
@@ -38,6 +41,7 @@ from securefl.terms import (
     Refused,
     Released,
     Sent,
+    SignedHead,
 )
 
 
@@ -49,6 +53,7 @@ class Plugs:
     holder: KeyHolder
     min_cohort: int  # from the custodian's own copy of the policy
     holds: Callable[[Head], bool] = lambda _: True  # as a member's
+    head: Callable[[], SignedHead | None] = lambda: None  # as a member's
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,26 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class Decrypting:
+    """A round's one question is written down, and not answered yet. No other question of that round ever is."""
+
+    held: Holding
+    plan: Hash
+    round: int
+    request: Hash  # digest of the question, inputs and all
+
+    @property
+    def charter(self) -> Charter:
+        """As before."""
+        return self.held.charter
+
+    @property
+    def session(self) -> m.Session:
+        """As before."""
+        return self.held.session
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """The run is over here."""
 
@@ -81,16 +106,34 @@ class Left:
     outcome: str
 
 
-State = Idle | Holding | Left
+State = Idle | Holding | Decrypting | Left
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypt:
+    """Decrypt this sum, once the step that asks for it is committed."""
+
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypted:
+    """What the holder of the key found."""
+
+    answer: bytes
+
+
+Event = Received | Decrypted
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next state, what to write down, and what to answer: in that order."""
+    """The next state, what to write down, what to do, and what to answer: in that order."""
 
     state: State
-    entries: tuple[Entry, ...]
-    outbound: Envelope | None
+    entries: tuple[Entry, ...] = ()
+    outbound: Envelope | None = None
+    effects: tuple[Decrypt, ...] = ()
 
 
 def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
@@ -111,16 +154,38 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     if any(seat not in charter.peers for seat in session.roster) or len(set(session.roster)) != len(session.roster):
         raise Forged("a roster with strangers or doubles", "protocol.stranger")
     box = keys.derive(event.rand, "session-box")
-    accept = m.Accept(keys.public_half(box), plugs.holder.material(keys.public_half(box)))
-    envelope = _enveloped(charter, session, plugs, accept, 0)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
+    told = sight.told(charter, (each.member for each in everybody))
+    accept = m.Accept(keys.public_half(box), plugs.holder.material(keys.public_half(box)), told)
+    envelope = _enveloped(charter, session, plugs, accept, 0)
     opened = Opened(session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals)
     holding = Holding(charter, session, box.raw, 0, event.envelope.receipt.digest, envelope)
     return Step(holding, (opened, *_both(event, envelope), *seen), envelope)
 
 
 def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
-    """Open the sum of one round's signed inputs; never a second sum of the same round."""
+    """Take one round's only question: a sum of signed inputs, which is decrypted once this is committed."""
+    plan, prepared, shown = _checked(state, event, plugs)
+    charter, seen = sight.relayed(state.charter, shown, plugs.holds)
+    receipt = event.envelope.receipt
+    asked = Decrypting(replace(state, charter=charter), wire.plan_hash(plan), plan.round, receipt.digest)
+    return Step(asked, (Got(receipt, event.envelope.signature), *seen), effects=(Decrypt(prepared),))
+
+
+def on_decrypted(state: Decrypting, event: Decrypted, plugs: Plugs) -> Step:
+    """Answer with the round's one sum, or that there is none."""
+    held, message = state.held, m.Answered(state.round, event.answer)
+    reply = _enveloped(held.charter, held.session, plugs, message, state.round, state.plan)
+    entries = (_what_became(held.session, state, event.answer), Sent(reply.receipt, reply.signature))
+    return Step(replace(held, opened_round=state.round, request=state.request, reply=reply), entries, reply)
+
+
+def _checked(state: Holding, event: Received, plugs: Plugs) -> tuple[Plan, Prepared, list[SignedHead]]:
+    """The plan, its sum that may be decrypted, and the ledger that each member named as it handed its input in.
+
+    Raises:
+        PeerFault: it may not.
+    """
     ask = m.opened(event.envelope, m.Ask)
     assert isinstance(ask, m.Ask)
     question: Summation = wire.decode(ask.question, Summation)
@@ -139,6 +204,7 @@ def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
         raise Forged("a cohort with strangers", "protocol.stranger")
     known = {seat.member: seat.key for seat in plan.cohort}
     payloads: dict[MemberId, bytes] = {}
+    shown = list[SignedHead]()
     for envelope in question.inputs:
         receipt = envelope.receipt
         if receipt.sender not in known or receipt.sender in payloads:
@@ -147,6 +213,9 @@ def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
         m.check(envelope, receipt.sender, session.coordinator.member, session.run, known[receipt.sender])
         if receipt.plan != name:
             raise Forged(f"an input of {receipt.sender} for another plan", "protocol.another-plan")
+        if receipt.head is None:
+            raise Forged(f"an input of {receipt.sender} without its ledger's head", "protocol.no-ledger")
+        shown.append(receipt.head)
         submitted = m.opened(envelope, m.Submitted)
         assert isinstance(submitted, m.Submitted)
         payloads[receipt.sender] = submitted.payload
@@ -156,23 +225,20 @@ def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
         raise Unsafe(what, "protocol.few-survivors")
     enrolled = {MemberId(member): public for member, public in question.enrolled.items()}
     answers = {MemberId(member): answer for member, answer in question.answers.items()}
-    answer = plugs.holder.open_sum(plan, Secret(state.box), payloads, enrolled, answers)
-    reply = _enveloped(state.charter, session, plugs, m.Answered(plan.round, answer), plan.round, name)
-    moved = replace(state, opened_round=plan.round, request=event.envelope.receipt.digest, reply=reply)
-    return Step(moved, (_what_became(plan, name, answer), *_both(event, reply)), reply)
+    return plan, plugs.holder.prepare(plan, Secret(state.box), payloads, enrolled, answers), shown
 
 
-def _what_became(plan: Plan, name: Hash, answer: bytes) -> Entry:
+def _what_became(session: m.Session, asked: Decrypting, answer: bytes) -> Entry:
     """A sum that was opened, or that there was none."""
     summed: FromCustodian = wire.decode(answer, FromCustodian)
     if isinstance(summed, Unopened):
         reason = Reason(summed.why, "no sum", "a sum of the inputs in range", "find who sent an input that is none")
-        return Refused(plan.run, plan.round, "Ask", (reason,))
+        return Refused(session.run, asked.round, "Ask", (reason,))
     digest = Hash(hashlib.sha256(summed.values).digest())  # what the coordinator's own record of the sum must say too
-    return Opening(plan.run, plan.round, name, summed.members, digest)
+    return Opening(session.run, asked.round, asked.plan, summed.members, digest)
 
 
-def on_close(state: Holding, event: Received, plugs: Plugs) -> Step:
+def on_close(state: Holding | Decrypting, event: Received, plugs: Plugs) -> Step:
     """Leave, and keep everybody's head."""
     close = m.opened(event.envelope, m.Close)
     assert isinstance(close, m.Close)
@@ -187,45 +253,72 @@ def on_close(state: Holding, event: Received, plugs: Plugs) -> Step:
     return Step(left, (*entries, *_both(event, reply)), reply)
 
 
+def ask_again(state: State, event: Received, plugs: Plugs) -> Step:
+    """The stored reply; or, of a question that is written down and not answered yet, what is to be decrypted."""
+    if isinstance(state, Decrypting):
+        return Step(state, effects=(Decrypt(_checked(state.held, event, plugs)[1]),))
+    assert not isinstance(state, Idle), "nothing was asked yet"
+    return Step(state, (), state.reply)
+
+
 Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
 
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
-    (Idle,    m.Invite): (on_invite, frozenset({Holding})),
-    (Holding, m.Ask):    (on_ask,    frozenset({Holding})),
-    (Holding, m.Close):  (on_close,  frozenset({Left})),
+    (Idle,       m.Invite):  (on_invite,    frozenset({Holding})),
+    (Holding,    m.Ask):     (on_ask,       frozenset({Decrypting})),
+    (Holding,    m.Close):   (on_close,     frozenset({Left})),
+    (Decrypting, Decrypted): (on_decrypted, frozenset({Holding})),
+    (Decrypting, m.Close):   (on_close,     frozenset({Left})),
 }  # fmt: skip
 
 REQUESTS: Final = {kind.__name__: kind for kind in (m.Invite, m.Ask, m.Close)}
 
 
-def step(state: State, event: Received, plugs: Plugs) -> Step:
-    """Move the run by one request.
+def step(state: State, event: Event, plugs: Plugs) -> Step:
+    """Move the run by one request, or by what was decrypted.
 
     Raises:
         OutOfTurn: no rule covers this request in this state.
         PeerFault: it is forged, or asks for what is not allowed. The state is unchanged.
     """
+    if isinstance(event, Decrypted):
+        return _moved(state, type(event), event, plugs)
     receipt = event.envelope.receipt
     charter = state.charter
     run = receipt.run if isinstance(state, Idle) else state.session.run
     m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
     if not isinstance(state, Idle) and state.request == receipt.digest:
-        return Step(state, (), state.reply)
+        return ask_again(state, event, plugs)
     kind = REQUESTS.get(receipt.kind, type(None))
+    if (type(state), kind) not in RULES:
+        name = "protocol.second-question" if isinstance(state, Decrypting) else OutOfTurn.rule
+        raise OutOfTurn(f"{receipt.kind} while {type(state).__name__}", name)
+    charter, seen = sight.beside(charter, event.head)
+    moved = _moved(_with(state, charter), kind, event, plugs)
+    return replace(moved, entries=(*moved.entries, *seen))
+
+
+def _moved(state: State, kind: type, event: Event, plugs: Plugs) -> Step:
     rule = RULES.get((type(state), kind))
     if rule is None:
-        raise OutOfTurn(f"{receipt.kind} while {type(state).__name__}")
+        raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
     act, targets = rule
-    charter, seen = sight.beside(charter, event.head)
-    moved = act(replace(state, charter=charter), event, plugs)
+    moved = act(state, event, plugs)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
-    return replace(moved, entries=(*moved.entries, *seen))
+    return moved
+
+
+def _with(state: State, charter: Charter) -> State:
+    if isinstance(state, Decrypting):
+        return replace(state, held=replace(state.held, charter=charter))
+    return replace(state, charter=charter)
 
 
 def _enveloped(
     charter: Charter, session: m.Session, plugs: Plugs, message: m.Reply, round_: int, plan: Hash | None = None
 ) -> Envelope:
-    return m.enclose(plugs.identity, charter.me, session.coordinator.member, session.run, round_, message, plan)
+    to, head = session.coordinator.member, plugs.head()
+    return m.enclose(plugs.identity, charter.me, to, session.run, round_, message, plan, head=head)
 
 
 def _both(event: Received, reply: Envelope) -> tuple[Entry, Entry]:

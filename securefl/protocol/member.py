@@ -20,7 +20,7 @@ from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Secret
 from securefl.protocol import declining, sight
 from securefl.protocol import messages as m
-from securefl.protocol.member_checks import acceptances, check_as_agreed, check_cohort, covers, members_only
+from securefl.protocol.member_checks import acceptances, check_as_agreed, check_cohort, covers, inputs_of, members_only
 from securefl.protocol.member_state import (
     Decided,
     Deciding,
@@ -96,7 +96,8 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     opened = Opened(
         session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody, charter.approvals
     )
-    return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b""), 0, entries=(opened, *seen))
+    told = sight.told(charter, (each.member for each in everybody))
+    return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b"", told), 0, entries=(opened, *seen))
 
 
 def on_enrol(state: Ready | Sealed | Deciding | Learning, event: Received, plugs: Plugs) -> Step:
@@ -109,14 +110,14 @@ def on_enrol(state: Ready | Sealed | Deciding | Learning, event: Received, plugs
         raise OutOfTurn(f"round {enrol.round} again: the next one is {next_round}", "protocol.replayed-round")
     seen: tuple[Entry, ...] = ()
     if not seat.boxes:
-        boxes, material = acceptances(seat, enrol.accepts)
-        heads = (frame.head for frame in enrol.accepts if frame.head is not None)
-        charter, seen = sight.relayed(seat.charter, heads, plugs.holds)
-        seat = replace(seat, charter=charter)
+        accepted = acceptances(seat, enrol.accepts)
+        charter, of_peers = sight.relayed(seat.charter, accepted.shown, plugs.holds)
+        charter, by_peers = sight.relayed(charter, accepted.seen, plugs.holds, stale=True)
+        seen = (*of_peers, *by_peers)
         plugs.protection(seat.session.scheme).check_material(
-            material, seat.session.custodian.key if seat.session.custodian else None
+            accepted.material, seat.session.custodian.key if seat.session.custodian else None
         )
-        seat = replace(seat, boxes=boxes, material=material)
+        seat = replace(seat, charter=charter, boxes=accepted.boxes, material=accepted.material)
     enrolment = plugs.protection(seat.session.scheme).enrol(
         seat.charter.me, seat.session.run, enrol.round, seat.session.threshold, members_only(seat), plugs.identity,
         keys.derive(event.rand, "enrol"),
@@ -235,9 +236,12 @@ def on_ask(state: Sealed, event: Received, plugs: Plugs) -> Step:
     assert isinstance(ask, m.Ask)
     if ask.round != plan.round:
         raise OutOfTurn(f"a question about round {ask.round} in round {plan.round}", "protocol.another-round")
-    answer = plugs.protection(seat.session.scheme).answer(seat.charter.me, plan, state.kept, ask.question)
-    message = m.Answered(plan.round, answer)
-    return _replied(seat, Ready, event, plugs, message, plan.round, plan=wire.plan_hash(plan))
+    protection = plugs.protection(seat.session.scheme)
+    answer = protection.answer(seat.charter.me, plan, state.kept, ask.question)
+    shown = inputs_of(seat, plan, ask.sealed, protection.about(ask.question))
+    charter, seen = sight.relayed(seat.charter, shown, plugs.holds)
+    seat, message = replace(seat, charter=charter), m.Answered(plan.round, answer)
+    return _replied(seat, Ready, event, plugs, message, plan.round, plan=wire.plan_hash(plan), entries=seen)
 
 
 def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs: Plugs) -> Step:
@@ -347,7 +351,7 @@ def _enveloped(
 ) -> Envelope:
     to, run = seat.session.coordinator.member, seat.session.run
     price = MicroEpsilon(0) if cost is None else cost
-    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price, release)
+    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price, release, plugs.head())
 
 
 def _replied(

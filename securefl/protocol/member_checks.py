@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from securefl import keys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Secret
 from securefl.protection import honest
 from securefl.protocol import messages as m
+from securefl.protocol import sight
 from securefl.protocol.member_state import Seated
-from securefl.terms import (
-    AdapterRule,
-    MemberId,
-    Plan,
-    Seat,
-)
+from securefl.terms import AdapterRule, MemberId, Plan, Seat, SignedHead, SignedReceipt
 
 
 def check_as_agreed(seat: Seated, plan: Plan) -> None:
@@ -35,12 +34,15 @@ def check_cohort(seat: Seated, plan: Plan) -> None:
     """Return if the cohort is of the roster, each member once and this one among them; all of it for what is kept.
 
     Raises:
-        Forged: it has strangers or doubles.
+        Forged: it has strangers or doubles, or members whose acceptance this one was not shown.
         Unsafe: it is without this member, or sums of a run over different cohorts could be solved for one member.
     """
     roster = seat.session.roster
     if any(each not in roster for each in plan.cohort) or len(set(plan.cohort)) != len(plan.cohort):
         raise Forged("a cohort with strangers or doubles", "protocol.stranger")
+    unseen = [each.member for each in plan.cohort if each.member not in seat.boxes]
+    if unseen:  # so this member has not heard what they saw of its ledger, nor they what it saw of theirs
+        raise Forged(f"a cohort with members whose acceptance was not shown: {', '.join(unseen)}", "protocol.stranger")
     if seat.charter.me not in {each.member for each in plan.cohort}:
         raise Unsafe("a cohort without this member", "protocol.without-me")
     if not honest.is_fresh(plan.sharing) and len(plan.cohort) != len(roster):
@@ -61,11 +63,27 @@ def covers(plan: Plan, size: int) -> bool:
     return rest == 0 == size % 4 and (size > 4 * moved if rests else size == 4 * moved)
 
 
-def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, bytes], bytes]:
-    """Every peer's box key, each under its own signature, from a ledger that is not older than what was seen."""
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the peers' acceptances hold, each under its sender's signature."""
+
+    boxes: Mapping[str, bytes]
+    material: bytes
+    shown: tuple[SignedHead, ...]  # of each peer's own ledger: the head it named itself, and what was laid beside it
+    seen: tuple[SignedHead, ...]  # what each peer saw of the others, this member among them
+
+
+def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> Accepted:
+    """What every peer said as it joined, from a ledger that is not empty where it was not before.
+
+    Raises:
+        Forged: an acceptance is not its sender's, is a stranger's or stands there twice; this member's own is missing
+            or altered, or the custodian's is missing.
+    """
     session = seat.session
     known = {each.member: each for each in (*session.roster, *custodian_of(seat))}
     boxes: dict[str, bytes] = {}
+    shown, seen = list[SignedHead](), list[SignedHead]()
     material = b""
     for frame in frames:
         sender = frame.envelope.receipt.sender
@@ -77,11 +95,40 @@ def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> tuple[dict[str, by
         if frame.head is None:
             raise Forged(f"an acceptance of {sender} without its ledger's head", "protocol.no-ledger")
         boxes[sender] = accept.box
+        shown += (*sight.bound(seat.charter, frame.envelope.receipt), frame.head)
+        seen += accept.seen
         if session.custodian is not None and sender == session.custodian.member:
             material = accept.material
     if boxes.get(seat.charter.me) != keys.public_half(Secret(seat.box)):
         raise Forged("this member's own acceptance is missing or altered", "protocol.swapped-key")
-    return boxes, material
+    if any(each.member not in boxes for each in custodian_of(seat)):
+        raise Forged("the custodian's acceptance is missing", "protocol.stranger")
+    return Accepted(boxes, material, tuple(shown), tuple(seen))
+
+
+def inputs_of(seat: Seated, plan: Plan, sealed: tuple[SignedReceipt, ...], about: frozenset[str]) -> list[SignedHead]:
+    """The ledger that each member of a sum named as it handed its input in: what paid for the input stands in it.
+
+    Args:
+        about: whose inputs the sum is of.
+
+    Raises:
+        Forged: a receipt is missing or stands there twice, is not its sender's, or is of another plan or message.
+    """
+    session, name = seat.session, wire.plan_hash(plan)
+    keys_of = {each.member: each.key for each in plan.cohort}
+    if len(sealed) != len(about) or {each.receipt.sender for each in sealed} != about:
+        raise Forged("a question about other members than the receipts that came with it", "protocol.another-set")
+    shown = list[SignedHead]()
+    for each in sealed:
+        receipt = each.receipt
+        m.check_receipt(each, receipt.sender, session.coordinator.member, session.run, keys_of[receipt.sender])
+        if (receipt.kind, receipt.round, receipt.plan) != (m.Submitted.__name__, plan.round, name):
+            raise Forged(f"the receipt of {receipt.sender} is of no input to this sum", "protocol.another-plan")
+        if receipt.head is None:
+            raise Forged(f"an input of {receipt.sender} without its ledger's head", "protocol.no-ledger")
+        shown.append(receipt.head)
+    return shown
 
 
 def members_only(seat: Seated) -> dict[MemberId, bytes]:

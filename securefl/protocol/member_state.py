@@ -52,6 +52,7 @@ class Plugs:
     holds: Callable[[Head], bool] = lambda _: (
         True
     )  # whether its own ledger had this head: a home is asked, if it has one
+    head: Callable[[], SignedHead | None] = lambda: None  # of its own ledger, as it was committed last: a home is asked
 
 
 @dataclass(frozen=True, slots=True)

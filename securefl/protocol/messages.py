@@ -36,6 +36,7 @@ from securefl.terms import (
     Scheme,
     Seat,
     SignedHead,
+    SignedReceipt,
     rules,
 )
 
@@ -68,15 +69,24 @@ class Invite:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """I will. Peers seal to ``box`` for this run alone; a custodian also sends what members need to encrypt."""
+    """I will. Peers seal to ``box`` for this run alone; a custodian also sends what members need to encrypt.
+
+    ``seen`` are the longest ledgers its sender saw of the others. Every peer is shown it, so no coordinator can hide
+    from a home that was set back what others saw of it.
+    """
 
     box: bytes  # X25519 public key, 32 bytes
     material: bytes
+    seen: tuple[SignedHead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An envelope and, from a peer with a ledger, the head of that ledger as it was when the envelope left."""
+    """An envelope and, from a peer with a ledger, the head of that ledger as it was when the envelope left.
+
+    It is signed, and bound to no message: whoever passes the envelope on may put an older one beside it. What binds a
+    message to its sender's ledger is the head that its receipt names.
+    """
 
     envelope: Envelope
     head: SignedHead | None
@@ -131,10 +141,15 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Sealing is over: this is what opening the sum needs from you."""
+    """Sealing is over: this is what opening the sum needs from you.
+
+    ``sealed`` are the receipts of the inputs that it is the sum of, as their senders signed them: a member that helps
+    to open a sum has seen the ledger of each whose input is in it, with the reservation that paid for that input.
+    """
 
     round: int
     question: bytes
+    sealed: tuple[SignedReceipt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +238,14 @@ class Egress(StrEnum):
     PROTOCOL = "protocol"  # rounds and outcomes: the same whatever a site's records are
     KEYS = "keys"  # public keys, and shares sealed to others'
     WEIGHTS = "weights"  # a noised, covered update: what the plan's event is the price of
+    HEADS = "heads"  # of other parties' ledgers, as those signed them
     OPENING = "opening"  # shares of masks, or a sum of covered inputs: what opening one sum needs
     REASONS = "reasons"  # of a refusal: made of plan, policy, account and model, all before a record is read
     FAULT = "fault"  # the name of one rule of the closed list `rules.FAULTS`, and its sentence: nothing of the site
 
 
 EGRESS: Final[Mapping[type, Mapping[str, Egress]]] = {
-    Accept: {"box": Egress.KEYS, "material": Egress.KEYS},
+    Accept: {"box": Egress.KEYS, "material": Egress.KEYS, "seen": Egress.HEADS},
     Enrolled: {"round": Egress.PROTOCOL, "public": Egress.KEYS},
     Submitted: {"round": Egress.PROTOCOL, "payload": Egress.WEIGHTS, "following": Egress.KEYS},
     Declined: {"round": Egress.PROTOCOL, "reasons": Egress.REASONS},
@@ -241,8 +257,9 @@ EGRESS: Final[Mapping[type, Mapping[str, Egress]]] = {
 PRICED: Final = frozenset({Egress.WEIGHTS})  # what leaves only where the plan's own list names it
 _SHAPES: Final[Mapping[Egress, tuple[type, ...]]] = {
     Egress.PROTOCOL: (int, str), Egress.KEYS: (bytes,), Egress.WEIGHTS: (bytes,), Egress.OPENING: (bytes,),
-    Egress.REASONS: (tuple,), Egress.FAULT: (str,),
+    Egress.REASONS: (tuple,), Egress.FAULT: (str,), Egress.HEADS: (tuple,),
 }  # fmt: skip
+_ITEMS: Final[Mapping[Egress, type]] = {Egress.REASONS: Reason, Egress.HEADS: SignedHead}
 
 
 def check_egress(message: Request | Reply, release: tuple[str, ...]) -> None:
@@ -260,8 +277,8 @@ def check_egress(message: Request | Reply, release: tuple[str, ...]) -> None:
         kind, value = listed.get(each.name), getattr(message, each.name)
         if kind is None or type(value) not in _SHAPES[kind]:
             raise Unsafe(f"{type(message).__name__}.{each.name} is not on the list of what leaves a site")
-        if kind is Egress.REASONS and any(type(reason) is not Reason for reason in value):
-            raise Unsafe(f"{type(message).__name__}.{each.name} holds something that is no reason")
+        if kind in _ITEMS and any(type(item) is not _ITEMS[kind] for item in value):
+            raise Unsafe(f"{type(message).__name__}.{each.name} holds something that is no {_ITEMS[kind].__name__}")
         if kind in PRICED and kind.value not in release:
             raise Unsafe(f"the plan does not list `{kind.value}` among what leaves a site")
 
@@ -276,8 +293,12 @@ def enclose(
     plan: Hash | None = None,
     cost: MicroEpsilon = MicroEpsilon(0),  # noqa: B008 - an int
     release: tuple[str, ...] = (),
+    head: SignedHead | None = None,
 ) -> Envelope:
     """The message under its sender's signature: the receipt says what left, and the signature is over the receipt.
+
+    Args:
+        head: of the sender's own ledger, before this message.
 
     Raises:
         Unsafe: it holds what may not leave a site under a plan that lists ``release``.
@@ -285,7 +306,7 @@ def enclose(
     check_egress(message, release)
     body = wire.encode(message)
     digest = Hash(hashlib.sha256(body).digest())
-    receipt = Receipt(sender, to, run, round_, type(message).__name__, plan, cost, digest, len(body))
+    receipt = Receipt(sender, to, run, round_, type(message).__name__, plan, cost, digest, len(body), head)
     return Envelope(receipt, identity.sign("receipt", wire.encode(receipt)), body)
 
 
@@ -296,12 +317,26 @@ def check(envelope: Envelope, sender: MemberId, to: MemberId, run: RunId, key: P
         Forged: it is not.
     """
     receipt = envelope.receipt
-    if (receipt.sender, receipt.to, receipt.run) != (sender, to, run):
-        what = f"a {receipt.kind} from {receipt.sender} to {receipt.to} where one from {sender} to {to} belongs"
-        raise Forged(what, "protocol.misdirected")
+    _check_way(receipt, sender, to, run)
     if hashlib.sha256(envelope.body).digest() != receipt.digest or len(envelope.body) != receipt.size:
         raise Forged(f"a {receipt.kind} whose body is not the one its receipt names", "protocol.altered")
     keys.verify(key, "receipt", wire.encode(receipt), envelope.signature)
+
+
+def check_receipt(signed: SignedReceipt, sender: MemberId, to: MemberId, run: RunId, key: PublicKey) -> None:
+    """Nothing happens if ``sender`` signed this receipt, of a message to ``to`` in this run.
+
+    Raises:
+        Forged: it did not.
+    """
+    _check_way(signed.receipt, sender, to, run)
+    keys.verify(key, "receipt", wire.encode(signed.receipt), signed.signature)
+
+
+def _check_way(receipt: Receipt, sender: MemberId, to: MemberId, run: RunId) -> None:
+    if (receipt.sender, receipt.to, receipt.run) != (sender, to, run):
+        what = f"a {receipt.kind} from {receipt.sender} to {receipt.to} where one from {sender} to {to} belongs"
+        raise Forged(what, "protocol.misdirected")
 
 
 def opened(envelope: Envelope, expected: object) -> Request | Reply:

@@ -1,6 +1,8 @@
 """What a party sees of other ledgers: each head that grew is written down in the step that saw it.
 
-So from the moment an answer was seen, no home can be set back to before it: whoever saw more refuses it.
+So from the moment an answer was seen, no home can be set back to before it: whoever saw more refuses it, and tells it.
+A head counts against its owner only where it is bound: in the receipt of a message that its owner signed, or in what a
+peer signed that it saw. What a coordinator lays beside a message, it may leave out or swap.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from securefl.errors import Forged
 from securefl.protocol import messages as m
-from securefl.terms import Head, SignedHead, Witnessed
+from securefl.terms import Head, MemberId, Receipt, SignedHead, Witnessed
 
 if TYPE_CHECKING:
     from securefl.protocol.member_state import Charter
 
 SET_BACK = "protocol.own-ledger-set-back"
+OTHERS_SET_BACK = "protocol.ledger-set-back"
 
 
 def beside(charter: Charter, head: SignedHead | None) -> tuple[Charter, tuple[Witnessed, ...]]:
@@ -68,6 +71,26 @@ def relayed(
         m.check_progress(before, head)
         grown[owner] = head
     return _with(charter, grown)
+
+
+def told(charter: Charter, parties: Iterable[MemberId]) -> tuple[SignedHead, ...]:
+    """The longest ledger that was seen of each of these parties but this one: said to all of them, when it joins."""
+    others = sorted(set(parties) - {charter.me})
+    return tuple(charter.witnessed[name] for name in others if name in charter.witnessed)
+
+
+def bound(charter: Charter, receipt: Receipt) -> tuple[SignedHead, ...]:
+    """The head of its sender's ledger that a signed receipt names: none, if the ledger was empty.
+
+    Raises:
+        Forged: its sender showed entries before, and names none now.
+    """
+    if receipt.head is not None:
+        return (receipt.head,)
+    if receipt.sender in charter.witnessed:
+        was = charter.witnessed[receipt.sender].head.size
+        raise Forged(f"{receipt.sender} shows an empty ledger, and has shown {was} entries before", OTHERS_SET_BACK)
+    return ()
 
 
 def _with(charter: Charter, seen: Mapping[str, SignedHead]) -> tuple[Charter, tuple[Witnessed, ...]]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from securefl import keys, wire
 from securefl.errors import Elsewhere, Fault, PeerFault
@@ -21,7 +21,7 @@ from securefl.protocol import messages as m
 from securefl.seams import Unfinished
 from securefl.shown import short
 from securefl.site.turns import RoundOver, Turn, Turns
-from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, SignedHead, Unbounded, rules
+from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, Unbounded, rules
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.privacy.account import Account
     from securefl.seams import Trainer
-    from securefl.terms import Envelope, MemberId, Update
+    from securefl.terms import Envelope, MemberId, RunId, Update
 
 _TRIES = 64  # re-pricings when other runs charge the same account meanwhile
 
@@ -94,8 +94,8 @@ class MemberAgent:
             state = saved or member_state.Idle(_refreshed(self.charter, self.home, conn))
             try:
                 event = member_state.Received(frame.envelope, frame.head, self._secret())
-                moved = member.step(state, event, replace(self.plugs, holds=self.home.holds))
-                head = self.home.commit(conn, run, moved.entries, moved.state)
+                moved = member.step(state, event, _with_ledger(self.plugs, self.home))
+                self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
         if isinstance(moved, PeerFault):
@@ -103,14 +103,14 @@ class MemberAgent:
             raise moved
         try:
             while moved.effects:
-                moved, head = self._perform(moved, turn)
+                moved = self._perform(moved, turn)
         except Overtaken:
             return self._answered(frame, turn)  # what was done here is thrown away; the other's reply stands, or comes
         if isinstance(state, member_state.Sealed) and frame.envelope.receipt.kind == m.Enrol.__name__:
             _tell_late(self.charter.me, state.plan)
-        return _answer(moved.outbound, head)
+        return _answer(moved.outbound, self.home)
 
-    def _perform(self, moved: member_state.Step, turn: Turn) -> tuple[member_state.Step, SignedHead | None]:
+    def _perform(self, moved: member_state.Step, turn: Turn) -> member_state.Step:
         effect = moved.effects[0]
         if isinstance(effect, member_state.Reserve):
             return self._reserve(moved.state, effect)
@@ -133,9 +133,7 @@ class MemberAgent:
             event = member_state.Stopped(f"{type(fault).__name__}: {fault}")
         return self._move(moved.state, effect.plan, event)
 
-    def _reserve(
-        self, state: member_state.State, effect: member_state.Reserve
-    ) -> tuple[member_state.Step, SignedHead | None]:
+    def _reserve(self, state: member_state.State, effect: member_state.Reserve) -> member_state.Step:
         """Price outside, decide inside: one transaction holds the decision, the reservation and its ledger leaf."""
         plan, asked, unfit = effect.plan, False, None
         beyond = self.limits(plan)
@@ -152,7 +150,7 @@ class MemberAgent:
             if not asked and beyond is None and self._allowed(effect, account, price):
                 asked, unfit = True, self._unfit(effect)
             with self.home.transaction() as conn:
-                self._check_stands(conn, plan, state)
+                _check_stands(self.home, conn, plan.run, state)
                 if self.home.account(conn).digest != account.digest:
                     continue  # another run charged this account meanwhile
                 now = self.home.clock()
@@ -166,11 +164,11 @@ class MemberAgent:
                         else decide(self.policy, plan, account, price, now, effect.base),
                     )
                 )
-                moved = member.step(state, member_state.Decided(answer), self.plugs)
-                head = self.home.commit(conn, plan.run, moved.entries, moved.state, now)
+                moved = member.step(state, member_state.Decided(answer), _with_ledger(self.plugs, self.home))
+                self.home.commit(conn, plan.run, moved.entries, moved.state, now)
             if isinstance(answer, Refusal):
                 _tell_why(self.charter.me, plan, answer)
-            return moved, head
+            return moved
         raise PeerFault("the account is charged faster by other runs than this plan can be priced; ask again later")
 
     def _allowed(self, asked: member_state.Reserve, account: Account, price: Price | Refusal) -> bool:
@@ -198,25 +196,14 @@ class MemberAgent:
         fix = "begin a run under the version that this site agreed to last"
         return Refusal((Reason("policy.version", str(mine.version), f"at least {max(versions)}", fix),))
 
-    def _move(
-        self, state: member_state.State, plan: Plan, event: member_state.Event
-    ) -> tuple[member_state.Step, SignedHead | None]:
-        moved = member.step(state, event, self.plugs)
+    def _move(self, state: member_state.State, plan: Plan, event: member_state.Event) -> member_state.Step:
+        moved = member.step(state, event, _with_ledger(self.plugs, self.home))
         with self.home.transaction() as conn:
-            self._check_stands(conn, plan, state)
-            head = self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
+            _check_stands(self.home, conn, plan.run, state)
+            self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
         if moved.trouble:
             print(f"{self.charter.me}: training came to nothing: {short(moved.trouble)}", file=sys.stderr)
-        return moved, head
-
-    def _check_stands(self, conn: sa.Connection, plan: Plan, state: member_state.State) -> None:
-        """One result of an effect is recorded, however many processes performed it.
-
-        Raises:
-            Overtaken: another process of this site moved the run meanwhile.
-        """
-        if not self.home.stands(conn, plan.run, state):
-            raise Overtaken("another process of this site moved the run")
+        return moved
 
     def _secret(self) -> keys.Secret:
         return keys.Secret(self.entropy(32))
@@ -260,20 +247,53 @@ class CustodianAgent:
         with self.home.transaction() as conn:
             saved = self.home.saved(conn, run, custodian.State)
             state = saved or custodian.Idle(_refreshed(self.charter, self.home, conn))
-            moved: Any
+            moved: custodian.Step | PeerFault
             try:
                 event = member_state.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
-                moved = custodian.step(state, event, replace(self.plugs, holds=self.home.holds))
-                head = self.home.commit(conn, run, moved.entries, moved.state)
+                moved = custodian.step(state, event, _with_ledger(self.plugs, self.home))
+                self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
         if isinstance(moved, PeerFault):
             _write_down(self.home, frame.envelope, moved)
             raise moved
-        return _answer(moved.outbound, head)
+        try:
+            while moved.effects:
+                moved = self._perform(moved, run)
+        except Overtaken:
+            return self._answered(frame)  # both decrypted the same sum
+        except PeerFault as fault:
+            _write_down(self.home, frame.envelope, fault)
+            raise
+        return _answer(moved.outbound, self.home)
+
+    def _perform(self, moved: custodian.Step, run: RunId) -> custodian.Step:
+        """Decrypt what the committed step asks for: the home remembers it by now, whatever its database shows."""
+        answer = self.plugs.holder.open_sum(moved.effects[0].prepared)
+        after = custodian.step(moved.state, custodian.Decrypted(answer), _with_ledger(self.plugs, self.home))
+        with self.home.transaction() as conn:
+            _check_stands(self.home, conn, run, moved.state)
+            self.home.commit(conn, run, after.entries, after.state)
+        return after
 
 
 Agent = MemberAgent | CustodianAgent
+P = TypeVar("P", member_state.Plugs, custodian.Plugs)
+
+
+def _with_ledger(plugs: P, home: Home) -> P:
+    """What a machine asks of its own ledger, answered by its home."""
+    return replace(plugs, holds=home.holds, head=home.head)
+
+
+def _check_stands(home: Home, conn: sa.Connection, run: RunId, state: object) -> None:
+    """One result of an effect is recorded, however many processes performed it.
+
+    Raises:
+        Overtaken: another process of this site moved the run meanwhile.
+    """
+    if not home.stands(conn, run, state):
+        raise Overtaken("another process of this site moved the run")
 
 
 def _with(beyond: Refusal | None, decided: Grant | Refusal) -> Grant | Refusal:
@@ -337,6 +357,6 @@ def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:
         home.record(conn, (Refused(receipt.run, receipt.round, receipt.kind, (reason,)),))
 
 
-def _answer(outbound: Envelope | None, head: SignedHead | None) -> bytes:
+def _answer(outbound: Envelope | None, home: Home) -> bytes:
     assert outbound is not None, "every step without effects answers"
-    return wire.encode(m.Frame(outbound, head))
+    return wire.encode(m.Frame(outbound, home.head()))

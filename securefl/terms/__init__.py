@@ -15,7 +15,6 @@ from securefl.terms.entries import (
     Freed,
     Gathered,
     Got,
-    Head,
     Leaf,
     Opened,
     Opening,
@@ -25,10 +24,9 @@ from securefl.terms.entries import (
     Reserved,
     Sent,
     Settled,
-    SignedHead,
     Witnessed,
 )
-from securefl.terms.envelopes import KINDS, Envelope, Receipt
+from securefl.terms.envelopes import KINDS, Envelope, Receipt, SignedReceipt
 from securefl.terms.events import (
     LEAST_NOISE,
     MOST_NOISE,
@@ -41,6 +39,7 @@ from securefl.terms.events import (
     covering,
     micro_epsilon,
 )
+from securefl.terms.heads import Head, SignedHead
 from securefl.terms.learning import MOST_SHARE, Automatic, Clipping, Flat, Learning, Quantile
 from securefl.terms.losses import Loss, NotForgotten, OwnLabel, PseudoLabels, Scorer, SoftLabels
 from securefl.terms.names import Bound, Hash, Level, MemberId, Neighbours, PublicKey, RunId, Unit
@@ -113,6 +112,7 @@ __all__ = [
     "Settled",
     "Sharing",
     "SignedHead",
+    "SignedReceipt",
     "SoftLabels",
     "Task",
     "Unbounded",

@@ -1,4 +1,4 @@
-"""What is written into a ledger, and the head that is signed."""
+"""What is written into a ledger."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from securefl.terms.decisions import Price, Reason
 from securefl.terms.envelopes import Receipt
 from securefl.terms.events import Event
+from securefl.terms.heads import Head, SignedHead
 from securefl.terms.names import Hash, MemberId, RunId, text_made_plain
 from securefl.terms.plans import Plan, Seat
 
@@ -112,23 +113,6 @@ class Released:
     run: RunId
     round: int
     digest: Hash
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A promise about a whole ledger: its owner's first ``size`` entries have this root."""
-
-    owner: MemberId
-    size: int
-    root: Hash
-
-
-@dataclass(frozen=True, slots=True)
-class SignedHead:
-    """A head, under its owner's key."""
-
-    head: Head
-    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""A message: its receipt, and the signature over it."""
+"""A message: its receipt, and the signature over it. A receipt names its sender's own ledger as it stood."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from securefl.terms.events import MicroEpsilon
+from securefl.terms.heads import SignedHead
 from securefl.terms.names import Hash, MemberId, RunId
 
 KINDS = frozenset({  # every message there is
@@ -25,10 +26,21 @@ class Receipt:
     cost: MicroEpsilon  # price of the round this message carries the result of; 0 for all others
     digest: Hash  # SHA-256 of the body
     size: int  # bytes of the body
+    head: SignedHead | None = None  # of the sender's own ledger, before this message; None before its first entry
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError("a receipt for a message of no known kind")
+        if self.head is not None and self.head.head.owner != self.sender:
+            raise ValueError("a receipt that names another party's ledger than its sender's")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    """A receipt that its sender signed, without the body: shows that this very message was sent."""
+
+    receipt: Receipt
+    signature: bytes  # 64 bytes, Ed25519 over the receipt
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,15 +35,15 @@ def entry(number: int) -> Entry:
     return Released(RUN, number, Hash(bytes(32)))
 
 
-def add(engine: sa.Engine, *entries: Entry) -> SignedHead:
+def add(engine: sa.Engine, *entries: Entry) -> heads.StoredHead:
     with store.begin(engine) as conn:
         return write(conn, *entries)
 
 
-def write(conn: sa.Connection, *entries: Entry) -> SignedHead:
+def write(conn: sa.Connection, *entries: Entry) -> heads.StoredHead:
     verified, _ = store.read(conn, IDENTITY.public)
-    signed, _ = store.append(conn, verified.tree, IDENTITY, OWNER, 1_000, entries)
-    return signed
+    stored, _ = store.append(conn, verified.tree, IDENTITY, OWNER, 1_000, entries)
+    return stored
 
 
 def look(engine: sa.Engine) -> list[Leaf]:
@@ -57,17 +57,17 @@ def test_what_went_in_comes_out_in_order_and_under_the_tree_of_the_rfc(
     stores: Stores, batches: list[list[int]]
 ) -> None:
     engine = store.open_store(stores.place(f"north{next(NUMBERS)}"))
-    signed = None
+    stored = None
     for batch in batches:
-        signed = add(engine, *(entry(number) for number in batch))
+        stored = add(engine, *(entry(number) for number in batch))
     expected = [Leaf(1_000, entry(number)) for batch in batches for number in batch]
     assert look(engine) == expected
     with store.begin(engine) as conn:
-        assert store.read(conn, IDENTITY.public)[0].signed == signed
-    if signed is not None:
+        assert store.read(conn, IDENTITY.public)[0].stored == stored
+    if stored is not None:
         root = merkle.root([merkle.leaf_hash(wire.encode(leaf)) for leaf in expected])
-        assert signed.head == Head(OWNER, len(expected), root)
-        heads.verify(IDENTITY.public, signed)
+        assert stored.head == Head(OWNER, len(expected), root)
+        heads.verify_stored(IDENTITY.public, stored)
     engine.dispose()
 
 
@@ -78,9 +78,12 @@ def test_a_head_holds_under_its_owners_key_and_as_it_was_signed() -> None:
         (OTHER.public, signed),
         (IDENTITY.public, SignedHead(Head(OWNER, 4, Hash(bytes(32))), signed.signature)),
         (IDENTITY.public, SignedHead(signed.head, IDENTITY.sign("receipt", wire.encode(signed.head)))),
+        (IDENTITY.public, SignedHead(signed.head, heads.sign_stored(IDENTITY, signed.head).signature)),
     ):
         with pytest.raises(Forged, match="north's head over"):
             heads.verify(key, bad)
+    with pytest.raises(Forged, match="north's head over"):
+        heads.verify_stored(IDENTITY.public, heads.StoredHead(signed.head, signed.signature))
 
 
 def test_a_block_that_fails_leaves_nothing(stores: Stores) -> None:
@@ -154,8 +157,8 @@ TAMPERINGS = {
     "an entry damaged": ("UPDATE leaves SET leaf = :zero WHERE position = 2", "not a Leaf", 2),
     "an entry moved to the end": ("UPDATE leaves SET position = 4 WHERE position = 1", "missing or moved", 1),
     "the head gone": ("DELETE FROM head", "without a head", None),
-    "the head damaged": ("UPDATE head SET signed = :zero", "not a SignedHead", None),
-    "the head emptied": ("UPDATE head SET signed = :none", "not a SignedHead", None),
+    "the head damaged": ("UPDATE head SET signed = :zero", "not a StoredHead", None),
+    "the head emptied": ("UPDATE head SET signed = :none", "not a StoredHead", None),
 }  # fmt: skip
 
 
@@ -200,7 +203,7 @@ def test_an_empty_store_is_in_order_and_has_no_head(stores: Stores) -> None:
     engine = store.open_store(stores.place())
     assert look(engine) == []
     with store.begin(engine) as conn:
-        assert store.read(conn, IDENTITY.public)[0].signed is None
+        assert store.read(conn, IDENTITY.public)[0].stored is None
 
 
 def test_a_path_with_odd_characters_is_one_file(tmp_path: Path) -> None:
@@ -279,7 +282,7 @@ def older(place: databases.Place) -> sa.Engine:
     engine = databases.engine_at(place)
     blob = {"sqlite": "BLOB", "postgresql": "BYTEA"}[engine.dialect.name]
     data = wire.encode(Leaf(1_000, entry(0)))
-    signed = wire.encode(heads.sign(IDENTITY, Head(OWNER, 1, merkle.root([merkle.leaf_hash(data)]))))
+    signed = wire.encode(heads.sign_stored(IDENTITY, Head(OWNER, 1, merkle.root([merkle.leaf_hash(data)]))))
     with store.begin(engine) as conn:
         databases.prepare(conn, place)
         for statement in (

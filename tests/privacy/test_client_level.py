@@ -404,7 +404,7 @@ def test_a_sum_with_less_noise_than_its_price_says_is_refused_at_both_ends(schem
         schemes.coordinator_half(scheme).open(spoiled, {}, {"custodian": b""}, {"custodian": b""})
     if scheme.has_custodian:
         with pytest.raises(Unsafe):
-            schemes.key_holder(scheme, identity("custodian")).open_sum(spoiled, fresh(), {}, {}, {})
+            schemes.key_holder(scheme, identity("custodian")).prepare(spoiled, fresh(), {}, {}, {})
 
 
 # Whole rounds, with members that fall silent.

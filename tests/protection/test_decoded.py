@@ -94,7 +94,9 @@ def test_one_members_seal_that_is_opened_besides_is_found(scheme, besides) -> No
 
 def test_a_custodian_that_is_handed_one_input_opens_nothing() -> None:
     with pytest.raises(Unsafe, match="a sum over 1 members"):
-        played(Scheme.CKKS, lambda plan, sealed: HOLDER.open_sum(plan, OPENS, {NAMES[0]: sealed}, {}, {}))
+        played(
+            Scheme.CKKS, lambda plan, sealed: HOLDER.open_sum(HOLDER.prepare(plan, OPENS, {NAMES[0]: sealed}, {}, {}))
+        )
 
 
 CIPHERS = {
@@ -111,7 +113,7 @@ PLACES = {
     "payload": {
         "protocol/member.py": {"_submitted"},
         "protocol/coordinator.py": {"opened"},
-        "protocol/custodian.py": {"on_ask"},
+        "protocol/custodian.py": {"_checked"},
         "protection/clear.py": {"ClearCoordinator.open"},
         "protection/encrypted.py": {"Holder._chunks"},
         "simulation/leakage_probe.py": {
@@ -130,7 +132,7 @@ PLACES = {
     "secret_key": CIPHERS,
     "decode_complex": {"protection/ckks_slots.py": {"open_sum"}},
     "open_sum": {
-        "protocol/custodian.py": {"on_ask"},
+        "site/agent.py": {"CustodianAgent._perform"},
         "protection/encrypted.py": {"EncryptedKeyHolder._opening"},
         "protection/masked_encryption.py": {"MaskedKeyHolder._opening"},
     },

@@ -428,7 +428,7 @@ class Encrypted(Round):
         given_ = {"enrolled": self.enrolled if masked else {}, **changes}
         if "answers" not in given_:
             given_["answers"] = self.answers()
-        return self.holder.open_sum(self.plan, self.opens, self.sealed, **given_)
+        return self.holder.open_sum(self.holder.prepare(self.plan, self.opens, self.sealed, **given_))
 
     def sum(self) -> np.ndarray:
         """The sum, through the members, where there are masks, and the custodian."""

@@ -172,12 +172,13 @@ def test_every_pair_at_the_custodian_moves_or_is_out_of_turn(state: type, reques
     plugs = u.Plugs(identity("custodian"), world.holder, 3)
     kind = u.REQUESTS.get(receipt.kind, type(None))
     row = u.RULES.get((state, kind))
+    repeated = getattr(before, "request", None) == envelope.receipt.digest
     try:
         moved = u.step(before, member_state.Received(envelope, FAR, RAND), plugs)
     except OutOfTurn:
         return
     except PeerFault:
-        assert row is not None
+        assert row is not None or repeated
         return
     assert moved.state == before or (row is not None and type(moved.state) in row[1])
 

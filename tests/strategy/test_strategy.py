@@ -166,7 +166,7 @@ def opened(
             n, plan, box[n], made[n].secret, relayed.get(n, b""), material, update, secret(f"seal {n} {round_}")
         )
     if scheme is Scheme.CKKS:
-        answers = {MemberId("custodian"): HOLDER.open_sum(plan, OPENS, sealed, {}, {})}
+        answers = {MemberId("custodian"): HOLDER.open_sum(HOLDER.prepare(plan, OPENS, sealed, {}, {}))}
     else:
         receipt = Receipt(MemberId("c"), MemberId("c"), plan.run, round_, "Submitted", None, 0, Hash(b""), 0)
         questions = coordinator.ask(

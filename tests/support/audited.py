@@ -55,6 +55,7 @@ from securefl.terms import (
     Sent,
     Settled,
     SignedHead,
+    SignedReceipt,
     Task,
     Witnessed,
 )
@@ -149,7 +150,7 @@ class Story:
         plan: Hash | None = None,
         cost: int = 0,
         said: Hash | None = None,
-    ) -> None:
+    ) -> SignedReceipt:
         body = said or digest(sender, to, kind, round_, self.runs)
         receipt = Receipt(
             MemberId(sender), MemberId(to), self.run, round_, kind, plan, MicroEpsilon(cost), body, 100
@@ -157,6 +158,7 @@ class Story:
         signature = identity(sender).sign("receipt", wire.encode(receipt))
         self.note(sender, Sent(receipt, signature))
         self.note(to, Got(receipt, signature))
+        return SignedReceipt(receipt, signature)
 
     def seats(self, names: Sequence[str]) -> tuple[Seat, ...]:
         return tuple(Seat(MemberId(name), identity(name).public, "here") for name in names)
@@ -193,15 +195,17 @@ class Story:
         plan = self.plan(number)
         name = wire.plan_hash(plan)
         survivors = [member for member in self.cohort if member not in lost]
+        sealed: dict[str, SignedReceipt] = {}
         for member in self.cohort:
             self.say("coordinator", member, "Propose", number, name)
             reserved = self.reserve(member, plan)
             self.note(member, reserved, Settled(name, EVENT))
             if member in survivors:
-                self.say(member, "coordinator", "Submitted", number, name, reserved.price.round)
+                sealed[member] = self.say(member, "coordinator", "Submitted", number, name, reserved.price.round)
         for member in survivors if asked else ():
             about = masking_terms.question_about([MemberId(each) for each in asked(member)])
-            said = Hash(hashlib.sha256(wire.encode(m.Ask(number, about))).digest())
+            receipts = tuple(sealed[each] for each in sorted(asked(member)))
+            said = Hash(hashlib.sha256(wire.encode(m.Ask(number, about, receipts))).digest())
             self.say("coordinator", member, "Ask", number, name, said=said)
         self.state = repr(("state", self.runs, number)).encode().ljust(24)
         self.base = m.state_digest(self.state)

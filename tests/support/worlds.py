@@ -182,10 +182,16 @@ class World:
             )
             self.parties["custodian"] = Party("custodian", wire.encode(u.Idle(charter)), u.State)
         self.coordinator = Party("coordinator", wire.encode(coordinator_state.Planned(course)), coordinator_state.State)
-        self.coordinator_plugs = coordinator_state.Plugs(identity("coordinator"), schemes.coordinator_half, FedAvg())
+        self.coordinator_plugs = coordinator_state.Plugs(
+            identity("coordinator"), schemes.coordinator_half, FedAvg(), self.coordinator.head
+        )
 
     def member_plugs(self, name: str) -> member_state.Plugs:
-        return member_state.Plugs(identity(name), schemes.member_half)
+        return member_state.Plugs(identity(name), schemes.member_half, head=self.parties[name].head)
+
+    def custodian_plugs(self) -> u.Plugs:
+        assert self.holder is not None
+        return u.Plugs(identity("custodian"), self.holder, self.min_cohort, head=self.parties["custodian"].head)
 
     def handle(self, name: str, data: bytes) -> bytes:
         """One request to one peer, as its agent would treat it."""
@@ -193,12 +199,11 @@ class World:
         frame: m.Frame = wire.decode(data, m.Frame)
         event = member_state.Received(frame.envelope, frame.head, keys.Secret(self.rand(32)))
         if name == "custodian":
-            assert self.holder is not None
-            moved = u.step(party.state, event, u.Plugs(identity(name), self.holder, self.min_cohort))
+            moved: u.Step | member_state.Step = u.step(party.state, event, self.custodian_plugs())
         else:
             moved = mm.step(party.state, event, self.member_plugs(name))
         self.keep(party, moved)
-        while getattr(moved, "effects", ()):
+        while moved.effects:
             moved = self.perform(party, moved.effects[0])
             self.keep(party, moved)
         assert moved.outbound is not None
@@ -208,7 +213,10 @@ class World:
         """One request, as whatever carries messages brings it: here a call."""
         return self.handle(name, data)
 
-    def perform(self, party: Party, effect: member_state.Effect) -> member_state.Step:
+    def perform(self, party: Party, effect: member_state.Effect | u.Decrypt) -> member_state.Step | u.Step:
+        if isinstance(effect, u.Decrypt):
+            answer = self.custodian_plugs().holder.open_sum(effect.prepared)
+            return u.step(party.state, u.Decrypted(answer), self.custodian_plugs())
         if isinstance(effect, member_state.Reserve):
             event: member_state.Event = member_state.Decided(party.decide(effect.plan))
         else:
@@ -305,6 +313,6 @@ def replaced_plan(frame: m.Frame, signer: str = "coordinator", **changes: object
 def resigned(receipt: object, message: m.Request | m.Reply, signer: str) -> m.Frame:
     envelope = m.enclose(
         identity(signer), receipt.sender, receipt.to, receipt.run, receipt.round, message, receipt.plan,
-        release=("weights",),
+        release=("weights",), head=receipt.head,
     )  # fmt: skip
     return m.Frame(envelope, signed_head(signer, 10_000))

@@ -225,8 +225,8 @@ def closed_node(number: int, folder: Path) -> Outcome:
     _, _, _, seat, _, home, runtime = world.federation((), tree, None)
     close = m.Close("aborted", "enough", 0, b"", ())
     envelope = m.enclose(home.identity, seat.member, MemberId("left"), RunId(bytes(16)), 0, close)
-    with home.transaction() as conn:
-        head = home.head(conn)
+    with home.transaction():
+        head = home.head()
     list(runtime().exchange([(MemberId("left"), wire.encode(m.Frame(envelope, head)))], 1.0))
     steps = {way: _steps(world, ("left", *way)) for way in ((), ("l1",), ("l2",), ("l3",))}
     free = any(steps[way] > steps[()] for way in steps if way)
@@ -403,8 +403,8 @@ class Cheat:
             name,
             release=("weights",),
         )
-        with home.transaction() as conn:
-            head = home.head(conn)
+        with home.transaction():
+            head = home.head()
         return wire.encode(m.Frame(made, head))
 
 
