@@ -100,20 +100,21 @@ def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
 
     from securefl.cli import main as cli
     from securefl.documents.federation import FederationFile
+    from securefl.documents.site_file import SiteFile
     from securefl.policy.document import PolicyDocument
     from securefl.policy.plan_document import PlanDocument
     from securefl.simulation import federation
 
     words = re.compile(r"entropy|rand|repeat|seed|deterministic")
-    for document in (FederationFile, PolicyDocument, PlanDocument):
+    for document in (FederationFile, PolicyDocument, PlanDocument, SiteFile):
         schema = document.model_json_schema()
         fields = {
             f"{part}.{name}"
             for part, of in {"": schema, **schema["$defs"]}.items()
             for name in of.get("properties", {})
         }
-        assert {name for name in fields if words.search(name)} <= {"AdapterPart.seed"}, (
-            "A, which is public, and nothing else"
+        assert {name for name in fields if words.search(name)} <= {"AdapterPart.seed", "Partition.seed"}, (
+            "A and the parts of one file, which are public, and nothing else"
         )
 
     def options(command) -> set[str]:

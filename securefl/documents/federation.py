@@ -5,10 +5,11 @@ Paths in it are relative to the file itself.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from securefl.documents.data_source import DataSource
 from securefl.documents.protection import ProtectionPart
@@ -19,21 +20,51 @@ from securefl.documents.training import TrainingPart
 from securefl.terms import AdapterKind, AdapterRule
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+_KEY = r"^[0-9a-f]{64}$"
+
+
+def _key(raw: str) -> str:
+    if not re.match(_KEY, raw):
+        raise ValueError(
+            "write a public key: 64 hexadecimal digits, as `securefl keys show HOME/identity.key` prints it"
+        )
+    return raw
+
+
+Key = Annotated[str, AfterValidator(_key), WithJsonSchema({"type": "string", "pattern": _KEY})]
 RESERVED_NAMES = ("coordinator", "custodian")
+SIMULATED = ("dataset", "site", "data", "federation", "rounds")  # fields of a member that a live one has at home
+SIMULATION = ("data", "runtime", "sites")  # fields of a federation that is run on one machine
 
 
 class MemberPart(Part):
-    """One member: its name, where it stands, and what differs in its data; or the federation that it stands for."""
+    """One member, by name and region. A live one is known by its key, and keeps all else in its own SITE document.
+
+    In a simulation there is no key: its data, account and home stand here, for one person who runs every site; or it
+    stands for a whole federation.
+    """
 
     name: Name
     region: str = Field(min_length=1)
-    dataset: str | None = Field(None, description="the account its budget is kept under; the name if not given")
-    site: str | None = Field(None, description="its home: keys, ledger, account")
-    data: dict[str, Any] = Field(default_factory=dict, description="added to the federation's own `data`")
-    federation: str | dict[str, Any] | None = Field(
-        None, description="a federation as a member: its file, or what differs there from this one"
+    key: Key | None = Field(None, description="live: its public key; `securefl keys show HOME/identity.key` prints it")
+    dataset: str | None = Field(
+        None, description="simulation: the account its budget is kept under; the name if not given"
     )
-    rounds: Whole = Field(1, ge=1, description="of a federation as a member: its own rounds for each one of this one")
+    site: str | None = Field(None, description="simulation: its home, with keys, ledger and account")
+    data: dict[str, Any] = Field(default_factory=dict, description="simulation: added to the federation's own `data`")
+    federation: str | dict[str, Any] | None = Field(
+        None, description="simulation: a federation as a member; its file, or what differs there from this one"
+    )
+    rounds: Whole = Field(
+        1, ge=1, description="simulation, of a federation as a member: its own rounds for each one of this one"
+    )
+
+    @model_validator(mode="after")
+    def _live_or_simulated(self) -> MemberPart:
+        given = [name for name in SIMULATED if name in self.model_fields_set]
+        if self.key is not None and given:
+            raise ValueError(f"beside `key`: a live member keeps `{given[0]}` in its SITE document; leave it out here")
+        return self
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> MemberPart:
@@ -45,7 +76,11 @@ class MemberPart(Part):
 
 
 class FederationFile(Part):
-    """A whole federation, as it is written down."""
+    """A whole federation, as it is written down: what is trained, how it is hidden, and by whom.
+
+    Of a live federation nothing else is written: members are names, keys and regions. What only a simulation needs
+    says so.
+    """
 
     securefl_federation: First
     name: Name
@@ -54,13 +89,47 @@ class FederationFile(Part):
     model: str = Field(description="a Hugging Face name, a folder, or distribution:NAME/PATH")
     task: TaskPart
     adapter: AdapterPart
-    data: dict[str, Any] = Field(default_factory=dict, description="what all members' data have in common")
+    data: dict[str, Any] = Field(default_factory=dict, description="simulation: what all members' data have in common")
     training: TrainingPart
     protection: ProtectionPart
     strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
-    runtime: Literal["inprocess", "processes"] = "inprocess"
-    sites: str = Field("sites", description="folder of the homes that are not named")
+    runtime: Literal["inprocess", "processes"] = Field(
+        "inprocess", description="simulation: all parties in one process, or each in its own"
+    )
+    sites: str = Field("sites", description="simulation: folder of the homes that are not named")
+    coordinator: Key | None = Field(None, description="live: the coordinator's public key")
+    custodian: Key | None = Field(None, description="live: the custodian's public key, where updates are encrypted")
     members: tuple[MemberPart, ...] = Field(min_length=2)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether members are known by their keys, each at a place of its own."""
+        return self.members[0].key is not None
+
+    @model_validator(mode="after")
+    def _live_or_simulated(self) -> FederationFile:
+        live = [each.name for each in self.members if each.key is not None]
+        simulated = [each.name for each in self.members if each.key is None]
+        if live and simulated:
+            raise ValueError(f"{live[0]} is live and {simulated[0]} has no `key`: give every member its key, or none")
+        keys = {"coordinator": self.coordinator, "custodian": self.custodian}
+        if not live:
+            for name in (name for name, key in keys.items() if key is not None):
+                raise ValueError(f"`{name}` is a live one's key, and no member has a `key`: give each its own")
+            return self
+        for name in (name for name in SIMULATION if name in self.model_fields_set):
+            raise ValueError(f"`{name}` is the simulation's, and members are live: leave it out")
+        keys |= {each.name: each.key for each in self.members}
+        for name, key in keys.items():
+            same = next(other for other, its in keys.items() if its == key)
+            if key is not None and same != name:
+                raise ValueError(f"{name} and {same} have one key: each party has its own")
+        if self.protection.scheme.has_custodian != (self.custodian is not None):
+            raise ValueError(
+                f"protection {self.protection.scheme.value} "
+                + ("has no custodian: leave it out" if self.custodian else "needs a `custodian`: write its key")
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_once(self) -> FederationFile:

@@ -41,7 +41,7 @@ def with_data(file: FederationFile, document: Document, path: Path, above: tuple
     for index, member in enumerate(file.members):
         line = written.index(member.name)
         place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
-        if member.federation is not None:
+        if member.federation is not None or member.key is not None:
             continue
         sources[member.name] = _source(_merged(file, index, place), place)
         if sources[member.name].has_unlabelled and file.strategy.loss.kind != "soft-labels":

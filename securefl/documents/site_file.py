@@ -9,13 +9,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from securefl.documents import strict
 from securefl.documents.data_source import DataSource
-from securefl.documents.federation import Name
+from securefl.documents.federation import Key, Name
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import LossName, ProbePart, StrategyPart
 from securefl.documents.strict import Document, First, Flag, Part, Path_, Rational, Whole, or_name
@@ -24,7 +24,6 @@ from securefl.errors import OperatorFault
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.terms.records import Record
 
-Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SharingName = Literal["weights", "home", "pull", "attention"]
 MADE_BY = "`securefl keys show HOME/identity.key` prints it"
 

@@ -25,6 +25,12 @@ class Places:
     route: tuple[str, ...] = ()  # the members that lead here from the root of a tree
     root: Places | None = None
 
+    def __post_init__(self) -> None:
+        if self.loaded.file.is_live:
+            what = "its members are live, and run on machines of their own: nothing here can stand in for them"
+            remedy = "check each one's own with `securefl site check`; to simulate them, write `data` in place of `key`"
+            raise OperatorFault(what, remedy, f"{self.loaded.path}: members")
+
     @property
     def top(self) -> Places:
         """The root of the tree."""

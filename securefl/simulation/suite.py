@@ -69,6 +69,7 @@ def run(
         OperatorFault: something given is unusable, or ``out`` holds another suite.
     """
     shown = progress or Silent()
+    places = Places(next(iter(suite.tasks.values())).loaded, sites.resolve() if sites else None)
     base = Base.load(*_model_of(suite))
     models = base.models({name: _asked(each.loaded) for name, each in suite.tasks.items()})
     refused = refusals(suite, models)
@@ -91,7 +92,6 @@ def run(
         if report["outcome"]["status"] == "finished":
             _keep(each, models[name], folder, report, Places(each.loaded, sites and sites.resolve()), out / MODULES)
         tasks[name] = _told(each, report, base.parameters)
-    places = Places(next(iter(suite.tasks.values())).loaded, sites.resolve() if sites else None)
     _export(suite, places, out)
     result = _ended(suite, base, tasks, out)
     _bind(suite, places, out)
