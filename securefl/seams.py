@@ -30,7 +30,6 @@ class MemberProtection(Protocol):
     """The member's half of a scheme. Pure: state comes in as bytes and goes out as bytes."""
 
     scheme: Scheme
-    enrols: bool  # whether `enrol` has anything to send before a round
 
     def enrol(
         self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
@@ -95,7 +94,6 @@ class CoordinatorProtection(Protocol):
     """The coordinator's half of a scheme. It relays, asks, and opens sums; it can open nothing else."""
 
     scheme: Scheme
-    enrols: bool
     phases: int  # how often it asks, once sealing is over; each time when everybody asked before has answered
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:

@@ -18,7 +18,15 @@ from audits.protection.attempt import Outcome
 from securefl import keys, wire
 from securefl.errors import PeerFault
 from securefl.keys import Secret
-from securefl.protection import bfv_coefficients, ckks_slots, encrypted, masked_bfv, masked_ckks, residues, slot_packing
+from securefl.protection import (
+    bfv_coefficients,
+    bfv_masked,
+    ckks_coefficients,
+    ckks_slots,
+    encrypted,
+    residues,
+    slot_packing,
+)
 from securefl.protection import tenseal_context as seals
 from securefl.protection.encrypted import CUSTODIAN, Encrypted, Material
 from securefl.protocol import messages as m
@@ -28,8 +36,8 @@ from tests.support.worlds import EVENT, World, entropy, resigned
 
 EVIL = MemberId("evil")
 CIPHERS: Mapping[Scheme, ModuleType] = {
-    Scheme.CKKS: ckks_slots, Scheme.BFV: bfv_coefficients, Scheme.MASKED_CKKS: masked_ckks,
-    Scheme.MASKED_BFV: masked_bfv,
+    Scheme.CKKS: ckks_slots, Scheme.BFV: bfv_coefficients, Scheme.MASKED_CKKS: ckks_coefficients,
+    Scheme.MASKED_BFV: bfv_masked,
 }  # fmt: skip
 ALL, MASKED = tuple(CIPHERS), (Scheme.MASKED_CKKS, Scheme.MASKED_BFV)
 

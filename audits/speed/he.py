@@ -29,7 +29,14 @@ import numpy as np
 
 from securefl import keys, wire
 from securefl.keys import Secret
-from securefl.protection import bfv_coefficients, ckks_slots, masked_bfv, masked_ckks, slot_packing, tenseal_context
+from securefl.protection import (
+    bfv_coefficients,
+    bfv_masked,
+    ckks_coefficients,
+    ckks_slots,
+    slot_packing,
+    tenseal_context,
+)
 from securefl.protection.encrypted import Encrypted
 from securefl.protection.mask_streams import Stream
 from securefl.terms import FixedPoint, Hash, MemberId
@@ -37,7 +44,7 @@ from securefl.terms import FixedPoint, Hash, MemberId
 ENCODING, MEMBERS, MOST = FixedPoint(16, 12, 32), 16, 64
 FASTER, BYTES, SLOWER, OPEN_S = 5.0, 8.2, 1.2, 0.2
 CIPHERS: dict[str, ModuleType] = {
-    "ckks": ckks_slots, "bfv": bfv_coefficients, "masked-ckks": masked_ckks, "masked-bfv": masked_bfv,
+    "ckks": ckks_slots, "bfv": bfv_coefficients, "masked-ckks": ckks_coefficients, "masked-bfv": bfv_masked,
 }  # fmt: skip
 BARE = {"ckks": "bare ckks", "bfv": "bare bfv", "masked-ckks": "bare ckks", "masked-bfv": "bare bfv"}
 SIZES, QUICK = (1_000_000,), (65_536,)
@@ -142,18 +149,20 @@ def open_seconds(name: str, size: int, turns: int) -> float:
 
 def exact_members() -> int:
     """The most members, of 64, whose masked CKKS sum of two values an integer is exact at both ends of the range."""
-    secret = masked_ckks.new_context()
+    secret = ckks_coefficients.new_context()
     public = tenseal_context.public_half(secret)
     for members in (16, 32, MOST):
-        packed = masked_ckks.packing(ENCODING, members)
+        packed = ckks_coefficients.packing(ENCODING, members)
         for end in (-(2**15), 2**15 - 1):
             vector = np.full(8192, end)
             chunks = {
-                MemberId(str(n)): masked_ckks.encrypt(public, slot_packing.pack(vector, packed), packed, STREAMS[:1])
+                MemberId(str(n)): ckks_coefficients.encrypt(
+                    public, slot_packing.pack(vector, packed), packed, STREAMS[:1]
+                )
                 for n in range(members)
             }
             left = [Stream(STREAMS[0].key, subtract=True)] * members
-            total = masked_ckks.open_sum(secret, chunks, packed.count(8192), packed, left)
+            total = ckks_coefficients.open_sum(secret, chunks, packed.count(8192), packed, left)
             right = np.array_equal(slot_packing.unpack(total, packed, 8192, ENCODING, members), vector * members)
             if packed.per < 2 or not right:
                 return members - 1
@@ -188,7 +197,7 @@ def figures(size: int, turns: int) -> list[dict[str, object]]:
     tell("masked-ckks: members whose sum is exact at the ends of the range", exact_members(), MOST, at_least=True)
     tell(
         "masked-ckks: bits of the bound on a wrong value, 64 members",
-        masked_ckks.failure_bits(MOST),
+        ckks_coefficients.failure_bits(MOST),
         128,
         at_least=True,
     )

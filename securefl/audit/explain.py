@@ -18,6 +18,7 @@ from securefl import merkle, wire
 from securefl.audit import figures, folder, spent
 from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.verify import check
+from securefl.protection.schemes import spec_of
 from securefl.terms import (
     Hash,
     Level,
@@ -112,7 +113,7 @@ def explain(run: Path) -> Explained:
         _noise(facts), _sampling(facts), _epsilon(facts), _generator(facts), *_open_arm(facts),
     )  # fmt: skip
     by_name = {line.name: line.state for line in lines}
-    hidden = bool(facts.schemes) and Scheme.CLEAR not in facts.schemes
+    hidden = bool(facts.schemes) and all(scheme.hides for scheme in facts.schemes)
     breached = by_name["records"] is State.OFF or (hidden and by_name["updates"] is State.OFF)
     return Explained(facts.run.hex(), facts.opened.federation, lines, _opens(facts), breached)
 
@@ -239,7 +240,7 @@ def _updates(facts: Facts) -> Line:
         for fact in facts.seen if fact.get("what") == "result"
     }  # fmt: skip
     read = sorted({member for member, plan in results if looked.get((member, plan)) is True})
-    if Scheme.CLEAR in facts.schemes or read:
+    if read or not all(scheme.hides for scheme in facts.schemes):
         return Line(
             "updates", State.OFF, f"{name}: read as they are: {', '.join(read) if read else 'whoever sent one'}"
         )
@@ -288,7 +289,7 @@ def _custodians(facts: Facts) -> set[bytes]:
 def _keys(facts: Facts) -> Line:
     if not facts.schemes:
         return Line("key holders", State.UNKNOWN, "no plan was reserved")
-    if Scheme.CLEAR in facts.schemes:
+    if not all(scheme.hides for scheme in facts.schemes):
         return Line("key holders", State.OFF, "none is needed: updates are in the clear")
     if not any(scheme.has_custodian for scheme in facts.schemes):
         return Line("key holders", State.ON, "0 hold a key that opens an update")
@@ -357,29 +358,6 @@ def _open_arm(facts: Facts) -> tuple[Line, ...]:
 
 def _opens(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Who can open what, alone or together, beyond what everybody gets: the sums and what was released."""
-    told: list[tuple[str, str]] = []
-    if Scheme.CLEAR in facts.schemes:
-        told += [("the coordinator", "every update")]
-    if Scheme.MASKING in facts.schemes:
-        least = min(plan.cover.threshold for plan in facts.plans.values())
-        told += [
-            ("the coordinator", "the sum over the survivors"),
-            (f"the coordinator and fewer than {least} members", "the sum of the others' updates"),
-            (f"the coordinator and {least} members", "every update"),
-        ]
-    if facts.schemes & {Scheme.CKKS, Scheme.BFV}:
-        told += [
-            ("the coordinator", "the sums that the custodian opens"),
-            ("the custodian", "every update: the policy trusts it to open sums alone"),
-            ("the coordinator and the custodian", "every update"),
-            ("as many members as a split key needs", "the decryption key, with the custodian's disk"),
-        ]
-    if facts.schemes & {Scheme.MASKED_CKKS, Scheme.MASKED_BFV}:
-        least = min(plan.cover.threshold for plan in facts.plans.values())
-        told += [
-            ("the custodian", "masked vectors, and the sum over the survivors"),
-            ("the coordinator and the custodian", "the same, whatever they know of the decryption key"),
-            (f"both and fewer than {least} members", "the sum of the others' updates"),
-            (f"both and {least} members", "every update"),
-        ]
-    return tuple(told)
+    least = min((plan.cover.threshold for plan in facts.plans.values()), default=0)
+    told = (row for scheme in Scheme if scheme in facts.schemes for row in spec_of(scheme).powers(least))
+    return tuple(dict.fromkeys(told))

@@ -16,7 +16,7 @@ from securefl.errors import OperatorFault
 from securefl.policy.document import Budget, Context, PolicyDocument, Release, Valid
 from securefl.policy.limits import Protection, Sharing, Training
 from securefl.policy.narrow import decimal, narrow, origin
-from securefl.terms import Cap, Hash, Level, RunId, Scheme, Unit
+from securefl.terms import Cap, Hash, Level, RunId, Unit
 
 LIMIT_LEVELS = 8
 LIMIT_CAPS = 1024  # kept answers
@@ -313,8 +313,11 @@ def _idle(policy: Policy) -> list[str]:
     if trusting and "custodian" not in protection.trust:
         named = " and ".join(f"{scheme.value} ({scheme.masked.value} does)" for scheme in trusting)
         notes.append(f"protection.schemes: without protection.trust: [custodian] no plan passes under {named}")
-    if Scheme.CLEAR in protection.schemes:
-        notes.append("protection.schemes: `clear` shows every update to the coordinator")
+    notes += [
+        f"protection.schemes: `{scheme}` shows every update to the coordinator"
+        for scheme in protection.schemes
+        if not scheme.hides
+    ]
     if not policy.release.fields:
         notes.append("release.fields: empty, so a plan that releases its weights is refused")
     return notes

@@ -9,7 +9,7 @@ rounding plus one for each nonzero coefficient of the ternary secret. By Hoeffdi
 passes half of q / t with the probability in `failure_bits`. Decryption is exact, so the sum of well-formed inputs shows
 nothing but their sum. Whether an input is well formed nobody can see: one that was made up, (0, q/t * step), adds a
 multiple of the secret key to the sum. So what is published must not be worth more with the key than without: members
-seal their ciphertexts to the custodian, and `masked_bfv` masks what is in them.
+seal their ciphertexts to the custodian, and `bfv_masked` masks what is in them.
 """
 
 from __future__ import annotations

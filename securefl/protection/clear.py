@@ -11,8 +11,9 @@ from securefl import wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point
+from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.seams import Enrolment
-from securefl.terms import Aggregate, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import Aggregate, Cover, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,6 @@ class ClearMember:
     """The member's half."""
 
     scheme = Scheme.CLEAR
-    enrols = False
 
     def enrol(
         self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
@@ -72,7 +72,6 @@ class ClearCoordinator:
     """The coordinator's half."""
 
     scheme = Scheme.CLEAR
-    enrols = False
     phases = 0
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
@@ -102,3 +101,16 @@ class ClearCoordinator:
                 raise Forged(f"{member} sent {len(bare.values)} bytes where {total.nbytes} belong")
             total += np.frombuffer(bare.values, "<i8")
         return Aggregate(total, tuple(sorted(sealed)), plan.cover.encoding)
+
+
+def _statement(cover: Cover, shares: int | None) -> str:
+    del cover, shares
+    return "UNSAFE: the coordinator sees every update"
+
+
+def _powers(threshold: int) -> Powers:
+    del threshold
+    return (("the coordinator", "every update"),)
+
+
+SPEC = SchemeSpec(ClearMember, ClearCoordinator, _statement, _powers)

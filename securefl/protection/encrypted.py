@@ -7,7 +7,8 @@ Ciphertexts are malleable: whoever sees them can hand in the negated sum of the 
 the secret key to the sum, and no check of a sum tells. So nobody but the custodian sees one. A box is bound to the run,
 the round, the plan and the sender, and its key is the session's: it opens once, where it belongs.
 
-What is encrypted, and why the sum is exact, stands in `ckks_slots`, `bfv_coefficients`, `masked_ckks`, `masked_bfv`.
+What is encrypted, and why the sum is exact, stands in `ckks_slots`, `bfv_coefficients`, `ckks_coefficients` and
+`bfv_masked`.
 """
 
 from __future__ import annotations
@@ -159,8 +160,6 @@ def sealed_at(run: RunId, round_: int, plan: Hash, sender: MemberId) -> bytes:
 class EncryptedMember:
     """The member's half."""
 
-    enrols = False
-
     def __init__(self, scheme: Scheme, cipher: Cipher) -> None:
         self.scheme, self._cipher = scheme, cipher
 
@@ -229,7 +228,6 @@ def check_material(scheme: Scheme, cipher: Parameters, material: bytes, custodia
 class EncryptedCoordinator:
     """The coordinator's half: it hands the signed inputs to the custodian and reads the sum."""
 
-    enrols = False
     phases = 1
 
     def __init__(self, scheme: Scheme) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class MaskedCipher(Parameters, Protocol):
-    """What `masked_ckks` and `masked_bfv` both are."""
+    """What `ckks_coefficients` and `bfv_masked` both are."""
 
     def encrypt(
         self, public_context: bytes, integers: NDArray[np.int64], packing: Packing, streams: Iterable[Stream]
@@ -58,8 +58,6 @@ class MaskedCipher(Parameters, Protocol):
 
 class MaskedMember:
     """The member's half: both halves, one inside the other."""
-
-    enrols = True
 
     def __init__(self, scheme: Scheme, cipher: MaskedCipher) -> None:
         self.scheme, self._cipher, self._masks = scheme, cipher, MaskingMember()
@@ -104,7 +102,6 @@ class MaskedMember:
 class MaskedCoordinator(EncryptedCoordinator):
     """The coordinator's half: it asks the survivors for shares, then the custodian for the sum."""
 
-    enrols = True
     phases = 2
 
     def __init__(self, scheme: Scheme) -> None:

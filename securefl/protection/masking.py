@@ -51,16 +51,16 @@ from securefl.protection.masking_terms import (
     TooFew,
     question_about,
 )
+from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.protection.unmasking import masks_left
 from securefl.seams import Enrolment
-from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import Aggregate, Cover, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
 
 
 class MaskingMember:
     """The member's half."""
 
     scheme = Scheme.MASKING
-    enrols = True
 
     def enrol(
         self, me: MemberId, run: RunId, round_: int, threshold: int, boxes: Mapping[MemberId, bytes],
@@ -213,7 +213,6 @@ class MaskingCoordinator:
     """The coordinator's half: it relays boxes it cannot open, and opens the sum alone."""
 
     scheme = Scheme.MASKING
-    enrols = True
     phases = 1
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
@@ -279,3 +278,19 @@ def _paths(public: Public) -> dict[MemberId, bytes]:
     """From each peer's commitments to their root."""
     proofs = merkle.inclusion_proofs(tuple(map(merkle.leaf_hash, public.commitments)))
     return {member: b"".join(proof) for member, proof in zip(public.roster, proofs, strict=True)}
+
+
+def _statement(cover: Cover, shares: int | None) -> str:
+    del shares
+    return f"nobody alone; the coordinator with {cover.threshold} or more members could open updates"
+
+
+def _powers(threshold: int) -> Powers:
+    return (
+        ("the coordinator", "the sum over the survivors"),
+        (f"the coordinator and fewer than {threshold} members", "the sum of the others' updates"),
+        (f"the coordinator and {threshold} members", "every update"),
+    )
+
+
+SPEC = SchemeSpec(MaskingMember, MaskingCoordinator, _statement, _powers)

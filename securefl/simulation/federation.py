@@ -220,8 +220,9 @@ def run_without_privacy(loaded: Loaded, seed: int, workbench: Workbench) -> dict
 
 
 def _who(places: Places, plan: Plan) -> str:
-    key = places.of(CUSTODIAN) / schemes.key_name(plan.cover.scheme)
-    return who_can_open(plan.cover, custody.threshold_of(key) if plan.cover.scheme.has_custodian else None)
+    scheme = plan.cover.scheme
+    shares = custody.threshold_of(places.of(CUSTODIAN) / schemes.key_name(scheme)) if scheme.has_custodian else None
+    return who_can_open(plan.cover, shares)
 
 
 def summary(result: Result, out: Path) -> str:

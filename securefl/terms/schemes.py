@@ -4,29 +4,53 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from securefl.terms.names import PublicKey
 
 
-class Scheme(StrEnum):
-    """How an update is hidden on its way."""
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a scheme's name promises, whoever implements it."""
 
-    CLEAR = "clear"
-    MASKING = "masking"
-    CKKS = "ckks"
-    BFV = "bfv"
-    MASKED_CKKS = "masked-ckks"
-    MASKED_BFV = "masked-bfv"
+    hides: bool = True  # whether the coordinator sees no single update
+    masks: bool = False  # whether members mask, so that a threshold of them opens a sum
+    custodian: bool = False  # whether there is a decryption key, and somebody apart who holds it
+    masked: str = ""  # the same encryption with masks inside, where there is one
+
+
+class Scheme(StrEnum):
+    """How an update is hidden on its way. A scheme called ``a-b`` is the file ``securefl/protection/a_b.py``."""
+
+    promise: Promise
+
+    def __new__(cls, name: str, promise: Promise = Promise()) -> Self:
+        """A name that documents, plans and ledgers know it by, and what it promises."""
+        self = str.__new__(cls, name)
+        self._value_, self.promise = name, promise
+        return self
+
+    CLEAR = "clear", Promise(hides=False)
+    MASKING = "masking", Promise(masks=True)
+    CKKS = "ckks", Promise(custodian=True, masked="masked-ckks")
+    BFV = "bfv", Promise(custodian=True, masked="masked-bfv")
+    MASKED_CKKS = "masked-ckks", Promise(masks=True, custodian=True)
+    MASKED_BFV = "masked-bfv", Promise(masks=True, custodian=True)
+
+    @property
+    def hides(self) -> bool:
+        """Whether the coordinator sees no single update."""
+        return self.promise.hides
 
     @property
     def has_masks(self) -> bool:
         """Whether members mask, so that a threshold of them opens a sum."""
-        return self in (Scheme.MASKING, Scheme.MASKED_CKKS, Scheme.MASKED_BFV)
+        return self.promise.masks
 
     @property
     def has_custodian(self) -> bool:
         """Whether there is a decryption key, and somebody apart who holds it."""
-        return self in (Scheme.CKKS, Scheme.BFV, Scheme.MASKED_CKKS, Scheme.MASKED_BFV)
+        return self.promise.custodian
 
     @property
     def trusts_custodian(self) -> bool:
@@ -36,7 +60,7 @@ class Scheme(StrEnum):
     @property
     def masked(self) -> Scheme:
         """The same encryption with masks inside, where there is one: what takes the trust in the custodian away."""
-        return {Scheme.CKKS: Scheme.MASKED_CKKS, Scheme.BFV: Scheme.MASKED_BFV}.get(self, self)
+        return Scheme(self.promise.masked) if self.promise.masked else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +90,4 @@ class Cover:
     @property
     def honest(self) -> int:
         """How many inputs that nobody else knows stand in whatever is seen: 1 where each is seen alone."""
-        return 1 if self.scheme is Scheme.CLEAR else self.min_cohort - self.colluding
+        return self.min_cohort - self.colluding if self.scheme.hides else 1

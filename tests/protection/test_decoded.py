@@ -101,7 +101,7 @@ def test_a_custodian_that_is_handed_one_input_opens_nothing() -> None:
 
 CIPHERS = {
     "protection/ckks_slots.py": {"open_sum"}, "protection/bfv_coefficients.py": {"open_ring"},
-    "protection/masked_ckks.py": {"open_sum"},
+    "protection/ckks_coefficients.py": {"open_sum"},
 }  # fmt: skip
 OPENING = {
     "protection/clear.py": {"ClearCoordinator.open"},
@@ -136,7 +136,7 @@ PLACES = {
         "protection/encrypted.py": {"EncryptedKeyHolder._opening"},
         "protection/masked_encryption.py": {"MaskedKeyHolder._opening"},
     },
-    "open_ring": {"protection/bfv_coefficients.py": {"open_sum"}, "protection/masked_bfv.py": {"open_sum"}},
+    "open_ring": {"protection/bfv_coefficients.py": {"open_sum"}, "protection/bfv_masked.py": {"open_sum"}},
     "Summed": {"protection/encrypted.py": {"Holder.open_sum"}},
     "FromCustodian": {"protection/encrypted.py": {"summed"}, "protocol/custodian.py": {"_what_became"}},
     # what a strategy is handed; it imports no protection, so it can read nothing else

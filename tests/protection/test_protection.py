@@ -19,13 +19,13 @@ from securefl.errors import Forged, Missing, OperatorFault, PeerFault, Unsafe
 from securefl.keys import Secret
 from securefl.protection import bfv_coefficients as bfv
 from securefl.protection import (
+    ckks_coefficients,
     ckks_slots,
     clear,
     encrypted,
     fixed_point,
     key_file,
     mask_streams,
-    masked_ckks,
     masking_terms,
     packing,
     residues,
@@ -457,7 +457,7 @@ def with_the_key(made: Encrypted, which: list[MemberId]) -> np.ndarray:
     api, data = tenseal_context.tenseal().sealapi, context.seal_context().data
     decryptor, evaluator, found = api.Decryptor(data, context.secret_key().data), api.Evaluator(data), []
     with tenseal_context.passage() as path:
-        unit = masked_ckks._transformed(api, data, path, np.zeros(4096, np.uint64))
+        unit = ckks_coefficients._transformed(api, data, path, np.zeros(4096, np.uint64))
         for index in range(len(made.inside(which[0]).chunks)):
             plain, readable = api.Plaintext(), api.Ciphertext()
             decryptor.decrypt(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Secret
 from securefl.protection import bfv_coefficients as bfv
+from securefl.protection import ckks_coefficients, residues, slot_packing, tenseal_context
 from securefl.protection import ckks_slots as ckks
-from securefl.protection import masked_ckks, residues, slot_packing, tenseal_context
 from securefl.protection.mask_streams import Stream
 from securefl.protection.slot_packing import Packing, pack, unpack
 from securefl.terms import FixedPoint, MemberId
@@ -192,13 +192,13 @@ def test_the_plain_modulus_is_far_above_the_noise_of_sixty_four_inputs() -> None
 def masked_sum(vectors: np.ndarray, encoding: FixedPoint = SIXTEEN) -> np.ndarray:
     """The sum under masks that cancel but for one, which the opener takes out."""
     members, dimension = vectors.shape
-    packing, streams = masked_ckks.packing(encoding, members), [keyed(n) for n in range(members)]
+    packing, streams = ckks_coefficients.packing(encoding, members), [keyed(n) for n in range(members)]
     inputs = {}
     for n, (name, vector) in enumerate(zip(names(members), vectors, strict=True)):
         mine = [Stream(streams[n]), *([Stream(streams[n - 1], subtract=True)] if n else [])]
-        inputs[name] = masked_ckks.encrypt(PUBLIC[ckks], pack(vector, packing), packing, mine)
+        inputs[name] = ckks_coefficients.encrypt(PUBLIC[ckks], pack(vector, packing), packing, mine)
     left = [Stream(streams[-1], subtract=True)]
-    total = masked_ckks.open_sum(SECRET[ckks], inputs, packing.count(dimension), packing, left)
+    total = ckks_coefficients.open_sum(SECRET[ckks], inputs, packing.count(dimension), packing, left)
     return unpack(total, packing, dimension, encoding, members)
 
 
@@ -207,28 +207,28 @@ def keyed(number: int) -> Secret:
 
 
 def test_masked_ckks_is_exact_for_sixty_four_members_at_the_ends_of_the_range() -> None:
-    assert masked_ckks.packing(SIXTEEN, 64).per == 2
+    assert ckks_coefficients.packing(SIXTEEN, 64).per == 2
     for vectors in worst(64, 8192)[:4]:
         assert np.array_equal(masked_sum(vectors), vectors.sum(0))
 
 
 def test_masked_ckks_gives_out_no_packing_that_fails_or_whose_sum_wraps() -> None:
-    assert [masked_ckks.packing(SIXTEEN, n).per for n in (2, 64, 65, 200)] == [2, 2, 1, 1]
+    assert [ckks_coefficients.packing(SIXTEEN, n).per for n in (2, 64, 65, 200)] == [2, 2, 1, 1]
     for members in (2, 16, 64, 128, 256):
-        assert masked_ckks.failure_bits(members) > 140
-        assert masked_ckks.error_bound(members) < 1 << 13
-        lowest = Packing(masked_ckks.SUM_BITS, 1).lowest
-        assert residues.Q // 2 > (-lowest << masked_ckks.SCALE_BITS) + (1 << 13)
+        assert ckks_coefficients.failure_bits(members) > 140
+        assert ckks_coefficients.error_bound(members) < 1 << 13
+        lowest = Packing(ckks_coefficients.SUM_BITS, 1).lowest
+        assert residues.Q // 2 > (-lowest << ckks_coefficients.SCALE_BITS) + (1 << 13)
     for encoding, members in [(FixedPoint(45, 20, 64), 3), (SIXTEEN, 400)]:
         with pytest.raises(Unsafe, match="not exact"):
-            masked_ckks.packing(encoding, members)
+            ckks_coefficients.packing(encoding, members)
 
 
 @given(st.lists(st.integers(-(2**44), 2**44), min_size=1, max_size=8), st.data())
 def test_encodings_add_up_exactly_over_the_whole_range_of_a_sum(values: list[int], data: st.DataObject) -> None:
     parts = [data.draw(st.integers(-(2**43), 2**43)) for _ in values]
     rest = [value - part for value, part in zip(values, parts, strict=True)]
-    q, scale = np.uint64(residues.Q), masked_ckks.SCALE_BITS
+    q, scale = np.uint64(residues.Q), ckks_coefficients.SCALE_BITS
     summed = (residues.scaled(np.array(parts), scale) + residues.scaled(np.array(rest), scale)) % q
     assert np.array_equal(summed, residues.scaled(np.array(values), scale))
     assert np.array_equal(residues.centred(summed), np.array(values) << scale)
@@ -260,15 +260,15 @@ def test_masks_that_are_added_and_taken_out_leave_nothing(streams: int, length: 
 
 
 def test_a_masked_sum_with_a_mask_too_few_or_too_many_is_no_sum() -> None:
-    packing = masked_ckks.packing(SIXTEEN, 3)
-    inputs = {name: masked_ckks.encrypt(PUBLIC[ckks], ONES, packing, [Stream(keyed(1))]) for name in names(3)}
+    packing = ckks_coefficients.packing(SIXTEEN, 3)
+    inputs = {name: ckks_coefficients.encrypt(PUBLIC[ckks], ONES, packing, [Stream(keyed(1))]) for name in names(3)}
     right = [Stream(keyed(1), subtract=True)] * 3
-    assert np.array_equal(masked_ckks.open_sum(SECRET[ckks], inputs, 5, packing, right), ONES * 3)
+    assert np.array_equal(ckks_coefficients.open_sum(SECRET[ckks], inputs, 5, packing, right), ONES * 3)
     for wrong in (right[:2], [*right, right[0]], [*right[:2], Stream(keyed(2), subtract=True)], []):
         with pytest.raises(Forged, match="not on the grid"):
-            masked_ckks.open_sum(SECRET[ckks], inputs, 5, packing, wrong)
+            ckks_coefficients.open_sum(SECRET[ckks], inputs, 5, packing, wrong)
     with pytest.raises(Forged, match="not on the grid"):  # another key
-        masked_ckks.open_sum(masked_ckks.new_context(), inputs, 5, packing, right)
+        ckks_coefficients.open_sum(ckks_coefficients.new_context(), inputs, 5, packing, right)
 
 
 def test_another_format_of_seal_is_refused() -> None:
