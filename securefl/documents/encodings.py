@@ -1,7 +1,8 @@
-"""The encodings a file may be in: each gives every text back as the bytes it was read from.
+"""The encodings a file may be in: each gives every text back as the bytes it was read from, and leaves ASCII as it is.
 
-A record is recognised by its bytes too (`sameness`). A codec with escapes, or with two ways to write one character,
-would let the same file stand under other bytes: `unicode_escape` and `cp932` are of that kind.
+A record is recognised by its bytes too (`sameness`), and a file is cut into rows before it is decoded (`rows`). A codec
+with escapes, or with two ways to write one character, would let the same file stand under other bytes: `unicode_escape`
+and `cp932` are of that kind. UTF-16, with its mark, becomes UTF-8 before anything else; so does UTF-8 with a mark.
 """
 
 from __future__ import annotations

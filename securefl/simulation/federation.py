@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,16 @@ from securefl.simulation.folder import (
 from securefl.simulation.instruments import instrumented, tap_of
 from securefl.simulation.introduction import descended, found_signatures, introduce
 from securefl.simulation.layout import Places, check_homes, folder_of
-from securefl.simulation.parties import Bench, Eyes, held_records, load_model, observer_of, records_of, runtime_of
+from securefl.simulation.parties import (
+    Bench,
+    Eyes,
+    held_records,
+    load_model,
+    observer_of,
+    records_of,
+    runtime_of,
+    without_held_out,
+)
 from securefl.simulation.site_documents import Roster
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
@@ -116,7 +125,7 @@ def run(
         )  # fmt: skip
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         signed = adoption.evidence(policy, signatures)
-        _warn(shown, plan, "" if signed else loaded.file.policy)
+        _warn(shown, plan, "" if signed else loaded.file.policy, without_held_out((each for each, *_ in tree), held))
         session = m.Session(
             run_id,
             policy.federation,
@@ -188,9 +197,9 @@ def own_models(
     return of
 
 
-def _warn(shown: Progress, plan: Plan, unsigned: str) -> None:
+def _warn(shown: Progress, plan: Plan, unsigned: str, more: Iterable[str]) -> None:
     """Say what a person should know before the run begins; ``unsigned`` is the policy's file, if it is."""
-    told = ([f"the policy is unsigned: {unsigned}"] if unsigned else []) + list(figures.warnings(plan))
+    told = [*((f"the policy is unsigned: {unsigned}",) if unsigned else ()), *figures.warnings(plan), *more]
     for warning in told:
         shown.say(f"WARNING: {warning}")
 

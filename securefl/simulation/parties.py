@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +189,16 @@ def held_records(places: Places, records: Callable[[Loaded, str], Any]) -> dict[
         return Records(train, heldout)
 
     return {places.route: {each.name: of(each.name) for each in places.loaded.file.members}, **held}
+
+
+def without_held_out(tree: Iterable[Places], held: Mapping[tuple[str, ...], Any]) -> Iterator[str]:
+    """A warning for each site that asks for held-out rows and has none. The run goes on, as with one row more."""
+    for places in tree:
+        for name, part in held[places.route].items():
+            share = places.loaded.data[name].heldout if name in places.loaded.data else 0
+            if share and part.train and not part.heldout:
+                what = f"{name}: none of {len(part.train)} rows is held out at heldout={share}"
+                yield f"{what}, so its accuracy says nothing; raise `heldout`, or give more rows"
 
 
 def observer_of(

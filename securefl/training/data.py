@@ -7,30 +7,23 @@ most one record (`sameness`).
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
-import json
 import re
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from securefl.documents.data_source import DataSource, Span
-from securefl.errors import Missing, OperatorFault
+from securefl.errors import OperatorFault
 from securefl.terms.records import UNKNOWN, Record
-from securefl.training import sameness
+from securefl.training import rows, sameness
 from securefl.training.partition import Card, deal
-from securefl.training.sources import PACKED, TABLES, resolve
+from securefl.training.sources import resolve
 
-Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
 SHOWN = 24  # a longer value, or one with blanks, may be a text in the wrong column: it is not shown
-SURPLUS = "\0surplus"  # no column is called so: csv refuses the character
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -88,7 +81,8 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
     found = resolve(source.file, folder)
     index = {label: number for number, label in enumerate(labels)}
     groups: dict[str, _Group] = {}
-    for place, row in _rows(found, source):
+    for each in rows.read(found, source):
+        row, place = each.columns, each.place
         text = _text(row, source, place)
         label = _label(row, source, index, place) if labels else 0
         if label is None or not _chosen(row, source, place) or not _belongs(text, source) or not text.strip():
@@ -103,7 +97,7 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
             continue
         group = groups.setdefault(trained, _Group(held, Counter(), set()))
         group.votes[label] += 1
-        group.forms |= sameness.forms(row.values(), text, trained, source.encoding)
+        group.forms |= sameness.forms((*row.values(), *each.names), each.raw, text, trained, each.encoding)
     return _settled(found, groups, source, max(1, len(labels)))
 
 
@@ -136,14 +130,16 @@ def texts(path: Path, column: str) -> list[str]:
     source = DataSource.model_validate({"file": str(path), "text": column, "label": f"{column} "})
     if not path.is_file():
         raise OperatorFault("there is no such file", "check the path", str(path))
-    return [_text(row, source, place) for place, row in _rows(path, source)]
+    return [_text(row.columns, source, row.place) for row in rows.read(path, source)]
 
 
 def part(source: DataSource, all_: Whole) -> Records:
     """One member's part of a source's records: all of them where it has no ``partition``.
 
+    That nothing is held out ends nothing: it depends on each record, and others see whether a site takes part.
+
     Raises:
-        OperatorFault: nothing left to train on, or nothing held out.
+        OperatorFault: nothing left to train on.
     """
     mine = list(range(len(all_.cards)))
     if source.partition is not None and mine:
@@ -154,9 +150,6 @@ def part(source: DataSource, all_: Whole) -> Records:
     wanted = f" with {source.contains!r}" if source.contains else ""
     if not train:
         raise OperatorFault(f"no rows{wanted} to train on", "check the file and `contains`", str(all_.found))
-    if source.heldout and not heldout:
-        what = f"none of {len(train)} rows{wanted} is held out at heldout={source.heldout}"
-        raise OperatorFault(what, "raise `heldout`, give more rows, or set it to 0", str(all_.found))
     met = all_.undecided.union(*(all_.forms[i] for i in mine if not all_.cards[i].held))
     return Records(tuple(train), tuple(heldout), met)
 
@@ -225,90 +218,3 @@ def _below(use: bytes, text: str, share: Fraction | None) -> bool:
     """Whether a text is among a share of all texts, by its own hash alone; every text is where there is no share."""
     drawn = int.from_bytes(hashlib.sha256(use + text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     return share is None or drawn < int(share * 2**64)
-
-
-def _rows(found: Path | str, source: DataSource) -> Iterator[Row]:
-    if isinstance(found, str) or found.is_dir():
-        return _hub(found, source)
-    readers: Mapping[str, Callable[[str, Path], Iterator[Row]]] = {
-        ".csv": _comma_separated,
-        ".tsv": _tab_separated,
-        ".tab": _tab_separated,
-        ".jsonl": _json_lines,
-        ".ndjson": _json_lines,
-    }
-    kind = Path(found.name.lower().removesuffix(PACKED)).suffix
-    reader = readers.get(kind)
-    if reader is None:
-        remedy = f"one of {', '.join(TABLES)} is expected, or one of them packed as {PACKED}"
-        raise OperatorFault(f"a file of kind {kind!r}", remedy, str(found))
-    text = _decoded(found, source.encoding)
-    if not text.strip():
-        raise OperatorFault("no rows", "the file is empty", str(found))
-    return reader(text, found)
-
-
-def _decoded(path: Path, encoding: str) -> str:
-    raw = path.read_bytes()
-    if path.suffix.lower() == PACKED:
-        try:
-            raw = gzip.decompress(raw)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
-            raise OperatorFault(f"no whole gzip file: {fault}", "copy the file again", str(path)) from None
-    try:
-        return raw.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as fault:
-        line = raw.count(b"\n", 0, fault.start) + 1
-        what = f"byte {raw[fault.start]:#04x} is not {encoding}"
-        raise OperatorFault(what, "set `encoding`, or mend the file", f"{path}:{line}") from None
-
-
-def _comma_separated(text: str, path: Path) -> Iterator[Row]:
-    return _separated(text, path, ",")
-
-
-def _tab_separated(text: str, path: Path) -> Iterator[Row]:
-    return _separated(text, path, "\t")
-
-
-def _separated(text: str, path: Path, delimiter: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=SURPLUS, delimiter=delimiter)
-    try:
-        names = reader.fieldnames or ()
-        if len(set(names)) != len(names):
-            raise OperatorFault("a column name stands twice", "name each column once", f"{path}:1")
-        for row in reader:
-            if SURPLUS in row:
-                what = f"more values than the {len(names)} columns"
-                raise OperatorFault(what, "quote what holds the delimiter", f"{path}:{reader.line_num}")
-            yield f"{path}:{reader.line_num}", row
-    except csv.Error as fault:
-        raise OperatorFault(f"no table: {fault}", "mend the row", f"{path}:{reader.line_num}") from None
-
-
-def _json_lines(text: str, path: Path) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: it also splits inside JSON strings
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as fault:  # its chain would show the line
-            raise OperatorFault(f"no JSON: {fault.msg}", "one object a line", f"{path}:{number}") from None
-        if not isinstance(row, dict):
-            raise OperatorFault("no JSON object", "one object a line", f"{path}:{number}")
-        yield f"{path}:{number}", row
-
-
-def _hub(found: Path | str, source: DataSource) -> Iterator[Row]:
-    try:
-        import datasets  # noqa: PLC0415
-    except ImportError as fault:
-        remedy = "pip install 'securefl[hub]', or name a CSV, TSV or JSON Lines file"
-        raise Missing("a Hugging Face data set needs the library `datasets`", remedy, str(found)) from fault
-    try:
-        rows = datasets.load_dataset(str(found), split=source.split)
-    except (OSError, ValueError, ConnectionError) as fault:
-        remedy = "fetch it first; nothing is fetched here"
-        raise Missing("this data set is not on this machine", remedy, str(found)) from fault
-    for number, row in enumerate(rows, start=1):
-        yield f"{found}, row {number}", row
