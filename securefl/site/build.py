@@ -73,7 +73,7 @@ class Environment:
     shares: Callable[[Path], custody.Gather] | None = None  # of a custodian whose key, in that file, was split
 
 
-def build(site: Site, federation: str | None = None, around: Environment = Environment()) -> Agent:
+def build(site: Site, federation: str | None = None, around: Environment | None = None) -> Agent:
     """The agent that answers for this party in one federation: the one named, or the only one in the document.
 
     Records are read, and held against those that were charged under another name, before this returns.
@@ -82,6 +82,7 @@ def build(site: Site, federation: str | None = None, around: Environment = Envir
         OperatorFault: document, home, model or records are not as they must be. Nothing was reserved.
         Unapproved: the policy that was laid out in this home lacks its signatures.
     """
+    around = around or Environment()
     name, trust = site.trusted(federation)
     me = MemberId(site.file.name)
     home = opened(site, around.clock)

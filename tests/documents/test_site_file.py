@@ -278,6 +278,15 @@ def test_the_schema_takes_good_documents_and_no_unknown_key() -> None:
             jsonschema.validate(value, schema)
 
 
+def test_the_document_in_the_readme_is_one() -> None:
+    (block,) = [b for b in (ROOT / "README.md").read_text().split("```yaml\n")[1:] if b.startswith("securefl_site")]
+    text = block.partition("```")[0]
+    for number in range(text.count("KEY")):
+        text = text.replace("KEY", f'"{key(number + 1)}"', 1)
+    site = site_file.of(strict.parse(text.encode(), "README.md"), Path("README.md"))
+    assert (site.file.name, site.account, list(site.file.federations)) == ("north", "letters", ["harbour"])
+
+
 # Every party of every example.
 
 EXAMPLES = (
