@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from securefl import keys, wire
@@ -26,10 +27,12 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     """The key in ``file`` is replaced by its vault, and each member's home holds a share.
 
     A key that was split is split anew: the old shares fit no vault that is left, but whoever has a copy of the old one.
+    The new shares lie beside the old until the new vault stands, so a process that ends midway loses no key.
 
     Raises:
         OperatorFault: there is no key, the threshold is none, or too few shares are here to split it anew.
     """
+    _settle(file, members.values())
     was_split = vault_of(file).is_file() and not file.exists()
     if was_split:
         again = keys.derive(rand, "split-again")
@@ -42,10 +45,31 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
     vault, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
     for member, home in members.items():
-        keys.put(home / _share(file), shares[member])
-    keys.put(vault_of(file), vault)
+        keys.put(_beside(home / _share(file)), shares[member])
+    keys.put(vault_of(file), vault)  # from here on the new shares give the key, and no longer the old
+    _settle(file, members.values())
     if not was_split:
         erase(file)  # last: until here nothing is lost
+
+
+def _settle(file: Path, homes: Iterable[Path]) -> None:
+    """Let each share that was laid beside the old one take its place, if it fits the vault that stands; else remove it.
+
+    Raises:
+        Malformed: a vault or share is none.
+    """
+    vault: key_shares.Vault | None = None
+    if vault_of(file).is_file():
+        vault = wire.decode(vault_of(file).read_bytes(), key_shares.Vault)
+    for home in homes:
+        new = _beside(home / _share(file))
+        if not new.is_file():
+            continue
+        share: key_shares.Share = wire.decode(new.read_bytes(), key_shares.Share)
+        if vault is not None and share.statement == vault.statement:
+            new.replace(home / _share(file))
+        else:
+            new.unlink()
 
 
 def erase(file: Path) -> None:
@@ -116,12 +140,10 @@ def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: PublicK
 
     def gather(request: bytes) -> Iterator[bytes]:
         for member, home in members.items():
-            share = home / _share(file)
-            if share.is_file():
-                try:
-                    yield key_shares.answer(member, share.read_bytes(), _box(home), request, custodian)
-                except PeerFault:
-                    continue
+            for share in (home / _share(file), _beside(home / _share(file))):  # one of them fits the vault
+                if share.is_file():
+                    with suppress(PeerFault):
+                        yield key_shares.answer(member, share.read_bytes(), _box(home), request, custodian)
 
     return gather
 
@@ -155,6 +177,10 @@ def vault_of(file: Path) -> Path:
 
 def _share(file: Path) -> str:
     return f"{file.name}.share"
+
+
+def _beside(share: Path) -> Path:
+    return share.with_name(f"{share.name}.next")
 
 
 def _box(home: Path) -> Secret:

@@ -12,7 +12,21 @@ from securefl.errors import Forged
 from securefl.protocol import coordinator_state, member_state, sight
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
-from securefl.terms import Got, Head, Scheme, SignedHead, Witnessed
+from securefl.terms import (
+    Got,
+    Hash,
+    Head,
+    MemberId,
+    MicroEpsilon,
+    Opening,
+    Receipt,
+    RunId,
+    Scheme,
+    Sent,
+    SignedHead,
+    SignedReceipt,
+    Witnessed,
+)
 from tests.support.worlds import World, identity, resigned, seat, signed_head
 
 
@@ -131,3 +145,163 @@ def test_members_that_saw_more_of_the_coordinator_refuse_its_invitation() -> Non
     assert {fault.rule for _, fault in world.faults} == {"protocol.ledger-set-back"}
     assert isinstance(end, coordinator_state.Ended)
     assert seat("a").member == "a"
+
+
+def knowing(world: World, name: str, **sizes: int) -> None:
+    """Let this member have seen so much of others' ledgers."""
+    idle = world.parties[name].state
+    seen = {owner: signed_head(owner, size) for owner, size in sizes.items()}
+    world.parties[name].saved = wire.encode(member_state.Idle(replace(idle.charter, witnessed=seen)))
+
+
+def faults_of(world: World, name: str) -> set[str]:
+    return {fault.rule for each, fault in world.faults if each == name}
+
+
+def test_an_acceptance_says_what_its_sender_saw_and_whom_it_is_about_refuses_itself() -> None:
+    world = World()
+    knowing(world, "b", a=7, c=1)
+    plugs = world.member_plugs
+    held: list[Head] = []
+    world.member_plugs = lambda name: replace(plugs(name), holds=lambda head: held.append(head) or head.size < 7)  # type: ignore[method-assign]
+    for kind in ("Invite", "Propose", "Close"):  # the coordinator itself tells nobody
+        world.forge[kind] = lambda frame: m.Frame(
+            resigned(
+                frame.envelope.receipt,
+                replace(m.opened(frame.envelope, m.Invite | m.Propose | m.Close), heads=()),
+                "coordinator",
+            ).envelope,
+            frame.head,
+        )
+    world.play()
+    assert faults_of(world, "a") == {sight.SET_BACK}
+    assert signed_head("a", 7).head in held
+    assert world.parties["a"].trained == 0
+
+
+@pytest.mark.parametrize("known", [0, 7])
+def test_what_binds_a_message_to_a_ledger_is_the_head_in_its_receipt(known: int) -> None:
+    """Beside b's acceptance the coordinator lays the longest head that was seen of it."""
+    world = World()
+    if known:
+        knowing(world, "a", b=known)
+
+    def laid(frame: m.Frame) -> m.Frame:
+        enrol = m.opened(frame.envelope, m.Enrol)
+        accepts = tuple(
+            replace(each, head=signed_head("b", 7)) if each.envelope.receipt.sender == "b" else each
+            for each in enrol.accepts
+        )
+        return m.Frame(
+            resigned(frame.envelope.receipt, replace(enrol, accepts=accepts), "coordinator").envelope, frame.head
+        )
+
+    world.forge["Enrol"] = laid
+    world.play()
+    assert faults_of(world, "a") >= ({"protocol.ledger-set-back"} if known else set())
+    assert (world.parties["a"].trained == 0) == bool(known)
+
+
+def test_a_ledger_that_was_shown_and_is_empty_now_was_set_back() -> None:
+    receipt = Receipt(
+        MemberId("b"), MemberId("coordinator"), RunId(bytes(16)), 0, "Accept", None, MicroEpsilon(0), Hash(bytes(32)), 0
+    )
+    assert sight.bound(charter(), receipt) == ()
+    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
+    with pytest.raises(Forged) as caught:
+        sight.bound(known, receipt)
+    assert caught.value.rule == "protocol.ledger-set-back"
+
+
+def test_a_cohort_is_of_members_whose_acceptance_was_shown() -> None:
+    world = World(scheme=Scheme.CKKS)
+
+    def without_b(frame: m.Frame) -> m.Frame:
+        enrol = m.opened(frame.envelope, m.Enrol)
+        accepts = tuple(
+            each
+            for each in enrol.accepts
+            if each.envelope.receipt.sender != "b" or frame.envelope.receipt.to in ("b", "c")
+        )
+        return m.Frame(
+            resigned(frame.envelope.receipt, replace(enrol, accepts=accepts), "coordinator").envelope, frame.head
+        )
+
+    world.forge["Enrol"] = without_b
+    world.play()
+    assert {name: faults_of(world, name) for name in world.names} == {
+        "a": {"protocol.stranger"}, "b": set(), "c": set(), "d": {"protocol.stranger"},
+    }  # fmt: skip
+    assert [world.parties[name].trained for name in world.names] == [0, 1, 1, 0]
+
+
+def dropped(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
+    return sealed[1:]
+
+
+def doubled(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
+    return (sealed[1], *sealed[1:])
+
+
+def of_another_round(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
+    receipt = replace(sealed[0].receipt, round=2)
+    signature = identity(receipt.sender).sign("receipt", wire.encode(receipt))
+    return (SignedReceipt(receipt, signature), *sealed[1:])
+
+
+def with_an_older_head(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
+    return (replace(sealed[0], receipt=replace(sealed[0].receipt, head=signed_head("a", 1))), *sealed[1:])
+
+
+def with_no_head(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
+    receipt = replace(sealed[0].receipt, head=None)
+    signature = identity(receipt.sender).sign("receipt", wire.encode(receipt))
+    return (SignedReceipt(receipt, signature), *sealed[1:])
+
+
+@pytest.mark.parametrize(
+    ("altered", "rule"),
+    [
+        (lambda sealed: sealed, None),
+        (lambda _: (), "protocol.another-set"),
+        (dropped, "protocol.another-set"),
+        (doubled, "protocol.another-set"),
+        (of_another_round, "protocol.another-plan"),
+        (with_an_older_head, "protocol.signature"),
+        (with_no_head, "protocol.no-ledger"),
+    ],
+)
+def test_who_helps_to_open_a_sum_has_seen_the_ledgers_that_paid_for_it(altered, rule: str | None) -> None:
+    world = World(rounds=1)
+
+    def forged(frame: m.Frame) -> m.Frame:
+        ask = m.opened(frame.envelope, m.Ask)
+        made = replace(ask, sealed=altered(ask.sealed))
+        return m.Frame(resigned(frame.envelope.receipt, made, "coordinator").envelope, frame.head)
+
+    world.forge["Ask"] = forged
+    end = world.play()
+    assert (end.outcome == "finished") == (rule is None)
+    assert {fault.rule for _, fault in world.faults} == ({rule} if rule else set())
+    submitted = {
+        name: next(
+            entry.receipt.head
+            for entry in world.parties[name].entries
+            if isinstance(entry, Sent) and entry.receipt.kind == "Submitted"
+        )
+        for name in world.names
+    }
+    for name in world.names:
+        seen = {entry.head for entry in world.parties[name].entries if isinstance(entry, Witnessed)}
+        others = {head for owner, head in submitted.items() if owner != name}
+        assert (others <= seen) == (rule is None)
+
+
+def test_a_custodian_has_seen_the_ledgers_of_all_whose_sum_it_opened() -> None:
+    world = World(rounds=1, scheme=Scheme.CKKS)
+    assert world.play().outcome == "finished"
+    told = world.parties["custodian"].entries
+    asked = next(i for i, e in enumerate(told) if isinstance(e, Got) and e.receipt.kind == "Ask")
+    opened = next(i for i, e in enumerate(told) if isinstance(e, Opening))
+    seen = {entry.head.head.owner for entry in told[asked:opened] if isinstance(entry, Witnessed)}
+    assert seen >= set(world.names), "and that is written down before anything is decrypted"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction as F
 from pathlib import Path
@@ -23,7 +23,7 @@ from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
-from securefl.seams import Own
+from securefl.seams import Own, Runtime
 from securefl.site.agent import CustodianAgent, MemberAgent
 from securefl.site.subfederation import NestedTrainer
 from securefl.strategy.fedavg import FedAvg
@@ -46,6 +46,7 @@ from securefl.terms import (
     Scheme,
     Seat,
     Sharing,
+    SignedHead,
     Task,
     Update,
 )
@@ -175,7 +176,7 @@ class World:
             return member_state.Charter(MemberId(name), policy.federation, policy.hash, policy.text, dataset, coordinator,
                               custodian, seats, {}, MODEL)  # fmt: skip
 
-        def runtime() -> InProcess:
+        def runtime() -> Runtime:
             parties = {}
             for name, below in tree.items():
                 own = self.home((*way, name))
@@ -188,9 +189,19 @@ class World:
                 own = self.home((*way, "custodian"))
                 plugs = u.Plugs(own.identity, schemes.key_holder(scheme, own.identity), cover.min_cohort)
                 parties[custodian.member] = CustodianAgent(own, charter("custodian", ""), plugs, os.urandom)
-            return InProcess(parties)
+            return self.carried(way, InProcess(parties))
 
         return policy, cover, seats, coordinator, custodian, home, runtime
+
+    def known(self, home: Home, seats: Iterable[Seat]) -> Mapping[str, SignedHead]:
+        """The longest ledger a coordinator saw of each of these."""
+        with home.transaction() as conn:
+            return home.witnessed(conn, seats)
+
+    def carried(self, way: tuple[str, ...], runtime: InProcess) -> Runtime:
+        """What carries a federation's messages: as they are."""
+        del way
+        return runtime
 
     def chained(self, way: tuple[str, ...], above: load.Policy | None) -> load.Policy:
         least, colluding = (self.least, 1) if way else (self.top, 0)
@@ -224,8 +235,7 @@ class World:
         plan = Plan(policy.federation, policy.hash, RunId(run), 1, "testing", MODEL,
                     Task("classification", ("x", "y")), Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",),
                     m.state_digest(state), strategy.dimension(1, state), self.sharing)  # fmt: skip
-        with home.transaction() as conn:
-            heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
+        heads = self.known(home, (*seats, *((custodian,) if custodian else ())))
         course = coordinator_state.Course(session, policy.text, (learning.learning_rate,) * self.rounds, plan, state,
                           strategy.begin(state), {}, {}, heads, {})  # fmt: skip
 

@@ -73,15 +73,19 @@ def earlier_run(number: int, folder: Path) -> Outcome:
     return _came_to(any(thief.opens(run, row) for run, row in had), thief.opens(seen[-1][0], seen[-1][1]))
 
 
+def custodian_home(folder: Path) -> Home:
+    """A home of the custodian that a world knows."""
+    key = folder / "identity.key"
+    folder.mkdir(mode=0o700)
+    key.touch(mode=0o600)
+    key.write_bytes(hashlib.sha256(b"identity custodian").digest())
+    return Home.at(folder, MemberId("custodian"), lambda: site.NOW)
+
+
 def custodian(number: int, folder: Path) -> Outcome:
     """Copy a custodian's home once a run is over, and find the key that opens its boxes."""
     world = worlds.World(scheme=(Scheme.CKKS, Scheme.BFV)[number % 2], rounds=1 + number % 2)
-    me = MemberId("custodian")
-    key = folder / "home" / "identity.key"
-    key.parent.mkdir(mode=0o700)
-    key.touch(mode=0o600)
-    key.write_bytes(hashlib.sha256(b"identity custodian").digest())
-    home = Home.at(key.parent, me, lambda: site.NOW)
+    me, home = MemberId("custodian"), custodian_home(folder / "home")
     charter = world.parties[me].state.charter  # type: ignore[attr-defined]
     plugs = u.Plugs(home.identity, world.holder, world.min_cohort)
     agent, honest, rows = CustodianAgent(home, charter, plugs, world.rand), world.handle, list[tuple[RunId, bytes]]()
