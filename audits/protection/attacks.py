@@ -6,7 +6,7 @@ victim would have got. A trial is refused if the victim does not act on it, the 
 and nothing else moved: the genuine message is then answered, and the run ends as if nothing had been tried. What the
 coordinator did not sign is refused by its name as well, and leaves nothing in the ledger.
 
-    python -m audits.protection.attacks [--trials 100] [--only ATTACK] [--processes 2] [--json]
+    python -m audits.protection.attacks [--trials 100] [--only ATTACK] [--processes 2] [--into FILE] [--json]
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import multiprocessing
 import os
 import platform
 import random
+import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -558,30 +559,56 @@ def forged(attack: str, trials: int, base: Path) -> dict[str, object]:
     return row
 
 
-def shown(view: str, trials: int) -> dict[str, object]:
+def shown(view: str, trials: int, base: Path) -> dict[str, object]:
     """One view of ``VIEWS``, so many times."""
+    del base
     return {"attack": view, "trials": trials, "opened": sum(VIEWS[view](number) for number in range(trials))}
 
 
-def run(trials: int, only: str | None = None, processes: int = 1) -> dict[str, object]:
-    """Every attack so many times, or one of them; ``processes`` attacks at a time."""
+def run(trials: int, only: str | None = None, processes: int = 1, into: Path | None = None) -> dict[str, object]:
+    """Every attack so many times, or one of them; ``processes`` attacks at a time.
+
+    ``into`` is a result that is gone on with: its rows that are full are kept, each with the commit it was measured at,
+    and what is measured now is written there row by row.
+    """
     shared_memory = Path("/dev/shm")  # noqa: S108 - homes that are thrown away
     base = shared_memory if shared_memory.is_dir() else Path(tempfile.gettempdir())
-    began = time.monotonic()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        rows = [pool.submit(forged, name, trials, base) for name in ATTACKS if only in (None, name)]
-        views = [pool.submit(shown, name, trials) for name in VIEWS if only is None]
-        tried = [pool.submit(attempted, each.name, trials, base) for each in attempts() if only in (None, each.name)]
-        told = {"attacks": [row.result() for row in rows], "views": [row.result() for row in views]}
-        told["attempts"] = [row.result() for row in tried]
-    return {
-        "command": f"python -m audits.protection.attacks --trials {trials} --processes {processes} --json"
-        + (f" --only {only!r}" if only else ""),
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
-        | {"python": platform.python_version()},
-        "seconds": round(time.monotonic() - began, 1),
-        **told,
+    told = json.loads(into.read_text()) if into and into.exists() else {}
+    calls: dict[str, dict[str, Callable[..., Any]]] = {
+        "attacks": dict.fromkeys(ATTACKS, forged), "views": dict.fromkeys(VIEWS, shown),
+        "attempts": {attempt.name: attempted for attempt in attempts()},
+    }  # fmt: skip
+    made: dict[str, dict[str, dict[str, object]]] = {
+        kind: {row["attack"]: row for row in told.get(kind, []) if row["trials"] >= trials and row["attack"] != only}
+        for kind in calls
     }
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+
+    def result() -> dict[str, object]:
+        rows = {kind: [made[kind][name] for name in names if name in made[kind]] for kind, names in calls.items()}
+        return {
+            "command": f"python -m audits.protection.attacks --trials {trials} --processes {processes} --json",
+            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
+            | {"python": platform.python_version()},
+            **rows,
+        }
+
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        waiting = {
+            pool.submit(call, name, trials, base): kind
+            for kind, names in calls.items()
+            for name, call in names.items()
+            if name not in made[kind] and only in (None, name)
+        }
+        for row in as_completed(waiting):
+            told = {**row.result(), "commit": commit}
+            made[waiting[row]][str(told["attack"])] = told
+            if into:
+                into.write_text(json.dumps(result(), indent=1) + "\n")
+    return result()
 
 
 def holds(told: dict[str, object]) -> bool:
@@ -601,9 +628,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--only", choices=[*ATTACKS, *(each.name for each in attempts())], metavar="ATTACK")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--into", type=Path, metavar="FILE", help="go on with this result, and write each row there")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    told = run(given.trials, given.only, given.processes)
+    told = run(given.trials, given.only, given.processes, given.into)
     if given.json:
         print(json.dumps(told, indent=1))
     else:
