@@ -20,6 +20,7 @@ from securefl.coordinator.drive import drive
 from securefl.errors import OperatorFault, PeerFault
 from securefl.home.home import Home
 from securefl.ledger import store
+from securefl.planning.plan import price_in
 from securefl.policy import load
 from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
@@ -133,6 +134,7 @@ class Federation:
     steps: int = 4
     run: RunId = RunId(bytes(16))
     name: str = "f"
+    priced: bool = False  # by the accountant, so that an audit finds what it computes itself
     centre: str = COORDINATOR  # whose key and folder the coordinator has
 
     @property
@@ -193,7 +195,7 @@ class Federation:
             return CustodianAgent(home, charter, u.Plugs(home.identity, holder, 2), entropy(name), turns)
         trainer = Site(name, dict(self.luck).get(name, ""), turns, stepped)
         plugs = member_state.Plugs(home.identity, schemes.member_half)
-        price = nested.price_in(policy, name)
+        price = (price_in if self.priced else nested.price_in)(policy, name)
         return MemberAgent(home, charter, policy, plugs, trainer, price, entropy(name), turns)
 
     def drive(self, runtime: Runtime, rounds: int = 1, patience_s: float = 60.0) -> coordinator_state.Ended:
