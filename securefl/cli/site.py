@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,45 @@ def site_check(
     show(as_json, {"ok": ok, "site": str(site), "name": found.file.name, "findings": rows}, "\n".join(lines))
     if not ok:
         raise typer.Exit(2)
+
+
+@site_app.command("serve")
+def site_serve(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="A SITE document.")],
+    socket: Annotated[
+        Path | None, typer.Option(help="Where to listen; else the file `door` in the site's home.", show_default=False)
+    ] = None,
+    let_in: Annotated[
+        list[str] | None,
+        typer.Option("--let-in", metavar="USER", help="A user who may ask beside this one; may be given again."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer the coordinators of this site's federations, until SIGTERM. Whoever asks may come and go."""
+    from securefl.documents import site_file  # noqa: PLC0415
+    from securefl.progress import progress  # noqa: PLC0415
+    from securefl.site import serve  # noqa: PLC0415
+    from securefl.site.build import Environment  # noqa: PLC0415
+    from securefl.site.dispatch import built  # noqa: PLC0415
+
+    found = site_file.load(site)
+    door = (socket or found.home / serve.DOOR).absolute()
+    users = [serve.user_named(each) for each in let_in or ()]
+    name, among = found.file.name, list(found.file.federations)
+
+    def ready() -> None:
+        told = {"ok": True, "name": name, "socket": str(door), "federations": among, "pid": os.getpid()}
+        show(as_json, told, f"{name}: answering at {door}, in {', '.join(among)}; end it with: kill {os.getpid()}")
+        sys.stdout.flush()
+
+    with progress() as shown:
+        all_ended = serve.serve(
+            lambda: built(found, Environment(progress=shown)), door, found.home / serve.LOCK, users, ready=ready
+        )
+    print(f"{name}: ended" if all_ended else f"{name}: ended within a step; its reservation stands", file=sys.stderr)
+    if not all_ended:  # a thread that is left in a step would be torn apart with the interpreter
+        sys.stderr.flush()
+        os._exit(0)
 
 
 @site_app.command("schema")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from securefl import wire
-from securefl.errors import Forged, PeerFault, Unsafe
+from securefl.documents.site_file import Site
+from securefl.errors import Forged, OperatorFault, PeerFault, Unsafe
 from securefl.protocol import messages as m
 from securefl.site.agent import Agent, check_asked
+from securefl.site.build import Environment, build
 
 
 class Dispatcher:
@@ -58,6 +60,18 @@ class Dispatcher:
         if not mine:
             raise Unsafe("a run of no federation that this site is in", "protocol.another-federation")
         return mine[0]
+
+
+def built(site: Site, around: Environment) -> Dispatcher:
+    """Build this site's agents, one for each federation in its document.
+
+    Raises:
+        OperatorFault: the document names none, or one cannot be built.
+    """
+    if not site.file.federations:
+        remedy = "write whom this site trusts under `federations`"
+        raise OperatorFault("a site that is in no federation", remedy, f"{site.path}: federations")
+    return Dispatcher([build(site, name, around) for name in site.file.federations])
 
 
 def _signed(frame: m.Frame, agent: Agent) -> bool:

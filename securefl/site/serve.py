@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import signal
 import socket
 import socketserver
@@ -34,6 +35,7 @@ from securefl.site.turns import Leaving
 READ_S: Final = 60.0  # a request that is not whole by then is dropped
 MOST_AT_ONCE: Final = 32  # connections; others are turned away, and try again
 GRACE_S: Final = 10.0  # for what is under way when this process is told to end
+DOOR, LOCK = "door", "serving"  # names in a home
 LONGEST_PATH: Final = 107  # bytes of a socket's path, by the kernel
 LOOKED_UP, ANYBODY = 0o711, 0o666  # of folder and socket, where others are let in: the kernel says who they are
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
@@ -44,6 +46,18 @@ def peer_uid(connection: socket.socket) -> int:
     said_by_kernel = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     uid: int = _CREDENTIALS.unpack(said_by_kernel)[1]
     return uid
+
+
+def user_named(name: str) -> int:
+    """Find the uid of a user, by name or number.
+
+    Raises:
+        OperatorFault: there is none of this name.
+    """
+    try:
+        return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError as fault:
+        raise OperatorFault(f"no user is called {name}", "give a name or number that `id` knows", "--let-in") from fault
 
 
 class Party(Handler, Protocol):
