@@ -238,16 +238,14 @@ class Strategy(Protocol):
         """What it remembers before the first round."""
         ...
 
-    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
-        """The adapter state after ``round_``, from this one and what is remembered: float32, little endian, (entries,).
+    def advance(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
+        """The adapter state after ``round_``, float32, little endian, (entries,), and what it remembers then.
+
+        Both follow from this state, from what is remembered, and from sums: from nothing of one member.
 
         Raises:
             PeerFault: no state can be made of this sum.
         """
-        ...
-
-    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
-        """What it remembers after ``round_``: of states and sums alone."""
         ...
 
     def dimension(self, round_: int, state: bytes) -> int:

@@ -82,7 +82,34 @@ def test_a_protection_is_one_file_and_one_line(tmp_path: Path) -> None:
     assert toy["adapter"] == said["clear"]["adapter"], "pads are taken away to the last bit"
 
 
-@pytest.mark.parametrize("section", ["A protection"])
+STRATEGY = """
+import json, pathlib
+import numpy as np
+from safetensors.numpy import load_file
+from securefl.audit.verify import verify
+from securefl.strategy import server
+from tests.support.small import Small
+
+assert pathlib.Path(server.__file__).is_relative_to(pathlib.Path.cwd())
+pathlib.Path("small").mkdir()
+small, out = Small(pathlib.Path("small").resolve()), pathlib.Path("out").resolve()
+result = small.run(out / "run", out / "sites", file=small.file(strategy={"kind": "signed", "learning_rate": "1/64"}))
+steps = [
+    float(step)
+    for name, tensor in load_file(out / "run/adapter/adapter_model.safetensors").items() if "lora_B" in name
+    for step in np.unique(tensor * 64)
+]
+print(json.dumps({"outcome": result.outcome, "verifies": verify(out / "run").ok, "steps": sorted(set(steps))}))
+"""
+
+
+def test_a_strategy_is_one_file_and_one_line(tmp_path: Path) -> None:
+    said = run(extended(tmp_path, "A strategy"), STRATEGY)
+    assert (said["outcome"], said["verifies"]) == ("finished", True)
+    assert {-2.0, 2.0} <= set(said["steps"]) <= {-2.0, -1.0, 0.0, 1.0, 2.0}, "two rounds, one step of 1/64 each"
+
+
+@pytest.mark.parametrize("section", ["A protection", "A strategy"])
 def test_what_is_added_is_in_the_projects_style(tmp_path: Path, section: str) -> None:
     folder = extended(tmp_path, section)
     shutil.copy(ROOT / "pyproject.toml", folder)

@@ -227,10 +227,7 @@ def federate(
         if arm.shares:
             total = np.rint(np.sum(sent, axis=0) * 2.0**ENCODING.fraction_bits).astype(np.int64)
             aggregate = Aggregate(total, tuple(map(MemberId, train)), ENCODING)
-            memory, state = (
-                strategy.remember(round_, state, memory, aggregate),
-                strategy.next(round_, state, memory, aggregate),
-            )
+            state, memory = strategy.advance(round_, state, memory, aggregate)
     return own if arm.own else dict.fromkeys(train, state), asked
 
 

@@ -240,10 +240,7 @@ class Node:
         self.kept = {each: after[each] for each in self.children}
         total = np.sum([np.rint(each * float(1 << ENCODING.fraction_bits)) for each in vectors], axis=0)
         summed = Aggregate(total.astype(np.int64), tuple(map(MemberId, self.children)), ENCODING)
-        self.state, self.memory = (
-            self.strategy.next(self.round, self.state, self.memory, summed),
-            self.strategy.remember(self.round, self.state, self.memory, summed),
-        )
+        self.state, self.memory = self.strategy.advance(self.round, self.state, self.memory, summed)
         self.round += 1
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -24,6 +25,22 @@ from securefl.terms.records import Record
 from securefl.wire import digest
 
 LossName = Literal["own-label", "fedntd", "fedlsd", "soft-labels", "pseudo-labels"]
+
+
+class ServerOptimizer(StrEnum):
+    """A server's optimizer. One called ``name`` is the file ``securefl/strategy/name.py``."""
+
+    numbers: tuple[str, ...]  # fields of `strategy` that it takes, besides the learning rate
+
+    def __new__(cls, name: str, *numbers: str) -> Self:
+        """A name that documents know it by, and its numbers."""
+        self = str.__new__(cls, name)
+        self._value_, self.numbers = name, numbers
+        return self
+
+    FEDAVG = "fedavg", "momentum"
+    FEDADAM = "fedadam", "first", "second", "floor"
+    FEDNESTEROV = "fednesterov", "momentum"
 
 
 class LossPart(Part):
@@ -108,9 +125,6 @@ class AttentionPart(Part):
         return Attention(self.keys, self.sharpness, self.clip, self.residual)
 
 
-ADAM = ("first", "second", "floor")
-
-
 class ProbePart(Part):
     """One public text with its label. It must be nobody's record."""
 
@@ -121,7 +135,7 @@ class ProbePart(Part):
 class StrategyPart(Part):
     """What becomes of the sum, and what members add to their loss, send and keep."""
 
-    kind: Literal["fedavg", "fedadam", "fednesterov"] = Field("fedavg", description="the server's optimizer")
+    kind: ServerOptimizer = Field(ServerOptimizer.FEDAVG, description="the server's optimizer")
     learning_rate: Rational = Field(default=Fraction(1), gt=0, description="step along the members' mean change")
     momentum: Rational = Field(
         0, validate_default=True, ge=0, lt=1,
@@ -143,9 +157,10 @@ class StrategyPart(Part):
         given = self.model_fields_set
         if self.attention is not None and (self.weights or self.home or self.pull is not None):
             raise ValueError("attention with weights, home or pull: leave these out, it has its own")
-        for field, kinds in (("momentum", ("fedavg", "fednesterov")), *((f, ("fedadam",)) for f in ADAM)):
-            if field in given and self.kind not in kinds:
-                raise ValueError(f"`{field}` is of {' and '.join(kinds)}: leave it out")
+        for field in (number for kind in ServerOptimizer for number in kind.numbers):
+            if field in given and field not in self.kind.numbers:
+                kinds = " and ".join(kind.value for kind in ServerOptimizer if field in kind.numbers)
+                raise ValueError(f"`{field}` is of {kinds}: leave it out")
         if any(each.kind == "probe" for each in self.weights) != bool(self.probe):
             raise ValueError("weights by probe and `probe` belong together: give both or neither")
         return self

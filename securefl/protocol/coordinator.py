@@ -198,8 +198,7 @@ def opened(state: Asking, plugs: Plugs) -> Step:
     try:
         aggregate = plugs.protection(course.session.scheme).open(plan, _enrolled(course), payloads, answers)
         max_update.check_sum(plan, aggregate)
-        after = plugs.strategy.next(plan.round, course.state, course.previous, aggregate)
-        memory = plugs.strategy.remember(plan.round, course.state, course.previous, aggregate)
+        after, memory = plugs.strategy.advance(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:
         return close_round(course, "aborted", _unopened(state, fault), plugs)
     digest = m.state_digest(after)

@@ -203,10 +203,7 @@ def train_openly(
         moved = np.tile(np.append(moved, len(names)), len(sharing.weightings)) if sharing.weightings else moved
         grid = np.rint(moved * 2.0**encoding.fraction_bits).astype(np.int64)
         summed = Aggregate(grid, names, encoding)
-        memory, state = (
-            strategy.remember(number, state, memory, summed),
-            strategy.next(number, state, memory, summed),
-        )
+        state, memory = strategy.advance(number, state, memory, summed)
     return state
 
 

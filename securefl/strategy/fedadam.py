@@ -40,3 +40,6 @@ class FedAdam:
         step = mean / (np.sqrt(square) + float(self.floor))
         after = np.frombuffer(state, "<f4").astype(np.float64) + float(self.learning_rate) * step
         return after.astype("<f4").tobytes(), np.concatenate([mean, square]).astype("<f8").tobytes()
+
+
+SERVER = FedAdam

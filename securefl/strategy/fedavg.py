@@ -36,20 +36,18 @@ class FedAvg:
         """The state before the first is the first."""
         return state
 
-    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
-        """The state of the next round. The arithmetic is float64, rounded once to float32."""
+    def advance(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
+        """The state of the next round, and the state this round started from."""
         del round_
-        return self.move(state, memory, aggregate.mean())[0]
-
-    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
-        """The state this round started from."""
-        del round_, memory, aggregate
-        return state
+        return self.move(state, memory, aggregate.mean())
 
     def move(self, state: bytes, memory: bytes, change: NDArray[np.float64]) -> tuple[bytes, bytes]:
-        """The next state and what is remembered, for a mean change: (entries,)."""
+        """The next state and what is remembered, for a mean change: (entries,). Float64, rounded once to float32."""
         import numpy as np  # noqa: PLC0415
 
         now, before = (np.frombuffer(each, dtype="<f4").astype(np.float64) for each in (state, memory))
         after = now + float(self.learning_rate) * change + float(self.momentum) * (now - before)
         return after.astype("<f4").tobytes(), state
+
+
+SERVER = FedAvg

@@ -30,3 +30,6 @@ class FedNesterov:
         step = float(self.learning_rate) * (change + float(self.momentum) * speed)
         after = np.frombuffer(state, "<f4").astype(np.float64) + step
         return after.astype("<f4").tobytes(), speed.astype("<f8").tobytes()
+
+
+SERVER = FedNesterov

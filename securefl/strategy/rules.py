@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securefl.strategy import weights
-from securefl.strategy.fedadam import FedAdam
 from securefl.strategy.fedavg import FedAvg
-from securefl.strategy.fednesterov import FedNesterov
+from securefl.strategy.server import Optimizer
 from securefl.terms import AdapterRule, Aggregate, Sharing
 from securefl.terms.layout import ALL, Layout, stays
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-Optimizer = FedAvg | FedAdam | FedNesterov
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +66,22 @@ class Ruled:
         del state
         return self.layout.dimension(round_, self.sharing)
 
-    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
+    def advance(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
         """The state of the next round: what the round did not share is as it was, but for the new basis of ``svd``.
+
+        Remembered is this round's whole state for ``FedAvg``, else the optimizer's moments.
 
         Raises:
             Forged: weights that no honest members have.
         """
-        import numpy as np  # noqa: PLC0415
-
-        after = bytearray(state)
-        moved, _ = self._move(round_, state, memory, aggregate)
-        sizes = [4 * (part.stop - part.start) for part in self.layout.sent(round_, self.sharing)]
-        ends = np.cumsum(sizes)
-        for part, size, end in zip(self.layout.sent(round_, self.sharing), sizes, ends, strict=True):
-            after[4 * part.start : 4 * part.stop] = moved[end - size : end]
-        return rebased(self.layout, bytes(after)) if self.layout.rule is AdapterRule.SVD else bytes(after)
-
-    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
-        """This round's state for ``FedAvg``, else the optimizer's moments."""
-        return state if isinstance(self.inner, FedAvg) else self._move(round_, state, memory, aggregate)[1]
+        moved, moments = self._move(round_, state, memory, aggregate)
+        after, start = bytearray(state), 0
+        for part in self.layout.sent(round_, self.sharing):
+            size = 4 * (part.stop - part.start)
+            after[4 * part.start : 4 * part.stop] = moved[start : start + size]
+            start += size
+        whole = rebased(self.layout, bytes(after)) if self.layout.rule is AdapterRule.SVD else bytes(after)
+        return whole, state if isinstance(self.inner, FedAvg) else moments
 
     def _move(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
         parts = self.layout.sent(round_, self.sharing)

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securefl.errors import Forged, Malformed
-from securefl.strategy.fedadam import FedAdam
-from securefl.strategy.fedavg import FedAvg
-from securefl.strategy.fednesterov import FedNesterov
+from securefl.strategy.server import Optimizer
 from securefl.terms import AdapterRule, Aggregate, Attention, Sharing
 from securefl.terms.layout import Layout, named
 
@@ -107,7 +105,7 @@ class Attended:
     """
 
     layout: Layout
-    inner: FedAvg | FedAdam | FedNesterov
+    inner: Optimizer
     attention: Attention
     origin: bytes = b""  # as the members' halves have it
 
@@ -134,8 +132,8 @@ class Attended:
         """What the optimizer remembers at first, of the backbone."""
         return self.inner.begin(self._backbone(state))
 
-    def next(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
-        """The state of the next round, with its residuals.
+    def advance(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
+        """The state of the next round, with its residuals; and what the optimizer remembers, of the backbone.
 
         Raises:
             Forged: weights that no honest members have.
@@ -144,7 +142,8 @@ class Attended:
 
         del round_
         start, now = _reals(self.layout, self.origin), _reals(self.layout, state[: 4 * self.layout.entries])
-        moved, backbone, keys = now.copy(), self._moved(state, memory, aggregate)[0], self.layout.keys(self.attention)
+        moved, keys = now.copy(), self.layout.keys(self.attention)
+        backbone, moments = self._moved(state, memory, aggregate)
         values = np.frombuffer(backbone, "<f4")
         for part in self.layout.backbone(self.attention):
             moved[part], values = values[: part.stop - part.start], values[part.stop - part.start :]
@@ -157,12 +156,7 @@ class Attended:
             for part in sums[1:]
             for key, (change, weight) in zip(keys, self._parts(part, aggregate), strict=True)
         ]
-        return np.concatenate([moved, *residuals]).astype("<f4").tobytes()
-
-    def remember(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> bytes:
-        """What the optimizer remembers, of the backbone."""
-        del round_
-        return self._moved(state, memory, aggregate)[1]
+        return np.concatenate([moved, *residuals]).astype("<f4").tobytes(), moments
 
     def _moved(self, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
         backbone = self._backbone(state)

@@ -205,10 +205,7 @@ def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) 
         reference.close(plain, scores)
         reference.own |= plain
         own |= after
-        state, memory = (
-            strategy.next(round_, state, memory, aggregate),
-            strategy.remember(round_, state, memory, aggregate),
-        )
+        state, memory = strategy.advance(round_, state, memory, aggregate)
         # a mean is off by half a step of the grid, and by that over a weight of exp(-4) at the least; rounds add up
         bound = 3 * round_ * (math.exp(4) if sharing.weightings else 1) * GRID
         assert np.abs(np.frombuffer(state, "<f4") - reference.state).max() <= bound
@@ -295,7 +292,7 @@ def test_a_sum_nothing_can_be_made_of_ends_the_run_cleanly() -> None:
     world = World()
 
     class Refusing(FedAvg):
-        def next(self, round_, state, memory, aggregate):
+        def advance(self, round_, state, memory, aggregate):
             raise Forged("weights of nobody")
 
     world.coordinator_plugs = replace(world.coordinator_plugs, strategy=Refusing())

@@ -114,10 +114,7 @@ def check(scheme: Scheme, optimizer: str, attention: Attention, members: int, dr
         reference.close(plain)
         reference.own |= plain
         own |= after
-        state, memory = (
-            strategy.next(round_, state, memory, aggregate),
-            strategy.remember(round_, state, memory, aggregate),
-        )
+        state, memory = strategy.advance(round_, state, memory, aggregate)
         model = np.frombuffer(state, "<f4")[: LAYOUT.entries]
         assert np.abs(model - reference.state).max() <= bound(attention, round_)
         left = np.frombuffer(state, "<f4")[LAYOUT.entries :]
@@ -190,7 +187,7 @@ def test_the_first_round_is_a_mean_over_members_and_the_start() -> None:
         np.rint(half.share(plan, ORIGIN.tobytes(), ORIGIN.tobytes(), each.tobytes(), ()) / GRID) for each in after
     )
     aggregate = Aggregate(total.astype(np.int64), tuple(MemberId(f"m{n}") for n in range(3)), ENCODING)
-    state = np.frombuffer(strategy.next(1, ORIGIN.tobytes(), strategy.begin(ORIGIN.tobytes()), aggregate), "<f4")
+    state = np.frombuffer(strategy.advance(1, ORIGIN.tobytes(), strategy.begin(ORIGIN.tobytes()), aggregate)[0], "<f4")
     (key,) = LAYOUT.keys(attention)
     assert np.abs(state[key] - np.mean([ORIGIN, *after], axis=0)[key]).max() < 1e-3
     assert np.abs(np.delete(state, key) - np.delete(np.mean(after, axis=0), key)).max() < 1e-5
@@ -218,7 +215,7 @@ def test_weights_no_honest_members_have_are_refused() -> None:
         total[-1] = round(denominator / GRID)
         aggregate = Aggregate(total, tuple(MemberId(f"m{n}") for n in range(3)), ENCODING)
         with pytest.raises(Forged, match="add up to"):
-            strategy.next(1, ORIGIN.tobytes(), strategy.begin(ORIGIN.tobytes()), aggregate)
+            strategy.advance(1, ORIGIN.tobytes(), strategy.begin(ORIGIN.tobytes()), aggregate)
 
 
 def test_states_of_another_length_are_refused() -> None:

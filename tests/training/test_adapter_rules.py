@@ -75,7 +75,7 @@ def test_the_next_state_is_the_plain_mean_of_what_the_round_trains(seed, rule, r
     now, strategy = a_state(of, rand), Ruled(of, FedAvg())
     dimension = strategy.dimension(round_, now)
     changes = [rand.normal(0, size, dimension) for _ in range(members)]
-    after = strategy.next(round_, now, now, summed(changes))
+    after, _ = strategy.advance(round_, now, now, summed(changes))
     expected, begun = np.frombuffer(now, "<f4").astype(float), 0
     for place in of.trained(round_):
         expected[place] += np.mean(changes, axis=0)[begun : begun + place.stop - place.start]
@@ -123,9 +123,9 @@ def test_momentum_in_a_new_basis_is_that_of_the_product(seed, momentum) -> None:
     first = a_state(of, rand)
     inner = FedAvg(Fraction(1), Fraction(momentum).limit_denominator(100))
     strategy = Ruled(of, inner)
-    second = strategy.next(1, first, first, summed([rand.normal(0, 0.3, strategy.dimension(1, first))]))
+    second, _ = strategy.advance(1, first, first, summed([rand.normal(0, 0.3, strategy.dimension(1, first))]))
     nothing = summed([np.zeros(strategy.dimension(2, second))])
-    third = strategy.next(2, second, first, nothing)
+    third, _ = strategy.advance(2, second, first, nothing)
     for x, y, z in zip(products(of, first), products(of, second), products(of, third), strict=True):
         assert np.allclose(z, y + float(inner.momentum) * (y - x), atol=1e-4)
     assert np.allclose(
@@ -139,7 +139,7 @@ def test_a_round_moves_what_it_trains_and_nothing_else(seed, rule, round_) -> No
     rand, of = np.random.default_rng(seed), layout(rule)
     now, strategy = a_state(of, rand), Ruled(of, FedAvg())
     change = 1 + rand.random(strategy.dimension(round_, now))
-    before, after = tensors(of, now), tensors(of, strategy.next(round_, now, now, summed([change, change])))
+    before, after = tensors(of, now), tensors(of, strategy.advance(round_, now, now, summed([change, change]))[0])
     moved = {
         name.split(".")[1].removesuffix(".default") for name in before if not np.allclose(before[name], after[name])
     }
@@ -157,7 +157,7 @@ def test_averaging_both_factors_misses_the_mean_product_by_their_covariance() ->
     now = a_state(of, rand)
     changes = [rand.normal(0, 1, of.entries) for _ in range(4)]
     states = [(np.frombuffer(now, "<f4") + change).astype("<f4").tobytes() for change in changes]
-    (got,) = products(of, Ruled(of, FedAvg()).next(1, now, now, summed(changes)))
+    (got,) = products(of, Ruled(of, FedAvg()).advance(1, now, now, summed(changes))[0])
     mean = np.mean([products(of, each)[0] for each in states], axis=0)
     assert np.linalg.norm(got - mean) > 0.1 * np.linalg.norm(mean)
 
@@ -200,7 +200,7 @@ def test_a_member_trains_and_noises_only_what_the_round_trains(rule, model, tmp_
         update = of.train(asked(of, round_), base, records(30), repeatable(f"{rule} {round_}"))
         assert update.values.shape == (of.layout.dimension(round_),)
         assert (update.values != 0).mean() > 0.9
-        base = strategy.next(round_, base, base, summed([update.values]))
+        base, _ = strategy.advance(round_, base, base, summed([update.values]))
     if of.layout.dimension(1) != of.layout.dimension(2):  # A and B of a square layer are of one size
         with pytest.raises(Mismatch, match="dimension"):
             of.train(replace(asked(of, 2), dimension=of.layout.dimension(1)), base, records(9), repeatable("other"))
@@ -227,7 +227,7 @@ def test_b_with_a_new_basis_trains_the_same_products_as_b_with_the_old(tmp_path:
         for round_ in (1, 2, 3):
             quiet = replace(plan(of).learning.event, noise_multiplier=F(1, 10**7), sampling_rate=F(1))
             update = of.train(asked(of, round_, event=quiet), base, records(30), repeatable(f"basis {round_}"))
-            previous, base = base, strategy.next(round_, base, previous, summed([update.values]))
+            base, previous = strategy.advance(round_, base, previous, summed([update.values]))
         adapter_tensors.load(of._built, base)
         ids, mask, _ = of._tokens(("awful late lost", "great love thanks"), (0, 1), 32).batch([0, 1])
         with torch.no_grad():
