@@ -21,6 +21,7 @@ import cbor2
 from securefl.errors import Malformed
 from securefl.shown import hidden
 from securefl.terms import Aggregate, Hash, Plan, Update
+from securefl.terms.layout import Layout
 
 LIMIT_BYTES = 256 * 1024 * 1024  # larger frames are refused before they are parsed
 
@@ -61,6 +62,11 @@ def digest(label: str, value: object) -> Hash:
 def plan_hash(plan: Plan) -> Hash:
     """The plan's name: what grants, receipts and masks are bound to."""
     return digest("plan", plan)
+
+
+def layout_digest(layout: Layout) -> Hash:
+    """What a plan names a layout by: names, shapes and order of a state's tensors, and the rule that trains them."""
+    return digest("layout", layout)
 
 
 _PLAIN = frozenset({bool, int, bytes, type(None)})

@@ -63,6 +63,7 @@ from securefl.terms import (
     Task,
     Weighting,
 )
+from securefl.wire import layout_digest
 
 if TYPE_CHECKING:
     from securefl.terms.records import Record
@@ -195,6 +196,7 @@ def plan_of(shared: SharedModel, setting: Setting, arm: Arm, noise: Fraction) ->
     return Plan(
         "fewfedweight", Hash(bytes(32)), RunId(bytes(16)), 1, "experiment", shared.model, shared.task, shared.adapter,
         learning, cover, (), ("weights",), Hash(bytes(32)), shared.layout.dimension(1, arm.sharing), arm.sharing,
+        layout_digest(shared.layout),
     )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ from securefl.training.noise import repeatable
 from securefl.training.shapes import Shapes
 from securefl.training.shared_model import SharedModel
 from securefl.training.step import Encoded
+from securefl.wire import layout_digest
 
 HERE = Path(__file__).parents[2] / "examples" / "publishers" / "federation.yaml"
 RECORDS, HELD, LABELLED = 2000, 250, Fraction(1, 4)  # of each member; the share that keeps its label
@@ -167,7 +168,8 @@ def perform(cell: Cell) -> dict[str, Any]:
     members, shared.truth, held_out = records_of(cell, loaded)
     policy = policies.load(loaded.folder / loaded.file.policy)
     drawn = plan_of(
-        loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, Hash(bytes(32)), None
+        loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, Hash(bytes(32)), None,
+        layout_digest(shared.layout),
     )  # fmt: skip
     soft = SoftLabels(WEIGHT, TEMPERATURE, FIRST, LAST, ROUNDS)
     silent = replace(soft, temperature=Fraction(100), first=Fraction(1), last=Fraction(1))  # nothing is ever so sure

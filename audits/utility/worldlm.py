@@ -54,6 +54,7 @@ from securefl.terms.records import Record
 from securefl.training.data import Records, load
 from securefl.training.modules import byte_gpt
 from securefl.training.shared_model import SharedModel
+from securefl.wire import layout_digest
 
 DATA = Path("build/data")
 MODEL, KEYS = "bytes:3x32:{seed}", ("blocks.2",)  # the last third of the blocks
@@ -140,7 +141,7 @@ class Bench:
         return Plan(
             "bench", Hash(bytes(32)), RunId(bytes(16)), round_, "", self.shared.model, self.shared.task, ADAPTER,
             learning, Cover(Scheme.CLEAR, 1, 1, 0, ENCODING, None), (), (), Hash(bytes(32)),
-            self.shared.layout.dimension(round_, sharing), sharing,
+            self.shared.layout.dimension(round_, sharing), sharing, layout_digest(self.shared.layout),
         )  # fmt: skip
 
     def train(self, states: Mapping[str, bytes], round_: int, noise: float) -> dict[str, bytes]:

@@ -7,7 +7,6 @@ where nothing shows either.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from securefl import merkle, wire
-from securefl.audit import figures, folder, spent
+from securefl.audit import figures, folder, json_files, spent
 from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.verify import check
+from securefl.errors import Tampered
 from securefl.protection.schemes import spec_of
 from securefl.terms import (
     Hash,
@@ -139,7 +139,7 @@ def _facts(run: Path) -> Facts:
     }  # fmt: skip
     folder.check_latest(ledgers, folder.named(run))
     seen = tuple(_seen(run / MEASURED))
-    if not _is_bound(run, ledgers, MEASURED):  # what somebody wrote since can take a protection away, and give none
+    if not _is_bound(run, coordinator, MEASURED):  # what somebody wrote since can take a protection away, and give none
         seen = tuple(fact for fact in seen if fact.get("records") is True or fact.get("readable") is True)
     return Facts(
         name, opened, plans,
@@ -151,7 +151,7 @@ def _facts(run: Path) -> Facts:
         {ledger.name: _looked(ledger, seen) for ledger in ledgers.values()},
         [entry for _, entry in coordinator.each(Opening) if entry.run == name],
         seen, [str(each.owner) for each in (coordinator, *peers) if not _signed(each, name)],
-        spent.accounts_of(ledgers), _opened(run, ledgers),
+        spent.accounts_of(ledgers), _opened(run, coordinator),
     )  # fmt: skip
 
 
@@ -162,22 +162,26 @@ def _last(ledgers: Mapping[MemberId, Ledger]) -> RunId:
     return last.run
 
 
-def _is_bound(run: Path, ledgers: Mapping[MemberId, Ledger], name: str) -> bool:
-    """Whether a file of the bench is the one that the coordinator wrote down when the run ended."""
-    word = folder.last(ledgers, folder.named(run))
-    if word is None or not (run / name).is_file():
+def _is_bound(run: Path, coordinator: Ledger, name: str) -> bool:
+    """Whether a file of the bench is the one that this run's coordinator wrote down when the run ended.
+
+    A federation below names no run: its coordinator's last word is on the run of the one above all.
+    """
+    own = folder.named(run)
+    said = [entry for _, entry in coordinator.each(Reported) if own in (None, entry.run)]
+    if not said or not (run / name).is_file():
         return False
     digest = hashlib.sha256((run / name).read_bytes()).digest()
-    return any((each.path, each.digest) == (name, digest) for each in word[2].files)
+    return any((each.path, each.digest) == (name, digest) for each in said[-1].files)
 
 
-def _opened(run: Path, ledgers: Mapping[MemberId, Ledger]) -> bool | None:
+def _opened(run: Path, coordinator: Ledger) -> bool | None:
     """Whether the report says that the bench trained without privacy too; None of one that anybody may have written."""
     try:
-        told = json.loads((run / folder.REPORT).read_text())["accuracy"]["without_privacy"] is not None
-    except (OSError, ValueError, KeyError, TypeError):
+        told = json_files.mapping(run / folder.REPORT)["accuracy"]["without_privacy"] is not None
+    except (Tampered, KeyError, TypeError):
         return None
-    return True if told else False if _is_bound(run, ledgers, folder.REPORT) else None
+    return True if told else False if _is_bound(run, coordinator, folder.REPORT) else None
 
 
 def _looked(ledger: Ledger, seen: Sequence[Mapping[str, Any]]) -> bool | None:
@@ -203,7 +207,7 @@ def _seen(path: Path) -> Iterator[dict[str, Any]]:
     """What the bench wrote down; a line that was cut short says nothing."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            fact = json.loads(line)
+            fact = json_files.loads(line.encode())
         except ValueError:
             continue
         if isinstance(fact, dict):

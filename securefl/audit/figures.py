@@ -7,12 +7,12 @@ decryption key. That stands in the report on its coordinator's word, and is boun
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from securefl import wire
 from securefl.audit import spent
 from securefl.audit.ledger_files import Ledger, policy_in
 from securefl.audit.report import Report
@@ -28,6 +28,7 @@ from securefl.terms import (
     Closed,
     DistributedDiscreteGaussian,
     Got,
+    Hash,
     Level,
     MemberId,
     Opened,
@@ -40,7 +41,8 @@ from securefl.terms import (
     Unit,
 )
 
-SLACK = 1e-6  # of an epsilon: another machine's last digit
+SLACK = 1e-6  # of what was spent and reserved: another machine's last digits. Every other figure is compared exactly
+COMPUTED = frozenset({"spent", "reserved", "left", "rdp", "epsilon"})  # by an accountant, in floating point
 _FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
 _ACCOUNTANTS = {
     Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, finer below epsilon 2"},
@@ -66,10 +68,15 @@ def coordinator_of(ledgers: Ledgers, run: RunId) -> Ledger:
     raise Tampered("coordinator.ledger", f"missing: no ledger here coordinated run {run.hex()}")
 
 
+def plans(ledgers: Ledgers, run: RunId) -> dict[Hash, Plan]:
+    """Every plan of a run that anybody reserved, by its name."""
+    found = [entry.plan for each in ledgers.values() for _, entry in each.each(Reserved) if entry.plan.run == run]
+    return {wire.plan_hash(plan): plan for plan in dict.fromkeys(found)}
+
+
 def first_plan(ledgers: Ledgers, run: RunId) -> Plan | None:
     """The plan of the first round that anybody reserved; None if nobody did."""
-    plans = [entry.plan for each in ledgers.values() for _, entry in each.each(Reserved) if entry.plan.run == run]
-    return min(plans, key=lambda plan: plan.round, default=None)
+    return min(plans(ledgers, run).values(), key=lambda plan: plan.round, default=None)
 
 
 def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str, Any]:
@@ -124,12 +131,13 @@ def check(report: Mapping[str, Any], ledgers: Ledgers, run: RunId) -> None:
     Raises:
         Tampered: one does not; it is named.
     """
-    told = dict(report)
+    told, due = dict(report), figures(ledgers, run)
     try:
-        told["members"] = {row["name"]: row["region"] for row in report["members"]}
+        told["members"] = sorted((row["name"], row["region"]) for row in report["members"])
     except (KeyError, TypeError) as fault:
         raise Tampered("report.json", f"members: {fault}") from fault
-    _compare("", figures(ledgers, run), told)
+    due["members"] = sorted((str(name), region) for name, region in due["members"].items())
+    compare("report.json", due, told)
     _check_shape(report)
 
 
@@ -168,26 +176,43 @@ def _left(place: str, due: Any, told: Any) -> Iterator[str]:  # noqa: ANN401 - w
             yield from _left(place, one, other)
 
 
-def _compare(place: str, due: Any, told: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+def compare(file: str, due: Any, told: Any, place: str = "", scale: float = 0.0) -> None:  # noqa: ANN401 - JSON
+    """Check that a file tells every figure that is due, as it is due; it may tell more.
+
+    Args:
+        file: what a finding calls the file.
+        place: where in it these values stand.
+        scale: of the account that they are figures of, in epsilon.
+
+    Raises:
+        Tampered: a figure is another, or missing; it is named.
+    """
     if isinstance(due, dict):
-        if not isinstance(told, Mapping) or (place == "members" and set(told) != set(due)):
-            raise Tampered("report.json", f"{place or 'it'} is {told!r:.200}; the ledgers give {due!r:.200}")
+        scale = sum(float(due[name]) for name in ("spent", "reserved") if isinstance(due.get(name), float))
+        if not isinstance(told, Mapping):
+            raise _other(file, place, due, told)
         for name, each in due.items():
+            inside = f"{place}.{name}" if place else str(name)
             if name not in told:
-                raise Tampered("report.json", f"{place}{'.' if place else ''}{name} is missing")
-            _compare(f"{place}.{name}" if place else str(name), each, told[name])
+                raise Tampered(file, f"{inside} is missing")
+            compare(file, each, told[name], inside, scale)
     elif isinstance(due, list | tuple):
-        if not isinstance(told, list) or len(told) != len(due):
-            raise Tampered("report.json", f"{place} is {told!r:.200}; the ledgers give {due!r:.200}")
+        if not isinstance(told, list | tuple) or len(told) != len(due):
+            raise _other(file, place, due, told)
         for index, (one, other) in enumerate(zip(due, told, strict=True)):
-            _compare(f"{place}.{index}", one, other)
-    elif not _same(due, told):
-        raise Tampered("report.json", f"{place} is {told!r:.200}; the ledgers give {due!r:.200}")
+            compare(file, one, other, f"{place}.{index}")
+    elif not _same(due, told, scale if place.rpartition(".")[2] in COMPUTED else None):
+        raise _other(file, place, due, told)
 
 
-def _same(due: object, told: object) -> bool:
+def _other(file: str, place: str, due: object, told: object) -> Tampered:
+    return Tampered(file, f"{place or 'it'} is {told!r:.200}; the ledgers give {due!r:.200}")
+
+
+def _same(due: object, told: object, scale: float | None) -> bool:
+    """Whether a value is the one that is due; of one that an accountant computes, up to its last digits."""
     if isinstance(due, float) and isinstance(told, int | float) and not isinstance(told, bool):
-        return due == told or math.isclose(due, told, rel_tol=SLACK, abs_tol=SLACK)
+        return due == told or (scale is not None and abs(due - told) <= SLACK * max(abs(due), scale))
     same_kind = isinstance(due, str) or type(due) is type(told)  # an Enum of text is that text; 1 is not true
     return same_kind and due == told
 

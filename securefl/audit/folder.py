@@ -1,20 +1,19 @@
 """A run's folder: which run it is of, what was left in it, and whether that is what its coordinator wrote down.
 
 The folder names its run; nobody's ledger chooses it. When all of a run stands, its coordinator's ledger gets one entry
-more, ``Reported``: the digest of every file, and how long each ledger was when the report was computed from it.
+more, ``Reported``: the digest of every file, and how long each ledger was when the report was computed from it. Where
+ledgers say that there was a report, and the folder has none, it is not verified.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from securefl import merkle
-from securefl.audit import figures, weights
+from securefl.audit import adapter_files, figures, json_files, last_word
 from securefl.audit.ledger_files import Ledger
 from securefl.errors import Tampered
 from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Opened, Released, Reported, RunId
@@ -22,6 +21,7 @@ from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Opened, Relea
 RUN, REPORT, KEYS, ADAPTER = "run.json", "report.json", "keys.json", "adapter"
 SUITE, TASKS, BELOW = "suite.json", "tasks", "below"
 STATE = f"{ADAPTER}/released.f32"  # the state itself: its SHA-256 is what every ledger calls the release
+INSIDE = (KEYS, "measured.jsonl")  # all that a run leaves of its own in the folder of a federation below
 APART = ("ledger", BELOW, TASKS)  # folders that are checked by themselves
 WORD = "the coordinator's word, bound as written, not computed"
 ALONE = "ledgers alone: no report, page or adapter is here"
@@ -38,22 +38,12 @@ def named(run: Path) -> RunId | None:
     for name in (RUN, REPORT):
         if (run / name).is_file():
             try:
-                found[name] = RunId(bytes.fromhex(_json(run / name)["run"]))
+                found[name] = RunId(bytes.fromhex(json_files.mapping(run / name)["run"]))
             except (KeyError, ValueError, TypeError) as fault:
                 raise Tampered(name, f"it does not say which run it is of: {fault}") from fault
     if len(set(found.values())) > 1:
         raise Tampered(REPORT, f"of run {found[REPORT].hex()}, in the folder of run {found[RUN].hex()}")
     return next(iter(found.values()), None)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as fault:
-        raise Tampered(path.name, f"cannot be read: {fault}") from fault
-    if not isinstance(value, dict):
-        raise Tampered(path.name, "no mapping")
-    return value
 
 
 def files(run: Path, *, instead: Mapping[str, bytes] = {}) -> tuple[FileLeft, ...]:
@@ -96,17 +86,6 @@ def reported(run: RunId, ledgers: Mapping[MemberId, Ledger], files_: tuple[FileL
     return Reported(run, tuple(heads), files_)
 
 
-def last(ledgers: Mapping[MemberId, Ledger], run: RunId | None) -> tuple[Ledger, int, Reported] | None:
-    """The last word on what a run left, or where no run is named on whatever was left last; None if there is none."""
-    found = [
-        (ledger, index, entry)
-        for ledger in ledgers.values()
-        for index, entry in ledger.each(Reported)
-        if run in (None, entry.run)
-    ]
-    return found[-1] if found else None
-
-
 def stands(run: Path, entry: Reported) -> bool:
     """Whether every file is there as it was written down, but for the mark that a run is over."""
     here = {each.path: each.digest for each in files(run)}
@@ -123,19 +102,14 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     ended = next((entry for _, entry in coordinator.each(Closed) if entry.run == run_id), None)
     if ended is None:
         raise coordinator.wrong(f"run {run_id.hex()}, which this folder is of, does not end", len(coordinator.leaves))
-    word = last({coordinator.owner: coordinator}, run_id)
-    if word is None:
-        what = "nothing says what the run left: no report, page or adapter in this folder is evidence"
-        raise coordinator.wrong(what, len(coordinator.leaves))
-    _, index, entry = word
-    if sum(each.run == run_id for _, each in coordinator.each(Reported)) > 1:
-        raise coordinator.wrong("a second word on what the run left", index)
+    word = index, entry = last_word.the_one(coordinator, run_id)
     _check_last(coordinator, index)
     notes = check_files(run, coordinator, entry)
-    if _json(run / RUN).get("outcome") != ended.outcome:
+    mark = json_files.mapping(run / RUN)
+    if mark.get("outcome") != ended.outcome:
         raise Tampered(RUN, f"not the outcome that {coordinator.owner} ended the run with, {ended.outcome!r}")
-    report = _json(run / REPORT)
-    then = _as_of(ledgers, entry)
+    report = json_files.mapping(run / REPORT)
+    then = last_word.as_of(ledgers, coordinator, word, (run_id,))
     figures.check(report, then, run_id)
     _check_adapter(report, coordinator, run_id, entry)
     return (*notes, *_words(run, report, then, run_id, entry), *_longer(ledgers, entry, coordinator, index))
@@ -147,15 +121,18 @@ def _words(
     """What the coordinator alone says, by name: fields of its report, and files that nothing else gives.
 
     Raises:
-        Tampered: the adapter's tensors are not those of the state.
+        Tampered: the adapter's folder holds something else than plan and state give.
     """
     checked = {RUN, REPORT, STATE}
     notes: tuple[str, ...] = ()
-    if (run / STATE).is_file():
-        same, notes = weights.check(run / ADAPTER, (run / STATE).read_bytes(), figures.first_plan(ledgers, run_id))
+    if (run / ADAPTER).exists():
+        plan = figures.first_plan(ledgers, run_id)
+        if plan is None or report["adapter"] is None:
+            raise Tampered(ADAPTER, "weights of a run that released none")
+        same, notes = adapter_files.check(run / ADAPTER, (run / STATE).read_bytes(), plan)
         checked |= {f"{ADAPTER}/{name}" for name in same}
     files = sorted(each.path for each in entry.files if each.path not in checked)
-    more = sorted(set(_json(run / RUN)) - {"run", "outcome"})
+    more = sorted(set(json_files.mapping(run / RUN)) - {"run", "outcome"})
     return (
         f"{REPORT}: {', '.join(figures.words(report, ledgers, run_id))}: {WORD}",
         *((f"{RUN}: {', '.join(more)}: {WORD}",) if more else ()),
@@ -165,10 +142,10 @@ def _words(
 
 
 def _longer(ledgers: Mapping[MemberId, Ledger], entry: Reported, coordinator: Ledger, index: int) -> tuple[str, ...]:
-    """Ledgers that went on after the report: what they say since is no part of it."""
+    """Ledgers that are longer than the report was computed from: what they say behind that is no part of it."""
     ends = {head.owner: head.size for head in entry.ledgers} | {coordinator.owner: index + 1}
     return tuple(
-        f"{ledger.name}: {len(ledger.hashes) - ends.get(ledger.owner, 0)} entries since the report"
+        f"{ledger.name}: {len(ledger.hashes) - ends.get(ledger.owner, 0)} entries behind those of the report"
         for ledger in ledgers.values()
         if len(ledger.hashes) > ends.get(ledger.owner, 0)
     )
@@ -219,19 +196,6 @@ def check_files(run: Path, coordinator: Ledger, entry: Reported) -> tuple[str, .
     return tuple(f"{name}: a file that the run did not leave" for name in beside)
 
 
-def _as_of(ledgers: Mapping[MemberId, Ledger], entry: Reported) -> dict[MemberId, Ledger]:
-    """The ledgers as they were when the report was computed."""
-    found = {}
-    for head in entry.ledgers:
-        ledger = ledgers.get(head.owner)
-        if ledger is None:
-            raise Tampered(f"{head.owner}.ledger", "missing, and the report was computed from it")
-        if len(ledger.hashes) < head.size or merkle.root(ledger.hashes[: head.size]) != head.root:
-            raise ledger.wrong(f"its first {head.size} entries are not those that the report was computed from")
-        found[head.owner] = replace(ledger, leaves=ledger.leaves[: head.size], hashes=ledger.hashes[: head.size])
-    return found
-
-
 def _check_adapter(report: Mapping[str, Any], coordinator: Ledger, run_id: RunId, entry: Reported) -> None:
     released = [each for _, each in coordinator.each(Released) if each.run == run_id]
     kept = {each.path: each.digest for each in entry.files}
@@ -251,7 +215,7 @@ def wanted(run: Path) -> frozenset[RunId] | None:
         Tampered: it does not say.
     """
     if (run / SUITE).is_file():
-        tasks = _json(run / SUITE).get(TASKS)
+        tasks = json_files.mapping(run / SUITE).get(TASKS)
         if tasks is not None:
             return frozenset(named(run / TASKS / name) or _unnamed(name) for name in tasks)
     own = named(run)
@@ -262,16 +226,59 @@ def _unnamed(task: str) -> RunId:
     raise Tampered(f"{TASKS}/{task}", "no run of this task is here")
 
 
-def check_loose(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
-    """What is not verified of a folder that names no run: a federation's below another one, or one that says nothing.
+def root_of(ledgers: Mapping[MemberId, Ledger], runs: Collection[RunId]) -> RunId | None:
+    """The run above all that this folder was left for, by the last word of its coordinator; None if it is of none.
+
+    A coordinator's last word is on a run of its own, unless its federation is below another one.
+    """
+    for owner in dict.fromkeys(figures.coordinator_of(ledgers, each).owner for each in runs):
+        said = [entry.run for _, entry in ledgers[owner].each(Reported)]
+        if said and ledgers[owner].opened(said[-1]) is None:
+            return said[-1]
+    return None
+
+
+def check_below(
+    run: Path, ledgers: Mapping[MemberId, Ledger], root: RunId, runs: Collection[RunId]
+) -> tuple[str, ...]:  # fmt: skip
+    """What is not verified of a sub-federation's folder, if its coordinator wrote down all that is in it.
+
+    Args:
+        root: the run of the federation above all, for which the folder was left.
+        runs: this federation's own, which the results that it passed on are of.
 
     Raises:
-        Tampered: what its coordinator wrote down is not here, or not as it was.
+        Tampered: nothing says what the folder holds; or a file is not here, or not as it was.
     """
-    word = last(ledgers, None)
-    if word is None:
-        return (*(f"{each.path}: nothing says what it was" for each in files(run)), ALONE)
-    coordinator, _, entry = word
-    notes = check_files(run, coordinator, entry)
-    _as_of(ledgers, entry)
-    return notes
+    said = [
+        (ledger, word)
+        for ledger in dict.fromkeys(figures.coordinator_of(ledgers, each).owner for each in runs)
+        for word in last_word.words(ledgers[ledger], root)
+    ]
+    if not said:
+        what = f"nothing says what was left below run {root.hex()}, and it has ended: no file here is evidence"
+        raise Tampered(f"{last_word.COORDINATES}.ledger", what)
+    owner, word = said[-1]
+    notes = check_files(run, ledgers[owner], word[1])
+    more = sorted(each.path for each in word[1].files if each.path not in INSIDE)
+    if more:
+        raise Tampered(more[0], "no file of a federation below: what a run leaves stands in the folder above all")
+    last_word.as_of(ledgers, ledgers[owner], word, runs)
+    files_ = sorted(each.path for each in word[1].files)
+    return (*notes, *((f"{', '.join(files_)}: {WORD}",) if files_ else ()))
+
+
+def check_alone(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
+    """What is not verified of a folder that names no run: it holds ledgers, and nothing that they could bear out.
+
+    Raises:
+        Tampered: a file stands beside the ledgers; or a coordinator says that there was a report.
+    """
+    beside = next(own(run), None)
+    if beside is not None:
+        what = f"missing, and {beside.relative_to(run)} stands here: nothing says which run it is of"
+        raise Tampered(RUN, what)
+    for ledger in ledgers.values():
+        for _, entry in ledger.each(Reported):
+            raise Tampered(RUN, f"missing, and {ledger.owner} wrote down what run {entry.run.hex()} left here")
+    return (ALONE,)

@@ -6,10 +6,10 @@ Without that, one person can make up a whole run, every key in it, and every sig
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from securefl.audit import json_files
 from securefl.documents.strict import text_of
 from securefl.errors import OperatorFault, Tampered
 from securefl.shown import plain
@@ -33,7 +33,7 @@ def read(paths: Iterable[Path]) -> Pins:
     found: dict[str, str] = {}
     for path in paths:
         try:
-            given = json.loads(text_of(path))
+            given = json_files.loads(text_of(path))
         except ValueError as fault:
             raise OperatorFault(f"not JSON: {fault}", SHAPE, str(path)) from fault
         if not isinstance(given, dict) or not given:

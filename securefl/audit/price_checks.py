@@ -184,6 +184,7 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     plans: dict[Hash, Plan] = {}
     of_round: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
     trained: dict[tuple[RunId, bool], tuple[Adapter, int]] = {}
+    layouts: dict[RunId, Hash] = {}
     for ledger, index, entry in _reserved(ledgers):
         plan, name = entry.plan, wire.plan_hash(entry.plan)
         plans[name] = plan
@@ -193,6 +194,8 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
         even = plan.adapter.rule is AdapterRule.ALTERNATING and plan.round % 2 == 0
         if trained.setdefault((plan.run, even), (plan.adapter, plan.dimension)) != (plan.adapter, plan.dimension):
             raise ledger.wrong(f"round {plan.round} trains other tensors than its rule says", index)
+        if layouts.setdefault(plan.run, plan.layout) != plan.layout:
+            raise ledger.wrong(f"round {plan.round} has a state of other tensors than the rounds before", index)
         if plan.run in runs and plan.round > 1:
             released = _releases(runs[plan.run][0], plan.run)
             if released.get(plan.round - 1) != plan.base:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from securefl.audit import explain as e
+from securefl.audit import json_files
 from securefl.audit.explain import Explained
 from securefl.audit.tree import BELOW
-from securefl.errors import Tampered
 
 REPORT, TASKS = "suite.json", "tasks"  # what a run with tasks leaves
 
@@ -24,10 +23,7 @@ def tasks(run: Path) -> Mapping[str, Path]:
     report = run / REPORT
     if not report.is_file():
         return {}
-    try:
-        named = json.loads(report.read_text()).get(TASKS)
-    except (ValueError, AttributeError) as fault:
-        raise Tampered(str(report), "not a suite's report") from fault
+    named = json_files.mapping(report, str(report)).get(TASKS)
     if named is None:  # it was interrupted: those that are over
         return {path.parent.name: path.parent for path in sorted((run / TASKS).glob("*/ledger"))}
     return {name: run / TASKS / name for name in named}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import folder
-from securefl.audit.ledger_files import Ledger
-from securefl.errors import Tampered
-from securefl.terms import Hash, MemberId, Released, RunId
+from pydantic import ValidationError
 
-MANIFEST, TENSORS, ORDER = ".json", ".safetensors", "order"
-TOLD = ("outcome", "accuracy", "run")  # of a task's report, in the suite's
+from securefl.audit import adapter_files, figures, folder, json_files, last_word, suite_report
+from securefl.audit.ledger_files import Ledger, policy_in, read_all
+from securefl.audit.suite_report import SuiteReport
+from securefl.documents.module_manifest import MANIFEST, TENSORS, Manifest, manifest_of
+from securefl.errors import Tampered
+from securefl.terms import Level, MemberId, Opening, Released, Reported, RunId
+
+Ledgers = Mapping[MemberId, Ledger]
 
 
 def is_suite(run: Path) -> bool:
@@ -33,76 +35,125 @@ def tasks(run: Path) -> Mapping[str, Path]:
     Raises:
         Tampered: the suite's report cannot be read, or is not finished.
     """
-    named = _report(run).get(folder.TASKS)
-    if not isinstance(named, dict) or not named:
+    report = json_files.mapping(run / folder.SUITE)
+    if report.get("outcome", ...) is None:
         raise Tampered(folder.SUITE, "the run with tasks has not ended")
-    return {name: run / folder.TASKS / name for name in named}
+    return {name: run / folder.TASKS / name for name in suite_report.read(report).tasks}
 
 
-def _report(run: Path) -> dict[str, Any]:
-    try:
-        value = json.loads((run / folder.SUITE).read_bytes())
-    except (OSError, ValueError) as fault:
-        raise Tampered(folder.SUITE, f"cannot be read: {fault}") from fault
-    if not isinstance(value, dict):
-        raise Tampered(folder.SUITE, "not a suite's report")
-    return value
-
-
-def check(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
+def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     """What is not verified, if report and modules are what the coordinator wrote down, and what the tasks' runs made.
+
+    The tasks' own folders were verified before.
 
     Raises:
         Tampered: otherwise.
     """
-    report = _report(run)
-    try:
-        name = RunId(bytes.fromhex(report["file"])[:16])
-    except (KeyError, ValueError, TypeError) as fault:
-        raise Tampered(folder.SUITE, f"it does not say of which file it is: {fault}") from fault
-    word = folder.last(ledgers, name)
-    if word is None:
-        raise Tampered(folder.SUITE, "no ledger here says what this run with tasks left")
-    notes = folder.check_files(run, word[0], word[2])
-    beside = sorted(path.name for path in (run / folder.TASKS).iterdir() if path.name not in report[folder.TASKS])
+    written = json_files.mapping(run / folder.SUITE)
+    report, places = suite_report.read(written), tasks(run)
+    own = {task: json_files.mapping(path / folder.REPORT, f"{folder.TASKS}/{task}") for task, path in places.items()}
+    runs = {task: RunId(bytes.fromhex(each["run"])) for task, each in own.items()}
+    coordinator, word = _word(report, runs, ledgers)
+    notes = folder.check_files(run, coordinator, word[1])
+    last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()))
+    for name in (folder.RUN, folder.REPORT):
+        if (run / name).exists():
+            raise Tampered(name, "a run's, in the folder of a run with tasks: each task has its own")
+    beside = sorted(path.name for path in (run / folder.TASKS).iterdir() if path.name not in places)
     if beside:
         raise Tampered(f"{folder.TASKS}/{beside[0]}", "no task of this run, and it stands among them")
-    for task, path in tasks(run).items():
-        told, own = report[folder.TASKS][task], json.loads((path / folder.REPORT).read_bytes())
-        for field in TOLD:
-            if told.get(field) != own[field]:
-                raise Tampered(folder.SUITE, f"{task}: {field} is not what the task's own report says")
-        _check_module(run / "modules", task, own, word[0])
-    return notes
+    for task, path in places.items():
+        _check_same(task, read_all(path), ledgers)
+    figures.compare(folder.SUITE, suite_report.figures(own, report.base.parameters), written)
+    for task, part in report.tasks.items():
+        _check_task(task, part.owners, own[task], report)
+    modules = _check_modules(run, runs, own)
+    checked = {folder.SUITE, *modules}
+    bound = sorted(each.path for each in word[1].files if each.path not in checked)
+    return (
+        *notes,
+        f"{folder.SUITE}: {', '.join(suite_report.WORDS)}: {folder.WORD}",
+        *((f"{', '.join(bound)}: {folder.WORD}",) if bound else ()),
+    )
 
 
-def _check_module(store: Path, task: str, report: Mapping[str, Any], coordinator: Ledger) -> None:
-    """The tensors of a task's module are, in their order, the state that its run released last."""
-    run = RunId(bytes.fromhex(report["run"]))
-    released = [entry for _, entry in coordinator.each(Released) if entry.run == run]
-    path = store / f"{task}{TENSORS}"
-    if report["outcome"]["status"] != "finished" or not released:
-        return
-    if not path.is_file():
-        raise Tampered(f"modules/{path.name}", "missing, and the task's run finished")
-    if state_of(path.read_bytes()) != max(released, key=lambda each: each.round).digest:
-        raise Tampered(f"modules/{path.name}", "not the tensors that the task's run released")
-
-
-def state_of(data: bytes) -> Hash:
-    """SHA-256 of the state that a file of tensors holds, in the order that it names.
-
-    Raises:
-        Tampered: it is no such file.
-    """
+def _word(
+    report: SuiteReport, runs: Mapping[str, RunId], ledgers: Ledgers
+) -> tuple[Ledger, tuple[int, Reported]]:  # fmt: skip
+    """The one who coordinated every task, and its word on what all of them left."""
     try:
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        order = json.loads(header.pop("__metadata__")[ORDER])
-        places = [header[name]["data_offsets"] for name in order]
-        parts = [data[8 + size + start : 8 + size + end] for start, end in places]
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise Tampered("modules", f"no tensors in a named order: {fault}") from fault
-    if sorted(order) != sorted(header):
-        raise Tampered("modules", "an order of other tensors than there are")
-    return Hash(hashlib.sha256(b"".join(parts)).digest())
+        name = RunId(bytes.fromhex(report.file)[:16])
+    except ValueError as fault:
+        raise Tampered(folder.SUITE, f"it does not say of which file it is: {fault}") from fault
+    owners = {figures.coordinator_of(ledgers, run).owner for run in runs.values()}
+    if len(owners) > 1:
+        raise Tampered(folder.SUITE, f"tasks of several coordinators: {', '.join(sorted(owners))}")
+    coordinator = ledgers[owners.pop()]
+    return coordinator, last_word.the_one(coordinator, name)
+
+
+def _check_same(task: str, then: Ledgers, now: Ledgers) -> None:
+    """Each ledger in a task's folder is the beginning of the one that all tasks ended with."""
+    for owner, ledger in then.items():
+        whole = now.get(owner)
+        if whole is None or whole.key != ledger.key or whole.hashes[: len(ledger.hashes)] != ledger.hashes:
+            where = f"{folder.TASKS}/{task}/{ledger.name}"
+            raise Tampered(where, "not the beginning of the ledger that stands beside all tasks")
+
+
+def _check_task(task: str, owners: list[str], own: Mapping[str, Any], report: SuiteReport) -> None:
+    """Owners take part; where ownership is not hidden, nobody else does. The base is the one that was trained on."""
+    took_part = {row["name"] for row in own["members"]}
+    alone = set(owners) == took_part if not report.hide_ownership else set(owners) <= took_part
+    if not owners or len(set(owners)) < len(owners) or not alone:
+        raise Tampered(
+            folder.SUITE, f"tasks.{task}.owners: {', '.join(owners)}; {', '.join(sorted(took_part))} took part"
+        )
+    base = (report.base.name, report.base.digest)
+    if base != (own["model"]["name"], own["model"]["digest"]):
+        raise Tampered(folder.SUITE, f"base: not the model that {task} was trained on")
+
+
+def _check_modules(run: Path, runs: Mapping[str, RunId], reports: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """The modules' files, if there is one module for each task that finished, and it is what the task's run made."""
+    store, due = run / suite_report.MODULES, set[str]()
+    for task, report in reports.items():
+        if report["outcome"]["status"] == "finished":
+            _check_module(store, task, run / folder.TASKS / task, runs[task], report)
+            due |= {f"{task}{TENSORS}", f"{task}{MANIFEST}"}
+    for path in sorted(store.iterdir()) if store.is_dir() else ():
+        if path.name not in due:
+            raise Tampered(f"{store.name}/{path.name}", "of no task that finished, and it stands among the modules")
+    return frozenset(f"{store.name}/{name}" for name in due)
+
+
+def _check_module(store: Path, task: str, folder_: Path, run: RunId, report: Mapping[str, Any]) -> None:
+    """Manifest and tensors are what the task's ledgers give."""
+    ledgers = read_all(folder_)
+    coordinator = figures.coordinator_of(ledgers, run)
+    released = [entry for _, entry in coordinator.each(Released) if entry.run == run]
+    openings = [entry.plan for _, entry in coordinator.each(Opening) if entry.run == run]
+    plans = figures.plans(ledgers, run)
+    opened = coordinator.opened(run)
+    if not released or not openings or openings[-1] not in plans or opened is None:
+        raise Tampered(f"{store.name}/{task}{MANIFEST}", "of a run whose ledgers hold no release, or not its plan")
+    last, plan = max(released, key=lambda each: each.round), plans[openings[-1]]
+    path, state = store / f"{task}{TENSORS}", (folder_ / folder.STATE).read_bytes()
+    layout = adapter_files.layout_of(folder_ / folder.ADAPTER / adapter_files.LAYOUT, plan)
+    adapter_files.check_module(path, state, layout, f"{store.name}/{path.name}")
+    rows = [row for row in report["accounts"] if (row["level"], row["name"]) == (Level.RUN, run.hex())]
+    due = manifest_of(
+        task, plan, openings[-1], last.round, max(row["spent"] + row["reserved"] for row in rows),
+        policy_in(opened.policy, coordinator.name).budget.delta,
+    ).model_copy(update={"tensors": hashlib.sha256(path.read_bytes()).hexdigest()})  # fmt: skip
+    _check_manifest(store / f"{task}{MANIFEST}", due)
+
+
+def _check_manifest(path: Path, due: Manifest) -> None:
+    name = f"{path.parent.name}/{path.name}"
+    written = json_files.mapping(path, name)
+    try:
+        Manifest.model_validate(written)
+    except ValidationError as fault:
+        raise Tampered(name, f"no manifest of a module: {fault.errors()[0]['msg']}") from fault
+    figures.compare(name, due.model_dump(mode="json"), written)

@@ -18,7 +18,8 @@ the ledger or file and, where it can, the entry:
 10. the same of every federation below, where its ledgers are here; and what it passed on is what they say;
 11. every file of the folder is the one that the coordinator's ledger names, the adapter is the state that all ledgers
     say was released, and every figure of the report that ledgers can give is what they give; of a run with tasks the
-    same for each task, and its modules hold what was released.
+    same for each task, and its modules hold what was released. Only who coordinates says so, and the report is held
+    against ledgers of all who were heard, none cut below what was known of it before (``last_word``).
 
 Any error while checking means: not verified. What was not looked at is listed, and so are keys that were not pinned.
 """
@@ -30,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import cross_checks, folder, pins, price_checks, suites, tree
+from securefl.audit import cross_checks, folder, last_word, pins, price_checks, suites, tree
 from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
@@ -70,37 +71,38 @@ def verify(run: Path, known: pins.Pins | None = None) -> Verdict:
             return _suite(run, known)
         ledgers = read_all(run)
         entries = sum(len(ledger.leaves) for ledger in ledgers.values())
-        return _verify(run, ledgers, known, "", None)
+        return _verify(run, ledgers, known)
     except Tampered as fault:
         return Verdict(False, entries, {"ledger": fault.where, "entry": fault.entry}, str(fault))
     except Exception as fault:  # fail closed: what cannot be checked is not verified
         return Verdict(False, entries, None, f"{type(fault).__name__}: {fault}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a federation's folder stands in a tree."""
+
+    way: str = ""  # as ``west/``; empty for the root
+    runs: frozenset[RunId] | None = None  # that it is to show, where a federation above says so
+    root: RunId | None = None  # the run of the federation above all, where its folder names one
+
+
 def _verify(
-    run: Path, ledgers: Mapping[MemberId, Ledger], known: pins.Pins | None, way: str, named: frozenset[RunId] | None
+    run: Path, ledgers: Mapping[MemberId, Ledger], known: pins.Pins | None, place: _Place = _Place()
 ) -> Verdict:  # fmt: skip
     """The verdict on one federation's folder and all below it.
-
-    Args:
-        way: where it stands in a tree, as ``west/``; empty for its root.
-        named: the runs that it is to show, where a federation above says so.
 
     Raises:
         Tampered: something does not hold.
     """
+    way = place.way
     keys = {f"{way}{ledger.owner}": ledger.key for ledger in ledgers.values()}
     for name, key in keys.items() if known is not None else ():
         pins.check(name, key, known or {})
-    left_out = check(ledgers, folder.wanted(run) or named)
-    own = folder.named(run)
-    if own is not None:
-        left_out += folder.check(run, ledgers, own)
-    elif (run / "ledger").is_dir():
-        left_out += folder.check_loose(run, ledgers)
-    else:
-        left_out += (folder.ALONE,)
-    below = [_below(name, inside, ledgers, known, way) for name, inside in tree.folders(run, ledgers)]
+    own = None if place.way else folder.named(run)
+    left_out = check(ledgers, place.runs or folder.wanted(run))
+    left_out += _files(run, ledgers, place, own)
+    below = [_below(name, inside, ledgers, known, place, own) for name, inside in tree.folders(run, ledgers)]
     left_out += (*tree.absent(run, ledgers), *tree.idle(run, ledgers), *folder.working(run))
     opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(Opened)]
     unsigned = {each.run.hex() for each in opened if not each.approvals}
@@ -114,6 +116,21 @@ def _verify(
     )  # fmt: skip
 
 
+def _files(run: Path, ledgers: Mapping[MemberId, Ledger], place: _Place, own: RunId | None) -> tuple[str, ...]:
+    """What is not verified of the folder's files: of a run, of a federation below one, or of ledgers alone."""
+    for name in (folder.SUITE, *((folder.RUN, folder.REPORT) if place.way else ())):
+        if (run / name).exists():
+            what = "here one run is inside another: what it is of stands in the folder above"
+            raise Tampered(name, what)
+    if own is not None:
+        return folder.check(run, ledgers, own)
+    if not (run / "ledger").is_dir():
+        return (folder.ALONE,)
+    runs = place.runs or frozenset(cross_checks.covered(ledgers))
+    root = place.root or folder.root_of(ledgers, runs)
+    return folder.check_alone(run, ledgers) if root is None else folder.check_below(run, ledgers, root, runs)
+
+
 def _together(first: Verdict, others: Iterable[Verdict]) -> Verdict:
     """One verdict on what all of these found."""
     for each in others:
@@ -125,9 +142,10 @@ def _together(first: Verdict, others: Iterable[Verdict]) -> Verdict:
 
 
 def _below(
-    name: MemberId, inside: Path, above: Mapping[MemberId, Ledger], known: pins.Pins | None, way: str
-) -> Verdict:
-    """The verdict on a federation below and all below it.
+    name: MemberId, inside: Path, above: Mapping[MemberId, Ledger], known: pins.Pins | None, parent: _Place,
+    own: RunId | None,
+) -> Verdict:  # fmt: skip
+    """The verdict on a federation below and all below it; ``own`` is the run that the folder above names.
 
     Raises:
         Tampered: something there does not hold; the ledger is named with the way to it.
@@ -136,7 +154,8 @@ def _below(
     try:
         ledgers = read_all(inside)
         tree.check(name, above.get(name), ledgers)
-        found = _verify(inside, ledgers, known, f"{way}{name}/", tree.runs_of(above.get(name)))
+        here = _Place(f"{parent.way}{name}/", tree.runs_of(above.get(name)), own or parent.root)
+        found = _verify(inside, ledgers, known, here)
     except Tampered as fault:
         raise Tampered(f"{place}/{fault.where}", fault.why, fault.entry) from fault
     return replace(found, unverified=tuple(f"{place}: {each}" for each in found.unverified))
@@ -151,12 +170,12 @@ def _suite(run: Path, known: pins.Pins | None) -> Verdict:
     found = []
     for name, task in suites.tasks(run).items():
         try:
-            found.append(_verify(task, read_all(task), known, "", None))
+            found.append(_verify(task, read_all(task), known))
         except Tampered as fault:
             raise Tampered(f"{folder.TASKS}/{name}/{fault.where}", fault.why, fault.entry) from fault
     own = read_all(run)
     left_out = suites.check(run, own)
-    ledgers = _verify(run / "ledger", own, known, "", folder.wanted(run))
+    ledgers = _verify(run / "ledger", own, known, _Place(runs=folder.wanted(run)))
     first = replace(ledgers, unverified=(*(each for each in ledgers.unverified if each != folder.ALONE), *left_out))
     return replace(_together(first, found), entries=first.entries)
 
@@ -174,6 +193,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     for ledger in ledgers.values():
         cross_checks.check_openings(ledger, runs)
     left_out = cross_checks.check_complete(ledgers, runs, wanted)
+    last_word.check_speakers(ledgers)
     cross_checks.check_receipts(ledgers)
     cross_checks.check_releases(ledgers)
     cross_checks.check_heads(ledgers)

@@ -101,7 +101,8 @@ def explain_unseen(policy: Policy, asked: Unseen) -> Explained:
 
 def first_plan(loaded: Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
     """The first round's plan as it will be, but for keys and the adapter's state: for a policy to look at."""
-    return seated(plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None), loaded)
+    plan = plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None, Hash(bytes(32)))
+    return seated(plan, loaded)
 
 
 def seated(plan: Plan, loaded: Loaded) -> Plan:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 def plan_of(
     loaded: Loaded, policy: Policy, run: RunId, model: Model, dimension: int, base: Hash,
-    custodian: PublicKey | None,
+    custodian: PublicKey | None, layout: Hash,
 ) -> Plan:  # fmt: skip
     """The plan of the first round; its cohort is filled in when the members have enrolled."""
     file = loaded.file
@@ -79,6 +79,7 @@ def plan_of(
         base=base,
         dimension=dimension,
         sharing=file.strategy.sharing(file.task.labels),
+        layout=layout,
     )
 
 

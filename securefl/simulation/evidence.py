@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import folder
+from securefl.audit import adapter_files, folder
 from securefl.audit.ledger_files import read_all
 from securefl.errors import Tampered
 from securefl.home.home import Home, export_all
 from securefl.terms import MemberId, PublicKey, Reported, RunId
+from securefl.terms.layout import Layout
 
 
 def keep_keys(out: Path, keys: Mapping[MemberId, PublicKey]) -> None:
@@ -20,9 +21,13 @@ def keep_keys(out: Path, keys: Mapping[MemberId, PublicKey]) -> None:
     _write(out / folder.KEYS, {name: key.hex() for name, key in sorted(keys.items())})
 
 
-def keep_state(out: Path, state: bytes) -> None:
-    """The state that was released stands beside the adapter that was made of it, as the bytes that ledgers name."""
+def keep_state(out: Path, state: bytes, layout: Layout) -> None:
+    """The state that was released stands beside the adapter that was made of it, as the bytes that ledgers name.
+
+    And the layout that says which tensors they are, as plans name it.
+    """
     (out / folder.STATE).write_bytes(state)
+    (out / folder.ADAPTER / adapter_files.LAYOUT).write_text(adapter_files.layout_text(layout))
 
 
 def mark(out: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from securefl import wire
 from securefl.audit import figures
 from securefl.coordinator.drive import drive
 from securefl.documents.federation import Loaded
@@ -121,7 +122,7 @@ def run(
         start_state = strategy.broadcast(shared.initial())
         plan = plan_of(
             loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
-            custodian.key if custodian else None,
+            custodian.key if custodian else None, wire.layout_digest(shared.layout),
         )  # fmt: skip
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         signed = adoption.evidence(policy, signatures)
@@ -221,7 +222,8 @@ def run_without_privacy(loaded: Loaded, seed: int, workbench: Workbench) -> dict
     strategy = strategy_of(loaded, shared)
     start = strategy.broadcast(shared.initial())
     plan = plan_of(
-        loaded, policy, RunId(bytes(16)), shared.model, strategy.dimension(1, start), m.state_digest(start), None
+        loaded, policy, RunId(bytes(16)), shared.model, strategy.dimension(1, start), m.state_digest(start), None,
+        wire.layout_digest(shared.layout),
     )  # fmt: skip
     state = measure.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
     told = measure.scored(shared, state, records, plan)

@@ -54,17 +54,22 @@ def save_adapter(shared: SharedModel, ended: coordinator_state.Ended, plan: Plan
     if not ended.last_round:
         return None
     shared.save(ended.course.state, out / "adapter", plan.learning.max_tokens)
-    evidence.keep_state(out, ended.course.state)
+    evidence.keep_state(out, ended.course.state, shared.layout)
     return out / "adapter"
 
 
 def bind_folders(tree: Sequence[Places], out: Path, run_id: RunId, outcome: str) -> None:
-    """Each federation's coordinator wrote down what stands in its folder; the root's that it is over, too."""
-    for each in tree:
+    """Each federation's coordinator wrote down what stands in its folder; the root's that it is over, too.
+
+    The root's does so last, so whatever ends midway is done again: where the root's word stands, all others do.
+    """
+    for each in sorted(tree, key=lambda each: len(each.route), reverse=True):
         folder = folder_of(out, each)
         if not (folder / "ledger").is_dir():  # it was never asked
             continue
         homes = {name: home_of(each, name) for name in each.parties}
+        if each.route and evidence.bound(homes[COORDINATOR], run_id, folder):
+            continue
         evidence.keep_keys(folder, {name: home.identity.public for name, home in homes.items()})
         instead = {"run.json": run_mark(out, outcome)} if not each.route else {}
         evidence.bind(homes[COORDINATOR], tuple(homes.values()), run_id, folder, instead)

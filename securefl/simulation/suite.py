@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import suites
+from securefl.audit import suite_report, suites
 from securefl.audit.run_tree import REPORT, TASKS
 from securefl.audit.verify import read_all, verify
+from securefl.documents import module_manifest
 from securefl.documents.federation import Loaded
 from securefl.documents.suite_file import OwnedTask, Suite
 from securefl.errors import OperatorFault
@@ -37,7 +38,6 @@ from securefl.training.data import Records
 from securefl.training.shared_base import Base
 from securefl.training.shared_model import SharedModel
 
-MODULES = "modules"
 NOTHING = Records((), ())
 
 
@@ -90,8 +90,9 @@ def run(
             unsafe_unsigned=unsafe_unsigned,
         ).report  # fmt: skip
         if report["outcome"]["status"] == "finished":
-            _keep(each, models[name], folder, report, Places(each.loaded, sites and sites.resolve()), out / MODULES)
-        tasks[name] = _told(each, report, base.parameters)
+            here = Places(each.loaded, sites and sites.resolve())
+            _keep(each, models[name], folder, report, here, out / suite_report.MODULES)
+        tasks[name] = report
     _export(suite, places, out)
     result = _ended(suite, base, tasks, out)
     _bind(suite, places, out)
@@ -222,30 +223,12 @@ def _keep(
     openings = [e.plan for _, e in read_all(folder)[COORDINATOR].each(Opening) if e.run == run_id]
     rows = [row for row in report["accounts"] if (row["level"], row["name"]) == (Level.RUN, report["run"])]
     policy = policies.load(task.loaded.folder / task.loaded.file.policy)
-    manifest = module_store.manifest_of(
+    manifest = module_manifest.manifest_of(
         task.name, replace(ended.course.plan, round=ended.last_round), openings[-1], ended.last_round,
         max(row["spent"] + row["reserved"] for row in rows), policy.budget.delta,
     )  # fmt: skip
     shapes = {each.name: each.shape for each in shared.layout.tensors}
     module_store.write(store, manifest, shapes, ended.course.state)
-
-
-def _told(task: OwnedTask, report: Mapping[str, Any], full: int) -> dict[str, Any]:
-    """What the suite's report says of one task."""
-    took_part, rounds = len(task.loaded.file.members), max(len(report["rounds"]), 1)
-    each_way = 4 * full * took_part * rounds
-    return {
-        "outcome": report["outcome"],
-        "run": report["run"],
-        "owners": list(task.owners),
-        "members": took_part,
-        "account": "one for each name under `records`" if task.records else "the member's own",
-        "trained_parameters": report["model"]["trained_parameters"],
-        "accuracy": report["accuracy"],
-        "epsilon": {key: report["epsilon"][key] for key in ("spent", "limit", "delta", "unit")},
-        "bytes": {**report["bytes"], "full_update_each_way": each_way},
-        "seconds": report["seconds"]["total"],
-    }
 
 
 def _export(suite: Suite, places: Places, out: Path) -> None:
@@ -269,20 +252,18 @@ def _homes(suite: Suite, places: Places) -> list[Home]:
 
 
 def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: Path) -> Result:
-    worst = {each["outcome"]["status"]: (name, each["outcome"]["why"]) for name, each in tasks.items()}
-    outcome = next((each for each in ("refused", "aborted") if each in worst), "finished")
-    why = "" if outcome == "finished" else "task {}: {}".format(*worst[outcome])
-    report = {
+    told = suite_report.figures(tasks, base.parameters)
+    for name, each in suite.tasks.items():
+        account = suite_report.ONE_FOR_EACH if each.records else suite_report.OWN
+        told["tasks"][name] |= {"owners": list(each.owners), "account": account}
+    report = told | {
         "file": hashlib.sha256(suite.written).hexdigest(),
-        "outcome": {"status": outcome, "why": why},
         "hide_ownership": suite.hidden,
         "base": {"name": base.model.name, "digest": base.model.digest.hex(), "parameters": base.parameters},
-        "bytes": {way: sum(each["bytes"][way] for each in tasks.values()) for way in ("up", "down")},
-        "tasks": dict(tasks),
-        "modules": MODULES,
     }
+    report = suite_report.read(report).model_dump(mode="json")
     _write(out / REPORT, report)
-    return Result(outcome, why, report)
+    return Result(report["outcome"]["status"], report["outcome"]["why"], report)
 
 
 def table(result: Result, out: Path) -> str:
@@ -297,5 +278,5 @@ def table(result: Result, out: Path) -> str:
         for name, each in result.report["tasks"].items()
     ]
     note = "accuracy on held-out rows: bench only, not released"
-    places = f"modules   {out / MODULES}\nledgers   {out / 'ledger'}\nreport    {out / REPORT}"
+    places = f"modules   {out / suite_report.MODULES}\nledgers   {out / 'ledger'}\nreport    {out / REPORT}"
     return "\n".join([head, *rows, note, *([result.why] if result.why else []), places])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from securefl import keys, wire
@@ -27,14 +27,14 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     """The key in ``file`` is replaced by its vault, and each member's home holds a share.
 
     A key that was split is split anew: the old shares fit no vault that is left, but whoever has a copy of the old one.
-    The new shares lie beside the old until the new vault stands, so a process that ends midway loses no key.
+    New shares are written beside the old ones, then the vault is exchanged in one step, then what is old is erased: a
+    crash at any moment leaves the key whole, or a vault with all of its shares. The same command then finishes.
 
     Raises:
         OperatorFault: there is no key, the threshold is none, or too few shares are here to split it anew.
     """
-    _settle(file, members.values())
-    was_split = vault_of(file).is_file() and not file.exists()
-    if was_split:
+    vault = vault_of(file)
+    if vault.is_file() and not file.exists():
         again = keys.derive(rand, "split-again")
         secret = assembled(file, identity, gather_from(file, members, identity.public), again)
         assert secret is not None, "there is a vault"
@@ -43,37 +43,39 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
         secret = KeyFile(file).kept(lambda: b"")
     key = key_id(tenseal_context.public_half(secret))
     boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
-    vault, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
+    dealt, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
     for member, home in members.items():
-        keys.put(_beside(home / _share(file)), shares[member])
-    keys.put(vault_of(file), vault)  # from here on the new shares give the key, and no longer the old
-    _settle(file, members.values())
-    if not was_split:
-        erase(file)  # last: until here nothing is lost
+        keys.put(home / _share(file, dealt), shares[member])
+        _on_disk(home)
+    keys.put(vault, dealt)
+    _on_disk(vault.parent)
+    _erase_old(file, dealt, members.values())
 
 
-def _settle(file: Path, homes: Iterable[Path]) -> None:
-    """Let each share that was laid beside the old one take its place, if it fits the vault that stands; else remove it.
+def _erase_old(file: Path, vault: bytes, homes: Iterable[Path]) -> None:
+    """Erase the whole key and every share of an older vault: all that this one has taken the place of."""
+    if file.exists():
+        file.replace(_erased(file))  # first: half a key must not pass for one
+    if _erased(file).exists():
+        erase(_erased(file))
+    begun = vault_of(file).parent.glob(f"{vault_of(file).name}.*")  # a process that ended left half a file
+    shares = [path for home in homes for path in home.glob(f"{file.name}.*.share*")]
+    for path in sorted((*begun, *shares)):
+        if path.name != _share(file, vault):
+            erase(path)
 
-    Raises:
-        Malformed: a vault or share is none.
-    """
-    vault: key_shares.Vault | None = None
-    if vault_of(file).is_file():
-        vault = wire.decode(vault_of(file).read_bytes(), key_shares.Vault)
-    for home in homes:
-        new = _beside(home / _share(file))
-        if not new.is_file():
-            continue
-        share: key_shares.Share = wire.decode(new.read_bytes(), key_shares.Share)
-        if vault is not None and share.statement == vault.statement:
-            new.replace(home / _share(file))
-        else:
-            new.unlink()
+
+def _on_disk(folder: Path) -> None:
+    """The names of a folder's files outlive a power cut, as their contents do."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def erase(file: Path) -> None:
-    """Overwrite the key where it lies, then remove its file.
+    """Overwrite a secret where it lies, then remove its file.
 
     As far as it goes: a disk that moves what it rewrites, a snapshot or a backup may still have the old bytes.
     """
@@ -139,11 +141,14 @@ def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: PublicK
     """Who to ask for shares: these homes, each of which answers for itself or not at all."""
 
     def gather(request: bytes) -> Iterator[bytes]:
+        name = _share(file, vault_of(file).read_bytes())
         for member, home in members.items():
-            for share in (home / _share(file), _beside(home / _share(file))):  # one of them fits the vault
-                if share.is_file():
-                    with suppress(PeerFault):
-                        yield key_shares.answer(member, share.read_bytes(), _box(home), request, custodian)
+            share = home / name
+            if share.is_file():
+                try:
+                    yield key_shares.answer(member, share.read_bytes(), _box(home), request, custodian)
+                except PeerFault:
+                    continue
 
     return gather
 
@@ -159,9 +164,12 @@ def assembled(file: Path, identity: Identity, gather: Gather, rand: Secret) -> b
         return None
     if file.exists():
         raise OperatorFault(
-            "a key lies here that was split", "remove it, or its vault to make it whole again", str(file)
+            "a key lies here that was split", "run `securefl custodian split` again: it erases the key", str(file)
         )
-    return key_shares.assemble(vault.read_bytes(), identity, gather, rand)
+    whole = key_shares.assemble(vault.read_bytes(), identity, gather, rand)
+    if _erased(file).exists():  # a split that ended midway left it
+        erase(_erased(file))
+    return whole
 
 
 def threshold_of(file: Path) -> int | None:
@@ -175,12 +183,15 @@ def vault_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.split")
 
 
-def _share(file: Path) -> str:
-    return f"{file.name}.share"
+def _share(file: Path, vault: bytes) -> str:
+    """What a share is called at its member: of this vault, so that those of another lie beside it."""
+    statement = wire.encode(wire.decode(vault, key_shares.Vault).statement)
+    return f"{file.name}.{hashlib.sha256(statement).hexdigest()[:16]}.share"
 
 
-def _beside(share: Path) -> Path:
-    return share.with_name(f"{share.name}.next")
+def _erased(file: Path) -> Path:
+    """What a whole key is called while it is erased."""
+    return file.with_name(f"{file.name}.erased")
 
 
 def _box(home: Path) -> Secret:

@@ -10,6 +10,8 @@ from securefl.terms.names import Hash, MemberId, PublicKey, RunId
 from securefl.terms.schemes import Cover
 from securefl.terms.sharing import Sharing
 
+NOTHING = Hash(bytes(32))
+
 
 @dataclass(frozen=True, slots=True)
 class Seat:
@@ -39,3 +41,4 @@ class Plan:
     base: Hash  # digest of the adapter state trained from
     dimension: int  # entries of an update: of what this round trains and shares, and of its weights
     sharing: Sharing = Sharing()  # noqa: RUF009 - frozen
+    layout: Hash = NOTHING  # digest of the state's tensors: their names, shapes and order; no model has this one

@@ -1,27 +1,11 @@
-"""Where an adapter starts: numbers that only depend on a public seed and a name, the same at every member."""
+"""Where an adapter's factors start, as tensors: the same at every member."""
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING
-
-import numpy as np
 import torch
 
 from securefl.errors import OperatorFault
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-
-def uniform(label: bytes, seed: int, name: str, size: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), 53 bits each: (size,)."""
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415
-
-    key = hashlib.sha256(label + seed.to_bytes(8, "big") + name.encode()).digest()
-    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(8 * size))
-    drawn: NDArray[np.float64] = (np.frombuffer(stream, "<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return drawn
+from securefl.terms import adapter_start
 
 
 def orthonormal(seed: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -31,12 +15,7 @@ def orthonormal(seed: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         OperatorFault: there are more rows than a layer is wide.
     """
     rank, width = shape
-    if rank > width:
-        raise OperatorFault(f"rank {rank} on a layer of width {width}", f"lower rank to {width}", name)
-    rows = (uniform(b"lora-a\0", seed, name, rank * width) - 0.5).reshape(rank, width)
-    for i in range(rank):  # modified Gram-Schmidt, twice: the same steps on every machine
-        for _ in range(2):
-            for j in range(i):
-                rows[i] -= (rows[i] * rows[j]).sum() * rows[j]
-            rows[i] /= np.sqrt((rows[i] * rows[i]).sum())
-    return torch.from_numpy(rows.astype(np.float32))
+    try:
+        return torch.from_numpy(adapter_start.orthonormal(seed, name, (rank, width)))
+    except ValueError as fault:
+        raise OperatorFault(str(fault), f"lower rank to {width}", name) from fault

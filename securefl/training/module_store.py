@@ -1,7 +1,6 @@
 """Trained modules on disk, one for each task, all for one base model: a file of tensors and a manifest each.
 
-A manifest says what the module is for, which base it stands on, by which run under which plan it was made, and at what
-price. A module for another base, or whose tensors are not those of its manifest, is refused.
+A module for another base than its manifest names, or whose tensors are not those of its manifest, is refused.
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors.numpy import load, save
 
+from securefl.documents.module_manifest import MANIFEST, TENSORS, Manifest
 from securefl.errors import OperatorFault, Tampered
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Prompt, Task, Unit
 from securefl.training import adapter_tensors
 from securefl.training.built import Built
 from securefl.training.prompt import pattern_of
@@ -28,101 +26,7 @@ from securefl.training.shapes import Shapes
 from securefl.training.shared_base import Base
 from securefl.training.step import Encoded, micro_batches
 
-TENSORS, MANIFEST = ".safetensors", ".json"
 BATCH = 64  # texts that are read at once
-
-
-class Part(BaseModel):
-    """A part of a manifest; nothing unknown stands in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class BasePart(Part):
-    """The base model, as the operator named it and by content."""
-
-    name: str
-    digest: str
-
-
-class AdapterPart(Part):
-    """What stands on the base, and the seed of what it starts from."""
-
-    kind: AdapterKind
-    rule: AdapterRule
-    targets: tuple[str, ...]
-    rank: int
-    alpha: int
-    seed: int
-
-
-class PromptPart(Part):
-    """The sentence with a gap that the model fills, and each label's words."""
-
-    pattern: str
-    words: tuple[tuple[str, ...], ...]
-
-
-class PricePart(Part):
-    """What the run that made it cost the member it cost most."""
-
-    epsilon: float
-    delta: float
-    unit: Unit
-
-
-class Manifest(Part):
-    """Everything about a module but its tensors."""
-
-    securefl_module: Literal[1] = 1
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    prompt: PromptPart | None = None
-    adapter: AdapterPart
-    base: BasePart
-    max_tokens: int
-    run: str
-    rounds: int
-    plan: str  # hash of the last round's plan
-    policy: str  # hash
-    price: PricePart
-    tensors: str  # SHA-256 of the file
-
-    @property
-    def task(self) -> Task:
-        """As plans name it."""
-        prompt = None if self.prompt is None else Prompt(self.prompt.pattern, self.prompt.words)
-        return Task(self.kind, self.labels, prompt)
-
-    @property
-    def stands_as(self) -> Adapter:
-        """As plans name it."""
-        given = self.adapter
-        return Adapter(given.targets, given.rank, given.alpha, given.seed, given.kind, given.rule)
-
-
-def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: float, delta: Fraction) -> Manifest:
-    """What is to be said of the module that a run's last plan made; its tensors are not known yet."""
-    adapter, prompt = plan.adapter, plan.task.prompt
-    return Manifest(
-        name=name,
-        kind=plan.task.kind,
-        labels=plan.task.labels,
-        prompt=None if prompt is None else PromptPart(pattern=prompt.pattern, words=prompt.words),
-        adapter=AdapterPart(
-            kind=adapter.kind, rule=adapter.rule, targets=adapter.targets, rank=adapter.rank, alpha=adapter.alpha,
-            seed=adapter.seed,
-        ),
-        base=BasePart(name=plan.model.name, digest=plan.model.digest.hex()),
-        max_tokens=plan.learning.max_tokens,
-        run=plan.run.hex(),
-        rounds=rounds,
-        plan=plan_hash.hex(),
-        policy=plan.policy.hex(),
-        price=PricePart(epsilon=epsilon, delta=float(delta), unit=plan.learning.event.unit),
-        tensors="",
-    )  # fmt: skip
 
 
 def write(store: Path, manifest: Manifest, tensors: Mapping[str, tuple[int, ...]], adapter_state: bytes) -> None:

@@ -60,7 +60,7 @@ from securefl.training.prompt import pattern_of
 from securefl.training.shapes import Shapes
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
-from securefl.wire import digest
+from securefl.wire import digest, layout_digest
 
 if TYPE_CHECKING:
     from securefl.terms.layout import Layout
@@ -181,6 +181,7 @@ class SharedModel:
             ("task", plan.task, self.task),
             ("adapter", plan.adapter, self.adapter),
             ("dimension", plan.dimension, self.layout.dimension(plan.round, plan.sharing)),
+            ("the state's layout", plan.layout.hex()[:16], layout_digest(self.layout).hex()[:16]),
         ):
             if asked != here:
                 raise Mismatch(f"the plan's {what} is {asked}; what is loaded here, {self.model.name}, has {here}")

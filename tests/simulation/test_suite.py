@@ -16,7 +16,7 @@ import torch
 
 from securefl.audit.verify import read_all, verify
 from securefl.cli import main as cli
-from securefl.documents import suite_file
+from securefl.documents import module_manifest, suite_file
 from securefl.documents.suite_file import seed_of
 from securefl.errors import OperatorFault, Tampered
 from securefl.home.home import Home
@@ -26,6 +26,7 @@ from securefl.simulation import clock, federation, parties, suite
 from securefl.terms import Adapter, AdapterKind, Got, Hash, Level, MemberId, Reserved, RunId, Sent, Task
 from securefl.training import module_store
 from securefl.training.shared_base import Base
+from securefl.wire import layout_digest
 from tests.support import tiny_models
 from tests.support.small import FEDERATION, POLICY, rows, save_model, sign
 from tests.training import test_training_prompt as prompts
@@ -216,6 +217,7 @@ def test_training_one_task_leaves_the_logits_of_another_bit_for_bit(many: Many) 
             loaded[name].loaded, federation.policies.load(many.folder / "policy.yaml"), models[name].model,
             models[name].dimension,
         )  # fmt: skip
+        plan = replace(plan, layout=layout_digest(models[name].layout))
         return models[name].trained(plan, models[name].initial(), models[name].initial(), records, os.urandom)[0]
 
     from securefl.training import adapter_tensors
@@ -503,7 +505,7 @@ def test_prompts_and_whole_models_stand_beside_modules_and_come_back_from_the_st
             if other != name:
                 assert torch.equal(models[other]._logits(rows[other]), before[other]), (name, other)
         planned = replace(tiny_models.plan(each), model=base.model, task=asked[name][0], adapter=asked[name][1])
-        manifest = module_store.manifest_of(name, planned, Hash(bytes(32)), 1, 1.0, Fraction(1, 10**5))
+        manifest = module_manifest.manifest_of(name, planned, Hash(bytes(32)), 1, 1.0, Fraction(1, 10**5))
         layout: Layout = each.layout
         module_store.write(tmp_path / "store", manifest, {t.name: t.shape for t in layout.tensors}, trained)
         adapter_tensors.load(each._built, each.initial())

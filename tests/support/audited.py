@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save
-
 from securefl import keys, merkle, wire
 from securefl.audit import figures, folder
 from securefl.audit.ledger_files import read_all
@@ -59,6 +56,7 @@ from securefl.terms import (
     Task,
     Witnessed,
 )
+from tests.support import saved_adapter
 
 MEMBERS = ("north", "south", "east", "west")
 EVENT = PoissonGaussian(Fraction(1, 20), Fraction(1), 5)
@@ -188,7 +186,8 @@ class Story:
             self.policy.federation, self.policy.hash, self.run, round_, "testing", Model("tiny", Hash(bytes(32))),
             Task("classification", ("x", "y")), Adapter(("query",), 4, 8, 1),
             Learning(EVENT, Fraction(1), 10, Fraction(1, 10), "sgd", 16, 16),
-            Cover(Scheme.MASKING, 3, self.threshold, 1, FixedPoint(24, 16, 32), None), self.seats(self.cohort), ("weights",), self.base, 6,
+            Cover(Scheme.MASKING, 3, self.threshold, 1, FixedPoint(24, 16, 32), None), self.seats(self.cohort), ("weights",), self.base, 12,
+            layout=wire.layout_digest(saved_adapter.LAYOUT),
         )  # fmt: skip
 
     def round(self, number: int, lost: Sequence[str] = (), asked: Callable[[str], Sequence[str]] | None = None) -> None:
@@ -207,7 +206,7 @@ class Story:
             receipts = tuple(sealed[each] for each in sorted(asked(member)))
             said = Hash(hashlib.sha256(wire.encode(m.Ask(number, about, receipts))).digest())
             self.say("coordinator", member, "Ask", number, name, said=said)
-        self.state = repr(("state", self.runs, number)).encode().ljust(24)
+        self.state = repr(("state", self.runs, number)).encode().ljust(48)
         self.base = m.state_digest(self.state)
         self.note(
             "coordinator",
@@ -262,11 +261,7 @@ class Story:
         told["epsilon"] |= {"accountant_version": "0"}
         (run / "report.html").write_text(page)
         if released:
-            (run / "adapter").mkdir(exist_ok=True)
-            (run / "adapter" / "released.f32").write_bytes(self.state)
-            (run / "adapter" / "adapter_model.safetensors").write_bytes(
-                save({"x.lora_B.weight": np.frombuffer(self.state, "<f4")})
-            )
+            saved_adapter.leave(self.plan(self.last), self.state, run / "adapter")
         (run / "keys.json").write_text(json.dumps({n: identity(n).public.hex() for n in self.parties}))
         (run / "measured.jsonl").write_text('{"what": "seed", "bits": 256}\n')
         (run / "report.json").write_text(json.dumps(told, indent=1))

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConf
 from securefl.terms import Adapter, Cover, FixedPoint, Hash, Learning, Plan, PoissonGaussian, RunId, Scheme, Task
 from securefl.training.shared_model import SharedModel
 from securefl.training.step import cross_entropy, per_record_gradients
+from securefl.wire import layout_digest
 
 TASK = Task("classification", ("bad", "fine", "good"))
 TARGETS = {"bert": ("query", "value", "attention.output.dense"), "gpt2": ("c_attn",), "llama": ("q_proj", "v_proj")}
@@ -74,7 +75,7 @@ def plan(of: SharedModel, **changes: object) -> Plan:
     learning = Learning(**{"event": event, **given, **changes})  # type: ignore[arg-type]
     cover = Cover(Scheme.CLEAR, 2, 2, 1, FixedPoint(24, 20, 32), None)
     return Plan("f", Hash(bytes(32)), RunId(bytes(16)), 1, "p", of.model, of.task, of.adapter, learning, cover, (),
-                ("weights",), Hash(bytes(32)), of.dimension)  # fmt: skip
+                ("weights",), Hash(bytes(32)), of.dimension, layout=layout_digest(of.layout))  # fmt: skip
 
 
 def gradients_alone(of: SharedModel, texts: tuple[str, ...], seed: int, size: int) -> list[torch.Tensor]:

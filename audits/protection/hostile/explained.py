@@ -6,22 +6,24 @@ import hashlib
 import json
 import random
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
 from audits.protection.attempt import Attempt, Outcome
-from audits.protection.hostile.evidence import check_of, rebound
+from audits.protection.hostile.evidence import check_of, rebound, signed
 from audits.protection.hostile.evidence import home as home_of_two
 from securefl import keys, merkle
 from securefl.audit import explain as e
+from securefl.audit import folder
 from securefl.audit.ledger_files import read_all
 from securefl.compare.run_cell import finished, folder_of
 from securefl.documents import experiment
 from securefl.errors import Tampered
 from securefl.policy import approvals
 from securefl.simulation import federation
-from securefl.terms import Sent
+from securefl.terms import Closed, Leaf, MemberId, Opened, Reported, RunId, Sent
 from tests.support import audited
 
 OFFICER = keys.Identity(keys.Secret(hashlib.sha256(b"officer").digest()))
@@ -70,6 +72,53 @@ def looked_at_afterwards(number: int, base: Path) -> Outcome:
     return Outcome(
         _state(run, "records") is e.State.ON or _state(run, "generator") is e.State.ON, "not bound: not read"
     )
+
+
+def _facts(run: Path, *, records: bool) -> list[dict[str, object]]:
+    """What a bench says that looked at every message and ledger: whether it saw a record's text."""
+    facts: list[dict[str, object]] = []
+    for ledger in read_all(run).values():
+        size = len(ledger.hashes) - sum(1 for _ in ledger.each(Reported))
+        root = merkle.root(ledger.hashes[:size]).hex()
+        facts.append({"what": "ledger", "name": ledger.name, "size": size, "root": root, "records": False})
+        for _, entry in ledger.each(Sent):
+            facts.append({"what": "message", "digest": entry.receipt.digest.hex(), "records": records})
+    return facts
+
+
+def bound_by_a_member(number: int, base: Path) -> Outcome:
+    """What the bench saw was bound by the coordinator; a member writes another, and says that the run left that.
+
+    Of this run, of one that nobody knows, or of one of its own that it begins for this.
+    """
+    drawn = random.Random(number)  # noqa: S311
+    run = audited.told(rounds=1).leave(base / "run")
+    about = RunId(bytes.fromhex(json.loads((run / "run.json").read_text())["run"]))
+    (run / e.MEASURED).write_text("\n".join(map(json.dumps, _facts(run, records=True))))
+    rebound(run)
+    if _state(run, "records") is not e.State.OFF:
+        return Outcome(succeeded=True, stopped_by="it is not even told of what is bound")
+    (run / e.MEASURED).write_text("\n".join(map(json.dumps, _facts(run, records=False))))
+    name = drawn.choice(audited.MEMBERS)
+    leaves = list(read_all(run)[MemberId(name)].leaves)
+    if number % 3 == 2:
+        made = next(leaf.entry for leaf in leaves if isinstance(leaf.entry, Opened))
+        about = RunId(drawn.randbytes(16))
+        more = (replace(made, run=about, role="coordinator", dataset=""), Closed(about, "finished", ""))
+        leaves += [Leaf(leaves[-1].at, each) for each in more]
+        if drawn.random() < 0.5:
+            (run / "run.json").unlink()
+            (run / "report.json").unlink()
+    elif number % 3 == 1:
+        (run / "run.json").unlink()
+        (run / "report.json").unlink()
+    said = folder.reported(about, read_all(run), folder.files(run))
+    signed(run, name, [*leaves, Leaf(leaves[-1].at, said)])
+    try:
+        state = _state(run, "records")
+    except Tampered as fault:
+        return Outcome(succeeded=False, stopped_by=check_of(f"{fault.where}: {fault.why}"))
+    return Outcome(state is e.State.ON, "what a member binds is not read")
 
 
 def what_was_off_forgotten(number: int, base: Path) -> Outcome:
@@ -251,6 +300,7 @@ def a_tree_of_other_homes(number: int, base: Path) -> Outcome:
 ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("explain says signed of a run that some joined unsigned", agreed_without_signatures),
     Attempt("explain is told that all was looked at", looked_at_afterwards),
+    Attempt("a member says what the bench saw, and binds it in its own ledger", bound_by_a_member),
     Attempt("explain forgets what a report said was off", what_was_off_forgotten),
     Attempt("explain is given an earlier run's name", an_earlier_run_named),
     Attempt("compare takes up a tree's run by homes that are not its own", a_tree_of_other_homes),

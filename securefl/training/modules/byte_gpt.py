@@ -18,7 +18,7 @@ from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Hash
-from securefl.training.init import uniform
+from securefl.terms.adapter_start import uniform
 from securefl.training.modules.per_record import PerRecord
 
 PREFIX = "bytes:"

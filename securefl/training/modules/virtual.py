@@ -11,7 +11,7 @@ from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter
-from securefl.training.init import uniform
+from securefl.terms.adapter_start import uniform
 from securefl.training.modules.per_record import PerRecord
 
 

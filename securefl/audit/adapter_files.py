@@ -1,0 +1,253 @@
+"""Is what PEFT, or our own store, loads from an adapter's folder the state that was released, for the task of the plan?
+
+A plan names the layout of its state by a digest, and each member held it against its own model: so names, shapes and
+order of all tensors are known from ``layout.json``. Every file is the one that follows from plan, layout and state, and
+there is no other that anything could load. What a state does not hold is listed: the head's bias, which is stored on
+other features than it was trained on, the head of a prompt, and what of a whole language model is not trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from securefl import wire
+from securefl.audit import json_files, tensor_files
+from securefl.errors import Tampered
+from securefl.terms import AdapterKind, AdapterRule, Plan, adapter_start
+from securefl.terms.layout import A, B, Layout, Tensor
+
+ADAPTER = "adapter"
+LAYOUT, STATE, README = "layout.json", "released.f32", "README.md"
+FACTORS, OWN, WHOLE = "adapter_model.safetensors", "adapter.safetensors", "model.safetensors"
+HEAD, LABELS, CONFIG, FACTS = "head.safetensors", "labels.json", "adapter_config.json", "adapter.json"
+ENCODER, INNER, DEFAULT = "encoder.", "base_model.model.", "default."
+ROUNDING = 2.0**-20  # of an entry of a factor that starts with rows of length 1: another machine's last digits
+NEUTRAL: tuple[object, ...] = (
+    None,
+    False,
+    [],
+    {},
+    0,
+    0.0,
+    "none",
+)  # what a setting of PEFT is where it changes nothing
+FREE: dict[str, tuple[object, ...]] = {  # of no effect, or corrected by PEFT itself
+    "inference_mode": (True, False), "fan_in_fan_out": (True, False), "init_lora_weights": (True,),
+    "megatron_core": ("megatron.core",), "qalora_group_size": (16,),
+}  # fmt: skip
+Stored = tuple[tuple[int, ...], bytes]  # a tensor's shape and numbers
+POOLED = ("mean over the mask", "the masked language model's head in the gap")  # without, and with a prompt
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Which files an adapter of a plan is saved as."""
+
+    tensors: str  # the file of tensors; empty where the head is all there is
+    files: frozenset[str]
+
+
+def layout_text(layout: Layout) -> str:
+    """What ``layout.json`` holds."""
+    tensors = [{"name": each.name, "shape": each.shape} for each in layout.tensors]
+    return json.dumps({"rule": layout.rule, "tensors": tensors}, indent=1) + "\n"
+
+
+def check(folder: Path, state: bytes, plan: Plan) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The names of the files that follow from plan, layout and state, and what in them does not.
+
+    Raises:
+        Tampered: a file is missing, is another, or stands there although nothing says what it should hold.
+    """
+    kind = _kind(plan)
+    for path in sorted(folder.iterdir()):
+        if path.name not in kind.files:
+            raise Tampered(_name(path), "no file of such an adapter: it may be loaded, and nothing says what it is")
+    layout = layout_of(folder / LAYOUT, plan)
+    named = _named(layout, state, plan, folder / STATE)
+    checked, notes = {LAYOUT, STATE}, list[str]()
+    if kind.tensors:
+        notes += _check_tensors(folder / kind.tensors, named, layout, plan)
+        checked.add(kind.tensors)
+    for name, check_one in ((CONFIG, _check_config), (FACTS, _check_facts), (LABELS, _check_labels)):
+        if name in kind.files:
+            check_one(folder / name, layout, plan)
+            checked.add(name)
+    if HEAD in kind.files:
+        notes += _check_head(folder / HEAD, named, plan)
+        checked.add(HEAD)
+    return frozenset(checked), tuple(notes)
+
+
+def layout_of(path: Path, plan: Plan) -> Layout:
+    """The layout that the plan names.
+
+    Raises:
+        Tampered: the file is missing, or holds another.
+    """
+    found = json_files.mapping(path, _name(path))
+    try:
+        tensors = tuple(Tensor(each["name"], tuple(each["shape"])) for each in found["tensors"])
+        layout = Layout(tensors, AdapterRule(found["rule"]))
+        same = wire.layout_digest(layout) == plan.layout and found == json.loads(layout_text(layout))
+    except (KeyError, TypeError, ValueError) as fault:
+        raise Tampered(_name(path), f"no layout: {fault}") from fault
+    if not same:
+        raise Tampered(_name(path), "not the layout that the run's plans name")
+    return layout
+
+
+def _kind(plan: Plan) -> _Kind:
+    adapter, language = plan.adapter, plan.task.kind == "language"
+    tensors = WHOLE if language else OWN
+    if adapter.kind.has_factors:
+        tensors = FACTORS
+    elif adapter.kind is AdapterKind.HEAD:
+        tensors = ""
+    more = {CONFIG} if tensors == FACTORS else {FACTS} if tensors else set()
+    more |= {FACTS} if language else {HEAD, LABELS}
+    return _Kind(tensors, frozenset({LAYOUT, STATE, README, *more, *({tensors} if tensors else ())}))
+
+
+def _named(layout: Layout, state: bytes, plan: Plan, path: Path) -> dict[str, Stored]:
+    """Shape and numbers of each tensor, as the state has them."""
+    attention = plan.sharing.attention
+    behind = sum(key.stop - key.start for key in layout.keys(attention)) if attention and attention.residual else 0
+    if len(state) != 4 * (layout.entries + behind):
+        raise Tampered(_name(path), f"{len(state)} bytes, and its layout has {4 * (layout.entries + behind)}")
+    places = layout.places()
+    return {
+        each.name: (each.shape, state[4 * places[each.name].start : 4 * places[each.name].stop])
+        for each in layout.tensors
+    }
+
+
+def _check_tensors(path: Path, named: Mapping[str, Stored], layout: Layout, plan: Plan) -> tuple[str, ...]:
+    """Each tensor of the file is the one of its name in the state, or follows from the seed; or is a frozen one."""
+    found = dict(tensor_files.read(path, _name(path)).tensors)
+    for name, (shape, numbers) in named.items():
+        if not name.startswith(ENCODER):
+            continue
+        key = name.removeprefix(ENCODER).replace(f"{A}{DEFAULT}", A).replace(f"{B}{DEFAULT}", B)
+        here = found.pop(key, None)
+        if here is None or here[0] != shape:
+            raise Tampered(_name(path), f"no tensor {key} of shape {shape}, which the layout has")
+        if here[1] != numbers:
+            raise Tampered(_name(path), f"{key} is not what the state that was released has")
+    if plan.adapter.kind.has_factors:
+        _check_frozen(path, found, layout, plan)
+    elif path.name == WHOLE:
+        return (f"{_name(path)}: {len(found)} tensors that never change: bound as written, not compared",) * bool(found)
+    if found:
+        raise Tampered(_name(path), f"a tensor {min(found)}, which the layout does not have")
+    return ()
+
+
+def _check_frozen(path: Path, found: dict[str, Stored], layout: Layout, plan: Plan) -> None:
+    """Each factor A that never changes is what the plan's seed makes of its name. Takes those from what is found."""
+    import numpy as np  # noqa: PLC0415
+
+    have = {each.name for each in layout.tensors}
+    for name in sorted(each.replace(B, A) for each in have if B in each and each.replace(B, A) not in have):
+        key = name.removeprefix(ENCODER).replace(f"{A}{DEFAULT}", A)
+        shape, numbers = found.pop(key, ((), b""))
+        if len(shape) != 2 or not shape[0] == plan.adapter.rank <= shape[1] or len(numbers) != 4 * shape[0] * shape[1]:
+            raise Tampered(_name(path), f"no factor {key} of rank {plan.adapter.rank}")
+        due = adapter_start.orthonormal(plan.adapter.seed, name, (shape[0], shape[1]))
+        if not np.abs(np.frombuffer(numbers, "<f4").reshape(shape) - due).max() <= ROUNDING:  # NaN is refused too
+            raise Tampered(_name(path), f"{key} never changes, and is not what the plan's seed makes of it")
+
+
+def _check_config(path: Path, layout: Layout, plan: Plan) -> None:
+    """PEFT puts the adapter on the layout's layers, as the plan says, and does nothing else."""
+    found, adapter = json_files.mapping(path, _name(path)), plan.adapter
+    inner = f"{ENCODER}{INNER}"
+    layers = {each.name.removeprefix(inner).partition(B)[0] for each in layout.tensors if B in each.name}
+    due: dict[str, Any] = {
+        "peft_type": "LORA", "r": adapter.rank, "lora_alpha": adapter.alpha,
+        "use_rslora": adapter.kind is AdapterKind.RSLORA, "base_model_name_or_path": plan.model.name,
+    }  # fmt: skip
+    for name, value in due.items():
+        if type(found.get(name)) is not type(value) or found[name] != value:
+            raise Tampered(_name(path), f"{name} is {found.get(name)!r:.80}; the plan says {value!r}")
+    targets = found.get("target_modules")
+    if not isinstance(targets, list) or sorted(map(str, targets)) != sorted(layers):
+        raise Tampered(_name(path), f"target_modules are {targets!r:.200}; the layout has {', '.join(sorted(layers))}")
+    for name, value in found.items():
+        if name not in due and name not in _APART and value not in FREE.get(name, NEUTRAL):
+            raise Tampered(_name(path), f"{name} is {value!r:.80}, which nothing asked for")
+    kept = found.get("auto_mapping") or {}
+    if not str(kept.get("parent_library", "transformers.")).startswith(("transformers.", "securefl.")):
+        raise Tampered(_name(path), f"auto_mapping.parent_library is {kept['parent_library']!r:.80}")
+
+
+_APART = ("target_modules", "auto_mapping", "peft_version")
+
+
+def _check_facts(path: Path, layout: Layout, plan: Plan) -> None:
+    del layout
+    due = json.loads(json.dumps({"base": plan.model.name, **asdict(plan.adapter)}))
+    if json_files.mapping(path, _name(path)) != due:
+        raise Tampered(_name(path), "not the adapter and the base of the plan")
+
+
+def _check_labels(path: Path, layout: Layout, plan: Plan) -> None:
+    del layout
+    try:
+        found = json_files.loads(path.read_bytes())
+    except (OSError, ValueError) as fault:
+        raise Tampered(_name(path), f"cannot be read: {fault}") from fault
+    if found != list(plan.task.labels):
+        raise Tampered(_name(path), "not the labels of the plan, in their order")
+
+
+def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[str, ...]:
+    """The head's weight is the state's, its shapes are the layout's, and what is said beside it is the plan's."""
+    found = tensor_files.read(path, _name(path))
+    if set(found.tensors) != {"weight", "bias"} or set(found.said) != {"securefl"}:
+        raise Tampered(_name(path), "something else than a head's weight and bias, and its facts")
+    shapes = {f"head.{name}": shape for name, (shape, _) in found.tensors.items()}
+    trained = {name: shape for name, (shape, _) in named.items() if name in shapes}
+    labels = len(plan.task.labels)
+    if any(shapes[name] != shape for name, shape in trained.items()) or shapes["head.bias"] != (labels,):
+        raise Tampered(_name(path), f"of another shape than a head for {labels} labels in the layout")
+    if "head.weight" in named and found.tensors["weight"][1] != named["head.weight"][1]:
+        raise Tampered(_name(path), "its weight is not what the state that was released has")
+    prompt = plan.task.prompt
+    due: dict[str, Any] = {"base": plan.model.name, "labels": plan.task.labels, "pooling": POOLED[prompt is not None]}
+    try:
+        said = json_files.loads(found.said["securefl"].encode())
+        gap = said.pop("gap", None)
+    except (ValueError, AttributeError, TypeError) as fault:
+        raise Tampered(_name(path), f"no facts beside it: {fault}") from fault
+    due |= asdict(prompt) if prompt is not None else {}
+    if said != json.loads(json.dumps(due)) or (type(gap) is int) is (prompt is None):
+        raise Tampered(_name(path), "what is said of it is not what the plan says")
+    if "head.weight" not in named:
+        return (f"{_name(path)}: not trained: bound as written, not compared",)
+    return (f"{_name(path)}: its bias is bound as written, not compared",)
+
+
+def check_module(path: Path, state: bytes, layout: Layout, name: str) -> None:
+    """Check that a module's file holds the state's tensors, by name, shape and number, and says their order.
+
+    Raises:
+        Tampered: otherwise.
+    """
+    found, start = tensor_files.read(path, name), 0
+    if set(found.said) != {"order"} or found.said["order"] != json.dumps([each.name for each in layout.tensors]):
+        raise Tampered(name, "not the order of the run's layout")
+    if set(found.tensors) != {each.name for each in layout.tensors}:
+        raise Tampered(name, "other tensors than the run's layout has")
+    for each in layout.tensors:
+        if found.tensors[each.name] != (each.shape, state[start : start + 4 * each.entries]):
+            raise Tampered(name, f"{each.name} is not what the state that was released has")
+        start += 4 * each.entries
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"

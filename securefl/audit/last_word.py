@@ -1,0 +1,183 @@
+"""The last word on what a run left, ``Reported``: who may say it, and which ledgers it is held against.
+
+Its coordinator says it, and nobody else: one in any other ledger is refused. The coordinator names the ledgers that the
+report was computed from, so it could leave some out, or cut them. Therefore:
+
+- every ledger of the folder is named, and the folder has one of every party that the run heard (check 1 of ``verify``);
+- none is cut below what was known of it before the word: what the coordinator had got from its owner, or seen of it,
+  and whatever those ledgers had got and seen in their turn;
+- nothing was reserved in the run, and nothing said by its coordinator, behind the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+from securefl import merkle
+from securefl.audit.ledger_files import Ledger
+from securefl.errors import Forged, Tampered
+from securefl.ledger import heads
+from securefl.terms import (
+    Entry,
+    Got,
+    Head,
+    MemberId,
+    Opened,
+    Receipt,
+    Reported,
+    Reserved,
+    RunId,
+    Sent,
+    SignedHead,
+    Witnessed,
+)
+
+COORDINATES = "coordinator"
+Ledgers = Mapping[MemberId, Ledger]
+
+
+def check_speakers(ledgers: Ledgers) -> None:
+    """Check that every ``Reported`` stands in the ledger of a party that coordinates, and does nothing else.
+
+    Raises:
+        Tampered: a member or a custodian says what a run left; or somebody says it of a run that another coordinates.
+    """
+    for ledger in ledgers.values():
+        for index, entry in ledger.each(Reported):
+            roles = {opened.role for _, opened in ledger.each(Opened)}
+            if roles != {COORDINATES}:
+                raise ledger.wrong("a word on what a run left, and its owner coordinates none", index)
+            others = [each.opened(entry.run) for each in ledgers.values() if each is not ledger]
+            if any(opened is not None and opened.role == COORDINATES for opened in others):
+                raise ledger.wrong("a word on what a run left that another party coordinates", index)
+
+
+def words(coordinator: Ledger, run: RunId) -> tuple[tuple[int, Reported], ...]:
+    """What this party says that a run left, with the places."""
+    return tuple((index, entry) for index, entry in coordinator.each(Reported) if entry.run == run)
+
+
+def the_one(coordinator: Ledger, run: RunId) -> tuple[int, Reported]:
+    """The one word of a run's coordinator on what the run left.
+
+    Raises:
+        Tampered: there is none, or a second one.
+    """
+    found = words(coordinator, run)
+    if not found:
+        what = "nothing says what the run left: no report, page or adapter in this folder is evidence"
+        raise coordinator.wrong(what, len(coordinator.leaves))
+    if len(found) > 1:
+        raise coordinator.wrong("a second word on what the run left", found[-1][0])
+    return found[0]
+
+
+def as_of(
+    ledgers: Ledgers, coordinator: Ledger, word: tuple[int, Reported], runs: Collection[RunId]
+) -> dict[MemberId, Ledger]:
+    """The ledgers as they were when the report was computed.
+
+    Args:
+        word: what the coordinator said, and where in its ledger.
+        runs: what the report is about: the run itself, or those of its tasks.
+
+    Raises:
+        Tampered: one was left out, or cut below what was known of it; or it is not the one that is here.
+    """
+    index, entry = word
+    named = _named(ledgers, coordinator, index, entry)
+    found = {owner: _cut(ledgers[owner], head) for owner, head in named.items()}
+    for owner, least in _known(ledgers, coordinator, index).items():
+        if named[owner].size < least and owner != coordinator.owner:
+            what = f"the report was computed from {named[owner].size} entries of {owner}, and {least} were known before"
+            raise coordinator.wrong(what, index)
+    _check_behind(ledgers, coordinator, index, named, runs)
+    return found
+
+
+def _named(ledgers: Ledgers, coordinator: Ledger, index: int, entry: Reported) -> dict[MemberId, Head]:
+    """The heads that the report was computed from: one of every ledger that is here, and of no other."""
+    named = {head.owner: head for head in entry.ledgers}
+    if len(named) < len(entry.ledgers):
+        raise coordinator.wrong("the report was computed from two ledgers of one party", index)
+    for owner in named:
+        if owner not in ledgers:
+            raise Tampered(f"{owner}.ledger", "missing, and the report was computed from it")
+    for owner in ledgers:
+        if owner not in named:
+            raise coordinator.wrong(f"the report was computed without the ledger of {owner}", index)
+    return named
+
+
+def _check_behind(
+    ledgers: Ledgers, coordinator: Ledger, index: int, named: Mapping[MemberId, Head], runs: Collection[RunId]
+) -> None:
+    """Behind what the report was computed from, nothing was reserved in its runs, nor said by their coordinator."""
+    for owner, ledger in ledgers.items():
+        own = ledger is coordinator
+        for place in range(named[owner].size, index if own else len(ledger.leaves)):
+            entry = ledger.leaves[place].entry
+            if _run_of(entry) in runs and (own or isinstance(entry, Reserved)):
+                raise ledger.wrong("an entry of this run, and the report was computed without it", place)
+
+
+def _cut(ledger: Ledger, head: Head) -> Ledger:
+    if len(ledger.hashes) < head.size or merkle.root(ledger.hashes[: head.size]) != head.root:
+        raise ledger.wrong(f"its first {head.size} entries are not those that the report was computed from")
+    return replace(ledger, leaves=ledger.leaves[: head.size], hashes=ledger.hashes[: head.size])
+
+
+def _run_of(entry: Entry) -> RunId | None:
+    if isinstance(entry, Got | Sent):
+        return entry.receipt.run
+    if isinstance(entry, Reserved):
+        return entry.plan.run
+    run: RunId | None = getattr(entry, "run", None)
+    return run
+
+
+def _known(ledgers: Ledgers, coordinator: Ledger, index: int) -> dict[MemberId, int]:
+    """How long each ledger was at the least before this entry of the coordinator's: what came before it, step by step.
+
+    A message that was got was sent before; a head that was seen was signed before; and so for the ledgers of those
+    who sent and signed.
+    """
+    sent = {owner: _places(ledger) for owner, ledger in ledgers.items()}
+    known, looked, open_ = {coordinator.owner: index}, dict.fromkeys(ledgers, 0), [coordinator.owner]
+    while open_:
+        owner = open_.pop()
+        start, looked[owner] = looked[owner], known[owner]
+        for leaf in ledgers[owner].leaves[start : known[owner]]:
+            for other, size in _before(leaf.entry, ledgers, sent, known):
+                known[other] = size
+                open_.append(other)
+    return known
+
+
+def _places(ledger: Ledger) -> dict[Receipt, int]:
+    return {entry.receipt: place + 1 for place, entry in ledger.each(Sent)}
+
+
+def _before(
+    entry: Entry, ledgers: Ledgers, sent: Mapping[MemberId, Mapping[Receipt, int]], known: Mapping[MemberId, int]
+) -> Iterator[tuple[MemberId, int]]:
+    """Which ledger this entry shows to have been longer than was known, and how long."""
+    if isinstance(entry, Got):
+        owner, size = entry.receipt.sender, sent.get(entry.receipt.sender, {}).get(entry.receipt, 0)
+    elif isinstance(entry, Witnessed):
+        owner, size = entry.head.head.owner, entry.head.head.size
+        if size > known.get(owner, 0) and (owner not in ledgers or not _is_of(ledgers[owner], entry.head)):
+            return  # of a party of the same name in another federation
+    else:
+        return
+    if size > known.get(owner, 0):
+        yield owner, size
+
+
+def _is_of(ledger: Ledger, head: SignedHead) -> bool:
+    try:
+        heads.verify(ledger.key, head)
+    except Forged:
+        return False
+    return head.head.size <= len(ledger.hashes)
