@@ -47,6 +47,12 @@ def site_serve(
         list[str] | None,
         typer.Option("--let-in", metavar="USER", help="A user who may ask beside this one; may be given again."),
     ] = None,
+    member: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SOCKET", help="Where a party of this site's own sub-federation serves; one for each."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Answer the coordinators of this site's federations, until SIGTERM. Whoever asks may come and go."""
@@ -54,11 +60,12 @@ def site_serve(
     from securefl.progress import progress  # noqa: PLC0415
     from securefl.site import serve  # noqa: PLC0415
     from securefl.site.build import Environment  # noqa: PLC0415
-    from securefl.site.dispatch import built  # noqa: PLC0415
+    from securefl.site.dispatch import built, way_to_members  # noqa: PLC0415
 
     found = site_file.load(site)
     door = (socket or found.home / serve.DOOR).absolute()
     users = [serve.user_named(each) for each in let_in or ()]
+    members = way_to_members(found, member or ())
     name, among = found.file.name, list(found.file.federations)
 
     def ready() -> None:
@@ -68,7 +75,11 @@ def site_serve(
 
     with progress() as shown:
         all_ended = serve.serve(
-            lambda: built(found, Environment(progress=shown)), door, found.home / serve.LOCK, users, ready=ready
+            lambda: built(found, Environment(progress=shown, members=members)),
+            door,
+            found.home / serve.LOCK,
+            users,
+            ready=ready,
         )
     print(f"{name}: ended" if all_ended else f"{name}: ended within a step; its reservation stands", file=sys.stderr)
     if not all_ended:  # a thread that is left in a step would be torn apart with the interpreter

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from securefl import wire
 from securefl.documents.site_file import Site
 from securefl.errors import Forged, OperatorFault, PeerFault, Unsafe
 from securefl.protocol import messages as m
+from securefl.runtime.sockets import Sockets
 from securefl.site.agent import Agent, check_asked
 from securefl.site.build import Environment, build
+from securefl.terms import MemberId
+from securefl.terms.parties import CUSTODIAN
 
 
 class Dispatcher:
@@ -72,6 +76,27 @@ def built(site: Site, around: Environment) -> Dispatcher:
         remedy = "write whom this site trusts under `federations`"
         raise OperatorFault("a site that is in no federation", remedy, f"{site.path}: federations")
     return Dispatcher([build(site, name, around) for name in site.file.federations])
+
+
+def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
+    """Read the sockets of a sub-federation's own parties, each given as NAME=SOCKET; None for a site with records.
+
+    Raises:
+        OperatorFault: one is missing, or none of the sub-federation's.
+    """
+    inside = site.file.subfederation
+    wanted = set() if inside is None else {*inside.members, *((CUSTODIAN,) if inside.custodian else ())}
+    found = {name: path for name, _, path in (each.partition("=") for each in doors)}
+    strange, missing = sorted(set(found) - wanted), sorted(wanted - {name for name, path in found.items() if path})
+    if strange or len(found) < len(doors):
+        what = (
+            f"{', '.join(strange) or 'a party given twice'}, where {', '.join(sorted(wanted)) or 'nobody'} may be given"
+        )
+        raise OperatorFault(what, "give each party of the sub-federation once, as NAME=SOCKET", "--member")
+    if missing:
+        remedy = " ".join(f"--member {name}=SOCKET" for name in missing)
+        raise OperatorFault(f"no way to {', '.join(missing)}", f"add {remedy}", f"{site.path}: subfederation")
+    return Sockets({MemberId(name): Path(path).absolute() for name, path in found.items()}) if wanted else None
 
 
 def _signed(frame: m.Frame, agent: Agent) -> bool:

@@ -7,20 +7,21 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 
 from securefl import wire
 from securefl.errors import Forged, Malformed, OperatorFault, Unsafe
 from securefl.protocol import messages as m
 from securefl.runtime import framing
-from securefl.runtime.answering import SILENCE, heard
+from securefl.runtime.answering import GONE, SILENCE, heard, late
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure
@@ -28,6 +29,7 @@ from securefl.site import serve as served
 from securefl.site.dispatch import Dispatcher
 from securefl.site.serve import serve
 from securefl.terms import Freed, MemberId, Opened, Reserved, RunId, Scheme, Settled
+from tests.support import nested
 from tests.support.parties import COORDINATOR, Federation, Maker, on_sockets
 
 SPAWN = get_context("spawn")
@@ -333,6 +335,126 @@ def test_a_folder_in_which_others_could_put_a_socket_lets_nobody_in(mode: int, t
     (tmp_path / "doors").chmod(mode)
     with pytest.raises(OperatorFault, match="use a folder of your own|run: chmod 711"):
         serve(Maker(Federation(tmp_path), "a"), tmp_path / "doors" / "a", tmp_path / "a" / "serving", {ANOTHER})
+
+
+# What a coordinator hears meanwhile.
+
+
+@dataclass
+class Slow:
+    """A party that answers when it may, and says how far it is."""
+
+    may: threading.Event
+    idle: bool = True
+
+    def handle(self, data: bytes) -> bytes:
+        assert self.may.wait(60)
+        return data
+
+    def progress(self, data: bytes) -> m.InProgress:
+        return m.InProgress(4, 8)
+
+    def leave(self) -> None:
+        """Nothing here takes steps."""
+
+
+@contextmanager
+def slow(folder: Path) -> Iterator[tuple[Path, threading.Event]]:
+    may = threading.Event()
+    with served.Door(folder / "slow", Slow(may), {os.geteuid()}) as door:
+        threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        try:
+            yield folder / "slow", may
+        finally:
+            may.set()
+            door.shutdown()
+
+
+def test_a_coordinator_hears_how_far_a_site_is_until_it_answers(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(served, "HEARTBEAT_S", 0.02)
+    with slow(tmp_path) as (door, may):
+        heard_of: list[tuple[str, m.InProgress]] = []
+
+        def watch(member: MemberId, progress: m.InProgress) -> None:
+            heard_of.append((member, progress))
+            if len(heard_of) == 3:
+                may.set()
+
+        answers = list(Sockets({MemberId("a"): door}, watch=watch).exchange([(MemberId("a"), b"asked")], 60.0))
+    assert heard_of[:3] == [("a", m.InProgress(4, 8))] * 3
+    assert len(answers) == 1
+
+
+def test_a_site_that_says_nothing_but_that_it_works_is_late_when_patience_ends(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(served, "HEARTBEAT_S", 0.02)
+    with slow(tmp_path) as (door, _):
+        assert list(Sockets({MemberId("a"): door}).exchange([(MemberId("a"), b"asked")], 0.3)) == [("a", late(0.3))]
+
+
+def test_whoever_stops_listening_waits_for_nobody(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(served, "HEARTBEAT_S", 0.02)
+    with slow(tmp_path) as (door, _):
+        places = {MemberId("a"): door, MemberId("b"): tmp_path / "nobody"}
+        answers = Sockets(places, gone_s=0.05).exchange([(name, b"asked") for name in places], 3600.0)
+        assert next(answers) == ("b", GONE)
+        answers.close()
+
+
+@pytest.mark.parametrize("said_instead", [b"", b"\xff\xff\xff\xff", b"\0\0\0\x01-", b"\0\0\0\x02??"])
+def test_what_answers_in_the_place_of_a_site_and_is_none_counts_as_its_fault_or_as_gone(
+    said_instead: bytes, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "door"))
+        listening.listen()
+
+        def impostor() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.sendall(said_instead)
+                    connection.close()
+
+        threading.Thread(target=impostor, daemon=True).start()
+        ((_, answer),) = Sockets({MemberId("a"): tmp_path / "door"}, gone_s=0.2).exchange([(MemberId("a"), b"?")], 60.0)
+        listening.shutdown(socket.SHUT_RDWR)
+    assert answer == (Failure(str(m.NoAnswer("protocol.peer"))) if said_instead else GONE)
+
+
+# Federations below a federation: a node asks its members over sockets, too.
+
+
+class Socketed(nested.World):
+    """A tree in which every message passes a socket."""
+
+    stack: ExitStack
+
+    def federation(self, way, tree, above):
+        *parts, runtime = super().federation(way, tree, above)
+
+        def by_sockets() -> Sockets:
+            doors = self.folder / "-".join(("doors", *way))
+            doors.mkdir(mode=0o700, exist_ok=True)
+            peers = runtime()._peers
+            for name, agent in peers.items():
+                door = self.stack.enter_context(served.Door(doors / name, agent, {os.geteuid()}))
+                threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.02}).start()
+                self.stack.callback(door.shutdown)
+            return Sockets({name: doors / name for name in peers})
+
+        return (*parts, by_sockets)
+
+
+def test_a_tree_over_sockets_ends_as_it_does_over_calls(tmp_path: Path) -> None:
+    tree = {"left": dict.fromkeys(("l0", "l1", "l2")), "right": dict.fromkeys(("r0", "r1", "r2"))}
+    start = np.zeros(nested.LAYOUT.entries)
+    calls = nested.World(tmp_path / "calls", tree, rounds=2).play(start)
+    with ExitStack() as stack:
+        world = Socketed(tmp_path / "sockets", tree, rounds=2, patience_s=60.0)
+        world.stack = stack
+        sockets = world.play(start)
+    assert (calls.outcome, sockets.outcome) == ("finished", "finished")
+    assert np.array_equal(nested.reached(calls), nested.reached(sockets))
 
 
 # A site in two federations: by the coordinator that signed, and of one coordinator's by the run.

@@ -143,6 +143,7 @@ class World:
     rounds_inside: int = 1
     least: int = 3  # members of a node
     top: int = 2  # of the root
+    patience_s: float = 1.0
 
     def __post_init__(self) -> None:
         self.round = 0
@@ -245,7 +246,7 @@ class World:
                 each_round(self.round)
 
         plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
-        return drive(home, coordinator_state.Planned(course), plugs, runtime(), 1.0, observe)
+        return drive(home, coordinator_state.Planned(course), plugs, runtime(), self.patience_s, observe)
 
 
 def reached(end: coordinator_state.Ended) -> np.ndarray:
