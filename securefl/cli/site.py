@@ -18,14 +18,18 @@ site_app = typer.Typer(help="One party's own document.", no_args_is_help=True)
 def site_check(
     site: Annotated[Path, typer.Argument(metavar="SITE", help="A SITE document.")],
     load: Annotated[bool, typer.Option("--load", help="Also load the model and read the records.")] = False,
+    federation: Annotated[
+        Path | None, typer.Option("--federation", help="A live federation's file that the document is to fit.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The document is well formed, and fits what is here; nothing is made or changed. Exit 2 if something is wrong."""
-    from securefl.documents import site_file  # noqa: PLC0415
+    from securefl.documents import federation_file, site_file  # noqa: PLC0415
     from securefl.site.check import WRONG, examine  # noqa: PLC0415
 
     found = site_file.load(site)
-    findings = examine(found, load=load)
+    live = None if federation is None else federation_file.load(federation).file
+    findings = examine(found, load=load, federation=live)
     ok = all(each.status != WRONG for each in findings)
     rows = [{"what": f.what, "status": f.status, "detail": f.detail, "remedy": f.remedy} for f in findings]
     wide = max(len(each.what) for each in findings) + 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from securefl import files, keys
+from securefl.documents.federation import FederationFile
 from securefl.documents.site_file import Site, TrustPart
 from securefl.errors import Fault
 from securefl.home import adoption
@@ -29,9 +31,16 @@ class Finding:
     remedy: str = ""
 
 
-def examine(site: Site, *, load: bool = False) -> tuple[Finding, ...]:
-    """Everything that a run would trip over; ``load`` loads the model and reads the records, too."""
-    return tuple(_examined(site, load=load))
+def examine(site: Site, *, load: bool = False, federation: FederationFile | None = None) -> tuple[Finding, ...]:
+    """Everything that a run would trip over.
+
+    Args:
+        site: the document.
+        load: whether to load the model and read the records, too.
+        federation: a live federation's document that this one is to fit.
+    """
+    against = () if federation is None else (_agrees(site, federation),)
+    return (*_examined(site, load=load), *against)
 
 
 def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
@@ -41,7 +50,10 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
         yield Finding("federations", MISSING, "none: it answers nobody", "write whom this site trusts")
     for name, trust in site.file.federations.items():
         yield _tried(f"federations.{name}", lambda n=name, t=trust: _trusted(site, n, t))  # type: ignore[misc]
-        yield _tried(f"policy of {name}", lambda n=name: _policy(site, n))  # type: ignore[misc]
+        yield _tried(f"policy of {name}", lambda n=name: _policy(site.home, n))  # type: ignore[misc]
+    inside = site.file.subfederation
+    if inside is not None:
+        yield _tried(f"policy of {inside.name}", lambda: _policy(site.folder / inside.home, inside.name))
     model, data = site.file.model, site.file.data
     if model is not None:
         yield _tried("model", lambda: _found("model", site, model.at or model.name))
@@ -89,10 +101,40 @@ def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:
     return Finding(f"federations.{name}", OK, f"{len(trust.members)} members, coordinator {trust.coordinator[:16]}...")
 
 
-def _policy(site: Site, name: str) -> Finding:
-    if not adoption.staged_at(site.home, name).exists():
+def _agrees(site: Site, federation: FederationFile) -> Finding:
+    """Whether this party trusts in a live federation whom, and trains there what, that one's document says."""
+    what, trust = f"against {federation.name}", site.file.federations.get(federation.name)
+    if not federation.is_live:
+        remedy = "give the one whose members have a `key`"
+        return Finding(what, WRONG, "a simulation's document, which names no keys", remedy)
+    if trust is None:
+        return Finding(what, WRONG, f"this site is in no federation {federation.name}", "write it under `federations`")
+    said: dict[str, tuple[object, object]] = {
+        "coordinator": (trust.coordinator, federation.coordinator or trust.coordinator),
+        "custodian": (trust.custodian, federation.custodian),
+        **_members(trust, federation),
+    }
+    if not site.file.is_custodian:
+        said["task"], said["adapter"] = (trust.task, federation.task), (trust.adapter, federation.adapter)
+        said["max_tokens"] = (trust.max_tokens, federation.training.max_tokens)
+        said["probe"] = (trust.probe, federation.strategy.probe)
+    other = [name for name, (mine, theirs) in said.items() if mine != theirs]
+    if other:
+        detail = f"{', '.join(other)}: not what the federation's document says"
+        return Finding(what, WRONG, detail, "ask its people which is right, by another way than its document")
+    return Finding(what, OK, f"{len(said)} fields agree")
+
+
+def _members(trust: TrustPart, federation: FederationFile) -> dict[str, tuple[object, object]]:
+    mine = {name: (each.key, each.region) for name, each in trust.members.items()}
+    theirs = {each.name: (each.key, each.region) for each in federation.members}
+    return {f"members.{name}": (mine.get(name), theirs.get(name)) for name in sorted(mine.keys() | theirs.keys())}
+
+
+def _policy(home: Path, name: str) -> Finding:
+    if not adoption.staged_at(home, name).exists():
         return Finding(f"policy of {name}", MISSING, "none is laid out in this home", "agree on one, and lay it out")
-    policy, signed = adoption.staged(site.home, name, clock())
+    policy, signed = adoption.staged(home, name, clock())
     by = "signed" if signed else "UNSIGNED"
     return Finding(f"policy of {name}", OK, f"version {policy.version}, hash {policy.hash.hex()[:16]}, {by}")
 
@@ -103,6 +145,9 @@ def _found(what: str, site: Site, name: str) -> Finding:
 
 def _records(site: Site, name: str, trust: TrustPart) -> Finding:
     shared = model_of(site, name)
+    if site.file.data is None:
+        whose = "its members'" if site.file.subfederation else "none: it takes part with noise alone"
+        return Finding(f"records in {name}", OK, whose)
     records = records_of(site, trust)
     forms = charged_records.forms_of(shared, records, limits_of(site, trust).reads)
     charged_records.check(site.home, site.account, forms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audits.budget import fuzz
 from securefl.documents import emit, federation_file, site_file, strict, suite_file
 from securefl.documents.data_source import DataSource
 from securefl.documents.strict import Rational
@@ -233,10 +235,16 @@ def test_no_field_can_be_taken_from_what_is_needed_or_added_beside_it(name: str,
         read(value)
 
 
-def _named(value: dict) -> list[dict]:
-    """The parts whose keys the document chooses: members and federations."""
-    trusts = value.get("federations", {})
-    return [trusts, *(each["members"] for each in trusts.values())]
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_spoiled_document_is_a_clear_error_or_a_document_and_runs_nothing(seed: int) -> None:
+    text = fuzz.spoiled(random.Random(seed), tuple(emit.text_of(value) for value in GOOD.values()))
+    with fuzz.nothing_runs() as ran:
+        try:
+            assert isinstance(site_file.of(strict.parse(text, "SITE.yaml"), Path("SITE.yaml")), site_file.Site)
+        except OperatorFault as fault:
+            assert str(fault).startswith("SITE.yaml")
+    assert ran == []
 
 
 # Examples.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
+from securefl import keys
 from securefl.coordinator.drive import drive
 from securefl.documents import site_file
 from securefl.errors import OperatorFault, PeerFault
@@ -15,15 +20,16 @@ from securefl.home import adoption
 from securefl.home.home import Home
 from securefl.ledger import store
 from securefl.planning.plan import plan_of, price_in, strategy_of
+from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import messages as m
 from securefl.simulation import parties
-from securefl.site import charged_records
+from securefl.site import charged_records, custody
 from securefl.site.agent import MemberAgent
 from securefl.site.build import Environment, build
 from securefl.strategy.member import Half
-from securefl.terms import MemberId, Refused, Reserved, RunId
+from securefl.terms import MemberId, Refused, Reserved, RunId, Scheme
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from tests.support.sites import NOW, Introduced, Wire, stream
 from tests.support.small import MEMBERS, Small
@@ -153,6 +159,28 @@ def test_a_custodian_is_built_from_its_document(small: Small, tmp_path: Path) ->
     assert ended.outcome == "finished", ended.why
 
 
+def test_a_recipe_crosses_a_process_border_and_a_split_key_is_assembled_of_the_shares_it_is_lent(
+    small: Small, tmp_path: Path
+) -> None:
+    world = Introduced(small, tmp_path, small.file("split.yaml", protection="ckks"))
+    roster, path = world.roster, world.documents[CUSTODIAN]
+    whole = build(site_file.load(path))
+    whole.plugs.holder.material(bytes(32))
+    file = world.places.of(CUSTODIAN) / schemes.key_name(roster_scheme(world))
+    homes = {MemberId(name): world.places.of(name) for name in MEMBERS}
+    custody.split(file, 2, homes, keys.load(world.places.of(CUSTODIAN) / "identity.key"), keys.Secret(bytes(32)))
+    with pytest.raises(OperatorFault, match="0 good shares of the decryption key; 2 are needed"):
+        build(site_file.load(path))
+    assert roster.custodian is not None
+    recipe = parties.Recipe(path, os.urandom, parties.Shares(homes, roster.custodian.key))
+    agent = pickle.loads(pickle.dumps(recipe))()
+    assert agent.plugs.holder.material(bytes(32)) == whole.plugs.holder.material(bytes(32))
+
+
+def roster_scheme(world: Introduced) -> Scheme:
+    return world.places.loaded.file.protection.scheme.masked
+
+
 # Its own limits.
 
 LIMITS = {
@@ -206,6 +234,24 @@ def test_what_is_beyond_a_limit_is_told_with_what_the_policy_forbids(small: Smal
     assert {reason.rule for reason in refused.reasons} == {"training.clip", "site.micro_batch"}
 
 
+def test_a_site_in_two_federations_has_an_agent_in_each_on_one_account(small: Small, tmp_path: Path) -> None:
+    world = Introduced(small, tmp_path, small.file("two.yaml"))
+    document = yaml.safe_load(world.documents[MemberId("north")].read_text())
+    trusts = document["federations"] | {"large": json.loads(json.dumps(document["federations"]["small"]))}
+    site = world.site("north", federations=trusts)
+    home = Home.at(site.home, MemberId("north"), lambda: NOW)
+    policy = policies.parse(world.roster.policy.text.replace(b"federation: small", b"federation: large"), "large")
+    adoption.propose(home, policy, None)
+    around = Environment(stream("north"), lambda: NOW, model=parties.load_model(world.places.loaded))
+    agents = [build(site, name, around) for name in ("small", "large")]
+    assert [each.charter.federation for each in agents] == ["small", "large"]
+    assert {each.charter.dataset for each in agents} == {"north"}
+    assert agents[0].turns is agents[1].turns, "they train one at a time"
+    for name, told in ((None, "2 federations, and none was chosen"), ("other", "no federation other")):
+        with pytest.raises(OperatorFault, match=f"{told}; choose one of small, large"):
+            build(site, name, around)
+
+
 # What is refused before there is a site.
 
 
@@ -246,8 +292,6 @@ def test_another_key_than_the_homes_own_is_refused(small: Small, tmp_path: Path)
 
 
 def test_a_peer_with_another_key_than_it_showed_before_is_refused(small: Small, tmp_path: Path) -> None:
-    import yaml
-
     world = Introduced(small, tmp_path, small.file("pins.yaml"))
     document = yaml.safe_load(world.documents[MemberId("north")].read_text())
     document["federations"]["small"]["members"]["south"]["key"] = f"{5:064x}"
@@ -283,7 +327,6 @@ def test_a_site_that_is_a_federation_needs_a_way_to_its_members(small: Small, tm
     site = world.site("north").file.model_dump(mode="json", exclude_none=True)
     document = {key: value for key, value in site.items() if key != "data"} | {"subfederation": inside}
     path = tmp_path / "node-site.yaml"
-    import json
 
     path.write_text(json.dumps(document))
     with pytest.raises(OperatorFault, match="inside has members, and nothing here knows the way to them"):

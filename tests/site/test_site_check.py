@@ -106,6 +106,63 @@ def test_records_that_were_charged_under_another_name_are_wrong(small: Small, tm
     assert "say `dataset: notes`" in told
 
 
+def live(small: Small, world: Introduced, **fields: object) -> Path:
+    """A live federation's document of this world."""
+    document = yaml.safe_load(world.file.read_text())
+    keys = {seat.member: seat.key.hex() for seat in world.roster.members}
+    document |= {
+        "coordinator": world.roster.coordinator.key.hex(),
+        "custodian": world.roster.custodian.key.hex(),
+        "members": [{"name": name, "region": "here", "key": key} for name, key in keys.items()],
+    }  # fmt: skip
+    path = small.folder / "live.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in document.items() if k != "data"} | fields, sort_keys=False))
+    return path
+
+
+def test_a_document_is_held_against_a_live_federations(
+    small: Small, world: Introduced, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("north", CUSTODIAN):
+        code, said = asked(capsys, "site", "check", world.documents[MemberId(name)], "--federation", live(small, world))
+        assert code == 0, said
+        assert "fields agree" in said
+    others = {
+        "coordinator": {"coordinator": f"{5:064x}"},
+        "members.north, members.east": {
+            "members": [{"name": n, "region": "here", "key": f"{i:064x}"} for i, n in enumerate(("east", "west"), 1)]
+        },
+        "task": {"task": {"kind": "classification", "labels": ["good", "bad"]}},
+        "adapter": {"adapter": {"targets": ["query"], "rank": 4, "alpha": 8, "seed": 1}},
+        "max_tokens": {"training": yaml.safe_load(world.file.read_text())["training"] | {"max_tokens": 8}},
+    }
+    for names, fields in others.items():
+        file = live(small, world, **fields)
+        code, said = asked(capsys, "site", "check", world.documents[MemberId("north")], "--federation", file)
+        assert code == 2
+        (line,) = [each for each in said.splitlines() if "against small" in each]
+        assert all(name in line for name in names.split(", ")), line
+    code, said = asked(capsys, "site", "check", world.documents[MemberId("north")], "--federation", world.file)
+    assert code == 2
+    assert "a simulation's document, which names no keys" in said
+
+
+def test_who_has_no_records_of_its_own_is_told_so(world: Introduced, tmp_path: Path) -> None:
+    document = yaml.safe_load(world.documents[MemberId("north")].read_text())
+    del document["data"]
+    inside = {
+        "name": "inside", "home": str(tmp_path / "inside"), "protection": "masking",
+        "members": {name: {"key": f"{i:064x}", "region": "here"} for i, name in enumerate(("a", "b"), 1)},
+    }  # fmt: skip
+    for fields, told in (({"without_records": True}, "noise alone"), ({"subfederation": inside}, "its members'")):
+        path = tmp_path / "SITE.yaml"
+        path.write_text(yaml.safe_dump(document | fields))
+        found = {each.what: each for each in examine(site_file.load(path), load=True)}
+        assert (found["records in small"].status, told in found["records in small"].detail) == (OK, True)
+        assert not any(each.status == WRONG for each in found.values())
+        assert ("policy of inside" in found) == ("subfederation" in fields)
+
+
 def test_a_document_that_is_none_ends_with_line_and_remedy(
     world: Introduced, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
