@@ -51,6 +51,7 @@ from securefl.simulation.folder import (
 from securefl.simulation.instruments import instrumented, tap_of
 from securefl.simulation.introduction import descended, found_signatures, introduce
 from securefl.simulation.layout import Places, check_homes, folder_of
+from securefl.simulation.own_sites import told_to_operator
 from securefl.simulation.parties import (
     Bench,
     Eyes,
@@ -158,7 +159,7 @@ def run(
         plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
         observe = observer_of(places, policy, seats[0].member, shown)
 
-        with watch("rounds"):
+        with watch("rounds"), told_to_operator():
             ended = drive(home, coordinator_state.Planned(course), plugs, runtime, 3600.0, observe)
         export_ledgers([each for each, *_ in tree], out, taps)
         with watch("evaluation"):

@@ -20,6 +20,7 @@ from securefl.seams import Runtime
 from securefl.simulation.clock import Entropy, clock
 from securefl.simulation.introduction import home_of
 from securefl.simulation.layout import Places
+from securefl.simulation.own_sites import OwnSite
 from securefl.simulation.site_documents import Roster, Route, of_tree
 from securefl.site import custody
 from securefl.site.agent import Agent
@@ -158,7 +159,7 @@ def _in_process(places: Places, documents: Documents, bench: Bench, progress: Pr
         return bench.eyes.party(places, build(site_file.load(site), around=around))
 
     parties = {name: built(name, site) for name, site in documents[places.route].items()}
-    return bench.eyes.runtime(places, InProcess(parties))
+    return bench.eyes.runtime(places, InProcess({name: OwnSite(each) for name, each in parties.items()}))
 
 
 def _shares(places: Places, rosters: Mapping[Route, Roster]) -> Shares | None:
