@@ -15,7 +15,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from securefl.errors import Unsafe
-from securefl.terms import Plan, PoissonGaussian, Sharing, Weighting
+from securefl.terms import Plan, PoissonGaussian, Sharing
+from securefl.terms.uploads import upload_of
 
 
 def few(plan: Plan) -> str:
@@ -47,17 +48,7 @@ def weight_ratio(plan: Plan) -> Fraction | None:
 
 def largest_ratio(sharing: Sharing) -> Fraction:
     """The largest factor between two honest weights of one sum, before the grid, rounded up; 1 where all are equal."""
-    exponents = [
-        2 * (each.clip if _is_wide(each) else min(each.clip, abs(each.sharpness))) for each in sharing.weightings
-    ]
-    if sharing.attention is not None:  # a cosine is within 1
-        exponents.append(2 * min(sharing.attention.clip, sharing.attention.sharpness))
-    return max(map(exponential, exponents), default=Fraction(1))
-
-
-def _is_wide(weighting: Weighting) -> bool:
-    """Whether the clip alone bounds a weight. An agreement is within 1; a weight that is moved begins at the top."""
-    return weighting.probe is not None or weighting.renewal < 1
+    return exponential(upload_of(sharing).exponent)
 
 
 @lru_cache(maxsize=256)
@@ -76,17 +67,9 @@ def exponential(exponent: Fraction) -> Fraction:
 
 def stale(plan: Plan) -> str:
     """What is wrong with a cohort whose inputs are not all fresh; empty if nothing is."""
-    if is_fresh(plan.sharing) or plan.cover.min_cohort >= len(plan.cohort):
+    if upload_of(plan.sharing).is_fresh or plan.cover.min_cohort >= len(plan.cohort):
         return ""
     return f"weights that members keep, over any {plan.cover.min_cohort} of {len(plan.cohort)} members"
-
-
-def is_fresh(sharing: Sharing) -> bool:
-    """Whether all that leaves a member follows from the broadcast and this round's noised change.
-
-    A weight does not, where it is moved from the one before or scores a model that the member kept.
-    """
-    return sharing.attention is None and not (sharing.weightings and (sharing.keeps or sharing.remembers))
 
 
 def faint(plan: Plan) -> str:

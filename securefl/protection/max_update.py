@@ -16,6 +16,7 @@ import numpy as np
 
 from securefl.errors import Forged
 from securefl.terms import Aggregate, DistributedDiscreteGaussian, Learning, Plan, Quantile
+from securefl.terms.uploads import upload_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,11 +42,7 @@ def longest(plan: Plan) -> Longest:
         spread = float(event.deviation) * math.sqrt(size + 2 * math.sqrt(size * TAIL) + 2 * TAIL)
         return Longest(float(event.longest), (event.sensitivity + spread) * FLOATS)
     entry, l2 = (each * grid * FLOATS for each in _moved(plan.learning, size))
-    sums, weights = plan.sharing.sums, 0
-    if plan.sharing.attention is not None:
-        weights = size  # fewer: how many key tensors there are, the plan does not say
-    elif plan.sharing.weightings:
-        weights = sums
+    sums, weights = plan.sharing.sums, upload_of(plan.sharing).weights(size)
     entry = max(entry, grid if weights else 0.0) + 1  # a weight is at most 1
     l2 = math.sqrt(sums * l2 * l2 + weights * grid * grid) + math.sqrt(size)
     top = float((1 << (plan.cover.encoding.value_bits - 1)) - 1)

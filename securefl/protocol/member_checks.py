@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Secret
-from securefl.protection import honest
 from securefl.protocol import messages as m
 from securefl.protocol import sight
 from securefl.protocol.member_state import Seated
 from securefl.terms import AdapterRule, MemberId, Plan, Seat, SignedHead, SignedReceipt
+from securefl.terms.uploads import upload_of
 
 
 def check_as_agreed(seat: Seated, plan: Plan) -> None:
@@ -45,22 +45,14 @@ def check_cohort(seat: Seated, plan: Plan) -> None:
         raise Forged(f"a cohort with members whose acceptance was not shown: {', '.join(unseen)}", "protocol.stranger")
     if seat.charter.me not in {each.member for each in plan.cohort}:
         raise Unsafe("a cohort without this member", "protocol.without-me")
-    if not honest.is_fresh(plan.sharing) and len(plan.cohort) != len(roster):
+    if not upload_of(plan.sharing).is_fresh and len(plan.cohort) != len(roster):
         raise Unsafe("weights that members keep, over another cohort than the whole roster", "protocol.stale-input")
 
 
 def covers(plan: Plan, size: int) -> bool:
     """Whether a state of ``size`` bytes holds what the plan's update moves: all of it, or more where tensors rest."""
-    attention, copies = plan.sharing.attention, len(plan.sharing.weightings)
-    if (
-        attention is not None
-    ):  # an update is a state and its residuals, and for each sum as many weights as there are keys
-        weights = plan.dimension - size // 4
-        return size % 4 == 0 and weights >= plan.sharing.sums and weights % plan.sharing.sums == 0
-    moved, rest = divmod(plan.dimension, copies) if copies else (plan.dimension, 0)
-    moved -= 1 if copies else 0  # the weight
-    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD) or plan.sharing.home
-    return rest == 0 == size % 4 and (size > 4 * moved if rests else size == 4 * moved)
+    rests = plan.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
+    return size % 4 == 0 and upload_of(plan.sharing).covers(plan.dimension, size // 4, rests=rests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from securefl.terms import AdapterRule, Attention, Sharing
+from securefl.terms.uploads import upload_of
 
 ALL = Sharing()
 
@@ -84,16 +85,8 @@ class Layout:
         )
 
     def dimension(self, round_: int, sharing: Sharing = ALL) -> int:
-        """Entries of a round's update: for each weighting once, with its weight behind.
-
-        Under attention the backbone, and the keys for each sum once, with a weight for each of them behind.
-        """
-        if sharing.attention is not None:
-            keys: list[int] = [place.stop - place.start for place in self.keys(sharing.attention)]
-            return self.entries - sum(keys) + (1 + sharing.attention.residual) * (sum(keys) + len(keys))
-        entries: int = sum(place.stop - place.start for place in self.sent(round_, sharing))
-        copies = len(sharing.weightings)
-        return copies * (entries + 1) if copies else entries
+        """Entries of a round's update."""
+        return upload_of(sharing).dimension(self, round_)
 
     def keys(self, attention: Attention) -> tuple[slice, ...]:
         """Where the key tensors stand in a state."""

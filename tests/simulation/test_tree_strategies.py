@@ -15,7 +15,7 @@ import pytest
 
 from securefl.ledger import store
 from securefl.privacy.account import Account, Standing
-from securefl.protection.honest import is_fresh, largest_ratio
+from securefl.protection.honest import largest_ratio
 from securefl.protocol import declining, member
 from securefl.protocol import messages as m
 from securefl.protocol.subfederation import learning_below, run_below
@@ -37,6 +37,7 @@ from securefl.terms import (
     Sharing,
     SoftLabels,
 )
+from securefl.terms.uploads import upload_of
 from tests.policy.test_policy_decide import question
 from tests.strategy.test_strategy import GRID, OPTIMIZERS, SHARINGS, Reference
 from tests.strategy.test_worldlm import ATTENTIONS, ORIGIN
@@ -102,7 +103,7 @@ def test_the_roots_state_is_the_plain_references_whoever_falls_silent(case, tmp_
     root, server = ROOTS[sharing], OPTIMIZERS[optimizer]
 
     rand, need, least = np.random.default_rng(case), enough(root), enough(inside) + 1  # one of them colludes
-    sizes = rand.integers(least, least + 2, rand.integers(need, need + 2) if is_fresh(root) else need)
+    sizes = rand.integers(least, least + 2, rand.integers(need, need + 2) if upload_of(root).is_fresh else need)
     tree = {f"n{node}": {f"n{node}l{leaf}": None for leaf in range(size)} for node, size in enumerate(sizes)}
     world = World(tmp_path, tree, (scheme, scheme), server, root, inside, least=least, top=need)
     silent = {}

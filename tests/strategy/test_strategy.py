@@ -17,7 +17,7 @@ from securefl.errors import Forged, Unsafe
 from securefl.protection import ckks_slots, fixed_point, schemes
 from securefl.protection.encrypted import check_bounds
 from securefl.protection.enrolments import check_cover
-from securefl.protection.honest import is_fresh, largest_ratio
+from securefl.protection.honest import largest_ratio
 from securefl.protocol import coordinator_state
 from securefl.seams import Strategy
 from securefl.strategy import weights
@@ -38,6 +38,7 @@ from securefl.terms import (
     Update,
     Weighting,
 )
+from securefl.terms.uploads import upload_of
 from tests.policy.test_policy_decide import PLAN, question
 from tests.protection.test_protection import secret
 from tests.support.decoded import traced
@@ -129,7 +130,7 @@ OPENS = keys.Secret(bytes(range(32)))  # the custodian's box
 
 def need(sharing: Sharing, members: int) -> int:
     """The least cohort that holds enough honest inputs; all of it where weights are kept."""
-    if not is_fresh(sharing):
+    if not upload_of(sharing).is_fresh:
         return members
     return 1 + math.ceil((sharing.sums + 1) * (largest_ratio(sharing) + F(1, 1000)))
 
