@@ -1,20 +1,21 @@
 """The files of a base model: which of them are read, what pins them, and which models are refused by their files.
 
-The digest covers every file below the folder except those that no loader reads (``UNREAD``). What a file names must be
-one of the covered files. Code of a model is never run, weights are safetensors alone, and an adapter is no base.
+The digest covers every file below the folder except those that no loader reads (``UNREAD``). No document of a model may
+lead to another file (`model_documents`). Code of a model is never run, weights are safetensors alone, and an adapter is
+no base.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from securefl.errors import Missing, OperatorFault, Tampered
 from securefl.terms import Hash
+from securefl.training import model_documents
 
 UNREAD: Final = frozenset({".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf"})  # kinds no loader reads
 UNREAD_NAMES: Final = frozenset({".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt", "NOTICE", "NOTICE.txt"})
@@ -114,8 +115,8 @@ def _check(folder: Path, files: dict[str, Path]) -> None:
         remedy = "name the base model it stands on, or merge the two and save the whole model"
         raise OperatorFault(what, remedy, str(folder))
     for name, path in files.items():
-        if "/" not in name and name.endswith(".json"):
-            _check_document(folder, files, name, _read(path))
+        if name.endswith(".json"):
+            model_documents.check(folder, files, name, path.read_bytes())
     if not any(name.endswith(".safetensors") and "/" not in name for name in files) and not any(
         name.endswith(".safetensors.index.json") and "/" not in name for name in files
     ):
@@ -123,46 +124,3 @@ def _check(folder: Path, files: dict[str, Path]) -> None:
         what = f"`{others[0]}` is no safetensors file, and such weights are not read" if others else "no weights here"
         remedy = "save the model again with safe_serialization=True" if others else "put model.safetensors there"
         raise Missing(f"no model that can be loaded: {what}", remedy, str(folder))
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401 - parsed JSON
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return None  # whoever loads it says so
-
-
-def _check_document(folder: Path, files: dict[str, Path], name: str, document: Any) -> None:  # noqa: ANN401
-    if not isinstance(document, dict):
-        return
-    if name.endswith(".index.json"):
-        shards = document.get("weight_map")
-        for shard in sorted({str(each) for each in shards.values()}) if isinstance(shards, dict) else ():
-            if shard not in files:
-                what = f"`{name}` names the weights `{shard[:80]}`, which are no file of this model"
-                raise OperatorFault(what, "copy every shard into the folder, under the name it has there", str(folder))
-        return
-    if document.get("auto_map"):
-        what = f"`{name}` has `auto_map`: this model needs its own code, which is not run"
-        raise OperatorFault(what, "use a model whose architecture transformers has itself", str(folder))
-    named = document.get("transformers_weights")
-    if named is not None and (named not in files or not str(named).endswith(".safetensors")):
-        what = f"`{name}` names the weights {str(named)[:80]!r}, which are no safetensors file of this model"
-        raise OperatorFault(what, "remove `transformers_weights`, or name a file of the folder", str(folder))
-    for key, value in document.items():
-        for each in _named(value) if key.endswith(("_file", "_files")) else ():
-            if each not in files and _exists(folder / each):
-                what = f"`{name}` names {each[:80]!r} as `{key}`, which is no file of this model"
-                raise OperatorFault(what, "copy the file into the folder, and name it there", str(folder))
-
-
-def _named(value: object) -> tuple[str, ...]:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
-    return tuple(each for each in parts if isinstance(each, str))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -107,6 +107,77 @@ def test_files_named_outside_the_folder_are_refused(model, name, key, value):
         model_digest(model)
 
 
+OPENED = [
+    ("tokenizer_config.json", {"vocab": "/x.txt"}), ("tokenizer_config.json", {"vocab": "x"}), ("tokenizer_config.json", {"merges": "x.txt"}),
+    ("tokenizer_config.json", {"init_inputs": ["x"]}), ("tokenizer_config.json", {"init_inputs": [{"a": 1}]}),
+    ("tokenizer_config.json", {"vocab_file": "vocab.txt"}), ("tokenizer_config.json", {"tokenizer_file": "tokenizer.json"}),
+    ("tokenizer_config.json", {"sp_model_kwargs": {"model_file": "x"}}), ("tokenizer_config.json", {"a": [{"b": [["/x"]]}]}),
+    ("tokenizer_config.json", {"gguf_file": "x.gguf"}), ("tokenizer_config.json", {"anything": "C:\\\\x"}), ("tokenizer_config.json", {"anything": "~/x"}),
+    ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.4.0.0.json"]}), ("tokenizer_config.json", {"anything": "a/../../x"}),
+    ("special_tokens_map.json", {"vocab": "/x"}), ("special_tokens_map.json", {"spm_file": "x"}), ("generation_config.json", {"any": "file:///x"}),
+    ("config.json", {"text_config": {"deep": [{"weights_path": "x"}]}}), ("config.json", {"anything": "other.safetensors"}),
+    ("config.json", {"architecture": "local-dir:/x"}), ("config.json", {"text_config": {"auto_map": {"AutoModel": "x.X"}}}),
+    ("config.json", {"_attn_implementation": "somebody/kernels"}), ("config.json", {"attn_implementation": {"text_config": "some/body@x:y"}}),
+    ("byte_maps.json", {"decompose_map": "/x"}), ("byte_maps.json", {"decompose_map": "x.json"}), ("deep/processor_config.json", {"vocab": "x"}),
+    ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": "x"}}), ("tokenizer.4.0.0.json", {"model": {"vocab": "/x"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "fields"), OPENED, ids=[f"{name} {fields}" for name, fields in OPENED])
+def test_a_value_that_may_be_opened_is_refused_at_any_depth_whatever_is_on_this_machine(model, name, fields):
+    path = model / name
+    path.parent.mkdir(exist_ok=True)
+    model_digest(model)
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **fields}))
+    with pytest.raises(OperatorFault, match=f"`{name}` (names|has) .*(`{next(iter(fields))}`|`.*`)") as caught:
+        model_digest(model)
+    assert caught.value.remedy
+
+
+KEPT = [
+    ("config.json", {"_name_or_path": "/home/somebody/run", "text_config": {"_name_or_path": "../x"}, "id2label": {"0": "/m/09x0r"}}),
+    ("tokenizer_config.json", {"name_or_path": "/tmp/x", "special_tokens_map_file": "/root/x.json", "pad_token": "/", "chat_template": "/{{ x }}/.."}),
+    ("tokenizer_config.json", {"additional_special_tokens": ["/think", "~"], "added_tokens_decoder": {"5": {"content": "/x.txt"}}}),
+    ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.json"], "vocab": {"/x": 1}, "merges": ["/ x"], "padding_side": "right"}),
+    ("modules.json", [{"idx": 0, "path": "", "type": "x.Transformer"}, {"idx": 1, "path": "1_Pooling"}]),
+    ("trainer_state.json", {"best_model_checkpoint": "/content/x"}), ("vocab.json", {"/x": 1, "vocab": 2}),
+    ("tokenizer.json", {"model": {"vocab": [["/x", -1.5], ["..", 0]], "merges": ["/ x"]}, "added_tokens": [{"id": 1, "content": "~"}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given"), KEPT, ids=[f"{name} {given}" for name, given in KEPT])
+def test_what_no_loader_opens_is_let_be(model, name, given):
+    path = model / name
+    path.write_text(
+        json.dumps(
+            given if isinstance(given, list) else {**(json.loads(path.read_text()) if path.exists() else {}), **given}
+        )
+    )
+    model_digest(model)
+
+
+@pytest.mark.parametrize("written", ["{", "[" * 100_000, '{"a": \xff}'])
+def test_a_document_that_is_not_understood_is_refused(model, written):
+    (model / "special_tokens_map.json").write_bytes(written.encode("latin-1"))
+    with pytest.raises(OperatorFault, match=r"`special_tokens_map.json` is no JSON, or too deep"):
+        model_digest(model)
+
+
+def test_a_saved_tokenizer_and_model_are_read_and_so_is_what_the_remedy_leaves(model):
+    """The remedy of a refusal was tried: the field is removed, and the folder's own files are found."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(model).save_pretrained(model)
+    first = base_of(model)[1]("abc")["input_ids"]
+    path = model / "tokenizer_config.json"
+    kept = path.read_text()
+    path.write_text(json.dumps({**json.loads(kept), "tokenizer_file": "tokenizer.json"}))
+    with pytest.raises(OperatorFault, match="remove `tokenizer_file`"):
+        model_digest(model)
+    path.write_text(kept)
+    assert base_of(model)[1]("abc")["input_ids"] == first
+
+
 @pytest.mark.parametrize(
     "name", ["config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json"]
 )

@@ -41,7 +41,7 @@ RENAMED = "a record that was charged under another name"
 Rows = Sequence[tuple[str, str]]
 
 
-def _rows(drawn: random.Random, name: str) -> list[tuple[str, str]]:
+def rows_of(drawn: random.Random, name: str) -> list[tuple[str, str]]:
     """Some texts with accents and their labels; none has another member's words in its order."""
     made = []
     for number in range(drawn.randint(25, 40)):
@@ -62,20 +62,20 @@ def _written(path: Path, rows: Rows) -> None:
 def _charged(drawn: random.Random, folder: Path) -> tuple[Small, Path, dict[str, list[tuple[str, str]]]]:
     """Three sites, whose records a run trained on; their homes; and the records."""
     made, sites = Small(folder), folder / "sites"
-    held = {name: _rows(drawn, name) for name in MEMBERS}
+    held = {name: rows_of(drawn, name) for name in MEMBERS}
     for name, rows in held.items():
         _written(folder / f"{name}.jsonl", rows)
     loaded = federation_file.load(_file(made, ""))
     for name in MEMBERS:
         found, home = parties.records_of(loaded, name), Home.at(sites / name, MemberId(name), lambda: 0)
-        tokens = _model().forms(found.train, loaded.file.training.max_tokens)
+        tokens = tiny_model().forms(found.train, loaded.file.training.max_tokens)
         charged_records.remember(home, name, found.forms | tokens)
         home.engine.dispose()
     return made, sites, held
 
 
 @lru_cache(maxsize=1)
-def _model() -> SharedModel:
+def tiny_model() -> SharedModel:
     """The model of `tests.support.small`, loaded once."""
     with TemporaryDirectory() as folder:
         small.save_model(Path(folder) / "model")
@@ -91,7 +91,7 @@ def _file(made: Small, tag: str, **data: Any) -> Path:  # noqa: ANN401 - fields 
     return made.file(f"federation{tag}.yaml", members=members, data={"text": "text", "label": "label", **data})
 
 
-def _brought_back(made: Small, sites: Path, path: Path) -> Outcome:
+def brought_back(made: Small, sites: Path, path: Path) -> Outcome:
     """What a second run comes to."""
     try:
         made.run(made.folder / "run", sites, path)
@@ -119,7 +119,7 @@ def renamed_by_the_file(number: int, folder: Path) -> Outcome:
     drawn = random.Random(f"file {number}")  # noqa: S311 - trials that can be repeated
     made, sites, _ = _charged(drawn, folder)
     told = BY_FILE[number % len(BY_FILE)]
-    return _brought_back(made, sites, _file(made, "-new", **told))
+    return brought_back(made, sites, _file(made, "-new", **told))
 
 
 BY_SITE: Sequence[Callable[[str], str]] = (
@@ -141,8 +141,30 @@ def rewritten_at_the_site(number: int, folder: Path) -> Outcome:
     change, kept = BY_SITE[number % len(BY_SITE)], drawn.choice([1.0, 0.3])
     for name, rows in held.items():
         some = [(change(text), drawn.choice(sorted(WORDS))) for text, _ in rows if drawn.random() < kept]
-        _written(folder / f"{name}.jsonl", [*some, *_rows(drawn, f"new {name}")])
-    return _brought_back(made, sites, _file(made, "-new", heldout=0))
+        _written(folder / f"{name}.jsonl", [*some, *rows_of(drawn, f"new {name}")])
+    return brought_back(made, sites, _file(made, "-new", heldout=0))
+
+
+# Characters that are drawn as nothing, or as a blank: one between letters, or in a blank's place.
+UNDRAWN: Sequence[str] = (
+    "\U000e0100", "\u2800", "\U00016fe4", "\U0001d159", "\u2009", "\u034f", "\U000e0041", "\u3164", "\U00013441",
+    "\ue000", "\ufffc", "\ufdd0",
+)  # fmt: skip
+
+
+def filled_with_what_is_not_drawn(number: int, folder: Path) -> Outcome:
+    """The site's files come back under new names, with characters among their letters that nobody sees."""
+    drawn, mark = random.Random(f"undrawn {number}"), UNDRAWN[number % len(UNDRAWN)]  # noqa: S311
+    made, sites, held = _charged(drawn, folder)
+    ways: Sequence[Callable[[str], str]] = (
+        lambda text: text.replace("a", f"a{mark}").replace("e", f"{mark}e"),
+        lambda text: text.replace(" ", mark),
+        lambda text: mark.join(unicodedata.normalize("NFD", text)),  # between a letter and its accent too
+    )
+    change = drawn.choice(ways)
+    for name, rows in held.items():
+        _written(folder / f"{name}.jsonl", [(change(text), drawn.choice(sorted(WORDS))) for text, _ in rows])
+    return brought_back(made, sites, _file(made, "-new", heldout=0))
 
 
 def cut_to_the_same_tokens(number: int, folder: Path) -> Outcome:
@@ -154,10 +176,10 @@ def cut_to_the_same_tokens(number: int, folder: Path) -> Outcome:
         _written(folder / f"{name}.jsonl", rows)
         found = parties.records_of(federation_file.load(_file(made, "")), name)
         home = Home.at(sites / name, MemberId(name), lambda: 0)
-        charged_records.remember(home, name, _model().forms(found.train, 16))
+        charged_records.remember(home, name, tiny_model().forms(found.train, 16))
         home.engine.dispose()
         _written(folder / f"{name}.jsonl", [(f"{text} {drawn.randrange(10**9)}", label) for text, label in rows])
-    return _brought_back(made, sites, _file(made, "-new"))
+    return brought_back(made, sites, _file(made, "-new"))
 
 
 # One row that moves others.
@@ -205,8 +227,28 @@ def one_text_trained_on_often(number: int, folder: Path) -> Outcome:
         rows, told = [(f"{said} {' '.join(FILLER)} {n}", "good") for n in range(many)], []
     _written(folder / "rows.jsonl", [*rows, ("my bag", "bad")])
     source = DataSource.model_validate({"file": "rows.jsonl", "heldout": 0, "replace": told})
-    given = _model().distinct(load(source, folder, ("bad", "good")).train, 8)  # what a step samples from
+    given = tiny_model().distinct(load(source, folder, ("bad", "good")).train, 8)  # what a step samples from
     return Outcome(len(given) != 2, "one text is one record")
+
+
+def one_row_ends_it(number: int, folder: Path) -> Outcome:
+    """Somebody looks whether a site takes part at all: it does, or does not, by one row of its file."""
+    drawn = random.Random(f"ends {number}")  # noqa: S311
+    rows = [(f"message {drawn.randrange(10**6)}", ("bad", "good")[n % 2]) for n in range(drawn.randint(2, 30))]
+    told = {"file": "rows.jsonl", "heldout": drawn.choice([0.01, 0.2, 0.9])}
+    ends = []
+    for without in (None, *range(len(rows))):
+        _written(folder / "rows.jsonl", [row for place, row in enumerate(rows) if place != without])
+        try:
+            found = load(DataSource.model_validate(told), folder, ("bad", "good"))
+        except OperatorFault as fault:
+            if "to train on" in fault.what:  # a file without any record to train on takes part in nothing
+                continue
+            ends.append(fault.what)
+        else:
+            ends.append("")
+            assert found.train
+    return Outcome(len(set(ends)) > 1 or any(ends), "a source is refused by its description")
 
 
 # A plan that calls the site's model otherwise.
@@ -246,8 +288,10 @@ ATTEMPTS = (
         "a file of the federation renames data sets and has their texts read or written otherwise", renamed_by_the_file
     ),
     Attempt("records come back under another name, rewritten so that they read alike", rewritten_at_the_site),
+    Attempt("records come back with characters that nobody sees among their letters", filled_with_what_is_not_drawn),
     Attempt("records come back under another name, changed behind the last token", cut_to_the_same_tokens),
     Attempt("one row is chosen so that many others are trained on or not", one_row_moves_others),
+    Attempt("one row decides whether a site takes part", one_row_ends_it),
     Attempt("one text stands in a file under many names to be trained on often", one_text_trained_on_often),
     Attempt("a plan calls the site's model by a name that the policy allows", another_name),
 )

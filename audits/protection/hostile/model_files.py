@@ -6,6 +6,7 @@ Files change under one digest or after it was taken, are read from elsewhere, br
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl.errors import Fault, Tampered
+from securefl.errors import Fault, Missing, Tampered
 from securefl.training.model import base_of
 from securefl.training.model_files import model_digest
 from securefl.training.shared_base import Base
@@ -100,6 +101,58 @@ def read_from_outside(number: int, folder: Path) -> Outcome:
 def _told(path: Path, **fields: object) -> None:
     document = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**document, **fields}))
+
+
+WORDS = ("late", "lost", "broken", "rude", "great", "kind", "smooth", "thanks")
+TOKENS = {each: f"[{each[:-6].upper()}]" for each in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")}
+
+
+def _named(name: str, **fields: Any) -> Callable[[Path, str], None]:  # noqa: ANN401 - of a document
+    """Writes these fields into a document, with the place of a file for each ``None`` in them."""
+
+    def write(model: Path, place: str) -> None:
+        _told(model / name, **{key: place if value is None else value for key, value in fields.items()})
+
+    return write
+
+
+def _in_the_table(model: Path, place: str) -> None:
+    from transformers import BertTokenizer  # noqa: PLC0415
+
+    table = json.loads(BertTokenizer(vocab={"[UNK]": 0}).backend_tokenizer.to_str())
+    table["model"]["vocab"] = place
+    (model / "tokenizer.json").write_text(json.dumps(table))
+
+
+# each was seen to be opened; others of their kind are in `tests/training/test_training_model_files.py`
+LEADING: tuple[Callable[[Path, str], None], ...] = (
+    _named("tokenizer_config.json", vocab=None),
+    _named("special_tokens_map.json", vocab=None),
+    lambda model, place: _told(model / "tokenizer_config.json", init_inputs=[place]),
+    _in_the_table,
+    lambda model, place: _told(model / "tokenizer_config.json", vocab=os.path.relpath(place)),
+    _named("tokenizer_config.json", gguf_file=None),
+)  # fmt: skip
+
+
+def led_to_another_file(number: int, folder: Path) -> Outcome:
+    """A value in a document of the model names a file elsewhere, whose content decides how a text is read."""
+    model, place = saved("bert", folder / "model"), folder / "elsewhere.txt"
+    for name in ("tokenizer.json", "special_tokens_map.json", "tokenizer_config.json"):
+        (model / name).unlink(missing_ok=True)
+    (model / "tokenizer_config.json").write_text(json.dumps({**TOKENS, "tokenizer_class": "BertTokenizer"}))
+    LEADING[number % len(LEADING)](model, str(place))
+    digests, read = set(), set()
+    for words in (WORDS, WORDS[::-1]):
+        place.write_text("\n".join((*TOKENS.values(), *words)))
+        try:
+            digests.add(model_digest(model))
+            read.add(tuple(base_of(model)[1](" ".join(WORDS))["input_ids"]))
+        except Missing:
+            read.add((number, *words))  # it was pinned, and what is read depends on what is there
+        except Fault as fault:
+            return Outcome(succeeded=False, stopped_by=f"model documents: {type(fault).__name__}")
+    return Outcome(len(digests) < len(read), "one digest, one reading")
 
 
 def own_code(number: int, folder: Path) -> Outcome:
@@ -192,6 +245,7 @@ def written_into_after_it_was_loaded(number: int, folder: Path) -> Outcome:
 ATTEMPTS = (
     Attempt("a file that decides what a model computes changes under one digest", changed_under_one_digest),
     Attempt("a model is read from files that no digest covers", read_from_outside),
+    Attempt("a value in a model's document leads to a file that no digest covers", led_to_another_file),
     Attempt("a model brings code that is to be run at every member", own_code),
     Attempt("an adapter is given as a base and pinned without its own base", adapter_for_a_base),
     Attempt("a model's weights are files that run code when opened", pickled_weights),

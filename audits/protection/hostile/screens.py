@@ -201,6 +201,30 @@ def markup_of_a_refusal(number: int, folder: Path) -> Outcome:
     return Outcome(screen.getvalue().count(f"aborted: {words}") != 2, "shown as it is")
 
 
+# what is drawn as nothing or as a blank, or by each machine as it likes
+UNDRAWN = (
+    "\u2800", "\U00016fe4", "\U0001d159", "\U000e0100", "\u00a0", "\u3000", "\u2009", "\U00013441", "\ufffc", "\ufdd0",
+    "\ue000", "\u034f", "\U000e0041", "\u3164", "\u17b4", "\U0001107f", "\uffff",
+)  # fmt: skip
+
+
+def a_name_that_looks_like_another(number: int, folder: Path) -> Outcome:
+    """A seat, region or word that prints as another one, by a character that is drawn as nothing or as a blank."""
+    del folder
+    drawn, mark = random.Random(number), UNDRAWN[number % len(UNDRAWN)]  # noqa: S311
+    cut = drawn.randint(0, 5)
+    name = "north"[:cut] + mark + "north"[cut:]
+    raw = cbor2.loads(wire.encode(Seat(MemberId("north"), PublicKey(bytes(32)), "here")))
+    raw[drawn.choice((1, 3))] = name
+    for made in (lambda: wire.decode(cbor2.dumps(raw, canonical=True), Seat), lambda: wire.encode({name: 1})):
+        try:
+            return Outcome(succeeded=True, stopped_by=repr(made()))
+        except (Malformed, ValueError):
+            continue
+    told = shown.plain(name)
+    return Outcome(not told.isascii(), "a character that does not show as itself")
+
+
 def a_policy_s_words(number: int, folder: Path) -> Outcome:
     """A policy whose purposes, regions or federation read otherwise than they are."""
     del folder
@@ -237,4 +261,5 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("a member's refusal is markup to what draws bars", markup_of_a_refusal),
     Attempt("a policy's words read otherwise than they are", a_policy_s_words),
     Attempt("a seat's name or region looks like another", a_seat_s_region),
+    Attempt("a name prints as another by what is drawn as nothing or a blank", a_name_that_looks_like_another),
 )
