@@ -38,6 +38,31 @@ def test_every_control_and_every_mark_of_direction_hides(mark: str) -> None:
         assert shown.hidden(mark) == mark
 
 
+# from Unicode's DerivedCoreProperties (Default_Ignorable_Code_Point) and PropList (White_Space), a range each
+IGNORABLE = "AD 34F 61C 115F-1160 17B4-17B5 180B-180F 200B-200F 202A-202E 2060-206F 3164 FE00-FE0F FEFF FFA0 FFF0-FFF8 1BCA0-1BCA3 1D173-1D17A E0000-E0FFF"
+SPACES = "9-D 85 A0 1680 2000-200A 2028-2029 202F 205F 3000"
+EMPTY = "2800 FFFC 1107F 13440-13442 16FE4 1D159 FDD0-FDEF FFFE-FFFF 1FFFE-1FFFF 10FFFE-10FFFF E000-F8FF"
+
+
+def test_the_list_holds_what_unicode_says_is_not_drawn() -> None:
+    listed = [part.split("-") for part in f"{IGNORABLE} {SPACES} {EMPTY}".split()]
+    marks = {chr(c) for part in listed for c in range(int(part[0], 16), int(part[-1], 16) + 1)}
+    assert all(shown.hidden(mark) == mark for mark in marks)
+    for c in map(chr, range(0x110000)):
+        if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") or (c.isspace() and c != " "):
+            assert shown.hidden(c) == c, hex(ord(c))
+        elif unicodedata.category(c)[0] in "LNPS" and c not in marks:
+            assert shown.hidden(c) is None, hex(ord(c))  # what is drawn is no secret
+
+
+@pytest.mark.parametrize("mark", ["\u2800", "\U00016fe4", "\U0001d159", "\u00a0", "\U000e0100", "\ue000", "\u3164"])
+def test_two_names_that_print_alike_are_not_both_names(mark) -> None:
+    assert shown.drawn(f"nor{mark}th") == "north"
+    assert shown.plain(f"nor{mark}th") != "north"
+    with pytest.raises(ValueError, match="does not show as itself"):
+        wire.encode(Seat(MemberId(f"nor{mark}th"), PublicKey(bytes(32)), "here"))
+
+
 @given(HOSTILE | st.dictionaries(HOSTILE, st.lists(HOSTILE | st.integers(), max_size=3), max_size=3))
 def test_json_reads_back_the_same_and_hides_nothing(value: object) -> None:
     text = shown.in_json(value)
