@@ -6,9 +6,10 @@ runs that were killed. A few are real ones: one federation, a tree, many tasks.
 
 A mutation is what one party, or somebody without a key, can do to a copy: a bit, an entry, a file, a ledger, a key,
 the report, the page, the adapter, the policy; changed, dropped, doubled, moved, put in from elsewhere; as it is, signed
-again by another key, or by the party's own with consistent heads, and bound again where it is the coordinator. Not
-among them, for nobody could find it: all parties signing together; more entries at a ledger's end, which are a ledger
-that went on; what stands on the coordinator's word alone (accuracy, seconds) when the coordinator itself changes it.
+again by another key, or by the party's own with consistent heads, and bound again where it is the coordinator, or by a
+member. A list of ledgers is cut, a file is put where PEFT would load it, a key stands twice (`changes`). Not among them,
+for nobody could find it: all parties signing together; more entries at a ledger's end, which are a ledger that went on;
+what stands on the coordinator's word alone (accuracy, seconds) when the coordinator itself changes it.
 
     python -m audits.protection.mutations [--quick] [--real] [--json]
 """
@@ -25,45 +26,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
-from audits.protection.hostile.evidence import check_of, edit, rebound, signed
-from securefl import keys, wire
-from securefl.audit.ledger_files import read_all
+from audits.protection.changes import MUTATIONS, Run
+from audits.protection.hostile.evidence import check_of
+from securefl import keys
 from securefl.audit.verify import verify
-from securefl.ledger import export
-from securefl.terms import (
-    Closed,
-    Got,
-    Hash,
-    Leaf,
-    MemberId,
-    Opened,
-    Opening,
-    Receipt,
-    Released,
-    Reserved,
-    Sent,
-    Settled,
-)
 from tests.support import audited
 
 GOOD, EACH, QUICK = 1000, 10, 30
 NAMES = ("north", "south", "east", "west", "centre", "isles")
-LOOSE = (".lock", "timings.json")
 BASE = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - thrown away
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder, who is in it, and what an auditor knows of them."""
-
-    path: Path
-    known: Mapping[str, str] | None
-    identity: Callable[[str], keys.Identity] | None  # of a party, where this audit made it up
 
 
 # Good runs.
@@ -113,247 +88,9 @@ def real(base: Path) -> list[Run]:
         world = kind(folder)
         file = {"file": world.tree()} if isinstance(world, Tree) else {}
         world.run(out, base / f"{name}-sites", **file)
-        made.append(Run(out, verify(out).keys, None))
+        sites = base / f"{name}-sites"
+        made.append(Run(out, verify(out).keys, None, lambda party, at=sites: keys.load(at / party / "identity.key")))
     return made
-
-
-# What can be done to one.
-
-Mutation = Callable[[random.Random, Run], bool]  # False: this run has nothing that it could be done to
-
-
-def _files(run: Run) -> list[Path]:
-    return sorted(path for path in run.path.rglob("*") if path.is_file() and path.name not in LOOSE)
-
-
-def a_bit(drawn: random.Random, run: Run) -> bool:
-    """One bit of one file."""
-    path = drawn.choice([each for each in _files(run) if each.stat().st_size])
-    data = bytearray(path.read_bytes())
-    place = drawn.randrange(8 * len(data))
-    data[place // 8] ^= 1 << place % 8
-    path.write_bytes(data)
-    return True
-
-
-def a_file_cut_or_longer(drawn: random.Random, run: Run) -> bool:
-    """A file that ends early, or goes on."""
-    path = drawn.choice([each for each in _files(run) if each.stat().st_size])
-    data = path.read_bytes()
-    path.write_bytes(data + drawn.randbytes(3) if drawn.random() < 0.5 else data[: drawn.randrange(len(data))])
-    return True
-
-
-def a_file_dropped(drawn: random.Random, run: Run) -> bool:
-    """A file that is gone."""
-    drawn.choice(_files(run)).unlink()
-    return True
-
-
-def a_file_for_another(drawn: random.Random, run: Run) -> bool:
-    """One file in the place of another, or of one's own beside it."""
-    one, other = drawn.sample(_files(run), 2)
-    if one.read_bytes() == other.read_bytes():
-        return False
-    shutil.copy(one, other)
-    return True
-
-
-def a_file_more(drawn: random.Random, run: Run) -> bool:
-    """A file among the adapter's or the ledgers that nobody left there."""
-    place = run.path / drawn.choice(("ledger", "adapter"))
-    if not place.is_dir():
-        return False
-    source = drawn.choice(_files(run))
-    (place / f"more{source.suffix}").write_bytes(source.read_bytes())
-    return True
-
-
-def an_entry_unsigned(drawn: random.Random, run: Run) -> bool:
-    """An entry dropped, doubled or moved by somebody without a key."""
-    path = drawn.choice(sorted((run.path / "ledger").iterdir()))
-    file = export.read(path)
-    leaves = _moved(drawn, list(file.leaves))
-    export.write(path, replace(file, leaves=tuple(leaves)))
-    return leaves != list(file.leaves)
-
-
-def _moved(drawn: random.Random, leaves: list[bytes]) -> list[bytes]:
-    place = drawn.randrange(len(leaves) - 1)
-    how = drawn.randrange(4)
-    if how == 0:
-        return [*leaves[:place], *leaves[place + 1 :]]
-    if how == 1:
-        return [*leaves[:place], leaves[place], *leaves[place:]]
-    if how == 2:
-        other = drawn.randrange(len(leaves))
-        return [*leaves[:place], leaves[other], *leaves[place + 1 :]]
-    return [*leaves[:place], leaves[place + 1], leaves[place], *leaves[place + 2 :]]
-
-
-def _owned(drawn: random.Random, run: Run) -> tuple[str, list[Leaf]] | None:
-    if run.identity is None:
-        return None
-    name = drawn.choice(sorted(path.stem for path in (run.path / "ledger").iterdir()))
-    return name, list(read_all(run.path)[MemberId(name)].leaves)
-
-
-def an_entry_by_its_owner(drawn: random.Random, run: Run) -> bool:
-    """An entry dropped, doubled or moved, under a head that the ledger's owner signs again."""
-    owned = _owned(drawn, run)
-    if owned is None:
-        return False
-    name, leaves = owned
-    raws = [wire.encode(leaf) for leaf in leaves]
-    moved = _moved(drawn, raws)
-    signed(run.path, name, [wire.decode(raw, Leaf) for raw in moved])
-    return moved[: len(raws)] != raws
-
-
-def an_entry_altered_by_its_owner(drawn: random.Random, run: Run) -> bool:
-    """What an entry says, under a head that the ledger's owner signs again, and receipts signed anew."""
-    owned = _owned(drawn, run)
-    if owned is None:
-        return False
-    name, leaves = owned
-    place = drawn.randrange(len(leaves) - 1)  # the last one's time is its owner's word
-    leaf = leaves[place]
-    entry = _altered(drawn, leaf.entry, name) if drawn.random() < 0.8 else leaf.entry
-    leaves[place] = Leaf(leaf.at + (entry == leaf.entry), entry)
-    signed(run.path, name, leaves)
-    if name == "coordinator" and drawn.random() < 0.5:
-        rebound(run.path)
-    return True
-
-
-def _altered(drawn: random.Random, entry: object, owner: str) -> object:
-    other = Hash(drawn.randbytes(32))
-    match entry:
-        case Opened():
-            return replace(entry, policy=entry.policy.replace(b"epsilon: 4", b"epsilon: 5"))
-        case Reserved():
-            dearer = {level: cost // 2 for level, cost in entry.price.after.items()}
-            return replace(entry, price=replace(entry.price, after=dearer))
-        case Settled():
-            return replace(entry, did=replace(entry.did, noise_multiplier=entry.did.noise_multiplier + Fraction(1, 8)))
-        case Sent() if entry.receipt.sender == owner:
-            receipt: Receipt = replace(entry.receipt, digest=other)
-            return Sent(receipt, audited.identity(owner).sign("receipt", wire.encode(receipt)))
-        case Sent() | Got():
-            return replace(entry, signature=drawn.randbytes(64))
-        case Opening():
-            return replace(entry, survivors=entry.survivors[1:])
-        case Released():
-            return replace(entry, digest=other)
-        case Closed():
-            return replace(entry, outcome="aborted" if entry.outcome == "finished" else "finished")
-    return entry
-
-
-def a_ledger_cut_by_its_owner(drawn: random.Random, run: Run) -> bool:
-    """A ledger as it was before, to nothing at all, under a head that its owner signs."""
-    owned = _owned(drawn, run)
-    if owned is None:
-        return False
-    name, leaves = owned
-    signed(run.path, name, leaves[: drawn.randrange(len(leaves))])
-    return True
-
-
-def a_ledger_by_another_key(drawn: random.Random, run: Run) -> bool:
-    """A whole ledger under somebody else's key, with or without the seat to it."""
-    owned = _owned(drawn, run)
-    if owned is None:
-        return False
-    name, leaves = owned
-    key = keys.Identity(keys.Secret(drawn.randbytes(32)))
-    if drawn.random() < 0.5:
-        leaves = [replace(leaf, entry=_seated(leaf.entry, name, key)) for leaf in leaves]
-    signed(run.path, name, leaves, key)
-    return True
-
-
-def _seated(entry: object, name: str, key: keys.Identity) -> object:
-    if not isinstance(entry, Opened):
-        return entry
-    peers = tuple(replace(seat, key=key.public) if seat.member == name else seat for seat in entry.peers)
-    return replace(entry, peers=peers)
-
-
-def a_ledger_dropped(drawn: random.Random, run: Run) -> bool:
-    """A party's ledger is not there; and its coordinator began something since."""
-    owned = _owned(drawn, run)
-    if owned is None:
-        return False
-    name, _ = owned
-    (run.path / "ledger" / f"{name}.ledger").unlink()
-    if name != "coordinator" and drawn.random() < 0.5:
-        leaves = list(read_all(run.path)[MemberId("coordinator")].leaves)
-        opened = next(leaf for leaf in leaves if isinstance(leaf.entry, Opened))
-        more = replace(opened.entry, run=drawn.randbytes(16))  # type: ignore[type-var]
-        signed(run.path, "coordinator", [*leaves, Leaf(leaves[-1].at, more)])
-    return _took_part(run, name)
-
-
-def _took_part(run: Run, name: str) -> bool:
-    """Whether the folder's run was this party's too: whose earlier ones were with others may be missing."""
-    ledgers = read_all(run.path) if (run.path / "ledger").is_dir() else {}
-    if name == "coordinator":
-        return True
-    own = bytes.fromhex(json.loads((run.path / "run.json").read_text())["run"])
-    opened = ledgers[MemberId("coordinator")].opened(own)  # type: ignore[arg-type]
-    return opened is not None and any(seat.member == name for seat in opened.peers)
-
-
-def the_report(drawn: random.Random, run: Run) -> bool:
-    """A figure of the report, by somebody; or by the coordinator, that binds it again."""
-    path = run.path / "report.json"
-    if not path.is_file():
-        return False
-    before = json.loads(path.read_text())
-    edit(run.path, drawn)
-    after = json.loads(path.read_text())
-    if run.identity is not None and drawn.random() < 0.5:
-        rebound(run.path)
-    return before != after
-
-
-def the_adapter(drawn: random.Random, run: Run) -> bool:
-    """The state or its files, by somebody; or by the coordinator, that binds the state again."""
-    path = run.path / "adapter" / "released.f32"
-    if not path.is_file():
-        return False
-    data = path.read_bytes()
-    path.write_bytes(drawn.randbytes(len(data)))
-    if run.identity is not None and drawn.random() < 0.5:
-        rebound(run.path)
-    return True
-
-
-def the_policy(drawn: random.Random, run: Run) -> bool:
-    """The policy in every entry of one party's ledger, under a head that it signs again."""
-    owned = _owned(drawn, run)
-    if owned is None:
-        return False
-    name, leaves = owned
-    changed = [replace(leaf, entry=_lax(leaf.entry)) for leaf in leaves]
-    signed(run.path, name, changed)
-    return changed != leaves
-
-
-def _lax(entry: object) -> object:
-    return (
-        replace(entry, policy=entry.policy.replace(b"at_least: 0.5", b"at_least: 0.4"))
-        if isinstance(entry, Opened)
-        else entry
-    )
-
-
-MUTATIONS: tuple[Mutation, ...] = (
-    a_bit, a_file_cut_or_longer, a_file_dropped, a_file_for_another, a_file_more, an_entry_unsigned,
-    an_entry_by_its_owner, an_entry_altered_by_its_owner, a_ledger_cut_by_its_owner, a_ledger_by_another_key,
-    a_ledger_dropped, the_report, the_adapter, the_policy,
-)  # fmt: skip
 
 
 @dataclass

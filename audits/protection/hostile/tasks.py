@@ -53,27 +53,40 @@ def _suite(run: Path) -> RunId:
     return RunId(bytes.fromhex(json.loads((made() / run.name / "suite.json").read_text())["file"])[:16])
 
 
-def _signed(place: Path, name: str, leaves: list[Leaf]) -> None:
+def _signed(place: Path, name: str, leaves: list[Leaf], who: Callable[[str], keys.Identity] = identity) -> None:
     raws = tuple(wire.encode(leaf) for leaf in leaves)
     root = merkle.root([merkle.leaf_hash(raw) for raw in raws])
-    head = heads.sign(identity(name), Head(MemberId(name), len(raws), root))
-    export.write(
-        place / "ledger" / f"{name}.ledger", export.LedgerFile(MemberId(name), identity(name).public, raws, head)
-    )
+    head = heads.sign(who(name), Head(MemberId(name), len(raws), root))
+    file = export.LedgerFile(MemberId(name), who(name).public, raws, head)
+    export.write(place / "ledger" / f"{name}.ledger", file)
 
 
-def _bound(run: Path, by: str = "coordinator") -> None:
+def bound(
+    run: Path, about: RunId, by: str = "coordinator", who: Callable[[str], keys.Identity] = identity
+) -> None:  # fmt: skip
     """The coordinator's word on all tasks is of what stands here now; or a member's, at the end of its own ledger."""
     leaves = list(read_all(run)[MemberId(by)].leaves)
     if by != "coordinator":
-        _signed(run, by, [*leaves, Leaf(leaves[-1].at, folder.reported(_suite(run), read_all(run), folder.files(run)))])
+        said = folder.reported(about, read_all(run), folder.files(run))
+        _signed(run, by, [*leaves, Leaf(leaves[-1].at, said)], who)
         return
-    about = _suite(run)
     at = max(n for n, leaf in enumerate(leaves) if isinstance(leaf.entry, Reported) and leaf.entry.run == about)
     entry = leaves[at].entry
     assert isinstance(entry, Reported)
     leaves[at] = replace(leaves[at], entry=replace(entry, files=folder.files(run)))
-    _signed(run, "coordinator", leaves)
+    _signed(run, "coordinator", leaves, who)
+
+
+def _bound(run: Path, by: str = "coordinator") -> None:
+    bound(run, _suite(run), by)
+
+
+def edit_one(drawn: random.Random, run: Path) -> None:
+    """A figure of the report of many tasks is another, or of a module's manifest."""
+    if drawn.random() < 0.6:
+        _edited(run / "suite.json", drawn.choice(FIGURES), drawn)
+    else:
+        _edited(drawn.choice(sorted((run / "modules").glob("*.json"))), drawn.choice(MANIFEST), drawn)
 
 
 def _edited(path: Path, change: Change, drawn: random.Random) -> None:
@@ -184,7 +197,7 @@ def bound_by_a_member(drawn: random.Random, run: Path) -> None:
 
 
 def another_report(drawn: random.Random, run: Path) -> None:
-    """The coordinator puts a report of one run beside that of all tasks, or takes the latter away, and binds the rest."""
+    """The coordinator puts one run's report beside that of all tasks, or takes the latter away; it binds the rest."""
     if drawn.random() < 0.5:
         shutil.copy(run / "tasks" / "tone" / "report.json", run / "report.json")
         if drawn.random() < 0.5:
