@@ -7,7 +7,7 @@ runs that were killed. A few are real ones: one federation, a tree, many tasks.
 A mutation is what one party, or somebody without a key, can do to a copy: a bit, an entry, a file, a ledger, a key,
 the report, the page, the adapter, the policy; changed, dropped, doubled, moved, put in from elsewhere; as it is, signed
 again by another key, or by the party's own with consistent heads, and bound again where it is the coordinator, or by a
-member. A list of ledgers is cut, a file is put where PEFT would load it, a key stands twice (`changes`). Not among them,
+member. A list of ledgers is cut, a file is put where PEFT would load it, a key stands twice. Not among them,
 for nobody could find it: all parties signing together; more entries at a ledger's end, which are a ledger that went on;
 what stands on the coordinator's word alone (accuracy, seconds) when the coordinator itself changes it.
 
