@@ -18,10 +18,12 @@ def figure(name: str, value: float, bar: str, holds: bool) -> dict[str, Any]:  #
     return {"name": name, "value": value, "bar": bar, "holds": holds}
 
 
-def report(figures: list[dict[str, Any]], *, as_json: bool, wrong: Sequence[str] = ()) -> int:
-    """Print them, and what went wrong; 0 if all hold."""
+def report(
+    figures: list[dict[str, Any]], *, as_json: bool, wrong: Sequence[str] = (), beside: Sequence[str] = ()
+) -> int:
+    """Print them, and what went wrong; 0 if all hold. ``beside`` are other libraries that were measured."""
     if as_json:
-        versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+        versions = {"python": platform.python_version(), **{name: version(name) for name in (*LIBRARIES, *beside)}}
         command = f"python -m {sys.modules['__main__'].__spec__.name} {' '.join(sys.argv[1:])}"  # type: ignore[union-attr]
         about = {"command": command, "versions": versions, "machine": f"{os.cpu_count()} cores"}
         print(json.dumps({**about, "figures": figures, **({"wrong": list(wrong)} if wrong else {})}, indent=1))

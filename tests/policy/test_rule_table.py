@@ -6,12 +6,14 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import re
 import types
 from collections import defaultdict
 
 import pytest
 from pydantic import BaseModel
 
+from audits.speed import cedar_policy
 from securefl import wire
 from securefl.policy.load import Policy
 from securefl.policy.narrow import FIELDS, OWN, ROWS
@@ -158,3 +160,10 @@ def test_a_cost_is_compared_with_one_number_whoever_promised_it():
         )  # fmt: skip
         refused = dataclasses.replace(asked, price=price).rules()
         assert ("budget.epsilon" in refused) is ("budget.others.epsilon" in refused) is (cost > cap.epsilon)
+
+
+def test_the_policy_in_cedar_has_our_names_for_its_rules_and_no_budget():
+    """What `audits.speed.decide` measures beside ours decides by rules of the table."""
+    named = re.findall(r'@id\("([^"]+)"\) forbid', cedar_policy.text(question().policy))
+    assert len(named) == len(set(named)) > 30
+    assert set(named) <= {rule.name for rule in RULES if not rule.name.startswith("budget.")}
