@@ -266,5 +266,8 @@ class Runtime(Protocol):
     def exchange(
         self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
-        """Carry each message; yield each answer as it comes, or a failure."""
+        """Carry each message; yield each answer as it comes, or a failure in the words of ``runtime.answering``.
+
+        A peer that says ``InProgress`` is asked again, with the same bytes, until ``patience_s`` is over.
+        """
         ...

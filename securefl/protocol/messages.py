@@ -11,6 +11,8 @@ asked          answered with               what is true afterwards
 ``Ask``        ``Answered``                what opening the sum needs; one question a round
 ``Close``      ``Bye``                     the run is over, and everybody has seen everybody's head
 =============  ==========================  ====================================================
+
+In place of an answer a site may say ``NoAnswer`` (by which rule) or ``InProgress`` (ask again); neither is signed.
 """
 
 from __future__ import annotations
