@@ -107,31 +107,6 @@ class FederationFile(Part):
         return self.members[0].key is not None
 
     @model_validator(mode="after")
-    def _live_or_simulated(self) -> FederationFile:
-        live = [each.name for each in self.members if each.key is not None]
-        simulated = [each.name for each in self.members if each.key is None]
-        if live and simulated:
-            raise ValueError(f"{live[0]} is live and {simulated[0]} has no `key`: give every member its key, or none")
-        keys = {"coordinator": self.coordinator, "custodian": self.custodian}
-        if not live:
-            for name in (name for name, key in keys.items() if key is not None):
-                raise ValueError(f"`{name}` is a live one's key, and no member has a `key`: give each its own")
-            return self
-        for name in (name for name in SIMULATION if name in self.model_fields_set):
-            raise ValueError(f"`{name}` is the simulation's, and members are live: leave it out")
-        keys |= {each.name: each.key for each in self.members}
-        for name, key in keys.items():
-            same = next(other for other, its in keys.items() if its == key)
-            if key is not None and same != name:
-                raise ValueError(f"{name} and {same} have one key: each party has its own")
-        if self.protection.scheme.has_custodian != (self.custodian is not None):
-            raise ValueError(
-                f"protection {self.protection.scheme.value} "
-                + ("has no custodian: leave it out" if self.custodian else "needs a `custodian`: write its key")
-            )
-        return self
-
-    @model_validator(mode="after")
     def _names_once(self) -> FederationFile:
         names = [member.name for member in self.members]
         for name in names:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from securefl.documents import inherit, strict
 from securefl.documents.data_source import DataSource
-from securefl.documents.federation import FederationFile, Loaded
-from securefl.documents.strict import Document
+from securefl.documents.federation import SIMULATION, FederationFile, Loaded
+from securefl.documents.strict import Document, Path_
 from securefl.errors import OperatorFault
 
 
@@ -36,6 +37,12 @@ def with_data(file: FederationFile, document: Document, path: Path, above: tuple
     Raises:
         OperatorFault: a source is not as it must be, or a federation below is not.
     """
+    live = tuple(
+        f"{document.name}:{document.line_of(where)}: {'.'.join(map(str, where))}: {words}"
+        for where, words in (_live(file) if file.is_live else _simulated(file))
+    )
+    if live:
+        raise OperatorFault(live)
     written = [each.get("name") for each in document.value["members"]]
     sources = {}
     for index, member in enumerate(file.members):
@@ -63,6 +70,37 @@ def with_data(file: FederationFile, document: Document, path: Path, above: tuple
         loaded.below[member.name] = of(inner, where, (*above, path.resolve()))
         inherit.check(loaded, loaded.below[member.name], member.rounds, place)
     return loaded
+
+
+def _live(file: FederationFile) -> Iterator[tuple[Path_, str]]:
+    """Where a live federation's document is not one, and what would do."""
+    for name in SIMULATION:
+        if name in file.model_fields_set:
+            yield (name,), f"`{name}` is the simulation's, and members are live: leave it out"
+    seen = {file.coordinator: "coordinator"} if file.coordinator else {}
+    named: list[tuple[Path_, str, str | None]] = [(("custodian",), "custodian", file.custodian)]
+    named += [(("members", index), each.name, each.key) for index, each in enumerate(file.members)]
+    for where, name, key in named:
+        if key is None and where != ("custodian",):
+            yield where, f"{name} has no `key`, and {file.members[0].name} is live: give every member its key, or none"
+        elif key is not None and seen.setdefault(key, name) != name:
+            yield where, f"{name} and {seen[key]} have one key: each party has its own"
+    scheme = file.protection.scheme
+    if scheme.has_custodian and file.custodian is None:
+        yield ("protection",), f"found {scheme.value}, which needs a `custodian`: write its key"
+    if file.custodian is not None and not scheme.has_custodian:
+        yield ("custodian",), f"protection {scheme.value} has no custodian: leave it out"
+
+
+def _simulated(file: FederationFile) -> Iterator[tuple[Path_, str]]:
+    """Where a simulation's document names keys, and what would do."""
+    for index, each in enumerate(file.members):
+        if each.key is not None:
+            words = f"{each.name} is live and {file.members[0].name} has no `key`: give every member its key, or none"
+            yield ("members", index), words
+    for name in ("coordinator", "custodian"):
+        if getattr(file, name) is not None:
+            yield (name,), f"`{name}` is a live one's key, and no member has a `key`: give each its own"
 
 
 def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:
