@@ -77,8 +77,7 @@ def on_accept(state: Inviting, event: Received, plugs: Plugs) -> Step:
     """Note who takes part; when everybody has spoken, enrol them."""
     accept = m.opened(event.frame.envelope, m.Accept)
     assert isinstance(accept, m.Accept)
-    course = _answered(state.course, event)
-    _check_seen(course, accept)
+    course = _with_seen(_answered(state.course, event), accept)
     course = replace(course, accepts={**course.accepts, event.sender: event.frame})
     return _when_answered(replace(state, course=course), event, plugs, invited)
 
@@ -353,15 +352,23 @@ def _check(course: Course, event: Received) -> None:
         m.check_progress(named, event.frame.head)
 
 
-def _check_seen(course: Course, accept: m.Accept) -> None:
-    """What a peer says it saw are heads that parties of this run signed: others would refuse all of what it is in."""
-    session = course.session
+def _with_seen(course: Course, accept: m.Accept) -> Course:
+    """Take in what a peer saw of the others: whoever shows less from now on is left out of the run.
+
+    Raises:
+        Forged: a head is a stranger's, or not signed by its owner: everybody would refuse the acceptance that has it.
+    """
+    session, heads = course.session, dict(course.heads)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
     known = {seat.member: seat.key for seat in everybody}
     for seen in accept.seen:
         if seen.head.owner not in known:
             raise Forged(f"a head of {seen.head.owner}, who is no peer", "protocol.stranger")
         m.check_head(seen, seen.head.owner, known[seen.head.owner])
+        before = heads.get(seen.head.owner)
+        if seen.head.owner != session.coordinator.member and (before is None or before.head.size < seen.head.size):
+            heads[seen.head.owner] = seen
+    return replace(course, heads=heads)
 
 
 def _check_relayable(course: Course, sender: MemberId, public: bytes, plugs: Plugs) -> None:

@@ -179,12 +179,31 @@ def test_an_acceptance_says_what_its_sender_saw_and_whom_it_is_about_refuses_its
     assert world.parties["a"].trained == 0
 
 
+def test_a_coordinator_leaves_out_who_shows_less_than_a_peer_saw() -> None:
+    world = World()
+    world.backwards = True  # whoever saw more answers first
+    knowing(world, "b", a=7)
+    assert world.play().outcome == "finished"
+    assert faults_of(world, "coordinator") == {"protocol.ledger-set-back"}
+    assert [world.parties[name].trained for name in world.names] == [0, 2, 2, 2]
+
+
+def test_what_nobody_signed_is_no_sight() -> None:
+    world = World(names=("a", "b", "c"))
+    knowing(world, "b", a=7)
+    idle = world.parties["b"].state
+    made_up = {"a": replace(signed_head("a", 7), signature=bytes(64))}
+    world.parties["b"].saved = wire.encode(member_state.Idle(replace(idle.charter, witnessed=made_up)))
+    assert world.play().outcome == "aborted"
+    assert faults_of(world, "coordinator") == {"protocol.signature"}
+
+
 @pytest.mark.parametrize("known", [0, 7])
 def test_what_binds_a_message_to_a_ledger_is_the_head_in_its_receipt(known: int) -> None:
     """Beside b's acceptance the coordinator lays the longest head that was seen of it."""
     world = World()
     if known:
-        knowing(world, "a", b=known)
+        knowing(world, "d", b=known)
 
     def laid(frame: m.Frame) -> m.Frame:
         enrol = m.opened(frame.envelope, m.Enrol)
@@ -198,8 +217,8 @@ def test_what_binds_a_message_to_a_ledger_is_the_head_in_its_receipt(known: int)
 
     world.forge["Enrol"] = laid
     world.play()
-    assert faults_of(world, "a") >= ({"protocol.ledger-set-back"} if known else set())
-    assert (world.parties["a"].trained == 0) == bool(known)
+    assert faults_of(world, "d") >= ({"protocol.ledger-set-back"} if known else set())
+    assert (world.parties["d"].trained == 0) == bool(known)
 
 
 def test_a_ledger_that_was_shown_and_is_empty_now_was_set_back() -> None:

@@ -366,12 +366,12 @@ def test_a_ledger_that_was_set_back_is_refused_by_the_coordinator() -> None:
 
 def test_a_ledger_that_was_set_back_is_refused_by_a_peer() -> None:
     world = World(rounds=1)
-    idle = world.parties["a"].state
+    idle = world.parties["d"].state
     charter = replace(idle.charter, witnessed={"b": signed_head("b", 5_000)})
-    world.parties["a"].saved = wire.encode(member_state.Idle(charter))
+    world.parties["d"].saved = wire.encode(member_state.Idle(charter))
     world.play()
-    assert any(name == "a" and "has shown 5000 before" in str(fault) for name, fault in world.faults)
-    assert world.parties["a"].trained == 0
+    assert any(name == "d" and "has shown 5000 before" in str(fault) for name, fault in world.faults)
+    assert world.parties["d"].trained == 0
 
 
 def test_a_second_question_about_a_round_is_refused() -> None:

@@ -5,7 +5,6 @@ It sees every statement, also of a transaction that it refuses. It has no file o
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -22,10 +21,8 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.desk import Desk
 from audits.protection.hostile.forgotten import custodian_home
 from securefl import files, keys, wire
-from securefl.errors import Fault, Forged
+from securefl.errors import Fault
 from securefl.home.home import Home
-from securefl.ledger import anchor
-from securefl.ledger import heads as signing
 from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.protection.encrypted import Summation
@@ -35,7 +32,7 @@ from securefl.protocol import member_state
 from securefl.protocol import messages as m
 from securefl.site import custody
 from securefl.site.agent import CustodianAgent, MemberAgent
-from securefl.terms import Head, MemberId, Refused, RunId, Scheme, SignedHead
+from securefl.terms import MemberId, Scheme
 from tests.support import worlds
 from tests.support.nested import LAYOUT
 
@@ -269,73 +266,6 @@ def training(number: int, folder: Path) -> Outcome:
     return Outcome(unpaid, ", ".join(sorted(stopped)) or "the price stood first")
 
 
-def two_heads(number: int, folder: Path) -> Outcome:
-    """Have a home sign two ledgers of one size, by refusing or taking back what the first one is of."""
-    drawn = random.Random(number)  # noqa: S311 - a trial must repeat
-    home = site.home(folder / "home")
-    admin, shown, stopped = Refusing(home, folder / "copy.db"), list[SignedHead](), set[str]()
-
-    def write(entry: int) -> None:
-        with home.transaction() as conn:
-            home.record(conn, [Refused(RunId(bytes(16)), entry, "plan", ())])
-        shown.append(home.head())  # type: ignore[arg-type]
-
-    for entry in range(1, 7):
-        way = drawn.choice((refused, refused, refused_and_done, *WAYS, lambda _, ask: ask()))
-        try:
-            way(admin, lambda entry=entry: write(entry))  # type: ignore[misc]
-        except Fault as fault:
-            stopped.add(type(fault).__name__)
-    home.engine.dispose()
-    for data in admin.sent:
-        for kind in (SignedHead, signing.StoredHead):
-            with suppress(Fault):
-                found = wire.decode(data, kind)
-                shown.append(SignedHead(found.head, found.signature))
-    promised: dict[int, set[Head]] = {}
-    for each in shown:
-        with suppress(Forged):
-            signing.verify(home.identity.public, each)
-            promised.setdefault(each.head.size, set()).add(each.head)
-    assert promised or stopped
-    return Outcome(
-        any(len(each) > 1 for each in promised.values()), ", ".join(sorted(stopped)) or "one head of each size"
-    )
-
-
-def before_it_is_kept(number: int, folder: Path) -> Outcome:
-    """End the process between the commit and the head that the home keeps; take the commit back; let it go on."""
-    del number
-    home = site.home(folder / "home")
-    admin, shown = Refusing(home, folder / "copy.db"), list[SignedHead | None]()
-
-    def write(entry: int) -> None:
-        with home.transaction() as conn:
-            home.record(conn, [Refused(RunId(bytes(16)), entry, "plan", ())])
-
-    write(1)
-    admin.copy()
-    kept, anchor.write = anchor.write, _dies
-    try:
-        with suppress(KeyboardInterrupt):
-            write(2)
-    finally:
-        anchor.write = kept
-    shown.append(home.head())
-    home.engine.dispose()
-    admin.put_back()
-    home = site.home(folder / "home")
-    write(3)
-    shown.append(home.head())
-    home.engine.dispose()
-    sizes = [each.head.size for each in shown if each is not None]
-    return Outcome(len(set(sizes)) < len(sizes), "it is signed once it is kept")
-
-
-def _dies(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def split_key(number: int, folder: Path) -> Outcome:
     """Split a decryption key anew, with the process gone after each write in turn, and look for the key."""
     homes = {MemberId(name): folder / name for name in ("a", "b", "c", "d")[: 3 + number % 2]}
@@ -403,7 +333,5 @@ ATTEMPTS = (
     ),
     Attempt("A member is asked for other shares while its database refuses to remember", shares),
     Attempt("A member's database refuses to remember what it set aside, and training begins", training),
-    Attempt("A database that refuses commits has two ledgers of one size signed", two_heads),
-    Attempt("A process ends before a head is kept, and the commit is taken back", before_it_is_kept, trials=20),
     Attempt("A process ends while a decryption key is split anew", split_key, trials=24),
 )

@@ -16,6 +16,7 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.rollback import Stage
 from securefl import keys, wire
 from securefl.home.home import Home
+from securefl.protocol import coordinator, coordinator_state
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure, Runtime
@@ -138,6 +139,15 @@ class Hidden(Stage):
             self.folder / "homes", tree, (self.scheme,), rounds=1, trick=self.trick, victim=victim, number=self.number
         )
 
+    def play(self, number: int, at: Callable[[int], object] = lambda _: None) -> coordinator_state.Ended | None:
+        """One run; the coordinator's own program takes in nothing that peers say they saw."""
+        honest = coordinator._with_seen  # noqa: SLF001 - the adversary's own program
+        coordinator._with_seen = lambda course, _: course  # noqa: SLF001
+        try:
+            return super().play(number, at)
+        finally:
+            coordinator._with_seen = honest  # noqa: SLF001
+
     def hidden(self, trick: Trick, run: int, at: Callable[[int], object] = lambda _: None) -> None:
         """A run under a coordinator that hides like this."""
         self.trick = trick
@@ -152,11 +162,17 @@ class Hidden(Stage):
 
 
 def rolled_back(number: int, folder: Path, *, trick: Trick, grown: bool = False) -> Outcome:
-    """Two runs; the home is put back to before the second; the third is under a coordinator that hides."""
+    """A run; the home is put back to before it, or to before it trained; the next is under a coordinator that hides."""
     stage = Hidden(number, folder, SCHEMES[number % 2])
-    stage.hidden(lambda _, __, message: message, 1)
+    for each in (*stage.names, "coordinator"):
+        stage.world.home((each,)).engine.dispose()
     stage.copy(stage.victim)
-    stage.hidden(lambda _, __, message: message, 2)
+
+    def at(_: int) -> None:
+        if number % 4 < 2:
+            stage.copy(stage.victim)
+
+    stage.hidden(lambda _, __, message: message, 1, at)
     if not grown:
         return stage.forgotten(trick)
     stage.put_back(stage.victim)
