@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from securefl.strategy import adapter_state
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -27,7 +29,7 @@ class FedAdam:
         """No mean, and the least square."""
         import numpy as np  # noqa: PLC0415
 
-        entries = len(state) // 4
+        entries = adapter_state.entries(state)
         return np.repeat([0.0, float(self.floor) ** 2], entries).astype("<f8").tobytes()
 
     def move(self, state: bytes, memory: bytes, change: NDArray[np.float64]) -> tuple[bytes, bytes]:
@@ -38,8 +40,8 @@ class FedAdam:
         mean = float(self.first) * mean + float(1 - self.first) * change
         square = float(self.second) * square + float(1 - self.second) * change**2
         step = mean / (np.sqrt(square) + float(self.floor))
-        after = np.frombuffer(state, "<f4").astype(np.float64) + float(self.learning_rate) * step
-        return after.astype("<f4").tobytes(), np.concatenate([mean, square]).astype("<f8").tobytes()
+        after = adapter_state.reals(state) + float(self.learning_rate) * step
+        return adapter_state.stored(after), np.concatenate([mean, square]).astype("<f8").tobytes()
 
 
 SERVER = FedAdam

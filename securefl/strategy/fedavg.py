@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from securefl.strategy import adapter_state
 from securefl.terms import Aggregate
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class FedAvg:
     def dimension(self, round_: int, state: bytes) -> int:
         """Every round's update covers the whole state."""
         del round_
-        return len(state) // 4
+        return adapter_state.entries(state)
 
     def begin(self, state: bytes) -> bytes:
         """The state before the first is the first."""
@@ -43,11 +44,9 @@ class FedAvg:
 
     def move(self, state: bytes, memory: bytes, change: NDArray[np.float64]) -> tuple[bytes, bytes]:
         """The next state and what is remembered, for a mean change: (entries,). Float64, rounded once to float32."""
-        import numpy as np  # noqa: PLC0415
-
-        now, before = (np.frombuffer(each, dtype="<f4").astype(np.float64) for each in (state, memory))
+        now, before = adapter_state.reals(state), adapter_state.reals(memory)
         after = now + float(self.learning_rate) * change + float(self.momentum) * (now - before)
-        return after.astype("<f4").tobytes(), state
+        return adapter_state.stored(after), state
 
 
 SERVER = FedAvg

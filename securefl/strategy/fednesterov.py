@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from securefl.strategy import adapter_state
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -28,8 +30,7 @@ class FedNesterov:
 
         speed = float(self.momentum) * np.frombuffer(memory, "<f8") + change
         step = float(self.learning_rate) * (change + float(self.momentum) * speed)
-        after = np.frombuffer(state, "<f4").astype(np.float64) + step
-        return after.astype("<f4").tobytes(), speed.astype("<f8").tobytes()
+        return adapter_state.stored(adapter_state.reals(state) + step), speed.astype("<f8").tobytes()
 
 
 SERVER = FedNesterov

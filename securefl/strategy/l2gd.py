@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from securefl.strategy import adapter_state
+
 
 def pulled(own: bytes, mean: bytes, pull: Fraction) -> bytes:
     """``own + pull * (mean - own)``; float32, little endian: at 1 the mean, at 0 the member's own model."""
-    import numpy as np  # noqa: PLC0415
-
-    mine, shared = (np.frombuffer(each, "<f4").astype(np.float64) for each in (own, mean))
-    return (mine + float(pull) * (shared - mine)).astype("<f4").tobytes()
+    mine, shared = adapter_state.reals(own), adapter_state.reals(mean)
+    return adapter_state.stored(mine + float(pull) * (shared - mine))

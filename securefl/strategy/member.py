@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from securefl.strategy import weights, worldlm
+from securefl.strategy import adapter_state, weights, worldlm
 from securefl.strategy.fedper import at_home
 from securefl.strategy.l2gd import pulled
 from securefl.terms import Plan
@@ -52,6 +52,6 @@ class Half:
 
         if plan.sharing.attention is not None:
             return worldlm.sent(self.layout, plan.sharing.attention, self.origin, base, start, after)
-        change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(start, "<f4").astype(np.float64)
+        change = adapter_state.reals(after) - adapter_state.reals(start)
         sent = np.concatenate([change[part] for part in self.layout.sent(plan.round, plan.sharing)])
         return weights.weighted(own, sent)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from securefl.strategy import weights
+from securefl.strategy import adapter_state, weights
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.server import Optimizer
 from securefl.terms import AdapterRule, Aggregate, Sharing
@@ -55,7 +55,7 @@ class Ruled:
         """What the optimizer remembers at first: of the whole state for ``FedAvg``, else of what is shared."""
         if isinstance(self.inner, FedAvg):
             return self.inner.begin(state)
-        return self.inner.begin(b"".join(state[4 * p.start : 4 * p.stop] for p in self.layout.sent(1, self.sharing)))
+        return self.inner.begin(adapter_state.cut(state, self.layout.sent(1, self.sharing)))
 
     def broadcast(self, state: bytes) -> bytes:
         """The first state that goes out: the model's."""
@@ -75,23 +75,19 @@ class Ruled:
             Forged: weights that no honest members have.
         """
         moved, moments = self._move(round_, state, memory, aggregate)
-        after, start = bytearray(state), 0
-        for part in self.layout.sent(round_, self.sharing):
-            size = 4 * (part.stop - part.start)
-            after[4 * part.start : 4 * part.stop] = moved[start : start + size]
-            start += size
-        whole = rebased(self.layout, bytes(after)) if self.layout.rule is AdapterRule.SVD else bytes(after)
-        return whole, state if isinstance(self.inner, FedAvg) else moments
+        after = adapter_state.put(state, self.layout.sent(round_, self.sharing), moved)
+        if self.layout.rule is AdapterRule.SVD:
+            after = rebased(self.layout, after)
+        return after, state if isinstance(self.inner, FedAvg) else moments
 
     def _move(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
         parts = self.layout.sent(round_, self.sharing)
-
-        def shared(whole: bytes) -> bytes:
-            return b"".join(whole[4 * part.start : 4 * part.stop] for part in parts)
-
         if isinstance(self.inner, FedAvg):
-            memory = shared(in_basis_of(self.layout, memory, state) if self.layout.rule is AdapterRule.SVD else memory)
-        return self.inner.move(shared(state), memory, weights.mean(self.sharing.weightings, aggregate))
+            before = in_basis_of(self.layout, memory, state) if self.layout.rule is AdapterRule.SVD else memory
+            memory = adapter_state.cut(before, parts)
+        return self.inner.move(
+            adapter_state.cut(state, parts), memory, weights.mean(self.sharing.weightings, aggregate)
+        )
 
 
 def rebased(layout: Layout, state: bytes) -> bytes:
@@ -102,7 +98,7 @@ def rebased(layout: Layout, state: bytes) -> bytes:
     """
     import numpy as np  # noqa: PLC0415
 
-    values = np.frombuffer(state, "<f4").astype(np.float64)
+    values = adapter_state.reals(state)
     for a_at, b_at, a, b in _factors(layout, values):
         rows, rows_core = np.linalg.qr(a.T)  # (in, rank), (rank, rank)
         columns, columns_core = np.linalg.qr(b)  # (out, rank'), (rank', rank)
@@ -112,17 +108,15 @@ def rebased(layout: Layout, state: bytes) -> bytes:
         new_b[:, : len(sizes)] = columns @ left[:, : len(sizes)] * sizes
         signs = np.sign(new_a[np.arange(len(new_a)), np.abs(new_a).argmax(1)])  # the same on every machine
         values[a_at], values[b_at] = (new_a * signs[:, None]).ravel(), (new_b * signs).ravel()
-    return values.astype("<f4").tobytes()
+    return adapter_state.stored(values)
 
 
 def in_basis_of(layout: Layout, state: bytes, other: bytes) -> bytes:
     """The state with ``other``'s A, and the B that gives the same products as far as they lie in its span."""
-    import numpy as np  # noqa: PLC0415
-
-    values, wanted = (np.frombuffer(each, "<f4").astype(np.float64) for each in (state, other))
+    values, wanted = adapter_state.reals(state), adapter_state.reals(other)
     for (a_at, b_at, a, b), (_, _, basis, _) in zip(_factors(layout, values), _factors(layout, wanted), strict=True):
         values[a_at], values[b_at] = basis.ravel(), (b @ (a @ basis.T)).ravel()
-    return values.astype("<f4").tobytes()
+    return adapter_state.stored(values)
 
 
 Factors = tuple[slice, slice, "NDArray[np.float64]", "NDArray[np.float64]"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securefl.errors import Forged, Malformed
+from securefl.strategy import adapter_state
 from securefl.strategy.server import Optimizer
 from securefl.terms import AdapterRule, Aggregate, Attention, Sharing
 from securefl.terms.layout import Layout, named
@@ -43,8 +44,7 @@ def score(attention: Attention, a: Vector, b: Vector) -> float:
 
 def broadcast(layout: Layout, attention: Attention, state: bytes) -> bytes:
     """The first broadcast for a state: where there are residuals, its own key tensors stand behind it as one."""
-    parts = [state[4 * key.start : 4 * key.stop] for key in layout.keys(attention)]
-    return state + b"".join(parts) if attention.residual else state
+    return state + adapter_state.cut(state, layout.keys(attention)) if attention.residual else state
 
 
 def mixed(layout: Layout, attention: Attention, origin: bytes, base: bytes, kept: bytes) -> bytes:
@@ -58,14 +58,15 @@ def mixed(layout: Layout, attention: Attention, origin: bytes, base: bytes, kept
     """
     import numpy as np  # noqa: PLC0415
 
-    expected = len(broadcast(layout, attention, bytes(4 * layout.entries)))
-    if len(base) != expected or len(kept) not in (0, 4 * layout.entries):
+    whole = adapter_state.zeros(layout.entries)
+    expected = len(broadcast(layout, attention, whole))
+    if len(base) != expected or len(kept) not in (0, len(whole)):
         raise Malformed(f"a state of {len(base)} bytes and an own one of {len(kept)}, where {expected} are expected")
-    model = base[: 4 * layout.entries]
+    model, behind = adapter_state.split(base, layout.entries)
     if not kept:
         return model
     start, given, own = _reals(layout, origin), _reals(layout, model), _reals(layout, kept)
-    made, left = given.copy(), np.frombuffer(base[4 * layout.entries :], "<f4").astype(np.float64)
+    made, left = given.copy(), adapter_state.reals(behind)
     for key in layout.keys(attention):
         candidates = [own[key], given[key]]
         if attention.residual:
@@ -73,7 +74,7 @@ def mixed(layout: Layout, attention: Attention, origin: bytes, base: bytes, kept
             candidates, left = [*candidates, left[:size]], left[size:]
         shares = np.exp([score(attention, own[key] - start[key], each - start[key]) for each in candidates])
         made[key] = np.average(candidates, axis=0, weights=shares)
-    return made.astype("<f4").tobytes()
+    return adapter_state.stored(made)
 
 
 def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, begun: bytes, after: bytes) -> Vector:
@@ -83,7 +84,8 @@ def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, begun
     """
     import numpy as np  # noqa: PLC0415
 
-    start, given, own = _reals(layout, origin), _reals(layout, base[: 4 * layout.entries]), _reals(layout, after)
+    model, _ = adapter_state.split(base, layout.entries)
+    start, given, own = _reals(layout, origin), _reals(layout, model), _reals(layout, after)
     fresh, keys = own - _reals(layout, begun), layout.keys(attention)
     scores = [score(attention, own[key] - start[key], given[key] - start[key]) for key in keys]
     parts = [fresh[part] for part in layout.backbone(attention)]
@@ -141,13 +143,14 @@ class Attended:
         import numpy as np  # noqa: PLC0415
 
         del round_
-        start, now = _reals(self.layout, self.origin), _reals(self.layout, state[: 4 * self.layout.entries])
+        model, _ = adapter_state.split(state, self.layout.entries)
+        start, now = _reals(self.layout, self.origin), _reals(self.layout, model)
         moved, keys = now.copy(), self.layout.keys(self.attention)
         backbone, moments = self._moved(state, memory, aggregate)
-        values = np.frombuffer(backbone, "<f4")
+        values = adapter_state.reals(backbone)
         for part in self.layout.backbone(self.attention):
             moved[part], values = values[: part.stop - part.start], values[part.stop - part.start :]
-        sums = np.split(self._sums(aggregate)[len(backbone) // 4 :], 1 + self.attention.residual)
+        sums = np.split(self._sums(aggregate)[adapter_state.entries(backbone) :], 1 + self.attention.residual)
         for key, (change, weight) in zip(keys, self._parts(sums[0], aggregate), strict=True):
             own = score(self.attention, now[key] - start[key], now[key] - start[key])
             moved[key] += change / (weight + math.exp(own - float(self.attention.clip)))
@@ -156,15 +159,15 @@ class Attended:
             for part in sums[1:]
             for key, (change, weight) in zip(keys, self._parts(part, aggregate), strict=True)
         ]
-        return np.concatenate([moved, *residuals]).astype("<f4").tobytes(), moments
+        return adapter_state.stored(np.concatenate([moved, *residuals])), moments
 
     def _moved(self, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:
         backbone = self._backbone(state)
-        mean = self._sums(aggregate)[: len(backbone) // 4] / len(aggregate.survivors)
+        mean = self._sums(aggregate)[: adapter_state.entries(backbone)] / len(aggregate.survivors)
         return self.inner.move(backbone, memory, mean)
 
     def _backbone(self, state: bytes) -> bytes:
-        return b"".join(state[4 * part.start : 4 * part.stop] for part in self.layout.backbone(self.attention))
+        return adapter_state.cut(state, self.layout.backbone(self.attention))
 
     def _parts(self, part: Vector, aggregate: Aggregate) -> list[tuple[Vector, float]]:
         """Each key tensor's weighted change and what to divide it by."""
@@ -188,4 +191,4 @@ def _reals(layout: Layout, state: bytes) -> Vector:
     """A state's entries; zeros for none."""
     import numpy as np  # noqa: PLC0415
 
-    return np.frombuffer(state, "<f4").astype(np.float64) if state else np.zeros(layout.entries)
+    return adapter_state.reals(state) if state else np.zeros(layout.entries)

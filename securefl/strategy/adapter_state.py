@@ -1,0 +1,54 @@
+"""An adapter's state as numbers and as bytes: what is sent is float32, little endian; strategies compute in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_ENTRY = 4  # bytes
+
+
+def entries(state: bytes) -> int:
+    """How many numbers a state is."""
+    return len(state) // _ENTRY
+
+
+def reals(state: bytes) -> NDArray[np.float64]:
+    """The numbers of a state: (entries,)."""
+    import numpy as np  # noqa: PLC0415
+
+    return np.frombuffer(state, "<f4").astype(np.float64)
+
+
+def stored(values: NDArray[np.float64]) -> bytes:
+    """Numbers as a state, each rounded once."""
+    return values.astype("<f4").tobytes()
+
+
+def zeros(count: int) -> bytes:
+    """A state of so many zeros."""
+    return bytes(_ENTRY * count)
+
+
+def split(state: bytes, count: int) -> tuple[bytes, bytes]:
+    """The first ``count`` numbers of a state, and what stands behind them."""
+    return state[: _ENTRY * count], state[_ENTRY * count :]
+
+
+def cut(state: bytes, places: Iterable[slice]) -> bytes:
+    """The numbers at these places, one after the other."""
+    return b"".join(state[_ENTRY * place.start : _ENTRY * place.stop] for place in places)
+
+
+def put(state: bytes, places: Iterable[slice], numbers: bytes) -> bytes:
+    """The state with these numbers at these places: what ``cut`` then finds there."""
+    made, start = bytearray(state), 0
+    for place in places:
+        size = _ENTRY * (place.stop - place.start)
+        made[_ENTRY * place.start : _ENTRY * place.stop] = numbers[start : start + size]
+        start += size
+    return bytes(made)
