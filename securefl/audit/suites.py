@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from securefl import wire
 from securefl.audit import adapter_files, figures, folder, json_files, last_word, suite_report
 from securefl.audit.ledger_files import Ledger, policy_in, read_all
 from securefl.audit.suite_report import SuiteReport
@@ -24,9 +24,12 @@ def is_suite(run: Path) -> bool:
     return (run / folder.SUITE).is_file()
 
 
-def suite_id(text: bytes) -> RunId:
-    """What its coordinator's ledger calls a run with tasks: of the file that describes it."""
-    return RunId(hashlib.sha256(text).digest()[:16])
+def suite_id(file: bytes, runs: Mapping[str, RunId]) -> RunId:
+    """What its coordinator's ledger calls a run with tasks: by the file's SHA-256 and its tasks' runs.
+
+    So the same file may be run again by the same homes: its tasks are runs of their own then.
+    """
+    return RunId(wire.digest("run-with-tasks", (file, tuple(sorted(runs.items()))))[:16])
 
 
 def tasks(run: Path) -> Mapping[str, Path]:
@@ -82,7 +85,7 @@ def _word(
 ) -> tuple[Ledger, tuple[int, Reported]]:  # fmt: skip
     """The one who coordinated every task, and its word on what all of them left."""
     try:
-        name = RunId(bytes.fromhex(report.file)[:16])
+        name = suite_id(bytes.fromhex(report.file), runs)
     except ValueError as fault:
         raise Tampered(folder.SUITE, f"it does not say of which file it is: {fault}") from fault
     owners = {figures.coordinator_of(ledgers, run).owner for run in runs.values()}

@@ -95,7 +95,7 @@ def run(
         tasks[name] = report
     _export(suite, places, out)
     result = _ended(suite, base, tasks, out)
-    _bind(suite, places, out)
+    _bind(suite, places, {name: RunId(bytes.fromhex(report["run"])) for name, report in tasks.items()}, out)
     return result
 
 
@@ -236,9 +236,9 @@ def _export(suite: Suite, places: Places, out: Path) -> None:
     export_all(_homes(suite, places), out / "ledger")
 
 
-def _bind(suite: Suite, places: Places, out: Path) -> None:
+def _bind(suite: Suite, places: Places, runs: Mapping[str, RunId], out: Path) -> None:
     """The coordinator wrote down the report and the modules, once."""
-    homes, name = _homes(suite, places), suites.suite_id(suite.written)
+    homes, name = _homes(suite, places), suites.suite_id(hashlib.sha256(suite.written).digest(), runs)
     coordinator = next(each for each in homes if each.owner == COORDINATOR)
     if not evidence.bound(coordinator, name, out):
         evidence.bind(coordinator, homes, name, out, {})

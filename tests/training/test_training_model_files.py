@@ -135,8 +135,8 @@ def test_a_value_that_may_be_opened_is_refused_at_any_depth_whatever_is_on_this_
 
 
 KEPT = [
-    ("config.json", {"_name_or_path": "/home/somebody/run", "text_config": {"_name_or_path": "../x"}, "id2label": {"0": "/m/09x0r"}}),
-    ("tokenizer_config.json", {"name_or_path": "/tmp/x", "special_tokens_map_file": "/root/x.json", "pad_token": "/", "chat_template": "/{{ x }}/.."}),
+    ("config.json", {"_name_or_path": "/srv/somebody/run", "text_config": {"_name_or_path": "../x"}, "id2label": {"0": "/m/09x0r"}}),
+    ("tokenizer_config.json", {"name_or_path": "/srv/x", "special_tokens_map_file": "/opt/x.json", "pad_token": "/", "chat_template": "/{{ x }}/.."}),
     ("tokenizer_config.json", {"additional_special_tokens": ["/think", "~"], "added_tokens_decoder": {"5": {"content": "/x.txt"}}}),
     ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.json"], "vocab": {"/x": 1}, "merges": ["/ x"], "padding_side": "right"}),
     ("modules.json", [{"idx": 0, "path": "", "type": "x.Transformer"}, {"idx": 1, "path": "1_Pooling"}]),
