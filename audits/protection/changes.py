@@ -13,7 +13,7 @@ from pathlib import Path
 from audits.protection.hostile import tasks
 from audits.protection.hostile.evidence import edit, rebound, signed
 from securefl import keys, merkle, wire
-from securefl.audit import folder
+from securefl.audit import folder, suites
 from securefl.audit.ledger_files import read_all
 from securefl.ledger import export
 from securefl.terms import (
@@ -351,7 +351,7 @@ def the_tasks(drawn: random.Random, run: Run) -> bool:
     path = run.path / "suite.json"
     if not path.is_file():
         return False
-    about = RunId(bytes.fromhex(json.loads(path.read_text())["file"])[:16])
+    about = suites.id_in(run.path)
     before = {each: each.read_bytes() for each in (path, *(run.path / "modules").glob("*.json"))}
     tasks.edit_one(drawn, run.path)
     if drawn.random() < 0.7 and run.keys is not None:

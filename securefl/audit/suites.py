@@ -33,6 +33,19 @@ def suite_id(file: bytes, runs: Mapping[str, RunId]) -> RunId:
     return RunId(wire.digest("run-with-tasks", (file, tuple(sorted(runs.items()))))[:16])
 
 
+def id_in(run: Path) -> RunId:
+    """What its coordinator's ledger calls the run with tasks in this folder, as the files in it say.
+
+    Raises:
+        Tampered: a report cannot be read.
+        ValueError, KeyError: a report does not say which file or run it is of.
+    """
+    runs = {
+        task: RunId(bytes.fromhex(json_files.mapping(path / folder.REPORT)["run"])) for task, path in tasks(run).items()
+    }
+    return suite_id(bytes.fromhex(json_files.mapping(run / folder.SUITE)["file"]), runs)
+
+
 def tasks(run: Path) -> Mapping[str, Path]:
     """The run of each task, by its name.
 
