@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from securefl import keys
+from securefl import keys, wire
 from securefl.coordinator.drive import drive
 from securefl.documents import site_file
 from securefl.errors import OperatorFault, PeerFault
@@ -44,8 +44,9 @@ def driven(world: Introduced, runtime, shared) -> coordinator_state.Ended:
     start = strategy.broadcast(shared.initial())
     custodian = roster.custodian.key if roster.custodian else None
     plan = plan_of(
-        loaded, roster.policy, RUN, shared.model, strategy.dimension(1, start), m.state_digest(start), custodian
-    )
+        loaded, roster.policy, RUN, shared.model, strategy.dimension(1, start), m.state_digest(start), custodian,
+        wire.layout_digest(shared.layout),
+    )  # fmt: skip
     session = m.Session(
         RUN, roster.policy.federation, roster.policy.hash, plan.cover.scheme, plan.cover.threshold, roster.coordinator,
         roster.custodian, roster.members,
