@@ -38,7 +38,6 @@ import numpy as np
 import torch
 import yaml
 
-from securefl import wire
 from securefl.compare.results import spread
 from securefl.documents import federation_file
 from securefl.documents.federation import Loaded
@@ -170,7 +169,6 @@ def perform(cell: Cell) -> dict[str, Any]:
     policy = policies.load(loaded.folder / loaded.file.policy)
     drawn = plan_of(
         loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, Hash(bytes(32)), None,
-        wire.layout_digest(shared.layout),
         layout_digest(shared.layout),
     )  # fmt: skip
     soft = SoftLabels(WEIGHT, TEMPERATURE, FIRST, LAST, ROUNDS)
