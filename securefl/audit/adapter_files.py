@@ -26,16 +26,11 @@ FACTORS, OWN, WHOLE = "adapter_model.safetensors", "adapter.safetensors", "model
 HEAD, LABELS, CONFIG, FACTS = "head.safetensors", "labels.json", "adapter_config.json", "adapter.json"
 ENCODER, INNER, DEFAULT = "encoder.", "base_model.model.", "default."
 ROUNDING = 2.0**-20  # of an entry of a factor that starts with rows of length 1: another machine's last digits
-NEUTRAL: tuple[object, ...] = (
-    None,
-    False,
-    [],
-    {},
-    0,
-    0.0,
-    "none",
-)  # what a setting of PEFT is where it changes nothing
-FREE: dict[str, tuple[object, ...]] = {  # of no effect, or corrected by PEFT itself
+# What a setting of PEFT is where it changes nothing: each of its own kind, for False is a layer's number to another.
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "bias": ("none",), "lora_dropout": (0.0, 0), "rank_pattern": ({},), "alpha_pattern": ({},), "loftq_config": ({},),
+    "use_dora": (False,), "lora_bias": (False,), "use_qalora": (False,), "ensure_weight_tying": (False,),
+    # of no effect, or corrected by PEFT itself
     "inference_mode": (True, False), "fan_in_fan_out": (True, False), "init_lora_weights": (True,),
     "megatron_core": ("megatron.core",), "qalora_group_size": (16,),
 }  # fmt: skip
@@ -128,14 +123,17 @@ def _named(layout: Layout, state: bytes, plan: Plan, path: Path) -> dict[str, St
 
 def _check_tensors(path: Path, named: Mapping[str, Stored], layout: Layout, plan: Plan) -> tuple[str, ...]:
     """Each tensor of the file is the one of its name in the state, or follows from the seed; or is a frozen one."""
-    found = dict(tensor_files.read(path, _name(path)).tensors)
+    file = tensor_files.read(path, _name(path))
+    found = dict(file.tensors)
+    if file.others and path.name != WHOLE:
+        raise Tampered(_name(path), f"the numbers of {min(file.others)} are not float32")
     for name, (shape, numbers) in named.items():
         if not name.startswith(ENCODER):
             continue
         key = name.removeprefix(ENCODER).replace(f"{A}{DEFAULT}", A).replace(f"{B}{DEFAULT}", B)
         here = found.pop(key, None)
-        if here is None or here[0] != shape:
-            raise Tampered(_name(path), f"no tensor {key} of shape {shape}, which the layout has")
+        if here is None or here[0] != shape or key in file.others:
+            raise Tampered(_name(path), f"no float32 tensor {key} of shape {shape}, which the layout has")
         if here[1] != numbers:
             raise Tampered(_name(path), f"{key} is not what the state that was released has")
     if plan.adapter.kind.has_factors:
@@ -178,7 +176,8 @@ def _check_config(path: Path, layout: Layout, plan: Plan) -> None:
     if not isinstance(targets, list) or sorted(map(str, targets)) != sorted(layers):
         raise Tampered(_name(path), f"target_modules are {targets!r:.200}; the layout has {', '.join(sorted(layers))}")
     for name, value in found.items():
-        if name not in due and name not in _APART and value not in FREE.get(name, NEUTRAL):
+        fits = value is None or any(type(value) is type(each) and value == each for each in NEUTRAL.get(name, ()))
+        if name not in due and name not in _APART and not fits:
             raise Tampered(_name(path), f"{name} is {value!r:.80}, which nothing asked for")
     kept = found.get("auto_mapping") or {}
     if not str(kept.get("parent_library", "transformers.")).startswith(("transformers.", "securefl.")):
@@ -208,8 +207,8 @@ def _check_labels(path: Path, layout: Layout, plan: Plan) -> None:
 def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[str, ...]:
     """The head's weight is the state's, its shapes are the layout's, and what is said beside it is the plan's."""
     found = tensor_files.read(path, _name(path))
-    if set(found.tensors) != {"weight", "bias"} or set(found.said) != {"securefl"}:
-        raise Tampered(_name(path), "something else than a head's weight and bias, and its facts")
+    if set(found.tensors) != {"weight", "bias"} or found.others or set(found.said) != {"securefl"}:
+        raise Tampered(_name(path), "something else than a head's weight and bias in float32, and its facts")
     shapes = {f"head.{name}": shape for name, (shape, _) in found.tensors.items()}
     trained = {name: shape for name, (shape, _) in named.items() if name in shapes}
     labels = len(plan.task.labels)
@@ -241,8 +240,8 @@ def check_module(path: Path, state: bytes, layout: Layout, name: str) -> None:
     found, start = tensor_files.read(path, name), 0
     if set(found.said) != {"order"} or found.said["order"] != json.dumps([each.name for each in layout.tensors]):
         raise Tampered(name, "not the order of the run's layout")
-    if set(found.tensors) != {each.name for each in layout.tensors}:
-        raise Tampered(name, "other tensors than the run's layout has")
+    if set(found.tensors) != {each.name for each in layout.tensors} or found.others:
+        raise Tampered(name, "other tensors than the run's layout has, or not in float32")
     for each in layout.tensors:
         if found.tensors[each.name] != (each.shape, state[start : start + 4 * each.entries]):
             raise Tampered(name, f"{each.name} is not what the state that was released has")

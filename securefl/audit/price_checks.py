@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from securefl import wire
@@ -185,8 +187,12 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     of_round: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
     trained: dict[tuple[RunId, bool], tuple[Adapter, int]] = {}
     layouts: dict[RunId, Hash] = {}
+    terms: dict[RunId, Plan] = {}
     for ledger, index, entry in _reserved(ledgers):
         plan, name = entry.plan, wire.plan_hash(entry.plan)
+        if plan.round < 1 or terms.setdefault(plan.run, _terms(plan)) != _terms(plan):
+            what = f"round {plan.round} is none of this run: its noise, clip, protection, model, task or sharing differ"
+            raise ledger.wrong(what, index)
         plans[name] = plan
         first, member = of_round.setdefault((plan.run, plan.round), (name, ledger.owner))
         if first != name:
@@ -203,6 +209,15 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     for ledger in ledgers.values():
         _check_openings(ledger, ledgers, plans)
     check_sums(ledgers)
+
+
+def _terms(plan: Plan) -> Plan:
+    """What no round of a run may change: all but its number, who is asked, where it starts, and how far it steps.
+
+    So what a report says of one plan, it says of all.
+    """
+    learning = replace(plan.learning, learning_rate=Fraction(1))
+    return replace(plan, round=1, base=Hash(b""), cohort=(), dimension=1, learning=learning)
 
 
 def _reserved(ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Ledger, int, Reserved]]:

@@ -23,7 +23,8 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 class TensorFile:
     """What a file holds."""
 
-    tensors: Mapping[str, tuple[tuple[int, ...], bytes]]  # by name: the shape, and the bytes of its numbers
+    tensors: Mapping[str, tuple[tuple[int, ...], bytes]]  # by name: the shape, and the bytes of its float32 numbers
+    others: frozenset[str]  # those whose numbers are of another type: their bytes say something else
     said: Mapping[str, str]  # text that its writer put beside them
 
 
@@ -66,7 +67,7 @@ def parse(data: bytes) -> TensorFile:
         found[name], end = (shape, buffer[start:stop]), stop
     if end != len(buffer):
         raise ValueError("more bytes than tensors")
-    return TensorFile(found, said)
+    return TensorFile(found, frozenset(name for name in found if header[name]["dtype"] != "F32"), said)
 
 
 def _offsets(each: Mapping[str, Any]) -> tuple[int, int]:

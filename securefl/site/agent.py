@@ -66,7 +66,7 @@ class MemberAgent:
                 signed by the coordinator nothing is written, nowhere.
         """
         frame = authentic(data, self.charter)
-        with self.turns.taken(frame.envelope.receipt) as turn:
+        with self.turns.taken(self.charter.federation, frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame, turn)
 
     def progress(self, data: bytes) -> m.InProgress:
@@ -75,7 +75,7 @@ class MemberAgent:
         Raises:
             PeerFault: the request is not the coordinator's.
         """
-        return self.turns.progress(authentic(data, self.charter).envelope.receipt.run)
+        return self.turns.progress(self.charter.federation, authentic(data, self.charter).envelope.receipt.run)
 
     def leave(self) -> None:
         """End trainings after the step that they are in; their reservations stand."""
@@ -226,12 +226,12 @@ class CustodianAgent:
             PeerFault: as for a member.
         """
         frame = authentic(data, self.charter)
-        with self.turns.taken(frame.envelope.receipt) as turn:
+        with self.turns.taken(self.charter.federation, frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame)
 
     def progress(self, data: bytes) -> m.InProgress:
         """As for a member."""
-        return self.turns.progress(authentic(data, self.charter).envelope.receipt.run)
+        return self.turns.progress(self.charter.federation, authentic(data, self.charter).envelope.receipt.run)
 
     def leave(self) -> None:
         """As for a member; what it opens takes no steps."""

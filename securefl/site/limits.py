@@ -15,7 +15,10 @@ from securefl.policy.checks import Check, among, between
 from securefl.terms import Plan, Reason, Refusal
 
 _ENTRY = 4  # bytes of a float32
-_COPIES = 8  # of an update: start, state, two moments, noise, sum, grid, sealed
+_COPIES = (
+    24  # of an update, in float32: gradient, start, state; two moments, sum, noise, key stream, grid, sealed vector
+)
+# and ciphertext take eight bytes an entry or more each
 
 
 @dataclass(frozen=True, slots=True)

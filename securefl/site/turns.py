@@ -47,23 +47,24 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: dict[RunId, Turn] = {}
+        self._under_way: dict[tuple[str, RunId], Turn] = {}
         self._model = threading.RLock()  # reentrant: a node's training may hold that of a federation below, here
         self._training: Turn | None = None
         self._leaving = False
 
     @contextmanager
-    def taken(self, request: Receipt) -> Iterator[Turn | m.InProgress]:
+    def taken(self, federation: str, request: Receipt) -> Iterator[Turn | m.InProgress]:
         """Take this run's turn; or say how far the request is that has it.
 
         A request of a later round, or one to close, tells the one under way that its round is over. ``request`` must be
-        authentic: nobody else may end a training.
+        authentic, and of the coordinator of ``federation``: no other may end a training, or hear how far it is.
         """
+        place = federation, request.run
         with self._lock:
-            other = self._under_way.get(request.run)
+            other = self._under_way.get(place)
             mine = Turn(request)
             if other is None:
-                self._under_way[request.run] = mine
+                self._under_way[place] = mine
             elif request.kind == m.Close.__name__ or request.round > other.request.round:
                 other.over = True
         if other is not None:
@@ -73,12 +74,12 @@ class Turns:
             yield mine
         finally:
             with self._lock:
-                del self._under_way[request.run]
+                del self._under_way[place]
 
-    def progress(self, run: RunId) -> m.InProgress:
-        """Say how far the request is that is worked on for this run, if any."""
+    def progress(self, federation: str, run: RunId) -> m.InProgress:
+        """Say how far the request is that is worked on for this federation's run, if any."""
         with self._lock:
-            turn = self._under_way.get(run)
+            turn = self._under_way.get((federation, run))
         return m.InProgress(0, 0) if turn is None else turn.progress()
 
     @contextmanager

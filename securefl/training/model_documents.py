@@ -29,14 +29,18 @@ UNOPENED: Final = re.compile(
     r"_?name_or_path|special_tokens_map_file|chat_template|id2label|content|.*_tokens?(_decoder)?"
 )
 # fields that are opened as a file if they are a text
-OPENED: Final = re.compile(r"(.*_)?(vocab|merges|files?|paths?|dir|directory|folder|spm)")
+OPENED: Final = re.compile(
+    r"(.*_)?(vocab|merges|files?|paths?|dir|directory|folder|spm|(decompose|merge)_map|mecab_option)"
+)
 TOKENS: Final = frozenset({"vocab", "merges"})  # of these a list holds tokens
 # a path to somewhere else: from the root, a home or a drive, by a scheme, or upwards
 ELSEWHERE: Final = re.compile(
     r"[/\\~].*|[A-Za-z]:[/\\].*|(?!https?:)[A-Za-z][\w+.-]*:/.*|(.*[/\\])?\.\.([/\\].*)?", re.DOTALL
 )
 FILE: Final = re.compile(  # by its ending, the name of a file that some loader reads
-    r"[^\s<>{}|]+\.(txt|jsonl?|model|vocab|bpe|merges|spm|tiktoken|jinja|py|bin|pth?|safetensors|gguf|onnx|h5|msgpack|ckpt)"
+    r"[^\t\r\n<>{}|]+\.(txt|jsonl?|ya?ml|csv|tsv|dat|dic|rc|cfg|ini|model|vocab|bpe|merges|spm|tiktoken|jinja|py|bin|pth?|"
+    r"safetensors|gguf|onnx|h5|msgpack|ckpt)",
+    re.IGNORECASE,
 )
 SHOWN: Final = 80  # characters of a value that a message repeats
 

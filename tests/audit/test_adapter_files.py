@@ -116,7 +116,14 @@ def _swapped(found: dict[str, np.ndarray]) -> None:
     found[a], found[b] = found[b], found[a] + (a == b)
 
 
+def _read_as_integers(out: Path) -> None:
+    """The same bytes under another type: what loads them finds other numbers."""
+    for path in out.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"', 1))
+
+
 SPOILS = {
+    "of another type": _read_as_integers,
     "renamed": _tensors(_renamed),
     "swapped": _tensors(_swapped),
     "one less": _tensors(lambda found: found.__delitem__(min(found))),
@@ -145,6 +152,8 @@ def test_other_tensors_are_refused(made: tuple[Path, bytes, Plan], how: str, tmp
     ("alpha_pattern", {"query": 900}), ("layers_to_transform", [0]), ("modules_to_save", ["pooler"]),
     ("target_modules", ["query"]), ("target_modules", "query"), ("base_model_name_or_path", "elsewhere/model"), ("bias", "all"),
     ("peft_type", "IA3"), ("auto_mapping", {"parent_library": "os"}), ("init_lora_weights", "pissa"), ("layer_replication", [[0, 1]]),
+    ("use_dora", "none"), ("alora_invocation_tokens", "none"), ("kasa_config", {}), ("layers_to_transform", 0),
+    ("layers_to_transform", False), ("bias", False), ("lora_dropout", False), ("anything", 0),
 ])  # fmt: skip
 def test_what_peft_is_told_is_what_the_plan_says(name: str, value: object, tmp_path: Path) -> None:
     of = shared(*CASES["lora, b-only"], tmp_path / "model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +26,7 @@ from securefl.terms import (
     MemberId,
     Opened,
     Opening,
+    Plan,
     PublicKey,
     Released,
     Reserved,
@@ -483,3 +484,35 @@ def test_keys_are_told_apart_by_more_than_their_owners_name() -> None:
     assert of_seat({ledger.owner: ledger}, Seat(ledger.owner, ledger.key, "anywhere")) is ledger
     assert of_seat({ledger.owner: ledger}, Seat(ledger.owner, PublicKey(bytes(32)), "")) is None
     assert of_seat({}, Seat(ledger.owner, ledger.key, "")) is None
+
+
+class Changed(Story):
+    """A coordinator that plans one round otherwise than the others."""
+
+    def __init__(self, number: int, how: Callable[[Plan], Plan]) -> None:
+        super().__init__()
+        self.number, self.how = number, how
+
+    def plan(self, round_: int) -> Plan:
+        plan = super().plan(round_)
+        return self.how(plan) if round_ == self.number else plan
+
+
+@pytest.mark.parametrize("how", [
+    lambda plan: replace(plan, learning=replace(plan.learning, divisor=plan.learning.divisor + 1)),
+    lambda plan: replace(plan, learning=replace(plan.learning, clip_l2=Fraction(1, 1000))),
+    lambda plan: replace(plan, task=replace(plan.task, labels=("y", "x"))),
+    lambda plan: replace(plan, cover=replace(plan.cover, threshold=plan.cover.threshold + 1)),
+    lambda plan: replace(plan, learning=replace(plan.learning, optimizer="adamw")),
+    lambda plan: replace(plan, round=0),
+])  # fmt: skip
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_a_report_says_of_one_round_is_true_of_all(number: int, how, tmp_path: Path) -> None:
+    story = Changed(number, how)
+    story.begin()
+    for round_ in (1, 2, 3):
+        story.round(round_)
+    story.close()
+    verdict = verify(story.export(tmp_path))
+    assert not verdict.ok
+    assert "is none of this run" in verdict.why

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,20 @@ from securefl.errors import Forged
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.site.agent import MemberAgent
-from securefl.site.turns import Leaving
-from securefl.terms import Entry, Freed, MemberId, Refused, Reserved, Sent, Settled
+from securefl.site.turns import Leaving, Turn, Turns
+from securefl.terms import (
+    Entry,
+    Freed,
+    Hash,
+    MemberId,
+    MicroEpsilon,
+    Receipt,
+    Refused,
+    Reserved,
+    RunId,
+    Sent,
+    Settled,
+)  # fmt: skip
 from tests.support.parties import Federation, in_process
 from tests.support.worlds import resigned
 
@@ -198,3 +211,22 @@ def test_progress_is_told_coarsely_and_never_ahead(far: tuple[int, int]) -> None
 def test_more_steps_than_there_are_is_no_progress(done: int, steps: int) -> None:
     with pytest.raises(ValueError, match="steps of"):
         m.InProgress(done, steps)
+
+
+def test_the_coordinator_of_another_federation_ends_no_training_and_hears_nothing_of_it() -> None:
+    turns, run = Turns(), RunId(bytes(16))
+    asked = Receipt(
+        MemberId("coordinator"), MemberId("b"), run, 1, "Propose", None, MicroEpsilon(0), Hash(bytes(32)), 1
+    )
+    for other in (replace(asked, kind="Close"), replace(asked, round=2)):
+        with turns.taken("ours", asked) as turn:
+            assert isinstance(turn, Turn)
+            turn.done, turn.steps = 4, 8
+            with turns.taken("theirs", other) as answer:
+                assert isinstance(answer, Turn), "a turn of its own, at a run that is none of theirs"
+            assert not turn.over
+            assert turns.progress("theirs", run) == m.InProgress(0, 0)
+            assert turns.progress("ours", run) != m.InProgress(0, 0)
+            with turns.taken("ours", other) as answer:
+                assert isinstance(answer, m.InProgress)
+            assert turn.over

@@ -108,6 +108,8 @@ def test_files_named_outside_the_folder_are_refused(model, name, key, value):
 
 
 OPENED = [
+    ("byte_maps.json", {"decompose_map": "rules"}), ("byte_maps.json", {"anything": "rules.JSON"}), ("byte_maps.json", {"merge_map": "my rules.json"}),
+    ("tokenizer_config.json", {"anything": "rules.dat"}), ("tokenizer_config.json", {"mecab_option": "-d dic -r rc"}),
     ("tokenizer_config.json", {"vocab": "/x.txt"}), ("tokenizer_config.json", {"vocab": "x"}), ("tokenizer_config.json", {"merges": "x.txt"}),
     ("tokenizer_config.json", {"init_inputs": ["x"]}), ("tokenizer_config.json", {"init_inputs": [{"a": 1}]}),
     ("tokenizer_config.json", {"vocab_file": "vocab.txt"}), ("tokenizer_config.json", {"tokenizer_file": "tokenizer.json"}),
