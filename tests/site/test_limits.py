@@ -106,7 +106,7 @@ def beyond(held: Limits, plan: Plan) -> set[str]:
         "site.learning_rate": rate is not None and not rate.at_least <= learning.learning_rate <= rate.at_most,
         "site.micro_batch": part.micro_batch is not None and learning.micro_batch > part.micro_batch.at_most,
         "site.memory": part.memory is not None
-        and 4 * plan.dimension * (learning.micro_batch + 8) > part.memory.at_most,
+        and 4 * plan.dimension * (learning.micro_batch + 24) > part.memory.at_most,
     }
     return {name for name, is_broken in broken.items() if is_broken}
 
