@@ -17,7 +17,6 @@ from securefl.policy.decide import decide
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, AccountFault, Standing
 from securefl.terms import (
-    Adapter,
     AdapterRule,
     Bound,
     Cap,
@@ -185,12 +184,11 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     """
     plans: dict[Hash, Plan] = {}
     of_round: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
-    trained: dict[tuple[RunId, bool], tuple[Adapter, int]] = {}
-    layouts: dict[RunId, Hash] = {}
+    dimensions: dict[tuple[RunId, bool], int] = {}
     terms: dict[RunId, Plan] = {}
     for ledger, index, entry in _reserved(ledgers):
         plan, name = entry.plan, wire.plan_hash(entry.plan)
-        if plan.round < 1 or terms.setdefault(plan.run, _terms(plan)) != _terms(plan):
+        if plan.round < 1 or terms.setdefault(plan.run, (its := _terms(plan))) != its:
             what = f"round {plan.round} is none of this run: its noise, clip, protection, model, task or sharing differ"
             raise ledger.wrong(what, index)
         plans[name] = plan
@@ -198,10 +196,8 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
         if first != name:
             raise ledger.wrong(f"another plan for round {plan.round} than {member} was given", index)
         even = plan.adapter.rule is AdapterRule.ALTERNATING and plan.round % 2 == 0
-        if trained.setdefault((plan.run, even), (plan.adapter, plan.dimension)) != (plan.adapter, plan.dimension):
+        if dimensions.setdefault((plan.run, even), plan.dimension) != plan.dimension:
             raise ledger.wrong(f"round {plan.round} trains other tensors than its rule says", index)
-        if layouts.setdefault(plan.run, plan.layout) != plan.layout:
-            raise ledger.wrong(f"round {plan.round} has a state of other tensors than the rounds before", index)
         if plan.run in runs and plan.round > 1:
             released = _releases(runs[plan.run][0], plan.run)
             if released.get(plan.round - 1) != plan.base:
