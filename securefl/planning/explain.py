@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from securefl.documents import federation_file
 from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault
+from securefl.home.clock import clock
 from securefl.policy import load as policies
 from securefl.policy.checks import Check
 from securefl.policy.decide import decided
@@ -131,7 +131,7 @@ def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes 
     except (ValueError, ArithmeticError) as fault:
         none = Reason("budget.price", f"no price: {fault}", "a finite price", "add noise")
         return Explained("refuse", (Check(none.rule, False, none.value, none.limit, none.fix),), (none,), missing)
-    now = int(time.time())
+    now = clock()
     checks = explain_decision(policy, plan, account, price, now, base)
     reasons = getattr(decided(checks, price), "reasons", ())
     if DIMENSION in missing and plan.learning.event.unit is Unit.CLIENT:

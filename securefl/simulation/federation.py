@@ -37,8 +37,8 @@ from securefl.terms import (
 
 if TYPE_CHECKING:
     from securefl.training.shared_model import SharedModel
+from securefl.home.clock import Entropy, clock
 from securefl.planning.plan import plan_of, strategy_of
-from securefl.simulation.clock import Entropy, clock
 from securefl.simulation.folder import (
     Result,
     already_bound,

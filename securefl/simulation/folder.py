@@ -27,7 +27,7 @@ from securefl.terms import (
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.shared_model import SharedModel
-from securefl.simulation.clock import clock
+from securefl.home.clock import clock
 from securefl.simulation.introduction import home_of
 from securefl.simulation.layout import Places, folder_of
 from securefl.terms.parties import COORDINATOR

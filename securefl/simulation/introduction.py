@@ -23,10 +23,10 @@ from securefl.terms import (
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
+from securefl.home.clock import clock
 from securefl.home.peers import pin
 from securefl.planning.plan import scheme_of
 from securefl.planning.subfederation import check_policy
-from securefl.simulation.clock import clock
 from securefl.simulation.layout import Places
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 

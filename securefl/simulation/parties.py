@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from securefl.documents import site_file
 from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault
+from securefl.home.clock import Entropy, clock
 from securefl.privacy.account import Charge, bound_of
 from securefl.progress import Progress, Under
 from securefl.protocol import coordinator_state
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.seams import Runtime
-from securefl.simulation.clock import Entropy, clock
 from securefl.simulation.introduction import home_of
 from securefl.simulation.layout import Places
 from securefl.simulation.own_sites import OwnSite

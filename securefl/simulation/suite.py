@@ -21,13 +21,13 @@ from securefl.documents import module_manifest
 from securefl.documents.federation import Loaded
 from securefl.documents.suite_file import OwnedTask, Suite
 from securefl.errors import OperatorFault
+from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home, export_all
 from securefl.planning import explain, plan
 from securefl.policy import load as policies
 from securefl.progress import Progress, Silent
 from securefl.protocol import coordinator_state
 from securefl.simulation import evidence, federation, introduction, parties
-from securefl.simulation.clock import Entropy, clock
 from securefl.simulation.federation import Workbench
 from securefl.simulation.layout import Places
 from securefl.simulation.measure import Arms

@@ -6,7 +6,6 @@ What a party cannot own is lent to it by the process around it: time, chance, an
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from securefl import files, keys
 from securefl.documents.site_file import MADE_BY, PeerPart, Site, SubfederationPart, TrustPart
 from securefl.errors import OperatorFault
 from securefl.home import adoption
+from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home
 from securefl.home.peers import pin
 from securefl.ledger.databases import URL_FILE
@@ -45,11 +45,6 @@ if TYPE_CHECKING:
     from securefl.training.shared_model import SharedModel
 
 
-def clock() -> int:
-    """Seconds since 1970."""
-    return int(time.time())
-
-
 def unwatched(before: coordinator_state.State, moved: coordinator_state.Step) -> None:
     """Tell nobody how a sub-federation's rounds go."""
     del before, moved
@@ -62,7 +57,7 @@ class Environment:
     A process that holds a model or records already may lend them: they are exactly what the document would give.
     """
 
-    entropy: Callable[[int], bytes] = field(default=os.urandom, repr=False)
+    entropy: Entropy = field(default=os.urandom, repr=False)
     clock: Callable[[], int] = clock
     progress: Progress = field(default_factory=Silent)
     model: SharedModel | None = None

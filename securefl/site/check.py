@@ -12,10 +12,11 @@ from securefl.documents.federation import FederationFile
 from securefl.documents.site_file import Site, TrustPart
 from securefl.errors import Fault
 from securefl.home import adoption
+from securefl.home.clock import clock
 from securefl.home.peers import pinned
 from securefl.ledger.databases import URL_FILE, place_of
 from securefl.site import charged_records
-from securefl.site.build import check_own_key, clock, limits_of, model_of, records_of
+from securefl.site.build import check_own_key, limits_of, model_of, records_of
 from securefl.training.sources import resolve
 
 OK, MISSING, WRONG = "ok", "missing", "wrong"

@@ -10,10 +10,11 @@ import pytest
 from securefl.audit.verify import read_all, verify
 from securefl.documents import federation_file, suite_file
 from securefl.errors import Loosens, OperatorFault
+from securefl.home import clock
 from securefl.home.home import Home
 from securefl.planning.preview import foresee
 from securefl.policy import load as policies
-from securefl.simulation import clock, federation, suite
+from securefl.simulation import federation, suite
 from securefl.site import custody
 from securefl.terms import Level, MemberId, Reserved, Scheme
 from securefl.training import module_store

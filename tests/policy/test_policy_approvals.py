@@ -18,10 +18,10 @@ from securefl.audit.verify import verify
 from securefl.documents import federation_file
 from securefl.errors import OperatorFault
 from securefl.home import adoption
+from securefl.home.clock import clock
 from securefl.home.home import Home
 from securefl.policy import approvals, load
 from securefl.policy.approvals import Kind
-from securefl.simulation.clock import clock
 from securefl.simulation.introduction import introduce
 from securefl.simulation.layout import Places
 from securefl.terms import Hash, Opened, RunId

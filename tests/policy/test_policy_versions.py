@@ -12,14 +12,13 @@ from securefl import keys
 from securefl.audit.replay import replay
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault, Unsafe
-from securefl.home import adoption, opening
+from securefl.home import adoption, clock, opening
 from securefl.home.home import Home
 from securefl.planning import plan
 from securefl.policy import approvals, load
 from securefl.privacy.account import Account
 from securefl.protection import schemes
 from securefl.protocol import member_state
-from securefl.simulation import clock
 from securefl.site.agent import MemberAgent
 from securefl.terms import Hash, MemberId, Opened, PoissonGaussian, RunId, Settled
 from tests.policy.test_policy_oracle import POLICY, changed

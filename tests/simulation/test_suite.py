@@ -19,10 +19,11 @@ from securefl.cli import main as cli
 from securefl.documents import module_manifest, suite_file
 from securefl.documents.suite_file import seed_of
 from securefl.errors import OperatorFault, Tampered
+from securefl.home import clock
 from securefl.home.home import Home
 from securefl.planning import explain
 from securefl.protocol import coordinator_state
-from securefl.simulation import clock, federation, parties, suite
+from securefl.simulation import federation, parties, suite
 from securefl.terms import Adapter, AdapterKind, Got, Hash, Level, MemberId, Reserved, RunId, Sent, Task
 from securefl.training import module_store
 from securefl.training.shared_base import Base
