@@ -5,13 +5,17 @@ A home's files are as safe as its folder: it is made for its owner alone, and so
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from securefl.errors import OperatorFault
 
 FOLDER, FILE = 0o700, 0o600
+LOCK = ".lock"  # of a run's folder: who holds it has the folder
 
 
 def check(path: Path) -> None:
@@ -96,3 +100,28 @@ def write(path: Path, data: bytes) -> None:
     with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, FILE), "wb") as file:
         file.write(data)
     beside.replace(path)
+
+
+@contextmanager
+def alone_in(out: Path, doing: str) -> Iterator[None]:
+    """Make the folder of a run, and keep every other process out while the block runs.
+
+    Args:
+        out: the folder that a command was given as ``--out``.
+        doing: what another process is told to be doing there, such as ``running``.
+
+    Raises:
+        OperatorFault: it cannot be written, or another process has it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / LOCK).open("a")
+    except OSError as fault:
+        raise OperatorFault(f"cannot write there: {fault.strerror}", "choose another --out", str(out)) from fault
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as fault:
+            what, remedy = f"another process is {doing} there", "wait for it, or choose another --out"
+            raise OperatorFault(what, remedy, str(out)) from fault
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from securefl import files
 from securefl.compare import plots, pool, results
 from securefl.compare.composed_cost import together
 from securefl.compare.results import Results
@@ -76,17 +76,7 @@ def told(outcome: Outcome) -> str:
 @contextmanager
 def _claimed(out: Path, digests: dict[str, str]) -> Iterator[None]:
     """The folder is this experiment's, and this process's while the block runs."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a")
-    except OSError as fault:
-        raise OperatorFault(f"cannot write there: {fault.strerror}", "choose another --out", str(out)) from fault
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as fault:
-            remedy = "wait for it, or choose another --out"
-            raise OperatorFault("another process is comparing there", remedy, str(out)) from fault
+    with files.alone_in(out, "comparing"):
         path = out / "experiment.json"
         if path.exists():
             found = json.loads(path.read_text())
@@ -94,7 +84,7 @@ def _claimed(out: Path, digests: dict[str, str]) -> Iterator[None]:
             if changed:
                 what = f"this folder holds runs of another experiment: the {' and the '.join(changed)} file differs"
                 raise OperatorFault(what, "restore what it began with, or choose another --out", str(out))
-        elif {each.name for each in out.iterdir()} - {".lock", "experiment.json.new"}:
+        elif {each.name for each in out.iterdir()} - {files.LOCK, "experiment.json.new"}:
             raise OperatorFault("this folder is not empty and holds no experiment", "choose another --out", str(out))
         else:
             beside = path.with_name("experiment.json.new")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import keys
+from securefl import files, keys
 from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault
 from securefl.home.home import Home, export_all
@@ -97,18 +96,7 @@ def export_ledgers(tree: Sequence[Places], out: Path, taps: Mapping[tuple[str, .
 @contextmanager
 def claimed_folder(out: Path, loaded: Loaded, tree: tuple[Policy, ...]) -> Iterator[RunId]:
     """The folder is this run's alone while the block runs; its run id is new, or that of the run it goes on with."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a")
-    except OSError as fault:
-        raise OperatorFault(f"cannot write there: {fault.strerror}", "choose another --out", str(out)) from fault
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as fault:
-            raise OperatorFault(
-                "another process is running there", "wait for it, or choose another --out", str(out)
-            ) from fault
+    with files.alone_in(out, "running"):
         path = out / "run.json"
         what = {
             "federation_file": m.state_digest(loaded.whole).hex(),
@@ -135,7 +123,7 @@ def claimed_folder(out: Path, loaded: Loaded, tree: tuple[Policy, ...]) -> Itera
 
 def _begun(name: str) -> bool:
     """Whether a file is what a run leaves that was killed before it had a name."""
-    return name == ".lock" or (name.startswith("run.json.") and name.endswith(".new"))
+    return name == files.LOCK or (name.startswith("run.json.") and name.endswith(".new"))
 
 
 def run_mark(out: Path, outcome: str) -> bytes:
