@@ -123,3 +123,15 @@ def test_what_is_written_is_its_owners_alone_under_any_umask(tmp_path: Path) -> 
     assert (tmp_path / "peers" / "north.json").read_bytes() == b"two"
     assert [stat.S_IMODE(each.stat().st_mode) for each in sorted((tmp_path / "peers").rglob("*"))] == [0o600]
     assert stat.S_IMODE((tmp_path / "peers").stat().st_mode) == 0o700
+
+
+def test_a_runs_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "run"
+    with files.alone_in(out, "running"):
+        with pytest.raises(OperatorFault, match="another process is running there"), files.alone_in(out, "running"):
+            pytest.fail("two have it")
+    with files.alone_in(out, "comparing"):
+        assert (out / files.LOCK).exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OperatorFault, match="cannot write there"), files.alone_in(tmp_path / "file" / "run", "running"):
+        pytest.fail("a folder in a file")
