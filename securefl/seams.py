@@ -1,4 +1,4 @@
-"""The plugs. Read this file second: who may be replaced, and what each must keep.
+"""The ports. Read this file second: who may be replaced, and what each must keep.
 
 Randomness is an argument everywhere; a plug never draws its own.
 """

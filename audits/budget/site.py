@@ -87,7 +87,7 @@ def home(folder: Path) -> Home:
 def agent(folder: Path, plans: int, hook: Callable[[str], object]) -> MemberAgent:
     """The member's agent, as a fresh process opens it."""
     seats = tuple(worlds.seat(name) for name in (OWNER, "b", "c"))
-    charter = member_state.Charter(
+    charter = member_state.SiteConfig(
         OWNER,
         "f",
         worlds.POLICY_HASH,
@@ -105,8 +105,8 @@ def agent(folder: Path, plans: int, hook: Callable[[str], object]) -> MemberAgen
         return price(plan, account, held)
 
     opened, held = home(folder), policy(plans)
-    plugs = member_state.Plugs(opened.identity, schemes.member_half)
-    return MemberAgent(opened, charter, held, plugs, Trainer(folder / "diary", hook), priced, os.urandom)
+    ports = member_state.Ports(opened.identity, schemes.member_half)
+    return MemberAgent(opened, charter, held, ports, Trainer(folder / "diary", hook), priced, os.urandom)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +126,14 @@ class Replayed:
 
 def replay(leaves: Iterator[Any]) -> Replayed:
     """Each list in the ledger's order, doubles included."""
-    found: dict[str, list[Hash]] = {"Reserved": [], "Settled": [], "Freed": [], "Sent": []}
+    found: dict[str, list[Hash]] = {"Reserved": [], "Settled": [], "ReservationReleased": [], "MessageSent": []}
     for leaf in leaves:
         entry, kind = leaf.entry, type(leaf.entry).__name__
         if kind == "Reserved":
             found[kind].append(wire.plan_hash(entry.plan))
-        elif kind in {"Settled", "Freed"}:
+        elif kind in {"Settled", "ReservationReleased"}:
             found[kind].append(entry.plan)
-        elif kind == "Sent" and entry.receipt.kind == "Submitted":
+        elif kind == "MessageSent" and entry.receipt.kind == "Submitted":
             found[kind].append(entry.receipt.plan)
     return Replayed(*(tuple(each) for each in found.values()))
 

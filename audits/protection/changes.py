@@ -18,19 +18,19 @@ from securefl.audit.ledger_files import read_all
 from securefl.ledger import export
 from securefl.terms import (
     Closed,
-    Got,
     Hash,
     Leaf,
     MemberId,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
     Receipt,
     Released,
     Reported,
     Reserved,
     RunId,
-    Sent,
+    RunJoined,
     Settled,
+    SumOpened,
 )
 from tests.support import audited
 
@@ -157,19 +157,19 @@ def an_entry_altered_by_its_owner(drawn: random.Random, run: Run) -> bool:
 def _altered(drawn: random.Random, entry: object, owner: str) -> object:
     other = Hash(drawn.randbytes(32))
     match entry:
-        case Opened():
+        case RunJoined():
             return replace(entry, policy=entry.policy.replace(b"epsilon: 4", b"epsilon: 5"))
         case Reserved():
             dearer = {level: cost // 2 for level, cost in entry.price.after.items()}
             return replace(entry, price=replace(entry.price, after=dearer))
         case Settled():
             return replace(entry, did=replace(entry.did, noise_multiplier=entry.did.noise_multiplier + Fraction(1, 8)))
-        case Sent() if entry.receipt.sender == owner:
+        case MessageSent() if entry.receipt.sender == owner:
             receipt: Receipt = replace(entry.receipt, digest=other)
-            return Sent(receipt, audited.identity(owner).sign("receipt", wire.encode(receipt)))
-        case Sent() | Got():
+            return MessageSent(receipt, audited.identity(owner).sign("receipt", wire.encode(receipt)))
+        case MessageSent() | MessageReceived():
             return replace(entry, signature=drawn.randbytes(64))
-        case Opening():
+        case SumOpened():
             return replace(entry, survivors=entry.survivors[1:])
         case Released():
             return replace(entry, digest=other)
@@ -202,7 +202,7 @@ def a_ledger_by_another_key(drawn: random.Random, run: Run) -> bool:
 
 
 def _seated(entry: object, name: str, key: keys.Identity) -> object:
-    if not isinstance(entry, Opened):
+    if not isinstance(entry, RunJoined):
         return entry
     peers = tuple(replace(seat, key=key.public) if seat.member == name else seat for seat in entry.peers)
     return replace(entry, peers=peers)
@@ -217,7 +217,7 @@ def a_ledger_dropped(drawn: random.Random, run: Run) -> bool:
     (run.path / "ledger" / f"{name}.ledger").unlink()
     if name != "coordinator" and drawn.random() < 0.5:
         leaves = list(read_all(run.path)[MemberId("coordinator")].leaves)
-        opened = next(leaf for leaf in leaves if isinstance(leaf.entry, Opened))
+        opened = next(leaf for leaf in leaves if isinstance(leaf.entry, RunJoined))
         more = replace(opened.entry, run=drawn.randbytes(16))  # type: ignore[type-var]
         signed(run.path, "coordinator", [*leaves, Leaf(leaves[-1].at, more)])
     return _took_part(run, name)
@@ -272,7 +272,7 @@ def the_policy(drawn: random.Random, run: Run) -> bool:
 def _lax(entry: object) -> object:
     return (
         replace(entry, policy=entry.policy.replace(b"at_least: 0.5", b"at_least: 0.4"))
-        if isinstance(entry, Opened)
+        if isinstance(entry, RunJoined)
         else entry
     )
 
@@ -306,7 +306,7 @@ def a_list_of_ledgers_cut(drawn: random.Random, run: Run) -> bool:
     assert isinstance(entry, Reported)
     heads_ = list(entry.ledgers)
     at = drawn.choice([n for n, head in enumerate(heads_) if head.owner != "coordinator"])
-    began = [n for n, each in ledgers[heads_[at].owner].each(Opened) if each.run == entry.run]
+    began = [n for n, each in ledgers[heads_[at].owner].each(RunJoined) if each.run == entry.run]
     if drawn.random() < 0.5 or not began:
         del heads_[at]
     else:

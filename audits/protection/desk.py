@@ -25,18 +25,18 @@ from securefl.seams import Own, Trainer
 from securefl.site.agent import MemberAgent
 from securefl.terms import (
     Adapter,
-    Cover,
     Event,
     FixedPoint,
     Hash,
     Head,
     Learning,
     MemberId,
+    Participant,
     Plan,
     PoissonGaussian,
+    ProtectionSpec,
     RunId,
     Scheme,
-    Seat,
     Sharing,
     SignedHead,
     Task,
@@ -91,11 +91,11 @@ class Desk:
         others = tuple(MemberId(f"m{n}") for n in range(2 + number % 3))
         self._others = {name: _identity(number, name) for name in others}
         self.seats = (
-            Seat(ME, self.home.identity.public, "here"),
-            *(Seat(name, key.public, "here") for name, key in self._others.items()),
+            Participant(ME, self.home.identity.public, "here"),
+            *(Participant(name, key.public, "here") for name, key in self._others.items()),
         )
-        coordinator = Seat(COORDINATOR, self.key.public, "")
-        self.charter = member_state.Charter(
+        coordinator = Participant(COORDINATOR, self.key.public, "")
+        self.charter = member_state.SiteConfig(
             ME, "f", self.policy.hash, self.policy.text, "data", coordinator, None, self.seats, {}, MODEL
         )
         self.run, self.trainer = RunId(self.drawn.randbytes(16)), trainer
@@ -107,9 +107,9 @@ class Desk:
 
     def another(self, trainer: Trainer) -> MemberAgent:
         """A second process of the same site, or the same one after a restart."""
-        plugs = member_state.Plugs(self.home.identity, schemes.member_half)
+        ports = member_state.Ports(self.home.identity, schemes.member_half)
         return MemberAgent(
-            self.home, self.charter, self.policy, plugs, trainer, price_in(self.policy, "data"), os.urandom
+            self.home, self.charter, self.policy, ports, trainer, price_in(self.policy, "data"), os.urandom
         )
 
     def _accepts(self, name: MemberId) -> m.Frame:
@@ -125,7 +125,8 @@ class Desk:
         made = Learning(**{"event": event, **how, "max_tokens": 48, "micro_batch": 32, **learning})
         return Plan(
             "f", self.policy.hash, self.run, round_, "testing", MODEL, Task("classification", ("x", "y")),
-            Adapter(("query",), 8, 16, 1), made, Cover(Scheme.CLEAR, 2, 2, 0, BITS, None), self.seats, ("weights",),
+            Adapter(("query",), 8, 16, 1), made, ProtectionSpec(Scheme.CLEAR, 2, 2, 0, BITS, None), self.seats,
+            ("weights",),
             m.state_digest(base), LAYOUT.dimension(round_, sharing), sharing,
         )  # fmt: skip
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from securefl import wire
 from securefl.protection.masking_terms import Masked, TooFew
-from securefl.terms import FixedPoint, Opening
+from securefl.terms import FixedPoint, SumOpened
 from tests.protection.test_protection import Round
 from tests.support.worlds import World
 
@@ -82,7 +82,7 @@ def one_run(rand: random.Random, turn: int) -> str:
         (world.lost if rand.random() < 0.5 else world.deaf).add(loss)
     world.backwards = rand.random() < 0.5
     end = world.play()
-    opened = [entry.survivors for entry in world.coordinator.entries if isinstance(entry, Opening)]
+    opened = [entry.survivors for entry in world.coordinator.entries if isinstance(entry, SumOpened)]
     if not np.array_equal(world.reached(end), world.expected(*opened)):
         return "wrong"
     if end.outcome == "finished":

@@ -45,16 +45,16 @@ from securefl.terms import (
     Adapter,
     AdapterKind,
     Aggregate,
-    Cover,
+    CrossEntropy,
     FixedPoint,
     Hash,
     Learning,
     Loss,
     MemberId,
     Model,
-    OwnLabel,
     Plan,
     PoissonGaussian,
+    ProtectionSpec,
     PseudoLabels,
     RunId,
     Scheme,
@@ -134,8 +134,8 @@ def arms(probe: Hash) -> dict[str, Arm]:
 
     alpha = replace(KEEPS, weightings=(Weighting(Fraction(1), Fraction(2), renewal=Fraction(1, 2), probe=probe),))
     return {
-        "alone": Arm(OwnLabel(), KEEPS, own=True, shares=False),
-        "fedavg": Arm(OwnLabel(), Sharing(), own=False),
+        "alone": Arm(CrossEntropy(), KEEPS, own=True, shares=False),
+        "fedavg": Arm(CrossEntropy(), Sharing(), own=False),
         "pseudo": Arm(taught(Scorer.NONE), KEEPS, own=True),
         "energy": Arm(taught(Scorer.ENERGY), KEEPS, own=True),
         "energy+alpha": Arm(taught(Scorer.ENERGY), alpha, own=True),
@@ -192,7 +192,7 @@ def plan_of(shared: SharedModel, setting: Setting, arm: Arm, noise: Fraction) ->
         micro_batch=64,
         loss=arm.loss,
     )
-    cover = Cover(Scheme.CLEAR, 3, 3, 1, ENCODING, None)
+    cover = ProtectionSpec(Scheme.CLEAR, 3, 3, 1, ENCODING, None)
     return Plan(
         "fewfedweight", Hash(bytes(32)), RunId(bytes(16)), 1, "experiment", shared.model, shared.task, shared.adapter,
         learning, cover, (), ("weights",), Hash(bytes(32)), shared.layout.dimension(1, arm.sharing), arm.sharing,
@@ -206,10 +206,14 @@ def federate(
 ) -> tuple[dict[str, bytes], bytes]:  # fmt: skip
     """Each publisher's model after all rounds, and the broadcast that answered in the last one."""
     from securefl.strategy.fedavg import FedAvg  # noqa: PLC0415
-    from securefl.strategy.member import Half  # noqa: PLC0415
-    from securefl.strategy.rules import Ruled  # noqa: PLC0415
+    from securefl.strategy.member import MemberStrategy  # noqa: PLC0415
+    from securefl.strategy.rules import FactorServer  # noqa: PLC0415
 
-    half, strategy, state = Half(shared.layout), Ruled(shared.layout, FedAvg(), arm.sharing), shared.initial()
+    half, strategy, state = (
+        MemberStrategy(shared.layout),
+        FactorServer(shared.layout, FedAvg(), arm.sharing),
+        shared.initial(),
+    )
     memory, own, kept = strategy.begin(state), dict.fromkeys(train, b""), dict.fromkeys(train, b"")
     asked = state
     for round_ in range(1, setting.rounds + 1):

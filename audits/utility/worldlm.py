@@ -30,21 +30,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from securefl.compare.results import spread
 from securefl.documents.data_source import DataSource
 from securefl.strategy.fedavg import FedAvg
-from securefl.strategy.member import Half
-from securefl.strategy.rules import Ruled
-from securefl.strategy.worldlm import Attended
+from securefl.strategy.member import MemberStrategy
+from securefl.strategy.rules import FactorServer
+from securefl.strategy.worldlm import AttentionServer
 from securefl.terms import (
     Adapter,
     AdapterKind,
     Aggregate,
     Attention,
-    Cover,
     FixedPoint,
     Hash,
     Learning,
     MemberId,
     Plan,
     PoissonGaussian,
+    ProtectionSpec,
     RunId,
     Scheme,
     Sharing,
@@ -122,7 +122,7 @@ class Bench:
         self.seed = seed
         self.shared = SharedModel.load(MODEL.format(seed=seed), Path(), Task("language", ()), ADAPTER)
         self.start = self.shared.initial()
-        self.half = Half(self.shared.layout, self.start)
+        self.half = MemberStrategy(self.shared.layout, self.start)
         self.records = {name: _drawn(found, name, seed) for name, found in _all().items()}
         self.model = self.shared._built.model  # noqa: SLF001 - the same module, called with stacked tensors
         places, tensors = self.shared.layout.places(), self.shared.layout.tensors
@@ -140,7 +140,7 @@ class Bench:
         learning = Learning(event, Fraction(1), BATCH, RATE, "adamw", TOKENS, 64)
         return Plan(
             "bench", Hash(bytes(32)), RunId(bytes(16)), round_, "", self.shared.model, self.shared.task, ADAPTER,
-            learning, Cover(Scheme.CLEAR, 1, 1, 0, ENCODING, None), (), (), Hash(bytes(32)),
+            learning, ProtectionSpec(Scheme.CLEAR, 1, 1, 0, ENCODING, None), (), (), Hash(bytes(32)),
             self.shared.layout.dimension(round_, sharing), sharing, layout_digest(self.shared.layout),
         )  # fmt: skip
 
@@ -177,11 +177,11 @@ class Bench:
         """Nats per byte on the leaf's held-out texts."""
         return self.shared.evaluate(state, self.records[leaf][1], TOKENS).accuracy
 
-    def strategy(self, sharing: Sharing) -> Attended | Ruled:
+    def strategy(self, sharing: Sharing) -> AttentionServer | FactorServer:
         """The coordinator's half."""
         if sharing.attention is not None:
-            return Attended(self.shared.layout, FedAvg(), sharing.attention, self.start)
-        return Ruled(self.shared.layout, FedAvg(), sharing)
+            return AttentionServer(self.shared.layout, FedAvg(), sharing.attention, self.start)
+        return FactorServer(self.shared.layout, FedAvg(), sharing)
 
 
 def place_of(leaf: str) -> int:

@@ -16,24 +16,24 @@ from securefl.ledger import heads
 from securefl.protection import masking_terms
 from securefl.protocol import messages as m
 from securefl.terms import (
-    Got,
     Hash,
     Head,
     MemberId,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
+    Participant,
     PublicKey,
     Released,
     Reserved,
     RunId,
-    Seat,
-    Sent,
+    RunJoined,
     SignedHead,
     SignedReceipt,
+    SumOpened,
     Witnessed,
 )
 
-Runs = Mapping[RunId, tuple[Ledger, Opened]]
+Runs = Mapping[RunId, tuple[Ledger, RunJoined]]
 
 
 def covered(ledgers: Mapping[MemberId, Ledger]) -> Runs:
@@ -42,9 +42,9 @@ def covered(ledgers: Mapping[MemberId, Ledger]) -> Runs:
     Raises:
         Tampered: there is none, or two ledgers coordinate the same run.
     """
-    runs: dict[RunId, tuple[Ledger, Opened]] = {}
+    runs: dict[RunId, tuple[Ledger, RunJoined]] = {}
     for ledger in ledgers.values():
-        for index, opened in ledger.each(Opened):
+        for index, opened in ledger.each(RunJoined):
             if opened.role == "coordinator":
                 if opened.run in runs:
                     raise ledger.wrong("a second coordinator, or a second beginning, of one run", index)
@@ -81,15 +81,15 @@ def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: froze
                 why = "missing" if joined is None else "it never joined the run"
                 raise Tampered(f"{seat.member}.ledger", f"{why}, and {coordinator.owner} heard from its owner")
             absent[seat.member] = f"run {run.hex()[:12]}: no ledger of {seat.member}, who took part in it"
-    elsewhere = {entry.run for ledger in ledgers.values() for _, entry in ledger.each(Opened)} - set(runs)
+    elsewhere = {entry.run for ledger in ledgers.values() for _, entry in ledger.each(RunJoined)} - set(runs)
     told = [f"run {run.hex()[:12]}: its coordinator's ledger is not here" for run in sorted(elsewhere)]
     return (*(each for _, each in sorted(absent.items())), *told)
 
 
 def _heard(run: RunId, coordinator: Ledger, ledgers: Mapping[MemberId, Ledger]) -> set[MemberId]:
     """Who took part in a run: by what its coordinator got, opened and saw, and by the cohorts of plans."""
-    heard = {got.receipt.sender for _, got in coordinator.each(Got) if got.receipt.run == run}
-    heard |= {each for _, opening in coordinator.each(Opening) if opening.run == run for each in opening.survivors}
+    heard = {got.receipt.sender for _, got in coordinator.each(MessageReceived) if got.receipt.run == run}
+    heard |= {each for _, opening in coordinator.each(SumOpened) if opening.run == run for each in opening.survivors}
     plans = (entry.plan for ledger in ledgers.values() for _, entry in ledger.each(Reserved))
     return heard | {seat.member for plan in plans if plan.run == run for seat in plan.cohort} | {coordinator.owner}
 
@@ -101,7 +101,7 @@ def check_openings(ledger: Ledger, runs: Runs) -> None:
         Tampered: otherwise.
     """
     joined: set[RunId] = set()
-    for index, opened in ledger.each(Opened):
+    for index, opened in ledger.each(RunJoined):
         if opened.run in joined:
             raise ledger.wrong("the same run begins twice", index)
         joined.add(opened.run)
@@ -114,7 +114,7 @@ def check_openings(ledger: Ledger, runs: Runs) -> None:
             raise ledger.wrong(f"another policy, key or peer for this run than {coordinator.owner} has", index)
 
 
-def _seats(opened: Opened) -> list[tuple[MemberId, PublicKey, str]]:
+def _seats(opened: RunJoined) -> list[tuple[MemberId, PublicKey, str]]:
     return sorted((seat.member, seat.key, seat.region) for seat in opened.peers)
 
 
@@ -126,11 +126,15 @@ def check_receipts(ledgers: Mapping[MemberId, Ledger]) -> None:
     Raises:
         Tampered: otherwise.
     """
-    sent = {owner: {wire.encode(entry.receipt) for _, entry in other.each(Sent)} for owner, other in ledgers.items()}
+    sent = {
+        owner: {wire.encode(entry.receipt) for _, entry in other.each(MessageSent)} for owner, other in ledgers.items()
+    }
     for ledger in ledgers.values():
         for index, entry, here in _in_runs(ledger):
             receipt = entry.receipt
-            mine, other = (receipt.sender, receipt.to) if isinstance(entry, Sent) else (receipt.to, receipt.sender)
+            mine, other = (
+                (receipt.sender, receipt.to) if isinstance(entry, MessageSent) else (receipt.to, receipt.sender)
+            )
             if mine != ledger.owner or other not in here or receipt.sender not in here:
                 raise ledger.wrong(f"a receipt from {receipt.sender} to {receipt.to}, who are not peers here", index)
             try:
@@ -138,17 +142,21 @@ def check_receipts(ledgers: Mapping[MemberId, Ledger]) -> None:
             except Forged as fault:
                 raise ledger.wrong(f"the receipt for a {receipt.kind}: {fault}", index) from fault
             sender = of_seat(ledgers, here[receipt.sender])
-            if isinstance(entry, Got) and sender is not None and wire.encode(receipt) not in sent[sender.owner]:
+            if (
+                isinstance(entry, MessageReceived)
+                and sender is not None
+                and wire.encode(receipt) not in sent[sender.owner]
+            ):
                 raise ledger.wrong(f"got a {receipt.kind} that {sender.owner}'s ledger never sent", index)
 
 
-def _in_runs(ledger: Ledger) -> Iterator[tuple[int, Sent | Got, Mapping[MemberId, Seat]]]:
-    peers: dict[RunId, dict[MemberId, Seat]] = {}
+def _in_runs(ledger: Ledger) -> Iterator[tuple[int, MessageSent | MessageReceived, Mapping[MemberId, Participant]]]:
+    peers: dict[RunId, dict[MemberId, Participant]] = {}
     for index, leaf in enumerate(ledger.leaves):
         entry = leaf.entry
-        if isinstance(entry, Opened):
+        if isinstance(entry, RunJoined):
             peers[entry.run] = {seat.member: seat for seat in entry.peers}
-        elif isinstance(entry, Sent | Got):
+        elif isinstance(entry, MessageSent | MessageReceived):
             yield index, entry, peers.get(entry.receipt.run, {})
 
 
@@ -166,7 +174,7 @@ def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
                 raise Tampered(f"{head.owner}.ledger", f"{witness} and {ledger.owner} saw two of {head.size} entries")
     trees: dict[MemberId, merkle.Frontier] = {}
     for (owner, key, size), (root, witness) in sorted(seen.items()):
-        shown = of_seat(ledgers, Seat(owner, key, ""))
+        shown = of_seat(ledgers, Participant(owner, key, ""))
         if shown is None:
             continue  # its owner is not part of this copy
         if size > len(shown.hashes):
@@ -183,11 +191,11 @@ def _seen_by(ledger: Ledger) -> Iterator[tuple[PublicKey, Head]]:
     """Every head this party has kept or been named in a receipt, and the key it holds under."""
     peers: dict[MemberId, list[PublicKey]] = {}  # latest last: two federations may each call a party by one name
     for index, leaf in enumerate(ledger.leaves):
-        if isinstance(leaf.entry, Opened):
+        if isinstance(leaf.entry, RunJoined):
             for seat in leaf.entry.peers:
                 peers[seat.member] = [*(key for key in peers.get(seat.member, ()) if key != seat.key), seat.key]
         seen = leaf.entry.head if isinstance(leaf.entry, Witnessed) else None
-        if isinstance(leaf.entry, Got | Sent):
+        if isinstance(leaf.entry, MessageReceived | MessageSent):
             seen = leaf.entry.receipt.head  # what its sender named of its own ledger
         if seen is None:
             continue
@@ -240,16 +248,16 @@ def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     for coordinator, _ in runs.values():
         inputs = {
             (got.receipt.plan, got.receipt.sender): SignedReceipt(got.receipt, got.signature)
-            for _, got in coordinator.each(Got)
+            for _, got in coordinator.each(MessageReceived)
             if got.receipt.kind == m.Submitted.__name__
         }
-        for _, opening in coordinator.each(Opening):
+        for _, opening in coordinator.each(SumOpened):
             named = ((opening.plan, member) for member in sorted(opening.survivors))
             sealed = tuple(inputs[each] for each in named if each in inputs)
             ask = m.Ask(opening.round, masking_terms.question_about(opening.survivors), sealed)
             about[opening.run, opening.round] = Hash(hashlib.sha256(wire.encode(ask)).digest())
     for ledger in ledgers.values():
-        for index, got in ledger.each(Got):
+        for index, got in ledger.each(MessageReceived):
             receipt = got.receipt
             opened = ledger.opened(receipt.run) if receipt.kind == "Ask" and receipt.plan in masked else None
             if opened is not None and opened.role == "member" and receipt.run in runs:

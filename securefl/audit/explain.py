@@ -23,17 +23,17 @@ from securefl.terms import (
     Hash,
     Level,
     MemberId,
-    Opened,
-    Opening,
+    MessageSent,
+    Participant,
     Plan,
     PoissonGaussian,
     Reported,
     Reserved,
     RunId,
+    RunJoined,
     Scheme,
-    Seat,
-    Sent,
     Settled,
+    SumOpened,
 )
 
 MEASURED = "measured.jsonl"
@@ -84,12 +84,12 @@ class Facts:
     """All there is to go by."""
 
     run: RunId
-    opened: Opened  # by the coordinator
+    opened: RunJoined  # by the coordinator
     plans: Mapping[Hash, Plan]  # reserved in this run, by hash
     settled: Sequence[tuple[str, Settled]]
     sent: Sequence[tuple[str, str, bytes | None, str]]  # by peers: sender, kind, plan, digest of the body
     ledgers: Mapping[str, bool | None]  # by file: whether a record's text was seen in it; None if nobody looked
-    sums: Sequence[Opening]  # by whoever opened one
+    sums: Sequence[SumOpened]  # by whoever opened one
     seen: Sequence[Mapping[str, Any]]  # by the bench, if what it wrote is what the coordinator wrote down
     unsigned: Sequence[str]  # parties whose own record shows no signatures for the policy
     accounts: Sequence[Mapping[str, Any]]
@@ -146,10 +146,10 @@ def _facts(run: Path) -> Facts:
         [(str(ledger.owner), e) for ledger in peers for _, e in ledger.each(Settled) if e.plan in plans],
         [
             (str(ledger.owner), e.receipt.kind, e.receipt.plan, e.receipt.digest.hex())
-            for ledger in peers for _, e in ledger.each(Sent) if e.receipt.run == name
+            for ledger in peers for _, e in ledger.each(MessageSent) if e.receipt.run == name
         ],
         {ledger.name: _looked(ledger, seen) for ledger in ledgers.values()},
-        [entry for _, entry in coordinator.each(Opening) if entry.run == name],
+        [entry for _, entry in coordinator.each(SumOpened) if entry.run == name],
         seen, [str(each.owner) for each in (coordinator, *peers) if not _signed(each, name)],
         spent.accounts_of(ledgers), _opened(run, coordinator),
     )  # fmt: skip
@@ -157,7 +157,7 @@ def _facts(run: Path) -> Facts:
 
 def _last(ledgers: Mapping[MemberId, Ledger]) -> RunId:
     """Of ledgers alone, the run that began last."""
-    opened = (entry for each in ledgers.values() for _, entry in each.each(Opened) if entry.role == COORDINATES)
+    opened = (entry for each in ledgers.values() for _, entry in each.each(RunJoined) if entry.role == COORDINATES)
     *_, last = opened
     return last.run
 
@@ -280,7 +280,7 @@ def _threshold(facts: Facts) -> Line:
     return Line("threshold", State.ON if safe else State.OFF, shown)
 
 
-def _members(facts: Facts) -> list[Seat]:
+def _members(facts: Facts) -> list[Participant]:
     """Who sent keys or results: those who hold shares."""
     spoke = {sender for sender, kind, _, _ in facts.sent if kind in ("Enrolled", "Submitted")}
     return [seat for seat in facts.opened.peers if seat.member in spoke]

@@ -23,21 +23,21 @@ from securefl.policy.training_rules import MECHANISMS
 from securefl.protection.trust_statement import what_silence_does, who_can_open
 from securefl.protocol.coordinator import DECLINED
 from securefl.terms import (
+    Accountant,
     AdapterRule,
-    Bound,
     Closed,
     DistributedDiscreteGaussian,
-    Got,
     Hash,
     Level,
     MemberId,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
     Plan,
     Refused,
     Reserved,
     RunId,
-    Sent,
+    RunJoined,
+    SumOpened,
     Unit,
 )
 
@@ -87,12 +87,12 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
     """
     coordinator = coordinator_of(ledgers, run)
     at, opened = next((leaf.at, leaf.entry) for leaf in coordinator.leaves if _begins(leaf.entry, run))
-    assert isinstance(opened, Opened), "found as one"
+    assert isinstance(opened, RunJoined), "found as one"
     policy = policy_in(opened.policy, coordinator.name)
     ended = next((entry for _, entry in coordinator.each(Closed) if entry.run == run), None)
     if ended is None:
         raise coordinator.wrong(f"run {run.hex()} does not end here", len(coordinator.leaves))
-    openings = {e.round: e.survivors for _, e in coordinator.each(Opening) if e.run == run}
+    openings = {e.round: e.survivors for _, e in coordinator.each(SumOpened) if e.run == run}
     roles = {seat.member for seat in opened.peers if seat.member in ("coordinator", "custodian")}
     rows = spent.accounts_of(ledgers)
     standing = approvals.judge(policy, approvals.decode(opened.approvals, "the run's approvals"), at)
@@ -105,14 +105,14 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
         "rounds": _rounds(ledgers, coordinator, run, openings),
         "epsilon": _epsilon(policy, rows),
         "accounts": rows,
-        "bytes": {"up": _size(Got, coordinator, run), "down": _size(Sent, coordinator, run)},
+        "bytes": {"up": _size(MessageReceived, coordinator, run), "down": _size(MessageSent, coordinator, run)},
         "protections": {"cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())]},
     }
     plan = plan or first_plan(ledgers, run)
     if plan is None:
         return found
     unit = plan.learning.event.unit
-    by_filter = found["epsilon"]["bound"] == Bound.FILTER and unit is Unit.RECORD
+    by_filter = found["epsilon"]["bound"] == Accountant.FILTER and unit is Unit.RECORD
     found["epsilon"] |= {
         "unit": unit.value, "mechanism": MECHANISMS[type(plan.learning.event)], **_ACCOUNTANTS[unit],
         **(_FILTERED if by_filter else {}), "rdp": _rdp(ledgers, unit),
@@ -233,10 +233,10 @@ def _why(coordinator: Ledger, ended: Closed) -> str:
 
 
 def _begins(entry: object, run: RunId) -> bool:
-    return isinstance(entry, Opened) and entry.run == run
+    return isinstance(entry, RunJoined) and entry.run == run
 
 
-def _size(kind: type[Got | Sent], ledger: Ledger, run: RunId, number: int | None = None) -> int:
+def _size(kind: type[MessageReceived | MessageSent], ledger: Ledger, run: RunId, number: int | None = None) -> int:
     return sum(
         entry.receipt.size
         for _, entry in ledger.each(kind)
@@ -258,8 +258,8 @@ def _rounds(
             "round": number,
             "survivors": [str(member) for member in openings.get(number, ())],
             "epsilon_after": spent_at.get(number),
-            "bytes_up": _size(Got, coordinator, run, number),
-            "bytes_down": _size(Sent, coordinator, run, number),
+            "bytes_up": _size(MessageReceived, coordinator, run, number),
+            "bytes_down": _size(MessageSent, coordinator, run, number),
         }
         for number in sorted({*openings, *spent_at})
     ]

@@ -16,7 +16,7 @@ from securefl import merkle
 from securefl.audit import adapter_files, figures, json_files, last_word
 from securefl.audit.ledger_files import Ledger
 from securefl.errors import Tampered
-from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Opened, Released, Reported, RunId
+from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Released, Reported, RunId, RunJoined
 
 RUN, REPORT, KEYS, ADAPTER = "run.json", "report.json", "keys.json", "adapter"
 SUITE, TASKS, BELOW = "suite.json", "tasks", "below"
@@ -153,7 +153,7 @@ def _longer(ledgers: Mapping[MemberId, Ledger], entry: Reported, coordinator: Le
 
 def _check_last(coordinator: Ledger, index: int) -> None:
     """No run began after this report was written, and ended: its folder would be the one to show these ledgers."""
-    after = {entry.run for at, entry in coordinator.each(Opened) if at > index}
+    after = {entry.run for at, entry in coordinator.each(RunJoined) if at > index}
     for at, ended in coordinator.each(Closed):
         if ended.run in after:
             what = f"run {ended.run.hex()} began and ended after this folder's report: these are ledgers of that one"
@@ -169,8 +169,8 @@ def check_latest(ledgers: Mapping[MemberId, Ledger], run: RunId | None) -> None:
     if run is None:
         return
     coordinator = figures.coordinator_of(ledgers, run)
-    began = max(at for at, entry in coordinator.each(Opened) if entry.run == run)
-    after = {entry.run for at, entry in coordinator.each(Opened) if at > began}
+    began = max(at for at, entry in coordinator.each(RunJoined) if entry.run == run)
+    after = {entry.run for at, entry in coordinator.each(RunJoined) if at > began}
     for at, entry in coordinator.each(Reported):
         if entry.run in after:
             what = f"run {entry.run.hex()} began and ended after the one that this folder names: these are its ledgers"

@@ -17,7 +17,7 @@ from securefl.policy import load as policies
 from securefl.policy.load import Policy
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, bound_of, caps_of
-from securefl.terms import Bound, Cap, Event, Level, Opened, Reserved, RunId, Unbounded
+from securefl.terms import Accountant, Event, Level, Limit, Reserved, RunId, RunJoined, Unbounded
 
 LIMIT_ROUNDS = 10_000
 LIMIT_NOISE = 1000
@@ -46,14 +46,14 @@ class Outlook:
     spent: tuple[Spent, ...]  # every total that a decision looks at
     per_round: Fraction
     delta: float
-    bound: Bound = Bound.PLD
+    bound: Accountant = Accountant.PLD
 
     def cost(self, rounds: int, noise: Fraction, events: tuple[Event, ...], delta: float | None = None) -> float:
         """Epsilon of ``events`` and so many more rounds, by the bound that these would be held to."""
         delta = self.delta if delta is None else delta
         more = (replace(self.last, noise_multiplier=noise, steps=self.last.steps * rounds),) if rounds else ()
         together = (*events, *more)
-        if self.bound is Bound.FILTER or len({replace(event, steps=1) for event in together}) > 1:
+        if self.bound is Accountant.FILTER or len({replace(event, steps=1) for event in together}) > 1:
             return accountant.epsilon_filter(together, delta)
         return accountant.epsilon_pld(together, delta)
 
@@ -119,7 +119,7 @@ def _of(ledger: Ledger) -> Iterable[Outlook]:
     account = Account.of(leaf.entry for leaf in ledger.leaves)
     policy_of = {
         opened.federation: policies.parse(opened.policy, ledger.name)
-        for _, opened in ledger.each(Opened)
+        for _, opened in ledger.each(RunJoined)
         if opened.role == "member"
     }
     last = {(entry.plan.federation, entry.dataset): entry.plan.learning.event for _, entry in ledger.each(Reserved)}
@@ -135,7 +135,8 @@ def _of(ledger: Ledger) -> Iterable[Outlook]:
         )
         yield Outlook(
             str(ledger.owner), federation, dataset, event, spent, budget.per_round.epsilon / budget.overlap,
-            delta, Bound.FILTER if budget.bound is Bound.FILTER else bound_of(charges, Level.DATASET, dataset),
+            delta,
+            Accountant.FILTER if budget.bound is Accountant.FILTER else bound_of(charges, Level.DATASET, dataset),
         )  # fmt: skip
 
 
@@ -143,7 +144,7 @@ ORDER = (Level.FEDERATION, Level.DATASET, Level.RUN)  # which limit is named, wh
 NEW_RUN = RunId(b"forecast rounds.")  # what is still to come is a run of its own, with nothing charged to it
 
 
-def _rule(cap: Cap, policy: Policy) -> str:
+def _rule(cap: Limit, policy: Policy) -> str:
     """What a decision calls the rule that holds this cap."""
     if cap.by != policy.federation:
         return "budget.others.epsilon"
@@ -155,5 +156,5 @@ def _rule(cap: Cap, policy: Policy) -> str:
     return "budget.epsilon" if cap.name == policy.federation else "budget.above.epsilon"
 
 
-def _limit(cap: Cap) -> Fraction:
+def _limit(cap: Limit) -> Fraction:
     return Fraction(cap.epsilon, 1_000_000)

@@ -20,15 +20,15 @@ from securefl.errors import Forged, Tampered
 from securefl.ledger import heads
 from securefl.terms import (
     Entry,
-    Got,
     Head,
     MemberId,
-    Opened,
+    MessageReceived,
+    MessageSent,
     Receipt,
     Reported,
     Reserved,
     RunId,
-    Sent,
+    RunJoined,
     SignedHead,
     Witnessed,
 )
@@ -45,7 +45,7 @@ def check_speakers(ledgers: Ledgers) -> None:
     """
     for ledger in ledgers.values():
         for index, entry in ledger.each(Reported):
-            roles = {opened.role for _, opened in ledger.each(Opened)}
+            roles = {opened.role for _, opened in ledger.each(RunJoined)}
             if roles != {COORDINATES}:
                 raise ledger.wrong("a word on what a run left, and its owner coordinates none", index)
             others = [each.opened(entry.run) for each in ledgers.values() if each is not ledger]
@@ -129,7 +129,7 @@ def _cut(ledger: Ledger, head: Head) -> Ledger:
 
 
 def _run_of(entry: Entry) -> RunId | None:
-    if isinstance(entry, Got | Sent):
+    if isinstance(entry, MessageReceived | MessageSent):
         return entry.receipt.run
     if isinstance(entry, Reserved):
         return entry.plan.run
@@ -156,14 +156,14 @@ def _known(ledgers: Ledgers, coordinator: Ledger, index: int) -> dict[MemberId, 
 
 
 def _places(ledger: Ledger) -> dict[Receipt, int]:
-    return {entry.receipt: place + 1 for place, entry in ledger.each(Sent)}
+    return {entry.receipt: place + 1 for place, entry in ledger.each(MessageSent)}
 
 
 def _before(
     entry: Entry, ledgers: Ledgers, sent: Mapping[MemberId, Mapping[Receipt, int]], known: Mapping[MemberId, int]
 ) -> Iterator[tuple[MemberId, int]]:
     """Which ledger this entry shows to have been longer than was known, and how long."""
-    if isinstance(entry, Got):
+    if isinstance(entry, MessageReceived):
         owner, size = entry.receipt.sender, sent.get(entry.receipt.sender, {}).get(entry.receipt, 0)
     elif isinstance(entry, Witnessed):
         owner, size = entry.head.head.owner, entry.head.head.size

@@ -12,7 +12,7 @@ from securefl import merkle
 from securefl.errors import Forged, OperatorFault, Tampered
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
-from securefl.terms import Hash, Leaf, MemberId, Opened, PublicKey, RunId, Seat
+from securefl.terms import Hash, Leaf, MemberId, Participant, PublicKey, RunId, RunJoined
 
 T = TypeVar("T")
 
@@ -37,9 +37,9 @@ class Ledger:
             if isinstance(leaf.entry, kind):
                 yield index, leaf.entry
 
-    def opened(self, run: RunId) -> Opened | None:
+    def opened(self, run: RunId) -> RunJoined | None:
         """How this party joined a run, if it did."""
-        return next((entry for _, entry in self.each(Opened) if entry.run == run), None)
+        return next((entry for _, entry in self.each(RunJoined) if entry.run == run), None)
 
     def wrong(self, why: str, entry: int | None = None) -> Tampered:
         """The finding that names this ledger."""
@@ -63,7 +63,7 @@ def _policy(text: bytes) -> policies.Policy:
     return policies.parse(text, "policy")
 
 
-def of_seat(ledgers: Mapping[MemberId, Ledger], seat: Seat) -> Ledger | None:
+def of_seat(ledgers: Mapping[MemberId, Ledger], seat: Participant) -> Ledger | None:
     """The ledger of this very party: the same name, and the same key."""
     ledger = ledgers.get(seat.member)
     return ledger if ledger is not None and ledger.key == seat.key else None

@@ -17,26 +17,26 @@ from securefl.policy.decide import decide
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, AccountFault, Standing
 from securefl.terms import (
+    Accountant,
     AdapterRule,
-    Bound,
-    Cap,
     Event,
-    Freed,
-    Got,
     Grant,
     Hash,
     Leaf,
     Level,
+    Limit,
     MemberId,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
     Plan,
     Price,
     Released,
+    ReservationReleased,
     Reserved,
     RunId,
-    Sent,
+    RunJoined,
     Settled,
+    SumOpened,
     Unit,
     micro_epsilon,
 )
@@ -54,7 +54,7 @@ def check_account(ledger: Ledger) -> Account:
         Tampered: a plan was charged twice, too little, or not at all; or no policy here would have let it run.
     """
     account = Account()
-    opened: dict[RunId, tuple[Opened, policies.Policy]] = {}
+    opened: dict[RunId, tuple[RunJoined, policies.Policy]] = {}
     proposed: set[Hash] = set()
     left: set[Hash] = set()
     due: dict[Hash, Event] = {}
@@ -62,16 +62,16 @@ def check_account(ledger: Ledger) -> Account:
     adopted = Authority()
     for index, leaf in enumerate(ledger.leaves):
         entry = leaf.entry
-        if isinstance(entry, Opened):
+        if isinstance(entry, RunJoined):
             opened[entry.run] = (entry, policy_in(entry.policy, f"{ledger.name}, entry {index}"))
             _check_approvals(ledger, index, leaf, *opened[entry.run])
             _check_version(ledger, index, opened[entry.run][1], last)
             adopted = _adopt(ledger, index, leaf, entry, adopted)
-        elif isinstance(entry, Got) and entry.receipt.kind == "Propose" and entry.receipt.plan is not None:
+        elif isinstance(entry, MessageReceived) and entry.receipt.kind == "Propose" and entry.receipt.plan is not None:
             proposed.add(entry.receipt.plan)
-        elif isinstance(entry, Sent) and entry.receipt.kind == "Submitted":
+        elif isinstance(entry, MessageSent) and entry.receipt.kind == "Submitted":
             _check_result(ledger, index, entry, account, left, due)
-        elif isinstance(entry, Freed) and entry.plan in left:
+        elif isinstance(entry, ReservationReleased) and entry.plan in left:
             raise ledger.wrong("a reservation was freed whose result had left", index)
         elif isinstance(entry, Reserved):
             if wire.plan_hash(entry.plan) not in proposed:
@@ -87,7 +87,7 @@ def check_account(ledger: Ledger) -> Account:
     return account
 
 
-def _check_approvals(ledger: Ledger, index: int, leaf: Leaf, opened: Opened, policy: policies.Policy) -> None:
+def _check_approvals(ledger: Ledger, index: int, leaf: Leaf, opened: RunJoined, policy: policies.Policy) -> None:
     """Whoever says that a policy was signed shows signatures that held when the run began."""
     if opened.approvals:
         standing = approvals.judge(policy, approvals.decode(opened.approvals, f"{ledger.name}, entry {index}"), leaf.at)
@@ -107,7 +107,7 @@ def _check_version(ledger: Ledger, index: int, policy: policies.Policy, last: di
     last[policy.federation] = policy
 
 
-def _adopt(ledger: Ledger, index: int, leaf: Leaf, opened: Opened, before: Authority) -> Authority:
+def _adopt(ledger: Ledger, index: int, leaf: Leaf, opened: RunJoined, before: Authority) -> Authority:
     """Hold each policy to the last signed one before it, by that one's keys, and each above it likewise."""
     try:
         return authority.opened(before, opened, leaf.at)
@@ -116,7 +116,7 @@ def _adopt(ledger: Ledger, index: int, leaf: Leaf, opened: Opened, before: Autho
 
 
 def _check_result(
-    ledger: Ledger, index: int, entry: Sent, account: Account, left: set[Hash], due: Mapping[Hash, Event]
+    ledger: Ledger, index: int, entry: MessageSent, account: Account, left: set[Hash], due: Mapping[Hash, Event]
 ) -> None:
     plan = entry.receipt.plan
     if plan is None or plan in left:
@@ -130,7 +130,13 @@ def _check_result(
 
 
 def _check_price(
-    ledger: Ledger, index: int, leaf: Leaf, entry: Reserved, account: Account, opened: Opened, policy: policies.Policy
+    ledger: Ledger,
+    index: int,
+    leaf: Leaf,
+    entry: Reserved,
+    account: Account,
+    opened: RunJoined,
+    policy: policies.Policy,
 ) -> None:
     if entry.dataset != opened.dataset:
         raise ledger.wrong(f"charged to {entry.dataset!r}; the run was joined with {opened.dataset!r}", index)
@@ -146,7 +152,11 @@ def _check_price(
     least = min(float(cap.delta) for cap in at_root)
     rdp = micro_epsilon(accountant.epsilon_rdp((*(charge.event for charge in charges), event), least))
     total = expected.after[Level.DATASET]
-    if total + SLACK < rdp if at_root[0].bound is Bound.FILTER and event.unit is Unit.RECORD else rdp + SLACK < total:
+    if (
+        total + SLACK < rdp
+        if at_root[0].bound is Accountant.FILTER and event.unit is Unit.RECORD
+        else rdp + SLACK < total
+    ):
         raise ledger.wrong("the two accountants contradict each other", index)
     answer = decide(policy, entry.plan, account, price, leaf.at)
     if not isinstance(answer, Grant):
@@ -156,7 +166,7 @@ def _check_price(
 
 
 def _check_costs(
-    ledger: Ledger, index: int, price: Price, expected: Price, policy: policies.Policy, caps: tuple[Cap, ...]
+    ledger: Ledger, index: int, price: Price, expected: Price, policy: policies.Policy, caps: tuple[Limit, ...]
 ) -> None:
     budget, allowed = policy.budget, {(cap.level, cap.name): cap.epsilon for cap in caps}
     costs = [("round", price.round, expected.round, budget.share(budget.per_round.epsilon))]
@@ -232,9 +242,9 @@ def check_sums(ledgers: Mapping[MemberId, Ledger]) -> None:
     Raises:
         Tampered: otherwise.
     """
-    seen: dict[tuple[RunId, int], tuple[Opening, MemberId]] = {}
+    seen: dict[tuple[RunId, int], tuple[SumOpened, MemberId]] = {}
     for ledger in ledgers.values():
-        for index, entry in ledger.each(Opening):
+        for index, entry in ledger.each(SumOpened):
             first, owner = seen.setdefault((entry.run, entry.round), (entry, ledger.owner))
             if (entry.plan, entry.survivors) != (first.plan, first.survivors):
                 raise ledger.wrong(f"a sum of round {entry.round} over others than {owner} has", index)
@@ -244,7 +254,7 @@ def check_sums(ledgers: Mapping[MemberId, Ledger]) -> None:
 
 def _check_openings(ledger: Ledger, ledgers: Mapping[MemberId, Ledger], plans: Mapping[Hash, Plan]) -> None:
     seen: set[tuple[RunId, int]] = set()
-    for index, entry in ledger.each(Opening):
+    for index, entry in ledger.each(SumOpened):
         if (entry.run, entry.round) in seen:
             raise ledger.wrong(f"a second sum of round {entry.round} was opened", index)
         seen.add((entry.run, entry.round))

@@ -12,7 +12,17 @@ from securefl.policy import load as policies
 from securefl.policy.training_rules import MECHANISMS
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing, bound_of
-from securefl.terms import Bound, Cap, DistributedDiscreteGaussian, Level, MemberId, Opened, RunId, Unbounded, Unit
+from securefl.terms import (
+    Accountant,
+    DistributedDiscreteGaussian,
+    Level,
+    Limit,
+    MemberId,
+    RunId,
+    RunJoined,
+    Unbounded,
+    Unit,
+)
 
 
 def replayed(ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
@@ -53,7 +63,7 @@ def _rdp(charges: tuple[Charge, ...], delta: float) -> float:
 def _filter(totals: Sequence[tuple[Charge, ...]], delta: float) -> float | None:
     """The largest total by the filter; nothing where it has no finite one."""
     try:
-        return max((accountant.epsilon_charged(charges, delta, Bound.FILTER) for charges in totals), default=0.0)
+        return max((accountant.epsilon_charged(charges, delta, Accountant.FILTER) for charges in totals), default=0.0)
     except Unbounded:
         return None
 
@@ -64,7 +74,7 @@ def _enforced(accounts: Iterable[Account]) -> str:
         cap.bound for account in accounts for charge in _standing(account) for cap in charge.caps
         if cap.level is Level.DATASET
     }  # fmt: skip
-    return (Bound.FILTER if Bound.FILTER in bounds else Bound.PLD).value
+    return (Accountant.FILTER if Accountant.FILTER in bounds else Accountant.PLD).value
 
 
 def _event(ledger: Ledger, charge: Charge) -> dict[str, Any]:
@@ -98,14 +108,14 @@ def _standing(account: Account) -> tuple[Charge, ...]:
     return tuple(charge for charge in account.charges if charge.standing is not Standing.FREED)
 
 
-def _joined(ledger: Ledger) -> list[Opened]:
+def _joined(ledger: Ledger) -> list[RunJoined]:
     """The runs it took part in with records of its own."""
-    return [opened for _, opened in ledger.each(Opened) if opened.role == "member"]
+    return [opened for _, opened in ledger.each(RunJoined) if opened.role == "member"]
 
 
 def _policies(ledger: Ledger) -> Mapping[str, policies.Policy]:
     """Each federation's policy, as it was in its latest run here."""
-    latest = {opened.federation: opened.policy for _, opened in ledger.each(Opened)}
+    latest = {opened.federation: opened.policy for _, opened in ledger.each(RunJoined)}
     return {name: policy_in(text, ledger.name) for name, text in latest.items()}
 
 
@@ -161,7 +171,7 @@ def _accounts(
     ]
 
 
-def _cap(policy: policies.Policy, level: Level, name: str) -> Cap:
+def _cap(policy: policies.Policy, level: Level, name: str) -> Limit:
     """What this policy lets an account hold."""
     run = RunId(bytes.fromhex(name) if level is Level.RUN else bytes(16))
     return next(cap for cap in policy.caps(name, run) if (cap.level, cap.name) == (level, name))
@@ -173,8 +183,8 @@ def _row(
     budget, cap = policy.budget, _cap(policy, level, name)
     settled = [charge for charge in standing if charge.standing is Standing.SETTLED]
 
-    def cost(charges: Sequence[Charge]) -> tuple[float, Bound]:
-        bound = max(cap.bound, bound_of(charges, level, name), key=lambda each: each is Bound.FILTER)
+    def cost(charges: Sequence[Charge]) -> tuple[float, Accountant]:
+        bound = max(cap.bound, bound_of(charges, level, name), key=lambda each: each is Accountant.FILTER)
         return accountant.epsilon_charged(charges, float(delta), bound) * budget.overlap, bound
 
     (spent, _), (total, bound) = cost(settled), cost(standing)

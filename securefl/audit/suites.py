@@ -15,7 +15,7 @@ from securefl.audit.ledger_files import Ledger, policy_in, read_all
 from securefl.audit.suite_report import SuiteReport
 from securefl.documents.module_manifest import MANIFEST, TENSORS, Manifest, manifest_of
 from securefl.errors import Tampered
-from securefl.terms import Level, MemberId, Opening, Released, Reported, RunId
+from securefl.terms import Level, MemberId, Released, Reported, RunId, SumOpened
 
 Ledgers = Mapping[MemberId, Ledger]
 
@@ -149,7 +149,7 @@ def _check_module(store: Path, task: str, folder_: Path, run: RunId, report: Map
     ledgers = read_all(folder_)
     coordinator = figures.coordinator_of(ledgers, run)
     released = [entry for _, entry in coordinator.each(Released) if entry.run == run]
-    openings = [entry.plan for _, entry in coordinator.each(Opening) if entry.run == run]
+    openings = [entry.plan for _, entry in coordinator.each(SumOpened) if entry.run == run]
     plans = figures.plans(ledgers, run)
     opened = coordinator.opened(run)
     if not released or not openings or openings[-1] not in plans or opened is None:

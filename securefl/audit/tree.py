@@ -15,7 +15,7 @@ from securefl.errors import PeerFault, Tampered
 from securefl.policy.load import ABOVE
 from securefl.privacy.account import Account, Charge, Standing
 from securefl.protocol.subfederation import learning_below, run_below
-from securefl.terms import Gathered, Hash, MemberId, Opened, Opening, Plan, Reserved, RunId, Sent, Settled
+from securefl.terms import Gathered, Hash, MemberId, MessageSent, Plan, Reserved, RunId, RunJoined, Settled, SumOpened
 
 BELOW = "below"
 
@@ -83,7 +83,7 @@ def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]
 
 
 def _check_totals(node: Ledger, index: int, entry: Gathered, coordinator: Ledger) -> None:
-    openings = [each for _, each in coordinator.each(Opening) if each.run == entry.run]
+    openings = [each for _, each in coordinator.each(SumOpened) if each.run == entry.run]
     told = tuple((each.plan, len(each.survivors)) for each in openings)
     if told != tuple(zip(entry.plans, entry.contributors, strict=True)):
         raise node.wrong("other rounds or totals than those that were opened below", index)
@@ -91,7 +91,7 @@ def _check_totals(node: Ledger, index: int, entry: Gathered, coordinator: Ledger
         raise node.wrong("the head of another ledger than its coordinator's below", index)
 
 
-def _check_policy(node: Ledger, index: int, plan: Plan, opened: Opened) -> None:
+def _check_policy(node: Ledger, index: int, plan: Plan, opened: RunJoined) -> None:
     joined = node.opened(plan.run)
     if joined is None or opened.policy.partition(ABOVE)[2] != joined.policy:
         raise node.wrong("the policy below does not stand under the one that the node joined with", index)
@@ -124,7 +124,7 @@ def _check_training(node: Ledger, index: int, entry: Gathered, plan: Plan, insid
 def _check_told(node: Ledger, plans: Mapping[Hash, Plan], runs: cross_checks.Runs) -> None:
     """Each result that the node sent, of a plan that it had a run below for, is one it says so of."""
     told = {entry.plan for _, entry in node.each(Gathered)}
-    for index, entry in node.each(Sent):
+    for index, entry in node.each(MessageSent):
         plan = plans.get(entry.receipt.plan) if entry.receipt.kind == "Submitted" and entry.receipt.plan else None
         if plan is not None and entry.receipt.plan not in told and run_below(plan, node.owner) in runs:
             raise node.wrong("a result of a federation below, and not a word of what was below", index)

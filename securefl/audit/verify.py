@@ -36,7 +36,18 @@ from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
 from securefl.shown import plainly
-from securefl.terms import Closed, Got, MemberId, Opened, Opening, Refused, Released, Reported, RunId, Sent
+from securefl.terms import (
+    Closed,
+    MemberId,
+    MessageReceived,
+    MessageSent,
+    Refused,
+    Released,
+    Reported,
+    RunId,
+    RunJoined,
+    SumOpened,
+)
 
 __all__ = ["Ledger", "Verdict", "check", "read_all", "read_one", "verify"]
 
@@ -104,7 +115,7 @@ def _verify(
     left_out += _files(run, ledgers, place, own)
     below = [_below(name, inside, ledgers, known, place, own) for name, inside in tree.folders(run, ledgers)]
     left_out += (*tree.absent(run, ledgers), *tree.idle(run, ledgers), *folder.working(run))
-    opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(Opened)]
+    opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(RunJoined)]
     unsigned = {each.run.hex() for each in opened if not each.approvals}
     prints = {name: pins.fingerprint(key) for name, key in keys.items()}
     return _together(
@@ -212,7 +223,7 @@ def _check_ends(ledger: Ledger, account: Account) -> None:
     begun: set[RunId] = set()
     closed: dict[RunId, int] = {}
     for index, leaf in enumerate(ledger.leaves):
-        if isinstance(leaf.entry, Opened):
+        if isinstance(leaf.entry, RunJoined):
             begun.add(leaf.entry.run)
         elif isinstance(leaf.entry, Closed):
             if leaf.entry.run not in begun or leaf.entry.run in closed:
@@ -226,13 +237,13 @@ def _open(account: Account, run: RunId) -> bool:
     return any(charge.run == run and charge.standing is Standing.RESERVED for charge in account.charges)
 
 
-def _check_end(run: RunId, coordinator: Ledger, opened: Opened, ledgers: Mapping[MemberId, Ledger]) -> None:
+def _check_end(run: RunId, coordinator: Ledger, opened: RunJoined, ledgers: Mapping[MemberId, Ledger]) -> None:
     """Who said goodbye ended the run; all who did, did so alike; and the coordinator too, if its ledger ends with it.
 
     Runs may overlap: one that was killed while it said goodbye stands there, unended, before the end of another.
     """
     told = _end(coordinator, run)
-    got = [entry.receipt for _, entry in coordinator.each(Got) if entry.receipt.run == run]
+    got = [entry.receipt for _, entry in coordinator.each(MessageReceived) if entry.receipt.run == run]
     byes = {receipt.sender for receipt in got if receipt.kind == "Bye"}
     for seat in opened.peers:
         peer = of_seat(ledgers, seat)
@@ -251,9 +262,9 @@ def _last(ledger: Ledger) -> RunId | None:
     """The run this ledger speaks of last."""
     for leaf in reversed(ledger.leaves):
         entry = leaf.entry
-        if isinstance(entry, Got | Sent):
+        if isinstance(entry, MessageReceived | MessageSent):
             return entry.receipt.run
-        if isinstance(entry, Opened | Opening | Released | Refused | Reported | Closed):
+        if isinstance(entry, RunJoined | SumOpened | Released | Refused | Reported | Closed):
             return entry.run
     return None
 

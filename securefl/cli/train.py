@@ -30,7 +30,7 @@ def run(
     from securefl.documents import federation_file  # noqa: PLC0415
     from securefl.progress import progress  # noqa: PLC0415
     from securefl.simulation import federation as f  # noqa: PLC0415
-    from securefl.simulation.measure import Arms  # noqa: PLC0415
+    from securefl.simulation.measure import Baselines  # noqa: PLC0415
 
     if is_suite(federation):
         _run_suite(federation, out, sites, policy, (with_local, without_privacy), unsafe_unsigned, as_json)
@@ -39,7 +39,7 @@ def run(
     if policy is not None:
         file = loaded.file.model_copy(update={"policy": str(policy.resolve())})
         loaded = loaded.model_copy(update={"file": file})
-    arms = Arms(local=with_local, without_privacy=without_privacy)
+    arms = Baselines(local=with_local, without_privacy=without_privacy)
     try:
         with progress() as shown:
             result = f.run(loaded, out, sites=sites, arms=arms, progress=shown, unsafe_unsigned=unsafe_unsigned)
@@ -72,7 +72,7 @@ def _run_suite(
     from securefl.documents import suite_file  # noqa: PLC0415
     from securefl.progress import progress  # noqa: PLC0415
     from securefl.simulation import suite as s  # noqa: PLC0415
-    from securefl.simulation.measure import Arms  # noqa: PLC0415
+    from securefl.simulation.measure import Baselines  # noqa: PLC0415
 
     suite = suite_file.load(path)
     suite = suite if policy is None else suite.under(policy)
@@ -80,7 +80,7 @@ def _run_suite(
     try:
         with progress() as shown:
             result = s.run(
-                suite, out, sites=sites, arms=Arms(local=local, without_privacy=without_privacy), progress=shown,
+                suite, out, sites=sites, arms=Baselines(local=local, without_privacy=without_privacy), progress=shown,
                 unsafe_unsigned=unsafe_unsigned,
             )  # fmt: skip
     except KeyboardInterrupt:

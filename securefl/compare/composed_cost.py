@@ -16,7 +16,7 @@ from securefl.audit.ledger_files import read_all
 from securefl.policy import load as policies
 from securefl.privacy import accountant
 from securefl.privacy.account import Account, Charge, Standing
-from securefl.terms import Opened, Unbounded, Unit
+from securefl.terms import RunJoined, Unbounded, Unit
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -43,7 +43,7 @@ def together(runs: Iterable[Path]) -> list[Total]:
     counted: dict[Unit, set[Path]] = defaultdict(set)
     for run in runs:
         for ledger in read_all(run).values():
-            shares = [policies.parse(each.policy, ledger.name).budget.delta_share for _, each in ledger.each(Opened)]
+            shares = [policies.parse(each.policy, ledger.name).budget.delta_share for _, each in ledger.each(RunJoined)]
             for charge in Account.of(leaf.entry for leaf in ledger.leaves).charges:
                 if charge.standing is not Standing.FREED:
                     unit = charge.event.unit

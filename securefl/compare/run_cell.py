@@ -18,7 +18,7 @@ from securefl.documents.experiment import Cell
 from securefl.errors import Fault, Tampered
 from securefl.protocol import messages as m
 from securefl.simulation import federation, layout, parties
-from securefl.simulation.federation import Workbench
+from securefl.simulation.federation import ResourceCache
 
 if TYPE_CHECKING:
     from securefl.documents.federation import Loaded
@@ -52,9 +52,9 @@ class Kept:
     records: dict[str, Records] = field(default_factory=dict)
     tokens: dict[bytes, dict[Any, Any]] = field(default_factory=dict)
 
-    def bench(self) -> Workbench:
+    def bench(self) -> ResourceCache:
         """A workbench that looks here first, and draws no pages."""
-        return Workbench(self._model, self._records_of, page=False)
+        return ResourceCache(self._model, self._records_of, page=False)
 
     def _model(self, loaded: Loaded) -> SharedModel:
         shared = parties.load_model(loaded)
@@ -143,7 +143,7 @@ def _check(cell: Cell, loaded: Loaded, run: Path) -> None:
         if json.loads((run / folder.REPORT).read_text()).get("federation_file") != digest:
             raise Tampered(where, f"a report of another federation's file than this cell's; {remedy}")
         return
-    verdict = verify(run, _known(layout.Places(loaded, run.with_name("sites").resolve())))
+    verdict = verify(run, _known(layout.SiteLayout(loaded, run.with_name("sites").resolve())))
     if not verdict.ok:
         raise Tampered(where, f"not verified: {verdict.why}; {remedy}")
     marked = json.loads((run / folder.RUN).read_text()) if (run / folder.RUN).exists() else {}
@@ -151,7 +151,7 @@ def _check(cell: Cell, loaded: Loaded, run: Path) -> None:
         raise Tampered(where, f"a run of another federation's file than this cell's; {remedy}")
 
 
-def _known(places: layout.Places, way: str = "") -> dict[str, str]:
+def _known(places: layout.SiteLayout, way: str = "") -> dict[str, str]:
     """The key of every home of this cell, in a tree with the way to it; of a home that is not there, none.
 
     A run by whom nobody here knows is not this cell's, so a key that is missing is refused like one that is another.

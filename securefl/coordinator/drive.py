@@ -24,18 +24,18 @@ Observer = Callable[[coordinator_state.State, coordinator_state.Step], None]
 def drive(
     home: Home,
     start: coordinator_state.State,
-    plugs: coordinator_state.Plugs,
+    ports: coordinator_state.Ports,
     runtime: Runtime,
     patience_s: float,
     observe: Observer,
 ) -> coordinator_state.Ended:
     """The end of a run, from wherever it stood: an interrupted run goes on where its last saved step left it."""
-    run, plugs = start.course.session.run, replace(plugs, head=home.head)
+    run, ports = start.course.session.run, replace(ports, head=home.head)
     with home.transaction() as conn:
         saved = home.saved(conn, run, coordinator_state.State)
     state: coordinator_state.State = saved or start
     pending = _advance(
-        home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), plugs, observe
+        home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), ports, observe
     )
     while not isinstance(pending.state, coordinator_state.Ended):
         state = pending.state
@@ -46,13 +46,13 @@ def drive(
                 continue
             try:
                 frame: m.Frame = wire.decode(answer, m.Frame)
-                moved = _advance(home, pending.state, coordinator_state.Received(sender, frame), plugs, observe)
+                moved = _advance(home, pending.state, coordinator_state.Received(sender, frame), ports, observe)
             except PeerFault as fault:
                 _note(home, run, sender, str(m.NoAnswer.by(fault)), rules.of_fault(fault))
                 continue
             pending = coordinator_state.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
         if not pending.outbound and not isinstance(pending.state, coordinator_state.Ended):
-            pending = _advance(home, pending.state, coordinator_state.Elapsed(), plugs, observe)
+            pending = _advance(home, pending.state, coordinator_state.Elapsed(), ports, observe)
     return pending.state
 
 
@@ -68,10 +68,10 @@ def _advance(
     home: Home,
     state: coordinator_state.State,
     event: coordinator_state.Event,
-    plugs: coordinator_state.Plugs,
+    ports: coordinator_state.Ports,
     observe: Observer,
 ) -> coordinator_state.Step:
-    moved, run = c.step(state, event, plugs), state.course.session.run
+    moved, run = c.step(state, event, ports), state.course.session.run
     with home.transaction() as conn:
         if not home.stands(conn, run, state):
             remedy = "let one command go on with it, from one folder"

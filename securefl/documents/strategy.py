@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field, model_validator
 from securefl.documents.strict import Part, Rational, Whole, or_name
 from securefl.terms import (
     Attention,
+    CrossEntropy,
     Hash,
     Loss,
-    NotForgotten,
-    OwnLabel,
+    NotTrueDistillation,
     PseudoLabels,
     Scorer,
     Sharing,
@@ -70,21 +70,21 @@ class LossPart(Part):
         """As plans name it."""
         match self.kind:
             case "fedntd" | "fedlsd":
-                return NotForgotten(self.weight, self.temperature, self.kind == "fedlsd")
+                return NotTrueDistillation(self.weight, self.temperature, self.kind == "fedlsd")
             case "soft-labels":
                 end = self.threshold if self.threshold_end is None else self.threshold_end
                 return SoftLabels(self.weight, self.temperature, self.threshold, end, rounds)
             case "pseudo-labels":
                 return PseudoLabels(self.weight, self.scorer, self.temperature, self.width, self.first_round)
-        return OwnLabel()
+        return CrossEntropy()
 
 
 def named(loss: Loss) -> LossName:
     """What a person calls a loss."""
     match loss:
-        case OwnLabel():
+        case CrossEntropy():
             return "own-label"
-        case NotForgotten():
+        case NotTrueDistillation():
             return "fedlsd" if loss.true_label else "fedntd"
         case SoftLabels():
             return "soft-labels"

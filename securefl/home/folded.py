@@ -16,26 +16,26 @@ from securefl.privacy.account import Account
 from securefl.terms import (
     Closed,
     Entry,
-    Freed,
-    Got,
     Hash,
     Leaf,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
+    Participant,
     Refused,
     Released,
     Reported,
+    ReservationReleased,
     Reserved,
     RunId,
-    Seat,
-    Sent,
+    RunJoined,
     Settled,
     SignedHead,
+    SumOpened,
     Witnessed,
 )
 
 ASKED_TO_TRAIN = "Propose"
-Told = Opening | Refused | Reported | Sent
+Told = SumOpened | Refused | Reported | MessageSent
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Folded:
 
     def __init__(self) -> None:
         self.account = Account()
-        self.opened: list[tuple[int, Opened]] = []  # each with its time
+        self.opened: list[tuple[int, RunJoined]] = []  # each with its time
         self._seen: dict[str, list[SignedHead]] = {}
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
@@ -77,15 +77,15 @@ class Folded:
         charges: list[Entry] = []
         for leaf, tree in leaves:
             entry = leaf.entry
-            if isinstance(entry, Reserved | Settled | Freed):
+            if isinstance(entry, Reserved | Settled | ReservationReleased):
                 charges.append(entry)
-            elif isinstance(entry, Opened):
+            elif isinstance(entry, RunJoined):
                 self.opened.append((leaf.at, entry))
             elif isinstance(entry, Witnessed):
                 self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
-            elif isinstance(entry, Opening | Refused | Reported):
+            elif isinstance(entry, SumOpened | Refused | Reported):
                 self._told.setdefault(entry.run, []).append(entry)
-            elif isinstance(entry, Sent) and entry.receipt.kind == ASKED_TO_TRAIN:
+            elif isinstance(entry, MessageSent) and entry.receipt.kind == ASKED_TO_TRAIN:
                 self._told.setdefault(entry.receipt.run, []).append(entry)
             run = run_of(entry)
             if run is not None:
@@ -102,7 +102,7 @@ class Folded:
         """What this run opened, refused, proposed and reported, in order."""
         return tuple(self._told.get(run, ()))
 
-    def witnessed(self, peers: Iterable[Seat]) -> Mapping[str, SignedHead]:
+    def witnessed(self, peers: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """The largest head seen of each of these parties' ledgers, under the key it has now.
 
         Whoever is no peer any more, or was given a new key and so a new ledger, is held to nothing it showed before.
@@ -121,9 +121,9 @@ class Folded:
 
 def run_of(entry: Entry) -> RunId | None:
     """The run whose machine moved when this was written; None of what moves no machine, or moves only with another."""
-    if isinstance(entry, Opened | Opening | Released | Closed):
+    if isinstance(entry, RunJoined | SumOpened | Released | Closed):
         return entry.run
-    if isinstance(entry, Got | Sent):
+    if isinstance(entry, MessageReceived | MessageSent):
         return entry.receipt.run
     if isinstance(entry, Reserved):
         return entry.plan.run

@@ -26,7 +26,7 @@ from securefl.privacy.account import Account, Standing
 from securefl.protocol import coordinator_state, custodian, member_state
 from securefl.protocol.member_state import Kept
 from securefl.seams import Own
-from securefl.terms import Entry, Head, MemberId, Opened, RunId, Seat, SignedHead
+from securefl.terms import Entry, Head, MemberId, Participant, RunId, RunJoined, SignedHead
 
 MACHINE = "machine"
 OVER = (member_state.Left, custodian.Left, coordinator_state.Ended)  # states of a run that is over: they hold no secret
@@ -276,7 +276,7 @@ class Home:
         self.live.verified.again(conn)
         return self.live.now.account
 
-    def opened(self, conn: sa.Connection) -> tuple[tuple[int, Opened], ...]:
+    def opened(self, conn: sa.Connection) -> tuple[tuple[int, RunJoined], ...]:
         """Every run that began here, with its time, in order."""
         del conn
         return tuple(self.live.now.opened)
@@ -286,7 +286,7 @@ class Home:
         del conn
         return self.live.now.told(run)
 
-    def witnessed(self, conn: sa.Connection, peers: Iterable[Seat]) -> Mapping[str, SignedHead]:
+    def witnessed(self, conn: sa.Connection, peers: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """The largest head seen of each of these parties' ledgers, under the key it has now."""
         del conn
         return self.live.now.witnessed(peers)

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from securefl.errors import Fault, Unsafe
 from securefl.policy import authority
 from securefl.policy.authority import Authority
-from securefl.terms import Entry, Opened
+from securefl.terms import Entry, RunJoined
 
 RULE = "policy.authority"
 
 
-def adopted(begun: Iterable[tuple[int, Opened]]) -> Authority:
+def adopted(begun: Iterable[tuple[int, RunJoined]]) -> Authority:
     """What was adopted by a home in whose ledger these runs began, each at its time."""
     found, seen = Authority(), set[tuple[str, bytes, bytes]]()
     for at, opened in begun:
@@ -23,7 +23,7 @@ def adopted(begun: Iterable[tuple[int, Opened]]) -> Authority:
     return found
 
 
-def check(before: Iterable[tuple[int, Opened]], entries: Iterable[Entry], now: int) -> None:
+def check(before: Iterable[tuple[int, RunJoined]], entries: Iterable[Entry], now: int) -> None:
     """Check, in the transaction that writes these entries, that a run in them may begin under its policy.
 
     Args:
@@ -32,7 +32,7 @@ def check(before: Iterable[tuple[int, Opened]], entries: Iterable[Entry], now: i
     Raises:
         Unsafe: it may not.
     """
-    begun = [each for each in entries if isinstance(each, Opened)]
+    begun = [each for each in entries if isinstance(each, RunJoined)]
     if not begun:
         return
     try:

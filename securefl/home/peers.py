@@ -8,7 +8,7 @@ from pathlib import Path
 from securefl import files
 from securefl.errors import OperatorFault
 from securefl.terms import (
-    Seat,
+    Participant,
 )
 
 
@@ -17,7 +17,7 @@ def pinned(home: Path, federation: str) -> Path:
     return home / "peers" / f"{federation}.json"
 
 
-def pin(home: Path, federation: str, seats: tuple[Seat, ...]) -> None:
+def pin(home: Path, federation: str, seats: tuple[Participant, ...]) -> None:
     """Pin these parties' keys, or check them against those that are pinned.
 
     Raises:

@@ -20,11 +20,11 @@ from securefl.terms import (
     Hash,
     MemberId,
     Model,
+    Participant,
     Plan,
     PublicKey,
     Reason,
     RunId,
-    Seat,
     Unit,
 )
 
@@ -108,7 +108,7 @@ def first_plan(loaded: Loaded, policy: Policy, model: Model, dimension: int) -> 
 def seated(plan: Plan, loaded: Loaded) -> Plan:
     """The plan with a cohort of all members and a custodian if it needs one, under keys that are made up."""
     cohort = tuple(
-        Seat(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
+        Participant(MemberId(member.name), PublicKey(m.state_digest(member.name.encode())), member.region)
         for member in loaded.file.members
     )
     custodian = PublicKey(bytes(32)) if plan.cover.scheme.has_custodian else None

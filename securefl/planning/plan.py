@@ -15,11 +15,10 @@ from securefl.errors import OperatorFault
 from securefl.privacy.account import Account
 from securefl.protection import noise_share
 from securefl.strategy import server
-from securefl.strategy.rules import Ruled
-from securefl.strategy.worldlm import Attended
+from securefl.strategy.rules import FactorServer
+from securefl.strategy.worldlm import AttentionServer
 from securefl.terms import (
     AdapterRule,
-    Cover,
     DistributedDiscreteGaussian,
     Event,
     FixedPoint,
@@ -29,6 +28,7 @@ from securefl.terms import (
     Plan,
     PoissonGaussian,
     Price,
+    ProtectionSpec,
     PublicKey,
     RunId,
     Scheme,
@@ -93,16 +93,16 @@ def scheme_under(protection: ProtectionPart, policy: Policy) -> Scheme:
     return protection.scheme if "custodian" in policy.protection.trust else protection.scheme.masked
 
 
-def cover_of(loaded: Loaded, policy: Policy, custodian: PublicKey | None) -> Cover:
+def cover_of(loaded: Loaded, policy: Policy, custodian: PublicKey | None) -> ProtectionSpec:
     """How this federation's updates are hidden."""
     return cover_under(loaded.file.protection, len(loaded.file.members), policy, custodian)
 
 
-def cover_under(cover: ProtectionPart, members: int, policy: Policy, custodian: PublicKey | None) -> Cover:
+def cover_under(cover: ProtectionPart, members: int, policy: Policy, custodian: PublicKey | None) -> ProtectionSpec:
     """How updates are hidden; what `protection` does not say follows from the policy and the number of members."""
     colluding = policy.protection.colluding if cover.colluding is None else cover.colluding
     safe = (members + colluding) // 2 + 1
-    return Cover(
+    return ProtectionSpec(
         scheme=scheme_under(cover, policy),
         min_cohort=policy.protection.min_cohort if cover.min_cohort is None else cover.min_cohort,
         threshold=max(safe, policy.protection.threshold.at_least) if cover.threshold is None else cover.threshold,
@@ -112,7 +112,7 @@ def cover_under(cover: ProtectionPart, members: int, policy: Policy, custodian: 
     )
 
 
-def event_of(loaded: Loaded, policy: Policy, cover: Cover, dimension: int) -> Event:
+def event_of(loaded: Loaded, policy: Policy, cover: ProtectionSpec, dimension: int) -> Event:
     """What one round is priced as; for clients, with as many shares of noise as are sure to be in every sum.
 
     Raises:
@@ -170,7 +170,7 @@ def _price(price: Callable[..., Price], dataset: str, policy: Policy, plan: Plan
     return price(plan, account, dataset, float(policy.budget.delta_share), policy.caps(dataset, plan.run))
 
 
-def strategy_of(loaded: Loaded, shared: SharedModel) -> Ruled | Attended:
+def strategy_of(loaded: Loaded, shared: SharedModel) -> FactorServer | AttentionServer:
     """The coordinator's half, on this model's tensors.
 
     Raises:
@@ -179,7 +179,9 @@ def strategy_of(loaded: Loaded, shared: SharedModel) -> Ruled | Attended:
     return strategy_on(shared, loaded.file.strategy, loaded.file.task.labels, f"{loaded.path}: strategy")
 
 
-def strategy_on(shared: SharedModel, strategy: StrategyPart, labels: tuple[str, ...], place: str) -> Ruled | Attended:
+def strategy_on(
+    shared: SharedModel, strategy: StrategyPart, labels: tuple[str, ...], place: str
+) -> FactorServer | AttentionServer:
     """The coordinator's half of `strategy`, on this model's tensors; ``place`` is what an error calls the document.
 
     Raises:
@@ -189,7 +191,7 @@ def strategy_on(shared: SharedModel, strategy: StrategyPart, labels: tuple[str, 
     try:
         sharing = strategy.sharing(labels)
         if sharing.attention is not None:
-            return Attended(shared.layout, optimizer, sharing.attention, shared.initial())
-        return Ruled(shared.layout, optimizer, sharing)
+            return AttentionServer(shared.layout, optimizer, sharing.attention, shared.initial())
+        return FactorServer(shared.layout, optimizer, sharing)
     except ValueError as fault:
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", place) from fault

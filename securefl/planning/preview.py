@@ -20,7 +20,7 @@ from securefl.policy import load as policies
 from securefl.policy import tree as t
 from securefl.policy.load import Policy
 from securefl.policy.rule_table import inputs_of
-from securefl.terms import MemberId, Plan, PublicKey, Seat
+from securefl.terms import MemberId, Participant, Plan, PublicKey
 from securefl.terms.parties import COORDINATOR
 
 
@@ -128,7 +128,7 @@ def _levels(loaded: Loaded, policy: Policy, plan: Plan, way: str) -> Iterator[tu
         its = policies.load(path)
         check_policy(policy, its, f"{loaded.path}: members.{member.name}: {path}")
         sharing = child.file.strategy.sharing(child.file.task.labels)
-        nobody = Seat(COORDINATOR, PublicKey(bytes(32)), "")
+        nobody = Participant(COORDINATOR, PublicKey(bytes(32)), "")
         inside = Inside(its, b"", cover_of(child, its, None), sharing, member.rounds, nobody, None, ())
         first = plan_below(plan, MemberId(member.name), inside, b"", 1)
         yield from _levels(child, its, explain.seated(first, child), f"{way}/{member.name}")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from securefl.protocol import messages as m
 from securefl.protocol.subfederation import learning_below, run_below
 from securefl.terms import (
-    Cover,
     MemberId,
+    Participant,
     Plan,
-    Seat,
+    ProtectionSpec,
     Sharing,
 )
 
@@ -50,12 +50,12 @@ class Inside:
 
     policy: Policy
     approvals: bytes
-    cover: Cover
+    cover: ProtectionSpec
     sharing: Sharing
     rounds: int  # of its own for each round of its parent
-    coordinator: Seat
-    custodian: Seat | None
-    members: tuple[Seat, ...]
+    coordinator: Participant
+    custodian: Participant | None
+    members: tuple[Participant, ...]
 
 
 def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimension: int) -> Plan:

@@ -16,7 +16,7 @@ from securefl.errors import OperatorFault
 from securefl.policy import approvals
 from securefl.policy.approvals import Signature
 from securefl.policy.load import ABOVE, Policy, parse
-from securefl.terms import Opened
+from securefl.terms import RunJoined
 
 _parsed = lru_cache(maxsize=256)(parse)
 
@@ -110,7 +110,7 @@ def _check_follows(policy: Policy, own: Policy) -> None:
         raise OperatorFault(told, "keep the parent, or begin a federation of another name", what)
 
 
-def opened(authority: Authority, entry: Opened, at: int) -> Authority:
+def opened(authority: Authority, entry: RunJoined, at: int) -> Authority:
     """The authority once a run has begun, at ``at`` seconds since 1970.
 
     Raises:

@@ -9,7 +9,7 @@ from securefl.policy.checks import Check
 from securefl.policy.document import Budget
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
 from securefl.policy.rule import Question, Rule
-from securefl.terms import Bound, Cap, Level, MicroEpsilon, Neighbours
+from securefl.terms import Accountant, Level, Limit, MicroEpsilon, Neighbours
 
 _EVERY_LIMIT = (
     "budget.epsilon", "budget.delta", "budget.per_dataset.epsilon", "budget.overlap", "budget.per_run", "budget.bound",
@@ -48,7 +48,7 @@ def _says_the_limits(asked: Question) -> bool:
     due = policy.caps(datasets[0], asked.plan.run)
     told = [cap for cap in caps if cap.by == policy.federation]
     return len(told) == len(due) and all(
-        cap == mine or cap == replace(mine, bound=Bound.FILTER) for cap, mine in zip(told, due, strict=True)
+        cap == mine or cap == replace(mine, bound=Accountant.FILTER) for cap, mine in zip(told, due, strict=True)
     )
 
 
@@ -96,7 +96,7 @@ def _others(rule: str, asked: Question) -> tuple[Check, ...]:
     return tuple(_promised(rule, asked, cap) for cap in asked.price.caps if cap.by != own)
 
 
-def _promised(rule: str, asked: Question, cap: Cap) -> Check:
+def _promised(rule: str, asked: Question, cap: Limit) -> Check:
     is_above = cap.level is Level.FEDERATION and cap.name != asked.policy.federation
     cost = asked.price.above[cap.name] if is_above else asked.price.after[cap.level]
     where, limit = f"{cap.level.value} {cap.name}", f"at most {_micro(cap.epsilon)}, by the policy of {cap.by}"

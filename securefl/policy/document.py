@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from securefl.documents.strict import First, Rational, Whole
 from securefl.policy.limits import Name, Positive, Protection, Section, Sharing, Training
-from securefl.terms import Bound, MicroEpsilon, Neighbours, Unit
+from securefl.terms import Accountant, MicroEpsilon, Neighbours, Unit
 
 
 def _date(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
@@ -81,8 +81,8 @@ class Budget(Section):
         description="how many data sets, of one member or of several, may hold the same record, 1 if none"
     )
     per_run: PerRun | None = Field(None, description="if given, what one run may cost")
-    bound: Bound = Field(
-        Bound.PLD,
+    bound: Accountant = Field(
+        Accountant.PLD,
         description="pld: noise, rates and models are chosen before results are seen; renyi-filter: they need not be",
     )
 

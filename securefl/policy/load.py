@@ -16,7 +16,7 @@ from securefl.errors import OperatorFault
 from securefl.policy.document import Budget, Context, PolicyDocument, Release, Valid
 from securefl.policy.limits import Protection, Sharing, Training
 from securefl.policy.narrow import decimal, narrow, origin
-from securefl.terms import Cap, Hash, Level, RunId, Unit
+from securefl.terms import Hash, Level, Limit, RunId, Unit
 
 LIMIT_LEVELS = 8
 LIMIT_CAPS = 1024  # kept answers
@@ -32,9 +32,9 @@ class Policy:
     hash: Hash
     above: tuple[PolicyDocument, ...] = ()  # its parent first
     _origins: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
-    _caps: dict[tuple[str, RunId], tuple[Cap, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _caps: dict[tuple[str, RunId], tuple[Limit, ...]] = field(default_factory=dict, compare=False, repr=False)
 
-    def caps(self, dataset: str, run: RunId) -> tuple[Cap, ...]:
+    def caps(self, dataset: str, run: RunId) -> tuple[Limit, ...]:
         """What this policy, and each above it, lets the accounts hold that a plan of this run counts in."""
         if (dataset, run) not in self._caps:
             if len(self._caps) >= LIMIT_CAPS:
@@ -42,7 +42,7 @@ class Policy:
             self._caps[dataset, run] = self._caps_of(dataset, run)
         return self._caps[dataset, run]
 
-    def _caps_of(self, dataset: str, run: RunId) -> tuple[Cap, ...]:
+    def _caps_of(self, dataset: str, run: RunId) -> tuple[Limit, ...]:
         budget, mine = self.budget, self.federation
         limits = [
             (Level.DATASET, dataset, budget.per_dataset.epsilon, budget.delta),
@@ -51,7 +51,7 @@ class Policy:
             *((Level.FEDERATION, up.federation, up.budget.epsilon, up.budget.delta) for up in self.above),
         ]
         return tuple(
-            Cap(level, name, budget.share(epsilon), delta / budget.overlap, budget.bound, mine)
+            Limit(level, name, budget.share(epsilon), delta / budget.overlap, budget.bound, mine)
             for level, name, epsilon, delta in limits
         )
 

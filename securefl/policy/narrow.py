@@ -20,7 +20,7 @@ from securefl.documents.strict import Document
 from securefl.errors import Loosens
 from securefl.policy.document import PerRun, PolicyDocument
 from securefl.policy.limits import ANY_MODEL, Section
-from securefl.terms import Bound
+from securefl.terms import Accountant
 
 
 class Apart(ValueError):
@@ -65,7 +65,7 @@ AT_MOST_IF_GIVEN = Row("at most", _least_given)
 AMONG = Row("nothing but", _common)
 AMONG_MODELS = Row("nothing but", _common_models)
 ONLY_IF = Row("at most", lambda parent, child: parent and child)
-TOWARDS_FILTER = Row("exactly", lambda parent, child: parent if parent is Bound.FILTER else child)
+TOWARDS_FILTER = Row("exactly", lambda parent, child: parent if parent is Accountant.FILTER else child)
 SAME = Row("exactly", _same)
 OWN = Row("its own", lambda _, child: child)  # says nothing about what is allowed below
 

@@ -19,7 +19,6 @@ from securefl.terms import (
     Adapter,
     AdapterKind,
     AdapterRule,
-    Cover,
     DistributedDiscreteGaussian,
     Event,
     FixedPoint,
@@ -27,12 +26,13 @@ from securefl.terms import (
     Learning,
     MemberId,
     Model,
+    Participant,
     Plan,
     PoissonGaussian,
+    ProtectionSpec,
     PublicKey,
     RunId,
     Scheme,
-    Seat,
     Sharing,
     Task,
     Unit,
@@ -116,12 +116,12 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         return PublicKey(hashlib.sha256(b"made-up seat\0" + name.encode()).digest())
 
     cohort = tuple(
-        Seat(MemberId(f"member-{n + 1}"), made_up(str(n + 1)), written.regions[n % len(written.regions)])
+        Participant(MemberId(f"member-{n + 1}"), made_up(str(n + 1)), written.regions[n % len(written.regions)])
         for n in range(written.members)
     )
     digest = bytes.fromhex(written.model_sha256) if written.model_sha256 else bytes(32)
     custodian = made_up("custodian") if written.protection.has_custodian and written.custodian else None
-    cover = Cover(
+    cover = ProtectionSpec(
         written.protection, written.min_cohort, written.threshold, written.colluding,
         FixedPoint(written.value_bits, written.fraction_bits, written.ring_bits), custodian,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def _sharing(written: PlanDocument) -> Sharing:
     return Sharing(weightings, written.home, written.pull, attention)
 
 
-def _event(written: PlanDocument, cover: Cover) -> Event:
+def _event(written: PlanDocument, cover: ProtectionSpec) -> Event:
     if written.unit is Unit.RECORD:
         return PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps)
     honest = max(1, cover.honest) if written.honest is None else written.honest

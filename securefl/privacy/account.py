@@ -18,14 +18,14 @@ from enum import StrEnum
 from securefl import wire
 from securefl.errors import Fault
 from securefl.terms import (
-    Bound,
-    Cap,
+    Accountant,
     Entry,
     Event,
-    Freed,
     Hash,
     Level,
+    Limit,
     MicroEpsilon,
+    ReservationReleased,
     Reserved,
     RunId,
     Settled,
@@ -60,7 +60,7 @@ class Charge:
     event: Event
     cost: MicroEpsilon  # of this plan alone, as it was priced
     standing: Standing
-    caps: tuple[Cap, ...] = ()  # by its own policy; the bound of each is the one it was compared by
+    caps: tuple[Limit, ...] = ()  # by its own policy; the bound of each is the one it was compared by
 
     def counts_at(self, level: Level, name: str) -> bool:
         """Whether it is part of what this name has spent at this level."""
@@ -154,11 +154,11 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
             tuple(cap for cap in entry.price.caps if cap.by == entry.plan.federation),
         )  # fmt: skip
         return {plan: made}
-    if isinstance(entry, Settled | Freed):
+    if isinstance(entry, Settled | ReservationReleased):
         charge = charges.get(entry.plan)
         if charge is None or charge.standing is not Standing.RESERVED:
             raise AccountFault(f"plan {entry.plan.hex()[:12]} has no reservation to settle or free")
-        if isinstance(entry, Freed):
+        if isinstance(entry, ReservationReleased):
             return {entry.plan: replace(charge, standing=Standing.FREED)}
         _check_did(entry, charge.event)
         return {entry.plan: replace(charge, event=entry.did, standing=Standing.SETTLED)}
@@ -173,15 +173,15 @@ def _check_did(entry: Settled, reserved: Event) -> None:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} settled {did}, which may cost less than {reserved}")
 
 
-def caps_of(charges: Iterable[Charge], level: Level, name: str) -> tuple[Cap, ...]:
+def caps_of(charges: Iterable[Charge], level: Level, name: str) -> tuple[Limit, ...]:
     """What holds these charges at one level: of each federation among them, what its policy said last."""
-    latest: dict[str, Cap] = {}
+    latest: dict[str, Limit] = {}
     for charge in charges:
         latest.update({cap.by: cap for cap in charge.caps if (cap.level, cap.name) == (level, name)})
     return tuple(latest[by] for by in sorted(latest))
 
 
-def bound_of(charges: Iterable[Charge], level: Level, name: str, *more: Event) -> Bound:
+def bound_of(charges: Iterable[Charge], level: Level, name: str, *more: Event) -> Accountant:
     """What turns these charges, and more events, into an epsilon at this level.
 
     Privacy loss distributions, where all run one mechanism, so that nothing but their number can depend on a result,
@@ -190,10 +190,10 @@ def bound_of(charges: Iterable[Charge], level: Level, name: str, *more: Event) -
     counted = tuple(charges)
     mechanisms = {replace(event, steps=1) for event in (*(charge.event for charge in counted), *more)}
     asked = any(
-        (cap.level, cap.name, cap.bound) == (level, name, Bound.FILTER) for each in counted for cap in each.caps
+        (cap.level, cap.name, cap.bound) == (level, name, Accountant.FILTER) for each in counted for cap in each.caps
     )
     hides_members = any(each.unit is Unit.CLIENT for each in mechanisms)  # their price is a filter of its own
-    return Bound.FILTER if asked or hides_members or len(mechanisms) > 1 else Bound.PLD
+    return Accountant.FILTER if asked or hides_members or len(mechanisms) > 1 else Accountant.PLD
 
 
 def in_order(events: Iterable[Event]) -> tuple[Event, ...]:

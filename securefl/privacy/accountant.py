@@ -31,11 +31,11 @@ from typing import Any, Literal
 from securefl import wire
 from securefl.privacy.account import Account, Charge, bound_of, caps_of, in_order
 from securefl.terms import (
-    Bound,
-    Cap,
+    Accountant,
     DistributedDiscreteGaussian,
     Event,
     Level,
+    Limit,
     MicroEpsilon,
     MixedUnits,
     Plan,
@@ -123,7 +123,7 @@ def epsilon_filter(events: Iterable[Event], delta: float) -> float:
         return _epsilon(_composed("filter", ordered), _checked(delta) / (len(FILTER_ORDERS) + 1)) if ordered else 0.0
 
 
-def epsilon_charged(charges: Iterable[Charge], delta: float, bound: Bound = Bound.PLD) -> float:
+def epsilon_charged(charges: Iterable[Charge], delta: float, bound: Accountant = Accountant.PLD) -> float:
     """Epsilon of charges together, at ``delta``, by this bound. 0 for none.
 
     Raises:
@@ -148,11 +148,11 @@ def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
             one = replace(charge.event, steps=1)
             steps[one] = steps.get(one, 0) + charge.event.steps
     drawn += [replace(event, steps=count) for event, count in steps.items()]
-    return _epsilon_of(drawn, delta, Bound.PLD) if drawn else 0.0
+    return _epsilon_of(drawn, delta, Accountant.PLD) if drawn else 0.0
 
 
-def _epsilon_of(events: Sequence[Event], delta: float, bound: Bound) -> float:
-    if bound is Bound.FILTER and unit_of(events) is not Unit.CLIENT:  # for members the price is a filter already
+def _epsilon_of(events: Sequence[Event], delta: float, bound: Accountant) -> float:
+    if bound is Accountant.FILTER and unit_of(events) is not Unit.CLIENT:  # for members the price is a filter already
         return epsilon_filter(events, delta)
     return _bounded(events, delta)
 
@@ -258,7 +258,7 @@ def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
     return math.ceil((found + SLACK) * GRID) / GRID
 
 
-def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequence[Cap] = ()) -> Price:
+def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequence[Limit] = ()) -> Price:
     """What this plan costs, alone and on top of what stands at each level; rounded up.
 
     A level at which other federations' policies hold charges too is priced at the least delta among them.
@@ -278,12 +278,16 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
     own = {(cap.level, cap.name): cap for cap in caps}
     named = (Level.DATASET, dataset), (Level.FEDERATION, plan.federation), (Level.RUN, plan.run.hex())
     after: dict[tuple[Level, str], MicroEpsilon] = {}
-    held: list[Cap] = []
+    held: list[Limit] = []
     for level, name in dict.fromkeys((*named, *own)):
         charges = account.standing(level, name, dataset)
         others = [cap for cap in caps_of(charges, level, name) if cap.by != plan.federation]
         asked = [cap for cap in (own.get((level, name)), *others) if cap is not None]
-        bound = Bound.FILTER if Bound.FILTER in [cap.bound for cap in asked] else bound_of(charges, level, name, event)
+        bound = (
+            Accountant.FILTER
+            if Accountant.FILTER in [cap.bound for cap in asked]
+            else bound_of(charges, level, name, event)
+        )
         least = min((float(cap.delta) for cap in asked), default=delta)
         total = [*(charge.event for charge in charges), event]
         after[level, name] = micro_epsilon(_epsilon_of(total, least, bound))
@@ -291,7 +295,7 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
     return Price(
         plan=wire.plan_hash(plan),
         account=account.digest,
-        round=micro_epsilon(_epsilon_of([event], delta, Bound.PLD)),
+        round=micro_epsilon(_epsilon_of([event], delta, Accountant.PLD)),
         after={level: after[level, name] for level, name in named},
         above={name: after[level, name] for level, name in own if (level, name) not in named},
         caps=tuple(held),

@@ -13,7 +13,7 @@ from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point
 from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.seams import Enrolment
-from securefl.terms import Aggregate, Cover, Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import Aggregate, Envelope, MemberId, Plan, ProtectionSpec, PublicKey, RunId, Scheme, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class ClearCoordinator:
         return Aggregate(total, tuple(sorted(sealed)), plan.cover.encoding)
 
 
-def _statement(cover: Cover, shares: int | None) -> str:
+def _statement(cover: ProtectionSpec, shares: int | None) -> str:
     del cover, shares
     return "UNSAFE: the coordinator sees every update"
 

@@ -10,7 +10,7 @@ from securefl.protection.encrypted import Cipher, EncryptedCoordinator, Encrypte
 from securefl.protection.masked_encryption import MaskedCipher, MaskedCoordinator, MaskedKeyHolder, MaskedMember
 from securefl.protection.schemes import KeySpec, Powers, SchemeSpec
 from securefl.seams import KeyHolder
-from securefl.terms import Cover, Scheme
+from securefl.terms import ProtectionSpec, Scheme
 
 
 def encrypted(scheme: Scheme, cipher: Cipher, key_file: str) -> SchemeSpec:
@@ -41,7 +41,7 @@ def _holder(shares: int | None) -> str:
     return "the custodian" if shares is None else f"the custodian, to whom {shares} members give the key for a run,"
 
 
-def _trusted(cover: Cover, shares: int | None) -> str:
+def _trusted(cover: ProtectionSpec, shares: int | None) -> str:
     del cover
     return (
         f"{_holder(shares)} holds the key and is trusted to open sums alone; it could open updates, alone or with the "
@@ -60,7 +60,7 @@ def _powers_trusted(threshold: int) -> Powers:
     )
 
 
-def _together(cover: Cover, shares: int | None) -> str:
+def _together(cover: ProtectionSpec, shares: int | None) -> str:
     holder = _holder(shares)
     both = f"{holder} and coordinator" if shares is None else f"{holder[:-1]} and the coordinator"
     return (

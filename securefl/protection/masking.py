@@ -54,7 +54,7 @@ from securefl.protection.masking_terms import (
 from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.protection.unmasking import masks_left
 from securefl.seams import Enrolment
-from securefl.terms import Aggregate, Cover, Envelope, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, ProtectionSpec, PublicKey, RunId, Scheme, Update
 
 
 class MaskingMember:
@@ -280,7 +280,7 @@ def _paths(public: Public) -> dict[MemberId, bytes]:
     return {member: b"".join(proof) for member, proof in zip(public.roster, proofs, strict=True)}
 
 
-def _statement(cover: Cover, shares: int | None) -> str:
+def _statement(cover: ProtectionSpec, shares: int | None) -> str:
     del shares
     return f"nobody alone; the coordinator with {cover.threshold} or more members could open updates"
 

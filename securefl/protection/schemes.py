@@ -15,7 +15,7 @@ from typing import Final
 from securefl.errors import OperatorFault
 from securefl.keys import Identity
 from securefl.seams import CoordinatorProtection, KeyHolder, MemberProtection
-from securefl.terms import Cover, Scheme
+from securefl.terms import ProtectionSpec, Scheme
 
 Powers = tuple[tuple[str, str], ...]  # who, alone or together: what they can open
 
@@ -35,7 +35,9 @@ class SchemeSpec:
 
     member: Callable[[], MemberProtection]
     coordinator: Callable[[], CoordinatorProtection]  # it says in how many phases it asks, once sealing is over
-    statement: Callable[[Cover, int | None], str]  # who could open a single update, if the key is in so many shares
+    statement: Callable[
+        [ProtectionSpec, int | None], str
+    ]  # who could open a single update, if the key is in so many shares
     powers: Callable[[int], Powers]  # who can open what beyond what everybody gets, under this threshold
     key: KeySpec | None = None  # where there is a custodian
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from securefl.protection.schemes import spec_of
-from securefl.terms import Cover
+from securefl.terms import ProtectionSpec
 
 
-def who_can_open(cover: Cover, key_shares: int | None = None) -> str:
+def who_can_open(cover: ProtectionSpec, key_shares: int | None = None) -> str:
     """Who could open a single update under this cover.
 
     Args:
@@ -15,7 +15,7 @@ def who_can_open(cover: Cover, key_shares: int | None = None) -> str:
     return spec_of(cover.scheme).statement(cover, key_shares)
 
 
-def what_silence_does(cover: Cover, members: int) -> str:
+def what_silence_does(cover: ProtectionSpec, members: int) -> str:
     """What becomes of a round of ``members`` of whom some are not heard. There is a right sum, or none."""
     need = max(cover.min_cohort, cover.threshold if cover.scheme.has_masks else 0)
     spare = members - need

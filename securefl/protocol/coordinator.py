@@ -23,43 +23,43 @@ from securefl.protocol.coordinator_state import (
     Asking,
     Closing,
     Collecting,
-    Course,
     Elapsed,
     Ended,
     Enrolling,
     Event,
     Inviting,
     Planned,
-    Plugs,
+    Ports,
     Received,
     Resumed,
+    RunState,
     Started,
     State,
     Step,
 )
 from securefl.terms import (
     Closed,
-    Got,
     Hash,
     MemberId,
-    Opened,
-    Opening,
+    MessageReceived,
     Refused,
     Released,
+    RunJoined,
     SignedReceipt,
+    SumOpened,
     Witnessed,
 )
 
 DECLINED: Final = "plan, by "  # what was refused, in the words of a coordinator's ledger; the member's name follows
 
 
-def on_started(state: Planned, event: Started, plugs: Plugs) -> Step:
+def on_started(state: Planned, event: Started, ports: Ports) -> Step:
     """Invite every member, and the custodian if there is one."""
     del event
     course, session = state.course, state.course.session
     custodian = (session.custodian,) if session.custodian else ()
     peers = (*session.roster, *custodian)
-    opened = Opened(
+    opened = RunJoined(
         session.run,
         session.federation,
         "coordinator",
@@ -70,73 +70,73 @@ def on_started(state: Planned, event: Started, plugs: Plugs) -> Step:
     )
     heads = tuple(course.heads[seat.member] for seat in peers if seat.member in course.heads)
     asked = {seat.member: m.Invite(session, heads) for seat in peers}
-    return ask_members(Inviting(course), asked, 0, plugs, (opened,))
+    return ask_members(Inviting(course), asked, 0, ports, (opened,))
 
 
-def on_accept(state: Inviting, event: Received, plugs: Plugs) -> Step:
+def on_accept(state: Inviting, event: Received, ports: Ports) -> Step:
     """Note who takes part; when everybody has spoken, enrol them."""
     accept = m.opened(event.frame.envelope, m.Accept)
     assert isinstance(accept, m.Accept)
     course = _with_seen(_answered(state.course, event), accept)
     course = replace(course, accepts={**course.accepts, event.sender: event.frame})
-    return _when_answered(replace(state, course=course), event, plugs, invited)
+    return _when_answered(replace(state, course=course), event, ports, invited)
 
 
-def invited(state: Inviting, plugs: Plugs) -> Step:
+def invited(state: Inviting, ports: Ports) -> Step:
     """Enrol those who accepted, for the first round."""
     course = state.course
     session = course.session
     missing = [seat.member for seat in session.roster if seat.member not in course.accepts]
     if len(session.roster) - len(missing) < course.need:
         return close_round(
-            course, "aborted", f"{', '.join(missing)} did not accept; {course.need} members are needed", plugs
+            course, "aborted", f"{', '.join(missing)} did not accept; {course.need} members are needed", ports
         )
     if session.custodian is not None and session.custodian.member not in course.accepts:
-        return close_round(course, "aborted", "the custodian did not accept", plugs)
-    return enrol_members(replace(course, unanswered={}), plugs)
+        return close_round(course, "aborted", "the custodian did not accept", ports)
+    return enrol_members(replace(course, unanswered={}), ports)
 
 
-def on_enrolled(state: Enrolling, event: Received, plugs: Plugs) -> Step:
+def on_enrolled(state: Enrolling, event: Received, ports: Ports) -> Step:
     """Note a member's keys and shares; when everybody has spoken, propose the plan."""
     enrolled = m.opened(event.frame.envelope, m.Enrolled)
     assert isinstance(enrolled, m.Enrolled)
     course = _answered(state.course, event)
-    _check_relayable(course, event.sender, enrolled.public, plugs)
+    _check_relayable(course, event.sender, enrolled.public, ports)
     course = replace(course, enrolled={**course.enrolled, event.sender: enrolled.public})
-    return _when_answered(replace(state, course=course), event, plugs, enlisted)
+    return _when_answered(replace(state, course=course), event, ports, enlisted)
 
 
-def enlisted(state: Enrolling, plugs: Plugs) -> Step:
+def enlisted(state: Enrolling, ports: Ports) -> Step:
     """Propose the round's plan to everybody who is enrolled."""
     course = replace(state.course, unanswered={})
-    return propose_plan(course, plugs)
+    return propose_plan(course, ports)
 
 
-def on_submitted(state: Collecting, event: Received, plugs: Plugs) -> Step:
+def on_submitted(state: Collecting, event: Received, ports: Ports) -> Step:
     """Keep a sealed result; when everybody has spoken, ask what opening the sum needs."""
     submitted = m.opened(event.frame.envelope, m.Submitted)
     assert isinstance(submitted, m.Submitted)
     course = _answered(state.course, event)
-    _check_relayable(course, event.sender, submitted.following, plugs)
+    _check_relayable(course, event.sender, submitted.following, ports)
     state = replace(
         state, course=course, sealed={**state.sealed, event.sender: event.frame.envelope},
         following={**state.following, event.sender: submitted.following},
     )  # fmt: skip
-    return _when_answered(state, event, plugs, collected)
+    return _when_answered(state, event, ports, collected)
 
 
-def on_declined(state: Collecting, event: Received, plugs: Plugs) -> Step:
+def on_declined(state: Collecting, event: Received, ports: Ports) -> Step:
     """Note who refuses this round, and why."""
     declined = m.opened(event.frame.envelope, m.Declined)
     assert isinstance(declined, m.Declined)
     course = _answered(state.course, event)
     state = replace(state, course=course, declined={**state.declined, event.sender: declined.reasons})
     refused = Refused(course.session.run, declined.round, f"{DECLINED}{event.sender}", declined.reasons)
-    moved = _when_answered(state, event, plugs, collected)
+    moved = _when_answered(state, event, ports, collected)
     return replace(moved, entries=(*moved.entries[:1], refused, *moved.entries[1:]))
 
 
-def collected(state: Collecting, plugs: Plugs) -> Step:
+def collected(state: Collecting, ports: Ports) -> Step:
     """Ask the survivors, or end cleanly if they are too few."""
     course = replace(state.course, unanswered={})
     if len(state.sealed) < course.need:
@@ -145,47 +145,47 @@ def collected(state: Collecting, plugs: Plugs) -> Step:
             others = f" (and {len(state.declined) - 1} more)" if len(state.declined) > 1 else ""
             names = ", ".join(dict.fromkeys(reason.rule for reason in reasons))  # no word of a member goes to others
             why = f"round {course.plan.round} refused by {member}{others}: {names}"
-            return close_round(course, "refused", why, plugs)
+            return close_round(course, "refused", why, ports)
         why = f"{len(state.sealed)} of {len(course.plan.cohort)} sealed results arrived; {course.need} are needed"
-        return close_round(course, "aborted", why, plugs)
-    return _next_question(Asking(course, state.sealed, state.following, {}), plugs)
+        return close_round(course, "aborted", why, ports)
+    return _next_question(Asking(course, state.sealed, state.following, {}), ports)
 
 
-def asked(state: Asking, plugs: Plugs) -> Step:
+def asked(state: Asking, ports: Ports) -> Step:
     """Go on to the scheme's next phase."""
-    return _next_question(replace(state, phase=state.phase + 1), plugs)
+    return _next_question(replace(state, phase=state.phase + 1), ports)
 
 
-def _next_question(state: Asking, plugs: Plugs) -> Step:
+def _next_question(state: Asking, ports: Ports) -> Step:
     """Ask what this phase asks; when there is no such phase, open the sum."""
     course = replace(state.course, unanswered={})
-    protection, plan = plugs.protection(course.session.scheme), course.plan
+    protection, plan = ports.protection(course.session.scheme), course.plan
     if state.phase >= protection.phases:
-        return opened(state, plugs)
+        return opened(state, ports)
     sealed = {MemberId(name): envelope for name, envelope in state.sealed.items()}
     answers = {MemberId(name): answer for name, answer in state.answers.items()}
     try:
         questions = protection.ask(state.phase, plan, _enrolled(course), sealed, answers)
     except PeerFault as fault:
-        return close_round(course, "aborted", _unopened(state, fault), plugs)
+        return close_round(course, "aborted", _unopened(state, fault), ports)
     receipts = tuple(SignedReceipt(each.receipt, each.signature) for _, each in sorted(state.sealed.items()))
     messages = {
         member: m.Ask(plan.round, question, receipts if member in state.sealed else ())
         for member, question in questions.items()
     }
-    return ask_members(replace(state, course=course), messages, plan.round, plugs)
+    return ask_members(replace(state, course=course), messages, plan.round, ports)
 
 
-def on_answered(state: Asking, event: Received, plugs: Plugs) -> Step:
+def on_answered(state: Asking, event: Received, ports: Ports) -> Step:
     """Keep an answer; when everybody has spoken, ask what is next, or open the sum."""
     answered = m.opened(event.frame.envelope, m.Answered)
     assert isinstance(answered, m.Answered)
     course = _answered(state.course, event)
     state = replace(state, course=course, answers={**state.answers, event.sender: answered.answer})
-    return _when_answered(state, event, plugs, asked)
+    return _when_answered(state, event, ports, asked)
 
 
-def opened(state: Asking, plugs: Plugs) -> Step:
+def opened(state: Asking, ports: Ports) -> Step:
     """Open the sum, make the next adapter state of it, and go on to the next round."""
     course, plan = replace(state.course, unanswered={}), state.course.plan
     payloads = {}
@@ -195,27 +195,27 @@ def opened(state: Asking, plugs: Plugs) -> Step:
         payloads[MemberId(name)] = submitted.payload
     answers = {MemberId(name): answer for name, answer in state.answers.items()}
     try:
-        aggregate = plugs.protection(course.session.scheme).open(plan, _enrolled(course), payloads, answers)
+        aggregate = ports.protection(course.session.scheme).open(plan, _enrolled(course), payloads, answers)
         max_update.check_sum(plan, aggregate)
-        after, memory = plugs.strategy.advance(plan.round, course.state, course.previous, aggregate)
+        after, memory = ports.strategy.advance(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:
-        return close_round(course, "aborted", _unopened(state, fault), plugs)
+        return close_round(course, "aborted", _unopened(state, fault), ports)
     digest = m.state_digest(after)
     run = course.session.run
     sum_digest = Hash(hashlib.sha256(aggregate.total.tobytes()).digest())
     entries = (
-        Opening(run, plan.round, wire.plan_hash(plan), tuple(sorted(aggregate.survivors)), sum_digest),
+        SumOpened(run, plan.round, wire.plan_hash(plan), tuple(sorted(aggregate.survivors)), sum_digest),
         Released(run, plan.round, digest),
     )
     rate = course.rates[min(plan.round, course.rounds - 1)]
     learning = replace(plan.learning, learning_rate=rate)
-    dimension = plugs.strategy.dimension(plan.round + 1, after)
+    dimension = ports.strategy.dimension(plan.round + 1, after)
     following = replace(plan, round=plan.round + 1, base=digest, learning=learning, dimension=dimension)
     course = replace(course, plan=following, state=after, previous=memory, enrolled=state.following)
     if plan.round >= course.rounds:
-        moved = close_round(course, "finished", "every round ran", plugs, plan.round)
+        moved = close_round(course, "finished", "every round ran", ports, plan.round)
     else:
-        moved = enrol_members(course, plugs)
+        moved = enrol_members(course, ports)
     return replace(moved, entries=(*entries, *moved.entries))
 
 
@@ -225,50 +225,50 @@ def _unopened(state: Asking, fault: PeerFault) -> str:
     return f"round {state.course.plan.round} cannot be opened with {had}: {m.NoAnswer.by(fault)}"
 
 
-def _enrolled(course: Course) -> dict[MemberId, bytes]:
+def _enrolled(course: RunState) -> dict[MemberId, bytes]:
     return {seat.member: course.enrolled[seat.member] for seat in course.plan.cohort}
 
 
-def on_bye(state: Closing, event: Received, plugs: Plugs) -> Step:
+def on_bye(state: Closing, event: Received, ports: Ports) -> Step:
     """Keep a peer's last head."""
     course = _answered(state.course, event)
-    return _when_answered(replace(state, course=course), event, plugs, said)
+    return _when_answered(replace(state, course=course), event, ports, said)
 
 
-def said(state: Closing, plugs: Plugs) -> Step:
+def said(state: Closing, ports: Ports) -> Step:
     """Write down the end."""
-    del plugs
+    del ports
     course = replace(state.course, unanswered={})
     closed = Closed(course.session.run, state.outcome, state.why)
     return Step(Ended(course, state.outcome, state.why, state.last_round), (closed,))
 
 
-def on_elapsed(state: Any, event: Elapsed, plugs: Plugs) -> Step:  # noqa: ANN401 - any state that waits
+def on_elapsed(state: Any, event: Elapsed, ports: Ports) -> Step:  # noqa: ANN401 - any state that waits
     """Go on without those who did not answer."""
     del event
-    return WHEN_ANSWERED[type(state)](state, plugs)
+    return WHEN_ANSWERED[type(state)](state, ports)
 
 
-def on_resumed(state: State, event: Resumed, plugs: Plugs) -> Step:
+def on_resumed(state: State, event: Resumed, ports: Ports) -> Step:
     """Ask again whoever has not answered."""
-    del event, plugs
+    del event, ports
     return Step(state, outbound=tuple(envelope for _, envelope in sorted(state.course.unanswered.items())))
 
 
-def ignore(state: State, event: Event, plugs: Plugs) -> Step:
+def ignore(state: State, event: Event, ports: Ports) -> Step:
     """A late or repeated answer changes nothing."""
-    del event, plugs
+    del event, ports
     return Step(state)
 
 
-WHEN_ANSWERED: Final[Mapping[type, Callable[[Any, Plugs], Step]]] = {
+WHEN_ANSWERED: Final[Mapping[type, Callable[[Any, Ports], Step]]] = {
     Inviting: invited,
     Enrolling: enlisted,
     Collecting: collected,
     Asking: asked,
     Closing: said,
 }
-Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
+Rule = tuple[Callable[[Any, Any, Ports], Step], frozenset[type]]
 _ROUND: Final = frozenset({Enrolling, Collecting, Closing})
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Planned,    Started):     (on_started,   frozenset({Inviting})),
@@ -308,7 +308,7 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
 REPLIES: Final = {kind.__name__: kind for kind in (m.Accept, m.Enrolled, m.Submitted, m.Declined, m.Answered, m.Bye)}
 
 
-def step(state: State, event: Event, plugs: Plugs) -> Step:
+def step(state: State, event: Event, ports: Ports) -> Step:
     """Move the run by one event.
 
     Raises:
@@ -321,19 +321,19 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
         kind = REPLIES.get(event.frame.envelope.receipt.kind, type(None))
         _check(state.course, event)
         if event.sender not in state.course.unanswered and (type(state), kind) in RULES:
-            return ignore(state, event, plugs)
+            return ignore(state, event, ports)
     rule = RULES.get((type(state), kind))
     if rule is None:
         raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
     act, targets = rule
     if isinstance(event, Received) and act is not ignore:
         answers.check(state.course.unanswered[event.sender], event.frame.envelope)
-    moved = act(state, event, plugs)
+    moved = act(state, event, ports)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
     return moved
 
 
-def _check(course: Course, event: Received) -> None:
+def _check(course: RunState, event: Received) -> None:
     """The answer is from the peer it came from, under the key the run began with, and its ledger did not shrink."""
     session = course.session
     peers = (*session.roster, *((session.custodian,) if session.custodian else ()))
@@ -352,7 +352,7 @@ def _check(course: Course, event: Received) -> None:
         m.check_progress(named, event.frame.head)
 
 
-def _with_seen(course: Course, accept: m.Accept) -> Course:
+def _with_seen(course: RunState, accept: m.Accept) -> RunState:
     """Take in what a peer saw of the others: whoever shows less from now on is left out of the run.
 
     Raises:
@@ -371,21 +371,21 @@ def _with_seen(course: Course, accept: m.Accept) -> Course:
     return replace(course, heads=heads)
 
 
-def _check_relayable(course: Course, sender: MemberId, public: bytes, plugs: Plugs) -> None:
+def _check_relayable(course: RunState, sender: MemberId, public: bytes, ports: Ports) -> None:
     """What cannot be passed on is refused as it comes: later it would keep the run from going on."""
-    plugs.protection(course.session.scheme).relay((sender,), {sender: public})
+    ports.protection(course.session.scheme).relay((sender,), {sender: public})
 
 
-def _answered(course: Course, event: Received) -> Course:
+def _answered(course: RunState, event: Received) -> RunState:
     assert event.frame.head is not None, "checked when it arrived"
     unanswered = {name: envelope for name, envelope in course.unanswered.items() if name != event.sender}
     return replace(course, unanswered=unanswered, heads={**course.heads, event.sender: event.frame.head})
 
 
-def _when_answered(state: Any, event: Received, plugs: Plugs, then: Callable[[Any, Plugs], Step]) -> Step:  # noqa: ANN401
+def _when_answered(state: Any, event: Received, ports: Ports, then: Callable[[Any, Ports], Step]) -> Step:  # noqa: ANN401
     assert event.frame.head is not None, "checked when it arrived"
-    told = (Got(event.frame.envelope.receipt, event.frame.envelope.signature), Witnessed(event.frame.head))
+    told = (MessageReceived(event.frame.envelope.receipt, event.frame.envelope.signature), Witnessed(event.frame.head))
     if state.course.unanswered:
         return Step(state, told)
-    moved = then(state, plugs)
+    moved = then(state, ports)
     return replace(moved, entries=(*told, *moved.entries))

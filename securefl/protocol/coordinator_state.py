@@ -20,7 +20,7 @@ from securefl.terms import (
 
 
 @dataclass(frozen=True, slots=True)
-class Plugs:
+class Ports:
     """What the machine is given and does not keep."""
 
     identity: Identity
@@ -56,7 +56,7 @@ Event = Started | Received | Elapsed | Resumed
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RunState:
     """What every state of a run shares. ``plan`` is the plan of the round under way, or of the next one."""
 
     session: m.Session
@@ -87,28 +87,28 @@ class Course:
 class Planned:
     """Nobody has been asked yet."""
 
-    course: Course
+    course: RunState
 
 
 @dataclass(frozen=True, slots=True)
 class Inviting:
     """Waiting for who takes part."""
 
-    course: Course
+    course: RunState
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolling:
     """Waiting for keys and shares of the round ahead."""
 
-    course: Course
+    course: RunState
 
 
 @dataclass(frozen=True, slots=True)
 class Collecting:
     """Waiting for sealed results."""
 
-    course: Course
+    course: RunState
     sealed: Mapping[str, Envelope]
     following: Mapping[str, bytes]
     declined: Mapping[str, tuple[Reason, ...]]
@@ -118,7 +118,7 @@ class Collecting:
 class Asking:
     """Waiting for what opening the sum needs. A scheme may ask in phases: each begins when the one before is over."""
 
-    course: Course
+    course: RunState
     sealed: Mapping[str, Envelope]
     following: Mapping[str, bytes]
     answers: Mapping[str, bytes]
@@ -129,7 +129,7 @@ class Asking:
 class Closing:
     """Waiting for everybody's last word."""
 
-    course: Course
+    course: RunState
     outcome: str
     why: str
     last_round: int
@@ -139,7 +139,7 @@ class Closing:
 class Ended:
     """Over. ``course.state`` is the adapter the run ended with."""
 
-    course: Course
+    course: RunState
     outcome: str
     why: str
     last_round: int

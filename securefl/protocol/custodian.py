@@ -24,29 +24,29 @@ from securefl.keys import Identity, Secret
 from securefl.protection.encrypted import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
 from securefl.protocol import sight
-from securefl.protocol.member_state import Charter, Received
+from securefl.protocol.member_state import Received, SiteConfig
 from securefl.seams import KeyHolder, Prepared
 from securefl.terms import (
     Closed,
     Entry,
     Envelope,
-    Got,
     Hash,
     Head,
     MemberId,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
     Plan,
     Reason,
     Refused,
     Released,
-    Sent,
+    RunJoined,
     SignedHead,
+    SumOpened,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Plugs:
+class Ports:
     """What the machine is given and does not keep."""
 
     identity: Identity
@@ -60,14 +60,14 @@ class Plugs:
 class Idle:
     """No run yet."""
 
-    charter: Charter
+    charter: SiteConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
     """In a run. ``opened_round`` is the last round something was decrypted for: each round has one."""
 
-    charter: Charter
+    charter: SiteConfig
     session: m.Session
     box: bytes  # X25519 secret of this run: opens members' inputs, and is gone when the run is over
     opened_round: int
@@ -85,7 +85,7 @@ class Decrypting:
     request: Hash  # digest of the question, inputs and all
 
     @property
-    def charter(self) -> Charter:
+    def charter(self) -> SiteConfig:
         """As before."""
         return self.held.charter
 
@@ -99,7 +99,7 @@ class Decrypting:
 class Left:
     """The run is over here."""
 
-    charter: Charter
+    charter: SiteConfig
     session: m.Session
     request: Hash
     reply: Envelope
@@ -136,13 +136,13 @@ class Step:
     effects: tuple[Decrypt, ...] = ()
 
 
-def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
+def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     """Join, and hand out what members need to encrypt."""
     charter = state.charter
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
-    charter, seen = sight.relayed(charter, invite.heads, plugs.holds, stale=True)
+    charter, seen = sight.relayed(charter, invite.heads, ports.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     if session.federation != charter.federation:
@@ -156,31 +156,33 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     box = keys.derive(event.rand, "session-box")
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
     told = sight.told(charter, (each.member for each in everybody))
-    accept = m.Accept(keys.public_half(box), plugs.holder.material(keys.public_half(box)), told)
-    envelope = _enveloped(charter, session, plugs, accept, 0)
-    opened = Opened(session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals)
+    accept = m.Accept(keys.public_half(box), ports.holder.material(keys.public_half(box)), told)
+    envelope = _enveloped(charter, session, ports, accept, 0)
+    opened = RunJoined(
+        session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals
+    )
     holding = Holding(charter, session, box.raw, 0, event.envelope.receipt.digest, envelope)
     return Step(holding, (opened, *_both(event, envelope), *seen), envelope)
 
 
-def on_ask(state: Holding, event: Received, plugs: Plugs) -> Step:
+def on_ask(state: Holding, event: Received, ports: Ports) -> Step:
     """Take one round's only question: a sum of signed inputs, which is decrypted once this is committed."""
-    plan, prepared, shown = _checked(state, event, plugs)
-    charter, seen = sight.relayed(state.charter, shown, plugs.holds)
+    plan, prepared, shown = _checked(state, event, ports)
+    charter, seen = sight.relayed(state.charter, shown, ports.holds)
     receipt = event.envelope.receipt
     asked = Decrypting(replace(state, charter=charter), wire.plan_hash(plan), plan.round, receipt.digest)
-    return Step(asked, (Got(receipt, event.envelope.signature), *seen), effects=(Decrypt(prepared),))
+    return Step(asked, (MessageReceived(receipt, event.envelope.signature), *seen), effects=(Decrypt(prepared),))
 
 
-def on_decrypted(state: Decrypting, event: Decrypted, plugs: Plugs) -> Step:
+def on_decrypted(state: Decrypting, event: Decrypted, ports: Ports) -> Step:
     """Answer with the round's one sum, or that there is none."""
     held, message = state.held, m.Answered(state.round, event.answer)
-    reply = _enveloped(held.charter, held.session, plugs, message, state.round, state.plan)
-    entries = (_what_became(held.session, state, event.answer), Sent(reply.receipt, reply.signature))
+    reply = _enveloped(held.charter, held.session, ports, message, state.round, state.plan)
+    entries = (_what_became(held.session, state, event.answer), MessageSent(reply.receipt, reply.signature))
     return Step(replace(held, opened_round=state.round, request=state.request, reply=reply), entries, reply)
 
 
-def _checked(state: Holding, event: Received, plugs: Plugs) -> tuple[Plan, Prepared, list[SignedHead]]:
+def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepared, list[SignedHead]]:
     """The plan, its sum that may be decrypted, and the ledger that each member named as it handed its input in.
 
     Raises:
@@ -220,12 +222,12 @@ def _checked(state: Holding, event: Received, plugs: Plugs) -> tuple[Plan, Prepa
         assert isinstance(submitted, m.Submitted)
         payloads[receipt.sender] = submitted.payload
     # 3. they are enough
-    if len(payloads) < max(plugs.min_cohort, plan.cover.min_cohort):
-        what = f"a sum over {len(payloads)} members; at least {plugs.min_cohort} are needed"
+    if len(payloads) < max(ports.min_cohort, plan.cover.min_cohort):
+        what = f"a sum over {len(payloads)} members; at least {ports.min_cohort} are needed"
         raise Unsafe(what, "protocol.few-survivors")
     enrolled = {MemberId(member): public for member, public in question.enrolled.items()}
     answers = {MemberId(member): answer for member, answer in question.answers.items()}
-    return plan, plugs.holder.prepare(plan, Secret(state.box), payloads, enrolled, answers), shown
+    return plan, ports.holder.prepare(plan, Secret(state.box), payloads, enrolled, answers), shown
 
 
 def _what_became(session: m.Session, asked: Decrypting, answer: bytes) -> Entry:
@@ -235,16 +237,16 @@ def _what_became(session: m.Session, asked: Decrypting, answer: bytes) -> Entry:
         reason = Reason(summed.why, "no sum", "a sum of the inputs in range", "find who sent an input that is none")
         return Refused(session.run, asked.round, "Ask", (reason,))
     digest = Hash(hashlib.sha256(summed.values).digest())  # what the coordinator's own record of the sum must say too
-    return Opening(session.run, asked.round, asked.plan, summed.members, digest)
+    return SumOpened(session.run, asked.round, asked.plan, summed.members, digest)
 
 
-def on_close(state: Holding | Decrypting, event: Received, plugs: Plugs) -> Step:
+def on_close(state: Holding | Decrypting, event: Received, ports: Ports) -> Step:
     """Leave, and keep everybody's head."""
     close = m.opened(event.envelope, m.Close)
     assert isinstance(close, m.Close)
     session = state.session
-    reply = _enveloped(state.charter, session, plugs, m.Bye(close.outcome), 0)
-    charter, seen = sight.relayed(state.charter, close.heads, plugs.holds)
+    reply = _enveloped(state.charter, session, ports, m.Bye(close.outcome), 0)
+    charter, seen = sight.relayed(state.charter, close.heads, ports.holds)
     entries: list[Entry] = list(seen)
     if close.state:
         entries.append(Released(session.run, close.round, m.state_digest(close.state)))
@@ -253,15 +255,15 @@ def on_close(state: Holding | Decrypting, event: Received, plugs: Plugs) -> Step
     return Step(left, (*entries, *_both(event, reply)), reply)
 
 
-def ask_again(state: State, event: Received, plugs: Plugs) -> Step:
+def ask_again(state: State, event: Received, ports: Ports) -> Step:
     """The stored reply; or, of a question that is written down and not answered yet, what is to be decrypted."""
     if isinstance(state, Decrypting):
-        return Step(state, effects=(Decrypt(_checked(state.held, event, plugs)[1]),))
+        return Step(state, effects=(Decrypt(_checked(state.held, event, ports)[1]),))
     assert not isinstance(state, Idle), "nothing was asked yet"
     return Step(state, (), state.reply)
 
 
-Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
+Rule = tuple[Callable[[Any, Any, Ports], Step], frozenset[type]]
 
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Idle,       m.Invite):  (on_invite,    frozenset({Holding})),
@@ -274,7 +276,7 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
 REQUESTS: Final = {kind.__name__: kind for kind in (m.Invite, m.Ask, m.Close)}
 
 
-def step(state: State, event: Event, plugs: Plugs) -> Step:
+def step(state: State, event: Event, ports: Ports) -> Step:
     """Move the run by one request, or by what was decrypted.
 
     Raises:
@@ -282,44 +284,46 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
         PeerFault: it is forged, or asks for what is not allowed. The state is unchanged.
     """
     if isinstance(event, Decrypted):
-        return _moved(state, type(event), event, plugs)
+        return _moved(state, type(event), event, ports)
     receipt = event.envelope.receipt
     charter = state.charter
     run = receipt.run if isinstance(state, Idle) else state.session.run
     m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
     if not isinstance(state, Idle) and state.request == receipt.digest:
-        return ask_again(state, event, plugs)
+        return ask_again(state, event, ports)
     kind = REQUESTS.get(receipt.kind, type(None))
     if (type(state), kind) not in RULES:
         name = "protocol.second-question" if isinstance(state, Decrypting) else OutOfTurn.rule
         raise OutOfTurn(f"{receipt.kind} while {type(state).__name__}", name)
     charter, seen = sight.beside(charter, event.head)
-    moved = _moved(_with(state, charter), kind, event, plugs)
+    moved = _moved(_with(state, charter), kind, event, ports)
     return replace(moved, entries=(*moved.entries, *seen))
 
 
-def _moved(state: State, kind: type, event: Event, plugs: Plugs) -> Step:
+def _moved(state: State, kind: type, event: Event, ports: Ports) -> Step:
     rule = RULES.get((type(state), kind))
     if rule is None:
         raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
     act, targets = rule
-    moved = act(state, event, plugs)
+    moved = act(state, event, ports)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
     return moved
 
 
-def _with(state: State, charter: Charter) -> State:
+def _with(state: State, charter: SiteConfig) -> State:
     if isinstance(state, Decrypting):
         return replace(state, held=replace(state.held, charter=charter))
     return replace(state, charter=charter)
 
 
 def _enveloped(
-    charter: Charter, session: m.Session, plugs: Plugs, message: m.Reply, round_: int, plan: Hash | None = None
+    charter: SiteConfig, session: m.Session, ports: Ports, message: m.Reply, round_: int, plan: Hash | None = None
 ) -> Envelope:
-    to, head = session.coordinator.member, plugs.head()
-    return m.enclose(plugs.identity, charter.me, to, session.run, round_, message, plan, head=head)
+    to, head = session.coordinator.member, ports.head()
+    return m.enclose(ports.identity, charter.me, to, session.run, round_, message, plan, head=head)
 
 
 def _both(event: Received, reply: Envelope) -> tuple[Entry, Entry]:
-    return Got(event.envelope.receipt, event.envelope.signature), Sent(reply.receipt, reply.signature)
+    return MessageReceived(event.envelope.receipt, event.envelope.signature), MessageSent(
+        reply.receipt, reply.signature
+    )

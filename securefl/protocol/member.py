@@ -26,10 +26,10 @@ from securefl.protocol.member_state import (
     Deciding,
     Event,
     Idle,
+    InTraining,
     Kept,
-    Learning,
     Left,
-    Plugs,
+    Ports,
     Ready,
     Received,
     Reserve,
@@ -46,18 +46,18 @@ from securefl.terms import (
     Closed,
     Entry,
     Envelope,
-    Freed,
-    Got,
     Hash,
+    MessageReceived,
+    MessageSent,
     MicroEpsilon,
-    Opened,
     Plan,
     Reason,
     Refusal,
     Refused,
     Released,
+    ReservationReleased,
     Reserved,
-    Sent,
+    RunJoined,
     Settled,
     Witnessed,
     covering,
@@ -67,13 +67,13 @@ from securefl.terms import Event as PrivacyEvent
 UNREAD: Final = declining.UNREAD
 
 
-def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
+def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     """Join a run that is what this member's own charter says, and no other."""
     charter = state.charter
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
-    charter, seen = sight.relayed(charter, invite.heads, plugs.holds, stale=True)
+    charter, seen = sight.relayed(charter, invite.heads, ports.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
@@ -93,42 +93,42 @@ def on_invite(state: Idle, event: Received, plugs: Plugs) -> Step:
     box = keys.derive(event.rand, "session-box")
     seat = Seated(charter, session, box.raw, {}, b"", 1, b"", Hash(b""), None)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
-    opened = Opened(
+    opened = RunJoined(
         session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody, charter.approvals
     )
     told = sight.told(charter, (each.member for each in everybody))
-    return _replied(seat, Ready, event, plugs, m.Accept(keys.public_half(box), b"", told), 0, entries=(opened, *seen))
+    return _replied(seat, Ready, event, ports, m.Accept(keys.public_half(box), b"", told), 0, entries=(opened, *seen))
 
 
-def on_enrol(state: Ready | Sealed | Deciding | Learning, event: Received, plugs: Plugs) -> Step:
+def on_enrol(state: Ready | Sealed | Deciding | InTraining, event: Received, ports: Ports) -> Step:
     """Make keys and shares for a round that has not been entered yet; pay for a training that was under way."""
     seat = state.seat
     enrol = m.opened(event.envelope, m.Enrol)
     assert isinstance(enrol, m.Enrol)
-    next_round = seat.next_round + isinstance(state, Deciding | Learning)  # that of its plan has begun
+    next_round = seat.next_round + isinstance(state, Deciding | InTraining)  # that of its plan has begun
     if enrol.round < next_round:
         raise OutOfTurn(f"round {enrol.round} again: the next one is {next_round}", "protocol.replayed-round")
     seen: tuple[Entry, ...] = ()
     if not seat.boxes:
         accepted = acceptances(seat, enrol.accepts)
-        charter, of_peers = sight.relayed(seat.charter, accepted.shown, plugs.holds)
-        charter, by_peers = sight.relayed(charter, accepted.seen, plugs.holds, stale=True)
+        charter, of_peers = sight.relayed(seat.charter, accepted.shown, ports.holds)
+        charter, by_peers = sight.relayed(charter, accepted.seen, ports.holds, stale=True)
         seen = (*of_peers, *by_peers)
-        plugs.protection(seat.session.scheme).check_material(
+        ports.protection(seat.session.scheme).check_material(
             accepted.material, seat.session.custodian.key if seat.session.custodian else None
         )
         seat = replace(seat, charter=charter, boxes=accepted.boxes, material=accepted.material)
-    enrolment = plugs.protection(seat.session.scheme).enrol(
-        seat.charter.me, seat.session.run, enrol.round, seat.session.threshold, members_only(seat), plugs.identity,
+    enrolment = ports.protection(seat.session.scheme).enrol(
+        seat.charter.me, seat.session.run, enrol.round, seat.session.threshold, members_only(seat), ports.identity,
         keys.derive(event.rand, "enrol"),
     )  # fmt: skip
     seat = replace(seat, next_round=enrol.round, enrolment=enrolment.secret)
-    if isinstance(state, Learning):
+    if isinstance(state, InTraining):
         seen = (_paid_whole(state), *seen)
-    return _replied(seat, Ready, event, plugs, m.Enrolled(enrol.round, enrolment.public), enrol.round, entries=seen)
+    return _replied(seat, Ready, event, ports, m.Enrolled(enrol.round, enrolment.public), enrol.round, entries=seen)
 
 
-def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
+def on_propose(state: Ready | Sealed, event: Received, ports: Ports) -> Step:
     """Put a plan before policy and account, once it is what this member's own charter and session say."""
     seat, session = state.seat, state.seat.session
     proposal = m.opened(event.envelope, m.Propose)
@@ -156,50 +156,50 @@ def on_propose(state: Ready | Sealed, event: Received, plugs: Plugs) -> Step:
     if m.Egress.WEIGHTS.value not in plan.release:
         raise Unsafe("a plan that does not list `weights` among what leaves a site", "protocol.unlisted-release")
     # 6. a sum under it would be safe
-    plugs.protection(session.scheme).admit(
+    ports.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
-    charter, seen = sight.relayed(seat.charter, proposal.heads, plugs.holds)
+    charter, seen = sight.relayed(seat.charter, proposal.heads, ports.holds)
     seat, told = (
         replace(seat, charter=charter, request=receipt.digest, reply=None),
-        Got(receipt, event.envelope.signature),
+        MessageReceived(receipt, event.envelope.signature),
     )
     return Step(Deciding(seat, proposal), (told, *seen), (Reserve(plan, proposal.base),))
 
 
-def on_decided(state: Deciding, event: Decided, plugs: Plugs) -> Step:
+def on_decided(state: Deciding, event: Decided, ports: Ports) -> Step:
     """Train what was granted; answer with every reason what was refused."""
     plan = state.proposal.plan
     if isinstance(event.answer, Refusal):
-        return _declined(state.seat, plan, event.answer.reasons, plugs, ())
+        return _declined(state.seat, plan, event.answer.reasons, ports, ())
     grant = event.answer
     assert grant.plan == wire.plan_hash(plan), "a grant for another plan"
     reserved = Reserved(plan, state.seat.charter.dataset, grant.price, grant.nonce)
-    learning = Learning(state.seat, state.proposal, grant.price.round)
+    learning = InTraining(state.seat, state.proposal, grant.price.round)
     return Step(learning, (reserved,), (Train(plan, state.proposal.base),))
 
 
-def on_trained(state: Learning, event: Trained, plugs: Plugs) -> Step:
+def on_trained(state: InTraining, event: Trained, ports: Ports) -> Step:
     """Seal the update in the step that receives it; whatever goes wrong with it, the price is spent."""
     try:
-        return _submitted(state, event, plugs)
+        return _submitted(state, event, ports)
     except Exception as fault:  # noqa: BLE001 - records were read: no fault may tell how, or give anything back
         did = covering(state.proposal.plan.learning.event, event.update.did)
-        return _failed(state, did, "", plugs, f"{type(fault).__name__}: {fault}")
+        return _failed(state, did, "", ports, f"{type(fault).__name__}: {fault}")
 
 
-def on_stopped(state: Learning, event: Stopped, plugs: Plugs) -> Step:
+def on_stopped(state: InTraining, event: Stopped, ports: Ports) -> Step:
     """Pay for a training that came to nothing, and say the one word that is said of every such training."""
     priced = state.proposal.plan.learning.event
     if event.spent is None:
-        return _failed(state, priced, "", plugs, event.trouble)
-    return _failed(state, event.spent.did, event.spent.rule, plugs, event.trouble)
+        return _failed(state, priced, "", ports, event.trouble)
+    return _failed(state, event.spent.did, event.spent.rule, ports, event.trouble)
 
 
-def _submitted(state: Learning, event: Trained, plugs: Plugs) -> Step:
+def _submitted(state: InTraining, event: Trained, ports: Ports) -> Step:
     """The sealed update, with the next round's keys; what is kept is of this very training."""
     seat, plan = state.seat, state.proposal.plan
-    protection = plugs.protection(seat.session.scheme)
+    protection = ports.protection(seat.session.scheme)
     name, below = wire.plan_hash(plan), event.update.below
     if event.update.did != plan.learning.event:
         raise Unsafe(f"trained {event.update.did}, and {plan.learning.event} was priced")
@@ -208,89 +208,89 @@ def _submitted(state: Learning, event: Trained, plugs: Plugs) -> Step:
         event.update, keys.derive(event.rand, "seal"),
     )  # fmt: skip
     following = protection.enrol(
-        seat.charter.me, seat.session.run, plan.round + 1, seat.session.threshold, members_only(seat), plugs.identity,
+        seat.charter.me, seat.session.run, plan.round + 1, seat.session.threshold, members_only(seat), ports.identity,
         keys.derive(event.rand, "enrol"),
     )  # fmt: skip
     seat = replace(seat, next_round=plan.round + 1, enrolment=following.secret)
     message = m.Submitted(plan.round, payload, following.public)
-    envelope = _enveloped(seat, plugs, message, plan.round, name, state.cost, plan.release)
+    envelope = _enveloped(seat, ports, message, plan.round, name, state.cost, plan.release)
     settled = Settled(name, event.update.did)
-    entries = (settled, *((below,) if below else ()), Sent(envelope.receipt, envelope.signature))
+    entries = (settled, *((below,) if below else ()), MessageSent(envelope.receipt, envelope.signature))
     keep = Kept(name, plan.round, event.keep)
     return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope, keep=keep)
 
 
-def _failed(state: Learning, did: PrivacyEvent | None, below: str, plugs: Plugs, trouble: str) -> Step:
+def _failed(state: InTraining, did: PrivacyEvent | None, below: str, ports: Ports, trouble: str) -> Step:
     """Out of the round by one constant, which is the same whatever went wrong once records were read."""
     name = wire.plan_hash(state.proposal.plan)
     reason = declining.constant(UNREAD, below) if did is None else declining.constant(declining.UNFINISHED)
-    entry = Freed(name, "no record was read") if did is None else Settled(name, did)
-    declined = _declined(state.seat, state.proposal.plan, (reason,), plugs, (entry,))
+    entry = ReservationReleased(name, "no record was read") if did is None else Settled(name, did)
+    declined = _declined(state.seat, state.proposal.plan, (reason,), ports, (entry,))
     return replace(declined, trouble=trouble)
 
 
-def on_ask(state: Sealed, event: Received, plugs: Plugs) -> Step:
+def on_ask(state: Sealed, event: Received, ports: Ports) -> Step:
     """Answer one question about the round just sealed, and forget what would answer a second."""
     seat, plan = state.seat, state.plan
     ask = m.opened(event.envelope, m.Ask)
     assert isinstance(ask, m.Ask)
     if ask.round != plan.round:
         raise OutOfTurn(f"a question about round {ask.round} in round {plan.round}", "protocol.another-round")
-    protection = plugs.protection(seat.session.scheme)
+    protection = ports.protection(seat.session.scheme)
     answer = protection.answer(seat.charter.me, plan, state.kept, ask.question)
     shown = inputs_of(seat, plan, ask.sealed, protection.about(ask.question))
-    charter, seen = sight.relayed(seat.charter, shown, plugs.holds)
+    charter, seen = sight.relayed(seat.charter, shown, ports.holds)
     seat, message = replace(seat, charter=charter), m.Answered(plan.round, answer)
-    return _replied(seat, Ready, event, plugs, message, plan.round, plan=wire.plan_hash(plan), entries=seen)
+    return _replied(seat, Ready, event, ports, message, plan.round, plan=wire.plan_hash(plan), entries=seen)
 
 
-def on_close(state: Ready | Sealed | Deciding | Learning, event: Received, plugs: Plugs) -> Step:
+def on_close(state: Ready | Sealed | Deciding | InTraining, event: Received, ports: Ports) -> Step:
     """Leave; keep everybody's head, and pay for a training that was under way."""
     seat = state.seat
     close = m.opened(event.envelope, m.Close)
     assert isinstance(close, m.Close)
-    charter, seen = sight.relayed(seat.charter, close.heads, plugs.holds)
+    charter, seen = sight.relayed(seat.charter, close.heads, ports.holds)
     seat, entries = replace(seat, charter=charter), list[Entry](seen)
-    if isinstance(state, Learning):
+    if isinstance(state, InTraining):
         entries.append(_paid_whole(state))
     if close.state:
         entries.append(Released(seat.session.run, close.round, m.state_digest(close.state)))
     entries.append(Closed(seat.session.run, close.outcome, close.why))
-    envelope = _enveloped(seat, plugs, m.Bye(close.outcome), 0)
-    got = Got(event.envelope.receipt, event.envelope.signature)
+    envelope = _enveloped(seat, ports, m.Bye(close.outcome), 0)
+    got = MessageReceived(event.envelope.receipt, event.envelope.signature)
     seat = replace(seat, request=event.envelope.receipt.digest, reply=envelope, box=b"", enrolment=b"")
-    entries.append(Sent(envelope.receipt, envelope.signature))
+    entries.append(MessageSent(envelope.receipt, envelope.signature))
     return Step(Left(seat, close.outcome, close.state), (got, *entries), outbound=envelope)
 
 
-def _paid_whole(state: Learning) -> Settled:
+def _paid_whole(state: InTraining) -> Settled:
     """How far this training came is not known: records may have been read."""
     return Settled(wire.plan_hash(state.proposal.plan), state.proposal.plan.learning.event)
 
 
-def on_resumed(state: State, event: Resumed, plugs: Plugs) -> Step:
+def on_resumed(state: State, event: Resumed, ports: Ports) -> Step:
     """Ask again for the effect that was under way; its result was saved nowhere, so it left nothing."""
-    del event, plugs
+    del event, ports
     if isinstance(state, Deciding):
         return Step(state, effects=(Reserve(state.proposal.plan, state.proposal.base),))
-    if isinstance(state, Learning):
+    if isinstance(state, InTraining):
         return Step(state, effects=(Train(state.proposal.plan, state.proposal.base),))
     return Step(state)
 
 
-Rule = tuple[Callable[[Any, Any, Plugs], Step], frozenset[type]]
+Rule = tuple[Callable[[Any, Any, Ports], Step], frozenset[type]]
 RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Idle,     m.Invite):  (on_invite,  frozenset({Ready})),
     (Ready,    m.Enrol):   (on_enrol,   frozenset({Ready})),
     (Ready,    m.Propose): (on_propose, frozenset({Deciding})),
     (Ready,    m.Close):   (on_close,   frozenset({Left})),
-    (Deciding, Decided):   (on_decided, frozenset({Ready, Learning})),
+    (Deciding, Decided):   (on_decided, frozenset({Ready, InTraining})),
     (Deciding, m.Enrol):   (on_enrol,   frozenset({Ready})),
     (Deciding, m.Close):   (on_close,   frozenset({Left})),
-    (Learning, Trained):   (on_trained, frozenset({Ready, Sealed})),
-    (Learning, Stopped):   (on_stopped, frozenset({Ready})),
-    (Learning, m.Enrol):   (on_enrol,   frozenset({Ready})),
-    (Learning, m.Close):   (on_close,   frozenset({Left})),
+    (InTraining, Trained):   (on_trained, frozenset({Ready, Sealed})),
+    (InTraining, Stopped):   (on_stopped, frozenset({Ready})),
+    (InTraining, m.Enrol):   (on_enrol,   frozenset({Ready})),
+    (InTraining, m.Close):   (on_close,   frozenset({Left})),
     (Sealed,   m.Enrol):   (on_enrol,   frozenset({Ready})),
     (Sealed,   m.Propose): (on_propose, frozenset({Deciding})),
     (Sealed,   m.Ask):     (on_ask,     frozenset({Ready})),
@@ -298,14 +298,14 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Idle,     Resumed):   (on_resumed, frozenset({Idle})),
     (Ready,    Resumed):   (on_resumed, frozenset({Ready})),
     (Deciding, Resumed):   (on_resumed, frozenset({Deciding})),
-    (Learning, Resumed):   (on_resumed, frozenset({Learning})),
+    (InTraining, Resumed):   (on_resumed, frozenset({InTraining})),
     (Sealed,   Resumed):   (on_resumed, frozenset({Sealed})),
     (Left,     Resumed):   (on_resumed, frozenset({Left})),
 }  # fmt: skip
 REQUESTS: Final = {kind.__name__: kind for kind in (m.Invite, m.Enrol, m.Propose, m.Ask, m.Close)}
 
 
-def step(state: State, event: Event, plugs: Plugs) -> Step:
+def step(state: State, event: Event, ports: Ports) -> Step:
     """Move the run by one event.
 
     Raises:
@@ -321,7 +321,7 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
         m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
         if not isinstance(state, Idle) and state.seat.request == receipt.digest:
             return (
-                on_resumed(state, Resumed(), plugs)
+                on_resumed(state, Resumed(), ports)
                 if state.seat.reply is None
                 else Step(state, outbound=state.seat.reply)
             )
@@ -335,14 +335,14 @@ def step(state: State, event: Event, plugs: Plugs) -> Step:
     if isinstance(event, Received):
         charter, seen = sight.beside(state.charter if isinstance(state, Idle) else state.seat.charter, event.head)
         state = Idle(charter) if isinstance(state, Idle) else replace(state, seat=replace(state.seat, charter=charter))
-    moved = act(state, event, plugs)
+    moved = act(state, event, ports)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
     return replace(moved, entries=(*moved.entries, *seen)) if seen else moved
 
 
 def _enveloped(
     seat: Seated,
-    plugs: Plugs,
+    ports: Ports,
     message: m.Reply,
     round_: int,
     plan: Hash | None = None,
@@ -351,28 +351,32 @@ def _enveloped(
 ) -> Envelope:
     to, run = seat.session.coordinator.member, seat.session.run
     price = MicroEpsilon(0) if cost is None else cost
-    return m.enclose(plugs.identity, seat.charter.me, to, run, round_, message, plan, price, release, plugs.head())
+    return m.enclose(ports.identity, seat.charter.me, to, run, round_, message, plan, price, release, ports.head())
 
 
 def _replied(
-    seat: Seated, into: type[Ready], event: Received, plugs: Plugs, message: m.Reply, round_: int,
+    seat: Seated, into: type[Ready], event: Received, ports: Ports, message: m.Reply, round_: int,
     plan: Hash | None = None, entries: tuple[Entry, ...] = (),
 ) -> Step:  # fmt: skip
-    envelope = _enveloped(seat, plugs, message, round_, plan)
+    envelope = _enveloped(seat, ports, message, round_, plan)
     receipt = event.envelope.receipt
     seat = replace(seat, request=receipt.digest, reply=envelope)
-    told = (*entries, Got(receipt, event.envelope.signature), Sent(envelope.receipt, envelope.signature))
+    told = (
+        *entries,
+        MessageReceived(receipt, event.envelope.signature),
+        MessageSent(envelope.receipt, envelope.signature),
+    )
     return Step(into(seat), told, outbound=envelope)
 
 
-def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], plugs: Plugs, entries: tuple[Entry, ...]) -> Step:
+def _declined(seat: Seated, plan: Plan, reasons: tuple[Reason, ...], ports: Ports, entries: tuple[Entry, ...]) -> Step:
     """Out of this round, not out of the run: the enrolment is used up, and the round is not entered again.
 
     This ledger keeps every word of the reasons; the coordinator is told what may leave.
     """
     seat = replace(seat, next_round=plan.round + 1, enrolment=b"")
     message = m.Declined(plan.round, declining.told(reasons))
-    envelope = _enveloped(seat, plugs, message, plan.round, wire.plan_hash(plan))
+    envelope = _enveloped(seat, ports, message, plan.round, wire.plan_hash(plan))
     refused = Refused(plan.run, plan.round, "plan", reasons)
-    told = (*entries, refused, Sent(envelope.receipt, envelope.signature))
+    told = (*entries, refused, MessageSent(envelope.receipt, envelope.signature))
     return Step(Ready(replace(seat, reply=envelope)), told, outbound=envelope)

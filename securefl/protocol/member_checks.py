@@ -11,7 +11,7 @@ from securefl.keys import Secret
 from securefl.protocol import messages as m
 from securefl.protocol import sight
 from securefl.protocol.member_state import Seated
-from securefl.terms import AdapterRule, MemberId, Plan, Seat, SignedHead, SignedReceipt
+from securefl.terms import AdapterRule, MemberId, Participant, Plan, SignedHead, SignedReceipt
 from securefl.terms.uploads import upload_of
 
 
@@ -129,6 +129,6 @@ def members_only(seat: Seated) -> dict[MemberId, bytes]:
     return {MemberId(name): box for name, box in seat.boxes.items() if name in members}
 
 
-def custodian_of(seat: Seated) -> tuple[Seat, ...]:
+def custodian_of(seat: Seated) -> tuple[Participant, ...]:
     """The custodian, if the run has one."""
     return (seat.session.custodian,) if seat.session.custodian else ()

@@ -17,9 +17,9 @@ from securefl.terms import (
     MemberId,
     MicroEpsilon,
     Model,
+    Participant,
     Plan,
     Refusal,
-    Seat,
     SignedHead,
     Update,
 )
@@ -27,7 +27,7 @@ from securefl.terms import Event as PrivacyEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Charter:
+class SiteConfig:
     """What this member knows on its own authority, whatever a coordinator says."""
 
     me: MemberId
@@ -35,16 +35,16 @@ class Charter:
     policy: Hash
     policy_text: bytes
     dataset: str
-    coordinator: Seat
-    custodian: Seat | None
-    peers: tuple[Seat, ...]  # every member, this one among them
+    coordinator: Participant
+    custodian: Participant | None
+    peers: tuple[Participant, ...]  # every member, this one among them
     witnessed: Mapping[str, SignedHead]  # the last head seen of each peer's ledger
     model: Model | None  # what is loaded here, by this site's own name for it; None at a custodian
     approvals: bytes = b""  # the signatures this site found for its policy; empty if it agreed to run without
 
 
 @dataclass(frozen=True, slots=True)
-class Plugs:
+class Ports:
     """What the machine is given and does not keep: the key that signs, and the scheme."""
 
     identity: Identity
@@ -130,14 +130,14 @@ Event = Received | Decided | Trained | Stopped | Resumed
 class Idle:
     """No run yet."""
 
-    charter: Charter
+    charter: SiteConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Seated:
     """What every state of a run shares."""
 
-    charter: Charter
+    charter: SiteConfig
     session: m.Session
     box: bytes  # X25519 secret of this session; gone when the run is over
     boxes: Mapping[str, bytes]  # every peer's box key; empty before the first Enrol
@@ -164,7 +164,7 @@ class Deciding:
 
 
 @dataclass(frozen=True, slots=True)
-class Learning:
+class InTraining:
     """A plan is paid for, and being trained."""
 
     seat: Seated
@@ -190,7 +190,7 @@ class Left:
     state: bytes  # the adapter the run ended with
 
 
-State = Idle | Ready | Deciding | Learning | Sealed | Left
+State = Idle | Ready | Deciding | InTraining | Sealed | Left
 
 
 @dataclass(frozen=True, slots=True)

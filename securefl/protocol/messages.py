@@ -30,13 +30,13 @@ from securefl.terms import (
     Hash,
     MemberId,
     MicroEpsilon,
+    Participant,
     Plan,
     PublicKey,
     Reason,
     Receipt,
     RunId,
     Scheme,
-    Seat,
     SignedHead,
     SignedReceipt,
     rules,
@@ -56,9 +56,9 @@ class Session:
     policy: Hash
     scheme: Scheme
     threshold: int
-    coordinator: Seat
-    custodian: Seat | None
-    roster: tuple[Seat, ...]
+    coordinator: Participant
+    custodian: Participant | None
+    roster: tuple[Participant, ...]
 
 
 @dataclass(frozen=True, slots=True)

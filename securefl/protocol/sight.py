@@ -16,13 +16,13 @@ from securefl.protocol import messages as m
 from securefl.terms import Head, MemberId, Receipt, SignedHead, Witnessed
 
 if TYPE_CHECKING:
-    from securefl.protocol.member_state import Charter
+    from securefl.protocol.member_state import SiteConfig
 
 SET_BACK = "protocol.own-ledger-set-back"
 OTHERS_SET_BACK = "protocol.ledger-set-back"
 
 
-def beside(charter: Charter, head: SignedHead | None) -> tuple[Charter, tuple[Witnessed, ...]]:
+def beside(charter: SiteConfig, head: SignedHead | None) -> tuple[SiteConfig, tuple[Witnessed, ...]]:
     """Take in the head of the coordinator's ledger that came beside a message.
 
     Raises:
@@ -37,8 +37,8 @@ def beside(charter: Charter, head: SignedHead | None) -> tuple[Charter, tuple[Wi
 
 
 def relayed(
-    charter: Charter, heads: Iterable[SignedHead], holds: Callable[[Head], bool], *, stale: bool = False
-) -> tuple[Charter, tuple[Witnessed, ...]]:
+    charter: SiteConfig, heads: Iterable[SignedHead], holds: Callable[[Head], bool], *, stale: bool = False
+) -> tuple[SiteConfig, tuple[Witnessed, ...]]:
     """Take in heads that the coordinator passed on: other parties', and this party's own as it was seen.
 
     Args:
@@ -73,13 +73,13 @@ def relayed(
     return _with(charter, grown)
 
 
-def told(charter: Charter, parties: Iterable[MemberId]) -> tuple[SignedHead, ...]:
+def told(charter: SiteConfig, parties: Iterable[MemberId]) -> tuple[SignedHead, ...]:
     """The longest ledger that was seen of each of these parties but this one: said to all of them, when it joins."""
     others = sorted(set(parties) - {charter.me})
     return tuple(charter.witnessed[name] for name in others if name in charter.witnessed)
 
 
-def bound(charter: Charter, receipt: Receipt) -> tuple[SignedHead, ...]:
+def bound(charter: SiteConfig, receipt: Receipt) -> tuple[SignedHead, ...]:
     """The head of its sender's ledger that a signed receipt names: none, if the ledger was empty.
 
     Raises:
@@ -93,6 +93,6 @@ def bound(charter: Charter, receipt: Receipt) -> tuple[SignedHead, ...]:
     return ()
 
 
-def _with(charter: Charter, seen: Mapping[str, SignedHead]) -> tuple[Charter, tuple[Witnessed, ...]]:
+def _with(charter: SiteConfig, seen: Mapping[str, SignedHead]) -> tuple[SiteConfig, tuple[Witnessed, ...]]:
     new = {owner: head for owner, head in seen.items() if head != charter.witnessed.get(owner)}
     return replace(charter, witnessed={**charter.witnessed, **new}), tuple(map(Witnessed, new.values()))

@@ -26,9 +26,9 @@ from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.seams import Runtime
 from securefl.simulation import evidence
-from securefl.simulation.measure import Arms
+from securefl.simulation.measure import Baselines
 from securefl.site import custody
-from securefl.strategy.member import Half
+from securefl.strategy.member import MemberStrategy
 from securefl.terms import (
     MemberId,
     Plan,
@@ -50,11 +50,11 @@ from securefl.simulation.folder import (
 )
 from securefl.simulation.instruments import instrumented, tap_of
 from securefl.simulation.introduction import descended, found_signatures, introduce
-from securefl.simulation.layout import Places, check_homes, folder_of
+from securefl.simulation.layout import SiteLayout, check_homes, folder_of
 from securefl.simulation.own_sites import told_to_operator
 from securefl.simulation.parties import (
     Bench,
-    Eyes,
+    Instrumentation,
     held_records,
     load_model,
     observer_of,
@@ -67,7 +67,7 @@ from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 
 @dataclass(frozen=True, slots=True)
-class Workbench:
+class ResourceCache:
     """Where a run's model and records come from, and whether it gets a page: a bench of many runs keeps and leaves out.
 
     Whatever the first two give is exactly what ``load_model`` and ``records_of`` would give.
@@ -83,10 +83,10 @@ def run(
     out: Path,
     *,
     sites: Path | None = None,
-    arms: Arms = Arms(),  # noqa: B008 - frozen
+    arms: Baselines = Baselines(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
-    workbench: Workbench = Workbench(),
+    workbench: ResourceCache = ResourceCache(),
     unsafe_unsigned: bool = False,
 ) -> Result:
     """Train under policy; the folder ``out`` holds adapter, ledgers and report afterwards.
@@ -103,7 +103,7 @@ def run(
     from securefl.simulation import measure  # noqa: PLC0415
 
     shown = progress or Silent()
-    places = Places(loaded, sites.resolve() if sites else None)
+    places = SiteLayout(loaded, sites.resolve() if sites else None)
     policy = policies.load(loaded.folder / loaded.file.policy)
     signatures = found_signatures(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
     tree = [(places, policy, signatures), *descended(places, policy, unsafe_unsigned=unsafe_unsigned)]
@@ -140,7 +140,7 @@ def run(
         )
         with home.transaction() as conn:
             heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
-        course = coordinator_state.Course(
+        course = coordinator_state.RunState(
             session, policy.text, loaded.file.training.rates(), plan, start_state,
             strategy.begin(start_state), {}, {}, heads, {},
             signed,
@@ -148,19 +148,19 @@ def run(
         taps = {each.route: tap_of(folder_of(out, each), held[each.route]) for each, *_ in tree}
         tap = taps[()]
 
-        def carried(where: Places, runtime: InProcess | Processes) -> Runtime:
+        def carried(where: SiteLayout, runtime: InProcess | Processes) -> Runtime:
             if isinstance(runtime, Processes):
                 stack.callback(runtime.close)
             return taps[where.route].runtime(runtime)
 
-        eyes = Eyes(lambda where, agent: instrumented(agent, watch, taps[where.route]), carried)
+        eyes = Instrumentation(lambda where, agent: instrumented(agent, watch, taps[where.route]), carried)
         drawn = entropy if loaded.file.runtime == "processes" else tap.entropy(entropy)
         runtime = runtime_of(places, Bench(shared, drawn, shown, workbench.records, rosters, eyes))
-        plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
+        ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
         observe = observer_of(places, policy, seats[0].member, shown)
 
         with watch("rounds"), told_to_operator():
-            ended = drive(home, coordinator_state.Planned(course), plugs, runtime, 3600.0, observe)
+            ended = drive(home, coordinator_state.Planned(course), ports, runtime, 3600.0, observe)
         export_ledgers([each for each, *_ in tree], out, taps)
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
@@ -184,10 +184,10 @@ def run(
 
 
 def own_models(
-    places: Places, shared: SharedModel, ended: coordinator_state.Ended, plan: Plan
+    places: SiteLayout, shared: SharedModel, ended: coordinator_state.Ended, plan: Plan
 ) -> Callable[[str], bytes]:
     """What each member would use after the run: the last state, and as much of its own as the strategy leaves it."""
-    half, last = Half(shared.layout, shared.initial()), ended.last_round + 1
+    half, last = MemberStrategy(shared.layout, shared.initial()), ended.last_round + 1
 
     def of(name: str) -> bytes:
         if not plan.sharing.keeps:
@@ -206,7 +206,7 @@ def _warn(shown: Progress, plan: Plan, unsigned: str, more: Iterable[str]) -> No
         shown.say(f"WARNING: {warning}")
 
 
-def run_without_privacy(loaded: Loaded, seed: int, workbench: Workbench) -> dict[str, Any]:
+def run_without_privacy(loaded: Loaded, seed: int, workbench: ResourceCache) -> dict[str, Any]:
     """NOT PRIVATE: what the same members, model and steps reach without clipping, noise, policy or protection.
 
     For a bench to compare with: nothing is charged, released or kept.
@@ -219,7 +219,7 @@ def run_without_privacy(loaded: Loaded, seed: int, workbench: Workbench) -> dict
     began = time.monotonic()
     policy = policies.load(loaded.folder / loaded.file.policy)
     shared = workbench.model(loaded)
-    records = held_records(Places(loaded, None), workbench.records)[()]
+    records = held_records(SiteLayout(loaded, None), workbench.records)[()]
     strategy = strategy_of(loaded, shared)
     start = strategy.broadcast(shared.initial())
     plan = plan_of(
@@ -231,7 +231,7 @@ def run_without_privacy(loaded: Loaded, seed: int, workbench: Workbench) -> dict
     return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}
 
 
-def _who(places: Places, plan: Plan) -> str:
+def _who(places: SiteLayout, plan: Plan) -> str:
     scheme = plan.cover.scheme
     shares = custody.threshold_of(places.of(CUSTODIAN) / schemes.key_name(scheme)) if scheme.has_custodian else None
     return who_can_open(plan.cover, shares)

@@ -17,7 +17,7 @@ from securefl.home.home import Home, export_all
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
 from securefl.simulation import evidence
-from securefl.simulation.leakage_probe import Tap
+from securefl.simulation.leakage_probe import LeakageProbe
 from securefl.terms import (
     Plan,
     RunId,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from securefl.training.shared_model import SharedModel
 from securefl.home.clock import clock
 from securefl.simulation.introduction import home_of
-from securefl.simulation.layout import Places, folder_of
+from securefl.simulation.layout import SiteLayout, folder_of
 from securefl.terms.parties import COORDINATOR
 
 
@@ -42,7 +42,7 @@ class Result:
     report: dict[str, Any]
 
 
-def already_bound(places: Places, run_id: RunId, out: Path) -> bool:
+def already_bound(places: SiteLayout, run_id: RunId, out: Path) -> bool:
     """Whether the coordinator has a home, and wrote down there what this run left; none is made to ask."""
     path = places.of(COORDINATOR)
     return (path / "identity.key").exists() and evidence.bound(Home.at(path, COORDINATOR, clock), run_id, out)
@@ -57,7 +57,7 @@ def save_adapter(shared: SharedModel, ended: coordinator_state.Ended, plan: Plan
     return out / "adapter"
 
 
-def bind_folders(tree: Sequence[Places], out: Path, run_id: RunId, outcome: str) -> None:
+def bind_folders(tree: Sequence[SiteLayout], out: Path, run_id: RunId, outcome: str) -> None:
     """Each federation's coordinator wrote down what stands in its folder; the root's that it is over, too.
 
     The root's does so last, so whatever ends midway is done again: where the root's word stands, all others do.
@@ -74,7 +74,7 @@ def bind_folders(tree: Sequence[Places], out: Path, run_id: RunId, outcome: str)
         evidence.bind(homes[COORDINATOR], tuple(homes.values()), run_id, folder, instead)
 
 
-def finish(tree: Sequence[tuple[Places, Policy, Any]], out: Path, report: dict[str, Any]) -> Result:
+def finish(tree: Sequence[tuple[SiteLayout, Policy, Any]], out: Path, report: dict[str, Any]) -> Result:
     """The run is over, and its folder has every ledger as it stands."""
     for each, *_ in tree:
         if (folder_of(out, each) / "ledger").is_dir():
@@ -84,7 +84,7 @@ def finish(tree: Sequence[tuple[Places, Policy, Any]], out: Path, report: dict[s
     return Result(status, report["outcome"]["why"], out / report["adapter"] if report["adapter"] else None, report)
 
 
-def export_ledgers(tree: Sequence[Places], out: Path, taps: Mapping[tuple[str, ...], Tap]) -> None:
+def export_ledgers(tree: Sequence[SiteLayout], out: Path, taps: Mapping[tuple[str, ...], LeakageProbe]) -> None:
     """Each federation's ledgers stand in its own folder, and were looked at."""
     for each in tree:
         folder = folder_of(out, each) / "ledger"

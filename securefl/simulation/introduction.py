@@ -18,7 +18,7 @@ from securefl.protection import schemes
 from securefl.site import custody
 from securefl.terms import (
     MemberId,
-    Seat,
+    Participant,
 )
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ from securefl.home.clock import clock
 from securefl.home.peers import pin
 from securefl.planning.plan import scheme_of
 from securefl.planning.subfederation import check_policy
-from securefl.simulation.layout import Places
+from securefl.simulation.layout import SiteLayout
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 ONLY_ENCRYPTED = f"only {schemes.ENCRYPTED} have a custodian"
 
 
 def introduce(
-    places: Places, policy: Policy, signatures: tuple[approvals.Signature, ...] | None
-) -> tuple[Seat, Seat | None, tuple[Seat, ...]]:
+    places: SiteLayout, policy: Policy, signatures: tuple[approvals.Signature, ...] | None
+) -> tuple[Participant, Participant | None, tuple[Participant, ...]]:
     """Every party's seat: coordinator, custodian if the scheme has one, members.
 
     In one process the introduction happens here. Each home pins the keys it was first shown, and its ledger holds the
@@ -43,13 +43,13 @@ def introduce(
     """
     file = places.loaded.file
     seats = tuple(
-        Seat(MemberId(member.name), home_of(places, member.name).identity.public, member.region)
+        Participant(MemberId(member.name), home_of(places, member.name).identity.public, member.region)
         for member in file.members
     )
-    coordinator = Seat(COORDINATOR, home_of(places, COORDINATOR).identity.public, "")
+    coordinator = Participant(COORDINATOR, home_of(places, COORDINATOR).identity.public, "")
     custodian = None
     if file.protection.scheme.has_custodian:
-        custodian = Seat(CUSTODIAN, home_of(places, CUSTODIAN).identity.public, "")
+        custodian = Participant(CUSTODIAN, home_of(places, CUSTODIAN).identity.public, "")
     for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
         pin(places.of(name), policy.federation, (coordinator, *((custodian,) if custodian else ()), *seats))
         adoption.propose(home_of(places, name), policy, signatures)
@@ -58,7 +58,7 @@ def introduce(
     return coordinator, custodian, seats
 
 
-def check_split(places: Places, policy: Policy) -> None:
+def check_split(places: SiteLayout, policy: Policy) -> None:
     """The key that was split bears the policy that the custodian agreed to, whatever it was split under."""
     cover, scheme = places.loaded.file.protection, scheme_of(places.loaded, policy)
     file = places.of(CUSTODIAN) / schemes.key_name(scheme)
@@ -66,7 +66,7 @@ def check_split(places: Places, policy: Policy) -> None:
     custody.check_split(file, members, max(policy.protection.colluding, cover.colluding or 0))
 
 
-def home_of(places: Places, name: str) -> Home:
+def home_of(places: SiteLayout, name: str) -> Home:
     """The home of a party."""
     return Home.at(places.of(name), MemberId(name), clock)
 
@@ -79,7 +79,7 @@ def split_key(federation: Path, sites: Path | None, threshold: int, inside: str 
     Raises:
         OperatorFault: the federation has no custodian, it has no key yet, or the threshold is none.
     """
-    places = Places(federation_file.load(federation), sites.resolve() if sites else None)
+    places = SiteLayout(federation_file.load(federation), sites.resolve() if sites else None)
     for name in inside.split("/") if inside else ():
         if name not in places.loaded.below:
             known = ", ".join(places.loaded.below) or "none"
@@ -88,7 +88,7 @@ def split_key(federation: Path, sites: Path | None, threshold: int, inside: str 
     split_key_of(places, threshold)
 
 
-def split_key_of(places: Places, threshold: int, cohort: int | None = None) -> None:
+def split_key_of(places: SiteLayout, threshold: int, cohort: int | None = None) -> None:
     """The same for the custodian of these homes; ``cohort`` members are asked at the least, all if it is not given.
 
     Raises:
@@ -121,8 +121,8 @@ def found_signatures(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tu
 
 
 def descended(
-    places: Places, policy: Policy, *, unsafe_unsigned: bool
-) -> Iterator[tuple[Places, Policy, tuple[approvals.Signature, ...] | None]]:
+    places: SiteLayout, policy: Policy, *, unsafe_unsigned: bool
+) -> Iterator[tuple[SiteLayout, Policy, tuple[approvals.Signature, ...] | None]]:
     """Every federation below, from the top, with its policy, which may stand under the one above.
 
     Raises:

@@ -17,13 +17,13 @@ from securefl.terms.parties import COORDINATOR, CUSTODIAN, ROLES
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SiteLayout:
     """Where everybody's home is."""
 
     loaded: Loaded
     sites: Path | None
     route: tuple[str, ...] = ()  # the members that lead here from the root of a tree
-    root: Places | None = None
+    root: SiteLayout | None = None
 
     def __post_init__(self) -> None:
         if self.loaded.file.is_live:
@@ -32,7 +32,7 @@ class Places:
             raise OperatorFault(what, remedy, f"{self.loaded.path}: members")
 
     @property
-    def top(self) -> Places:
+    def top(self) -> SiteLayout:
         """The root of the tree."""
         return self.root or self
 
@@ -45,13 +45,13 @@ class Places:
             return self.top.sites / "named" / named(self.loaded.folder / own, name)
         return (self.sites or self.loaded.folder / self.loaded.file.sites) / name
 
-    def inside(self, name: str) -> Places:
+    def inside(self, name: str) -> SiteLayout:
         """The homes of the federation that a member is."""
         sites = None if self.sites is None else self.of(name) / BELOW
-        return Places(self.loaded.below[name], sites, (*self.route, name), self.top)
+        return SiteLayout(self.loaded.below[name], sites, (*self.route, name), self.top)
 
     @property
-    def insides(self) -> dict[str, Places]:
+    def insides(self) -> dict[str, SiteLayout]:
         """Those of every federation that is a member."""
         return {name: self.inside(name) for name in self.loaded.below}
 
@@ -62,7 +62,7 @@ class Places:
         return (*(MemberId(each.name) for each in self.loaded.file.members), COORDINATOR, *custodian)
 
 
-def folder_of(out: Path, places: Places) -> Path:
+def folder_of(out: Path, places: SiteLayout) -> Path:
     """Where a run puts what is one federation's: the root's folder has nothing of those below but beside it."""
     return out.joinpath(*(part for name in places.route for part in (BELOW, name)))
 

@@ -95,7 +95,7 @@ def readable(payload: bytes, values: NDArray[np.float64], fraction_bits: int, wi
     return False
 
 
-class Tap:
+class LeakageProbe:
     """Looks at what passes, and writes down what it sees."""
 
     def __init__(self, path: Path, texts: Iterable[str]) -> None:
@@ -149,7 +149,7 @@ class Tap:
 
 
 class _Tapped:
-    def __init__(self, inner: Runtime, tap: Tap) -> None:
+    def __init__(self, inner: Runtime, tap: LeakageProbe) -> None:
         self._inner, self._tap = inner, tap
 
     def exchange(
@@ -165,7 +165,7 @@ class _Tapped:
 
 
 class _Watched:
-    def __init__(self, inner: MemberProtection, tap: Tap) -> None:
+    def __init__(self, inner: MemberProtection, tap: LeakageProbe) -> None:
         self._inner, self._tap = inner, tap
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the half's own attribute

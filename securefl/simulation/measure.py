@@ -21,12 +21,12 @@ from securefl.audit import figures
 from securefl.audit.ledger_files import read_all
 from securefl.errors import OperatorFault
 from securefl.progress import Progress
-from securefl.strategy.member import Half
+from securefl.strategy.member import MemberStrategy
 from securefl.terms import (
     Aggregate,
+    CrossEntropy,
     FixedPoint,
     MemberId,
-    OwnLabel,
     Plan,
     PseudoLabels,
     Sharing,
@@ -87,7 +87,7 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
-class Arms:
+class Baselines:
     """What else is trained on this bench, for comparison; nothing of it is released."""
 
     local: bool = False
@@ -107,7 +107,7 @@ class Measured:
 
 def measure(
     shared: SharedModel, start: bytes, ended: c.Ended, records: Mapping[str, Records], plan: Plan, strategy: Strategy,
-    arms: Arms, shown: Progress, own: Callable[[str], bytes],
+    arms: Baselines, shown: Progress, own: Callable[[str], bytes],
 ) -> Measured:  # fmt: skip
     """Score the first adapter state, the last as each member uses it (``own``), and whatever else was asked for."""
 
@@ -165,7 +165,7 @@ def _untaught(plan: Plan) -> Plan:
     """Nobody's answers but the labels: a member alone would only repeat itself."""
     if not isinstance(plan.learning.loss, PseudoLabels):
         return plan
-    return replace(plan, learning=replace(plan.learning, loss=OwnLabel()))
+    return replace(plan, learning=replace(plan.learning, loss=CrossEntropy()))
 
 
 def train_openly(
@@ -181,7 +181,7 @@ def train_openly(
     names = tuple(MemberId(name) for name in records)
     encoding = FixedPoint(64, 40, 64)  # nothing is clipped, so nothing is known of its size: 2**23 at most
     sharing, state, memory = plan.sharing, start, strategy.begin(start)
-    half = Half(shared.layout, shared.initial())
+    half = MemberStrategy(shared.layout, shared.initial())
     for number, rate in enumerate(rates, start=1):
         asked = _of_round(replace(plan, learning=replace(plan.learning, learning_rate=rate)), shared, number)
         before = np.frombuffer(state, "<f4").astype(np.float64)

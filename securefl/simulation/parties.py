@@ -19,13 +19,13 @@ from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.seams import Runtime
 from securefl.simulation.introduction import home_of
-from securefl.simulation.layout import Places
+from securefl.simulation.layout import SiteLayout
 from securefl.simulation.own_sites import OwnSite
 from securefl.simulation.site_documents import Roster, Route, of_tree
 from securefl.site import custody
 from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
-from securefl.terms import Bound, Level, MemberId, PublicKey, Unbounded
+from securefl.terms import Accountant, Level, MemberId, PublicKey, Unbounded
 from securefl.terms.parties import CUSTODIAN
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class AgentSpec:
     """One party, by the path of its SITE document; plain values, so it can cross a process border."""
 
     site: Path
     entropy: Entropy
     shares: Shares | None = None  # of a custodian
-    members: Mapping[MemberId, Recipe] | None = None  # of a site that is a federation
+    members: Mapping[MemberId, AgentSpec] | None = None  # of a site that is a federation
 
     def __call__(self) -> Agent:
         """The party, with its own model in memory; its members are started as processes of its own."""
@@ -70,7 +70,7 @@ class Recipe:
         return self.members is not None
 
 
-def started(recipes: Mapping[MemberId, Recipe]) -> Processes:
+def started(recipes: Mapping[MemberId, AgentSpec]) -> Processes:
     """A process for each party, all of them built.
 
     Raises:
@@ -97,11 +97,11 @@ def load_model(loaded: Loaded) -> SharedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class Instrumentation:
     """What a bench puts around the parties of all federations, and around what carries their messages."""
 
-    party: Callable[[Places, Agent], Agent] = lambda _, agent: agent
-    runtime: Callable[[Places, InProcess | Processes], Runtime] = lambda _, runtime: runtime
+    party: Callable[[SiteLayout, Agent], Agent] = lambda _, agent: agent
+    runtime: Callable[[SiteLayout, InProcess | Processes], Runtime] = lambda _, runtime: runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,10 @@ class Bench:
     progress: Progress
     records: Callable[[Loaded, str], Any]
     rosters: Mapping[Route, Roster]
-    eyes: Eyes = Eyes()
+    eyes: Instrumentation = Instrumentation()
 
 
-def runtime_of(places: Places, bench: Bench) -> Runtime:
+def runtime_of(places: SiteLayout, bench: Bench) -> Runtime:
     """The way to all parties of one federation but its coordinator; each is built of its own SITE document.
 
     Raises:
@@ -130,17 +130,17 @@ def runtime_of(places: Places, bench: Bench) -> Runtime:
 
 
 def _recipes(
-    places: Places, documents: Documents, rosters: Mapping[Route, Roster], entropy: Entropy
-) -> dict[MemberId, Recipe]:
-    def recipe(name: MemberId, site: Path) -> Recipe:
+    places: SiteLayout, documents: Documents, rosters: Mapping[Route, Roster], entropy: Entropy
+) -> dict[MemberId, AgentSpec]:
+    def recipe(name: MemberId, site: Path) -> AgentSpec:
         inside = places.insides.get(name)
         members = None if inside is None else _recipes(inside, documents, rosters, entropy)
-        return Recipe(site, entropy, _shares(places, rosters) if name == CUSTODIAN else None, members)
+        return AgentSpec(site, entropy, _shares(places, rosters) if name == CUSTODIAN else None, members)
 
     return {name: recipe(name, site) for name, site in documents[places.route].items()}
 
 
-def _in_process(places: Places, documents: Documents, bench: Bench, progress: Progress) -> Runtime:
+def _in_process(places: SiteLayout, documents: Documents, bench: Bench, progress: Progress) -> Runtime:
     insides = places.insides
 
     def built(name: MemberId, site: Path) -> Agent:
@@ -162,7 +162,7 @@ def _in_process(places: Places, documents: Documents, bench: Bench, progress: Pr
     return bench.eyes.runtime(places, InProcess({name: OwnSite(each) for name, each in parties.items()}))
 
 
-def _shares(places: Places, rosters: Mapping[Route, Roster]) -> Shares | None:
+def _shares(places: SiteLayout, rosters: Mapping[Route, Roster]) -> Shares | None:
     custodian = rosters[places.route].custodian
     homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
     return None if custodian is None else Shares(homes, custodian.key)
@@ -175,7 +175,7 @@ def records_of(loaded: Loaded, name: str) -> Any:  # noqa: ANN401 - training.dat
     return load(loaded.data[name], loaded.folder, loaded.file.task.labels)
 
 
-def held_records(places: Places, records: Callable[[Loaded, str], Any]) -> dict[Route, Any]:
+def held_records(places: SiteLayout, records: Callable[[Loaded, str], Any]) -> dict[Route, Any]:
     """Each federation's records by member, for a bench that runs every site; a federation's are all of its members'."""
     from securefl.training.data import Records  # noqa: PLC0415
 
@@ -192,7 +192,7 @@ def held_records(places: Places, records: Callable[[Loaded, str], Any]) -> dict[
     return {places.route: {each.name: of(each.name) for each in places.loaded.file.members}, **held}
 
 
-def without_held_out(tree: Iterable[Places], held: Mapping[tuple[str, ...], Any]) -> Iterator[str]:
+def without_held_out(tree: Iterable[SiteLayout], held: Mapping[tuple[str, ...], Any]) -> Iterator[str]:
     """A warning for each site that asks for held-out rows and has none. The run goes on, as with one row more."""
     for places in tree:
         for name, part in held[places.route].items():
@@ -203,7 +203,7 @@ def without_held_out(tree: Iterable[Places], held: Mapping[tuple[str, ...], Any]
 
 
 def observer_of(
-    places: Places, policy: Policy, member: MemberId, shown: Progress
+    places: SiteLayout, policy: Policy, member: MemberId, shown: Progress
 ) -> Callable[[coordinator_state.State, coordinator_state.Step], None]:
     """Tells each round as it begins, with what one member has spent so far by its own ledger."""
     from securefl.privacy.accountant import epsilon_charged  # noqa: PLC0415
@@ -212,7 +212,7 @@ def observer_of(
     limit, overlap = float(policy.budget.per_dataset.epsilon), policy.budget.overlap
     dataset = {each.name: each.dataset or each.name for each in places.loaded.file.members}[member]
 
-    def spent(charges: Sequence[Charge], bound: Bound) -> float:
+    def spent(charges: Sequence[Charge], bound: Accountant) -> float:
         try:
             return epsilon_charged(charges, float(policy.budget.delta_share), bound) * overlap
         except Unbounded:  # at this delta nothing can be said of what others were charged at theirs

@@ -15,8 +15,8 @@ from typing import Any
 from securefl import files
 from securefl.documents import emit
 from securefl.policy.load import Policy
-from securefl.simulation.layout import Places
-from securefl.terms import MemberId, Seat
+from securefl.simulation.layout import SiteLayout
+from securefl.terms import MemberId, Participant
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.training.sources import PACKED, TABLES
 
@@ -30,9 +30,9 @@ class Roster:
     """Who was introduced to each other in one federation, under which policy."""
 
     policy: Policy
-    coordinator: Seat
-    custodian: Seat | None
-    members: tuple[Seat, ...]
+    coordinator: Participant
+    custodian: Participant | None
+    members: tuple[Participant, ...]
 
     def fields(self) -> dict[str, Any]:
         """The same, as a SITE document says it."""
@@ -41,7 +41,7 @@ class Roster:
         return {**custodian, "members": members}
 
 
-def write(rosters: Mapping[Route, Roster], places: Places, name: MemberId) -> Path:
+def write(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> Path:
     """The SITE document of one party, readable by its user alone; ``rosters`` are by the way from the root."""
     text, federation = emit.text_of(document(rosters, places, name), HEAD), rosters[places.route].policy.federation
     folder = places.of(name) / FOLDER
@@ -51,7 +51,7 @@ def write(rosters: Mapping[Route, Roster], places: Places, name: MemberId) -> Pa
     return path
 
 
-def document(rosters: Mapping[Route, Roster], places: Places, name: MemberId) -> dict[str, Any]:
+def document(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
     """What the party's SITE document says."""
     loaded, roster, home = places.loaded, rosters[places.route], str(places.of(name).absolute())
     trusted = {"coordinator": roster.coordinator.key.hex(), **roster.fields()}
@@ -96,7 +96,7 @@ def located(name: str, folder: Path) -> str:
     return str(path)
 
 
-def _trained(rosters: Mapping[Route, Roster], places: Places, name: MemberId) -> dict[str, Any]:
+def _trained(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
     """What a member trains with: its records, its own members, or nothing."""
     if name in places.loaded.below:
         return {"subfederation": _inside(rosters, places, name)}
@@ -106,7 +106,7 @@ def _trained(rosters: Mapping[Route, Roster], places: Places, name: MemberId) ->
     return {"data": {**emit.fields_of(source), "file": located(source.file, places.loaded.folder)}}
 
 
-def _inside(rosters: Mapping[Route, Roster], places: Places, name: MemberId) -> dict[str, Any]:
+def _inside(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
     inside = places.inside(name)
     loaded, roster = inside.loaded, rosters[inside.route]
     rounds = next(each.rounds for each in places.loaded.file.members if each.name == name)
@@ -120,7 +120,7 @@ def _inside(rosters: Mapping[Route, Roster], places: Places, name: MemberId) -> 
     }
 
 
-def of_tree(rosters: Mapping[Route, Roster], places: Places) -> dict[Route, dict[MemberId, Path]]:
+def of_tree(rosters: Mapping[Route, Roster], places: SiteLayout) -> dict[Route, dict[MemberId, Path]]:
     """Every party's document in a tree, but the coordinators': by the way to its federation, and its name."""
     names = [each for each in places.parties if each != COORDINATOR]
     written = {places.route: {name: write(rosters, places, name) for name in names}}

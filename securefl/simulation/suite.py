@@ -28,10 +28,10 @@ from securefl.policy import load as policies
 from securefl.progress import Progress, Silent
 from securefl.protocol import coordinator_state
 from securefl.simulation import evidence, federation, introduction, parties
-from securefl.simulation.federation import Workbench
-from securefl.simulation.layout import Places
-from securefl.simulation.measure import Arms
-from securefl.terms import Level, MemberId, Opening, Reason, RunId, Task
+from securefl.simulation.federation import ResourceCache
+from securefl.simulation.layout import SiteLayout
+from securefl.simulation.measure import Baselines
+from securefl.terms import Level, MemberId, Reason, RunId, SumOpened, Task
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.training import module_store
 from securefl.training.data import Records
@@ -55,7 +55,7 @@ def run(
     out: Path,
     *,
     sites: Path | None = None,
-    arms: Arms = Arms(),  # noqa: B008 - frozen
+    arms: Baselines = Baselines(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
     unsafe_unsigned: bool = False,
@@ -69,7 +69,7 @@ def run(
         OperatorFault: something given is unusable, or ``out`` holds another suite.
     """
     shown = progress or Silent()
-    places = Places(next(iter(suite.tasks.values())).loaded, sites.resolve() if sites else None)
+    places = SiteLayout(next(iter(suite.tasks.values())).loaded, sites.resolve() if sites else None)
     base = Base.load(*_model_of(suite))
     models = base.models({name: _asked(each.loaded) for name, each in suite.tasks.items()})
     refused = refusals(suite, models)
@@ -83,14 +83,14 @@ def run(
     tasks = {}
     for name, each in suite.tasks.items():
         shown.say(f"task {name}: {len(each.owners)} owners, {len(each.loaded.file.members)} take part")
-        bench = Workbench(lambda _, n=name: models[n], lambda _, member, n=name: records[n][member])  # type: ignore[misc]
+        bench = ResourceCache(lambda _, n=name: models[n], lambda _, member, n=name: records[n][member])  # type: ignore[misc]
         folder = out / TASKS / name
         report = _finished(folder) or federation.run(
             each.loaded, folder, sites=sites, arms=arms, progress=shown, entropy=entropy, workbench=bench,
             unsafe_unsigned=unsafe_unsigned,
         ).report  # fmt: skip
         if report["outcome"]["status"] == "finished":
-            here = Places(each.loaded, sites and sites.resolve())
+            here = SiteLayout(each.loaded, sites and sites.resolve())
             _keep(each, models[name], folder, report, here, out / suite_report.MODULES)
         tasks[name] = report
     _export(suite, places, out)
@@ -114,7 +114,7 @@ def split_key(suite: Suite, sites: Path | None, threshold: int) -> None:
         raise OperatorFault(what, f"choose a threshold of 2 to {most}", str(suite.path))
     loaded = fewest.loaded
     everybody = loaded.model_copy(update={"file": loaded.file.model_copy(update={"members": tuple(members.values())})})
-    introduction.split_key_of(Places(everybody, sites.resolve() if sites else None), threshold, most)
+    introduction.split_key_of(SiteLayout(everybody, sites.resolve() if sites else None), threshold, most)
 
 
 def _model_of(suite: Suite) -> tuple[str, Path]:
@@ -212,7 +212,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 
 
 def _keep(
-    task: OwnedTask, shared: SharedModel, folder: Path, report: Mapping[str, Any], places: Places, store: Path
+    task: OwnedTask, shared: SharedModel, folder: Path, report: Mapping[str, Any], places: SiteLayout, store: Path
 ) -> None:
     """What the run trained is in the store."""
     run_id = RunId(bytes.fromhex(report["run"]))
@@ -220,7 +220,7 @@ def _keep(
     with home.transaction() as conn:
         ended = home.saved(conn, run_id, coordinator_state.State)
     assert isinstance(ended, coordinator_state.Ended), "a finished run has ended"
-    openings = [e.plan for _, e in read_all(folder)[COORDINATOR].each(Opening) if e.run == run_id]
+    openings = [e.plan for _, e in read_all(folder)[COORDINATOR].each(SumOpened) if e.run == run_id]
     rows = [row for row in report["accounts"] if (row["level"], row["name"]) == (Level.RUN, report["run"])]
     policy = policies.load(task.loaded.folder / task.loaded.file.policy)
     manifest = module_manifest.manifest_of(
@@ -231,12 +231,12 @@ def _keep(
     module_store.write(store, manifest, shapes, ended.course.state)
 
 
-def _export(suite: Suite, places: Places, out: Path) -> None:
+def _export(suite: Suite, places: SiteLayout, out: Path) -> None:
     """All ledgers as they stand after the last task."""
     export_all(_homes(suite, places), out / "ledger")
 
 
-def _bind(suite: Suite, places: Places, runs: Mapping[str, RunId], out: Path) -> None:
+def _bind(suite: Suite, places: SiteLayout, runs: Mapping[str, RunId], out: Path) -> None:
     """The coordinator wrote down the report and the modules, once."""
     homes, name = _homes(suite, places), suites.suite_id(hashlib.sha256(suite.written).digest(), runs)
     coordinator = next(each for each in homes if each.owner == COORDINATOR)
@@ -244,7 +244,7 @@ def _bind(suite: Suite, places: Places, runs: Mapping[str, RunId], out: Path) ->
         evidence.bind(coordinator, homes, name, out, {})
 
 
-def _homes(suite: Suite, places: Places) -> list[Home]:
+def _homes(suite: Suite, places: SiteLayout) -> list[Home]:
     names = {member.name for each in suite.tasks.values() for member in each.loaded.file.members}
     scheme = places.loaded.file.protection.scheme
     parties = [*sorted(names), COORDINATOR, *((CUSTODIAN,) if scheme.has_custodian else ())]

@@ -49,9 +49,9 @@ class MemberAgent:
     """One member's site. ``handle`` answers one request; everything it decides is in its own ledger first."""
 
     home: Home
-    charter: member_state.Charter
+    charter: member_state.SiteConfig
     policy: Policy
-    plugs: member_state.Plugs
+    ports: member_state.Ports
     trainer: Trainer
     price: Callable[[Plan, Account], Price]
     entropy: Callable[[int], bytes]
@@ -94,7 +94,7 @@ class MemberAgent:
             state = saved or member_state.Idle(_refreshed(self.charter, self.home, conn))
             try:
                 event = member_state.Received(frame.envelope, frame.head, self._secret())
-                moved = member.step(state, event, _with_ledger(self.plugs, self.home))
+                moved = member.step(state, event, _with_ledger(self.ports, self.home))
                 self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
@@ -164,7 +164,7 @@ class MemberAgent:
                         else decide(self.policy, plan, account, price, now, effect.base),
                     )
                 )
-                moved = member.step(state, member_state.Decided(answer), _with_ledger(self.plugs, self.home))
+                moved = member.step(state, member_state.Decided(answer), _with_ledger(self.ports, self.home))
                 self.home.commit(conn, plan.run, moved.entries, moved.state, now)
             if isinstance(answer, Refusal):
                 _tell_why(self.charter.me, plan, answer)
@@ -197,7 +197,7 @@ class MemberAgent:
         return Refusal((Reason("policy.version", str(mine.version), f"at least {max(versions)}", fix),))
 
     def _move(self, state: member_state.State, plan: Plan, event: member_state.Event) -> member_state.Step:
-        moved = member.step(state, event, _with_ledger(self.plugs, self.home))
+        moved = member.step(state, event, _with_ledger(self.ports, self.home))
         with self.home.transaction() as conn:
             _check_stands(self.home, conn, plan.run, state)
             self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
@@ -214,8 +214,8 @@ class CustodianAgent:
     """The holder of a decryption key. It has no records and no account."""
 
     home: Home
-    charter: member_state.Charter
-    plugs: custodian.Plugs
+    charter: member_state.SiteConfig
+    ports: custodian.Ports
     entropy: Callable[[int], bytes] = field(repr=False)
     turns: Turns = field(default_factory=Turns, repr=False, compare=False)
 
@@ -250,7 +250,7 @@ class CustodianAgent:
             moved: custodian.Step | PeerFault
             try:
                 event = member_state.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
-                moved = custodian.step(state, event, _with_ledger(self.plugs, self.home))
+                moved = custodian.step(state, event, _with_ledger(self.ports, self.home))
                 self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
@@ -269,8 +269,8 @@ class CustodianAgent:
 
     def _perform(self, moved: custodian.Step, run: RunId) -> custodian.Step:
         """Decrypt what the committed step asks for: the home remembers it by now, whatever its database shows."""
-        answer = self.plugs.holder.open_sum(moved.effects[0].prepared)
-        after = custodian.step(moved.state, custodian.Decrypted(answer), _with_ledger(self.plugs, self.home))
+        answer = self.ports.holder.open_sum(moved.effects[0].prepared)
+        after = custodian.step(moved.state, custodian.Decrypted(answer), _with_ledger(self.ports, self.home))
         with self.home.transaction() as conn:
             _check_stands(self.home, conn, run, moved.state)
             self.home.commit(conn, run, after.entries, after.state)
@@ -278,12 +278,12 @@ class CustodianAgent:
 
 
 Agent = MemberAgent | CustodianAgent
-P = TypeVar("P", member_state.Plugs, custodian.Plugs)
+P = TypeVar("P", member_state.Ports, custodian.Ports)
 
 
-def _with_ledger(plugs: P, home: Home) -> P:
+def _with_ledger(ports: P, home: Home) -> P:
     """What a machine asks of its own ledger, answered by its home."""
-    return replace(plugs, holds=home.holds, head=home.head)
+    return replace(ports, holds=home.holds, head=home.head)
 
 
 def _check_stands(home: Home, conn: sa.Connection, run: RunId, state: object) -> None:
@@ -323,12 +323,12 @@ def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:
         print(f"{me}: {clamped} of {plan.dimension} values were clamped to the grid; {fix}", file=sys.stderr)
 
 
-def _refreshed(charter: member_state.Charter, home: Home, conn: sa.Connection) -> member_state.Charter:
+def _refreshed(charter: member_state.SiteConfig, home: Home, conn: sa.Connection) -> member_state.SiteConfig:
     custodian = (charter.custodian,) if charter.custodian else ()
     return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
 
 
-def authentic(data: bytes, charter: member_state.Charter) -> m.Frame:
+def authentic(data: bytes, charter: member_state.SiteConfig) -> m.Frame:
     """The frame, once the coordinator's signature over it holds; before that no store is opened and nothing is kept.
 
     Raises:
@@ -339,7 +339,7 @@ def authentic(data: bytes, charter: member_state.Charter) -> m.Frame:
     return frame
 
 
-def check_asked(frame: m.Frame, charter: member_state.Charter) -> None:
+def check_asked(frame: m.Frame, charter: member_state.SiteConfig) -> None:
     """Check that this site's coordinator asks it.
 
     Raises:

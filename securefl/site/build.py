@@ -29,8 +29,8 @@ from securefl.site.agent import Agent, CustodianAgent, MemberAgent
 from securefl.site.limits import Limits
 from securefl.site.subfederation import NestedTrainer
 from securefl.site.turns import Turns
-from securefl.strategy.member import Half
-from securefl.terms import MemberId, PublicKey, Seat
+from securefl.strategy.member import MemberStrategy
+from securefl.terms import MemberId, Participant, PublicKey
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.wire import digest
 
@@ -81,23 +81,23 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
     name, trust = site.trusted(federation)
     me = MemberId(site.file.name)
     home = opened(site, around.clock)
-    custodian = None if trust.custodian is None else Seat(CUSTODIAN, _key(trust.custodian), "")
-    coordinator, seats = Seat(COORDINATOR, _key(trust.coordinator), ""), _seats(trust.members)
+    custodian = None if trust.custodian is None else Participant(CUSTODIAN, _key(trust.custodian), "")
+    coordinator, seats = Participant(COORDINATOR, _key(trust.coordinator), ""), _seats(trust.members)
     check_own_key(site, name, trust, home.identity.public)
     pin(home.path, name, (coordinator, *((custodian,) if custodian else ()), *seats))
     policy, signed = _laid_out(home, name, around.clock())
     shared = None if site.file.is_custodian else around.model or model_of(site, name)
-    charter = member_state.Charter(
+    charter = member_state.SiteConfig(
         me, name, policy.hash, policy.text, site.account, coordinator, custodian, seats, {},
         None if shared is None else shared.model, signed,
     )  # fmt: skip
     if shared is None:
         return _custodian(home, charter, trust, policy, around)
-    plugs = member_state.Plugs(home.identity, schemes.member_half)
+    ports = member_state.Ports(home.identity, schemes.member_half)
     trainer = _trainer(site, trust, home, shared, around)
     price = price_in(policy, site.account)
     limits = limits_of(site, trust)
-    return MemberAgent(home, charter, policy, plugs, trainer, price, around.entropy, around.turns, limits.refusal)
+    return MemberAgent(home, charter, policy, ports, trainer, price, around.entropy, around.turns, limits.refusal)
 
 
 def opened(site: Site, now: Callable[[], int] = clock) -> Home:
@@ -169,7 +169,7 @@ def check_own_key(site: Site, federation: str, trust: TrustPart, own: PublicKey)
 
 
 def _trainer(site: Site, trust: TrustPart, home: Home, shared: SharedModel, around: Environment) -> Trainer:
-    half, probe = Half(shared.layout, shared.initial()), trust.probe_records()
+    half, probe = MemberStrategy(shared.layout, shared.initial()), trust.probe_records()
     if site.file.subfederation is not None:
         return _nested(site, site.file.subfederation, trust, shared, around, half, probe)
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
@@ -191,7 +191,7 @@ def _trainer(site: Site, trust: TrustPart, home: Home, shared: SharedModel, arou
 
 
 def _custodian(
-    home: Home, charter: member_state.Charter, trust: TrustPart, policy: Policy, around: Environment
+    home: Home, charter: member_state.SiteConfig, trust: TrustPart, policy: Policy, around: Environment
 ) -> CustodianAgent:
     """The holder of the federation's decryption key, which is whole here, or assembled of members' shares."""
     assert trust.protection is not None, "a custodian's document says what it opens"
@@ -202,13 +202,13 @@ def _custodian(
     gather = around.shares(file) if around.shares else lambda _: ()
     whole = custody.assembled(file, home.identity, gather, keys.Secret(around.entropy(32)))
     holder = schemes.key_holder(scheme, home.identity, home.path, whole)
-    plugs = u.Plugs(home.identity, holder, policy.protection.min_cohort)
-    return CustodianAgent(home, charter, plugs, around.entropy, around.turns)
+    ports = u.Ports(home.identity, holder, policy.protection.min_cohort)
+    return CustodianAgent(home, charter, ports, around.entropy, around.turns)
 
 
 def _nested(
-    site: Site, inside: SubfederationPart, trust: TrustPart, shared: SharedModel, around: Environment, half: Half,
-    probe: tuple[Record, ...],
+    site: Site, inside: SubfederationPart, trust: TrustPart, shared: SharedModel, around: Environment,
+    half: MemberStrategy, probe: tuple[Record, ...],
 ) -> NestedTrainer:  # fmt: skip
     """The trainer of a site that is a federation: its own coordinator, at home here, and the way to its members."""
     if around.members is None:
@@ -217,8 +217,8 @@ def _nested(
     assert trust.task is not None, "a member's document says what is trained"
     runtime = around.members
     home = Home.at(site.folder / inside.home, COORDINATOR, around.clock)
-    coordinator = Seat(COORDINATOR, home.identity.public, "")
-    custodian = None if inside.custodian is None else Seat(CUSTODIAN, _key(inside.custodian), "")
+    coordinator = Participant(COORDINATOR, home.identity.public, "")
+    custodian = None if inside.custodian is None else Participant(CUSTODIAN, _key(inside.custodian), "")
     seats = _seats(inside.members)
     pin(home.path, inside.name, (coordinator, *((custodian,) if custodian else ()), *seats))
     policy, signed = _laid_out(home, inside.name, around.clock())
@@ -231,7 +231,7 @@ def _nested(
             seats,
         ),
         home,
-        coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy),
+        coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy),
         lambda: runtime,
         half,
         lambda weighting, base, after: shared.scored(weighting, base, after, probe),
@@ -249,8 +249,8 @@ def _laid_out(home: Home, federation: str, now: int) -> tuple[Policy, bytes]:
     return adoption.staged(home.path, federation, now)
 
 
-def _seats(members: dict[str, PeerPart]) -> tuple[Seat, ...]:
-    return tuple(Seat(MemberId(name), _key(each.key), each.region) for name, each in members.items())
+def _seats(members: dict[str, PeerPart]) -> tuple[Participant, ...]:
+    return tuple(Participant(MemberId(name), _key(each.key), each.region) for name, each in members.items())
 
 
 def _key(text: str) -> PublicKey:

@@ -24,10 +24,10 @@ from securefl.terms import (
     Gathered,
     Hash,
     MemberId,
-    Opening,
+    MessageSent,
     Plan,
     Refused,
-    Sent,
+    SumOpened,
     Update,
     Weighting,
 )
@@ -49,11 +49,11 @@ class NestedTrainer:
     """
 
     def __init__(
-        self, name: MemberId, inside: Inside, home: Home, plugs: coordinator_state.Plugs,
+        self, name: MemberId, inside: Inside, home: Home, ports: coordinator_state.Ports,
         runtime: Callable[[], Runtime], half: MemberHalf, score: Callable[[Weighting, bytes, bytes], float],
         observe: Observer, probe: Hash | None = None,
     ) -> None:  # fmt: skip
-        self._name, self._inside, self._home, self._plugs = name, inside, home, plugs
+        self._name, self._inside, self._home, self._plugs = name, inside, home, ports
         self._half, self._score, self._observe, self._probe = half, score, observe, probe
         self._make, self._runtime = runtime, None
 
@@ -98,7 +98,7 @@ class NestedTrainer:
         with self._home.transaction() as conn:
             heads = dict(self._home.witnessed(conn, peers))
         rates = (plan.learning.learning_rate,) * inside.rounds
-        course = coordinator_state.Course(
+        course = coordinator_state.RunState(
             session, inside.policy.text, rates, plan, start, self._plugs.strategy.begin(start), {}, {}, heads, {},
             inside.approvals,
         )  # fmt: skip
@@ -118,7 +118,7 @@ class NestedTrainer:
         with self._home.transaction() as conn:
             told = self._home.told(conn, plan.run)
         for entry in told:
-            if isinstance(entry, Sent) and entry.receipt.kind == m.Propose.__name__:
+            if isinstance(entry, MessageSent) and entry.receipt.kind == m.Propose.__name__:
                 may_have.add((entry.receipt.round, entry.receipt.to))
         for entry in told:
             if isinstance(entry, Refused) and entry.what.startswith(c.DECLINED):
@@ -133,7 +133,7 @@ class NestedTrainer:
 
     def _gathered(self, plan: Plan, below: Plan) -> Gathered:
         with self._home.transaction() as conn:
-            mine = [each for each in self._home.told(conn, below.run) if isinstance(each, Opening)]
+            mine = [each for each in self._home.told(conn, below.run) if isinstance(each, SumOpened)]
             signed = self._home.head()
         assert signed is not None, "a run that finished stands in the ledger"
         return Gathered(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
+class MemberStrategy:
     """A member's half, as the plan's ``sharing`` says."""
 
     layout: Layout

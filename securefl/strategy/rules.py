@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruled:
+class FactorServer:
     """A server optimizer on what a round trains and shares; under ``svd``, both factors are then chosen anew.
 
     ``FedAvg``'s momentum under ``svd`` is that of the product: the state before is first written in today's basis,

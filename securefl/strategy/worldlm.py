@@ -97,7 +97,7 @@ def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, begun
 
 
 @dataclass(frozen=True, slots=True)
-class Attended:
+class AttentionServer:
     """The coordinator's half: a server optimizer on the backbone, attention on the keys.
 
     A state is the model's, and behind it, where there are residuals, one for each key tensor.

@@ -7,23 +7,23 @@ fractions in a named unit; floating point appears only inside an ``Update`` and 
 from __future__ import annotations
 
 from securefl.terms.adapters import Adapter, AdapterKind, AdapterRule, Model, Prompt, Task
-from securefl.terms.decisions import Cap, Grant, Price, Reason, Refusal
+from securefl.terms.decisions import Grant, Limit, Price, Reason, Refusal
 from securefl.terms.entries import (
     Closed,
     Entry,
     FileLeft,
-    Freed,
     Gathered,
-    Got,
     Leaf,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
     Refused,
     Released,
     Reported,
+    ReservationReleased,
     Reserved,
-    Sent,
+    RunJoined,
     Settled,
+    SumOpened,
     Witnessed,
 )
 from securefl.terms.envelopes import KINDS, Envelope, Receipt, SignedReceipt
@@ -41,10 +41,10 @@ from securefl.terms.events import (
 )
 from securefl.terms.heads import Head, SignedHead
 from securefl.terms.learning import MOST_SHARE, Automatic, Clipping, Flat, Learning, Quantile
-from securefl.terms.losses import Loss, NotForgotten, OwnLabel, PseudoLabels, Scorer, SoftLabels
-from securefl.terms.names import Bound, Hash, Level, MemberId, Neighbours, PublicKey, RunId, Unit
-from securefl.terms.plans import Plan, Seat
-from securefl.terms.schemes import Cover, FixedPoint, Scheme
+from securefl.terms.losses import CrossEntropy, Loss, NotTrueDistillation, PseudoLabels, Scorer, SoftLabels
+from securefl.terms.names import Accountant, Hash, Level, MemberId, Neighbours, PublicKey, RunId, Unit
+from securefl.terms.plans import Participant, Plan
+from securefl.terms.schemes import FixedPoint, ProtectionSpec, Scheme
 from securefl.terms.sharing import Attention, Sharing, Weighting
 from securefl.terms.updates import Aggregate, Update
 
@@ -53,17 +53,16 @@ __all__ = [
     "LEAST_NOISE",
     "MOST_NOISE",
     "MOST_SHARE",
+    "Accountant",
     "Adapter",
     "AdapterKind",
     "AdapterRule",
     "Aggregate",
     "Attention",
     "Automatic",
-    "Bound",
-    "Cap",
     "Clipping",
     "Closed",
-    "Cover",
+    "CrossEntropy",
     "DistributedDiscreteGaussian",
     "Entry",
     "Envelope",
@@ -71,29 +70,29 @@ __all__ = [
     "FileLeft",
     "FixedPoint",
     "Flat",
-    "Freed",
     "Gathered",
-    "Got",
     "Grant",
     "Hash",
     "Head",
     "Leaf",
     "Learning",
     "Level",
+    "Limit",
     "Loss",
     "MemberId",
+    "MessageReceived",
+    "MessageSent",
     "MicroEpsilon",
     "MixedUnits",
     "Model",
     "Neighbours",
-    "NotForgotten",
-    "Opened",
-    "Opening",
-    "OwnLabel",
+    "NotTrueDistillation",
+    "Participant",
     "Plan",
     "PoissonGaussian",
     "Price",
     "Prompt",
+    "ProtectionSpec",
     "PseudoLabels",
     "PublicKey",
     "Quantile",
@@ -103,17 +102,18 @@ __all__ = [
     "Refused",
     "Released",
     "Reported",
+    "ReservationReleased",
     "Reserved",
     "RunId",
+    "RunJoined",
     "Scheme",
     "Scorer",
-    "Seat",
-    "Sent",
     "Settled",
     "Sharing",
     "SignedHead",
     "SignedReceipt",
     "SoftLabels",
+    "SumOpened",
     "Task",
     "Unbounded",
     "Unit",

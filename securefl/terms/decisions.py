@@ -9,18 +9,18 @@ from fractions import Fraction
 from securefl.shown import plain
 from securefl.terms import rules
 from securefl.terms.events import MicroEpsilon
-from securefl.terms.names import Bound, Hash, Level, text_made_plain
+from securefl.terms.names import Accountant, Hash, Level, text_made_plain
 
 
 @dataclass(frozen=True, slots=True)
-class Cap:
+class Limit:
     """What one policy lets one account hold: for one of the data sets that may hold the same record, if several may."""
 
     level: Level
     name: str  # of the data set, the federation, or the run
     epsilon: MicroEpsilon  # rounded down
     delta: Fraction
-    bound: Bound  # what the total is compared by
+    bound: Accountant  # what the total is compared by
     by: str  # the federation whose policy it is
 
 
@@ -33,7 +33,7 @@ class Price:
     round: MicroEpsilon  # this plan alone
     after: Mapping[Level, MicroEpsilon]  # each level's total with this plan in it
     above: Mapping[str, MicroEpsilon] = field(default_factory=dict)  # the same for each federation above the plan's
-    caps: tuple[Cap, ...] = ()  # what holds these totals: its own policy's, and those of others with charges there
+    caps: tuple[Limit, ...] = ()  # what holds these totals: its own policy's, and those of others with charges there
 
 
 @dataclass(frozen=True, slots=True)

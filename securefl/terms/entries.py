@@ -9,11 +9,11 @@ from securefl.terms.envelopes import Receipt
 from securefl.terms.events import Event
 from securefl.terms.heads import Head, SignedHead
 from securefl.terms.names import Hash, MemberId, RunId, text_made_plain
-from securefl.terms.plans import Plan, Seat
+from securefl.terms.plans import Participant, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class RunJoined:
     """A run begins, here, under this policy, with these peers."""
 
     run: RunId
@@ -21,7 +21,7 @@ class Opened:
     role: str  # "member" | "coordinator" | "custodian"
     policy: bytes  # the document itself, so that a copied ledger can be checked alone
     dataset: str  # the account's root at this site; empty where no records are held
-    peers: tuple[Seat, ...]
+    peers: tuple[Participant, ...]
     approvals: bytes = b""  # the signatures the policy was used with; empty for a run under an unsigned policy
 
 
@@ -56,7 +56,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Freed:
+class ReservationReleased:
     """A reservation given back, because no result of the plan exists."""
 
     plan: Hash
@@ -80,7 +80,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class MessageSent:
     """A message left this party."""
 
     receipt: Receipt
@@ -88,7 +88,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
+class MessageReceived:
     """A message arrived here, and its signature held."""
 
     receipt: Receipt
@@ -96,7 +96,7 @@ class Got:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class SumOpened:
     """A sum was opened, over these survivors."""
 
     run: RunId
@@ -152,8 +152,8 @@ class Reported:
 
 
 Entry = (
-    Opened | Reserved | Settled | Gathered | Freed | Refused | Sent | Got | Opening | Released | Witnessed | Closed
-    | Reported
+    RunJoined | Reserved | Settled | Gathered | ReservationReleased | Refused | MessageSent | MessageReceived
+    | SumOpened | Released | Witnessed | Closed | Reported
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from securefl.terms.events import Event
-from securefl.terms.losses import Loss, OwnLabel
+from securefl.terms.losses import CrossEntropy, Loss
 from securefl.terms.names import Unit
 
 
@@ -78,7 +78,7 @@ class Learning:
     micro_batch: int  # >= 1: records that are in memory at once
     clipping: Clipping = Flat()
     micro_tokens: int | None = None  # >= max_tokens: tokens, padding included, that are in memory at once
-    loss: Loss = OwnLabel()  # noqa: RUF009 - frozen
+    loss: Loss = CrossEntropy()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         if isinstance(self.clipping, Quantile):

@@ -8,12 +8,12 @@ from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True)
-class OwnLabel:
+class CrossEntropy:
     """A record's loss is the cross-entropy of its own label."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotForgotten:
+class NotTrueDistillation:
     """Plus ``beta * t**2 * KL(broadcast model || own model)`` at temperature t, on the same record.
 
     Over the labels the record does not have (FedNTD, Lee et al. 2022), or over all of them (FedLSD).
@@ -91,4 +91,4 @@ def _temperate(temperature: Fraction) -> None:
         raise ValueError(f"temperature={temperature} is not in [1/100, 100]")
 
 
-Loss = OwnLabel | NotForgotten | SoftLabels | PseudoLabels  # a closed list
+Loss = CrossEntropy | NotTrueDistillation | SoftLabels | PseudoLabels  # a closed list

@@ -34,7 +34,7 @@ class Level(StrEnum):
     RUN = "run"
 
 
-class Bound(StrEnum):
+class Accountant(StrEnum):
     """What turns the events of one account into its epsilon."""
 
     PLD = "pld"  # privacy loss distributions: for events that do not depend on what earlier ones gave

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from securefl.terms.adapters import Adapter, Model, Task
 from securefl.terms.learning import Learning
 from securefl.terms.names import Hash, MemberId, PublicKey, RunId
-from securefl.terms.schemes import Cover
+from securefl.terms.schemes import ProtectionSpec
 from securefl.terms.sharing import Sharing
 
 NOTHING = Hash(bytes(32))
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Participant:
     """A member of a cohort: the name, the key that signs for it, and the region it stands in."""
 
     member: MemberId
@@ -35,8 +35,8 @@ class Plan:
     task: Task
     adapter: Adapter
     learning: Learning
-    cover: Cover
-    cohort: tuple[Seat, ...]
+    cover: ProtectionSpec
+    cohort: tuple[Participant, ...]
     release: tuple[str, ...]  # everything that leaves a site besides protocol messages: "weights"
     base: Hash  # digest of the adapter state trained from
     dimension: int  # entries of an update: of what this round trains and shares, and of its weights

@@ -77,7 +77,7 @@ class FixedPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Cover:
+class ProtectionSpec:
     """How updates are hidden, and from whom at the least."""
 
     scheme: Scheme

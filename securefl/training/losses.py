@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from securefl.terms import Loss, NotForgotten, OwnLabel, PseudoLabels, SoftLabels
+from securefl.terms import CrossEntropy, Loss, NotTrueDistillation, PseudoLabels, SoftLabels
 from securefl.terms.records import UNKNOWN
 from securefl.training.step import Losses, cross_entropy
 
 
 def taught(loss: Loss) -> bool:
     """Whether it needs the broadcast model's logits."""
-    return not isinstance(loss, OwnLabel)
+    return not isinstance(loss, CrossEntropy)
 
 
 def losses_of(loss: Loss, round_: int) -> Losses:
@@ -26,7 +26,7 @@ def losses_of(loss: Loss, round_: int) -> Losses:
     ``PseudoLabels`` label, pseudo label and its weight (batch, 3).
     """
     match loss:
-        case NotForgotten():
+        case NotTrueDistillation():
             return lambda logits, targets: not_forgotten(loss, logits, targets)
         case SoftLabels():
             threshold = float(loss.threshold(round_))
@@ -36,7 +36,7 @@ def losses_of(loss: Loss, round_: int) -> Losses:
     return cross_entropy
 
 
-def not_forgotten(loss: NotForgotten, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def not_forgotten(loss: NotTrueDistillation, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy plus what the broadcast model says that this one no longer does: (batch,)."""
     label, t = targets[:, 0].long(), float(loss.temperature)
     own, teacher = logits / t, targets[:, 1:] / t

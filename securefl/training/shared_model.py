@@ -17,12 +17,12 @@ from securefl.errors import PeerFault
 from securefl.terms import (
     Adapter,
     AdapterRule,
+    CrossEntropy,
     DistributedDiscreteGaussian,
     Event,
     Loss,
     Model,
-    NotForgotten,
-    OwnLabel,
+    NotTrueDistillation,
     Plan,
     PseudoLabels,
     Sharing,
@@ -131,7 +131,7 @@ class SharedModel:
         """The state every run starts from: B and head zero, and what else can change as drawn from the seed."""
         return self._start
 
-    def preflight(self, max_tokens: int = 64, loss: Loss = OwnLabel()) -> None:  # noqa: B008 - frozen
+    def preflight(self, max_tokens: int = 64, loss: Loss = CrossEntropy()) -> None:  # noqa: B008 - frozen
         """Nothing happens if each record has a gradient of its own; checked on synthetic text.
 
         Raises:
@@ -192,9 +192,13 @@ class SharedModel:
             raise Mismatch(f"the plan has no event that noise can be drawn for: {fault}") from fault
         if isinstance(learning.event, DistributedDiscreteGaussian) and plan.sharing != Sharing():
             raise Mismatch("an update noised where it leaves is shared whole and unweighted: its norm is priced")
-        if self.task.kind == language.KIND and (learning.loss != OwnLabel() or plan.sharing.weightings):
+        if self.task.kind == language.KIND and (learning.loss != CrossEntropy() or plan.sharing.weightings):
             raise Mismatch("a language model has no labels: no loss compares them, and no score of members does")
-        if isinstance(learning.loss, NotForgotten) and not learning.loss.true_label and len(self.task.labels) < 3:
+        if (
+            isinstance(learning.loss, NotTrueDistillation)
+            and not learning.loss.true_label
+            and len(self.task.labels) < 3
+        ):
             raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
         taken = 0 if self._pattern is None else self._pattern.taken
         if taken >= learning.max_tokens:

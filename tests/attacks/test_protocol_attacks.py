@@ -15,7 +15,7 @@ from securefl.protection import enrolments, masking_terms
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
-from securefl.terms import Freed, Reserved, RunId, Scheme, Settled, Update
+from securefl.terms import ReservationReleased, Reserved, RunId, Scheme, Settled, Update
 from tests.support.worlds import World, an_update, identity, resigned
 
 ALL = ("a", "b", "c", "d")
@@ -163,7 +163,7 @@ def test_training_that_did_something_else_leaves_nothing_and_is_paid_for_as_the_
     world.perform = more  # type: ignore[method-assign]
     end = world.play()
     assert np.array_equal(world.reached(end), world.expected(("a", "c", "d"), ("a", "c", "d")))
-    told = [e for e in world.parties["b"].entries if isinstance(e, Reserved | Settled | Freed)]
+    told = [e for e in world.parties["b"].entries if isinstance(e, Reserved | Settled | ReservationReleased)]
     assert [type(e) for e in told] == [Reserved, Settled] * 2
     assert [e.did.steps for e in told[1::2]] == [world.event.steps + 1] * 2
 

@@ -14,7 +14,7 @@ from securefl.audit.replay import accounts, replay
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault, Tampered
 from securefl.ledger import export
-from securefl.terms import Freed, Settled
+from securefl.terms import ReservationReleased, Settled
 from tests.audit.test_audit_verify import did, lies
 from tests.support.audited import MEMBERS, POLICY, Story, told
 
@@ -72,7 +72,7 @@ def test_replay_refuses_what_does_not_verify(good: Path, tmp_path: Path) -> None
 
 
 def test_what_was_freed_is_no_event_and_what_was_cut_short_counts_as_it_ran(tmp_path: Path) -> None:
-    story = Story(lies("north", Settled, lambda entry: (Freed(entry.plan, "nothing ran"),)))
+    story = Story(lies("north", Settled, lambda entry: (ReservationReleased(entry.plan, "nothing ran"),)))
     story.begin()
     story.round(1, lost=["north"])
     story.close()

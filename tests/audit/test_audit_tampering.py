@@ -14,7 +14,7 @@ from securefl import keys, merkle, wire
 from securefl.audit.verify import verify
 from securefl.cli import main as cli
 from securefl.ledger import export, heads
-from securefl.terms import Closed, Hash, Head, Leaf, MemberId, Reserved, Sent, Settled, SignedHead
+from securefl.terms import Closed, Hash, Head, Leaf, MemberId, MessageSent, Reserved, Settled, SignedHead
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_receipt_that_was_signed_for_another_body_is_found(run: Path, finished
     leaves = list(export.read(run / "ledger" / "north.ledger").leaves)
     for index, data in enumerate(leaves):
         leaf: Leaf = wire.decode(data, Leaf)
-        if isinstance(leaf.entry, Sent):
+        if isinstance(leaf.entry, MessageSent):
             receipt = replace(leaf.entry.receipt, digest=Hash(bytes(32)))
             leaves[index] = wire.encode(replace(leaf, entry=replace(leaf.entry, receipt=receipt)))
             break

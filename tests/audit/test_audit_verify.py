@@ -17,23 +17,23 @@ from securefl.ledger import export, heads
 from securefl.terms import (
     Closed,
     Entry,
-    Freed,
-    Got,
     Hash,
     Head,
     Leaf,
     Level,
     MemberId,
-    Opened,
-    Opening,
+    MessageReceived,
+    MessageSent,
+    Participant,
     Plan,
     PublicKey,
     Released,
+    ReservationReleased,
     Reserved,
-    Seat,
-    Sent,
+    RunJoined,
     Settled,
     SignedHead,
+    SumOpened,
     Witnessed,
 )
 from tests.support import audited
@@ -94,9 +94,9 @@ def test_a_member_that_also_serves_another_federation_is_no_offence(tmp_path: Pa
     elsewhere.round(1)
     stranger = elsewhere.parties["coordinator"]
     opened = stranger.leaves[0].entry
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, RunJoined)
     assert opened.run not in {
-        leaf.entry.run for leaf in story.parties["south"].leaves if isinstance(leaf.entry, Opened)
+        leaf.entry.run for leaf in story.parties["south"].leaves if isinstance(leaf.entry, RunJoined)
     }
     # the other federation's coordinator has another key, and its ledger is not here
     north = story.parties["north"]
@@ -108,12 +108,12 @@ def test_a_member_that_also_serves_another_federation_is_no_offence(tmp_path: Pa
 def _rekeyed(leaf: Leaf, run: bytes) -> Leaf:
     """The entry as it would be with another coordinator, of the same name, in this run."""
     entry = leaf.entry
-    if isinstance(entry, Opened) and entry.run == run:
+    if isinstance(entry, RunJoined) and entry.run == run:
         others = tuple(seat for seat in entry.peers if seat.member != "coordinator")
         return replace(
-            leaf, entry=replace(entry, peers=(*others, Seat(MemberId("coordinator"), identity("x").public, "")))
+            leaf, entry=replace(entry, peers=(*others, Participant(MemberId("coordinator"), identity("x").public, "")))
         )
-    if isinstance(entry, Got) and entry.receipt.run == run:
+    if isinstance(entry, MessageReceived) and entry.receipt.run == run:
         return replace(leaf, entry=replace(entry, signature=identity("x").sign("receipt", wire.encode(entry.receipt))))
     return leaf
 
@@ -232,7 +232,8 @@ def test_a_ledger_may_be_longer_than_when_it_was_seen(copy: Path) -> None:
     party = told().parties["north"]
     party.leaves.append(
         Leaf(
-            audited.NOW, Opened(b"x" * 16, "harbour", "member", POLICY.encode(), "d", audited.Story().seats(["north"]))
+            audited.NOW,
+            RunJoined(b"x" * 16, "harbour", "member", POLICY.encode(), "d", audited.Story().seats(["north"])),
         )
     )
     export.write(copy / "ledger" / "north.ledger", party.file())
@@ -257,7 +258,7 @@ def lies(name: str, kind: type, change: object, nth: int = 0) -> Lie:
     return lie
 
 
-def message(name: str, kind: str, change: object, of: type = Sent) -> Lie:
+def message(name: str, kind: str, change: object, of: type = MessageSent) -> Lie:
     """``name`` changes every receipt for one kind of message that it writes."""
 
     def lie(who: str, entry: Entry) -> Sequence[Entry]:
@@ -268,9 +269,9 @@ def message(name: str, kind: str, change: object, of: type = Sent) -> Lie:
     return lie
 
 
-def signed(entry: Sent, **changes: object) -> Sent:
+def signed(entry: MessageSent, **changes: object) -> MessageSent:
     receipt = replace(entry.receipt, **changes)
-    return Sent(receipt, identity(receipt.sender).sign("receipt", wire.encode(receipt)))
+    return MessageSent(receipt, identity(receipt.sender).sign("receipt", wire.encode(receipt)))
 
 
 def did(entry: Settled, **changes: object) -> tuple[Settled]:
@@ -291,8 +292,8 @@ LIES: dict[str, tuple[Lie, str, str]] = {
     "a settlement left out": (lies("north", Settled, lambda e: ()), "not settled", "north.ledger"),
     "more steps than reserved": (lies("north", Settled, lambda e: did(e, steps=6)), "something else was settled than its plan does", "north.ledger"),
     "more noise than reserved": (lies("north", Settled, lambda e: did(e, noise_multiplier=Fraction(9))), "may cost less than", "north.ledger"),
-    "freed although it ran": (lies("north", Settled, lambda e: (Freed(e.plan, ""),)), "not settled", "north.ledger"),
-    "freed after it left": (lies("north", Settled, lambda e: (e, Freed(e.plan, ""))), "no reservation to settle or free", "north.ledger"),
+    "freed although it ran": (lies("north", Settled, lambda e: (ReservationReleased(e.plan, ""),)), "not settled", "north.ledger"),
+    "freed after it left": (lies("north", Settled, lambda e: (e, ReservationReleased(e.plan, ""))), "no reservation to settle or free", "north.ledger"),
     "a cheaper round": (lies("north", Reserved, lambda e: (replace(e, price=audited.cheaper(e.price, round=2)),)), "the price of the round", "north.ledger"),
     "a cheaper total": (lies("north", Reserved, lambda e: (replace(e, price=audited.cheaper(e.price, dataset=2)),), 1), "the price of the dataset", "north.ledger"),
     "a cheaper federation": (lies("north", Reserved, lambda e: (replace(e, price=audited.cheaper(e.price, federation=2)),)), "the price of the federation", "north.ledger"),
@@ -301,12 +302,12 @@ LIES: dict[str, tuple[Lie, str, str]] = {
     "another data set charged": (lies("north", Reserved, lambda e: (replace(e, dataset="spare"),)), "charged to 'spare'", "north.ledger"),
     "a grant nobody gave": (lies("north", Reserved, lambda e: (replace(e, nonce=bytes(16)),)), "without the grant", "north.ledger"),
     "another plan than proposed": (lies("north", Reserved, quiet_plan), "nobody had proposed", "north.ledger"),
-    "a laxer policy": (lies("north", Opened, lambda e: (replace(e, policy=LAX),)), "another policy, key or peer", "north.ledger"),
-    "another federation": (lies("north", Opened, lambda e: (replace(e, federation="x"),)), "another policy, key or peer", "north.ledger"),
-    "a peer left out": (lies("north", Opened, lambda e: (replace(e, peers=e.peers[1:]),)), "own seat", "north.ledger"),
-    "a run that begins twice": (lies("north", Opened, lambda e: (e, e)), "begins twice", "north.ledger"),
-    "a run that never began": (lies("north", Opened, lambda e: ()), "never joined the run", "north.ledger"),
-    "a second coordinator": (lies("north", Opened, lambda e: (replace(e, role="coordinator"),)), "a second coordinator", "north.ledger"),
+    "a laxer policy": (lies("north", RunJoined, lambda e: (replace(e, policy=LAX),)), "another policy, key or peer", "north.ledger"),
+    "another federation": (lies("north", RunJoined, lambda e: (replace(e, federation="x"),)), "another policy, key or peer", "north.ledger"),
+    "a peer left out": (lies("north", RunJoined, lambda e: (replace(e, peers=e.peers[1:]),)), "own seat", "north.ledger"),
+    "a run that begins twice": (lies("north", RunJoined, lambda e: (e, e)), "begins twice", "north.ledger"),
+    "a run that never began": (lies("north", RunJoined, lambda e: ()), "never joined the run", "north.ledger"),
+    "a second coordinator": (lies("north", RunJoined, lambda e: (replace(e, role="coordinator"),)), "a second coordinator", "north.ledger"),
     "a result left out": (message("north", "Submitted", lambda e: ()), "got a Submitted that north's ledger never sent", "coordinator.ledger"),
     "a result at another price": (message("north", "Submitted", lambda e: (signed(e, cost=0),)), "never sent", "coordinator.ledger"),
     "a result of another size": (message("north", "Submitted", lambda e: (signed(e, size=7),)), "never sent", "coordinator.ledger"),
@@ -314,21 +315,21 @@ LIES: dict[str, tuple[Lie, str, str]] = {
     "a result of no plan": (message("north", "Submitted", lambda e: (e, signed(e, plan=None))), "a result of no plan", "north.ledger"),
     "a receipt nobody signed": (message("north", "Accept", lambda e: (replace(e, signature=bytes(64)),)), "the receipt for a Accept", "north.ledger"),
     "a receipt in another's name": (message("north", "Accept", lambda e: (e, signed(e, sender=MemberId("south")))), "who are not peers here", "north.ledger"),
-    "an answer nobody gave": (message("coordinator", "Accept", lambda e: (replace(e, receipt=replace(e.receipt, size=1)),), Got), "the receipt for a Accept", "coordinator.ledger"),
-    "an answer from a stranger": (message("coordinator", "Accept", lambda e: (replace(e, receipt=replace(e.receipt, sender=MemberId("x"))),), Got), "who are not peers here", "coordinator.ledger"),
+    "an answer nobody gave": (message("coordinator", "Accept", lambda e: (replace(e, receipt=replace(e.receipt, size=1)),), MessageReceived), "the receipt for a Accept", "coordinator.ledger"),
+    "an answer from a stranger": (message("coordinator", "Accept", lambda e: (replace(e, receipt=replace(e.receipt, sender=MemberId("x"))),), MessageReceived), "who are not peers here", "coordinator.ledger"),
     "a request kept secret": (message("coordinator", "Propose", lambda e: ()), "never sent", "east.ledger"),
     "another release": (lies("north", Released, lambda e: (replace(e, digest=Hash(bytes(32))),)), "another release of round 2", "north.ledger"),
-    "a sum over too few": (lies("coordinator", Opening, lambda e: (replace(e, survivors=e.survivors[:2]),)), "a sum over 2 members; the plan asks for 3", "coordinator.ledger"),
-    "a sum over one twice": (lies("coordinator", Opening, lambda e: (replace(e, survivors=(*e.survivors[:3], e.survivors[0])),)), "somebody twice", "coordinator.ledger"),
-    "a sum over a stranger": (lies("coordinator", Opening, lambda e: (replace(e, survivors=(*e.survivors, MemberId("x"))),)), "strangers", "coordinator.ledger"),
-    "a second sum": (lies("coordinator", Opening, lambda e: (e, replace(e, survivors=e.survivors[1:]))), "a second sum of round 1", "coordinator.ledger"),
+    "a sum over too few": (lies("coordinator", SumOpened, lambda e: (replace(e, survivors=e.survivors[:2]),)), "a sum over 2 members; the plan asks for 3", "coordinator.ledger"),
+    "a sum over one twice": (lies("coordinator", SumOpened, lambda e: (replace(e, survivors=(*e.survivors[:3], e.survivors[0])),)), "somebody twice", "coordinator.ledger"),
+    "a sum over a stranger": (lies("coordinator", SumOpened, lambda e: (replace(e, survivors=(*e.survivors, MemberId("x"))),)), "strangers", "coordinator.ledger"),
+    "a second sum": (lies("coordinator", SumOpened, lambda e: (e, replace(e, survivors=e.survivors[1:]))), "a second sum of round 1", "coordinator.ledger"),
     "a release left out": (lies("coordinator", Released, lambda e: ()), "does not start from the release", "east.ledger"),
     "a head of nobody": (lies("north", Witnessed, lambda e: (e, Witnessed(NOBODY))), "who is no peer", "north.ledger"),
     "a head nobody signed": (lies("north", Witnessed, lambda e: (replace(e, head=replace(e.head, signature=bytes(64))),)), "head over", "north.ledger"),
     "an end kept secret by a member": (lies("north", Closed, lambda e: ()), "said goodbye", "north.ledger"),
     "an end kept secret by the coordinator": (lies("coordinator", Closed, lambda e: ()), "does not end", "coordinator.ledger"),
     "another end": (lies("north", Closed, lambda e: (replace(e, outcome="aborted"),)), "the run ended 'aborted' here", "north.ledger"),
-    "an end before the beginning": (lies("north", Opened, lambda e: (Closed(e.run, "finished", ""), e)), "had not begun", "north.ledger"),
+    "an end before the beginning": (lies("north", RunJoined, lambda e: (Closed(e.run, "finished", ""), e)), "had not begun", "north.ledger"),
     "an end twice": (lies("north", Closed, lambda e: (e, e)), "or had ended", "north.ledger"),
 }  # fmt: skip
 
@@ -357,7 +358,9 @@ def test_a_reservation_left_open_in_a_finished_run_is_found(tmp_path: Path) -> N
 
 def test_a_sum_over_somebody_who_never_paid_is_found(tmp_path: Path) -> None:
     story = Story(
-        lies("coordinator", Opening, lambda e: (replace(e, survivors=tuple(sorted((*e.survivors, MemberId("west"))))),))
+        lies(
+            "coordinator", SumOpened, lambda e: (replace(e, survivors=tuple(sorted((*e.survivors, MemberId("west"))))),)
+        )
     )
     story.begin()
     story.round(1, lost=["west"])
@@ -401,7 +404,7 @@ def test_everybody_was_asked_about_the_survivors_the_sum_was_opened_over(tmp_pat
 
 def test_two_sets_are_found_also_where_no_sum_was_opened(tmp_path: Path) -> None:
     def never(_: str, entry: Entry) -> Sequence[Entry]:
-        return () if isinstance(entry, Opening | Released) else (entry,)
+        return () if isinstance(entry, SumOpened | Released) else (entry,)
 
     for name, asked in (
         ("one", lambda _: audited.MEMBERS),
@@ -481,9 +484,9 @@ def test_keys_are_told_apart_by_more_than_their_owners_name() -> None:
     from securefl.audit.ledger_files import Ledger, of_seat
 
     ledger = Ledger(MemberId("a"), identity("a").public, (), ())
-    assert of_seat({ledger.owner: ledger}, Seat(ledger.owner, ledger.key, "anywhere")) is ledger
-    assert of_seat({ledger.owner: ledger}, Seat(ledger.owner, PublicKey(bytes(32)), "")) is None
-    assert of_seat({}, Seat(ledger.owner, ledger.key, "")) is None
+    assert of_seat({ledger.owner: ledger}, Participant(ledger.owner, ledger.key, "anywhere")) is ledger
+    assert of_seat({ledger.owner: ledger}, Participant(ledger.owner, PublicKey(bytes(32)), "")) is None
+    assert of_seat({}, Participant(ledger.owner, ledger.key, "")) is None
 
 
 class Changed(Story):

@@ -12,7 +12,7 @@ import yaml
 from securefl.documents import federation_file
 from securefl.documents.federation import SIMULATED, SIMULATION, FederationFile, MemberPart
 from securefl.errors import OperatorFault
-from securefl.simulation.layout import Places
+from securefl.simulation.layout import SiteLayout
 from tests.support.small import FEDERATION, MEMBERS
 
 
@@ -48,7 +48,7 @@ def test_a_live_federation_is_names_keys_and_regions(tmp_path: Path) -> None:
 def test_nobody_stands_in_for_a_live_member(tmp_path: Path) -> None:
     loaded = federation_file.load(written(tmp_path))
     with pytest.raises(OperatorFault, match=r"live\.yaml: members: its members are live.*; check each one's own with"):
-        Places(loaded, tmp_path)
+        SiteLayout(loaded, tmp_path)
 
 
 BAD = {

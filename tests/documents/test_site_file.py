@@ -19,9 +19,9 @@ from securefl.documents.data_source import DataSource
 from securefl.documents.strict import Rational
 from securefl.errors import OperatorFault
 from securefl.shown import hidden
-from securefl.simulation.layout import Places
+from securefl.simulation.layout import SiteLayout
 from securefl.simulation.site_documents import Roster, document
-from securefl.terms import MemberId, PublicKey, Seat
+from securefl.terms import MemberId, Participant, PublicKey
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 ROOT = Path(__file__).parents[2]
@@ -306,16 +306,16 @@ EXAMPLES = (
 )
 
 
-def rosters(places: Places) -> dict:
+def rosters(places: SiteLayout) -> dict:
     """Made-up seats for everybody in a tree, and the policies of its files."""
     from securefl.policy import load as policies
 
     loaded = places.loaded
     policy = policies.load(loaded.folder / loaded.file.policy)
 
-    def seat(name: str, region: str = "") -> Seat:
+    def seat(name: str, region: str = "") -> Participant:
         number = int.from_bytes(("/".join((*places.route, name)).encode())[-31:], "big")
-        return Seat(MemberId(name), PublicKey(number.to_bytes(32, "big")), region)
+        return Participant(MemberId(name), PublicKey(number.to_bytes(32, "big")), region)
 
     custodian = seat(CUSTODIAN) if loaded.file.protection.scheme.has_custodian else None
     members = tuple(seat(each.name, each.region) for each in loaded.file.members)
@@ -325,7 +325,7 @@ def rosters(places: Places) -> dict:
     return found
 
 
-def every(places: Places):
+def every(places: SiteLayout):
     yield places
     for inside in places.insides.values():
         yield from every(inside)
@@ -339,7 +339,7 @@ def loadeds() -> list:
 
 def test_every_party_of_every_example_has_a_document_that_says_what_the_federations_file_says(tmp_path: Path) -> None:
     seen = 0
-    for top in (Places(each, tmp_path / "sites") for each in loadeds()):
+    for top in (SiteLayout(each, tmp_path / "sites") for each in loadeds()):
         known = rosters(top)
         for places in every(top):
             file, roster = places.loaded.file, known[places.route]
@@ -372,7 +372,7 @@ def test_every_party_of_every_example_has_a_document_that_says_what_the_federati
 
 
 def test_no_document_names_another_partys_home_or_the_federations_file(tmp_path: Path) -> None:
-    for top in (Places(each, tmp_path / "sites") for each in loadeds()):
+    for top in (SiteLayout(each, tmp_path / "sites") for each in loadeds()):
         known = rosters(top)
         homes = {str(places.of(name)): name for places in every(top) for name in places.parties}
         for places in every(top):

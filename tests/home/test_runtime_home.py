@@ -18,7 +18,7 @@ from securefl.ledger import databases, store
 from securefl.ledger.tables import machines
 from securefl.privacy.account import Standing
 from securefl.site import charged_records
-from securefl.terms import MemberId, Plan, RunId, Seat, Witnessed
+from securefl.terms import MemberId, Participant, Plan, RunId, Witnessed
 from tests.privacy.test_privacy_account import a_plan, reserved, settled
 from tests.support.stores import Stores
 from tests.support.worlds import identity, signed_head
@@ -38,7 +38,7 @@ def reserve(home: Home, plan: Plan, state: object) -> None:
 
 
 def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: Stores) -> None:
-    plan, seat = a_plan(1), Seat(NORTH, keys.Identity(keys.Secret(bytes(32))).public, "here")
+    plan, seat = a_plan(1), Participant(NORTH, keys.Identity(keys.Secret(bytes(32))).public, "here")
     home = home_in(stores)
     reserve(home, plan, seat)
     with home.transaction() as conn:
@@ -46,9 +46,9 @@ def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: St
         home.record(conn, (*seen, settled(plan)))
     again = home_in(stores)
     with again.transaction() as conn:
-        assert again.saved(conn, RUN, Seat) == seat
-        assert again.saved(conn, RunId(bytes(15) + b"1"), Seat) is None
-        assert again.witnessed(conn, (Seat(MemberId("south"), identity("south").public, "here"),)) == {
+        assert again.saved(conn, RUN, Participant) == seat
+        assert again.saved(conn, RunId(bytes(15) + b"1"), Participant) is None
+        assert again.witnessed(conn, (Participant(MemberId("south"), identity("south").public, "here"),)) == {
             "south": signed_head("south", 5)
         }
         account = again.account(conn)
@@ -60,36 +60,36 @@ def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: St
 
 def test_a_step_that_fails_left_neither_leaf_nor_state(stores: Stores) -> None:
     home = home_in(stores)
-    first = Seat(NORTH, home.identity.public, "here")
+    first = Participant(NORTH, home.identity.public, "here")
     reserve(home, a_plan(1), first)
     with pytest.raises(ZeroDivisionError), home.transaction() as conn:
-        home.commit(conn, RUN, (reserved(a_plan(2)),), Seat(NORTH, home.identity.public, "there"))
+        home.commit(conn, RUN, (reserved(a_plan(2)),), Participant(NORTH, home.identity.public, "there"))
         1 / 0  # noqa: B018
     with home.transaction() as conn:
         assert len(home.account(conn).charges) == 1
-        assert home.saved(conn, RUN, Seat) == first
+        assert home.saved(conn, RUN, Participant) == first
 
 
 def test_homes_do_not_see_each_other(stores: Stores) -> None:
     north, south = home_in(stores, "north"), home_in(stores, "south")
-    reserve(north, a_plan(1), Seat(NORTH, north.identity.public, "here"))
+    reserve(north, a_plan(1), Participant(NORTH, north.identity.public, "here"))
     assert south.ledger() is None
     with south.transaction() as conn:
         assert south.account(conn).charges == ()
-        assert south.saved(conn, RUN, Seat) is None
+        assert south.saved(conn, RUN, Participant) is None
 
 
 def test_another_partys_home_is_refused(tmp_path: Path) -> None:
     stores = Stores(tmp_path)
     home = home_in(stores)
-    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
     with pytest.raises(OperatorFault, match="the home of north, not of south"):
         Home.at(home.path, MemberId("south"), lambda: 0)
 
 
 def test_a_home_whose_ledger_is_under_another_key_is_refused(stores: Stores) -> None:
     home = home_in(stores)
-    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
     (home.path / "identity.key").write_bytes(os.urandom(32))
     with pytest.raises(Tampered, match="does not hold under key"):
         home_in(stores)
@@ -99,7 +99,7 @@ def test_owners_with_odd_names_have_schemas_of_their_own(postgres_server, tmp_pa
     stores = Stores(tmp_path, postgres_server.database())
     for owner in ("a.b-c", "a.b", "9", "select", "n" * 63, 'x" y', "public"):
         home = home_in(stores, owner)
-        reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+        reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
         home.engine.dispose()
     assert stores.url is not None
     with sa.create_engine(stores.url, poolclass=sa.NullPool).connect() as conn:
@@ -121,12 +121,12 @@ def test_a_server_that_went_away_and_came_back_costs_nothing(tmp_path: Path) -> 
 
     with postgres.running(postgres.NOT_DURABLE) as server:
         home = home_in(Stores(tmp_path, server.database()))
-        reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+        reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
         server.control("-m", "immediate", "stop")
         with pytest.raises(OperatorFault, match="start the server, or correct store.url; nothing was lost"):
-            reserve(home, a_plan(2), Seat(NORTH, home.identity.public, "here"))
+            reserve(home, a_plan(2), Participant(NORTH, home.identity.public, "here"))
         server.control("start")
-        reserve(home, a_plan(2), Seat(NORTH, home.identity.public, "here"))
+        reserve(home, a_plan(2), Participant(NORTH, home.identity.public, "here"))
         with pytest.raises(OperatorFault, match="goes on from here"), home.transaction() as conn:
             home.record(conn, (reserved(a_plan(3)),))
             server.control("-m", "immediate", "stop")
@@ -217,7 +217,7 @@ def test_a_url_that_others_may_read_is_refused(tmp_path: Path) -> None:
 def test_an_account_is_not_begun_again_in_another_database(tmp_path: Path) -> None:
     stores = Stores(tmp_path)
     home = home_in(stores)
-    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "here"))
+    reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
     path = home.path / "store.url"
     path.touch(mode=0o600)
     path.write_text("postgresql://user@host/db")
@@ -291,9 +291,9 @@ def test_what_a_home_seals_opens_under_its_own_names_alone(tmp_path: Path) -> No
 
 def test_a_machines_state_is_not_to_be_read_in_the_database(stores: Stores) -> None:
     home = home_in(stores)
-    reserve(home, a_plan(1), Seat(NORTH, home.identity.public, "a region that is named"))
+    reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "a region that is named"))
     with home.transaction() as conn:
         (row,) = conn.execute(sa.select(machines.c.state)).scalars()
         assert b"a region that is named" not in row
-        assert home.stands(conn, RUN, Seat(NORTH, home.identity.public, "a region that is named"))
-        assert not home.stands(conn, RUN, Seat(NORTH, home.identity.public, "elsewhere"))
+        assert home.stands(conn, RUN, Participant(NORTH, home.identity.public, "a region that is named"))
+        assert not home.stands(conn, RUN, Participant(NORTH, home.identity.public, "elsewhere"))

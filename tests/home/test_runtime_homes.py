@@ -17,7 +17,7 @@ from securefl.seams import Own
 from securefl.simulation import federation, instruments
 from securefl.site.agent import MemberAgent
 from securefl.site.turns import Turns
-from securefl.terms import Closed, Entry, MemberId, Plan, Refused, Reserved, Sent, Settled, Update
+from securefl.terms import Closed, Entry, MemberId, MessageSent, Plan, Refused, Reserved, Settled, Update
 from tests.support.small import MEMBERS, Small
 
 
@@ -97,7 +97,7 @@ def test_two_processes_of_one_site_record_one_training_and_send_one_result(
     for name in MEMBERS:
         told = entries(sites, name)
         assert sum(isinstance(e, Reserved) for e in told) == sum(isinstance(e, Settled) for e in told) == 2
-        assert sum(isinstance(e, Sent) and e.receipt.kind == "Submitted" for e in told) == 2
+        assert sum(isinstance(e, MessageSent) and e.receipt.kind == "Submitted" for e in told) == 2
         assert not any(isinstance(e, Refused) for e in told)
     assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
 

@@ -19,7 +19,7 @@ from securefl.home.home import Home
 from securefl.ledger import anchor, databases, store, verified
 from securefl.ledger import heads as signing
 from securefl.privacy.account import Account
-from securefl.terms import Entry, Hash, Head, Leaf, MemberId, Refused, RunId, Seat, Witnessed
+from securefl.terms import Entry, Hash, Head, Leaf, MemberId, Participant, Refused, RunId, Witnessed
 from tests.privacy.test_privacy_account import a_plan, reserved, settled
 from tests.support.stores import Stores
 from tests.support.worlds import identity, signed_head
@@ -81,7 +81,7 @@ def test_the_account_is_that_of_what_was_committed_in_this_process_another_and_a
         for home in (*homes, fresh):
             assert account(home) == Account.of(told)
             with home.transaction() as conn:
-                south = Seat(MemberId("south"), identity("south").public, "here")
+                south = Participant(MemberId("south"), identity("south").public, "here")
                 seen = [entry.head.head.size for entry in told if isinstance(entry, Witnessed)]
                 found = home.witnessed(conn, [south])
                 assert [head.head.size for head in found.values()] == ([max(seen)] if seen else [])
@@ -215,7 +215,7 @@ def test_a_home_knows_every_head_it_had_and_no_other(tmp_path: Path) -> None:
 
 def test_a_state_stands_only_where_the_ledger_last_told_of_its_run(stores: Stores) -> None:
     home = opened(stores.home("north"))
-    seat, other = Seat(NORTH, home.identity.public, "first"), RunId(bytes(15) + b"\1")
+    seat, other = Participant(NORTH, home.identity.public, "first"), RunId(bytes(15) + b"\1")
     rows = []
     for number, run in enumerate((RUN, other, RUN)):
         plan = a_plan(number + 1)
@@ -233,8 +233,8 @@ def test_a_state_stands_only_where_the_ledger_last_told_of_its_run(stores: Store
             if state is None:
                 change = sa.text("DELETE FROM machines WHERE run = :run")
             conn.execute(change, {"run": bytes(run)} | ({"state": state} if state else {}))
-            home.saved(conn, run, Seat)
+            home.saved(conn, run, Participant)
     with home.transaction() as conn:
-        assert home.saved(conn, RUN, Seat) == replace(seat, region="2")
-        assert home.saved(conn, other, Seat) == replace(seat, region="1")
+        assert home.saved(conn, RUN, Participant) == replace(seat, region="2")
+        assert home.saved(conn, other, Participant) == replace(seat, region="1")
         assert databases.name_of(home.engine)

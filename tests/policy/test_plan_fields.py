@@ -19,15 +19,15 @@ from securefl.terms import (
     AdapterRule,
     Attention,
     Automatic,
-    Cover,
     DistributedDiscreteGaussian,
     FixedPoint,
     Hash,
     Learning,
     MemberId,
-    NotForgotten,
+    NotTrueDistillation,
     Plan,
     PoissonGaussian,
+    ProtectionSpec,
     PseudoLabels,
     Quantile,
     Scheme,
@@ -53,10 +53,10 @@ BY_POLICY = {
     "DistributedDiscreteGaussian.clip_l2": "training.event", "DistributedDiscreteGaussian.noise_multiplier": "training.noise_multiplier",
     "DistributedDiscreteGaussian.honest": "protection.honest_shares", "DistributedDiscreteGaussian.dimension": "training.event",
     "DistributedDiscreteGaussian.fraction_bits": "training.event",
-    "Cover.scheme": "protection.schemes", "Cover.min_cohort": "protection.min_cohort", "Cover.threshold": "protection.threshold",
-    "Cover.colluding": "protection.colluding", "Cover.encoding": "protection.grid", "Cover.custodian": "protection.custodian",
+    "ProtectionSpec.scheme": "protection.schemes", "ProtectionSpec.min_cohort": "protection.min_cohort", "ProtectionSpec.threshold": "protection.threshold",
+    "ProtectionSpec.colluding": "protection.colluding", "ProtectionSpec.encoding": "protection.grid", "ProtectionSpec.custodian": "protection.custodian",
     "FixedPoint.value_bits": "protection.grid", "FixedPoint.fraction_bits": "protection.grid", "FixedPoint.ring_bits": "protection.capacity",
-    "Seat.member": "protection.seats", "Seat.key": "protection.seats", "Seat.region": "context.regions",
+    "Participant.member": "protection.seats", "Participant.key": "protection.seats", "Participant.region": "context.regions",
     "Sharing.weightings": "sharing.weightings", "Sharing.home": "sharing.home", "Sharing.pull": "sharing.pull", "Sharing.attention": "sharing.attention",
     "Weighting.clip": "sharing.weight_ratio", "Weighting.sharpness": "sharing.weight_ratio", "Weighting.probe": "sharing.probes",
     "Attention.keys": "sharing.home", "Attention.sharpness": "sharing.weight_ratio", "Attention.clip": "sharing.weight_ratio",
@@ -75,13 +75,13 @@ _CLIENT = DistributedDiscreteGaussian(F(1), F(1), 1, 1, 20, F(1), 1)
 BY_RANGE = {
     "DistributedDiscreteGaussian.sampling_rate": (_CLIENT, F(2)), "DistributedDiscreteGaussian.steps": (_CLIENT, 0),
     "Automatic.gamma": (Automatic(F(1)), F(10**10)), "Quantile.target": (_QUANTILE, F(1)), "Quantile.rate": (_QUANTILE, F(2)),
-    "Quantile.count_noise": (_QUANTILE, F(0)), "NotForgotten.beta": (NotForgotten(F(1), F(1), True), F(1001)),
-    "NotForgotten.temperature": (NotForgotten(F(1), F(1), True), F(101)), "SoftLabels.weight": (_SOFT, F(1001)),
+    "Quantile.count_noise": (_QUANTILE, F(0)), "NotTrueDistillation.beta": (NotTrueDistillation(F(1), F(1), True), F(1001)),
+    "NotTrueDistillation.temperature": (NotTrueDistillation(F(1), F(1), True), F(101)), "SoftLabels.weight": (_SOFT, F(1001)),
     "SoftLabels.temperature": (_SOFT, F(101)), "SoftLabels.first": (_SOFT, F(2)), "SoftLabels.last": (_SOFT, F(2)), "SoftLabels.rounds": (_SOFT, 0),
     "PseudoLabels.weight": (_PSEUDO, F(1001)), "PseudoLabels.temperature": (_PSEUDO, F(101)), "PseudoLabels.width": (_PSEUDO, F(1001)),
     "PseudoLabels.first": (_PSEUDO, 0), "Weighting.share": (_WEIGHTING, F(11)), "Weighting.renewal": (_WEIGHTING, F(2)),
 }  # fmt: skip
-CLOSED = {"NotForgotten.true_label", "PseudoLabels.scorer"}  # of so many values, each of which the loss allows
+CLOSED = {"NotTrueDistillation.true_label", "PseudoLabels.scorer"}  # of so many values, each of which the loss allows
 
 
 def fields_of(of: type, seen: set[type]) -> set[str]:
@@ -129,7 +129,7 @@ def learning(**changes) -> Learning:
     return replace(turned().learning, **changes)
 
 
-def cover(**changes) -> Cover:
+def cover(**changes) -> ProtectionSpec:
     return replace(turned().cover, **changes)
 
 
@@ -155,7 +155,7 @@ TURNS = {
     "Plan.federation": lambda: turned(federation="x"), "Plan.policy": lambda: turned(policy=OTHER), "Plan.purpose": lambda: turned(purpose="x"),
     "Plan.model": lambda: turned(model=replace(turned().model, name="x")), "Model.name": lambda: turned(model=replace(turned().model, name="x")),
     "Plan.adapter": lambda: turned(adapter=replace(turned().adapter, kind=AdapterKind.FULL)), "Plan.learning": lambda: client(), "Learning.event": lambda: client(),
-    "Plan.cover": lambda: turned(cover=cover(scheme=Scheme.CLEAR)), "Cover.scheme": lambda: turned(cover=cover(scheme=Scheme.BFV)),
+    "Plan.cover": lambda: turned(cover=cover(scheme=Scheme.CLEAR)), "ProtectionSpec.scheme": lambda: turned(cover=cover(scheme=Scheme.BFV)),
     "Plan.cohort": lambda: turned(cohort=seats(member=turned().cohort[1].member)), "Plan.release": lambda: turned(release=("weights", "loss")),
     "Plan.sharing": lambda: turned(sharing=Sharing(home=("head",))), "Sharing.home": lambda: turned(sharing=Sharing(home=("head",))),
     "Adapter.targets": lambda: turned(adapter=replace(turned().adapter, targets=("pooler",))), "Adapter.rank": lambda: turned(adapter=replace(turned().adapter, rank=99)),
@@ -171,11 +171,11 @@ TURNS = {
     "DistributedDiscreteGaussian.clip_l2": lambda: client(clip_l2=F(1, 9)), "DistributedDiscreteGaussian.noise_multiplier": lambda: client(noise_multiplier=F(2, 5)),
     "DistributedDiscreteGaussian.honest": lambda: client(honest=99), "DistributedDiscreteGaussian.dimension": lambda: client(dimension=1),
     "DistributedDiscreteGaussian.fraction_bits": lambda: client(fraction_bits=30),
-    "Cover.min_cohort": lambda: turned(cover=cover(min_cohort=2)), "Cover.threshold": lambda: turned(cover=cover(threshold=2)), "Cover.colluding": lambda: turned(cover=cover(colluding=0)),
-    "Cover.custodian": lambda: turned(cover=cover(scheme=Scheme.CKKS, custodian=turned().cohort[0].key)), "Cover.encoding": lambda: turned(cover=cover(encoding=FixedPoint(24, 17, 64))),
+    "ProtectionSpec.min_cohort": lambda: turned(cover=cover(min_cohort=2)), "ProtectionSpec.threshold": lambda: turned(cover=cover(threshold=2)), "ProtectionSpec.colluding": lambda: turned(cover=cover(colluding=0)),
+    "ProtectionSpec.custodian": lambda: turned(cover=cover(scheme=Scheme.CKKS, custodian=turned().cohort[0].key)), "ProtectionSpec.encoding": lambda: turned(cover=cover(encoding=FixedPoint(24, 17, 64))),
     "FixedPoint.value_bits": lambda: turned(cover=cover(encoding=FixedPoint(30, 20, 64))), "FixedPoint.fraction_bits": lambda: turned(cover=cover(encoding=FixedPoint(24, 23, 64))),
-    "FixedPoint.ring_bits": lambda: turned(cover=cover(encoding=FixedPoint(24, 20, 25))), "Seat.member": lambda: turned(cohort=seats(member=MemberId(turned().cohort[1].member))),
-    "Seat.key": lambda: turned(cohort=seats(key=turned().cohort[1].key)), "Seat.region": lambda: turned(cohort=seats(region="x")),
+    "FixedPoint.ring_bits": lambda: turned(cover=cover(encoding=FixedPoint(24, 20, 25))), "Participant.member": lambda: turned(cohort=seats(member=MemberId(turned().cohort[1].member))),
+    "Participant.key": lambda: turned(cohort=seats(key=turned().cohort[1].key)), "Participant.region": lambda: turned(cohort=seats(region="x")),
     "Sharing.weightings": lambda: turned(sharing=Sharing((_WEIGHTING,))), "Sharing.pull": lambda: turned(sharing=Sharing(pull=F(0))),
     "Sharing.attention": lambda: turned(sharing=Sharing(attention=Attention(("x",), F(0), F(4)))), "Weighting.clip": lambda: turned(sharing=Sharing((replace(_WEIGHTING, clip=F(1, 100)),))),
     "Weighting.sharpness": lambda: turned(sharing=Sharing((replace(_WEIGHTING, sharpness=F(1, 100)),))), "Weighting.probe": lambda: turned(sharing=Sharing((replace(_WEIGHTING, probe=OTHER),))),

@@ -23,8 +23,8 @@ from securefl.home.home import Home
 from securefl.policy import approvals, load
 from securefl.policy.approvals import Kind
 from securefl.simulation.introduction import introduce
-from securefl.simulation.layout import Places
-from securefl.terms import Hash, Opened, RunId
+from securefl.simulation.layout import SiteLayout
+from securefl.terms import Hash, RunId, RunJoined
 from tests.policy.test_policy_oracle import POLICY, changed
 from tests.policy.test_policy_tools import said
 from tests.support.small import POLICY as SMALL
@@ -300,7 +300,7 @@ def test_a_run_records_who_signed_and_an_unsigned_one_says_so_for_ever(small, tm
 
 
 def test_a_home_takes_no_successor_that_its_own_policy_would_not_sign_for_and_forgets_no_revocation(small, tmp_path):
-    places = Places(federation_file.load(small.folder / "federation.yaml"), tmp_path)
+    places = SiteLayout(federation_file.load(small.folder / "federation.yaml"), tmp_path)
     key = keys.Identity(keys.Secret(hashlib.sha256(b"tester").digest()))
     first = load.parse(SMALL.encode(), "p")
     of = lambda policy, who, kind="author", issued=0: approvals.sign(who, Kind(kind), policy, issued, 4 * 10**9)  # noqa: E731
@@ -309,7 +309,7 @@ def test_a_home_takes_no_successor_that_its_own_policy_would_not_sign_for_and_fo
         home, run = Home.at(places.of(name), name, clock), RunId(bytes(16))
         _, shown = adoption.staged(home.path, "small", clock())
         with home.transaction() as conn:
-            home.commit(conn, run, (Opened(run, "small", "member", first.text, "d", (), shown),), Hash(b""))
+            home.commit(conn, run, (RunJoined(run, "small", "member", first.text, "d", (), shown),), Hash(b""))
     stranger = load.parse(
         SMALL.replace("version: 1", "version: 2").replace(key.public.hex(), KEYS["bob"]).encode(), "p"
     )

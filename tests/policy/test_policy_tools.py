@@ -27,7 +27,7 @@ from securefl.policy.document import schema_text
 from securefl.policy.rule_table import RULES
 from securefl.privacy.account import Account
 from securefl.privacy.accountant import epsilon_filter, epsilon_pld
-from securefl.terms import Grant, Opened, Reserved, RunId
+from securefl.terms import Grant, Reserved, RunId, RunJoined
 from tests.policy.test_policy_decide import explained, question
 from tests.policy.test_policy_narrow import POLICIES as ANY_POLICIES
 from tests.policy.test_policy_narrow import document
@@ -265,7 +265,7 @@ def test_a_forecast_asks_every_limit_that_a_decision_asks():
         first = replace(asked.plan, run=RunId(b"f" * 16))
         cost = price(first, account)
         entries = (
-            Opened(first.run, "six-airlines", "member", asked.policy.text, "d", ()),
+            RunJoined(first.run, "six-airlines", "member", asked.policy.text, "d", ()),
             Reserved(first, "d", cost, b""),
         )
         ledger = SimpleNamespace(
@@ -295,7 +295,7 @@ def test_what_others_were_promised_above_is_forecast_too():
         asked = question([written, upper], changed(PLAN, {"federation": written["federation"]}))
         plan = replace(asked.plan, run=RunId(bytes([number]) * 16))
         reserved = Reserved(plan, "d", price_in(asked.policy, "d")(plan, account), b"")
-        entries += [Opened(plan.run, plan.federation, "member", asked.policy.text, "d", ()), reserved]
+        entries += [RunJoined(plan.run, plan.federation, "member", asked.policy.text, "d", ()), reserved]
         account = account.apply(reserved)
     ledger = SimpleNamespace(
         name="a", owner="a", leaves=[SimpleNamespace(entry=each) for each in entries],

@@ -20,7 +20,7 @@ from securefl.privacy.account import Account
 from securefl.protection import schemes
 from securefl.protocol import member_state
 from securefl.site.agent import MemberAgent
-from securefl.terms import Hash, MemberId, Opened, PoissonGaussian, RunId, Settled
+from securefl.terms import Hash, MemberId, PoissonGaussian, RunId, RunJoined, Settled
 from tests.policy.test_policy_oracle import POLICY, changed
 from tests.support import audited, worlds
 
@@ -49,7 +49,7 @@ def home(tmp_path):
 def begun(policy, signatures, number):
     """A run's first entry under this policy."""
     shown = adoption.evidence(policy, signatures)
-    return Opened(RunId(bytes([number]) * 16), policy.federation, "member", policy.text, "d", (), shown)
+    return RunJoined(RunId(bytes([number]) * 16), policy.federation, "member", policy.text, "d", (), shown)
 
 
 def adopt(home, policy, signatures, number=1):
@@ -183,21 +183,21 @@ def version(number, limit):
 
 def opened(policy, number):
     run = RunId(bytes([number]) * 16)
-    return Opened(run, policy.federation, "member", policy.text, "d", ())
+    return RunJoined(run, policy.federation, "member", policy.text, "d", ())
 
 
 def test_a_run_under_an_older_version_reserves_nothing_once_one_under_a_later_has_begun(tmp_path):
     at = site.home(tmp_path / "home")
     older, later = version(1, 6), version(2, 2)
     seats = tuple(worlds.seat(name) for name in (site.OWNER, "b", "c"))
-    charter = member_state.Charter(
+    charter = member_state.SiteConfig(
         site.OWNER, "f", older.hash, older.text, "d", worlds.seat("coordinator"), None, seats, {}, None
     )  # fmt: skip
     agent = MemberAgent(
         at,
         charter,
         older,
-        member_state.Plugs(at.identity, schemes.member_half),
+        member_state.Ports(at.identity, schemes.member_half),
         None,
         plan.price_in(older, "d"),
         os.urandom,

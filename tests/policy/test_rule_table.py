@@ -19,7 +19,7 @@ from securefl.policy.load import Policy
 from securefl.policy.narrow import FIELDS, OWN, ROWS
 from securefl.policy.rule import Question
 from securefl.policy.rule_table import RULES, inputs_of
-from securefl.terms import Adapter, Cover, Learning, Level, Model, Plan, Price, Sharing, rules
+from securefl.terms import Adapter, Learning, Level, Model, Plan, Price, ProtectionSpec, Sharing, rules
 from tests.policy.test_policy_decide import AGREEMENTS, CHOICES, dictionaries, question
 from tests.policy.test_policy_oracle import POLICY, changed
 
@@ -39,7 +39,7 @@ OPENED = (
     Model,
     Adapter,
     Learning,
-    Cover,
+    ProtectionSpec,
     Sharing,
     Price,
     Question,

@@ -32,11 +32,11 @@ from securefl.terms import (
     Hash,
     Level,
     MixedUnits,
-    Opening,
     PoissonGaussian,
     Reserved,
     Scheme,
     Settled,
+    SumOpened,
     Unbounded,
     Update,
 )
@@ -432,7 +432,7 @@ def test_a_round_of_clients_ends_near_the_mean_of_clipped_updates_and_never_on_i
     world.lost = {(silent, "Propose")}
     ended = world.play()
     assert ended.outcome == "finished", ended.why
-    (opening,) = [entry for entry in world.coordinator.entries if isinstance(entry, Opening)]
+    (opening,) = [entry for entry in world.coordinator.entries if isinstance(entry, SumOpened)]
     survivors = [name for name in world.names if name != silent]
     assert opening.survivors == tuple(survivors)
     mean = sum(np.rint(short(name, 6) * 2**12) for name in survivors) / (len(survivors) * 2**12)

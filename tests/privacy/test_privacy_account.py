@@ -15,10 +15,8 @@ from securefl.privacy.account import Account, AccountFault, Standing, in_order
 from securefl.terms import (
     Adapter,
     Closed,
-    Cover,
     Entry,
     FixedPoint,
-    Freed,
     Hash,
     Learning,
     Level,
@@ -27,6 +25,8 @@ from securefl.terms import (
     Plan,
     PoissonGaussian,
     Price,
+    ProtectionSpec,
+    ReservationReleased,
     Reserved,
     RunId,
     Scheme,
@@ -42,7 +42,7 @@ def a_plan(number: int, event: PoissonGaussian = EVENT, federation: str = "f") -
     return Plan(
         federation, ZERO, RunId(bytes(16)), number, "test", Model("m", ZERO), Task("classification", ("x",)),
         Adapter(("query",), 1, 1, 1), Learning(event, Fraction(1), 1, Fraction(1), "sgd", 1, 1),
-        Cover(Scheme.MASKING, 3, 3, 1, FixedPoint(24, 16, 32), None), (), ("weights",), ZERO, 1,
+        ProtectionSpec(Scheme.MASKING, 3, 3, 1, FixedPoint(24, 16, 32), None), (), ("weights",), ZERO, 1,
     )  # fmt: skip
 
 
@@ -55,8 +55,8 @@ def settled(plan: Plan, **did: object) -> Settled:
     return Settled(wire.plan_hash(plan), replace(plan.learning.event, **did))
 
 
-def freed(plan: Plan) -> Freed:
-    return Freed(wire.plan_hash(plan), "nothing ran")
+def freed(plan: Plan) -> ReservationReleased:
+    return ReservationReleased(wire.plan_hash(plan), "nothing ran")
 
 
 events = st.builds(
@@ -111,7 +111,7 @@ def test_an_account_holds_exactly_what_a_naive_count_holds(case: tuple) -> None:
     for dataset in ("d", "e"):
         count: dict[tuple[Fraction, Fraction], int] = {}
         for plan, where, entries in history:
-            if where != dataset or isinstance(entries[-1], Freed):
+            if where != dataset or isinstance(entries[-1], ReservationReleased):
                 continue
             event = entries[-1].did if isinstance(entries[-1], Settled) else plan.learning.event
             key = (event.sampling_rate, event.noise_multiplier)

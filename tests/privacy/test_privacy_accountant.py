@@ -28,7 +28,7 @@ from securefl.privacy.accountant import (
     interval_of,
     price,
 )
-from securefl.terms import Bound, Level, PoissonGaussian, Unbounded, micro_epsilon
+from securefl.terms import Accountant, Level, PoissonGaussian, Unbounded, micro_epsilon
 from tests.privacy.test_privacy_account import a_plan, freed, reserved, settled
 
 DELTA = 1e-5
@@ -208,7 +208,7 @@ def test_a_price_does_not_depend_on_how_many_values_are_noised(dimension) -> Non
     assert price(made, Account.of([]), "d", DELTA).round == micro_epsilon(epsilon_pld([one], DELTA))
     charges = Account.of([reserved(made)]).charges
     assert epsilon_charged(charges, DELTA) == epsilon_pld([one], DELTA)
-    assert epsilon_charged(charges, DELTA, Bound.FILTER) == epsilon_filter([one], DELTA)
+    assert epsilon_charged(charges, DELTA, Accountant.FILTER) == epsilon_filter([one], DELTA)
 
 
 def test_points_and_calibrations_hold_their_bars() -> None:

@@ -25,15 +25,15 @@ from securefl.policy.plan_document import draft
 from securefl.privacy.account import Account, Standing
 from securefl.privacy.accountant import epsilon_charged, epsilon_filter, epsilon_pld, price
 from securefl.terms import (
-    Bound,
+    Accountant,
     Entry,
-    Freed,
     Grant,
     Leaf,
     Level,
     Plan,
     PoissonGaussian,
     Refusal,
+    ReservationReleased,
     Reserved,
     RunId,
     Settled,
@@ -124,7 +124,7 @@ class Site:
         if open_:
             charge = open_[which % len(open_)]
             did = replace(charge.event, steps=1) if how == "cut short" else charge.event
-            self.write(Freed(charge.plan, "nothing left") if how == "free" else Settled(charge.plan, did))
+            self.write(ReservationReleased(charge.plan, "nothing left") if how == "free" else Settled(charge.plan, did))
 
     def play(self, step: tuple) -> None:
         if step[0] == "ask":
@@ -157,7 +157,7 @@ class Site:
                     found[wire.plan_hash(entry.plan)] = (its, entry.plan.learning.event, False)
             elif isinstance(entry, Settled) and entry.plan in found:
                 found[entry.plan] = (found[entry.plan][0], entry.did, True)
-            elif isinstance(entry, Freed):
+            elif isinstance(entry, ReservationReleased):
                 found.pop(entry.plan, None)
         return list(found.values())
 
@@ -219,7 +219,7 @@ def test_what_a_level_has_spent_never_decreases(story):
         site.play(step)
         for at in site.levels():
             settled = [each for each in site.account.standing(*at) if each.standing is Standing.SETTLED]
-            now = max(epsilon_charged(settled, 1e-5, bound) for bound in Bound) if settled else 0.0
+            now = max(epsilon_charged(settled, 1e-5, bound) for bound in Accountant) if settled else 0.0
             assert now >= spent.get(at, 0.0)
             spent[at] = now
 
@@ -319,13 +319,13 @@ def test_the_ledger_says_by_which_bound_each_account_was_held():
     site.ask("left", 1, "1", 2, "d")
     site.ask("left", 2, "3/2", 1, "d")
     first, second, third = site.account.charges
-    assert {cap.bound for cap in (*first.caps, *second.caps)} == {Bound.PLD}
+    assert {cap.bound for cap in (*first.caps, *second.caps)} == {Accountant.PLD}
     told = {cap.level: cap.bound for cap in third.caps if cap.name != "parent"}
-    assert told == {Level.DATASET: Bound.FILTER, Level.FEDERATION: Bound.FILTER, Level.RUN: Bound.PLD}
+    assert told == {Level.DATASET: Accountant.FILTER, Level.FEDERATION: Accountant.FILTER, Level.RUN: Accountant.PLD}
     assert isinstance(site.ask("wary", 3, "1", 1, "e"), Grant)
-    assert {cap.bound for cap in site.account.charges[-1].caps} == {Bound.FILTER}, "its policy asks for it"
+    assert {cap.bound for cap in site.account.charges[-1].caps} == {Accountant.FILTER}, "its policy asks for it"
     assert isinstance(site.ask("alone", 4, "1", 1, "e"), Grant)
-    assert site.account.charges[-1].caps[0].bound is Bound.FILTER, "and the data set stays with it"
+    assert site.account.charges[-1].caps[0].bound is Accountant.FILTER, "and the data set stays with it"
 
 
 @pytest.mark.parametrize("missing", [Level.DATASET, Level.FEDERATION, Level.RUN])

@@ -8,7 +8,7 @@ import pytest
 
 from securefl.errors import OperatorFault
 from securefl.protection import schemes
-from securefl.terms import Cover, FixedPoint, Scheme
+from securefl.terms import FixedPoint, ProtectionSpec, Scheme
 from tests.support.worlds import identity
 
 
@@ -18,7 +18,7 @@ def test_a_schemes_file_keeps_what_its_name_promises(scheme: Scheme, tmp_path: P
     assert spec.member().scheme == spec.coordinator().scheme == scheme
     assert (spec.key is not None) is scheme.has_custodian
     assert spec.coordinator().phases == scheme.has_masks + scheme.has_custodian, "shares are asked for, then the sum"
-    cover = Cover(scheme, 4, 3, 1, FixedPoint(24, 20, 40), None)
+    cover = ProtectionSpec(scheme, 4, 3, 1, FixedPoint(24, 20, 40), None)
     assert ("UNSAFE" in spec.statement(cover, None)) is (not scheme.hides)
     assert (("the coordinator", "every update") in spec.powers(3)) is (not scheme.hides)
     assert scheme.masked.has_masks is scheme.has_masks or scheme.trusts_custodian

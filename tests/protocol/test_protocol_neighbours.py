@@ -30,22 +30,22 @@ from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure, Own
 from securefl.site.agent import Agent, CustodianAgent, MemberAgent
 from securefl.strategy.fedavg import FedAvg
-from securefl.strategy.member import Half
-from securefl.strategy.rules import Ruled
+from securefl.strategy.member import MemberStrategy
+from securefl.strategy.rules import FactorServer
 from securefl.terms import (
-    Cover,
+    CrossEntropy,
     DistributedDiscreteGaussian,
     FixedPoint,
     Level,
     MemberId,
-    NotForgotten,
-    OwnLabel,
+    NotTrueDistillation,
+    Participant,
     Plan,
     PoissonGaussian,
+    ProtectionSpec,
     PseudoLabels,
     Scheme,
     Scorer,
-    Seat,
     Sharing,
     SoftLabels,
     Weighting,
@@ -113,13 +113,13 @@ def records(count: int, drawn: random.Random) -> tuple[Record, ...]:
 def drawn_plan(scheme: Scheme, drawn: random.Random, unit: str) -> Plan:
     """A plan that members grant; parties and keys are filled in where it is proposed."""
     of, steps, rate = model(), drawn.randint(1, 2), drawn.choice([F(1), F(1, 2)])
-    sharing, loss, encoding = Sharing(), OwnLabel(), SATURATING
+    sharing, loss, encoding = Sharing(), CrossEntropy(), SATURATING
     if unit == "client":
         encoding = FixedPoint(24, 10, 32)
         event = DistributedDiscreteGaussian(F(1, 2), F(1), 3, of.dimension, 10, rate, steps)
     else:
         event = PoissonGaussian(rate, F(1, 2), steps)
-        loss = drawn.choice([OwnLabel(), NotForgotten(F(1), F(2), true_label=False), SoftLabels(F(1), F(1), F(0), F(1), 2),
+        loss = drawn.choice([CrossEntropy(), NotTrueDistillation(F(1), F(2), true_label=False), SoftLabels(F(1), F(1), F(0), F(1), 2),
                              PseudoLabels(F(1), Scorer.ENERGY, F(1), F(1), 1)])  # fmt: skip
         kept = Sharing((Weighting(F(1), F(1, 5), renewal=F(1, 2)),), home=("head",), pull=F(1, 2))
         sharing = drawn.choice([Sharing(), Sharing(pull=F(0)), kept])
@@ -128,7 +128,7 @@ def drawn_plan(scheme: Scheme, drawn: random.Random, unit: str) -> Plan:
     if sharing != Sharing():  # the next round starts from what this one leaves
         encoding, learning["learning_rate"] = FixedPoint(24, 16, 32), F(1, 2)
     plan = tiny_models.plan(of, event=event, **learning)
-    cover = Cover(scheme, 3, 3, 0, encoding, None)
+    cover = ProtectionSpec(scheme, 3, 3, 0, encoding, None)
     agreed, dimension = policy(unit), of.layout.dimension(1, sharing)
     return replace(plan, policy=agreed.hash, purpose="testing", cover=cover, sharing=sharing, dimension=dimension)
 
@@ -180,38 +180,38 @@ def played(folder: Path, plan: Plan, held: tuple[Record, ...], trainer: type[Lor
     for name in (*NAMES, CENTRE, *((HOLDER,) if scheme.has_custodian else ())):
         shutil.copytree(new_home(name), folder / name)
         homes[name] = Home.at(folder / name, MemberId(name), now)
-    seat = {name: Seat(MemberId(name), home.identity.public, "here") for name, home in homes.items()}
+    seat = {name: Participant(MemberId(name), home.identity.public, "here") for name, home in homes.items()}
     seats, centre, holder = tuple(seat[name] for name in NAMES), replace(seat[CENTRE], region=""), seat.get(HOLDER)
     holder = holder and replace(holder, region="")
 
-    def charter(name: str, loaded) -> member_state.Charter:
+    def charter(name: str, loaded) -> member_state.SiteConfig:
         who = MemberId(name), "f", agreed.hash, agreed.text, name
-        return member_state.Charter(*who, centre, holder, seats, {}, loaded)
+        return member_state.SiteConfig(*who, centre, holder, seats, {}, loaded)
 
     for name in NAMES:
         data = held if name == NAMES[0] else records(2, random.Random(name))
-        half = Half(of.layout, of.initial())
+        half = MemberStrategy(of.layout, of.initial())
         made = trainer(of, lambda data=data: Records(data, ()), entropy(name), half=half)
-        plugs = member_state.Plugs(homes[name].identity, schemes.member_half)
+        ports = member_state.Ports(homes[name].identity, schemes.member_half)
         price = nested.price_in(agreed, name)
         parties[MemberId(name)] = MemberAgent(
-            homes[name], charter(name, of.model), agreed, plugs, made, price, entropy(f"agent {name}")
+            homes[name], charter(name, of.model), agreed, ports, made, price, entropy(f"agent {name}")
         )
     if holder:
-        plugs = u.Plugs(homes[HOLDER].identity, key_holder(scheme), plan.cover.min_cohort)
-        parties[holder.member] = CustodianAgent(homes[HOLDER], charter(HOLDER, None), plugs, entropy(HOLDER))
+        ports = u.Ports(homes[HOLDER].identity, key_holder(scheme), plan.cover.min_cohort)
+        parties[holder.member] = CustodianAgent(homes[HOLDER], charter(HOLDER, None), ports, entropy(HOLDER))
     base = of.initial()
     cover = replace(plan.cover, custodian=holder and holder.key)
     plan = replace(plan, cover=cover, base=m.state_digest(base))
     session = m.Session(plan.run, "f", agreed.hash, scheme, cover.threshold, centre, holder, seats)
-    strategy = Ruled(of.layout, FedAvg(), plan.sharing)
+    strategy = FactorServer(of.layout, FedAvg(), plan.sharing)
     rates = (plan.learning.learning_rate,) * rounds(plan)
-    course = coordinator_state.Course(session, agreed.text, rates, plan, base, strategy.begin(base), {}, {}, {}, {})
-    watched, plugs = (
+    course = coordinator_state.RunState(session, agreed.text, rates, plan, base, strategy.begin(base), {}, {}, {}, {})
+    watched, ports = (
         Watched(parties),
-        coordinator_state.Plugs(homes[CENTRE].identity, schemes.coordinator_half, strategy),
+        coordinator_state.Ports(homes[CENTRE].identity, schemes.coordinator_half, strategy),
     )
-    drive(homes[CENTRE], coordinator_state.Planned(course), plugs, watched, 1.0, lambda *_: None)
+    drive(homes[CENTRE], coordinator_state.Planned(course), ports, watched, 1.0, lambda *_: None)
     ledgers, spent = {}, []
     for name, home in homes.items():
         with home.transaction() as conn:

@@ -13,18 +13,18 @@ from securefl.protocol import coordinator_state, member_state, sight
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
 from securefl.terms import (
-    Got,
     Hash,
     Head,
     MemberId,
+    MessageReceived,
+    MessageSent,
     MicroEpsilon,
-    Opening,
     Receipt,
     RunId,
     Scheme,
-    Sent,
     SignedHead,
     SignedReceipt,
+    SumOpened,
     Witnessed,
 )
 from tests.support.worlds import World, identity, resigned, seat, signed_head
@@ -39,7 +39,7 @@ def test_every_message_that_is_written_down_comes_with_the_head_it_showed(scheme
     assert world.play().outcome == "finished"
     told = 0
     for name, moved in steps:
-        got = [entry.receipt.sender for entry in moved.entries if isinstance(entry, Got)]
+        got = [entry.receipt.sender for entry in moved.entries if isinstance(entry, MessageReceived)]
         seen = {entry.head.head.owner for entry in moved.entries if isinstance(entry, Witnessed)}
         assert set(got) <= seen, (name, moved.entries)
         assert name not in seen, "one's own ledger is no news"
@@ -54,12 +54,12 @@ def test_members_see_each_other_before_they_train_and_what_is_written_is_bounded
         entries = world.parties[name].entries
         owners = Counter(entry.head.head.owner for entry in entries if isinstance(entry, Witnessed))
         assert set(owners) == {*world.names, "coordinator"} - {name}
-        got = sum(isinstance(entry, Got) for entry in entries)
+        got = sum(isinstance(entry, MessageReceived) for entry in entries)
         assert owners["coordinator"] <= got
         assert all(owners[other] <= 2 * 3 + 2 for other in world.names), "twice a round, and at the first and last word"
 
 
-def charter() -> member_state.Charter:
+def charter() -> member_state.SiteConfig:
     return World().parties["a"].state.charter  # type: ignore[attr-defined]
 
 
@@ -113,8 +113,8 @@ def test_a_member_whose_own_ledger_was_set_back_refuses_whatever_tells_it_so(kin
         return m.Frame(resigned(frame.envelope.receipt, message, "coordinator").envelope, frame.head)
 
     world.forge[kind] = showing
-    plugs = world.member_plugs
-    world.member_plugs = lambda name: replace(plugs(name), holds=lambda head: False)  # type: ignore[method-assign]
+    ports = world.member_plugs
+    world.member_plugs = lambda name: replace(ports(name), holds=lambda head: False)  # type: ignore[method-assign]
     world.play()
     rules = {fault.rule for name, fault in world.faults if name == "a"}
     assert sight.SET_BACK in rules
@@ -161,9 +161,9 @@ def faults_of(world: World, name: str) -> set[str]:
 def test_an_acceptance_says_what_its_sender_saw_and_whom_it_is_about_refuses_itself() -> None:
     world = World()
     knowing(world, "b", a=7, c=1)
-    plugs = world.member_plugs
+    ports = world.member_plugs
     held: list[Head] = []
-    world.member_plugs = lambda name: replace(plugs(name), holds=lambda head: held.append(head) or head.size < 7)  # type: ignore[method-assign]
+    world.member_plugs = lambda name: replace(ports(name), holds=lambda head: held.append(head) or head.size < 7)  # type: ignore[method-assign]
     for kind in ("Invite", "Propose", "Close"):  # the coordinator itself tells nobody
         world.forge[kind] = lambda frame: m.Frame(
             resigned(
@@ -306,7 +306,7 @@ def test_who_helps_to_open_a_sum_has_seen_the_ledgers_that_paid_for_it(altered, 
         name: next(
             entry.receipt.head
             for entry in world.parties[name].entries
-            if isinstance(entry, Sent) and entry.receipt.kind == "Submitted"
+            if isinstance(entry, MessageSent) and entry.receipt.kind == "Submitted"
         )
         for name in world.names
     }
@@ -320,7 +320,7 @@ def test_a_custodian_has_seen_the_ledgers_of_all_whose_sum_it_opened() -> None:
     world = World(rounds=1, scheme=Scheme.CKKS)
     assert world.play().outcome == "finished"
     told = world.parties["custodian"].entries
-    asked = next(i for i, e in enumerate(told) if isinstance(e, Got) and e.receipt.kind == "Ask")
-    opened = next(i for i, e in enumerate(told) if isinstance(e, Opening))
+    asked = next(i for i, e in enumerate(told) if isinstance(e, MessageReceived) and e.receipt.kind == "Ask")
+    opened = next(i for i, e in enumerate(told) if isinstance(e, SumOpened))
     seen = {entry.head.head.owner for entry in told[asked:opened] if isinstance(entry, Witnessed)}
     assert seen >= set(world.names), "and that is written down before anything is decrypted"

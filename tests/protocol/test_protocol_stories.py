@@ -19,16 +19,16 @@ from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import messages as m
 from securefl.terms import (
     Closed,
-    Freed,
     MemberId,
-    Opening,
+    Participant,
     Reason,
     Refusal,
     Refused,
+    ReservationReleased,
     Reserved,
     Scheme,
-    Seat,
     Settled,
+    SumOpened,
     Witnessed,
 )
 from tests.support.carriers import Stage, carrying, runtime_of
@@ -119,7 +119,7 @@ def test_too_few_survivors_end_the_run_cleanly_and_open_nothing() -> None:
     end = world.play()
     assert (end.outcome, end.last_round) == ("aborted", 0)
     assert "2 of 4" in end.why
-    assert not any(type(entry).__name__ == "Opening" for entry in world.coordinator.entries)
+    assert not any(type(entry).__name__ == "SumOpened" for entry in world.coordinator.entries)
 
 
 def test_a_run_that_nobody_accepts_ends_cleanly() -> None:
@@ -262,7 +262,7 @@ def test_a_run_that_closes_while_a_member_trains_is_paid_for_at_it() -> None:
     world.perform = die  # type: ignore[method-assign]
     assert world.play().outcome == "aborted"
     entries = world.parties["a"].entries
-    assert [type(e) for e in entries if isinstance(e, Reserved | Settled | Freed)] == [Reserved, Settled]
+    assert [type(e) for e in entries if isinstance(e, Reserved | Settled | ReservationReleased)] == [Reserved, Settled]
 
 
 @pytest.mark.parametrize("effect", [member_state.Reserve, member_state.Train])
@@ -291,7 +291,7 @@ def test_a_member_that_is_killed_inside_an_effect_is_back_in_the_next_round_and_
     assert end.outcome == "finished"
     assert told == ["round 1 again: the next one is 2"]
     assert np.array_equal(world.reached(end), world.expected(("a", "c", "d"), ALL))
-    charged = [e for e in world.parties["b"].entries if isinstance(e, Reserved | Settled | Freed)]
+    charged = [e for e in world.parties["b"].entries if isinstance(e, Reserved | Settled | ReservationReleased)]
     trained = effect is member_state.Train
     assert [type(e) for e in charged] == [Reserved, Settled] * (1 + trained)
     assert all(e.did == EVENT for e in charged if isinstance(e, Settled)), "what may have run is paid for whole"
@@ -307,7 +307,7 @@ FORGERIES = {
     "a swapped key": lambda f: replaced_plan(
         f,
         cohort=tuple(
-            Seat(s.member, identity("mallory").public, s.region) if s.member == "d" else s
+            Participant(s.member, identity("mallory").public, s.region) if s.member == "d" else s
             for s in wire.decode(f.envelope.body, m.Propose).plan.cohort
         ),
     ),
@@ -455,7 +455,7 @@ def test_under_masks_the_custodian_is_asked_last_and_not_at_all_after_too_few_sh
     world.lost |= {("a", "Ask"), ("b", "Ask")}
     end = world.play()
     assert (end.outcome, "4 results and 2 answers: protocol.too-few" in end.why) == ("aborted", True)
-    assert not any(isinstance(entry, Opening) for entry in world.parties["custodian"].entries)
+    assert not any(isinstance(entry, SumOpened) for entry in world.parties["custodian"].entries)
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED)

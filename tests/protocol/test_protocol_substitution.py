@@ -15,7 +15,7 @@ from securefl.errors import Forged, PeerFault, Tampered
 from securefl.protection.encrypted import Summation, Summed
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
-from securefl.terms import Hash, Leaf, MemberId, Opening, RunId, Scheme
+from securefl.terms import Hash, Leaf, MemberId, RunId, Scheme, SumOpened
 from tests.support.worlds import World, identity, resigned, signed_head
 
 SCHEMES = [scheme for scheme in Scheme if scheme.has_custodian]
@@ -114,7 +114,7 @@ def test_a_hundred_substituted_inputs_plans_and_sums_are_a_hundred_refusals(sche
     assert detected == 100
 
 
-def ledger(owner: str, opening: Opening) -> Ledger:
+def ledger(owner: str, opening: SumOpened) -> Ledger:
     return Ledger(MemberId(owner), identity(owner).public, (Leaf(1, opening),), ())
 
 
@@ -122,7 +122,7 @@ def ledger(owner: str, opening: Opening) -> Ledger:
 def test_a_coordinator_that_uses_another_sum_than_the_custodian_opened_is_found_in_the_ledgers(scheme: Scheme) -> None:
     world, *_ = caught(scheme)
     of = {
-        name: next(entry for entry in party.entries if isinstance(entry, Opening))
+        name: next(entry for entry in party.entries if isinstance(entry, SumOpened))
         for name, party in (("coordinator", world.coordinator), ("custodian", world.parties["custodian"]))
     }
     honest = {MemberId(name): ledger(name, opening) for name, opening in of.items()}

@@ -59,7 +59,7 @@ FAR = signed_head("coordinator", 10_000)
 def member_events() -> dict[type, object]:
     world = World()
     members, _, _, frames = MASKED
-    plan = members[member_state.Learning].proposal.plan
+    plan = members[member_state.InTraining].proposal.plan
     events: dict[type, object] = {
         kind: member_state.Received(wire.decode(frames[kind.__name__], m.Frame).envelope, FAR, RAND)
         for kind in mm.REQUESTS.values()
@@ -87,7 +87,7 @@ def test_every_pair_at_a_member_moves_as_its_row_says_or_is_out_of_turn(state: t
     row = mm.RULES.get((state, event))
     try:
         moved = mm.step(
-            before, member_events()[event], member_state.Plugs(identity("a"), World().member_plugs("a").protection)
+            before, member_events()[event], member_state.Ports(identity("a"), World().member_plugs("a").protection)
         )
     except OutOfTurn:
         return  # no row, or a row for another round: nothing moved
@@ -169,12 +169,12 @@ def test_every_pair_at_the_custodian_moves_or_is_out_of_turn(state: type, reques
         identity("coordinator"), "coordinator", "custodian", receipt.run, receipt.round, body, receipt.plan
     )
     before = ENCRYPTED[2][state]
-    plugs = u.Plugs(identity("custodian"), world.holder, 3)
+    ports = u.Ports(identity("custodian"), world.holder, 3)
     kind = u.REQUESTS.get(receipt.kind, type(None))
     row = u.RULES.get((state, kind))
     repeated = getattr(before, "request", None) == envelope.receipt.digest
     try:
-        moved = u.step(before, member_state.Received(envelope, FAR, RAND), plugs)
+        moved = u.step(before, member_state.Received(envelope, FAR, RAND), ports)
     except OutOfTurn:
         return
     except PeerFault:

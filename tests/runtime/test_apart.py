@@ -23,7 +23,7 @@ from securefl.ledger import export
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.sockets import Sockets
 from securefl.site.serve import serve
-from securefl.terms import Freed, MemberId, Reserved, Scheme, Settled
+from securefl.terms import MemberId, ReservationReleased, Reserved, Scheme, Settled
 from tests.support.parties import COORDINATOR, Federation
 
 FORK = get_context("fork")  # what runs as another user could not read this interpreter's files
@@ -161,7 +161,7 @@ def test_parties_that_read_nothing_of_each_other_finish_although_each_is_killed_
             (copies / found.name).write_bytes(found.read_bytes())
         for name in ground.federation.names:
             told = [leaf.entry for leaf in _read(copies / f"{name}.ledger")]
-            assert [type(each) for each in told if isinstance(each, Reserved | Settled | Freed)] == [
+            assert [type(each) for each in told if isinstance(each, Reserved | Settled | ReservationReleased)] == [
                 Reserved,
                 Settled,
             ] * 2

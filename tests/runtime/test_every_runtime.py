@@ -15,7 +15,7 @@ from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Runtime
-from securefl.terms import Freed, MemberId, Refused, Scheme, Settled, rules
+from securefl.terms import MemberId, Refused, ReservationReleased, Scheme, Settled, rules
 from tests.support.parties import RUNTIMES, SECRET, Federation, InOrder, in_process
 
 
@@ -128,5 +128,7 @@ def test_a_training_that_breaks_is_paid_for_and_one_that_is_declined_is_not(tmp_
     federation = Federation(tmp_path, luck=(("b", "breaks"), ("c", "refuses")))
     with in_process(federation) as runtime:
         assert federation.drive(runtime).outcome == "refused"
-    assert [type(each) for each in federation.entries("b") if isinstance(each, Settled | Freed)] == [Settled]
-    assert not any(isinstance(each, Settled | Freed) for each in federation.entries("c"))
+    assert [type(each) for each in federation.entries("b") if isinstance(each, Settled | ReservationReleased)] == [
+        Settled
+    ]
+    assert not any(isinstance(each, Settled | ReservationReleased) for each in federation.entries("c"))

@@ -28,12 +28,12 @@ from securefl.seams import Failure
 from securefl.site import serve as served
 from securefl.site.dispatch import Dispatcher
 from securefl.site.serve import serve
-from securefl.terms import Freed, MemberId, Opened, Reserved, RunId, Scheme, Settled
+from securefl.terms import MemberId, ReservationReleased, Reserved, RunId, RunJoined, Scheme, Settled
 from tests.support import nested
 from tests.support.parties import COORDINATOR, Federation, Maker, on_sockets
 
 SPAWN = get_context("spawn")
-CHARGES = (Reserved, Settled, Freed)
+CHARGES = (Reserved, Settled, ReservationReleased)
 
 
 def serving(federation: Federation, name: str, gate: Gate | None = None) -> None:
@@ -469,7 +469,7 @@ def test_a_site_answers_in_each_of_its_federations(centres: tuple[str, str], tmp
     sites = {MemberId(site): Dispatcher([each.agent(site) for each in both]) for site in both[0].names}
     for each in (*both, replace(both[0], run=RunId(b"h" * 16))):
         assert each.drive(InProcess(sites)).outcome == "finished"
-    opened = [each for each in both[0].entries("a") if isinstance(each, Opened)]
+    opened = [each for each in both[0].entries("a") if isinstance(each, RunJoined)]
     assert [(each.federation, each.run[:1]) for each in opened] == [("f", b"f"), ("g", b"g"), ("f", b"h")]
 
 

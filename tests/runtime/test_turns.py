@@ -19,21 +19,21 @@ from securefl.site.agent import MemberAgent
 from securefl.site.turns import Leaving, Turn, Turns
 from securefl.terms import (
     Entry,
-    Freed,
     Hash,
     MemberId,
+    MessageSent,
     MicroEpsilon,
     Receipt,
     Refused,
+    ReservationReleased,
     Reserved,
     RunId,
-    Sent,
     Settled,
 )  # fmt: skip
 from tests.support.parties import Federation, in_process
 from tests.support.worlds import resigned
 
-CHARGES = (Reserved, Settled, Freed)
+CHARGES = (Reserved, Settled, ReservationReleased)
 
 
 class Slow:
@@ -133,7 +133,7 @@ def test_a_straggler_is_told_that_its_round_is_over_and_pays_for_what_ran(tmp_pa
     assert settled.did.steps == 5
     assert wire.plan_hash(reserved.plan) == settled.plan
     assert "went on without this site, after 5 of 8 steps" in capfd.readouterr().err
-    joined = [each.receipt.round for each in slow.told(Sent) if each.receipt.kind == "Submitted"]
+    joined = [each.receipt.round for each in slow.told(MessageSent) if each.receipt.kind == "Submitted"]
     assert joined == [2], "it takes part in the next round"
 
 

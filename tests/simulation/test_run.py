@@ -48,14 +48,14 @@ def test_a_finished_run_leaves_an_adapter_ledgers_and_a_report_that_verify(finis
 def test_a_site_without_a_held_out_row_is_read_and_warned_of(tmp_path: Path) -> None:
     from securefl.documents import federation_file
     from securefl.simulation import parties
-    from securefl.simulation.layout import Places
+    from securefl.simulation.layout import SiteLayout
 
     shares = {"north": 1e-9, "south": 0.2, "west": 0}
     members = [
         {"name": name, "region": "here", "data": {"file": f"{name}.csv", "heldout": share}}
         for name, share in shares.items()
     ]
-    places = Places(federation_file.load(Small(tmp_path).file(members=members)), None)
+    places = SiteLayout(federation_file.load(Small(tmp_path).file(members=members)), None)
     held = parties.held_records(places, parties.records_of)
     (told,) = parties.without_held_out([places], held)
     assert told.startswith(f"north: none of {len(held[()]['north'].train)} rows is held out at heldout=1e-09")

@@ -16,7 +16,7 @@ from securefl.audit.replay import accounts, replay
 from securefl.audit.verify import verify
 from securefl.policy import cases
 from securefl.privacy import accountant
-from securefl.terms import DistributedDiscreteGaussian, MemberId, Opening, Reserved
+from securefl.terms import DistributedDiscreteGaussian, MemberId, Reserved, SumOpened
 from tests.support.small import FEDERATION, POLICY, Small, rows
 
 CLIENT = (
@@ -81,7 +81,7 @@ def test_a_member_whose_account_holds_the_other_unit_refuses_and_the_rest_go_on(
     assert result.outcome == "finished", result.why
     assert verify(tmp_path / "two").ok
     ledgers = read_all(tmp_path / "two")
-    openings = [entry for _, entry in ledgers[MemberId("coordinator")].each(Opening)][-2:]
+    openings = [entry for _, entry in ledgers[MemberId("coordinator")].each(SumOpened)][-2:]
     assert [entry.survivors for entry in openings] == [("north", "south", "west")] * 2
     assert not [entry for _, entry in ledgers[MemberId("east")].each(Reserved) if entry.plan.federation == "small"]
 

@@ -249,6 +249,6 @@ def test_an_update_in_whatever_numbers_is_seen_and_noise_is_not(seed: int, kind:
 
 def test_the_half_that_is_looked_at_is_the_half_it_was() -> None:
     half = ClearMember()
-    watched = leakage_probe.Tap(Path("unused"), ()).half(half)
+    watched = leakage_probe.LeakageProbe(Path("unused"), ()).half(half)
     assert watched.scheme == half.scheme
     assert watched.admit == half.admit

@@ -24,7 +24,18 @@ from securefl.home.home import Home
 from securefl.planning import explain
 from securefl.protocol import coordinator_state
 from securefl.simulation import federation, parties, suite
-from securefl.terms import Adapter, AdapterKind, Got, Hash, Level, MemberId, Reserved, RunId, Sent, Task
+from securefl.terms import (
+    Adapter,
+    AdapterKind,
+    Hash,
+    Level,
+    MemberId,
+    MessageReceived,
+    MessageSent,
+    Reserved,
+    RunId,
+    Task,
+)
 from securefl.training import module_store
 from securefl.training.shared_base import Base
 from securefl.wire import layout_digest
@@ -264,7 +275,7 @@ def hidden(many: Many, tmp_path_factory) -> Path:
     return home
 
 
-def seen_by_the_coordinator(task: Path, kind: type[Got] | type[Sent]) -> dict[str, Counter]:
+def seen_by_the_coordinator(task: Path, kind: type[MessageReceived] | type[MessageSent]) -> dict[str, Counter]:
     """Kind, round, size and cost of each message of a task's run, from or to each member."""
     ledger = read_all(task)[MemberId("coordinator")]
     run = RunId(bytes.fromhex(json.loads((task / "run.json").read_text())["run"]))
@@ -272,12 +283,12 @@ def seen_by_the_coordinator(task: Path, kind: type[Got] | type[Sent]) -> dict[st
     for _, entry in ledger.each(kind):
         receipt = entry.receipt
         if receipt.run == run:
-            other = receipt.sender if kind is Got else receipt.to
+            other = receipt.sender if kind is MessageReceived else receipt.to
             seen[other][receipt.kind, receipt.round, receipt.size, receipt.cost] += 1
     return seen
 
 
-@pytest.mark.parametrize("kind", [Got, Sent])
+@pytest.mark.parametrize("kind", [MessageReceived, MessageSent])
 def test_hidden_owners_and_others_look_alike_to_the_coordinator(hidden: Path, kind) -> None:
     for task, owners in OWNERS.items():
         seen = seen_by_the_coordinator(hidden / "run" / "tasks" / task, kind)
@@ -301,9 +312,9 @@ def test_hidden_owners_whose_updates_pass_the_grid_look_like_others_too(many: Ma
     many.run(tmp_path / "run", tmp_path / "sites", file)
     told = {line.split(":")[0] for line in capfd.readouterr().err.splitlines() if "clamped to the grid" in line}
     assert told == set(owners), "each owner's own operator is told, and nobody else"
-    for kind in (Got, Sent):
+    for kind in (MessageReceived, MessageSent):
         seen = seen_by_the_coordinator(tmp_path / "run" / "tasks" / "loud", kind)
-        assert ("Submitted", 1) in {each[:2] for each in seen["east"]} or kind is Sent
+        assert ("Submitted", 1) in {each[:2] for each in seen["east"]} or kind is MessageSent
         assert all(each == seen["east"] for each in seen.values())
 
 

@@ -17,7 +17,7 @@ from securefl.cli import main as cli
 from securefl.documents import federation_file, suite_file
 from securefl.errors import Loosens, OperatorFault, Tampered
 from securefl.privacy.accountant import epsilon_charged
-from securefl.terms import Freed, Gathered, Hash, Level, Reserved, RunId, Sent, Settled
+from securefl.terms import Gathered, Hash, Level, MessageSent, ReservationReleased, Reserved, RunId, Settled
 from tests.support.small import FEDERATION
 from tests.support.trees import Tree
 
@@ -271,7 +271,7 @@ def test_a_node_that_tells_its_parent_something_else_than_was_below_is_found(lie
 
 SILENCE = {
     "no word of what was below": (lambda e: None if isinstance(e, Gathered) else e, "not a word"),
-    "given back what was trained below": (lambda e: Freed(e.plan, "") if isinstance(e, Settled) else e, "0 steps are charged"),
+    "given back what was trained below": (lambda e: ReservationReleased(e.plan, "") if isinstance(e, Settled) else e, "0 steps are charged"),
     "half of what was trained below": (
         lambda e: replace(e, did=replace(e.did, steps=1)) if isinstance(e, Settled) else e, "1 steps are charged here",
     ),
@@ -287,7 +287,7 @@ def test_a_node_that_leaves_out_what_was_below_is_found(lie, ran):
     change, told = SILENCE[lie]
     kept = [(leaf, change(leaf.entry)) for leaf in node.leaves]
     if "charged" in told:  # then there is no result, and nothing was sent
-        kept = [(leaf, entry) for leaf, entry in kept if not isinstance(entry, Gathered | Sent)]
+        kept = [(leaf, entry) for leaf, entry in kept if not isinstance(entry, Gathered | MessageSent)]
     leaves = tuple(replace(leaf, entry=entry) for leaf, entry in kept if entry is not None)
     with pytest.raises(Tampered, match=told):
         audit.check("left", replace(node, leaves=leaves), inside)

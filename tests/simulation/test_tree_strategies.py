@@ -22,20 +22,20 @@ from securefl.protocol.subfederation import learning_below, run_below
 from securefl.seams import Unfinished
 from securefl.terms import (
     FixedPoint,
-    Freed,
     Gathered,
     Hash,
     MemberId,
-    Opening,
+    MessageSent,
     PseudoLabels,
     Reason,
     Refused,
+    ReservationReleased,
     Scheme,
     Scorer,
-    Sent,
     Settled,
     Sharing,
     SoftLabels,
+    SumOpened,
 )
 from securefl.terms.uploads import upload_of
 from tests.policy.test_policy_decide import question
@@ -166,10 +166,10 @@ def test_unequal_federations_have_one_vote_each(tmp_path) -> None:
 def test_a_parent_decodes_one_sum_over_its_children_and_each_child_one_over_its_own(tmp_path) -> None:
     world = World(tmp_path, NODES, rounds=1)
     world.play(np.zeros(LAYOUT.entries))
-    (top,) = entries(world, ("coordinator",), Opening)
+    (top,) = entries(world, ("coordinator",), SumOpened)
     assert top.survivors == ("n0", "n1")
     for node, names in NODES.items():
-        (inside,) = entries(world, (node, "coordinator"), Opening)
+        (inside,) = entries(world, (node, "coordinator"), SumOpened)
         assert inside.survivors == tuple(names)
         (below,) = entries(world, (node,), Gathered)
         assert (below.plans, below.contributors, below.run) == ((inside.plan,), (4,), inside.run)
@@ -187,7 +187,7 @@ def test_rounds_inside_share_out_the_steps_that_are_paid_for(tmp_path) -> None:
     uneven = World(tmp_path / "uneven", NODES, rounds=1, rounds_inside=3)
     assert uneven.play(np.zeros(LAYOUT.entries)).outcome == "refused"
     assert not uneven.trained
-    assert all(isinstance(each, Freed) for each in entries(uneven, ("n0",), Settled, Freed))
+    assert all(isinstance(each, ReservationReleased) for each in entries(uneven, ("n0",), Settled, ReservationReleased))
 
 
 def test_a_node_whose_run_fails_declines_pays_for_what_was_trained_and_names_nobody(tmp_path) -> None:
@@ -196,11 +196,15 @@ def test_a_node_whose_run_fails_declines_pays_for_what_was_trained_and_names_nob
     world.refusing = {"n0l0", "n1l0", "n1l1", "n1l2"}
     end = world.play(np.zeros(LAYOUT.entries))
     assert end.outcome == "refused", "one node is not enough"
-    assert [type(each) for each in entries(world, ("n0",), Settled, Freed)] == [Settled], "two of its leaves trained"
-    assert [type(each) for each in entries(world, ("n1",), Settled, Freed)] == [Freed], "none of its leaves trained"
+    assert [type(each) for each in entries(world, ("n0",), Settled, ReservationReleased)] == [Settled], (
+        "two of its leaves trained"
+    )
+    assert [type(each) for each in entries(world, ("n1",), Settled, ReservationReleased)] == [ReservationReleased], (
+        "none of its leaves trained"
+    )
     assert "l0" not in end.why
     assert "training" in end.why
-    sent = [each.receipt.kind for each in entries(world, ("n0",), Sent)]
+    sent = [each.receipt.kind for each in entries(world, ("n0",), MessageSent)]
     assert "Declined" in sent
     assert "Submitted" not in sent
 
@@ -235,7 +239,7 @@ def test_a_leafs_own_words_do_not_go_up(tmp_path, monkeypatch) -> None:
     paid = declining.constant(declining.UNFINISHED)
     assert {each.reasons for each in above if each.what == "plan, by n0"} == {(paid,)}, "one constant goes up"
     for way in (("n0",), ("coordinator",)):
-        assert not any("ward" in str(each) for each in entries(world, way, Refused, Freed, Settled))
+        assert not any("ward" in str(each) for each in entries(world, way, Refused, ReservationReleased, Settled))
 
 
 def test_what_was_spent_below_is_charged_on_every_level_above(tmp_path) -> None:
@@ -245,7 +249,7 @@ def test_what_was_spent_below_is_charged_on_every_level_above(tmp_path) -> None:
     world.refusing = {f"a0b{j}c0" for j in range(3)}
     assert world.play(np.zeros(LAYOUT.entries)).outcome == "refused"
     for way in (("a0",), ("a0", "a0b0"), ("a0", "a0b0", "a0b0c1")):
-        assert [type(each) for each in entries(world, way, Settled, Freed)] == [Settled], way
+        assert [type(each) for each in entries(world, way, Settled, ReservationReleased)] == [Settled], way
 
 
 def test_leaves_that_train_and_cannot_seal_are_charged_at_their_node_too(tmp_path, monkeypatch) -> None:
@@ -257,7 +261,7 @@ def test_leaves_that_train_and_cannot_seal_are_charged_at_their_node_too(tmp_pat
     world = World(tmp_path, tree, rounds=1)
     assert world.play(np.zeros(LAYOUT.entries)).outcome == "finished"
     for way in (("n0", "n0l0"), ("n0",)):
-        assert [type(each) for each in entries(world, way, Settled, Freed)] == [Settled], way
+        assert [type(each) for each in entries(world, way, Settled, ReservationReleased)] == [Settled], way
 
 
 class Killed(BaseException):
@@ -289,7 +293,7 @@ def test_a_run_that_is_killed_inside_a_node_goes_on_and_trains_nothing_twice(at,
     assert np.array_equal(reached(end), reached(undisturbed))
     for node, names in NODES.items():
         for way in ((node,), *((node, name) for name in names)):
-            account = Account.of(entries(world, way, *map(_kind, ("Reserved", "Settled", "Freed"))))
+            account = Account.of(entries(world, way, *map(_kind, ("Reserved", "Settled", "ReservationReleased"))))
             assert [each.standing for each in account.charges] == [Standing.SETTLED]
         assert len(entries(world, (node,), Gathered)) == 1
 
@@ -307,7 +311,7 @@ def test_what_a_federation_spends_does_not_depend_on_what_its_sibling_refuses(tm
         world.refusing = refusing
         assert world.play(np.zeros(LAYOUT.entries)).outcome == "finished"
         return [
-            [(each.event, each.standing, each.round) for each in Account.of(entries(world, way, *map(_kind, ("Reserved", "Settled", "Freed")))).charges]
+            [(each.event, each.standing, each.round) for each in Account.of(entries(world, way, *map(_kind, ("Reserved", "Settled", "ReservationReleased")))).charges]
             for way in (("n0",), *(("n0", name) for name in tree["n0"]))
         ]  # fmt: skip
 

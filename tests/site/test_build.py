@@ -28,7 +28,7 @@ from securefl.simulation import parties
 from securefl.site import charged_records, custody
 from securefl.site.agent import MemberAgent
 from securefl.site.build import Environment, build
-from securefl.strategy.member import Half
+from securefl.strategy.member import MemberStrategy
 from securefl.terms import MemberId, Refused, Reserved, RunId, Scheme
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from tests.support.sites import NOW, Introduced, Wire, stream
@@ -53,12 +53,12 @@ def driven(world: Introduced, runtime, shared) -> coordinator_state.Ended:
     )  # fmt: skip
     home = Home.at(world.places.of(COORDINATOR), COORDINATOR, lambda: NOW)
     _, signed = adoption.staged(home.path, roster.policy.federation, NOW)
-    course = coordinator_state.Course(
+    course = coordinator_state.RunState(
         session, roster.policy.text, loaded.file.training.rates(), plan, start, strategy.begin(start), {}, {}, {}, {},
         signed,
     )  # fmt: skip
-    plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
-    return drive(home, coordinator_state.Planned(course), plugs, runtime, 60.0, lambda *_: None)
+    ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
+    return drive(home, coordinator_state.Planned(course), ports, runtime, 60.0, lambda *_: None)
 
 
 def by_hand(world: Introduced, name: str, shared, entropy) -> MemberAgent:
@@ -70,16 +70,16 @@ def by_hand(world: Introduced, name: str, shared, entropy) -> MemberAgent:
     policy, signed = adoption.staged(home.path, roster.policy.federation, NOW)
     member = next(each for each in loaded.file.members if each.name == name)
     account = member.dataset or name
-    charter = member_state.Charter(
+    charter = member_state.SiteConfig(
         MemberId(name), policy.federation, policy.hash, policy.text, account, roster.coordinator, roster.custodian,
         roster.members, {}, shared.model, signed,
     )  # fmt: skip
     trainer = LoraTrainer(
         shared, lambda: parties.records_of(loaded, name), entropy, lambda *_: None,
-        Half(shared.layout, shared.initial()), loaded.file.strategy.probe_records(loaded.file.task.labels),
+        MemberStrategy(shared.layout, shared.initial()), loaded.file.strategy.probe_records(loaded.file.task.labels),
     )  # fmt: skip
-    plugs = member_state.Plugs(home.identity, schemes.member_half)
-    return MemberAgent(home, charter, policy, plugs, trainer, price_in(policy, account), entropy)
+    ports = member_state.Ports(home.identity, schemes.member_half)
+    return MemberAgent(home, charter, policy, ports, trainer, price_in(policy, account), entropy)
 
 
 @dataclass
@@ -166,16 +166,16 @@ def test_a_recipe_crosses_a_process_border_and_a_split_key_is_assembled_of_the_s
     world = Introduced(small, tmp_path, small.file("split.yaml", protection="ckks"))
     roster, path = world.roster, world.documents[CUSTODIAN]
     whole = build(site_file.load(path))
-    whole.plugs.holder.material(bytes(32))
+    whole.ports.holder.material(bytes(32))
     file = world.places.of(CUSTODIAN) / schemes.key_name(roster_scheme(world))
     homes = {MemberId(name): world.places.of(name) for name in MEMBERS}
     custody.split(file, 2, homes, keys.load(world.places.of(CUSTODIAN) / "identity.key"), keys.Secret(bytes(32)))
     with pytest.raises(OperatorFault, match="0 good shares of the decryption key; 2 are needed"):
         build(site_file.load(path))
     assert roster.custodian is not None
-    recipe = parties.Recipe(path, os.urandom, parties.Shares(homes, roster.custodian.key))
+    recipe = parties.AgentSpec(path, os.urandom, parties.Shares(homes, roster.custodian.key))
     agent = pickle.loads(pickle.dumps(recipe))()
-    assert agent.plugs.holder.material(bytes(32)) == whole.plugs.holder.material(bytes(32))
+    assert agent.ports.holder.material(bytes(32)) == whole.ports.holder.material(bytes(32))
 
 
 def roster_scheme(world: Introduced) -> Scheme:

@@ -13,14 +13,14 @@ from securefl.site.limits import Limits, bytes_beside_the_model, sharing_of, tok
 from securefl.terms import (
     Adapter,
     Attention,
-    Cover,
+    CrossEntropy,
     FixedPoint,
     Hash,
     Learning,
-    NotForgotten,
-    OwnLabel,
+    NotTrueDistillation,
     Plan,
     PoissonGaussian,
+    ProtectionSpec,
     PseudoLabels,
     RunId,
     Scheme,
@@ -34,9 +34,9 @@ from securefl.terms import (
 from tests.support.worlds import MODEL
 
 LOSSES = {
-    "own-label": OwnLabel(),
-    "fedntd": NotForgotten(Fraction(1), Fraction(1), False),
-    "fedlsd": NotForgotten(Fraction(1), Fraction(1), True),
+    "own-label": CrossEntropy(),
+    "fedntd": NotTrueDistillation(Fraction(1), Fraction(1), False),
+    "fedlsd": NotTrueDistillation(Fraction(1), Fraction(1), True),
     "soft-labels": SoftLabels(Fraction(1), Fraction(1), Fraction(0), Fraction(1), 2),
     "pseudo-labels": PseudoLabels(Fraction(1), Scorer.ENERGY, Fraction(1), Fraction(1), 2),
 }
@@ -55,7 +55,7 @@ EVENT = PoissonGaussian(Fraction(1, 10), Fraction(1), 4)
 
 def a_plan() -> Plan:
     learning = Learning(EVENT, Fraction(1, 2), 100, Fraction(1), "sgd", 48, 32)
-    cover = Cover(Scheme.MASKING, 3, 2, 0, FixedPoint(24, 20, 32), None)
+    cover = ProtectionSpec(Scheme.MASKING, 3, 2, 0, FixedPoint(24, 20, 32), None)
     return Plan(
         "f", Hash(bytes(32)), RunId(bytes(16)), 1, "test", MODEL, Task("classification", ("x", "y")),
         Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), Hash(bytes(32)), 100,

@@ -24,8 +24,8 @@ from securefl.strategy import weights
 from securefl.strategy.fedadam import FedAdam
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.fednesterov import FedNesterov
-from securefl.strategy.member import Half
-from securefl.strategy.rules import Ruled
+from securefl.strategy.member import MemberStrategy
+from securefl.strategy.rules import FactorServer
 from securefl.terms import (
     Aggregate,
     Envelope,
@@ -182,8 +182,8 @@ def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) 
     names = [MemberId(f"m{n}") for n in range(members)]
     least = max((members + 1) // 2 + 1, need(sharing, members))
     start = np.random.default_rng(members).normal(0, 0.3, LAYOUT.entries).astype("<f4")
-    strategy: Strategy = Ruled(LAYOUT, OPTIMIZERS[optimizer], sharing)
-    reference, half = Reference(OPTIMIZERS[optimizer], sharing, start.astype(float)), Half(LAYOUT)
+    strategy: Strategy = FactorServer(LAYOUT, OPTIMIZERS[optimizer], sharing)
+    reference, half = Reference(OPTIMIZERS[optimizer], sharing, start.astype(float)), MemberStrategy(LAYOUT)
     state, memory = start.tobytes(), strategy.begin(start.tobytes())
     own: dict[MemberId, bytes] = {}
     remembered: dict[MemberId, bytes] = {}

@@ -19,14 +19,14 @@ from securefl.home.home import Home
 from securefl.protocol import member_state
 from securefl.seams import Own
 from securefl.terms import (
-    Freed,
     Hash,
     MemberId,
     MicroEpsilon,
-    NotForgotten,
+    NotTrueDistillation,
     Plan,
     Price,
     PseudoLabels,
+    ReservationReleased,
     Reserved,
     RunId,
     Scorer,
@@ -41,8 +41,8 @@ from tests.support.small import MEMBERS, Small
 from tests.support.tiny_models import shared
 
 LOSSES = (
-    NotForgotten(F(1), F(3), False),
-    NotForgotten(F(1, 2), F(1), True),
+    NotTrueDistillation(F(1), F(3), False),
+    NotTrueDistillation(F(1, 2), F(1), True),
     SoftLabels(F(1), F(2), F(9, 10), F(1, 2), 4),
     *(PseudoLabels(F(1, 2), scorer, F(2), F(1, 2), 2) for scorer in Scorer),
 )
@@ -76,7 +76,7 @@ def test_a_records_loss_is_the_same_in_any_company(seed, loss) -> None:
     together = losses(logits, targets)
     alone = torch.cat([losses(logits[i : i + 1], targets[i : i + 1]) for i in range(5)])
     assert torch.allclose(together, alone, atol=1e-12)
-    if isinstance(loss, NotForgotten):
+    if isinstance(loss, NotTrueDistillation):
         agreed = losses(logits, torch.cat([labels.to(torch.float64), logits], 1))
         assert torch.allclose(agreed, torch.nn.functional.cross_entropy(logits, labels[:, 0], reduction="none"))
 
@@ -116,7 +116,7 @@ def test_a_round_starts_from_what_an_earlier_one_kept(tmp_path) -> None:
     assert (read(3), read(4), read(4, other)) == (b"\2", b"\3", b"")
     trains(5)  # reserved alone: it may be trained still
     assert read(6) == b"\3"
-    trains(7, lambda plan: Freed(wire.plan_hash(plan), "nothing ran"))
+    trains(7, lambda plan: ReservationReleased(wire.plan_hash(plan), "nothing ran"))
     assert read(8) == b""
     trains(9, settled)
     assert (read(9), read(10)) == (b"", b"\t")

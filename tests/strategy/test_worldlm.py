@@ -20,8 +20,8 @@ from securefl.seams import MemberHalf, Strategy
 from securefl.strategy import worldlm
 from securefl.strategy.fedadam import FedAdam
 from securefl.strategy.fedavg import FedAvg
-from securefl.strategy.member import Half
-from securefl.strategy.worldlm import Attended
+from securefl.strategy.member import MemberStrategy
+from securefl.strategy.worldlm import AttentionServer
 from securefl.terms import Aggregate, Attention, MemberId, Scheme, Sharing, Weighting
 from tests.policy.test_policy_decide import PLAN, question
 from tests.strategy.test_strategy import ENCODING, GRID, OPTIMIZERS, Server, need, opened
@@ -90,8 +90,8 @@ def check(scheme: Scheme, optimizer: str, attention: Attention, members: int, dr
     names = [MemberId(f"m{n}") for n in range(members)]
     sharing = Sharing(attention=attention)
     least = need(sharing, members)
-    strategy: Strategy = Attended(LAYOUT, OPTIMIZERS[optimizer], attention, ORIGIN.tobytes())
-    half: MemberHalf = Half(LAYOUT, ORIGIN.tobytes())
+    strategy: Strategy = AttentionServer(LAYOUT, OPTIMIZERS[optimizer], attention, ORIGIN.tobytes())
+    half: MemberHalf = MemberStrategy(LAYOUT, ORIGIN.tobytes())
     reference = Reference(OPTIMIZERS[optimizer], attention)
     state = worldlm.broadcast(LAYOUT, attention, ORIGIN.tobytes())
     memory = strategy.begin(state)
@@ -157,7 +157,10 @@ def test_nothing_but_states_is_read() -> None:
             "layout", "attention", "origin", "base", "begun", "after", "kept",
         }  # fmt: skip
     plan = replace(question(plan=PLAN).plan, sharing=Sharing(attention=ATTENTIONS["two keys"]))
-    half, base = Half(LAYOUT, ORIGIN.tobytes()), worldlm.broadcast(LAYOUT, ATTENTIONS["two keys"], ORIGIN.tobytes())
+    half, base = (
+        MemberStrategy(LAYOUT, ORIGIN.tobytes()),
+        worldlm.broadcast(LAYOUT, ATTENTIONS["two keys"], ORIGIN.tobytes()),
+    )
     after = trained(MemberId("m1"), 1, ORIGIN).tobytes()
     shared = [half.share(plan, base, ORIGIN.tobytes(), after, own) for own in ((), (0.3,), (math.nan,))]
     assert all(np.array_equal(each, shared[0]) for each in shared)  # weights of scores would be the only other thing
@@ -179,8 +182,8 @@ def test_a_weight_is_within_its_clip_whatever_a_member_trained(a, b) -> None:
 
 def test_the_first_round_is_a_mean_over_members_and_the_start() -> None:
     attention = ATTENTIONS["one sum"]
-    strategy = Attended(LAYOUT, FedAvg(), attention, ORIGIN.tobytes())
-    half, plan = Half(LAYOUT, ORIGIN.tobytes()), question(plan=PLAN).plan
+    strategy = AttentionServer(LAYOUT, FedAvg(), attention, ORIGIN.tobytes())
+    half, plan = MemberStrategy(LAYOUT, ORIGIN.tobytes()), question(plan=PLAN).plan
     plan = replace(plan, sharing=Sharing(attention=attention))
     after = [trained(MemberId(f"m{n}"), 1, ORIGIN) for n in range(3)]
     total = sum(
@@ -209,7 +212,7 @@ def test_a_residual_needs_one_honest_member_more() -> None:
 
 def test_weights_no_honest_members_have_are_refused() -> None:
     attention = ATTENTIONS["one sum"]
-    strategy = Attended(LAYOUT, FedAvg(), attention, ORIGIN.tobytes())
+    strategy = AttentionServer(LAYOUT, FedAvg(), attention, ORIGIN.tobytes())
     for denominator in (0.0, -1.0, 1e-5, 3.5):
         total = np.zeros(strategy.dimension(1, b""), np.int64)
         total[-1] = round(denominator / GRID)
@@ -228,9 +231,9 @@ def test_states_of_another_length_are_refused() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="no tensor has l1"):
-        Attended(LAYOUT, FedAvg(), Attention(("l1",), F(5), F(4)))
+        AttentionServer(LAYOUT, FedAvg(), Attention(("l1",), F(5), F(4)))
     with pytest.raises(ValueError, match="no backbone"):
-        Attended(LAYOUT, FedAdam(), Attention(("l0", "head"), F(5), F(4)))
+        AttentionServer(LAYOUT, FedAdam(), Attention(("l0", "head"), F(5), F(4)))
     with pytest.raises(ValueError, match="attention with"):
         Sharing((Weighting(F(1), F(1)),), attention=Attention(("l0",), F(5), F(4)))
     for keys, sharpness, clip in (((), 5, 4), (("l0",), -1, 4), (("l0",), 5, 5), (("l0",), 5, 0)):

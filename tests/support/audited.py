@@ -25,10 +25,8 @@ from securefl.protocol import messages as m
 from securefl.terms import (
     Adapter,
     Closed,
-    Cover,
     Entry,
     FixedPoint,
-    Got,
     Grant,
     Hash,
     Head,
@@ -36,23 +34,25 @@ from securefl.terms import (
     Learning,
     Level,
     MemberId,
+    MessageReceived,
+    MessageSent,
     MicroEpsilon,
     Model,
-    Opened,
-    Opening,
+    Participant,
     Plan,
     PoissonGaussian,
     Price,
+    ProtectionSpec,
     Receipt,
     Released,
     Reserved,
     RunId,
+    RunJoined,
     Scheme,
-    Seat,
-    Sent,
     Settled,
     SignedHead,
     SignedReceipt,
+    SumOpened,
     Task,
     Witnessed,
 )
@@ -154,12 +154,12 @@ class Story:
             MemberId(sender), MemberId(to), self.run, round_, kind, plan, MicroEpsilon(cost), body, 100
         )  # fmt: skip
         signature = identity(sender).sign("receipt", wire.encode(receipt))
-        self.note(sender, Sent(receipt, signature))
-        self.note(to, Got(receipt, signature))
+        self.note(sender, MessageSent(receipt, signature))
+        self.note(to, MessageReceived(receipt, signature))
         return SignedReceipt(receipt, signature)
 
-    def seats(self, names: Sequence[str]) -> tuple[Seat, ...]:
-        return tuple(Seat(MemberId(name), identity(name).public, "here") for name in names)
+    def seats(self, names: Sequence[str]) -> tuple[Participant, ...]:
+        return tuple(Participant(MemberId(name), identity(name).public, "here") for name in names)
 
     def begin(self) -> None:
         self.runs += 1
@@ -167,7 +167,7 @@ class Story:
         self.base = digest("start")
         for name in ("coordinator", *self.cohort):
             role, dataset = ("coordinator", "") if name == "coordinator" else ("member", f"{name}-data")
-            opened = Opened(
+            opened = RunJoined(
                 self.run,
                 self.policy.federation,
                 role,
@@ -186,7 +186,7 @@ class Story:
             self.policy.federation, self.policy.hash, self.run, round_, "testing", Model("tiny", Hash(bytes(32))),
             Task("classification", ("x", "y")), Adapter(("query",), 4, 8, 1),
             Learning(EVENT, Fraction(1), 10, Fraction(1, 10), "sgd", 16, 16),
-            Cover(Scheme.MASKING, 3, self.threshold, 1, FixedPoint(24, 16, 32), None), self.seats(self.cohort), ("weights",), self.base, 12,
+            ProtectionSpec(Scheme.MASKING, 3, self.threshold, 1, FixedPoint(24, 16, 32), None), self.seats(self.cohort), ("weights",), self.base, 12,
             layout=wire.layout_digest(saved_adapter.LAYOUT),
         )  # fmt: skip
 
@@ -210,7 +210,7 @@ class Story:
         self.base = m.state_digest(self.state)
         self.note(
             "coordinator",
-            Opening(
+            SumOpened(
                 self.run, number, name, tuple(MemberId(member) for member in sorted(survivors)), digest("sum", number)
             ),
             Released(self.run, number, self.base),

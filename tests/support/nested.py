@@ -27,24 +27,24 @@ from securefl.seams import Own, Runtime
 from securefl.site.agent import CustodianAgent, MemberAgent
 from securefl.site.subfederation import NestedTrainer
 from securefl.strategy.fedavg import FedAvg
-from securefl.strategy.member import Half
-from securefl.strategy.rules import Ruled
-from securefl.strategy.worldlm import Attended
+from securefl.strategy.member import MemberStrategy
+from securefl.strategy.rules import FactorServer
+from securefl.strategy.worldlm import AttentionServer
 from securefl.terms import (
     Adapter,
     AdapterRule,
-    Cover,
     FixedPoint,
     Learning,
     Level,
     MemberId,
     MicroEpsilon,
+    Participant,
     Plan,
     PoissonGaussian,
     Price,
+    ProtectionSpec,
     RunId,
     Scheme,
-    Seat,
     Sharing,
     SignedHead,
     Task,
@@ -119,7 +119,7 @@ class Site:
 
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         self.world.trained.append((self.name, self.world.round))
-        half = Half(LAYOUT, self.world.origin)
+        half = MemberStrategy(LAYOUT, self.world.origin)
         start = np.frombuffer(half.start(plan, base, own.model), "<f4")
         after = trained(self.name, self.world.round, start)
         keep = Own(after.tobytes() if plan.sharing.keeps else b"")
@@ -164,17 +164,17 @@ class World:
         scheme = self.schemes[min(len(way), len(self.schemes) - 1)]
         policy, home = self.chained(way, above), self.home((*way, "coordinator"))
         names = tuple(tree)
-        seats = tuple(Seat(MemberId(n), self.home((*way, n)).identity.public, "here") for n in names)
-        coordinator, custodian = Seat(MemberId("coordinator"), home.identity.public, ""), None
+        seats = tuple(Participant(MemberId(n), self.home((*way, n)).identity.public, "here") for n in names)
+        coordinator, custodian = Participant(MemberId("coordinator"), home.identity.public, ""), None
         if scheme.has_custodian:
-            custodian = Seat(MemberId("custodian"), self.home((*way, "custodian")).identity.public, "")
+            custodian = Participant(MemberId("custodian"), self.home((*way, "custodian")).identity.public, "")
         colluding = policy.protection.colluding
         threshold = max((len(names) + colluding) // 2 + 1, policy.protection.threshold.at_least)
-        cover = Cover(scheme, policy.protection.min_cohort, threshold, colluding, self.encoding,
+        cover = ProtectionSpec(scheme, policy.protection.min_cohort, threshold, colluding, self.encoding,
                       custodian.key if custodian else None)  # fmt: skip
 
-        def charter(name: str, dataset: str) -> member_state.Charter:
-            return member_state.Charter(MemberId(name), policy.federation, policy.hash, policy.text, dataset, coordinator,
+        def charter(name: str, dataset: str) -> member_state.SiteConfig:
+            return member_state.SiteConfig(MemberId(name), policy.federation, policy.hash, policy.text, dataset, coordinator,
                               custodian, seats, {}, MODEL)  # fmt: skip
 
         def runtime() -> Runtime:
@@ -182,19 +182,19 @@ class World:
             for name, below in tree.items():
                 own = self.home((*way, name))
                 trainer = Site(self, name) if below is None else self.nested((*way, name), below, policy)
-                plugs = member_state.Plugs(own.identity, schemes.member_half)
+                ports = member_state.Ports(own.identity, schemes.member_half)
                 parties[MemberId(name)] = MemberAgent(
-                    own, charter(name, name), policy, plugs, trainer, price_in(policy, name), os.urandom
+                    own, charter(name, name), policy, ports, trainer, price_in(policy, name), os.urandom
                 )
             if custodian:
                 own = self.home((*way, "custodian"))
-                plugs = u.Plugs(own.identity, schemes.key_holder(scheme, own.identity), cover.min_cohort)
-                parties[custodian.member] = CustodianAgent(own, charter("custodian", ""), plugs, os.urandom)
+                ports = u.Ports(own.identity, schemes.key_holder(scheme, own.identity), cover.min_cohort)
+                parties[custodian.member] = CustodianAgent(own, charter("custodian", ""), ports, os.urandom)
             return self.carried(way, InProcess(parties))
 
         return policy, cover, seats, coordinator, custodian, home, runtime
 
-    def known(self, home: Home, seats: Iterable[Seat]) -> Mapping[str, SignedHead]:
+    def known(self, home: Home, seats: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """The longest ledger a coordinator saw of each of these."""
         with home.transaction() as conn:
             return home.witnessed(conn, seats)
@@ -214,9 +214,11 @@ class World:
     def nested(self, way: tuple[str, ...], tree: Tree, above: load.Policy) -> NestedTrainer:
         policy, cover, seats, coordinator, custodian, home, runtime = self.federation(way, tree, above)
         inside = Inside(policy, b"", cover, self.inside, self.rounds_inside, coordinator, custodian, seats)
-        plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, Ruled(LAYOUT, FedAvg(), self.inside))
+        ports = coordinator_state.Ports(
+            home.identity, schemes.coordinator_half, FactorServer(LAYOUT, FedAvg(), self.inside)
+        )
         return NestedTrainer(
-            MemberId(way[-1]), inside, home, plugs, runtime, Half(LAYOUT, self.origin),
+            MemberId(way[-1]), inside, home, ports, runtime, MemberStrategy(LAYOUT, self.origin),
             lambda _, base, after: score(np.frombuffer(base, "<f4"), np.frombuffer(after, "<f4")), lambda *_: None,
         )  # fmt: skip
 
@@ -226,9 +228,9 @@ class World:
         """The whole run, from a state; ``each_round`` is told before a round is proposed."""
         policy, cover, seats, coordinator, custodian, home, runtime = self.federation((), self.tree, None)
         self.origin = start.astype("<f4").tobytes()
-        strategy = Ruled(LAYOUT, self.optimizer, self.sharing)
+        strategy = FactorServer(LAYOUT, self.optimizer, self.sharing)
         if self.sharing.attention is not None:
-            strategy = Attended(LAYOUT, self.optimizer, self.sharing.attention, self.origin)
+            strategy = AttentionServer(LAYOUT, self.optimizer, self.sharing.attention, self.origin)
         state = strategy.broadcast(self.origin)
         session = m.Session(RunId(run), policy.federation, policy.hash, cover.scheme, cover.threshold, coordinator,
                             custodian, seats)  # fmt: skip
@@ -237,7 +239,7 @@ class World:
                     Task("classification", ("x", "y")), Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",),
                     m.state_digest(state), strategy.dimension(1, state), self.sharing)  # fmt: skip
         heads = self.known(home, (*seats, *((custodian,) if custodian else ())))
-        course = coordinator_state.Course(session, policy.text, (learning.learning_rate,) * self.rounds, plan, state,
+        course = coordinator_state.RunState(session, policy.text, (learning.learning_rate,) * self.rounds, plan, state,
                           strategy.begin(state), {}, {}, heads, {})  # fmt: skip
 
         def observe(before: coordinator_state.State, moved: coordinator_state.Step) -> None:
@@ -245,8 +247,8 @@ class World:
                 self.round = moved.state.course.plan.round
                 each_round(self.round)
 
-        plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
-        return drive(home, coordinator_state.Planned(course), plugs, runtime(), self.patience_s, observe)
+        ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
+        return drive(home, coordinator_state.Planned(course), ports, runtime(), self.patience_s, observe)
 
 
 def reached(end: coordinator_state.Ended) -> np.ndarray:

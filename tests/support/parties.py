@@ -36,15 +36,15 @@ from securefl.site.turns import Turns
 from securefl.strategy.fedavg import FedAvg
 from securefl.terms import (
     Adapter,
-    Cover,
     Entry,
     FixedPoint,
     Learning,
     MemberId,
+    Participant,
     Plan,
+    ProtectionSpec,
     RunId,
     Scheme,
-    Seat,
     Task,
     Update,
 )
@@ -166,12 +166,12 @@ class Federation:
             key.write_bytes(hashlib.sha256(b"party " + name.encode()).digest())
         return Home.at(path, MemberId(COORDINATOR if name == self.centre else name), lambda: NOW)
 
-    def seat(self, name: str) -> Seat:
+    def seat(self, name: str) -> Participant:
         from securefl import keys
 
         identity = keys.Identity(keys.Secret(hashlib.sha256(b"party " + name.encode()).digest()))
         owner = MemberId(COORDINATOR if name == self.centre else name)
-        return Seat(owner, identity.public, "here" if name in self.names else "")
+        return Participant(owner, identity.public, "here" if name in self.names else "")
 
     def session(self) -> m.Session:
         custodian = self.seat(CUSTODIAN) if self.scheme.has_custodian else None
@@ -186,34 +186,34 @@ class Federation:
 
     def agent(self, name: str, stepped: Callable[[int], None] = lambda _: None) -> MemberAgent | CustodianAgent:
         home, session, policy, turns = self.home(name), self.session(), self.policy, Turns()
-        charter = member_state.Charter(
+        charter = member_state.SiteConfig(
             MemberId(name), self.name, policy.hash, policy.text, name if name in self.names else "", session.coordinator,
             session.custodian, session.roster, {}, MODEL if name in self.names else None,
         )  # fmt: skip
         if name == CUSTODIAN:
             holder = schemes.key_holder(self.scheme, home.identity, home.path)
-            return CustodianAgent(home, charter, u.Plugs(home.identity, holder, 2), entropy(name), turns)
+            return CustodianAgent(home, charter, u.Ports(home.identity, holder, 2), entropy(name), turns)
         trainer = Site(name, dict(self.luck).get(name, ""), turns, stepped)
-        plugs = member_state.Plugs(home.identity, schemes.member_half)
+        ports = member_state.Ports(home.identity, schemes.member_half)
         price = (price_in if self.priced else nested.price_in)(policy, name)
-        return MemberAgent(home, charter, policy, plugs, trainer, price, entropy(name), turns)
+        return MemberAgent(home, charter, policy, ports, trainer, price, entropy(name), turns)
 
     def drive(self, runtime: Runtime, rounds: int = 1, patience_s: float = 60.0) -> coordinator_state.Ended:
         """The coordinator, over this runtime."""
         home, session, policy = self.home(self.centre), self.session(), self.policy
         start = np.zeros(DIMENSION, "<f4").tobytes()
-        cover = Cover(
+        cover = ProtectionSpec(
             self.scheme, 2, 2, 0, FixedPoint(24, 16, 32), session.custodian.key if session.custodian else None
         )
         learning = Learning(replace(nested.EVENT, steps=self.steps), F(1, 2), 100, F(1), "sgd", 48, 32)
         plan = Plan(self.name, policy.hash, self.run, 1, "testing", MODEL, Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), DIMENSION)  # fmt: skip
         strategy = FedAvg()
-        course = coordinator_state.Course(session, policy.text, (learning.learning_rate,) * rounds, plan, start,
+        course = coordinator_state.RunState(session, policy.text, (learning.learning_rate,) * rounds, plan, start,
                                           strategy.begin(start), {}, {}, {}, {})  # fmt: skip
-        plugs = coordinator_state.Plugs(home.identity, schemes.coordinator_half, strategy)
+        ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
         try:
-            return drive(home, coordinator_state.Planned(course), plugs, runtime, patience_s, lambda *_: None)
+            return drive(home, coordinator_state.Planned(course), ports, runtime, patience_s, lambda *_: None)
         finally:
             home.engine.dispose()
 

@@ -15,7 +15,7 @@ from securefl.errors import PeerFault
 from securefl.policy import load as policies
 from securefl.seams import Failure
 from securefl.simulation.introduction import found_signatures, introduce
-from securefl.simulation.layout import Places
+from securefl.simulation.layout import SiteLayout
 from securefl.simulation.site_documents import Roster, of_tree
 from securefl.site.build import Environment, build
 from securefl.terms import MemberId
@@ -44,13 +44,13 @@ class Introduced:
     folder: Path
     file: Path
     like: Introduced | None = None
-    places: Places = field(init=False)
+    places: SiteLayout = field(init=False)
     roster: Roster = field(init=False)
     documents: dict[MemberId, Path] = field(init=False)
 
     def __post_init__(self) -> None:
         loaded = federation_file.load(self.file)
-        self.places = Places(loaded, (self.folder / "sites").resolve())
+        self.places = SiteLayout(loaded, (self.folder / "sites").resolve())
         path = loaded.folder / loaded.file.policy
         policy = policies.load(path)
         for name in self.places.parties if self.like else ():

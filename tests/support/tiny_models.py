@@ -8,7 +8,18 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from securefl.terms import Adapter, Cover, FixedPoint, Hash, Learning, Plan, PoissonGaussian, RunId, Scheme, Task
+from securefl.terms import (
+    Adapter,
+    FixedPoint,
+    Hash,
+    Learning,
+    Plan,
+    PoissonGaussian,
+    ProtectionSpec,
+    RunId,
+    Scheme,
+    Task,
+)
 from securefl.training.shared_model import SharedModel
 from securefl.training.step import cross_entropy, per_record_gradients
 from securefl.wire import layout_digest
@@ -73,7 +84,7 @@ def plan(of: SharedModel, **changes: object) -> Plan:
     }
     event = PoissonGaussian(F(1, 2), F(1, 1000), 3)
     learning = Learning(**{"event": event, **given, **changes})  # type: ignore[arg-type]
-    cover = Cover(Scheme.CLEAR, 2, 2, 1, FixedPoint(24, 20, 32), None)
+    cover = ProtectionSpec(Scheme.CLEAR, 2, 2, 1, FixedPoint(24, 20, 32), None)
     return Plan("f", Hash(bytes(32)), RunId(bytes(16)), 1, "p", of.model, of.task, of.adapter, learning, cover, (),
                 ("weights",), Hash(bytes(32)), of.dimension, layout=layout_digest(of.layout))  # fmt: skip
 

@@ -24,7 +24,6 @@ from securefl.seams import Failure
 from securefl.strategy.fedavg import FedAvg
 from securefl.terms import (
     Adapter,
-    Cover,
     Entry,
     Event,
     FixedPoint,
@@ -36,13 +35,14 @@ from securefl.terms import (
     MemberId,
     MicroEpsilon,
     Model,
+    Participant,
     Plan,
     PoissonGaussian,
     Price,
+    ProtectionSpec,
     Refusal,
     RunId,
     Scheme,
-    Seat,
     SignedHead,
     Task,
     Update,
@@ -81,8 +81,8 @@ def identity(name: str) -> keys.Identity:
     return keys.Identity(keys.Secret(hashlib.sha256(b"identity " + name.encode()).digest()))
 
 
-def seat(name: str) -> Seat:
-    return Seat(MemberId(name), identity(name).public, "here")
+def seat(name: str) -> Participant:
+    return Participant(MemberId(name), identity(name).public, "here")
 
 
 def signed_head(owner: str, size: int, root: bytes = b"") -> SignedHead:
@@ -151,19 +151,19 @@ class World:
         seats = tuple(seat(name) for name in self.names)
         run = RunId(bytes(16))
         session = m.Session(run, "f", POLICY_HASH, self.scheme, self.threshold, coordinator, custodian, seats)
-        cover = Cover(self.scheme, self.min_cohort, self.threshold, self.colluding, ENCODING,
+        cover = ProtectionSpec(self.scheme, self.min_cohort, self.threshold, self.colluding, ENCODING,
                       custodian.key if custodian else None)  # fmt: skip
         start = np.zeros(self.dimension, "<f4").tobytes()
         learning = Learning(self.event, Fraction(1, 2), 100, Fraction(1 << 10), "sgd", 48, 32)  # updates fill the grid
         plan = Plan("f", POLICY_HASH, run, 1, "test", MODEL, Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start),
                     self.dimension)  # fmt: skip
-        course = coordinator_state.Course(
+        course = coordinator_state.RunState(
             session, POLICY, (learning.learning_rate,) * self.rounds, plan, start, start, {}, {}, {}, {}
         )
         self.parties: dict[str, Party] = {}
         for name in self.names:
-            charter = member_state.Charter(
+            charter = member_state.SiteConfig(
                 MemberId(name),
                 "f",
                 POLICY_HASH,
@@ -177,21 +177,21 @@ class World:
             )
             self.parties[name] = Party(name, wire.encode(member_state.Idle(charter)), member_state.State)
         if custodian:
-            charter = member_state.Charter(
+            charter = member_state.SiteConfig(
                 MemberId("custodian"), "f", POLICY_HASH, POLICY, "", coordinator, custodian, seats, {}, None
             )
             self.parties["custodian"] = Party("custodian", wire.encode(u.Idle(charter)), u.State)
         self.coordinator = Party("coordinator", wire.encode(coordinator_state.Planned(course)), coordinator_state.State)
-        self.coordinator_plugs = coordinator_state.Plugs(
+        self.coordinator_plugs = coordinator_state.Ports(
             identity("coordinator"), schemes.coordinator_half, FedAvg(), self.coordinator.head
         )
 
-    def member_plugs(self, name: str) -> member_state.Plugs:
-        return member_state.Plugs(identity(name), schemes.member_half, head=self.parties[name].head)
+    def member_plugs(self, name: str) -> member_state.Ports:
+        return member_state.Ports(identity(name), schemes.member_half, head=self.parties[name].head)
 
-    def custodian_plugs(self) -> u.Plugs:
+    def custodian_plugs(self) -> u.Ports:
         assert self.holder is not None
-        return u.Plugs(identity("custodian"), self.holder, self.min_cohort, head=self.parties["custodian"].head)
+        return u.Ports(identity("custodian"), self.holder, self.min_cohort, head=self.parties["custodian"].head)
 
     def handle(self, name: str, data: bytes) -> bytes:
         """One request to one peer, as its agent would treat it."""

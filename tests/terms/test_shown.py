@@ -17,7 +17,7 @@ from securefl.audit import report
 from securefl.cli import main as cli
 from securefl.cli import options
 from securefl.errors import Malformed
-from securefl.terms import Closed, Freed, Hash, MemberId, PublicKey, Reason, Refused, RunId, Seat
+from securefl.terms import Closed, Hash, MemberId, Participant, PublicKey, Reason, Refused, ReservationReleased, RunId
 
 HIDES = "\x00\x07\x1b\r\n\t\x7f\x85\x9b\xad\u061c\u200b\u200d\u200f\u2028\u202e\u2066\ufeff\u3164\ufe0f\U000e0041"
 HOSTILE = st.text(st.sampled_from("ab[/x]:é " + HIDES) | st.characters(codec="utf-8"), max_size=30)
@@ -60,7 +60,7 @@ def test_two_names_that_print_alike_are_not_both_names(mark) -> None:
     assert shown.drawn(f"nor{mark}th") == "north"
     assert shown.plain(f"nor{mark}th") != "north"
     with pytest.raises(ValueError, match="does not show as itself"):
-        wire.encode(Seat(MemberId(f"nor{mark}th"), PublicKey(bytes(32)), "here"))
+        wire.encode(Participant(MemberId(f"nor{mark}th"), PublicKey(bytes(32)), "here"))
 
 
 @given(HOSTILE | st.dictionaries(HOSTILE, st.lists(HOSTILE | st.integers(), max_size=3), max_size=3))
@@ -72,15 +72,15 @@ def test_json_reads_back_the_same_and_hides_nothing(value: object) -> None:
 
 @pytest.mark.parametrize("mark", HIDES)
 def test_a_name_that_hides_something_is_neither_written_nor_read(mark: str) -> None:
-    honest = wire.encode(Seat(MemberId("north!"), PublicKey(bytes(32)), "here"))
+    honest = wire.encode(Participant(MemberId("north!"), PublicKey(bytes(32)), "here"))
     raw = cbor2.loads(honest)
-    assert wire.decode(honest, Seat).member == "north!"
+    assert wire.decode(honest, Participant).member == "north!"
     for place in (1, 3):
         spoiled = [f"{each}{mark}" if index == place else each for index, each in enumerate(raw)]
         with pytest.raises(Malformed, match="does not show as itself"):
-            wire.decode(cbor2.dumps(spoiled, canonical=True), Seat)
+            wire.decode(cbor2.dumps(spoiled, canonical=True), Participant)
     with pytest.raises(ValueError, match="does not show as itself"):
-        wire.encode(Seat(MemberId(f"north{mark}"), PublicKey(bytes(32)), "here"))
+        wire.encode(Participant(MemberId(f"north{mark}"), PublicKey(bytes(32)), "here"))
     with pytest.raises(ValueError, match="does not show as itself"):
         wire.encode({f"north{mark}": 1})
 
@@ -89,7 +89,11 @@ def test_a_name_that_hides_something_is_neither_written_nor_read(mark: str) -> N
 def test_words_made_from_anything_can_be_written_down_and_read_back(first: str, second: str) -> None:
     reason = Reason("budget.epsilon", first, second, first)
     run = RunId(bytes(16))
-    entries = (Refused(run, 1, first, (reason,)), Freed(Hash(bytes(32)), second), Closed(run, "aborted", first))
+    entries = (
+        Refused(run, 1, first, (reason,)),
+        ReservationReleased(Hash(bytes(32)), second),
+        Closed(run, "aborted", first),
+    )
     for entry in entries:
         assert wire.decode(wire.encode(entry), type(entry)) == entry
 

@@ -17,7 +17,7 @@ from securefl.documents import federation_file
 from securefl.errors import OperatorFault
 from securefl.protection.fixed_point import encode
 from securefl.strategy.fedavg import FedAvg
-from securefl.strategy.rules import Ruled, in_basis_of, rebased
+from securefl.strategy.rules import FactorServer, in_basis_of, rebased
 from securefl.terms import AdapterKind, AdapterRule, Aggregate, FixedPoint, MemberId
 from securefl.terms.layout import Layout, Tensor
 from securefl.training import adapter_tensors, saving
@@ -72,7 +72,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 @settings(max_examples=150, deadline=None)
 def test_the_next_state_is_the_plain_mean_of_what_the_round_trains(seed, rule, round_, members, layers, size) -> None:
     rand, of = np.random.default_rng(seed), layout(rule, layers)
-    now, strategy = a_state(of, rand), Ruled(of, FedAvg())
+    now, strategy = a_state(of, rand), FactorServer(of, FedAvg())
     dimension = strategy.dimension(round_, now)
     changes = [rand.normal(0, size, dimension) for _ in range(members)]
     after, _ = strategy.advance(round_, now, now, summed(changes))
@@ -122,7 +122,7 @@ def test_momentum_in_a_new_basis_is_that_of_the_product(seed, momentum) -> None:
     rand, of = np.random.default_rng(seed), layout(AdapterRule.SVD)
     first = a_state(of, rand)
     inner = FedAvg(Fraction(1), Fraction(momentum).limit_denominator(100))
-    strategy = Ruled(of, inner)
+    strategy = FactorServer(of, inner)
     second, _ = strategy.advance(1, first, first, summed([rand.normal(0, 0.3, strategy.dimension(1, first))]))
     nothing = summed([np.zeros(strategy.dimension(2, second))])
     third, _ = strategy.advance(2, second, first, nothing)
@@ -137,7 +137,7 @@ def test_momentum_in_a_new_basis_is_that_of_the_product(seed, momentum) -> None:
 @settings(deadline=None)
 def test_a_round_moves_what_it_trains_and_nothing_else(seed, rule, round_) -> None:
     rand, of = np.random.default_rng(seed), layout(rule)
-    now, strategy = a_state(of, rand), Ruled(of, FedAvg())
+    now, strategy = a_state(of, rand), FactorServer(of, FedAvg())
     change = 1 + rand.random(strategy.dimension(round_, now))
     before, after = tensors(of, now), tensors(of, strategy.advance(round_, now, now, summed([change, change]))[0])
     moved = {
@@ -157,14 +157,14 @@ def test_averaging_both_factors_misses_the_mean_product_by_their_covariance() ->
     now = a_state(of, rand)
     changes = [rand.normal(0, 1, of.entries) for _ in range(4)]
     states = [(np.frombuffer(now, "<f4") + change).astype("<f4").tobytes() for change in changes]
-    (got,) = products(of, Ruled(of, FedAvg()).advance(1, now, now, summed(changes))[0])
+    (got,) = products(of, FactorServer(of, FedAvg()).advance(1, now, now, summed(changes))[0])
     mean = np.mean([products(of, each)[0] for each in states], axis=0)
     assert np.linalg.norm(got - mean) > 0.1 * np.linalg.norm(mean)
 
 
 def test_momentum_is_refused_where_the_state_it_needs_is_not_kept(small: Small) -> None:
     with pytest.raises(ValueError, match="momentum with the alternating rule"):
-        Ruled(layout(AdapterRule.ALTERNATING), FedAvg(Fraction(1), Fraction(1, 2)))
+        FactorServer(layout(AdapterRule.ALTERNATING), FedAvg(Fraction(1), Fraction(1, 2)))
     file = small.file("pushed.yaml", adapter__rule="alternating", strategy={"kind": "fedavg", "momentum": 0.5})
     with pytest.raises(OperatorFault, match=r"set strategy\.momentum to 0, or use another rule"):
         federation_file.load(file)
@@ -195,7 +195,7 @@ def asked(of: SharedModel, round_: int, **changes):
 def test_a_member_trains_and_noises_only_what_the_round_trains(rule, model, tmp_path: Path) -> None:
     of = shared(tmp_path, model, rule=rule)
     assert (of.layout.entries > of.layout.dimension(1)) is (rule in (AdapterRule.ALTERNATING, AdapterRule.SVD))
-    base, strategy = of.initial(), Ruled(of.layout, FedAvg())
+    base, strategy = of.initial(), FactorServer(of.layout, FedAvg())
     for round_ in (1, 2, 3):
         update = of.train(asked(of, round_), base, records(30), repeatable(f"{rule} {round_}"))
         assert update.values.shape == (of.layout.dimension(round_),)
@@ -222,7 +222,7 @@ def test_b_with_a_new_basis_trains_the_same_products_as_b_with_the_old(tmp_path:
     ends = {}
     for rule in (AdapterRule.B_ONLY, AdapterRule.SVD):
         of = shared(tmp_path / rule, rule=rule)
-        base, strategy = of.initial(), Ruled(of.layout, FedAvg(Fraction(1), Fraction(1, 2)))
+        base, strategy = of.initial(), FactorServer(of.layout, FedAvg(Fraction(1), Fraction(1, 2)))
         previous = base
         for round_ in (1, 2, 3):
             quiet = replace(plan(of).learning.event, noise_multiplier=F(1, 10**7), sampling_rate=F(1))
@@ -314,9 +314,11 @@ def test_a_head_on_frozen_features_is_an_arm_of_its_own(small: Small, tmp_path: 
 
 @pytest.mark.parametrize("rule", [AdapterRule.ALTERNATING, AdapterRule.SVD])
 def test_the_arms_a_bench_compares_with_follow_the_rule(rule, small: Small, tmp_path: Path) -> None:
-    from securefl.simulation.federation import Arms
+    from securefl.simulation.federation import Baselines
 
     file = small.file("arms.yaml", policy=FREE, adapter__rule=str(rule))
-    result = small.run(tmp_path / "run", tmp_path / "sites", file=file, arms=Arms(local=True, without_privacy=True))
+    result = small.run(
+        tmp_path / "run", tmp_path / "sites", file=file, arms=Baselines(local=True, without_privacy=True)
+    )
     assert result.report["accuracy"]["local_only"] is not None
     assert result.report["accuracy"]["without_privacy"] is not None

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from securefl.errors import PeerFault
 from securefl.seams import Own
-from securefl.strategy.member import Half
-from securefl.terms import Hash, OwnLabel, PseudoLabels, Scorer, Sharing, Weighting
+from securefl.strategy.member import MemberStrategy
+from securefl.terms import CrossEntropy, Hash, PseudoLabels, Scorer, Sharing, Weighting
 from securefl.terms.records import Record
 from securefl.training import adapter_tensors, pseudo_labels, step
 from securefl.training.losses import losses_of
@@ -151,7 +151,7 @@ def test_a_member_keeps_its_own_model_and_its_own_weight(of) -> None:
     probe = (Record("so late", 0), Record("thanks a lot", 2))
     weighting = Weighting(F(1), F(2), renewal=F(1, 2), probe=digest("probe", probe))
     sharing = Sharing((weighting,), pull=F(0))
-    trainer = LoraTrainer(of, held, repeatable("rand"), half=Half(of.layout), probe=probe)
+    trainer = LoraTrainer(of, held, repeatable("rand"), half=MemberStrategy(of.layout), probe=probe)
     own = Own()
     before, first = 1.0, asked(of, EACH[0], sharing=sharing, dimension=of.layout.dimension(1, sharing))
     for round_, base in ((1, of.initial()), (2, some(of))):
@@ -175,31 +175,37 @@ def held():
 
 def test_another_probe_than_the_plans_is_refused_before_a_record_is_read(of) -> None:
     sharing = Sharing((Weighting(F(1), F(2), probe=Hash(bytes(32))),))
-    trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=Half(of.layout))
+    trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=MemberStrategy(of.layout))
     with pytest.raises(PeerFault, match="another probe"):
-        trainer.admit(asked(of, OwnLabel(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial())
+        trainer.admit(
+            asked(of, CrossEntropy(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial()
+        )
 
 
 def test_a_member_without_a_probe_admits_none_that_the_plan_names(of) -> None:
     sharing = Sharing((Weighting(F(1), F(2), probe=digest("probe", ())),))
-    trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=Half(of.layout))
+    trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=MemberStrategy(of.layout))
     with pytest.raises(PeerFault, match="another probe"):
-        trainer.admit(asked(of, OwnLabel(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial())
+        trainer.admit(
+            asked(of, CrossEntropy(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial()
+        )
 
 
 def test_weights_that_were_kept_for_another_number_of_sums_count_as_none(of) -> None:
     weighting = Weighting(F(1), F(2), renewal=F(1, 2))
-    made = asked(of, OwnLabel(), sharing=Sharing((weighting, weighting)))
-    assert Half(of.layout).weights(made, (0.0, 0.0), bytes(8)) == Half(of.layout).weights(made, (0.0, 0.0), b"")
+    made = asked(of, CrossEntropy(), sharing=Sharing((weighting, weighting)))
+    assert MemberStrategy(of.layout).weights(made, (0.0, 0.0), bytes(8)) == MemberStrategy(of.layout).weights(
+        made, (0.0, 0.0), b""
+    )
 
 
 def test_a_report_shows_each_members_own_model_beside_the_broadcast(tmp_path) -> None:
-    from securefl.simulation.measure import Arms, table
+    from securefl.simulation.measure import Baselines, table
 
     (tmp_path / "of").mkdir()
     strategy = {"pull": 0, "loss": {"kind": "pseudo-labels"}}
     small = Small(tmp_path / "of")
-    result = small.run(tmp_path / "out", tmp_path / "sites", small.file(strategy=strategy), arms=Arms(local=True))
+    result = small.run(tmp_path / "out", tmp_path / "sites", small.file(strategy=strategy), arms=Baselines(local=True))
     assert result.outcome == "finished", result.why
     assert all(0 <= each["heldout"]["broadcast"] <= 1 for each in result.report["members"])
     assert "broadcast" in table(result.report, tmp_path / "out")

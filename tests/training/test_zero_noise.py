@@ -21,7 +21,7 @@ from securefl.privacy.account import Account, AccountFault
 from securefl.privacy.accountant import calibrate, epsilon_pld
 from securefl.protocol import member, member_state
 from securefl.seams import Own
-from securefl.terms import Hash, PoissonGaussian, Refused, Reserved, Sent, Settled, Unbounded, Update
+from securefl.terms import Hash, MessageSent, PoissonGaussian, Refused, Reserved, Settled, Unbounded, Update
 from securefl.training.noise import ClippedSum, NoisedSum, noised
 from securefl.training.shared_model import Mismatch
 from securefl.training.trainer import LoraTrainer
@@ -278,7 +278,7 @@ def test_an_update_of_less_noise_than_the_plan_says_does_not_leave():
     (reserved_,), (settled,) = ([e for e in entries if isinstance(e, kind)] for kind in (Reserved, Settled))
     assert settled.did == replace(EVENT_OF_WORLD, noise_multiplier=EVENT_OF_WORLD.noise_multiplier / 2), "the larger"
     assert reserved_.plan.learning.event == EVENT_OF_WORLD
-    assert not any(isinstance(entry, Sent) and entry.receipt.kind == "Submitted" for entry in entries)
+    assert not any(isinstance(entry, MessageSent) and entry.receipt.kind == "Submitted" for entry in entries)
 
 
 def test_a_settlement_of_what_costs_less_than_was_reserved_is_no_account_and_of_more_it_is_charged():

@@ -17,7 +17,7 @@ from securefl.policy import approvals, load
 from securefl.policy.approvals import Kind, Signature
 from securefl.protection import key_shares
 from securefl.site import custody
-from securefl.terms import Hash, MemberId, Opened, RunId
+from securefl.terms import Hash, MemberId, RunId, RunJoined
 
 NOW, END = 1_790_000_000, 4_000_000_000
 TEXT = """\
@@ -85,7 +85,7 @@ class Site:
         """The first entry of a run."""
         self.runs += 1
         run = RunId(self.runs.to_bytes(16, "big"))
-        entry = Opened(run, policy.federation, "member", policy.text, "d", (), shown)
+        entry = RunJoined(run, policy.federation, "member", policy.text, "d", (), shown)
         with self.home.transaction() as conn:
             self.home.commit(conn, run, (entry,), Hash(b""))
 

@@ -19,7 +19,7 @@ import torch
 from audits.protection import bases
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.bases import Values
-from securefl.terms import Loss, Model, OwnLabel, Plan, PseudoLabels, Scorer, SoftLabels
+from securefl.terms import CrossEntropy, Loss, Model, Plan, PseudoLabels, Scorer, SoftLabels
 from securefl.terms.records import Record
 from securefl.training import adapter_tensors, device, pseudo_labels, step
 from securefl.training.losses import losses_of, taught
@@ -40,7 +40,7 @@ class Case:
     at: bytes
     some: Texts
     one: str
-    loss: Loss = field(default_factory=OwnLabel)
+    loss: Loss = field(default_factory=CrossEntropy)
 
     def excess(self, arm: Arm) -> float:
         """How far one record more moves the sum beside its own part, in clips, or an answer; 0 if by no bit."""
@@ -110,7 +110,7 @@ def _crowded(of: SharedModel, kind: str, number: int, loss: Loss | None = None) 
     """Many short records, and a long one more."""
     drawn = np.random.default_rng([number, 7])
     some = tuple(drawn.permutation(bases.CROWD)[: drawn.integers(48, len(bases.CROWD) + 1)].tolist())
-    return Case(of, bases.base(of, kind, number), some, str(drawn.choice(bases.LONG)), loss or OwnLabel())
+    return Case(of, bases.base(of, kind, number), some, str(drawn.choice(bases.LONG)), loss or CrossEntropy())
 
 
 def _base(kind: str, family: str) -> Callable[[int], Case]:

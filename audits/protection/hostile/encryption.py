@@ -39,7 +39,7 @@ from securefl.protection import encrypted, masking_terms
 from securefl.protection import tenseal_context as seals
 from securefl.protection.encrypted import CUSTODIAN, Encrypted, Material, Summation, Summed
 from securefl.protocol import messages as m
-from securefl.terms import DistributedDiscreteGaussian, Hash, MemberId, Opening, RunId
+from securefl.terms import DistributedDiscreteGaussian, Hash, MemberId, RunId, SumOpened
 from tests.support.worlds import an_update, identity, resigned
 
 Forge = Callable[[Field, Summation], Summation]
@@ -104,7 +104,7 @@ def _submits(number: int, forge: Callable[[Field, Frames], m.Submitted], moment:
     world = field(number)
     world.moment, world.last_word = moment, forge
     world.play()
-    opened = any(isinstance(entry, Opening) and entry.round == moment for entry in world.coordinator.entries)
+    opened = any(isinstance(entry, SumOpened) and entry.round == moment for entry in world.coordinator.entries)
     return came_to(world, opened)
 
 

@@ -22,7 +22,7 @@ from securefl.audit import folder
 from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
 from securefl.ledger import export, heads
-from securefl.terms import Closed, Head, Leaf, MemberId, Opened, Released, Reported, RunId, SignedHead, Witnessed
+from securefl.terms import Closed, Head, Leaf, MemberId, Released, Reported, RunId, RunJoined, SignedHead, Witnessed
 from tests.support import audited
 
 Trick = Callable[[random.Random, Path], None]
@@ -149,8 +149,8 @@ def earlier_report(drawn: random.Random, run: Path) -> None:
 def appended_beginning(drawn: random.Random, run: Path) -> None:
     """The coordinator begins one more run, and maybe ends it, so that members of the last one can be left out."""
     leaves = _leaves(run, "coordinator")
-    opened = next(leaf.entry for leaf in leaves if isinstance(leaf.entry, Opened))
-    more: list[Opened | Closed] = [replace(opened, run=RunId(drawn.randbytes(16)))]
+    opened = next(leaf.entry for leaf in leaves if isinstance(leaf.entry, RunJoined))
+    more: list[RunJoined | Closed] = [replace(opened, run=RunId(drawn.randbytes(16)))]
     more += [Closed(more[0].run, "aborted", "")] * drawn.randrange(2)
     signed(run, "coordinator", [*leaves, *(Leaf(leaves[-1].at, each) for each in more)])
     for name in drawn.sample(audited.MEMBERS, drawn.randint(1, 4)):
@@ -217,7 +217,7 @@ def made_up_in_part(drawn: random.Random, run: Path) -> None:
     leaves = []
     for leaf in _leaves(run, name):
         entry = leaf.entry
-        if isinstance(entry, Opened):
+        if isinstance(entry, RunJoined):
             peers = tuple(replace(seat, key=identity.public) if seat.member == name else seat for seat in entry.peers)
             leaf = replace(leaf, entry=replace(entry, peers=peers))  # noqa: PLW2901
         leaves.append(leaf)

@@ -23,7 +23,7 @@ from securefl.documents import experiment
 from securefl.errors import Tampered
 from securefl.policy import approvals
 from securefl.simulation import federation
-from securefl.terms import Closed, Leaf, MemberId, Opened, Reported, RunId, Sent
+from securefl.terms import Closed, Leaf, MemberId, MessageSent, Reported, RunId, RunJoined
 from tests.support import audited
 
 OFFICER = keys.Identity(keys.Secret(hashlib.sha256(b"officer").digest()))
@@ -65,7 +65,7 @@ def looked_at_afterwards(number: int, base: Path) -> Outcome:
                 "root": merkle.root(ledger.hashes).hex(), "records": False,
             }
         )  # fmt: skip
-        for _, entry in ledger.each(Sent):
+        for _, entry in ledger.each(MessageSent):
             facts.append({"what": "message", "digest": entry.receipt.digest.hex(), "records": False})
     drawn.shuffle(facts)
     (run / e.MEASURED).write_text("\n".join(map(json.dumps, facts)))
@@ -81,7 +81,7 @@ def _facts(run: Path, *, records: bool) -> list[dict[str, object]]:
         size = len(ledger.hashes) - sum(1 for _ in ledger.each(Reported))
         root = merkle.root(ledger.hashes[:size]).hex()
         facts.append({"what": "ledger", "name": ledger.name, "size": size, "root": root, "records": False})
-        for _, entry in ledger.each(Sent):
+        for _, entry in ledger.each(MessageSent):
             facts.append({"what": "message", "digest": entry.receipt.digest.hex(), "records": records})
     return facts
 
@@ -102,7 +102,7 @@ def bound_by_a_member(number: int, base: Path) -> Outcome:
     name = drawn.choice(audited.MEMBERS)
     leaves = list(read_all(run)[MemberId(name)].leaves)
     if number % 3 == 2:
-        made = next(leaf.entry for leaf in leaves if isinstance(leaf.entry, Opened))
+        made = next(leaf.entry for leaf in leaves if isinstance(leaf.entry, RunJoined))
         about = RunId(drawn.randbytes(16))
         more = (replace(made, run=about, role="coordinator", dataset=""), Closed(about, "finished", ""))
         leaves += [Leaf(leaves[-1].at, each) for each in more]

@@ -23,7 +23,7 @@ from securefl.terms import (
     FixedPoint,
     Hash,
     Model,
-    NotForgotten,
+    NotTrueDistillation,
     Plan,
     PseudoLabels,
     Refusal,
@@ -168,7 +168,7 @@ ATTEMPTS = (
             _learning(
                 loss=lambda drawn: drawn.choice(
                     [
-                        NotForgotten(Fraction(1000), Fraction(1, 100), drawn.random() < 1 / 2),
+                        NotTrueDistillation(Fraction(1000), Fraction(1, 100), drawn.random() < 1 / 2),
                         SoftLabels(Fraction(1000), Fraction(1, 100), Fraction(0), Fraction(0), 1),
                         PseudoLabels(Fraction(1000), Scorer.NONE, Fraction(1, 100), Fraction(1, 1000), 1),
                     ]

@@ -87,8 +87,8 @@ def custodian(number: int, folder: Path) -> Outcome:
     world = worlds.World(scheme=(Scheme.CKKS, Scheme.BFV)[number % 2], rounds=1 + number % 2)
     me, home = MemberId("custodian"), custodian_home(folder / "home")
     charter = world.parties[me].state.charter  # type: ignore[attr-defined]
-    plugs = u.Plugs(home.identity, world.holder, world.min_cohort)
-    agent, honest, rows = CustodianAgent(home, charter, plugs, world.rand), world.handle, list[tuple[RunId, bytes]]()
+    ports = u.Ports(home.identity, world.holder, world.min_cohort)
+    agent, honest, rows = CustodianAgent(home, charter, ports, world.rand), world.handle, list[tuple[RunId, bytes]]()
 
     def handle(name: str, data: bytes) -> bytes:
         if name != me:

@@ -95,7 +95,7 @@ def custodian(number: int, folder: Path) -> Outcome:
     charter = world.parties[me].state.charter  # type: ignore[attr-defined]
 
     def process(home: Home) -> CustodianAgent:
-        return CustodianAgent(home, charter, u.Plugs(home.identity, world.holder, world.min_cohort), world.rand)
+        return CustodianAgent(home, charter, u.Ports(home.identity, world.holder, world.min_cohort), world.rand)
 
     home, second = (Home.at(key.parent, me, lambda: site.NOW) for _ in range(2))
     honest, opened, stopped = world.handle, list[bytes](), set[str]()

@@ -13,7 +13,7 @@ import numpy as np
 
 from audits.protection.attempt import Attempt, Outcome
 from securefl import wire
-from securefl.strategy.member import Half
+from securefl.strategy.member import MemberStrategy
 from securefl.terms import Attention, FixedPoint, Plan, Sharing, Weighting
 from tests.support.nested import LAYOUT
 from tests.support.worlds import World
@@ -102,7 +102,7 @@ def solved(number: int, folder: Path) -> Outcome:
     """Two sums over cohorts that differ by one, of models that were kept and hardly trained: is one's model left?"""
     del folder
     rand = np.random.default_rng(number)
-    half, members, size = Half(LAYOUT), int(rand.integers(4, 9)), LAYOUT.entries
+    half, members, size = MemberStrategy(LAYOUT), int(rand.integers(4, 9)), LAYOUT.entries
     own = rand.normal(0, 1, (members, size)).astype("<f4")
     base = rand.normal(0, 10.0 ** rand.integers(-3, 3), size).astype("<f4").tobytes()
     pull = Fraction(int(rand.integers(0, 3)), 4)

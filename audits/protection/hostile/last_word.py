@@ -24,15 +24,15 @@ from securefl.audit.verify import verify
 from securefl.terms import (
     Closed,
     Entry,
-    Got,
     Head,
     Leaf,
     MemberId,
-    Opened,
+    MessageReceived,
     Released,
     Reported,
     Reserved,
     RunId,
+    RunJoined,
     Witnessed,
 )
 from tests.support import audited
@@ -73,7 +73,7 @@ def _run_of(run: Path) -> RunId:
 def said_by_a_member_that_says_it_coordinates(drawn: random.Random, run: Path) -> None:
     """A member begins and ends a run of its own making as its coordinator, and says what that, or another, left."""
     about, name = _run_of(run), drawn.choice(audited.MEMBERS)
-    own = next(entry for _, entry in read_all(run)[MemberId(name)].each(Opened))
+    own = next(entry for _, entry in read_all(run)[MemberId(name)].each(RunJoined))
     made = replace(own, run=RunId(drawn.randbytes(16)), role="coordinator", dataset="")
     _other_files(drawn, run, whole=False)
     if drawn.random() < 0.5:
@@ -163,7 +163,9 @@ def computed_before_the_end(drawn: random.Random, run: Path) -> None:
     place = max(index for index, leaf in enumerate(leaves) if isinstance(leaf.entry, Reported))
     entry = leaves[place].entry
     assert isinstance(entry, Reported)
-    last = [leaf for leaf in leaves[:place] if isinstance(leaf.entry, Got) and leaf.entry.receipt.run == about]
+    last = [
+        leaf for leaf in leaves[:place] if isinstance(leaf.entry, MessageReceived) and leaf.entry.receipt.run == about
+    ]
     late = last[-drawn.randint(1, 2) :]  # goodbyes: nobody saw its ledger since
     moved = [*(leaf for leaf in leaves[:place] if leaf not in late), *late]
     signed(run, "coordinator", [*moved, leaves[place]])

@@ -14,7 +14,7 @@ from audits.protection.attempt import Attempt, Outcome
 from securefl.errors import Fault
 from securefl.ledger import anchor, store
 from securefl.protocol import coordinator_state
-from securefl.terms import Entry, Opening, Refused, RunId, Scheme
+from securefl.terms import Entry, Refused, RunId, Scheme, SumOpened
 from tests.support import nested
 
 NAMES = ("ada", "bell", "cole", "dean")
@@ -183,7 +183,7 @@ def custodian(number: int, folder: Path, *, grown: bool = False) -> Outcome:
         stage.grow("custodian")
     stage.play(run)
     told = stage.entries("custodian")
-    more = any(isinstance(entry, Opening) and entry.run == run.to_bytes(16, "big") for entry in told)
+    more = any(isinstance(entry, SumOpened) and entry.run == run.to_bytes(16, "big") for entry in told)
     rules = stage.refusals(("coordinator", "custodian"))
     return Outcome(more, next((rule for rule in SET_BACK if rule in rules), ", ".join(sorted(rules))))
 

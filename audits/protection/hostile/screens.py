@@ -21,7 +21,7 @@ from securefl.errors import Malformed, OperatorFault
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.protocol import messages as m
-from securefl.terms import Hash, Head, MemberId, PublicKey, Reason, Receipt, Seat
+from securefl.terms import Hash, Head, MemberId, Participant, PublicKey, Reason, Receipt
 from tests.support import audited
 
 TRICKS = (
@@ -114,7 +114,7 @@ def a_kind_of_receipt(number: int, folder: Path) -> Outcome:
     )  # fmt: skip
     raw = cbor2.loads(wire.encode(receipt))
     raw[5] += drawn.choice(TRICKS)
-    leaves.append(cbor2.dumps(["Leaf", audited.NOW, ["Sent", raw, bytes(64)]], canonical=True))
+    leaves.append(cbor2.dumps(["Leaf", audited.NOW, ["MessageSent", raw, bytes(64)]], canonical=True))
     _rewritten(_copied(folder), "north", leaves)
     return _judged(folder)
 
@@ -214,9 +214,9 @@ def a_name_that_looks_like_another(number: int, folder: Path) -> Outcome:
     drawn, mark = random.Random(number), UNDRAWN[number % len(UNDRAWN)]  # noqa: S311
     cut = drawn.randint(0, 5)
     name = "north"[:cut] + mark + "north"[cut:]
-    raw = cbor2.loads(wire.encode(Seat(MemberId("north"), PublicKey(bytes(32)), "here")))
+    raw = cbor2.loads(wire.encode(Participant(MemberId("north"), PublicKey(bytes(32)), "here")))
     raw[drawn.choice((1, 3))] = name
-    for made in (lambda: wire.decode(cbor2.dumps(raw, canonical=True), Seat), lambda: wire.encode({name: 1})):
+    for made in (lambda: wire.decode(cbor2.dumps(raw, canonical=True), Participant), lambda: wire.encode({name: 1})):
         try:
             return Outcome(succeeded=True, stopped_by=repr(made()))
         except (Malformed, ValueError):
@@ -242,10 +242,10 @@ def a_seat_s_region(number: int, folder: Path) -> Outcome:
     """A session whose roster has a name or region that looks like another."""
     del folder
     drawn = random.Random(number)  # noqa: S311
-    seat = Seat(MemberId("north"), PublicKey(bytes(32)), "here")
+    seat = Participant(MemberId("north"), PublicKey(bytes(32)), "here")
     body = cbor2.dumps(_spoiled(cbor2.loads(wire.encode(seat)), drawn, drawn.choice(TRICKS)), canonical=True)
     try:
-        wire.decode(body, Seat)
+        wire.decode(body, Participant)
     except Malformed as fault:
         return Outcome(succeeded=False, stopped_by=fault.rule)
     return Outcome(succeeded=True, stopped_by="")

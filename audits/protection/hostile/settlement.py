@@ -26,11 +26,10 @@ from securefl.protocol import declining
 from securefl.protocol import messages as m
 from securefl.protocol.member_state import Kept, State
 from securefl.seams import Own
-from securefl.strategy.member import Half
+from securefl.strategy.member import MemberStrategy
 from securefl.terms import (
     Envelope,
     Event,
-    Freed,
     Hash,
     MemberId,
     Plan,
@@ -38,6 +37,7 @@ from securefl.terms import (
     Reason,
     Refusal,
     Refused,
+    ReservationReleased,
     RunId,
     Sharing,
     Update,
@@ -232,7 +232,9 @@ def closed_node(number: int, folder: Path) -> Outcome:
     free = any(steps[way] > steps[()] for way in steps if way)
     node = world.home(("left",))
     with node.transaction() as conn:
-        free = free or any(isinstance(leaf.entry, Freed) for leaf in store.read(conn, node.identity.public)[1])
+        free = free or any(
+            isinstance(leaf.entry, ReservationReleased) for leaf in store.read(conn, node.identity.public)[1]
+        )
     return Outcome(free or not any(steps.values()), "settled: the run closed")
 
 
@@ -279,7 +281,8 @@ def _told_apart(number: int, by: str, one: Record, other: Record) -> Outcome:
     told: set[tuple[object, ...]] = set()
     for more in (one, other):
         held = (*records, more)
-        trainer = LoraTrainer(of, lambda held=held: Records(held, ()), random.Random(1).randbytes, half=Half(of.layout))  # noqa: S311
+        fixed = random.Random(1).randbytes  # noqa: S311
+        trainer = LoraTrainer(of, lambda held=held: Records(held, ()), fixed, half=MemberStrategy(of.layout))
         try:
             update, keep = trainer.train(_asked(), of.initial(), Own())
         except Exception as fault:  # noqa: BLE001 - any of them tells the two apart
@@ -312,7 +315,7 @@ def a_probe_that_is_none(number: int, folder: Path) -> Outcome:
     of, read_ = _model(), []
     probe = wire.digest("probe", ()) if number % 2 else Hash(random.Random(number).randbytes(32))  # noqa: S311
     sharing = Sharing((Weighting(Fraction(1), Fraction(1), probe=probe),))
-    trainer = LoraTrainer(of, lambda: read_.append(1), _undrawn, half=Half(of.layout))  # type: ignore[arg-type,func-returns-value]
+    trainer = LoraTrainer(of, lambda: read_.append(1), _undrawn, half=MemberStrategy(of.layout))  # type: ignore[arg-type,func-returns-value]
     plan = _asked(sharing=sharing, dimension=of.layout.dimension(1, sharing))
     try:
         trainer.admit(plan, of.initial())
@@ -371,7 +374,7 @@ class Cheat:
         agent = self.agent
         with agent.home.transaction() as conn:
             boxes = agent.home.saved(conn, plan.run, State).seat.boxes
-        half, rand = agent.plugs.protection(plan.cover.scheme), Secret(bytes(32))
+        half, rand = agent.ports.protection(plan.cover.scheme), Secret(bytes(32))
         names = {MemberId(each): box for each, box in boxes.items()}
         made = half.enrol(
             agent.charter.me, plan.run, plan.round + 1, plan.cover.threshold, names, agent.home.identity, rand

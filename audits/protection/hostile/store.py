@@ -21,7 +21,7 @@ from securefl.home.home import Home
 from securefl.ledger import databases
 from securefl.ledger.databases import Place
 from securefl.protocol import member_state
-from securefl.terms import Entry, Freed, Hash, Leaf, MemberId, Refused, RunId, Scheme
+from securefl.terms import Entry, Hash, Leaf, MemberId, Refused, ReservationReleased, RunId, Scheme
 from tests.support import worlds
 
 LIMIT = 3  # plans in the budget
@@ -66,7 +66,7 @@ def relabel(admin: Administrator) -> None:
 def free(admin: Administrator) -> None:
     """Add an entry that gives a charge back."""
     rows, _ = admin.copies[-1]
-    admin.put([*rows, (len(rows), wire.encode(site_leaf(Freed(Hash(bytes(32)), "of no use"))))])
+    admin.put([*rows, (len(rows), wire.encode(site_leaf(ReservationReleased(Hash(bytes(32)), "of no use"))))])
 
 
 def delete_middle(admin: Administrator) -> None:

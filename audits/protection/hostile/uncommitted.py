@@ -152,7 +152,7 @@ def custodian(number: int, folder: Path, *, reordered: bool = False) -> Outcome:
     me, home = MemberId("custodian"), custodian_home(folder / "home")
     holder = _Counted(world.holder)
     charter = world.parties[me].state.charter  # type: ignore[attr-defined]
-    agent = CustodianAgent(home, charter, u.Plugs(home.identity, holder, world.min_cohort), world.rand)
+    agent = CustodianAgent(home, charter, u.Ports(home.identity, holder, world.min_cohort), world.rand)
     admin, honest, stopped, way = Refusing(home, folder / "copy.db"), world.handle, set[str](), WAYS[number % 4]
 
     def handle(name: str, data: bytes) -> bytes:
@@ -318,10 +318,10 @@ def _member(home: Home, world: worlds.World) -> MemberAgent:
             return worlds.Update(world.update_of(site.OWNER, plan.round), plan.learning.event), own
 
     charter = world.parties[site.OWNER].state.charter  # type: ignore[attr-defined]
-    plugs = member_state.Plugs(home.identity, schemes.member_half)
+    ports = member_state.Ports(home.identity, schemes.member_half)
     text = site.TEXT.format(limit="9/10").replace("[clear]", "[masking]")
     held = replace(policies.parse(text.encode(), "policy"), text=worlds.POLICY, hash=worlds.POLICY_HASH)
-    return MemberAgent(home, charter, held, plugs, Trainer(), lambda plan, now: site.price(plan, now, held), world.rand)
+    return MemberAgent(home, charter, held, ports, Trainer(), lambda plan, now: site.price(plan, now, held), world.rand)
 
 
 ATTEMPTS = (

@@ -20,7 +20,7 @@ from securefl.protocol import coordinator, coordinator_state
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure, Runtime
-from securefl.terms import MemberId, Scheme, Seat, SignedHead
+from securefl.terms import MemberId, Participant, Scheme, SignedHead
 from tests.support import nested
 
 SCHEMES = (Scheme.MASKING, Scheme.CKKS)
@@ -87,7 +87,7 @@ class Hiding(nested.World):
     number: int = 0
     longest: SignedHead | None = field(default=None)
 
-    def known(self, home: Home, seats: Iterable[Seat]) -> Mapping[str, SignedHead]:
+    def known(self, home: Home, seats: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """All but the victim's: the coordinator minds nothing that the victim shows."""
         found = dict(super().known(home, seats))
         self.longest = found.pop(self.victim, None)
@@ -203,7 +203,7 @@ def hidden_as_it_was_spent(number: int, folder: Path, *, trick: Trick = no_heads
 
 
 def _opened(stage: Stage) -> bool:
-    return any(type(entry).__name__ == "Opening" for entry in stage.entries("coordinator"))
+    return any(type(entry).__name__ == "SumOpened" for entry in stage.entries("coordinator"))
 
 
 ATTEMPTS = (
