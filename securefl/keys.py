@@ -61,6 +61,11 @@ class Identity:
         """The key of what this identity's owner stores where others may look: one for each context."""
         return derive(self._seed, "at-rest", context)
 
+    @property
+    def box(self) -> Secret:
+        """What opens a share of a decryption key that was sealed to this identity's owner (X25519, 32 bytes)."""
+        return derive(self._seed, "key-share-box")
+
 
 def verify(key: PublicKey, label: str, statement: bytes, signature: bytes) -> None:
     """Nothing happens if the signature holds.

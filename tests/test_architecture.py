@@ -99,6 +99,7 @@ def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
     from typer.main import get_command
 
     from securefl.cli import main as cli
+    from securefl.documents.coordinator_file import CoordinatorFile
     from securefl.documents.federation import FederationFile
     from securefl.documents.site_file import SiteFile
     from securefl.policy.document import PolicyDocument
@@ -106,7 +107,7 @@ def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
     from securefl.simulation import federation
 
     words = re.compile(r"entropy|rand|repeat|seed|deterministic")
-    for document in (FederationFile, PolicyDocument, PlanDocument, SiteFile):
+    for document in (FederationFile, PolicyDocument, PlanDocument, SiteFile, CoordinatorFile):
         schema = document.model_json_schema()
         fields = {
             f"{part}.{name}"

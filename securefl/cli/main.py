@@ -14,7 +14,9 @@ import typer
 
 from securefl.cli import audit, look, train
 from securefl.cli.budget import budget_app
+from securefl.cli.coordinator import coordinator_app
 from securefl.cli.keys import custodian_app, keys_app
+from securefl.cli.ledger import ledger_app
 from securefl.cli.policy import policy_app
 from securefl.cli.site import site_app
 from securefl.errors import Fault
@@ -28,6 +30,8 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(site_app, name="site")
+app.add_typer(coordinator_app, name="coordinator")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
 app.add_typer(custodian_app, name="custodian")

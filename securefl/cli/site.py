@@ -9,9 +9,41 @@ from typing import Annotated
 
 import typer
 
+from securefl.cli import introduction
 from securefl.cli.options import Json, show
 
-site_app = typer.Typer(help="One party's own document.", no_args_is_help=True)
+site_app = typer.Typer(help="One party's own document, and how parties are introduced.", no_args_is_help=True)
+for name in ("invite", "join", "roster"):
+    site_app.command(name)(getattr(introduction, name))
+site_app.command("show")(introduction.look)
+
+
+@site_app.command("init")
+def site_init(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="The document to write, or its folder.")],
+    name: Annotated[str | None, typer.Option(help="What this party is called in every federation.")] = None,
+    region: Annotated[str, typer.Option(help="Where it stands, as policies name regions.")] = "",
+    model: Annotated[str, typer.Option(help="What plans and policies call the base model.")] = "",
+    at: Annotated[str | None, typer.Option(help="Where the model is here; else a Hugging Face name.")] = None,
+    data: Annotated[str | None, typer.Option(help="Its records: CSV, TSV or JSON Lines.")] = None,
+    text: Annotated[str, typer.Option(help="The column with the text.")] = "text",
+    label: Annotated[str, typer.Option(help="The column with the label.")] = "label",
+    without_records: Annotated[bool, typer.Option("--without-records", help="Take part with noise alone.")] = False,
+    custodian: Annotated[bool, typer.Option("--custodian", help="Hold a decryption key, and no records.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make this party's home and key, and write a SITE document with comments that passes `site check`."""
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+    from securefl.site import init  # noqa: PLC0415
+
+    if not custodian and (not name or not region or not model or (data is None) != without_records):
+        what = "a member has a name, a region, a model, and records or none"
+        remedy = "give --name, --region, --model, and --data or --without-records; or --custodian alone"
+        raise OperatorFault(what, remedy, "site init")
+    member = None if custodian else init.Member(name or "", region, model, at or model, data, text, label)
+    path, key = init.init(site, member)
+    lines = [f"{path}: written; edit it, then: securefl site check {path}", f"key  {key.hex()}"]
+    show(as_json, {"site": str(path), "name": "custodian" if custodian else name, "key": key.hex()}, "\n".join(lines))
 
 
 @site_app.command("check")

@@ -53,6 +53,12 @@ def text_of(value: Mapping[str, Any], head: str = "") -> bytes:
     return (comments + body).encode()
 
 
+def scalar(text: str) -> str:
+    """One text as it stands behind a key, quoted where a reader could take it for something else."""
+    listed = yaml.dump([text], Dumper=_Dumper, allow_unicode=True, width=2**31, default_flow_style=True)
+    return listed.rstrip("\n")[1:-1]
+
+
 def fields_of(part: BaseModel) -> dict[str, Any]:
     """A part of a document as the fields a person would write: those that differ from what is meant without them."""
     found = {}

@@ -19,7 +19,8 @@ from securefl.documents.task import AdapterPart, TaskPart
 from securefl.documents.training import TrainingPart
 from securefl.terms import AdapterKind, AdapterRule
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+NAME_FORM = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_FORM)]
 _KEY = r"^[0-9a-f]{64}$"
 
 

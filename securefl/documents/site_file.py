@@ -25,6 +25,7 @@ from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.terms.records import Record
 
 SharingName = Literal["weights", "home", "pull", "attention"]
+JOINED = "federations"  # folder of a home
 MADE_BY = "`securefl keys show HOME/identity.key` prints it"
 
 
@@ -102,6 +103,13 @@ class TrustPart(Part):
         """The probe, with the task's labels by number."""
         labels = self.task.labels if self.task else ()
         return tuple(Record(each.text, labels.index(each.label)) for each in self.probe)
+
+
+class JoinedFile(TrustPart):
+    """A federation that `securefl site join` joined: a document of its own, in the site's home."""
+
+    securefl_joined: First
+    federation: Name
 
 
 class SubfederationPart(Part):
@@ -184,7 +192,46 @@ def load(path: Path) -> Site:
     Raises:
         OperatorFault: anything in it is not as it must be, with file, line, field and what would do.
     """
-    return of(strict.read(path), path)
+    return _with_joined(of(strict.read(path), path))
+
+
+def joined_at(home: Path, federation: str) -> Path:
+    """Where a home has a federation that this party joined by signed documents."""
+    return home / JOINED / f"{federation}.yaml"
+
+
+def _with_joined(site: Site) -> Site:
+    """The same, with the federations that were joined by signed documents.
+
+    Raises:
+        OperatorFault: one of them is not as it must be, or stands in the SITE document, too.
+    """
+    found: dict[str, TrustPart] = {}
+    for path in sorted((site.home / JOINED).glob("*.yaml")):
+        document = strict.read(path)
+        part = strict.validate(document, JoinedFile)
+        if part.federation in site.file.federations:
+            what = f"{part.federation} stands under `federations`, and was joined: {path}"
+            raise OperatorFault(what, "keep one: remove its lines here, or that file", f"{site.path}: federations")
+        if path != joined_at(site.home, part.federation):
+            raise OperatorFault(f"{part.federation} under another name", "join it again", str(path))
+        check_joined(site.file, part, str(path))
+        found[part.federation] = part
+    file = site.file.model_copy(update={"federations": {**site.file.federations, **found}})
+    return Site(file, site.path)
+
+
+def check_joined(file: SiteFile, part: JoinedFile, name: str) -> None:
+    """Check that a federation that was joined fits this party; ``name`` is what an error calls its document.
+
+    Raises:
+        OperatorFault: it does not.
+    """
+    found = tuple(
+        f"{name}: {'.'.join(map(str, at[2:]))}: {words}" for at, words in _of_trust(file, part.federation, part)
+    )
+    if found:
+        raise OperatorFault(found)
 
 
 def of(document: Document, path: Path) -> Site:
@@ -219,12 +266,7 @@ def _problems(file: SiteFile) -> Iterator[tuple[Path_, str]]:
         return
     yield from _of_its_role(file)
     for name, trust in file.federations.items():
-        place: Path_ = ("federations", name)
-        yield from _keys_apart(place, {"coordinator": trust.coordinator, "custodian": trust.custodian}, trust.members)
-        strange = [each.label for each in trust.probe if trust.task is None or each.label not in trust.task.labels]
-        if strange:
-            yield (*place, "probe"), f"found the label {strange[0]!r}; write one of the task's labels"
-        yield from _of_custodian(place, trust) if file.is_custodian else _of_member(place, file, trust)
+        yield from _of_trust(file, name, trust)
     if file.subfederation is not None:
         inside = file.subfederation
         yield from _keys_apart(("subfederation",), {"custodian": inside.custodian}, inside.members)
@@ -235,6 +277,15 @@ def _problems(file: SiteFile) -> Iterator[tuple[Path_, str]]:
                 ("subfederation", "name"),
                 f"found {inside.name}; it is a federation of its own: not one this site is in",
             )
+
+
+def _of_trust(file: SiteFile, name: str, trust: TrustPart) -> Iterator[tuple[Path_, str]]:
+    place: Path_ = ("federations", name)
+    yield from _keys_apart(place, {"coordinator": trust.coordinator, "custodian": trust.custodian}, trust.members)
+    strange = [each.label for each in trust.probe if trust.task is None or each.label not in trust.task.labels]
+    if strange:
+        yield (*place, "probe"), f"found the label {strange[0]!r}; write one of the task's labels"
+    yield from _of_custodian(place, trust) if file.is_custodian else _of_member(place, file, trust)
 
 
 def _of_its_role(file: SiteFile) -> Iterator[tuple[Path_, str]]:

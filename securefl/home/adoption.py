@@ -31,11 +31,28 @@ def propose(home: Home, policy: Policy, signatures: tuple[approvals.Signature, .
     if signatures is not None:
         revoked = path.with_name(f"{policy.federation}.revoked.json")
         signatures = tuple(dict.fromkeys((*signatures, *approvals.read(revoked))))
-        files.write(revoked, approvals.encode(approvals.revocations(signatures)))
+        if approvals.revocations(signatures):
+            files.write(revoked, approvals.encode(approvals.revocations(signatures)))
     with home.transaction() as conn:
         adopted(home.opened(conn)).adopt(policy, signatures, home.clock())
     files.write(path, policy.text)
     files.write(approvals.beside(path), evidence(policy, signatures))
+
+
+def found_signatures(
+    path: Path, policy: Policy, now: int, *, unsafe_unsigned: bool
+) -> tuple[approvals.Signature, ...] | None:
+    """The signatures beside a policy, and beside those above it; None if its own are too few and that was asked for.
+
+    Raises:
+        Unapproved: they are too few.
+        OperatorFault: a file beside it is not well formed.
+    """
+    signatures = tuple(each for file in policies.files(path) for each in approvals.read(approvals.beside(file)))
+    if unsafe_unsigned and not approvals.judge(policy, signatures, now).signed:
+        return None
+    approvals.require(policy, signatures, now)
+    return signatures
 
 
 def staged_at(home: Path, federation: str) -> Path:

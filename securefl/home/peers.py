@@ -17,20 +17,26 @@ def pinned(home: Path, federation: str) -> Path:
     return home / "peers" / f"{federation}.json"
 
 
+def known(home: Path, federation: str) -> dict[str, str]:
+    """Whose keys a home has pinned in one federation: names to keys in hex."""
+    path = pinned(home, federation)
+    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def pin(home: Path, federation: str, seats: tuple[Participant, ...]) -> None:
     """Pin these parties' keys, or check them against those that are pinned.
 
     Raises:
         OperatorFault: a party shows another key than it did before.
     """
-    path = pinned(home, federation)
+    path, here = pinned(home, federation), known(home, federation)
     files.folder(path.parent)
-    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     for seat in seats:
-        if known.setdefault(seat.member, seat.key.hex()) != seat.key.hex():
+        if here.setdefault(seat.member, seat.key.hex()) != seat.key.hex():
             what = f"{seat.member} shows another key than it did before"
             remedy = (
                 "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
             )
             raise OperatorFault(what, remedy, str(path))
-    files.write(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    files.write(path, json.dumps(here, indent=1, sort_keys=True).encode())

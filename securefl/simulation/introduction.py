@@ -113,11 +113,7 @@ def split_key_of(places: SiteLayout, threshold: int, cohort: int | None = None) 
 
 def found_signatures(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approvals.Signature, ...] | None:
     """The signatures beside a policy, and beside those above it; None if its own are too few and that was asked for."""
-    signatures = tuple(each for file in policies.files(path) for each in approvals.read(approvals.beside(file)))
-    if unsafe_unsigned and not approvals.judge(policy, signatures, clock()).signed:
-        return None
-    approvals.require(policy, signatures, clock())
-    return signatures
+    return adoption.found_signatures(path, policy, clock(), unsafe_unsigned=unsafe_unsigned)
 
 
 def descended(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from securefl import files, keys
 from securefl.documents.federation import FederationFile
+from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.documents.site_file import Site, TrustPart
-from securefl.errors import Fault
 from securefl.home import adoption
 from securefl.home.clock import clock
 from securefl.home.peers import pinned
@@ -19,17 +18,7 @@ from securefl.site import charged_records
 from securefl.site.build import check_own_key, limits_of, model_of, records_of
 from securefl.training.sources import resolve
 
-OK, MISSING, WRONG = "ok", "missing", "wrong"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: ok, missing (it may still come), or wrong."""
-
-    what: str
-    status: str
-    detail: str
-    remedy: str = ""
+__all__ = ["MISSING", "OK", "WRONG", "Finding", "examine"]
 
 
 def examine(site: Site, *, load: bool = False, federation: FederationFile | None = None) -> tuple[Finding, ...]:
@@ -45,31 +34,23 @@ def examine(site: Site, *, load: bool = False, federation: FederationFile | None
 
 
 def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
-    yield _tried("home", lambda: _home(site))
-    yield _tried("store", lambda: _store(site))
+    yield tried("home", lambda: _home(site))
+    yield tried("store", lambda: _store(site))
     if not site.file.federations:
         yield Finding("federations", MISSING, "none: it answers nobody", "write whom this site trusts")
     for name, trust in site.file.federations.items():
-        yield _tried(f"federations.{name}", lambda n=name, t=trust: _trusted(site, n, t))  # type: ignore[misc]
-        yield _tried(f"policy of {name}", lambda n=name: _policy(site.home, n))  # type: ignore[misc]
+        yield tried(f"federations.{name}", lambda n=name, t=trust: _trusted(site, n, t))  # type: ignore[misc]
+        yield tried(f"policy of {name}", lambda n=name: _policy(site.home, n))  # type: ignore[misc]
     inside = site.file.subfederation
     if inside is not None:
-        yield _tried(f"policy of {inside.name}", lambda: _policy(site.folder / inside.home, inside.name))
+        yield tried(f"policy of {inside.name}", lambda: _policy(site.folder / inside.home, inside.name))
     model, data = site.file.model, site.file.data
     if model is not None:
-        yield _tried("model", lambda: _found("model", site, model.at or model.name))
+        yield tried("model", lambda: _found("model", site, model.at or model.name))
     if data is not None:
-        yield _tried("data", lambda: _found("data", site, data.file))
+        yield tried("data", lambda: _found("data", site, data.file))
     for name, trust in site.file.federations.items() if load and not site.file.is_custodian else ():
-        yield _tried(f"records in {name}", lambda n=name, t=trust: _records(site, n, t))  # type: ignore[misc]
-
-
-def _tried(what: str, look: Callable[[], Finding]) -> Finding:
-    try:
-        return look()
-    except Fault as fault:
-        told, remedy = str(fault), getattr(fault, "remedy", "")
-        return Finding(what, WRONG, told.removesuffix(f"; {remedy}"), remedy)
+        yield tried(f"records in {name}", lambda n=name, t=trust: _records(site, n, t))  # type: ignore[misc]
 
 
 def _home(site: Site) -> Finding:

@@ -1,0 +1,58 @@
+"""`securefl coordinator`: a coordinator's own document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from securefl.cli.introduction import CoordinatorArgument
+from securefl.cli.options import Json, show
+
+coordinator_app = typer.Typer(help="A coordinator's own document.", no_args_is_help=True)
+
+
+@coordinator_app.command("init")
+def coordinator_init(
+    coordinator: Annotated[Path, typer.Argument(metavar="COORDINATOR", help="The document to write, or its folder.")],
+    policy: Annotated[Path, typer.Option(help="The federation's policy.")],
+    model: Annotated[str, typer.Option(help="What the policy calls the base model.")],
+    member: Annotated[list[str], typer.Option(help="Whom it invites, by name; at least two.")],
+    at: Annotated[str | None, typer.Option(help="Where the model is here; else a Hugging Face name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a coordinator's home and key, and write a COORDINATOR document with comments."""
+    from securefl.coordinator import init  # noqa: PLC0415
+
+    path, key = init.init(coordinator, policy, (model, at or model), tuple(member))
+    lines = [f"{path}: written; edit it, then: securefl coordinator check {path}", f"key  {key.hex()}"]
+    show(as_json, {"coordinator": str(path), "key": key.hex()}, "\n".join(lines))
+
+
+@coordinator_app.command("check")
+def coordinator_check(coordinator: CoordinatorArgument, as_json: Json = False) -> None:
+    """The document is well formed, and fits what is here; nothing is made or changed. Exit 2 if something is wrong."""
+    from securefl.coordinator.check import WRONG, examine  # noqa: PLC0415
+    from securefl.documents import coordinator_file  # noqa: PLC0415
+
+    found = coordinator_file.load(coordinator)
+    findings = examine(found)
+    ok = all(each.status != WRONG for each in findings)
+    rows = [{"what": f.what, "status": f.status, "detail": f.detail, "remedy": f.remedy} for f in findings]
+    wide = max(len(each.what) for each in findings) + 2
+    lines = [f"{coordinator}: well formed, coordinates {found.file.name}"] + [
+        f"{f.status:<9}{f.what:<{wide}}{f.detail}" + (f"  ->  {f.remedy}" if f.remedy else "") for f in findings
+    ]
+    answer = {"ok": ok, "coordinator": str(coordinator), "federation": found.file.name, "findings": rows}
+    show(as_json, answer, "\n".join(lines))
+    if not ok:
+        raise typer.Exit(2)
+
+
+@coordinator_app.command("schema")
+def coordinator_schema() -> None:
+    """The JSON Schema of COORDINATOR documents, for editors."""
+    from securefl.documents.coordinator_file import schema_text  # noqa: PLC0415
+
+    print(schema_text(), end="")

@@ -1,0 +1,59 @@
+"""Hold a COORDINATOR document against what is here: home, policy, who answered. Nothing is made or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from securefl import files, keys
+from securefl.coordinator import inviting
+from securefl.documents.coordinator_file import Coordinator
+from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
+from securefl.home import adoption
+from securefl.home.clock import clock
+from securefl.policy import approvals
+from securefl.policy import load as policies
+
+__all__ = ["MISSING", "OK", "WRONG", "Finding", "examine"]
+
+
+def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
+    """Everything that a run would trip over."""
+    return tuple(_examined(coordinator))
+
+
+def _examined(coordinator: Coordinator) -> Iterator[Finding]:
+    looks: dict[str, Callable[[Coordinator], Finding]] = {
+        "home": _home, "policy": _policy, "parties": _parties,
+    }  # fmt: skip
+    for what, look in looks.items():
+        yield tried(what, lambda look=look: look(coordinator))  # type: ignore[misc]
+
+
+def _home(coordinator: Coordinator) -> Finding:
+    files.check(coordinator.home)
+    place = coordinator.home / "identity.key"
+    if not place.exists():
+        return Finding("home", MISSING, str(coordinator.home), "make it: `securefl coordinator init`")
+    return Finding("home", OK, f"{coordinator.home}, key {keys.load(place).public.hex()}")
+
+
+def _policy(coordinator: Coordinator) -> Finding:
+    policy = policies.load(coordinator.policy)
+    told = f"version {policy.version}, hash {policy.hash.hex()[:16]}"
+    if policy.federation != coordinator.file.name:
+        return Finding("policy", WRONG, f"it is of {policy.federation}", "write one name into both")
+    signatures = adoption.found_signatures(coordinator.policy, policy, clock(), unsafe_unsigned=True)
+    if signatures is None:
+        remedy = "sign it (`securefl policy sign`, `approve`), or use --unsafe-unsigned, which every report will say"
+        return Finding("policy", MISSING, f"{told}, UNSIGNED", remedy)
+    return Finding("policy", OK, f"{told}, {approvals.judge(policy, signatures, clock())}")
+
+
+def _parties(coordinator: Coordinator) -> Finding:
+    if not (coordinator.home / "identity.key").exists():
+        return Finding("parties", MISSING, "nobody answered yet", "invite them: `securefl site invite`")
+    known = inviting.known(coordinator, inviting.opened(coordinator))
+    if known.missing:
+        what = f"{', '.join(known.missing)}: no answer is admitted, and no key is written"
+        return Finding("parties", MISSING, what, "take their answers in: `securefl site join`")
+    return Finding("parties", OK, f"{len(coordinator.file.parties)} parties, each with a key")

@@ -1,0 +1,102 @@
+"""A coordinator invites parties to its federation, admits who answers, and hands out the roster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from securefl.documents import offer
+from securefl.documents.coordinator_file import Coordinator
+from securefl.documents.introduction import Answer, Authentic, Confirmed, Invitation, NotIntroduced, Roster, Rule
+from securefl.errors import OperatorFault
+from securefl.home import adoption, introduced
+from securefl.home.clock import clock
+from securefl.home.home import Home
+from securefl.home.introduced import Introduced
+from securefl.policy import load as policies
+from securefl.terms import MemberId, Participant, PublicKey
+from securefl.terms.parties import COORDINATOR, CUSTODIAN
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Whom a coordinator knows: by an answer that it admitted, or by what its own document says."""
+
+    everybody: Introduced | None
+    missing: tuple[str, ...]  # invited, and of no known key or region
+
+
+def opened(coordinator: Coordinator, now: Callable[[], int] = clock) -> Home:
+    """This coordinator's home.
+
+    Raises:
+        OperatorFault: it has none, or it cannot be used.
+        Tampered: its ledger is not what it signed.
+    """
+    if not (coordinator.home / "identity.key").exists():
+        place, remedy = str(coordinator.home / "identity.key"), "make one: `securefl coordinator init`"
+        raise OperatorFault("this coordinator has no key yet", remedy, place)
+    return Home.at(coordinator.home, COORDINATOR, now)
+
+
+def invite(
+    coordinator: Coordinator, days: int, *, unsafe_unsigned: bool = False, now: Callable[[], int] = clock
+) -> Authentic[Invitation]:
+    """The invitation to this federation, under the policy that the document names.
+
+    Raises:
+        Unapproved: the policy lacks signatures.
+        OperatorFault: the policy is another federation's, or may not follow the one that this home adopted.
+    """
+    home, policy = opened(coordinator, now), policies.load(coordinator.policy)
+    if policy.federation != coordinator.file.name:
+        what = f"the policy of {policy.federation}, and the federation is called {coordinator.file.name}"
+        raise OperatorFault(what, "write one name into both", f"{coordinator.path}: policy")
+    signatures = adoption.found_signatures(coordinator.policy, policy, now(), unsafe_unsigned=unsafe_unsigned)
+    return introduced.invite(home, policy, signatures, offer.text_of(coordinator.file.offer), days)
+
+
+def admit(coordinator: Coordinator, given: Confirmed[Answer], now: Callable[[], int] = clock) -> None:
+    """Admit a party that answered: its key is pinned in this coordinator's home.
+
+    Raises:
+        NotIntroduced: as for ``introduced.admit``; or its key or region is not the one in the document (KEY, OFFER).
+    """
+    card = given.document.card
+    due = coordinator.file.parties.get(card.name)
+    if due is not None and due.key not in (None, card.key.hex()):
+        what = f"{card.name} under {card.key.hex()[:16]}..., and the document has {str(due.key)[:16]}..."
+        raise NotIntroduced(Rule.KEY, what, "find out which is its own", str(coordinator.path))
+    if due is not None and due.region not in (None, card.region):
+        what = f"{card.name} in region {card.region}, and the document has {due.region}"
+        raise NotIntroduced(Rule.OFFER, what, "find out which is right", str(coordinator.path))
+    introduced.admit(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, given)
+
+
+def roster(coordinator: Coordinator, days: int, now: Callable[[], int] = clock) -> Authentic[Roster]:
+    """The roster of everybody in the document.
+
+    Raises:
+        OperatorFault: some have not answered.
+    """
+    return introduced.hand_out(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, days)
+
+
+def known(coordinator: Coordinator, home: Home) -> Known:
+    """Everybody in the document, by key and region."""
+    held = introduced.kept(home, coordinator.file.name, introduced.INVITATION, Invitation)
+    answers = introduced.admitted(home, coordinator.file.name) if held is not None else {}
+    found, missing = dict[str, Participant](), list[str]()
+    for name, part in coordinator.file.parties.items():
+        answer = answers.get(name)
+        key = answer.document.card.key.hex() if answer else part.key
+        region = answer.document.card.region if answer else part.region
+        if key is None or (region is None and name != CUSTODIAN):
+            missing.append(name)
+        else:
+            found[name] = Participant(MemberId(name), PublicKey(bytes.fromhex(key)), region or "")
+    if missing:
+        return Known(None, tuple(missing))
+    members = tuple(found[name] for name in coordinator.file.members)
+    own = Participant(COORDINATOR, home.identity.public, "")
+    return Known(Introduced(own, found.get(CUSTODIAN), members), ())

@@ -1,0 +1,49 @@
+"""One party's ledger for an auditor: from its own home, by its own document, while others may write to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from securefl.documents import coordinator_file, site_file, strict
+from securefl.errors import OperatorFault
+from securefl.home.clock import clock
+from securefl.home.home import Home
+from securefl.ledger import anchor, export
+from securefl.ledger.export import LedgerFile
+
+NOTHING = "nothing to export: no run has begun here"
+
+
+def home_of(party: Path) -> Home:
+    """The home of a party: given by its SITE or COORDINATOR document, or the folder itself.
+
+    Raises:
+        OperatorFault: there is no home, or no run has begun there.
+    """
+    home = party if party.is_dir() else _by_document(party)
+    head = anchor.read(home) if (home / "identity.key").exists() else None
+    if head is None:
+        remedy = "give a party's document, or its home, once it has taken part in a run"
+        raise OperatorFault(NOTHING, remedy, str(home))
+    return Home.at(home, head.owner, clock)
+
+
+def one(home: Home, out: Path) -> tuple[Path, LedgerFile]:
+    """Write this home's ledger into the folder ``out``, under its owner's name.
+
+    Raises:
+        OperatorFault: it cannot be written.
+        Tampered: the home's ledger is not what it signed.
+    """
+    file = home.ledger()
+    if file is None:
+        raise OperatorFault(NOTHING, "take part in a run first", str(home.path))
+    path = out / f"{file.owner}{export.SUFFIX}"
+    export.write(path, file)
+    return path, file
+
+
+def _by_document(path: Path) -> Path:
+    if strict.read(path).has("securefl_coordinator"):
+        return coordinator_file.load(path).home
+    return site_file.load(path).home

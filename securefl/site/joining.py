@@ -1,0 +1,122 @@
+"""One site joins a federation by signed documents: it answers an invitation, then takes in the roster.
+
+Until the roster is in, the site trusts nobody's updates and answers no request of the federation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from securefl import files
+from securefl.documents import emit, offer, site_file, strict
+from securefl.documents.introduction import Answer, Authentic, Confirmed, Invitation, NotIntroduced, Role, Roster, Rule
+from securefl.documents.offer import Offer
+from securefl.documents.site_file import JoinedFile, Site
+from securefl.errors import OperatorFault
+from securefl.home import introduced
+from securefl.home.clock import clock
+from securefl.home.introduced import Introduced, Party
+from securefl.site.build import opened
+from securefl.terms import MemberId
+from securefl.terms.parties import CUSTODIAN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEAD = "Written by `securefl site join`: a federation that this site is in, as its roster and its invitation say."
+
+
+def party_of(site: Site) -> Party:
+    """Who this site is to others."""
+    if site.file.is_custodian:
+        return Party(CUSTODIAN, Role.CUSTODIAN)
+    role = Role.MEMBER if site.file.subfederation is None else Role.SUBFEDERATION
+    assert site.file.region is not None, "a member's document has a region"
+    return Party(MemberId(site.file.name), role, site.file.region)
+
+
+def answer(
+    site: Site, given: Confirmed[Invitation], days: int, *, unsafe_unsigned: bool = False,
+    now: Callable[[], int] = clock,
+) -> Authentic[Answer]:  # fmt: skip
+    """Answer an invitation: its policy is adopted, and its coordinator's key pinned, in this site's home.
+
+    Raises:
+        NotIntroduced: what is trained does not fit this site (OFFER), or as for ``introduced.accept``.
+        Unapproved, OperatorFault: this home would not adopt the policy, or there is none.
+    """
+    check_home(site)
+    federation = given.document.card.federation
+    if federation in site.file.federations and not site_file.joined_at(site.home, federation).exists():
+        what = f"{federation} stands under `federations` in {site.path}"
+        raise OperatorFault(what, "remove its lines there: what is joined is written by this command", str(site.path))
+    _check_offer(site, offer.read(given.document.offer, "the invitation's offer"))
+    return introduced.accept(opened(site, now), party_of(site), given, days, unsafe_unsigned=unsafe_unsigned)
+
+
+def complete(site: Site, given: Confirmed[Roster], now: Callable[[], int] = clock) -> Introduced:
+    """Take in the roster: everybody's key is pinned, and the site answers this federation from its next start.
+
+    Raises:
+        NotIntroduced: as for ``introduced.everybody_in``; or the roster is none of what was offered (OFFER).
+        OperatorFault: this site has no home.
+    """
+    check_home(site)
+    home, federation = opened(site, now), given.document.card.federation
+    found = introduced.everybody_in(home, given)
+    held = introduced.kept(home, federation, introduced.INVITATION, Invitation)
+    assert held is not None, "the roster was held against it"
+    text = emit.text_of(
+        _trusted(site, found, offer.read(held.document.offer, "the invitation's offer"), federation), HEAD
+    )
+    place = site_file.joined_at(site.home, federation)
+    try:
+        site_file.check_joined(site.file, strict.validate(strict.parse(text, str(place)), JoinedFile), str(place))
+    except OperatorFault as fault:
+        raise NotIntroduced(Rule.OFFER, str(fault), "ask its coordinator which roster is meant") from fault
+    introduced.take_in(home, given)
+    files.folder(place.parent)
+    files.write(place, text)
+    return found
+
+
+def check_home(site: Site) -> None:
+    """Check that this party has a home and a key; raise OperatorFault otherwise."""
+    if not (site.home / "identity.key").exists():
+        remedy = "make one: `securefl site init`, or `securefl keys init` at this path"
+        raise OperatorFault("this site has no key yet", remedy, str(site.home / "identity.key"))
+
+
+def _check_offer(site: Site, found: Offer) -> None:
+    """Check that this site can take part in what is offered.
+
+    Raises:
+        NotIntroduced: by OFFER.
+    """
+    if site.file.is_custodian:
+        if not found.protection.scheme.has_custodian:
+            what = f"protection {found.protection.scheme.value}, which has no custodian"
+            raise NotIntroduced(Rule.OFFER, what, "ask its coordinator whom it means to invite")
+        return
+    assert site.file.model is not None, "a member's document has a model"
+    if found.model != site.file.model.name:
+        what = f"the model {found.model}, and this site has {site.file.model.name}"
+        remedy = f"get that model, and write what it is called: {site.path}: model.name"
+        raise NotIntroduced(Rule.OFFER, what, remedy)
+
+
+def _trusted(site: Site, found: Introduced, offered: Offer, federation: str) -> dict[str, Any]:
+    """What the federation's own document in this home says."""
+    members = {seat.member: {"key": seat.key.hex(), "region": seat.region} for seat in found.members}
+    custodian = {"custodian": found.custodian.key.hex()} if found.custodian else {}
+    first = {"securefl_joined": 1, "federation": federation, "coordinator": found.coordinator.key.hex(), **custodian}
+    if site.file.is_custodian:
+        return {**first, "members": members, "protection": emit.fields_of(offered.protection)}
+    return {
+        **first,
+        "members": members,
+        "task": emit.fields_of(offered.task),
+        "adapter": emit.fields_of(offered.adapter),
+        "max_tokens": offered.max_tokens,
+        **({"probe": [emit.fields_of(each) for each in offered.probe]} if offered.probe else {}),
+    }
