@@ -133,13 +133,13 @@ def meets(of: SharedModel, values: Values, part: str) -> tuple[Values, Values]:
     (layer,) = [module for name, module in modules if name.endswith(part) and hasattr(module, "lora_A")]
     found: list[torch.Tensor] = []
     hook = layer.register_forward_hook(lambda _, given, __: found.append(given[0]))
-    public = of._public()  # noqa: SLF001
-    ids, mask, _ = public.batch(range(len(public.ids)))
+    public, where = of._public(), of._built.model.center.device  # noqa: SLF001
+    ids, mask, _ = (each.to(where) for each in public.batch(range(len(public.ids))))
     with torch.no_grad():
         of._built.model(ids, mask)  # noqa: SLF001
     hook.remove()
     weight = layer.lora_A["default"].weight.detach()
-    return found[0][mask.bool()].double().numpy(), weight.double().numpy()
+    return found[0][mask.bool()].double().cpu().numpy(), weight.double().cpu().numpy()
 
 
 def drowned_blindly(of: SharedModel, drawn: np.random.Generator, values: Values) -> Values:
@@ -210,7 +210,7 @@ def padded_together(of: SharedModel, base: bytes, texts: tuple[str, ...]) -> Val
     adapter_tensors.load(of._built, base)  # noqa: SLF001
     batch = encoded.batch(range(len(texts)))
     found = step.per_record_gradients(of._wrapped, of._built.parameters, batch)  # noqa: SLF001
-    return step.clipped(found, 1.0).numpy()
+    return step.clipped(found, 1.0).cpu().numpy()
 
 
 def moved(of: SharedModel, at: bytes, number: int, *, control: bool = False) -> Moved:

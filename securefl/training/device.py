@@ -1,7 +1,7 @@
 """Where a model computes, and in which precision: CUDA where there is one; the CPU is the default and complete.
 
 On CUDA the frozen base is bfloat16, while norms, adapter and head are float32, so each record's gradient is float32.
-The same placement was run on the CPU only; nothing here was run on a GPU.
+`python -m audits.speed.cuda` measures the private step there; audits/speed/cuda.json is of one GPU.
 """
 
 from __future__ import annotations
