@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
 from functools import cache
@@ -24,6 +24,8 @@ from securefl.terms import Aggregate, Hash, Plan, Update
 from securefl.terms.layout import Layout
 
 LIMIT_BYTES = 256 * 1024 * 1024  # larger frames are refused before they are parsed
+LONG = 256  # bytes from which on a part of a value may be kept elsewhere
+_JOINED, _ENCODED = 65_536, 65_537  # CBOR tags in what is kept at home; nothing that travels has one
 
 
 def encode(value: object) -> bytes:
@@ -54,6 +56,88 @@ def decode(data: bytes, expected: Any) -> Any:  # noqa: ANN401 - `expected` may 
     return value
 
 
+Reference = tuple[Any, ...]  # of bytes and integers
+
+
+def encode_apart(
+    value: object, string: Callable[[bytes], Sequence[bytes | Reference]], encoding: Callable[[bytes], Reference | None]
+) -> bytes:
+    """Encode a value whose long parts are kept elsewhere.
+
+    Args:
+        string: is shown each byte string in it; returns its pieces, each as it is or as what it can be had by again.
+        encoding: is shown the encoding of each dataclass inside it, inner ones first; None leaves it in its place.
+    """
+
+    def aside(part: object, packed: object) -> object:
+        if isinstance(part, bytes):
+            pieces = string(part)
+            if all(isinstance(piece, bytes) for piece in pieces):
+                return part
+            return cbor2.CBORTag(_JOINED, [piece if isinstance(piece, bytes) else list(piece) for piece in pieces])
+        reference = None if part is value else encoding(cbor2.dumps(packed, canonical=True))
+        return packed if reference is None else cbor2.CBORTag(_ENCODED, list(reference))
+
+    return cbor2.dumps(_pack(value, aside), canonical=True)
+
+
+def decode_apart(data: bytes, expected: Any, get: Callable[[Reference], bytes]) -> Any:  # noqa: ANN401
+    """Decode what ``encode_apart`` made. Its parts are believed: whoever keeps them keeps them from changing.
+
+    Args:
+        get: what is kept under a reference.
+
+    Raises:
+        Malformed: it is not of the expected type.
+    """
+
+    def put_back(raw: Any) -> object:  # noqa: ANN401 - what CBOR can say
+        if isinstance(raw, cbor2.CBORTag) and raw.tag == _JOINED:
+            return b"".join(piece if isinstance(piece, bytes) else get(tuple(piece)) for piece in raw.value)
+        if isinstance(raw, cbor2.CBORTag) and raw.tag == _ENCODED:
+            return put_back(cbor2.loads(get(tuple(raw.value))))
+        if isinstance(raw, list):
+            return [put_back(item) for item in raw]
+        return {key: put_back(item) for key, item in raw.items()} if isinstance(raw, dict) else raw
+
+    try:
+        return _unpacker(expected)(put_back(cbor2.loads(data)))
+    except (cbor2.CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as fault:
+        raise Malformed(f"not a {_name(expected)}: {fault}") from fault
+
+
+def cut(data: bytes) -> tuple[bytes, ...]:
+    """Cut a byte string where long byte strings inside it begin and end, if it is an encoding; joined, they are it.
+
+    Two messages that hold the same adapter state so have a piece in common.
+    """
+    if len(data) < LONG or data[0] >> 5 not in (4, 5):  # neither an array nor a map
+        return (data,)
+    try:
+        inner = tuple(_long(cbor2.loads(data)))
+    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, ArithmeticError):
+        return (data,)
+    pieces, at = list[bytes](), 0
+    for each in inner:
+        start = data.find(each, at)
+        if start < 0:  # in another order, or in parts: no encoding of ours
+            return (data,)
+        pieces += [data[at:start], *cut(each)]
+        at = start + len(each)
+    return tuple(piece for piece in (*pieces, data[at:]) if piece)
+
+
+def _long(value: object) -> Iterator[bytes]:
+    if isinstance(value, bytes) and len(value) >= LONG:
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _long(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _long(item)
+
+
 def digest(label: str, value: object) -> Hash:
     """SHA-256 over the label and the canonical encoding: one meaning per label."""
     return Hash(hashlib.sha256(label.encode() + b"\0" + encode(value)).digest())
@@ -72,23 +156,25 @@ def layout_digest(layout: Layout) -> Hash:
 _PLAIN = frozenset({bool, int, bytes, type(None)})
 
 
-def _pack(value: object) -> object:
+def _pack(value: object, aside: Callable[[object, object], object] | None = None) -> object:
+    """What CBOR can say of a value. ``aside`` is shown byte strings and dataclasses, packed, and may replace them."""
     if type(value) in _PLAIN:  # most values: the rest is for the others, and for what only looks like one of these
-        return value
+        return value if aside is None or type(value) is not bytes else aside(value, value)
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, tuple):
-        return [_pack(item) for item in value]
+        return [_pack(item, aside) for item in value]
     if isinstance(value, Fraction):
         return [value.numerator, value.denominator]
     if isinstance(value, Update | Aggregate):
         raise TypeError(f"{type(value).__name__} has no encoding: it stays where it was made")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__name__, *[_pack(getattr(value, field)) for field in _hints(type(value))]]
+        packed = [type(value).__name__, *[_pack(getattr(value, field), aside) for field in _hints(type(value))]]
+        return packed if aside is None else aside(value, packed)
     if isinstance(value, Mapping):
-        return {_key(key): _pack(item) for key, item in value.items()}
+        return {_key(key): _pack(item, aside) for key, item in value.items()}
     if isinstance(value, bool | int | bytes):  # a numpy integer is none of these
         return value
     raise TypeError(f"{type(value).__name__} has no encoding")

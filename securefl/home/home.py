@@ -15,8 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from securefl import files, keys, merkle, wire
-from securefl.errors import Forged, OperatorFault, Tampered
+from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import opening
+from securefl.home.bodies import Bodies, Body, Known
 from securefl.home.folded import Mark, Told
 from securefl.home.live import Live
 from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
@@ -37,7 +38,8 @@ class Saved:
     """A machine's state, and how far the ledger had told of its run: an older state cannot stand for it."""
 
     mark: Mark
-    state: bytes
+    state: bytes  # its encoding; empty if it stands in files
+    root: tuple[bytes, int, int, bytes] | None = None  # of a state with bodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,9 @@ class Home:
             self._sign(self.live.written, self.live.committed)  # before anything that was decided here can be sent
             for run, key in self.live.fresh.items():
                 Ratchet.of(self.path, run).settle(key)
+            for run, saved in self.live.saved.items():
+                Bodies.of(self.path, self.owner, run).keep(saved)
+                self.live.know(run, saved if self.live.fresh.get(run) else None)
 
     def _sign(self, head: Head | None, kept: Head | None) -> None:
         """Sign the head of what is committed, and keep it in the home; nothing is signed that is not kept."""
@@ -116,20 +121,27 @@ class Home:
             assert keep is None, "what is kept is kept with entries"
             assert self.stands(conn, run, state), "a machine moves only with entries that tell of it"
             return
-        now = self.clock() if at is None else at
+        now, before = self.clock() if at is None else at, self._known(conn, run)
         opening.check(self.opened(conn), entries, now)
         if entries:
             self._append(conn, now, entries)
-        row = {"run": bytes(run), "state": self._sealed(conn, run, state)}
+        row = {"run": bytes(run), "state": self._sealed(conn, run, state, before)}
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
         conn.execute(sa.insert(machines).values(**row))
         if keep is not None:
             self._keep(conn, run, keep)
 
-    def _sealed(self, conn: sa.Connection, run: RunId, state: object) -> bytes:
+    def _sealed(self, conn: sa.Connection, run: RunId, state: object, before: Known | None) -> bytes:
         """The state, under a key that no older one has and no newer one will; of a run that is over, the home's own."""
-        data = wire.encode(Saved(self.live.now.mark(run), wire.encode(state)))
         file, over = Ratchet.of(self.path, run), isinstance(state, OVER)
+        known = Bodies.of(self.path, self.owner, run).save(
+            state, before.alone if before is not None and over else before
+        )
+        self.live.saved[run] = known
+        data = wire.encode(
+            Saved(self.live.now.mark(run), wire.encode(state)) if known is None
+            else Saved(self.live.now.mark(run), b"", known.root)
+        )  # fmt: skip
         key = self.live.fresh.get(run)
         if key is None and (not over or file.held()):
             key = file.fresh(self._newest(conn, run, file.held()))
@@ -165,7 +177,7 @@ class Home:
         for path in sorted(self.path.glob(f"{PREFIX}*{SUFFIX}")):
             if len(Ratchet(path).held()) > 1:
                 with suppress(Tampered, ValueError):  # whoever goes on with that run is told
-                    self._state(conn, RunId(bytes.fromhex(path.name[len(PREFIX) : -len(SUFFIX)])))
+                    self._row(conn, RunId(bytes.fromhex(path.name[len(PREFIX) : -len(SUFFIX)])))
 
     def _keep(self, conn: sa.Connection, run: RunId, keep: Kept) -> None:
         """Keep what one training left, beside that of the round before; earlier ones are of no more use."""
@@ -216,8 +228,23 @@ class Home:
         Raises:
             Tampered: the state is gone, altered, another run's, or older than what the ledger tells of the run.
         """
-        state = self._state(conn, run)
-        return None if state is None else wire.decode(state, expected)
+        row = self._row(conn, run)
+        if row is None or row.root is None:
+            return None if row is None else wire.decode(row.state, expected)
+        return self._loaded(run, Body(*row.root), expected).state
+
+    def _loaded(self, run: RunId, root: Body, expected: Any) -> Known:  # noqa: ANN401 - a union of states
+        known = self.live.knows(run)
+        if known is None or known.root != root:
+            known = Bodies.of(self.path, self.owner, run).load(root, expected)
+            self.live.know(run, known)
+        return known
+
+    def _known(self, conn: sa.Connection, run: RunId) -> Known | None:
+        """What stands, as far as this process knows its bodies; what another process wrote it does not."""
+        known = self.live.knows(run)
+        row = None if known is None else self._row(conn, run)
+        return known if known is not None and row is not None and row.root == known.root else None
 
     def stands(self, conn: sa.Connection, run: RunId, state: object) -> bool:
         """Whether the machine of this run, if it ever moved, is where ``state`` has it: no second process moved it.
@@ -225,10 +252,16 @@ class Home:
         Raises:
             Tampered: as for ``saved``.
         """
-        found = self._state(conn, run)
-        return found is None or found == wire.encode(state)
+        row = self._row(conn, run)
+        if row is None or row.root is None:
+            return row is None or row.state == wire.encode(state)
+        try:
+            found = self._loaded(run, Body(*row.root), type(state)).state
+        except Malformed:
+            return False  # another kind of state
+        return found is state or found == state
 
-    def _state(self, conn: sa.Connection, run: RunId) -> bytes | None:
+    def _row(self, conn: sa.Connection, run: RunId) -> Saved | None:
         row = conn.execute(sa.select(machines.c.state).where(machines.c.run == bytes(run))).first()
         mark = self.live.now.mark(run)
         where = f"{databases.name_of(self.engine)}, {MACHINE} of run {run.hex()}"
@@ -243,7 +276,7 @@ class Home:
         file = Ratchet.of(self.path, run)
         if run not in self.live.fresh and file.held() != (() if key is None else (key,)):
             file.settle(key)  # a process ended before it could
-        return saved.state
+        return saved
 
     def seal(self, what: str, run: RunId, data: bytes) -> bytes:
         """The data, readable and changeable with this home's key alone: for a database that others administer.

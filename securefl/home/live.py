@@ -13,9 +13,12 @@ from securefl.ledger.verified import LOST, Verified
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from securefl.home.bodies import Known
     from securefl.keys import Secret
     from securefl.merkle import Frontier
     from securefl.terms import Head, Leaf, PublicKey, RunId, SignedHead
+
+RUNS = 4  # whose states stay in memory
 
 
 class Live:
@@ -27,6 +30,8 @@ class Live:
         self.now, self.tree = self._folded, self.verified.tree  # with what this transaction wrote
         self.signed: SignedHead | None = None  # of what is committed, and kept in the home
         self.written: Head | None = None
+        self.saved: dict[RunId, Known | None] = {}  # states this transaction wrote; None: without bodies
+        self._known: dict[RunId, Known] = {}  # states that stand, latest last
         self.fresh: dict[RunId, Secret | None] = {}  # keys of the states this transaction wrote; None: a run is over
 
     def begin(self, conn: sa.Connection, kept: Head | None) -> None:
@@ -43,12 +48,25 @@ class Live:
             self.verified, self._folded = verified, folded
         if kept is not None and not self.verified.holds(kept):  # also if the store shows what was read before
             raise Tampered(self._where, f"its first {kept.size} entries are not those this home has signed; {LOST}")
-        self.now, self.tree, self.written, self.fresh = self._folded, self.verified.tree, None, {}
+        self.now, self.tree, self.written = self._folded, self.verified.tree, None
+        self.fresh, self.saved = {}, {}
 
     def wrote(self, head: Head, written: Sequence[tuple[Leaf, Frontier]]) -> None:
         """Let the rest of this transaction see what it wrote."""
         self.now = self.now.with_all(written)
         self.tree, self.written = written[-1][1], head
+
+    def knows(self, run: RunId) -> Known | None:
+        """The state with bodies that this process wrote or read last; it may not stand any more."""
+        return self.saved[run] if run in self.saved else self._known.get(run)
+
+    def know(self, run: RunId, known: Known | None) -> None:
+        """Remember what stands; of a few runs, for it can be read again."""
+        self._known.pop(run, None)
+        if known is not None:
+            self._known[run] = known
+        while len(self._known) > RUNS:
+            del self._known[next(iter(self._known))]
 
     @property
     def committed(self) -> Head | None:

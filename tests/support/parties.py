@@ -107,6 +107,7 @@ class Site:
     name: str
     luck: str  # "" | "refuses" | "breaks"
     turns: Turns
+    dimension: int = DIMENSION
     stepped: Callable[[int], None] = lambda _: None
 
     def admit(self, plan: Plan, base: bytes) -> None:
@@ -119,7 +120,7 @@ class Site:
         for done in range(1, plan.learning.event.steps + 1):
             self.stepped(done)
             self.turns.step(done, plan.learning.event.steps)
-        return Update(an_update(self.name, plan.round, DIMENSION), plan.learning.event), Own()
+        return Update(an_update(self.name, plan.round, self.dimension), plan.learning.event), Own()
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Federation:
     luck: tuple[tuple[str, str], ...] = ()  # (member, what its training does)
     mishap: tuple[str, str, str] | None = None  # (member, kind of request, one of MISHAPS)
     steps: int = 4
+    dimension: int = DIMENSION
     run: RunId = RunId(bytes(16))
     name: str = "f"
     priced: bool = False  # by the accountant, so that an audit finds what it computes itself
@@ -173,11 +175,16 @@ class Federation:
         owner = MemberId(COORDINATOR if name == self.centre else name)
         return Participant(owner, identity.public, "here" if name in self.names else "")
 
+    @property
+    def threshold(self) -> int:
+        """More than half of the members."""
+        return len(self.names) // 2 + 1
+
     def session(self) -> m.Session:
         custodian = self.seat(CUSTODIAN) if self.scheme.has_custodian else None
         seats = tuple(map(self.seat, self.names))
         centre = self.seat(self.centre)
-        return m.Session(self.run, self.name, self.policy.hash, self.scheme, 2, centre, custodian, seats)
+        return m.Session(self.run, self.name, self.policy.hash, self.scheme, self.threshold, centre, custodian, seats)
 
     def party(self, name: str) -> Party:
         """A party, from its own home."""
@@ -193,7 +200,7 @@ class Federation:
         if name == CUSTODIAN:
             holder = schemes.key_holder(self.scheme, home.identity, home.path)
             return CustodianAgent(home, charter, u.Ports(home.identity, holder, 2), entropy(name), turns)
-        trainer = Site(name, dict(self.luck).get(name, ""), turns, stepped)
+        trainer = Site(name, dict(self.luck).get(name, ""), turns, self.dimension, stepped)
         ports = member_state.Ports(home.identity, schemes.member_half)
         price = (price_in if self.priced else nested.price_in)(policy, name)
         return MemberAgent(home, charter, policy, ports, trainer, price, entropy(name), turns)
@@ -201,13 +208,18 @@ class Federation:
     def drive(self, runtime: Runtime, rounds: int = 1, patience_s: float = 60.0) -> coordinator_state.Ended:
         """The coordinator, over this runtime."""
         home, session, policy = self.home(self.centre), self.session(), self.policy
-        start = np.zeros(DIMENSION, "<f4").tobytes()
+        start = np.zeros(self.dimension, "<f4").tobytes()
         cover = ProtectionSpec(
-            self.scheme, 2, 2, 0, FixedPoint(24, 16, 32), session.custodian.key if session.custodian else None
+            self.scheme,
+            2,
+            self.threshold,
+            0,
+            FixedPoint(24, 16, 32),
+            session.custodian.key if session.custodian else None,
         )
         learning = Learning(replace(nested.EVENT, steps=self.steps), F(1, 2), 100, F(1), "sgd", 48, 32)
         plan = Plan(self.name, policy.hash, self.run, 1, "testing", MODEL, Task("classification", ("x", "y")),
-                    Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), DIMENSION)  # fmt: skip
+                    Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), self.dimension)  # fmt: skip
         strategy = FedAvg()
         course = coordinator_state.RunState(session, policy.text, (learning.learning_rate,) * rounds, plan, start,
                                           strategy.begin(start), {}, {}, {}, {})  # fmt: skip
