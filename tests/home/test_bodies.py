@@ -199,6 +199,22 @@ def test_what_a_step_left_that_came_to_nothing_goes_with_the_next(opened: Callab
     assert len(bodies_of(home)) <= len(stands) + 1
 
 
+def test_a_process_that_ends_between_a_commit_and_the_removal_leaves_what_the_next_step_removes(
+    opened: Callable[[], Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, one, two = opened(), RAND(WHOLE), RAND(WHOLE)
+    save(home, planned(one))
+    before = bodies_of(home)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Bodies, "keep", lambda *_: 1 / 0)
+        save(home, planned(two))
+    assert before.keys() < bodies_of(home).keys()
+    again = opened()
+    assert saved(again) == planned(two)
+    save(again, planned(two, b"next"))
+    assert not before.keys() & bodies_of(again).keys()
+
+
 def test_a_run_that_is_over_keeps_what_it_ended_with_and_nothing_else(opened: Callable[[], Home]) -> None:
     home, shared, alone = opened(), [RAND(1_000) for _ in range(70)], RAND(2 * ALONE)
     save(home, planned(*shared, RAND(WHOLE), alone))
