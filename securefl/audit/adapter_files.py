@@ -9,6 +9,7 @@ other features than it was trained on, the head of a prompt, and what of a whole
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -179,12 +180,11 @@ def _check_config(path: Path, layout: Layout, plan: Plan) -> None:
         fits = value is None or any(type(value) is type(each) and value == each for each in NEUTRAL.get(name, ()))
         if name not in due and name not in _APART and not fits:
             raise Tampered(_name(path), f"{name} is {value!r:.80}, which nothing asked for")
-    kept = found.get("auto_mapping") or {}
-    if not str(kept.get("parent_library", "transformers.")).startswith(("transformers.", "securefl.")):
-        raise Tampered(_name(path), f"auto_mapping.parent_library is {kept['parent_library']!r:.80}")
+    if not re.fullmatch(r"\d[\w.+@-]{0,79}", str(found.get("peft_version", "0"))):
+        raise Tampered(_name(path), f"peft_version is {found['peft_version']!r:.80}")
 
 
-_APART = ("target_modules", "auto_mapping", "peft_version")
+_APART = ("target_modules", "peft_version")
 
 
 def _check_facts(path: Path, layout: Layout, plan: Plan) -> None:
@@ -220,11 +220,10 @@ def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[st
     due: dict[str, Any] = {"base": plan.model.name, "labels": plan.task.labels, "pooling": POOLED[prompt is not None]}
     try:
         said = json_files.loads(found.said["securefl"].encode())
-        gap = said.pop("gap", None)
     except (ValueError, AttributeError, TypeError) as fault:
         raise Tampered(_name(path), f"no facts beside it: {fault}") from fault
     due |= asdict(prompt) if prompt is not None else {}
-    if said != json.loads(json.dumps(due)) or (type(gap) is int) is (prompt is None):
+    if said != json.loads(json.dumps(due)):
         raise Tampered(_name(path), "what is said of it is not what the plan says")
     if "head.weight" not in named:
         return (f"{_name(path)}: not trained: bound as written, not compared",)

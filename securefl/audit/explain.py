@@ -165,11 +165,13 @@ def _last(ledgers: Mapping[MemberId, Ledger]) -> RunId:
 def _is_bound(run: Path, coordinator: Ledger, name: str) -> bool:
     """Whether a file of the bench is the one that this run's coordinator wrote down when the run ended.
 
-    A federation below names no run: its coordinator's last word is on the run of the one above all.
+    A federation below names no run: its coordinator's last word is on the run of the one above all. Two words on one
+    run say nothing.
     """
     own = folder.named(run)
     said = [entry for _, entry in coordinator.each(Reported) if own in (None, entry.run)]
-    if not said or not (run / name).is_file():
+    said = [entry for entry in said if entry.run == said[-1].run]
+    if len(said) != 1 or not (run / name).is_file():
         return False
     digest = hashlib.sha256((run / name).read_bytes()).digest()
     return any((each.path, each.digest) == (name, digest) for each in said[-1].files)

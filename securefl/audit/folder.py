@@ -248,7 +248,7 @@ def check_below(
         runs: this federation's own, which the results that it passed on are of.
 
     Raises:
-        Tampered: nothing says what the folder holds; or a file is not here, or not as it was.
+        Tampered: nothing says what the folder holds, or it is said twice; or a file is not here, or not as it was.
     """
     said = [
         (ledger, word)
@@ -258,7 +258,10 @@ def check_below(
     if not said:
         what = f"nothing says what was left below run {root.hex()}, and it has ended: no file here is evidence"
         raise Tampered(f"{last_word.COORDINATES}.ledger", what)
-    owner, word = said[-1]
+    owner, word = said[0]
+    if len(said) > 1:  # which of them the files are held against is nobody's to choose
+        again, (index, _) = said[1]
+        raise ledgers[again].wrong("a second word on what was left below this run", index)
     notes = check_files(run, ledgers[owner], word[1])
     more = sorted(each.path for each in word[1].files if each.path not in INSIDE)
     if more:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
 
 from torch import nn
 
@@ -40,6 +42,18 @@ def attached(encoder: nn.Module, adapter: Adapter, name: str) -> nn.Module:
         warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
         wrapped: nn.Module = get_peft_model(encoder, lora)
     return wrapped
+
+
+def write_factors(wrapped: nn.Module, model: str, out: Path) -> None:
+    """Write LoRA as PEFT loads it, for the base model of this name; no file says which class that model is built by.
+
+    PEFT would name the class of the model in memory, and `AutoPeftModel` would then import whatever stands there. An
+    auditor has no model to hold that name against, so there is none.
+    """
+    wrapped.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
+    wrapped.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
+    path = out / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_mapping": None}, indent=2, sort_keys=True))
 
 
 def without_dropout(model: nn.Module) -> None:

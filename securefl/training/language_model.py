@@ -85,7 +85,6 @@ def save(built: Built, model: str, tokens: int, out: Path) -> None:
         save_file(tensors, str(out / "model.safetensors"), {"securefl": model})
     else:
         what = "`adapter_model.safetensors` holds LoRA as PEFT loads it"
-        built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
-        built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
+        adapters.write_factors(built.model.encoder, model, out)
     (out / "adapter.json").write_text(json.dumps({"base": model, **asdict(built.adapter)}, indent=1))
     (out / "README.md").write_text(README.format(model=model, what=what, tokens=tokens))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,7 +15,7 @@ from torch import nn
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter, AdapterKind, Prompt, Task
 from securefl.training import model_card
-from securefl.training.adapters import attached
+from securefl.training.adapters import attached, write_factors
 from securefl.training.built import Built
 from securefl.training.classifier import Classifier
 from securefl.training.prompt import Prompted, without_output
@@ -43,13 +44,11 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
         (out / FACTS).write_text(json.dumps({"base": model, **asdict(adapter)}, indent=1))
     else:
         read = model_card.LORA if task.prompt is None else model_card.PROMPT
-        built.model.encoder.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
-        built.model.encoder.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
+        write_factors(built.model.encoder, model, out)
     head = _head(built.model)
     facts: dict[str, object] = {"base": model, "labels": task.labels, "pooling": "mean over the mask"}
     if isinstance(built.model, Prompted) and task.prompt is not None:
-        facts |= {"pooling": "the masked language model's head in the gap", "gap": built.model.gap}
-        facts |= asdict(task.prompt)
+        facts |= {"pooling": "the masked language model's head in the gap", **asdict(task.prompt)}
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
     (out / "labels.json").write_text(json.dumps(task.labels))
     asked = task.prompt or Prompt("", ())
@@ -99,11 +98,14 @@ def _compare(model: Classifier, out: Path) -> None:
         raise OperatorFault("the adapter on disk is not the one in memory", "check the files, and save again", str(out))
 
 
-def load(base: torch.nn.Module, out: Path) -> Classifier:
-    """The classifier that was saved at ``out``, on its base model; every tensor is as it was saved.
+def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:  # noqa: ANN401 - of transformers
+    """Load the classifier that was saved at ``out``, on its base model; every tensor is as it was saved.
+
+    Args:
+        tokenizer: the base model's own. A prompt needs it: its gap is the tokenizer's mask token, and no file says so.
 
     Raises:
-        OperatorFault: the files are not for this base model.
+        OperatorFault: the files are not for this base model, or a prompt comes without a tokenizer.
     """
     from peft import PeftModel  # noqa: PLC0415
 
@@ -113,7 +115,7 @@ def load(base: torch.nn.Module, out: Path) -> Classifier:
         what = f"an adapter for models of width {hidden}"
         raise OperatorFault(what, "load the base model it was trained on", str(out))
     base.requires_grad_(False)
-    gap = _gap(out)
+    gap = _gap(out, tokenizer) if _is_prompt(out) else None
     if gap is not None:
         without_output(base, str(out))
     encoder = base
@@ -130,11 +132,19 @@ def load(base: torch.nn.Module, out: Path) -> Classifier:
     return model.eval()
 
 
-def _gap(out: Path) -> int | None:
-    """The token of a prompt's gap, where what was saved is one."""
+def _is_prompt(out: Path) -> bool:
+    """Whether what was saved is the head of a prompt."""
     with safe_open(str(out / HEAD), "pt") as file:
-        found = json.loads((file.metadata() or {}).get("securefl", "{}")).get("gap")
-    return found if isinstance(found, int) else None
+        return "pattern" in json.loads((file.metadata() or {}).get("securefl", "{}"))
+
+
+def _gap(out: Path, tokenizer: Any) -> int:  # noqa: ANN401 - a transformers tokenizer
+    """The token of a prompt's gap: the mask token of the base model's tokenizer, which the model's digest covers."""
+    gap = getattr(tokenizer, "mask_token_id", None)
+    if not isinstance(gap, int):
+        what = "a prompt reads its answer in the gap, and there is no tokenizer with a mask token"
+        raise OperatorFault(what, "call load(base, out, tokenizer) with the base model's own tokenizer", str(out))
+    return gap
 
 
 def _adapter(out: Path) -> Adapter:

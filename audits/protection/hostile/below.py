@@ -89,6 +89,18 @@ def nothing_said_below(drawn: random.Random, run: Path) -> None:
     (place / drawn.choice(("measured.jsonl", "keys.json"))).write_text('{"west": "00"}\n')
 
 
+def two_words_below(drawn: random.Random, run: Path) -> None:
+    """A coordinator below says twice what it left, another thing each time, and shows the files of one of its words."""
+    place = run / "below" / drawn.choice(NODES)
+    leaves = _leaves(place, "coordinator")
+    (place / "measured.jsonl").write_text('{"what": "seed", "bits": 256}\n')
+    _said(place, "coordinator", last=False)
+    if drawn.random() < 0.5:  # in another order: what is shown was said in between
+        mine = _leaves(place, "coordinator")
+        _sign(place, "coordinator", [*mine, next(leaf for leaf in leaves if isinstance(leaf.entry, Reported))])
+        shutil.copy(_tree()[0] / "run" / "below" / place.name / "measured.jsonl", place / "measured.jsonl")
+
+
 def no_run_above(drawn: random.Random, run: Path) -> None:
     """The coordinator above all takes report and mark away, and binds the rest, as if it were below another."""
     for name in ("run.json", "report.json"):
@@ -118,5 +130,6 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("a coordinator below leaves a page or weights and binds them", tried(a_page_below)),
     Attempt("a member below binds what its bench saw", tried(measured_by_a_member_below)),
     Attempt("a coordinator below says nothing of what it left", tried(nothing_said_below)),
+    Attempt("a coordinator below says two things of what it left", tried(two_words_below)),
     Attempt("the coordinator above all leaves a tree without report and mark", tried(no_run_above)),
 )
