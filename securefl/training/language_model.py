@@ -11,7 +11,7 @@ from torch import nn
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter, AdapterKind, Hash
 from securefl.terms.layout import can_change
-from securefl.training.adapters import attached, check_targets, without_dropout
+from securefl.training.adapters import attached, check_targets, without_dropout, write_factors
 from securefl.training.built import Built
 from securefl.training.init import orthonormal
 from securefl.training.language import Language
@@ -85,6 +85,6 @@ def save(built: Built, model: str, tokens: int, out: Path) -> None:
         save_file(tensors, str(out / "model.safetensors"), {"securefl": model})
     else:
         what = "`adapter_model.safetensors` holds LoRA as PEFT loads it"
-        adapters.write_factors(built.model.encoder, model, out)
+        write_factors(built.model.encoder, model, out)
     (out / "adapter.json").write_text(json.dumps({"base": model, **asdict(built.adapter)}, indent=1))
     (out / "README.md").write_text(README.format(model=model, what=what, tokens=tokens))

@@ -151,7 +151,10 @@ def test_other_tensors_are_refused(made: tuple[Path, bytes, Plan], how: str, tmp
     ("lora_alpha", -800), ("r", 5), ("use_rslora", True), ("use_dora", True), ("rank_pattern", {"query": 1}),
     ("alpha_pattern", {"query": 900}), ("layers_to_transform", [0]), ("modules_to_save", ["pooler"]),
     ("target_modules", ["query"]), ("target_modules", "query"), ("base_model_name_or_path", "elsewhere/model"), ("bias", "all"),
-    ("peft_type", "IA3"), ("auto_mapping", {"parent_library": "os"}), ("init_lora_weights", "pissa"), ("layer_replication", [[0, 1]]),
+    ("peft_type", "IA3"), ("auto_mapping", {"parent_library": "os"}),
+    ("auto_mapping", {"parent_library": "transformers.models.bert.modeling_bert", "base_model_class": "BertModel"}),
+    ("auto_mapping", {"base_model_class": "system"}), ("auto_mapping", {}), ("peft_version", "x/../y"), ("peft_version", [1]),
+    ("init_lora_weights", "pissa"), ("layer_replication", [[0, 1]]),
     ("use_dora", "none"), ("alora_invocation_tokens", "none"), ("kasa_config", {}), ("layers_to_transform", 0),
     ("layers_to_transform", False), ("bias", False), ("lora_dropout", False), ("anything", 0),
 ])  # fmt: skip

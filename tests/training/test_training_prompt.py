@@ -195,7 +195,10 @@ def test_a_saved_adapter_comes_back_and_scores_the_same(of: SharedModel, tmp_pat
     of.save(somewhere(of), tmp_path, 32)
     adapter_tensors.load(of._built, somewhere(of))
     ids, mask, _ = of._tokens(TEXTS, (0, 1, 2, 0), 32).batch(range(4))
-    again = saving.load(AutoModelForMaskedLM.from_pretrained(of.model.name), tmp_path)
+    base = AutoModelForMaskedLM.from_pretrained(of.model.name)
+    with pytest.raises(OperatorFault, match="no tokenizer with a mask token; call load"):
+        saving.load(base, tmp_path)
+    again = saving.load(base, tmp_path, masked_tokenizer())
     with torch.no_grad():
         assert torch.allclose(again(ids, mask), of._built.model(ids, mask), atol=1e-5)
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 from safetensors.numpy import load, save
 
-from audits.protection.attempt import Attempt
+from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import rebound, tried
+from securefl.audit import adapter_files
+from securefl.errors import Tampered
+from securefl.terms import Plan
 
 FACTORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 Tensors = dict[str, np.ndarray]
@@ -105,6 +111,70 @@ def other_settings(drawn: random.Random, run: Path) -> None:
     rebound(run)
 
 
+def another_class_is_built(drawn: random.Random, run: Path) -> None:
+    """PEFT is told to import a class of its own choice and to build the base model by it."""
+    path = run / "adapter" / CONFIG
+    named = drawn.choice((
+        ("transformers.models.bert.modeling_bert", "BertForNextSentencePrediction"),
+        ("transformers.models.auto.modeling_auto", "AutoModelForMaskedLM"),
+        ("securefl.training.saving", "load"), ("transformers.pipelines", "pipeline"), ("transformers.", ""),
+    ))  # fmt: skip
+    mapping: dict[str, object] = {"parent_library": named[0], "base_model_class": named[1]}
+    if drawn.random() < 0.3:
+        del mapping["parent_library"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_mapping": mapping}))
+    rebound(run)
+
+
+def a_setting_of_another_kind(drawn: random.Random, run: Path) -> None:
+    """A setting looks as if it changed nothing, and is of another kind: what is off for one is a layer to another."""
+    path = run / "adapter" / CONFIG
+    changes: tuple[tuple[str, object], ...] = (
+        ("use_dora", "none"), ("alora_invocation_tokens", "none"), ("layers_to_transform", False), ("kasa_config", {}),
+        ("layers_to_transform", 0), ("bias", False), ("lora_dropout", False), ("use_qalora", 0),
+        ("loftq_config", False), ("trainable_token_indices", 0), ("layers_pattern", "none"), ("exclude_modules", "none"),
+    )  # fmt: skip
+    name, value = drawn.choice(changes)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    rebound(run)
+
+
+@cache
+def _prompted() -> tuple[Path, bytes, Plan]:
+    """An adapter whose head is a prompt, as a run leaves it; its state; and a plan of the run."""
+    from securefl.simulation import evidence  # noqa: PLC0415
+    from tests.support import tiny_models  # noqa: PLC0415
+    from tests.training import test_training_prompt as prompts  # noqa: PLC0415
+
+    made = Path(mkdtemp(prefix="prompted-"))
+    of = prompts.shared(made / "model")
+    state, out = of.initial(), made / "run" / "adapter"
+    of.save(state, out)
+    evidence.keep_state(out.parent, state, of.layout)
+    return out, state, tiny_models.plan(of)
+
+
+def another_gap(number: int, folder: Path) -> Outcome:
+    """What is said beside a prompt's head has its answer read at another token than the gap, or in another pattern."""
+    made, state, plan = _prompted()
+    drawn, out = random.Random(number), folder / "adapter"  # noqa: S311 - trials that can be repeated
+    shutil.copytree(made, out)
+    path = out / "head.safetensors"
+    tensors, data = dict(load(path.read_bytes())), path.read_bytes()
+    said = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["securefl"])
+    changes: tuple[tuple[str, object], ...] = (
+        ("gap", drawn.randrange(128)), ("gap", -1), ("gap", 10**9), ("gap", True), ("gap", [4]), ("gap", None),
+        ("mask", 4), ("pattern", said["pattern"].replace("[MASK]", "a")),
+    )  # fmt: skip
+    name, value = drawn.choice(changes)
+    path.write_bytes(save(tensors, {"securefl": json.dumps(said | {name: value})}))
+    try:
+        adapter_files.check(out, state, plan)
+    except Tampered as fault:
+        return Outcome(succeeded=False, stopped_by=fault.why)
+    return Outcome(succeeded=True, stopped_by="")
+
+
 def labels_turned_round(drawn: random.Random, run: Path) -> None:
     """What a number of the head's answer means is turned round: beside it, in it, or in both."""
     adapter, how = run / "adapter", drawn.randrange(3)
@@ -172,6 +242,9 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("factors that never change are changed", tried(never_changing_factors)),
     Attempt("another file is loaded than the one that was checked", tried(another_file_is_loaded)),
     Attempt("PEFT is told to make another model of the released tensors", tried(other_settings)),
+    Attempt("PEFT is told by which class a base model is built", tried(another_class_is_built)),
+    Attempt("PEFT is told a setting of another kind than the neutral one", tried(a_setting_of_another_kind)),
+    Attempt("a prompt's answer is read at another token than its gap", another_gap),
     Attempt("labels of the adapter are turned round", tried(labels_turned_round)),
     Attempt("a file of tensors has two readings", tried(a_tensor_twice)),
     Attempt("layout and tensors are renamed alike", tried(another_layout)),
