@@ -29,13 +29,25 @@ from securefl.protection import fixed_point, honest, slot_packing, tenseal_conte
 from securefl.protection.key_file import KeyFile
 from securefl.protection.slot_packing import Packing
 from securefl.seams import Enrolment, Prepared
-from securefl.terms import Aggregate, Envelope, FixedPoint, Hash, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import (
+    Aggregate,
+    Envelope,
+    FixedPoint,
+    Hash,
+    MemberId,
+    Plan,
+    PublicKey,
+    RunId,
+    Scheme,
+    Update,
+    rules,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CUSTODIAN = MemberId("custodian")
-ANOTHER_INPUT = "protocol.another-input"
+ANOTHER_INPUT, NO_SUM = "protocol.another-input", "protocol.no-sum"
 
 
 class Parameters(Protocol):
@@ -271,8 +283,8 @@ def summed(sealed: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes], 
         raise Forged("the custodian did not answer", "protocol.too-few")
     given: FromCustodian = wire.decode(answers[CUSTODIAN], FromCustodian)
     if isinstance(given, Unopened):
-        what = "the custodian found no sum in what it decrypted: an input is not what its sender says"
-        raise Forged(what, "protocol.no-sum")
+        rule = given.why if given.why in rules.FAULTS else NO_SUM
+        raise Forged(f"the custodian opened no sum: {rules.FAULTS[rule]}", rule)
     if given.members != tuple(sorted(sealed)) or len(given.values) != 8 * count:
         raise Forged("a sum over other members than were asked for, or of another shape")
     return np.frombuffer(given.values, "<i8")
@@ -351,7 +363,7 @@ class Holder(Generic[C]):
         try:
             total = prepared.total()
         except Forged:  # decrypted once: what it was is told by no fault, and the round has no second opening
-            return wire.encode(Unopened("protocol.no-sum"))
+            return wire.encode(Unopened(NO_SUM))
         return wire.encode(Summed(total.astype("<i8").tobytes(), prepared.survivors))
 
     def _chunks(self, plan: Plan, box: Secret, member: MemberId, payload: bytes, count: int) -> tuple[bytes, ...]:

@@ -8,7 +8,8 @@ What it decrypted and found to be no sum is the round's one opening too. Else a 
 members, or with another input of a colluding one, until enough refusals have told what no sum does.
 
 Decrypting is an effect: that this question is the round's only one is committed before it, so whoever keeps a store
-from committing gets no second sum. After a restart the same question is decrypted again, and no other.
+from committing gets no second sum. After a restart the same question is decrypted again, and no other. A fault while
+decrypting is an answer too: the round ends by its name, and is not tried again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
@@ -42,6 +43,7 @@ from securefl.terms import (
     RunJoined,
     SignedHead,
     SumOpened,
+    rules,
 )
 
 
@@ -121,6 +123,11 @@ class Decrypted:
     """What the holder of the key found."""
 
     answer: bytes
+
+    @classmethod
+    def not_at_all(cls, fault: Exception) -> Self:
+        """Whatever went wrong: the round had its one opening, and the name of one rule is all that is told of it."""
+        return cls(wire.encode(Unopened(rules.of_fault(fault))))
 
 
 Event = Received | Decrypted
@@ -234,7 +241,7 @@ def _what_became(session: m.Session, asked: Decrypting, answer: bytes) -> Entry:
     """A sum that was opened, or that there was none."""
     summed: FromCustodian = wire.decode(answer, FromCustodian)
     if isinstance(summed, Unopened):
-        reason = Reason(summed.why, "no sum", "a sum of the inputs in range", "find who sent an input that is none")
+        reason = Reason(summed.why, "no sum", "a sum of the inputs in range", rules.FAULTS[summed.why])
         return Refused(session.run, asked.round, "Ask", (reason,))
     digest = Hash(hashlib.sha256(summed.values).digest())  # what the coordinator's own record of the sum must say too
     return SumOpened(session.run, asked.round, asked.plan, summed.members, digest)

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -28,12 +28,13 @@ from securefl import files, wire
 from securefl.errors import Malformed, OperatorFault, PeerFault
 from securefl.protocol.messages import InProgress, NoAnswer
 from securefl.runtime import framing
-from securefl.runtime.answering import SILENCE, WORKING, Handler, said
+from securefl.runtime.answering import SILENCE, WORKING, Handler
 from securefl.runtime.sockets import HEARTBEAT_S
-from securefl.site.turns import Leaving
+from securefl.site.workers import Workers
 
 READ_S: Final = 60.0  # a request that is not whole by then is dropped
 MOST_AT_ONCE: Final = 32  # connections; others are turned away, and try again
+MOST_WORKING: Final = 2 * MOST_AT_ONCE  # requests that are worked on, those of clients that hung up among them
 GRACE_S: Final = 10.0  # for what is under way when this process is told to end
 DOOR, LOCK = "door", "serving"  # names in a home
 LONGEST_PATH: Final = 107  # bytes of a socket's path, by the kernel
@@ -86,6 +87,7 @@ class Door(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, party: Party, users: Collection[int], most: int = framing.MOST) -> None:
         self.party, self.users, self.most = party, frozenset(users), most
         self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self.workers = Workers(party, MOST_WORKING)
         super().__init__(str(path), Conversation)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - as the library has it
@@ -118,20 +120,13 @@ class Conversation(socketserver.BaseRequestHandler):
         except Malformed as fault:
             framing.send(self.request, SILENCE + wire.encode(NoAnswer.by(fault)), READ_S)
             return
-        answer: list[bytes] = []
-        worker = threading.Thread(target=_work, args=(self.server.party, request, answer), daemon=True)
-        worker.start()
-        worker.join(HEARTBEAT_S)
-        while worker.is_alive():
-            framing.send(self.request, WORKING + wire.encode(_progress(self.server.party, request)), READ_S)
-            worker.join(HEARTBEAT_S)
-        if answer:
-            framing.send(self.request, answer[0], READ_S)
-
-
-def _work(party: Party, request: bytes, answer: list[bytes]) -> None:
-    with suppress(Leaving):  # the connection ends without an answer; the client asks whoever serves next
-        answer.append(said(party, request))
+        with self.server.workers.hearing(request) as work:
+            if work is None:  # turned away
+                return
+            while not work.done.wait(HEARTBEAT_S):
+                framing.send(self.request, WORKING + wire.encode(_progress(self.server.party, request)), READ_S)
+        if work.answer:
+            framing.send(self.request, work.answer, READ_S)
 
 
 def _progress(party: Party, request: bytes) -> InProgress:

@@ -240,6 +240,101 @@ def test_a_client_that_hangs_up_in_the_middle_of_a_frame_costs_nothing(federatio
     assert federation.drive(federation.sockets()).outcome == "finished"
 
 
+class Recording(Sockets):
+    """What a party was asked, of one kind."""
+
+    asked: bytes = b""
+
+    def exchange(self, outbound, patience_s):
+        found = list(outbound)
+        for name, data in found:
+            if (name, wire.decode(data, m.Frame).envelope.receipt.kind) == ("a", "Propose"):
+                Recording.asked = data
+        yield from super().exchange(found, patience_s)
+
+
+def test_a_client_that_hangs_up_and_asks_again_piles_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither with the same request nor with others; and an honest redelivery is answered, once it is done."""
+    monkeypatch.setattr(served, "HEARTBEAT_S", 0.02)
+    federation, there, go_on, stop, ends = Federation(tmp_path), *(threading.Event() for _ in range(3)), []
+
+    def gate(done: int) -> None:
+        there.set()
+        assert go_on.wait(60)
+
+    def serving(name: str) -> None:
+        agent = federation.agent(name, gate if name == "a" else lambda _: None)
+        serve(lambda: agent, federation.door(name), federation.place(name) / "serving", stop=stop)
+
+    threads = [threading.Thread(target=serving, args=(name,)) for name in federation.parties]
+    for each in threads:
+        each.start()
+    runtime = Recording({MemberId(name): federation.door(name) for name in federation.parties})
+    coordinator = threading.Thread(target=lambda: ends.append(federation.drive(runtime)))
+    coordinator.start()
+    try:
+        assert there.wait(60)
+        calm, frame = threading.active_count(), wire.decode(Recording.asked, m.Frame)
+        others = [
+            wire.encode(m.Frame(frame.envelope, replace(frame.head, signature=bytes([n]) * 64))) for n in range(20)
+        ]
+        for data in [Recording.asked] * 20 + others:
+            with suppress(OSError, framing.Cut), socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(federation.door("a")))
+                framing.send(connection, data, 10)
+        until(lambda: threading.active_count() <= calm + 1)
+    finally:
+        go_on.set()
+        coordinator.join(60)
+    monkeypatch.setattr(served, "HEARTBEAT_S", 60.0)  # said() takes the first thing that it hears
+    again = said(federation.door("a"), Recording.asked)
+    assert [end.outcome for end in ends] == ["finished"]
+    assert isinstance(again, Failure), "the run has ended"
+    assert paid(federation, "a") == [Reserved, Settled]
+    stop.set()
+    for each in threads:
+        each.join()
+
+
+def test_two_connections_wait_with_one_worker_and_a_full_house_turns_others_away() -> None:
+    from securefl.site.workers import Workers
+
+    class Slow:
+        """Waits until it may answer; says that it is busy to whatever comes second."""
+
+        def __init__(self) -> None:
+            self.go_on, self.asked = threading.Event(), []
+
+        def handle(self, data: bytes) -> bytes | m.InProgress:
+            self.asked.append(data)
+            if len(self.asked) > 1 and not self.go_on.is_set():
+                return m.InProgress(0, 0)
+            assert self.go_on.wait(60)
+            return data
+
+    party = Slow()
+    workers = Workers(party, 2)
+    with workers.hearing(b"one") as first:
+        until(lambda: party.asked == [b"one"])
+        with workers.hearing(b"one") as same, workers.hearing(b"two") as second:
+            assert same is first
+            with workers.hearing(b"three") as third:
+                assert third is None
+        assert second is not None
+        assert second.done.wait(60), "nobody waits for it, and another one is worked on"
+        assert second.answer == b""
+        with workers.hearing(b"two") as anew:
+            assert anew is not None
+            assert anew is not second
+            party.go_on.set()
+            assert anew.done.wait(60)
+            assert first is not None
+            assert first.done.wait(60)
+            assert (first.answer, anew.answer) == (b"+one", b"+two")
+
+
 def test_connections_beyond_the_most_are_turned_away_and_the_rest_are_served(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -492,3 +587,24 @@ def test_a_run_of_no_federation_of_this_site_opens_nothing(tmp_path: Path) -> No
     with pytest.raises(Malformed):
         site.handle(b"nothing")
     assert both[0].entries("a") == []
+
+
+@pytest.mark.parametrize("scheme", [Scheme.MASKING, Scheme.MASKED_CKKS])
+def test_of_another_federations_run_nothing_is_written_down(scheme: Scheme, tmp_path: Path) -> None:
+    first = Federation(tmp_path, scheme, name="f", run=RunId(b"f" * 16))
+    second = replace(first, name="g", centre="office", run=RunId(b"g" * 16))
+    sites = {
+        MemberId(site): Dispatcher([each.agent(site) for each in (first, second)])
+        for site in {*first.parties, *second.parties}
+    }
+    assert first.drive(InProcess(sites)).outcome == "finished"
+    for name in first.parties:
+        before = first.entries(name)
+        for message in (m.Close("aborted", "", 0, b"", ()), m.Ask(1, b""), m.Invite(second.session())):
+            made = m.enclose(
+                second.home("office").identity, MemberId(COORDINATOR), MemberId(name), first.run, 1, message
+            )
+            with pytest.raises(Unsafe, match="another federation"):
+                sites[MemberId(name)].handle(wire.encode(m.Frame(made, None)))
+        assert first.entries(name) == before
+    assert second.drive(InProcess(sites)).outcome == "finished", "and its own runs are none of the first one's"

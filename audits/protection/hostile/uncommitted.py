@@ -21,18 +21,21 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.desk import Desk
 from audits.protection.hostile.forgotten import custodian_home
 from securefl import files, keys, wire
-from securefl.errors import Fault
+from securefl.errors import Fault, OperatorFault, Unsafe
 from securefl.home.home import Home
+from securefl.ledger import store as ledgers
 from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.protection.encrypted import Summation
+from securefl.protection.key_file import Exhausted
 from securefl.protection.masking_terms import Survivors
 from securefl.protocol import custodian as u
 from securefl.protocol import member_state
 from securefl.protocol import messages as m
 from securefl.site import custody
 from securefl.site.agent import CustodianAgent, MemberAgent
-from securefl.terms import MemberId, Scheme
+from securefl.site.turns import Turns
+from securefl.terms import MemberId, Refused, Scheme
 from tests.support import worlds
 from tests.support.nested import LAYOUT
 
@@ -186,6 +189,57 @@ def custodian(number: int, folder: Path, *, reordered: bool = False) -> Outcome:
     return Outcome(len(holder.decrypted) > 1, ", ".join(sorted(stopped)) or "one sum")
 
 
+class _Raising(_Counted):
+    """The custodian's own key holder; it decrypts, and then something goes wrong: each time, or the first time."""
+
+    def __init__(self, inner: Any, fault: Exception, times: int) -> None:  # noqa: ANN401 - as above
+        super().__init__(inner)
+        self.fault, self.times, self.opened = fault, times, 0
+
+    def open_sum(self, prepared: Any) -> bytes:  # noqa: ANN401
+        found, self.opened = super().open_sum(prepared), self.opened + 1
+        if self.opened <= self.times:
+            raise self.fault
+        return found
+
+
+def raising(number: int, folder: Path, *, restarted: bool = False) -> Outcome:
+    """Have the decryption of a round raise, and ask for it again and again: also of a custodian that was restarted."""
+    world = worlds.World(scheme=ENCRYPTED[number % 3], rounds=1)
+    me, home = MemberId("custodian"), custodian_home(folder / "home")
+    faults: tuple[Exception, ...] = (
+        MemoryError(), ValueError("scale out of bounds"), Exhausted("4096 sums"),
+        OperatorFault("no count", "restore it"), RuntimeError("the key's file is gone"),
+    )  # fmt: skip
+    holder = _Raising(world.holder, faults[number % len(faults)], 1 + number % 2 * 9)
+    charter = world.parties[me].state.charter  # type: ignore[attr-defined]
+    ports = u.Ports(home.identity, holder, world.min_cohort)
+    agent, honest = CustodianAgent(home, charter, ports, world.rand), world.handle
+
+    def handle(name: str, data: bytes) -> bytes:
+        if name != me or wire.decode(data, m.Frame).envelope.receipt.kind != "Ask":
+            return agent.handle(data) if name == me else honest(name, data)  # type: ignore[return-value]
+        answer: bytes = b""
+        for _ in range(3):
+            with suppress(Exception):
+                answer = agent.handle(data)  # type: ignore[assignment]
+            if restarted:
+                object.__setattr__(agent, "turns", Turns())
+        if not answer:
+            raise Unsafe("the custodian is still at it")
+        return answer
+
+    world.handle = handle  # type: ignore[method-assign]
+    end = world.play()
+    with home.transaction() as conn:
+        written = [leaf.entry for leaf in ledgers.read(conn, home.identity.public)[1]]
+    home.engine.dispose()
+    assert holder.opened, "nothing was decrypted"
+    named = sorted({each.rule for entry in written if isinstance(entry, Refused) for each in entry.reasons})
+    ends = end.outcome == "aborted" and bool(named)
+    return Outcome(holder.opened > 1 or not ends, ", ".join(named))
+
+
 def shares(number: int, folder: Path) -> Outcome:
     """Ask a member for shares about everybody but one, each in turn, and keep it from remembering; then about all."""
     world = worlds.World(names=(site.OWNER, "b", "c", "d", "e"), threshold=4, scheme=Scheme.MASKING, rounds=1)
@@ -331,6 +385,8 @@ ATTEMPTS = (
         partial(custodian, reordered=True),
         trials=20,
     ),
+    Attempt("A custodian's decryption raises and the question is asked again", raising),
+    Attempt("So does it, and the custodian is started again in between", partial(raising, restarted=True), trials=20),
     Attempt("A member is asked for other shares while its database refuses to remember", shares),
     Attempt("A member's database refuses to remember what it set aside, and training begins", training),
     Attempt("A process ends while a decryption key is split anew", split_key, trials=24),

@@ -132,7 +132,8 @@ def a_setting_of_another_kind(drawn: random.Random, run: Path) -> None:
     changes: tuple[tuple[str, object], ...] = (
         ("use_dora", "none"), ("alora_invocation_tokens", "none"), ("layers_to_transform", False), ("kasa_config", {}),
         ("layers_to_transform", 0), ("bias", False), ("lora_dropout", False), ("use_qalora", 0),
-        ("loftq_config", False), ("trainable_token_indices", 0), ("layers_pattern", "none"), ("exclude_modules", "none"),
+        ("loftq_config", False), ("trainable_token_indices", 0), ("layers_pattern", "none"),
+        ("exclude_modules", "none"),
     )  # fmt: skip
     name, value = drawn.choice(changes)
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
