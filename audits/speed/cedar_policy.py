@@ -15,7 +15,7 @@ from typing import Any
 from securefl.documents.strategy import named
 from securefl.policy.load import Policy, safe_threshold
 from securefl.policy.training_rules import CLIPPINGS, MECHANISMS
-from securefl.protection import honest
+from securefl.protection import honest_count
 from securefl.terms import Plan
 
 
@@ -74,7 +74,7 @@ def text(policy: Policy) -> str:
 def request(plan: Plan, today: date) -> dict[str, Any]:
     """The plan as a request: every number that Cedar would have to work out is given."""
     learning, cover, adapter, sharing = plan.learning, plan.cover, plan.adapter, plan.sharing
-    ratio = honest.weight_ratio(plan) or 10**6
+    ratio = honest_count.weight_ratio(plan) or 10**6
     context = {
         "day": _day(today), "policy": plan.policy.hex(), "federation": plan.federation, "purpose": plan.purpose,
         "regions": [seat.region for seat in plan.cohort], "mechanism": MECHANISMS[type(learning.event)],
@@ -85,7 +85,7 @@ def request(plan: Plan, today: date) -> dict[str, Any]:
         "rule": adapter.rule.value, "targets": list(adapter.targets), "rank": adapter.rank, "model": plan.model.name,
         "digest": plan.model.digest.hex(), "home": list(sharing.home), "pull": sharing.pull is not None,
         "attention": sharing.attention is not None, "weightings": len(sharing.weightings), "sums": sharing.sums,
-        "weight_ratio": _micro(honest.largest_ratio(sharing)), "scheme": cover.scheme.value,
+        "weight_ratio": _micro(honest_count.largest_ratio(sharing)), "scheme": cover.scheme.value,
         "min_cohort": cover.min_cohort, "members": len(plan.cohort), "colluding": cover.colluding,
         "honest": int(max(0, cover.min_cohort - cover.colluding) // ratio),
         "seats": len({seat.member for seat in plan.cohort}), "keys": len({seat.key for seat in plan.cohort}),

@@ -18,7 +18,7 @@ from securefl import files, keys, merkle, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import opening
 from securefl.home.bodies import Bodies, Body, Known
-from securefl.home.folded import Mark, Told
+from securefl.home.ledger_view import Mark, Told
 from securefl.home.live import Live
 from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
 from securefl.ledger import anchor, databases, export, heads, store

@@ -7,7 +7,7 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 from securefl.errors import Tampered
-from securefl.home.folded import Folded
+from securefl.home.ledger_view import LedgerView
 from securefl.ledger.verified import LOST, Verified
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Live:
 
     def __init__(self, key: PublicKey, where: str) -> None:
         self._where = where
-        self.verified, self._folded = Verified(key, where), Folded()
-        self.now, self.tree = self._folded, self.verified.tree  # with what this transaction wrote
+        self.verified, self._view = Verified(key, where), LedgerView()
+        self.now, self.tree = self._view, self.verified.tree  # with what this transaction wrote
         self.signed: SignedHead | None = None  # of what is committed, and kept in the home
         self.written: Head | None = None
         self.saved: dict[RunId, Known | None] = {}  # states this transaction wrote; None: without bodies
@@ -44,11 +44,11 @@ class Live:
         ahead = kept is not None and kept.size > self.verified.tree.size
         if ahead or not self.verified.unchanged(conn):
             verified = copy(self.verified)
-            folded = self._folded.with_all(verified.read(conn, kept))
-            self.verified, self._folded = verified, folded
+            view = self._view.with_all(verified.read(conn, kept))
+            self.verified, self._view = verified, view
         if kept is not None and not self.verified.holds(kept):  # also if the store shows what was read before
             raise Tampered(self._where, f"its first {kept.size} entries are not those this home has signed; {LOST}")
-        self.now, self.tree, self.written = self._folded, self.verified.tree, None
+        self.now, self.tree, self.written = self._view, self.verified.tree, None
         self.fresh, self.saved = {}, {}
 
     def wrote(self, head: Head, written: Sequence[tuple[Leaf, Frontier]]) -> None:

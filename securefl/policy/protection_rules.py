@@ -9,7 +9,7 @@ from securefl.policy.checks import Check, at_least, between, both, listed, one_o
 from securefl.policy.load import safe_threshold
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
 from securefl.policy.rule import Question, Rule
-from securefl.protection import honest
+from securefl.protection import honest_count
 from securefl.terms import DistributedDiscreteGaussian, Sharing
 
 _FINE_BITS = 20  # of a grid on which no weight rounds to nothing
@@ -36,21 +36,21 @@ def _colluding(rule: str, asked: Question) -> Check:
 def _honest(rule: str, asked: Question) -> Check:
     """Enough honest inputs of like weight stand behind every sum."""
     plan, cover, sums = asked.plan, asked.plan.cover, asked.plan.sharing.sums
-    ratio = honest.weight_ratio(plan)
+    ratio = honest_count.weight_ratio(plan)
     by, fix = "", f"raise min_cohort to {cover.colluding + math.ceil((sums + 1) * (ratio or 1))}"
     if ratio is None:
         by, fix = ", weights that the grid rounds to nothing", f"raise fraction_bits to {_FINE_BITS}"
     elif ratio > 1:
         by = f", weights up to {float(ratio):.4g} : 1"
     return Check(
-        rule, not honest.few(plan), f"min_cohort {cover.min_cohort} - colluding {cover.colluding}{by}",
+        rule, not honest_count.few(plan), f"min_cohort {cover.min_cohort} - colluding {cover.colluding}{by}",
         f"above the {sums} {'sum' if sums == 1 else 'sums'} of a round", fix,
     )  # fmt: skip
 
 
 def _whole_cohort(rule: str, asked: Question) -> Check:
     """Weights that members keep are added over one and the same cohort."""
-    stale, members = honest.stale(asked.plan), len(asked.plan.cohort)
+    stale, members = honest_count.stale(asked.plan), len(asked.plan.cohort)
     return Check(
         rule, not stale, stale or f"{members} members", "the whole cohort, or no weights that are kept",
         f"raise min_cohort to {members}",
@@ -59,11 +59,11 @@ def _whole_cohort(rule: str, asked: Question) -> Check:
 
 def _fresh(rule: str, asked: Question) -> Check:
     """Whatever leaves has noise of this round."""
-    faint = honest.faint(asked.plan)
+    faint = honest_count.faint(asked.plan)
     return Check(
         rule, not faint, faint or f"learning rate {decimal(asked.plan.learning.learning_rate)}",
         "noise of at least one grid step",
-        f"raise learning_rate to {decimal(honest.least_rate(asked.plan))}" if faint else "",
+        f"raise learning_rate to {decimal(honest_count.least_rate(asked.plan))}" if faint else "",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from securefl.policy.checks import Check, among
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
 from securefl.policy.rule import Question, Rule
-from securefl.protection.honest import exponential, largest_ratio
+from securefl.protection.honest_count import exponential, largest_ratio
 
 _FINE = 10**6
 

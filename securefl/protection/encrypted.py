@@ -25,7 +25,7 @@ import numpy as np
 from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import fixed_point, honest, slot_packing, tenseal_context
+from securefl.protection import fixed_point, honest_count, slot_packing, tenseal_context
 from securefl.protection.key_file import KeyFile
 from securefl.protection.slot_packing import Packing
 from securefl.seams import Enrolment, Prepared
@@ -142,7 +142,7 @@ def check_bounds(plan: Plan, cipher: Parameters) -> Packing:
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
-    honest.check(plan)
+    honest_count.check(plan)
     fixed_point.check_plan(plan)
     return cipher.packing(cover.encoding, members)
 

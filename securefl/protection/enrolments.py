@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from securefl import keys, merkle, wire
 from securefl.errors import Forged, Unsafe
-from securefl.protection import fixed_point, honest, shamir
+from securefl.protection import fixed_point, honest_count, shamir
 from securefl.protection.masking_terms import (
     Pair,
     Public,
@@ -25,7 +25,7 @@ def check_cover(plan: Plan) -> None:
     cover, members = plan.cover, len(plan.cohort)
     if members < cover.min_cohort:
         raise Unsafe(f"a cohort of {members}; at least {cover.min_cohort} are needed", "protocol.small-cohort")
-    honest.check(plan)
+    honest_count.check(plan)
     check_threshold(plan, members)
     if cover.threshold > members:
         what = f"a threshold of {cover.threshold}, which a cohort of {members} cannot meet"

@@ -1,1 +1,1 @@
-"""Who says what, when?"""
+"""Which message may follow which, and what state results?"""

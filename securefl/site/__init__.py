@@ -1,1 +1,1 @@
-"""What does a member or custodian answer?"""
+"""How is one party built from its own document, and how does it answer a request?"""

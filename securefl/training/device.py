@@ -29,7 +29,7 @@ def place(model: nn.Module, device: torch.device, base: torch.dtype, moving: Ite
 
     A norm computes in float32 and gives back what it received; PEFT's LoRA layers do the same.
     """
-    if device.type == "cuda":  # what cannot repeat itself there is found by `alike`, and refused
+    if device.type == "cuda":  # what cannot repeat itself there is found by `invariance`, and refused
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
     model.to(device)
     if base == torch.float32:

@@ -2,7 +2,7 @@
 
 Rounding of floats depends on the shape of a computation. A record is therefore padded as its own length says, never to
 the longest of its neighbours, and a batch has one of a few numbers of rows. Which of these does not matter where
-`alike` has shown it at the plan's own base; elsewhere it is always the same one.
+`invariance` has shown it at the plan's own base; elsewhere it is always the same one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COPIES = 32  # of one row: whole vectors of the widest processor, so no row is l
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What shapes records are computed in. Public: a plan's ``max_tokens`` and what `alike` found."""
+    """What shapes records are computed in. Public: a plan's ``max_tokens`` and what `invariance` found."""
 
     most: int | None = None  # no record has more tokens, and no row
     counts: tuple[int, ...] = ANY  # ascending: how many rows a batch may have

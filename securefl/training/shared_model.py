@@ -34,9 +34,9 @@ from securefl.terms import (
 from securefl.terms.records import UNKNOWN
 from securefl.training import (
     adapter_tensors,
-    alike,
     client_sgd,
     device,
+    invariance,
     language,
     language_model,
     optimizers,
@@ -90,7 +90,7 @@ class SharedModel:
         self._single: dict[tuple[int, int], tuple[object, tuple[Record, ...]]] = {}
         self._start = adapter_tensors.dump(built)
         self._safe: set[Loss] = set()
-        self._shown = alike.Shown()
+        self._shown = invariance.Shown()
 
     @classmethod
     def load(
@@ -163,7 +163,7 @@ class SharedModel:
 
         tokens = tuple(sorted({token for row in plain.ids for token in row}))
         losses = self._losses(loss, plan.round)
-        asked = alike.Question(built, self._wrapped, encode, tokens, losses, taught(loss))
+        asked = invariance.Question(built, self._wrapped, encode, tokens, losses, taught(loss))
         kind = (most, loss, tuple(name for name, _ in built.trainable))
         found = self._shown.at(asked, most, kind, states)
         adapter_tensors.load(built, self._start)

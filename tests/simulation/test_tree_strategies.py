@@ -15,7 +15,7 @@ import pytest
 
 from securefl.ledger import store
 from securefl.privacy.account import Account, Standing
-from securefl.protection.honest import largest_ratio
+from securefl.protection.honest_count import largest_ratio
 from securefl.protocol import declining, member
 from securefl.protocol import messages as m
 from securefl.protocol.subfederation import learning_below, run_below

@@ -17,7 +17,7 @@ from securefl.errors import Forged, Unsafe
 from securefl.protection import ckks_slots, fixed_point, schemes
 from securefl.protection.encrypted import check_bounds
 from securefl.protection.enrolments import check_cover
-from securefl.protection.honest import largest_ratio
+from securefl.protection.honest_count import largest_ratio
 from securefl.protocol import coordinator_state
 from securefl.seams import Strategy
 from securefl.strategy import weights

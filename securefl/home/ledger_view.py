@@ -46,7 +46,7 @@ class Mark:
     root: Hash = Hash(b"")  # noqa: RUF009 - bytes
 
 
-class Folded:
+class LedgerView:
     """What the entries so far amount to; ``add`` is given each of them once, in order."""
 
     def __init__(self) -> None:
@@ -56,14 +56,14 @@ class Folded:
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
 
-    def __copy__(self) -> Folded:
-        made = Folded()
+    def __copy__(self) -> LedgerView:
+        made = LedgerView()
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
         return made
 
-    def with_all(self, leaves: Iterable[tuple[Leaf, Frontier]]) -> Folded:
+    def with_all(self, leaves: Iterable[tuple[Leaf, Frontier]]) -> LedgerView:
         """The fold after these entries too; each comes with the tree it ends.
 
         Raises:
