@@ -15,11 +15,33 @@ import numpy as np
 from securefl import keys, merkle, wire
 from securefl.keys import Secret
 from securefl.ledger import heads
+from securefl.planning import start_file
 from securefl.protection import enrolments, mask_streams, masking, masking_terms, shamir
-from securefl.terms import FixedPoint, Hash, Head, MemberId, MicroEpsilon, Plan, PoissonGaussian, Receipt, RunId, Update
+from securefl.terms import (
+    Adapter,
+    AdapterRule,
+    FixedPoint,
+    Hash,
+    Head,
+    MemberId,
+    MicroEpsilon,
+    Model,
+    Plan,
+    PoissonGaussian,
+    Receipt,
+    RunId,
+    Task,
+    Update,
+)
+from securefl.terms.layout import Layout, Tensor
+from securefl.terms.start import Start
 from tests.support.worlds import World, identity, seat
 
 FOLDER = Path(__file__).parent / "vectors"
+START = Start(
+    Model("m", Hash(bytes(32))), Task("classification", ("no", "yes")), Adapter(("query",), 2, 4, 1),
+    Layout((Tensor("head.bias", (2,)),), AdapterRule.B_ONLY), np.array([0.5, -1], "<f4").tobytes(),
+)  # fmt: skip
 ONE, TWO = (Secret(hashlib.sha256(word).digest()) for word in (b"one", b"two"))
 
 
@@ -39,6 +61,7 @@ def good() -> dict[str, dict[str, str]]:
         "head for its own store": {"signature": heads.sign_stored(keys.Identity(ONE), head).signature.hex()},
         "event": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 8), Fraction(9, 10), 4)).hex()},
         "leaf": {"entry": "00", "hash": merkle.leaf_hash(b"\0").hex()},
+        "start": {"bytes": wire.encode(START).hex(), "digest": start_file.digest(START).hex(), "layout": wire.layout_digest(START.layout).hex()},
     }  # fmt: skip
 
 
@@ -57,6 +80,10 @@ def bad() -> dict[str, dict[str, str]]:
         "a store's head shown as a promise": {
             "signature": keys.Identity(ONE).sign(heads.STORED, b"x").hex(),
             "fails": "Forged",
+        },
+        "a start with a value too few": {
+            "start": wire.encode(START).replace(b"\x48", b"\x44")[:-4].hex(),
+            "fails": "Malformed",
         },
         "a head under another label": {"signature": keys.Identity(ONE).sign("receipt", b"x").hex(), "fails": "Forged"},
     }

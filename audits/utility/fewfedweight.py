@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from securefl.protocol.messages import state_digest
 from securefl.terms import (
     Adapter,
     AdapterKind,
@@ -196,7 +197,7 @@ def plan_of(shared: SharedModel, setting: Setting, arm: Arm, noise: Fraction) ->
     return Plan(
         "fewfedweight", Hash(bytes(32)), RunId(bytes(16)), 1, "experiment", shared.model, shared.task, shared.adapter,
         learning, cover, (), ("weights",), Hash(bytes(32)), shared.layout.dimension(1, arm.sharing), arm.sharing,
-        layout_digest(shared.layout),
+        layout_digest(shared.layout), state_digest(shared.initial()),
     )  # fmt: skip
 
 

@@ -41,11 +41,12 @@ import yaml
 from securefl.compare.results import spread
 from securefl.documents import federation_file
 from securefl.documents.federation import Loaded
-from securefl.planning.plan import plan_of
+from securefl.planning.plan import FirstState, plan_of
 from securefl.policy import load as policies
 from securefl.privacy.accountant import calibrate
+from securefl.protocol.messages import state_digest
 from securefl.simulation import federation
-from securefl.terms import Adapter, AdapterKind, Hash, Learning, Plan, PoissonGaussian, RunId, SoftLabels
+from securefl.terms import Adapter, AdapterKind, Learning, Plan, PoissonGaussian, RunId, SoftLabels
 from securefl.terms.records import Record
 from securefl.training import data
 from securefl.training.noise import repeatable
@@ -167,10 +168,9 @@ def perform(cell: Cell) -> dict[str, Any]:
     shared.cell, shared.told = cell, []
     members, shared.truth, held_out = records_of(cell, loaded)
     policy = policies.load(loaded.folder / loaded.file.policy)
-    drawn = plan_of(
-        loaded, policy, RunId(bytes(16)), shared.model, shared.dimension, Hash(bytes(32)), None,
-        layout_digest(shared.layout),
-    )  # fmt: skip
+    layout, begun = layout_digest(shared.layout), state_digest(shared.initial())
+    first = FirstState(shared.model, shared.dimension, layout=layout, start=begun)
+    drawn = plan_of(loaded, policy, RunId(bytes(16)), first, None)
     soft = SoftLabels(WEIGHT, TEMPERATURE, FIRST, LAST, ROUNDS)
     silent = replace(soft, temperature=Fraction(100), first=Fraction(1), last=Fraction(1))  # nothing is ever so sure
     rate, optimizer = cell.chosen or RATES[cell.kind, cell.private]

@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from securefl.compare.results import spread
 from securefl.documents.data_source import DataSource
+from securefl.protocol.messages import state_digest
 from securefl.strategy.fedavg import FedAvg
 from securefl.strategy.member import MemberStrategy
 from securefl.strategy.rules import FactorServer
@@ -142,6 +143,7 @@ class Bench:
             "bench", Hash(bytes(32)), RunId(bytes(16)), round_, "", self.shared.model, self.shared.task, ADAPTER,
             learning, ProtectionSpec(Scheme.CLEAR, 1, 1, 0, ENCODING, None), (), (), Hash(bytes(32)),
             self.shared.layout.dimension(round_, sharing), sharing, layout_digest(self.shared.layout),
+            state_digest(self.shared.initial()),
         )  # fmt: skip
 
     def train(self, states: Mapping[str, bytes], round_: int, noise: float) -> dict[str, bytes]:

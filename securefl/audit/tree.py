@@ -111,8 +111,8 @@ def _check_training(node: Ledger, index: int, entry: Gathered, plan: Plan, insid
     except (PeerFault, ZeroDivisionError) as fault:
         raise node.wrong(f"rounds below that this plan cannot have: {fault}", index) from fault
     for each in here:
-        same = (each.model, each.task, each.adapter, each.layout, each.purpose, each.release, each.learning)
-        if same != (plan.model, plan.task, plan.adapter, plan.layout, plan.purpose, plan.release, due):
+        same = (each.model, each.task, each.adapter, each.layout, each.start, each.purpose, each.release, each.learning)
+        if same != (plan.model, plan.task, plan.adapter, plan.layout, plan.start, plan.purpose, plan.release, due):
             raise node.wrong(f"round {each.round} below trained otherwise than the plan above says", index)
     if here[0].base != plan.base and not plan.sharing.keeps:
         raise node.wrong("the run below does not start from the state of the plan above", index)

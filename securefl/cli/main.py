@@ -12,13 +12,14 @@ import sys
 
 import typer
 
-from securefl.cli import audit, look, train
+from securefl.cli import audit, installed, look, train
 from securefl.cli.budget import budget_app
 from securefl.cli.coordinator import coordinator_app
 from securefl.cli.keys import custodian_app, keys_app
 from securefl.cli.ledger import ledger_app
 from securefl.cli.policy import policy_app
 from securefl.cli.site import site_app
+from securefl.cli.start import start_app
 from securefl.errors import Fault
 from securefl.shown import in_json, on_screen
 
@@ -32,6 +33,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(site_app, name="site")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(start_app, name="start")
 app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
 app.add_typer(custodian_app, name="custodian")
@@ -58,7 +60,10 @@ def main(argv: list[str] | None = None) -> None:
     except Fault as fault:
         code, text = fault.exit_code, str(fault)
     except Exception as bug:  # the one place: anything else is our own fault
-        if isinstance(bug, OSError) and bug.errno in STORAGE:
+        left_out = installed.missing(bug.name) if isinstance(bug, ModuleNotFoundError) else None
+        if left_out is not None:
+            code, text = left_out.exit_code, str(left_out)
+        elif isinstance(bug, OSError) and bug.errno in STORAGE:
             place = f"{bug.filename}: " if bug.filename else ""
             code, text = 2, f"{place}{bug.strerror}; free some space or choose a folder you may write; {NOTHING_LOST}"
         else:

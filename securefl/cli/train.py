@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from securefl.cli.installed import check_trains
 from securefl.cli.options import Json, Unsigned, show
 from securefl.errors import Interrupted
 
@@ -32,6 +33,7 @@ def run(
     from securefl.simulation import federation as f  # noqa: PLC0415
     from securefl.simulation.measure import Baselines  # noqa: PLC0415
 
+    check_trains()
     if is_suite(federation):
         _run_suite(federation, out, sites, policy, (with_local, without_privacy), unsafe_unsigned, as_json)
         return
@@ -130,6 +132,7 @@ def compare(
     from securefl.documents import experiment as e  # noqa: PLC0415
     from securefl.progress import tally  # noqa: PLC0415
 
+    check_trains()
     loaded = e.load(experiment)
     try:
         with tally() as shown:

@@ -98,6 +98,9 @@ class FederationFile(Part):
         "inprocess", description="simulation: all parties in one process, or each in its own"
     )
     sites: str = Field("sites", description="simulation: folder of the homes that are not named")
+    start: str | None = Field(
+        None, description="live: the start file, made by `securefl start make`: the coordinator then needs no model"
+    )
     coordinator: Key | None = Field(None, description="live: the coordinator's public key")
     custodian: Key | None = Field(None, description="live: the custodian's public key, where updates are encrypted")
     members: tuple[MemberPart, ...] = Field(min_length=2)

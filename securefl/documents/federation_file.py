@@ -101,6 +101,8 @@ def _simulated(file: FederationFile) -> Iterator[tuple[Path_, str]]:
     for name in ("coordinator", "custodian"):
         if getattr(file, name) is not None:
             yield (name,), f"`{name}` is a live one's key, and no member has a `key`: give each its own"
+    if file.start is not None:
+        yield ("start",), "`start` is a live one's, and a simulation writes its own: leave it out"
 
 
 def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:

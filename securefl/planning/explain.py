@@ -30,7 +30,9 @@ from securefl.terms import (
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
-from securefl.planning.plan import plan_of, price_in, strategy_of
+    from securefl.terms.start import Start
+from securefl.planning import start_file
+from securefl.planning.plan import FirstState, plan_of, price_in, strategy_of
 
 DIMENSION = "plan.dimension"
 
@@ -76,22 +78,35 @@ class Unseen:
 
 
 def unseen(loaded: Loaded, policy: Policy) -> Unseen:
-    """A federation's first plan: of its model where that is here, and of any model where it is not."""
-    from securefl.training.shared_model import SharedModel  # noqa: PLC0415
-
+    """A federation's first plan: of its start file or its model if one is here, else of any model."""
     file, missing = loaded.file, ["account"]
     if file.protection.scheme.has_custodian:
         missing.append("plan.cover.custodian")
-    try:
-        shared = SharedModel.load(
-            file.model, loaded.folder, file.task.task(), file.adapter.adapter(), file.training.engine
-        )
-    except OperatorFault:
+    start = _start_here(loaded)
+    if start is None:
         missing += ["plan.model.digest", "plan.base", DIMENSION]
-        return Unseen(first_plan(loaded, policy, Model(file.model, Hash(bytes(32))), 1), tuple(missing), None)
-    strategy = strategy_of(loaded, shared)
-    base = strategy.broadcast(shared.initial())
-    return Unseen(first_plan(loaded, policy, shared.model, strategy.dimension(1, base)), tuple(missing), base)
+        any_model = FirstState(Model(file.model, Hash(bytes(32))), 1)
+        return Unseen(first_plan(loaded, policy, any_model), tuple(missing), None)
+    strategy = strategy_of(loaded, start)
+    plan = first_plan(loaded, policy, FirstState.of(start, strategy))
+    return Unseen(plan, tuple(missing), strategy.broadcast(start.state))
+
+
+def _start_here(loaded: Loaded) -> Start | None:
+    """Where training starts: by the start file that the document names, or by the model; None without both."""
+    if loaded.file.start is not None:
+        return start_file.of(loaded)
+    try:
+        from securefl.training.shared_model import SharedModel  # noqa: PLC0415
+    except ModuleNotFoundError:  # what trains is not installed
+        return None
+    file = loaded.file
+    try:
+        return SharedModel.load(
+            file.model, loaded.folder, file.task.task(), file.adapter.adapter(), file.training.engine
+        ).start
+    except OperatorFault:
+        return None
 
 
 def explain_unseen(policy: Policy, asked: Unseen) -> Explained:
@@ -99,10 +114,9 @@ def explain_unseen(policy: Policy, asked: Unseen) -> Explained:
     return explained(policy, asked.plan, asked.missing, asked.base)
 
 
-def first_plan(loaded: Loaded, policy: Policy, model: Model, dimension: int) -> Plan:
-    """The first round's plan as it will be, but for keys and the adapter's state: for a policy to look at."""
-    plan = plan_of(loaded, policy, RunId(bytes(16)), model, dimension, Hash(bytes(32)), None, Hash(bytes(32)))
-    return seated(plan, loaded)
+def first_plan(loaded: Loaded, policy: Policy, first: FirstState) -> Plan:
+    """The first round's plan as it will be, but for keys: for a policy to look at."""
+    return seated(plan_of(loaded, policy, RunId(bytes(16)), first, None), loaded)
 
 
 def seated(plan: Plan, loaded: Loaded) -> Plan:
@@ -115,9 +129,10 @@ def seated(plan: Plan, loaded: Loaded) -> Plan:
     return replace(plan, cohort=cohort, cover=replace(plan.cover, custodian=custodian))
 
 
-def foreseen(loaded: Loaded, policy: Policy, model: Model, dimension: int) -> tuple[Reason, ...]:
+def foreseen(loaded: Loaded, policy: Policy, start: Start) -> tuple[Reason, ...]:
     """Why the policy will refuse the first round on an account with nothing on it; nothing is charged."""
-    return explained(policy, first_plan(loaded, policy, model, dimension), ()).reasons
+    first = FirstState.of(start, strategy_of(loaded, start))
+    return explained(policy, first_plan(loaded, policy, first), ()).reasons
 
 
 def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes | None = None) -> Explained:

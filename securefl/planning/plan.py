@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
+from securefl import wire
 from securefl.documents.federation import Loaded
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import StrategyPart
 from securefl.errors import OperatorFault
 from securefl.privacy.account import Account
 from securefl.protection import noise_share
+from securefl.protocol import messages as m
 from securefl.strategy import server
 from securefl.strategy.rules import FactorServer
 from securefl.strategy.worldlm import AttentionServer
@@ -34,20 +37,36 @@ from securefl.terms import (
     Scheme,
     Unit,
 )
+from securefl.terms.plans import NOTHING
+from securefl.terms.start import Start
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
-    from securefl.training.shared_model import SharedModel
 
 
-def plan_of(
-    loaded: Loaded, policy: Policy, run: RunId, model: Model, dimension: int, base: Hash,
-    custodian: PublicKey | None, layout: Hash,
-) -> Plan:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class FirstState:
+    """What a first plan says of the model, of its state, and of the update: names and one number."""
+
+    model: Model
+    dimension: int  # entries of an update
+    base: Hash = NOTHING  # what goes out: the start, and what the strategy puts behind it
+    layout: Hash = NOTHING
+    start: Hash = NOTHING
+
+    @classmethod
+    def of(cls, start: Start, strategy: FactorServer | AttentionServer) -> FirstState:
+        """The first state that a strategy sends out for a start."""
+        base = strategy.broadcast(start.state)
+        layout, begun = wire.layout_digest(start.layout), m.state_digest(start.state)
+        return cls(start.model, strategy.dimension(1, base), m.state_digest(base), layout, begun)
+
+
+def plan_of(loaded: Loaded, policy: Policy, run: RunId, first: FirstState, custodian: PublicKey | None) -> Plan:
     """The plan of the first round; its cohort is filled in when the members have enrolled."""
     file = loaded.file
     training, covered = file.training, cover_of(loaded, policy, custodian)
-    event = event_of(loaded, policy, covered, dimension)
+    event = event_of(loaded, policy, covered, first.dimension)
     try:
         clipping = training.clipping.meant(training.divisor or 1, event.noise_multiplier)
     except ValueError as fault:  # noise that was calibrated is known only here
@@ -58,7 +77,7 @@ def plan_of(
         run=run,
         round=1,
         purpose=file.purpose,
-        model=model,
+        model=first.model,
         task=file.task.task(),
         adapter=file.adapter.adapter(),
         learning=Learning(
@@ -76,10 +95,11 @@ def plan_of(
         cover=covered,
         cohort=(),
         release=("weights",),
-        base=base,
-        dimension=dimension,
+        base=first.base,
+        dimension=first.dimension,
         sharing=file.strategy.sharing(file.task.labels),
-        layout=layout,
+        layout=first.layout,
+        start=first.start,
     )
 
 
@@ -170,19 +190,19 @@ def _price(price: Callable[..., Price], dataset: str, policy: Policy, plan: Plan
     return price(plan, account, dataset, float(policy.budget.delta_share), policy.caps(dataset, plan.run))
 
 
-def strategy_of(loaded: Loaded, shared: SharedModel) -> FactorServer | AttentionServer:
-    """The coordinator's half, on this model's tensors.
+def strategy_of(loaded: Loaded, start: Start) -> FactorServer | AttentionServer:
+    """The coordinator's half, on the tensors of this start.
 
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
-    return strategy_on(shared, loaded.file.strategy, loaded.file.task.labels, f"{loaded.path}: strategy")
+    return strategy_on(start, loaded.file.strategy, loaded.file.task.labels, f"{loaded.path}: strategy")
 
 
 def strategy_on(
-    shared: SharedModel, strategy: StrategyPart, labels: tuple[str, ...], place: str
+    start: Start, strategy: StrategyPart, labels: tuple[str, ...], place: str
 ) -> FactorServer | AttentionServer:
-    """The coordinator's half of `strategy`, on this model's tensors; ``place`` is what an error calls the document.
+    """The coordinator's half of `strategy`, on the tensors of this start; ``place`` is the document in an error.
 
     Raises:
         OperatorFault: the strategy does not fit the adapter.
@@ -191,7 +211,7 @@ def strategy_on(
     try:
         sharing = strategy.sharing(labels)
         if sharing.attention is not None:
-            return AttentionServer(shared.layout, optimizer, sharing.attention, shared.initial())
-        return FactorServer(shared.layout, optimizer, sharing)
+            return AttentionServer(start.layout, optimizer, sharing.attention, start.state)
+        return FactorServer(start.layout, optimizer, sharing)
     except ValueError as fault:
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", place) from fault

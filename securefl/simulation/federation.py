@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import wire
 from securefl.audit import figures
 from securefl.coordinator.drive import drive
 from securefl.documents.federation import Loaded
@@ -38,7 +37,7 @@ from securefl.terms import (
 if TYPE_CHECKING:
     from securefl.training.shared_model import SharedModel
 from securefl.home.clock import Entropy, clock
-from securefl.planning.plan import plan_of, strategy_of
+from securefl.planning.plan import FirstState, plan_of, strategy_of
 from securefl.simulation.folder import (
     Result,
     already_bound,
@@ -63,6 +62,7 @@ from securefl.simulation.parties import (
     without_held_out,
 )
 from securefl.simulation.site_documents import Roster
+from securefl.simulation.start_files import handed_over
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 
@@ -119,12 +119,10 @@ def run(
             records = held[()]
         rosters = {where.route: Roster(its, *introduce(where, its, signed)) for where, its, signed in tree}
         coordinator, custodian, seats = rosters[()].coordinator, rosters[()].custodian, rosters[()].members
-        strategy = strategy_of(loaded, shared)
-        start_state = strategy.broadcast(shared.initial())
-        plan = plan_of(
-            loaded, policy, run_id, shared.model, strategy.dimension(1, start_state), m.state_digest(start_state),
-            custodian.key if custodian else None, wire.layout_digest(shared.layout),
-        )  # fmt: skip
+        start = handed_over(places, shared.start)
+        strategy = strategy_of(loaded, start)
+        start_state = strategy.broadcast(start.state)
+        plan = plan_of(loaded, policy, run_id, FirstState.of(start, strategy), custodian.key if custodian else None)
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         signed = adoption.evidence(policy, signatures)
         _warn(shown, plan, "" if signed else loaded.file.policy, without_held_out((each for each, *_ in tree), held))
@@ -146,7 +144,6 @@ def run(
             signed,
         )  # fmt: skip
         taps = {each.route: tap_of(folder_of(out, each), held[each.route]) for each, *_ in tree}
-        tap = taps[()]
 
         def carried(where: SiteLayout, runtime: InProcess | Processes) -> Runtime:
             if isinstance(runtime, Processes):
@@ -154,7 +151,7 @@ def run(
             return taps[where.route].runtime(runtime)
 
         eyes = Instrumentation(lambda where, agent: instrumented(agent, watch, taps[where.route]), carried)
-        drawn = entropy if loaded.file.runtime == "processes" else tap.entropy(entropy)
+        drawn = entropy if loaded.file.runtime == "processes" else taps[()].entropy(entropy)
         runtime = runtime_of(places, Bench(shared, drawn, shown, workbench.records, rosters, eyes))
         ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
         observe = observer_of(places, policy, seats[0].member, shown)
@@ -220,12 +217,9 @@ def run_without_privacy(loaded: Loaded, seed: int, workbench: ResourceCache) -> 
     policy = policies.load(loaded.folder / loaded.file.policy)
     shared = workbench.model(loaded)
     records = held_records(SiteLayout(loaded, None), workbench.records)[()]
-    strategy = strategy_of(loaded, shared)
+    strategy = strategy_of(loaded, shared.start)
     start = strategy.broadcast(shared.initial())
-    plan = plan_of(
-        loaded, policy, RunId(bytes(16)), shared.model, strategy.dimension(1, start), m.state_digest(start), None,
-        wire.layout_digest(shared.layout),
-    )  # fmt: skip
+    plan = plan_of(loaded, policy, RunId(bytes(16)), FirstState.of(shared.start, strategy), None)
     state = measure.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
     told = measure.scored(shared, state, records, plan)
     return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from securefl import __version__
 from securefl.audit import figures
 from securefl.audit.ledger_files import read_all
 from securefl.errors import OperatorFault
@@ -281,7 +282,8 @@ def compose(
         "protections": found["protections"] | {"engine": engine, "who_can_open": who},
         "adapter": adapter.name if adapter else None,
         "versions": {
-            name: version(name) for name in ("securefl", "torch", "transformers", "peft", "opacus", "dp-accounting")
+            "securefl": __version__,
+            **{name: version(name) for name in ("torch", "transformers", "peft", "opacus", "dp-accounting")},
         },
     }
 

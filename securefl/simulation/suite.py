@@ -23,7 +23,7 @@ from securefl.documents.suite_file import OwnedTask, Suite
 from securefl.errors import OperatorFault
 from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home, export_all
-from securefl.planning import explain, plan
+from securefl.planning import explain
 from securefl.policy import load as policies
 from securefl.progress import Progress, Silent
 from securefl.protocol import coordinator_state
@@ -135,12 +135,11 @@ def refusals(suite: Suite, models: Mapping[str, SharedModel]) -> dict[str, tuple
     found = {}
     for name, each in suite.tasks.items():
         policy = policies.load(each.loaded.folder / each.loaded.file.policy)
-        shared = models[name]
-        sent = plan.strategy_of(each.loaded, shared).dimension(1, shared.initial())
+        start = models[name].start
         told = [
             reason
             for loaded in ((each.owned(), each.loaded) if suite.hidden else (each.loaded,))
-            for reason in explain.foreseen(loaded, policy, shared.model, sent)
+            for reason in explain.foreseen(loaded, policy, start)
         ]
         if told:
             found[name] = tuple(dict.fromkeys(told))

@@ -222,7 +222,7 @@ def _nested(
     seats = _seats(inside.members)
     pin(home.path, inside.name, (coordinator, *((custodian,) if custodian else ()), *seats))
     policy, signed = _laid_out(home, inside.name, around.clock())
-    strategy = strategy_on(shared, inside.strategy, trust.task.labels, f"{site.path}: subfederation.strategy")
+    strategy = strategy_on(shared.start, inside.strategy, trust.task.labels, f"{site.path}: subfederation.strategy")
     cover = cover_under(inside.protection, len(seats), policy, custodian.key if custodian else None)
     return NestedTrainer(
         MemberId(site.file.name),

@@ -24,6 +24,13 @@ def reals(state: bytes) -> NDArray[np.float64]:
     return np.frombuffer(state, "<f4").astype(np.float64)
 
 
+def is_finite(state: bytes) -> bool:
+    """Whether no number of a state is NaN or infinity."""
+    import numpy as np  # noqa: PLC0415
+
+    return bool(np.isfinite(np.frombuffer(state, "<f4")).all())
+
+
 def stored(values: NDArray[np.float64]) -> bytes:
     """Numbers as a state, each rounded once."""
     return values.astype("<f4").tobytes()

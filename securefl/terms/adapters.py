@@ -29,6 +29,11 @@ class AdapterKind(StrEnum):
         """Whether it sits on layers that are named."""
         return self.has_factors or self in (AdapterKind.BOTTLENECK, AdapterKind.FULL)
 
+    @property
+    def starts_alike(self) -> bool:
+        """Whether its first values are read or drawn, the same bits on every machine: a model computes a prefix's."""
+        return self is not AdapterKind.PREFIX
+
 
 class AdapterRule(StrEnum):
     """Which factor of BA a round trains."""

@@ -42,3 +42,4 @@ class Plan:
     dimension: int  # entries of an update: of what this round trains and shares, and of its weights
     sharing: Sharing = Sharing()  # noqa: RUF009 - frozen
     layout: Hash = NOTHING  # digest of the state's tensors: their names, shapes and order; no model has this one
+    start: Hash = NOTHING  # digest of the state that the first round of all starts from, which each member computes

@@ -5,6 +5,7 @@ It can serve several members of one process; each training starts from the state
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from securefl.terms import (
     CrossEntropy,
     DistributedDiscreteGaussian,
     Event,
+    Hash,
     Loss,
     Model,
     NotTrueDistillation,
@@ -32,6 +34,7 @@ from securefl.terms import (
     Weighting,
 )
 from securefl.terms.records import UNKNOWN
+from securefl.terms.start import Start
 from securefl.training import (
     adapter_tensors,
     client_sgd,
@@ -89,6 +92,7 @@ class SharedModel:
         self._encoded: dict[tuple[int, int], tuple[object, Encoded]] = {}
         self._single: dict[tuple[int, int], tuple[object, tuple[Record, ...]]] = {}
         self._start = adapter_tensors.dump(built)
+        self._start_digest = Hash(hashlib.sha256(self._start).digest())
         self._safe: set[Loss] = set()
         self._shown = invariance.Shown()
 
@@ -130,6 +134,11 @@ class SharedModel:
     def initial(self) -> bytes:
         """The state every run starts from: B and head zero, and what else can change as drawn from the seed."""
         return self._start
+
+    @property
+    def start(self) -> Start:
+        """Where training starts, as a coordinator without the model is told."""
+        return Start(self.model, self.task, self.adapter, self.layout, self._start)
 
     def preflight(self, max_tokens: int = 64, loss: Loss = CrossEntropy()) -> None:  # noqa: B008 - frozen
         """Nothing happens if each record has a gradient of its own; checked on synthetic text.
@@ -177,14 +186,20 @@ class SharedModel:
             OperatorFault: the model fails preflight.
         """
         for what, asked, here in (
-            ("the base model's digest", plan.model.digest.hex()[:16], self.model.digest.hex()[:16]),
+            ("the base model's digest", plan.model.digest, self.model.digest),
             ("task", plan.task, self.task),
             ("adapter", plan.adapter, self.adapter),
             ("dimension", plan.dimension, self.layout.dimension(plan.round, plan.sharing)),
-            ("the state's layout", plan.layout.hex()[:16], layout_digest(self.layout).hex()[:16]),
+            ("the state's layout", plan.layout, layout_digest(self.layout)),
+            (
+                "the first state",
+                plan.start if self.adapter.kind.starts_alike else self._start_digest,
+                self._start_digest,
+            ),
         ):
             if asked != here:
-                raise Mismatch(f"the plan's {what} is {asked}; what is loaded here, {self.model.name}, has {here}")
+                said, has = (each.hex()[:16] if isinstance(each, bytes) else each for each in (asked, here))
+                raise Mismatch(f"the plan's {what} is {said}; what is loaded here, {self.model.name}, has {has}")
         learning, longest = plan.learning, self._built.longest
         try:  # once more: what was built right can have been changed in memory
             replace(learning, event=replace(learning.event))

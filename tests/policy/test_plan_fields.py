@@ -64,7 +64,7 @@ BY_POLICY = {
 }  # fmt: skip
 # What a member's own charter, session or model says: it compares, whatever the policy is.
 BY_SITE = {
-    "Plan.run": "protocol.another-run", "Plan.round": "protocol.replayed-round", "Plan.dimension": "training", "Plan.task": "training", "Plan.layout": "training",
+    "Plan.run": "protocol.another-run", "Plan.round": "protocol.replayed-round", "Plan.dimension": "training", "Plan.task": "training", "Plan.layout": "training", "Plan.start": "training",
     "Task.kind": "training", "Task.labels": "training", "Task.prompt": "training", "Prompt.pattern": "training", "Prompt.words": "training",
     "Adapter.alpha": "training", "Adapter.seed": "training",
 }  # fmt: skip

@@ -22,6 +22,7 @@ from securefl.errors import OperatorFault, Tampered
 from securefl.home import clock
 from securefl.home.home import Home
 from securefl.planning import explain
+from securefl.planning.plan import FirstState, strategy_of
 from securefl.protocol import coordinator_state
 from securefl.simulation import federation, parties, suite
 from securefl.terms import (
@@ -38,7 +39,6 @@ from securefl.terms import (
 )
 from securefl.training import module_store
 from securefl.training.shared_base import Base
-from securefl.wire import layout_digest
 from tests.support import tiny_models
 from tests.support.small import FEDERATION, POLICY, rows, save_model, sign
 from tests.training import test_training_prompt as prompts
@@ -225,11 +225,9 @@ def test_training_one_task_leaves_the_logits_of_another_bit_for_bit(many: Many) 
         return models[name]._logits(encoded).clone()
 
     def moved(name: str) -> bytes:
-        plan = explain.first_plan(
-            loaded[name].loaded, federation.policies.load(many.folder / "policy.yaml"), models[name].model,
-            models[name].dimension,
-        )  # fmt: skip
-        plan = replace(plan, layout=layout_digest(models[name].layout))
+        its, start = loaded[name].loaded, models[name].start
+        policy = federation.policies.load(many.folder / "policy.yaml")
+        plan = explain.first_plan(its, policy, FirstState.of(start, strategy_of(its, start)))
         return models[name].trained(plan, models[name].initial(), models[name].initial(), records, os.urandom)[0]
 
     from securefl.training import adapter_tensors

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from securefl import keys, wire
+from securefl import keys
 from securefl.coordinator.drive import drive
 from securefl.documents import site_file
 from securefl.errors import OperatorFault, PeerFault
 from securefl.home import adoption
 from securefl.home.home import Home
 from securefl.ledger import store
-from securefl.planning.plan import plan_of, price_in, strategy_of
+from securefl.planning.plan import FirstState, plan_of, price_in, strategy_of
 from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
@@ -31,22 +31,20 @@ from securefl.site.build import Environment, build
 from securefl.strategy.member import MemberStrategy
 from securefl.terms import MemberId, Refused, Reserved, RunId, Scheme
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
+from securefl.terms.start import Start
 from tests.support.sites import NOW, Introduced, Wire, stream
 from tests.support.small import MEMBERS, Small
 
 RUN = RunId(b"a run of sites..")
 
 
-def driven(world: Introduced, runtime, shared) -> coordinator_state.Ended:
+def driven(world: Introduced, runtime, start: Start) -> coordinator_state.Ended:
     """The federation's rounds, over this runtime."""
     loaded, roster = world.places.loaded, world.roster
-    strategy = strategy_of(loaded, shared)
-    start = strategy.broadcast(shared.initial())
+    strategy = strategy_of(loaded, start)
+    base = strategy.broadcast(start.state)
     custodian = roster.custodian.key if roster.custodian else None
-    plan = plan_of(
-        loaded, roster.policy, RUN, shared.model, strategy.dimension(1, start), m.state_digest(start), custodian,
-        wire.layout_digest(shared.layout),
-    )  # fmt: skip
+    plan = plan_of(loaded, roster.policy, RUN, FirstState.of(start, strategy), custodian)
     session = m.Session(
         RUN, roster.policy.federation, roster.policy.hash, plan.cover.scheme, plan.cover.threshold, roster.coordinator,
         roster.custodian, roster.members,
@@ -54,7 +52,7 @@ def driven(world: Introduced, runtime, shared) -> coordinator_state.Ended:
     home = Home.at(world.places.of(COORDINATOR), COORDINATOR, lambda: NOW)
     _, signed = adoption.staged(home.path, roster.policy.federation, NOW)
     course = coordinator_state.RunState(
-        session, roster.policy.text, loaded.file.training.rates(), plan, start, strategy.begin(start), {}, {}, {}, {},
+        session, roster.policy.text, loaded.file.training.rates(), plan, base, strategy.begin(base), {}, {}, {}, {},
         signed,
     )  # fmt: skip
     ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
@@ -129,7 +127,7 @@ def test_a_site_built_from_its_document_answers_byte_for_byte_like_one_put_toget
     }
     for each in twins.values():
         assert (each.one.charter, each.one.policy) == (each.other.charter, each.other.policy)
-    ended = driven(one, Wire(twins), shared)
+    ended = driven(one, Wire(twins), shared.start)
     assert (ended.outcome, ended.last_round) == ("finished", 2), ended.why
     assert all(each.answered >= 6 for each in twins.values())
 
@@ -149,14 +147,14 @@ def entries(world: Introduced, name: str) -> list:
 def test_a_site_with_a_model_of_its_own_answers_as_well(small: Small, tmp_path: Path) -> None:
     world = Introduced(small, tmp_path, small.file("own.yaml", training__rounds=1))
     agents = {MemberId(name): world.agent(name) for name in MEMBERS}
-    ended = driven(world, Wire(agents), parties.load_model(world.places.loaded))
+    ended = driven(world, Wire(agents), parties.load_model(world.places.loaded).start)
     assert ended.outcome == "finished", ended.why
 
 
 def test_a_custodian_is_built_from_its_document(small: Small, tmp_path: Path) -> None:
     world = Introduced(small, tmp_path, small.file("held.yaml", protection="ckks", training__rounds=1))
     agents = {MemberId(name): world.agent(name) for name in (*MEMBERS, CUSTODIAN)}
-    ended = driven(world, Wire(agents), parties.load_model(world.places.loaded))
+    ended = driven(world, Wire(agents), parties.load_model(world.places.loaded).start)
     assert ended.outcome == "finished", ended.why
 
 
@@ -206,7 +204,7 @@ def test_a_plan_beyond_a_sites_own_limit_is_refused_there_before_anything_is_res
     agents = {MemberId(name): world.agent(name, lent[name]) for name in MEMBERS[1:]}
     agents[MemberId("north")] = world.agent("north", lent["north"], limits=LIMITS[rule])
     ended = driven(
-        world, Wire(agents, lambda member, _, answer: told.append(answer) if member == "north" else None), shared
+        world, Wire(agents, lambda member, _, answer: told.append(answer) if member == "north" else None), shared.start
     )
     assert ended.outcome != "finished"
     mine = entries(world, "north")
@@ -230,7 +228,7 @@ def test_what_is_beyond_a_limit_is_told_with_what_the_policy_forbids(small: Smal
         )
         for name in MEMBERS
     }
-    driven(world, Wire(agents), shared)
+    driven(world, Wire(agents), shared.start)
     (refused,) = [e for e in entries(world, "north") if isinstance(e, Refused) and e.what == "plan"]
     assert {reason.rule for reason in refused.reasons} == {"training.clip", "site.micro_batch"}
 
@@ -362,7 +360,7 @@ def test_a_site_opens_no_path_of_another_party_and_not_the_federations_file(smal
             finally:
                 WATCHING[0] = False
 
-    ended = driven(world, Wire({**others, MemberId("north"): Watched()}), shared)
+    ended = driven(world, Wire({**others, MemberId("north"): Watched()}), shared.start)
     assert ended.outcome == "finished", ended.why
     own, sites = str(world.places.of("north")), str(tmp_path / "sites")
     assert any(each.startswith(own) for each in OPENED), "it was looked at"

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from securefl.protocol.messages import state_digest
 from securefl.terms import (
     Adapter,
     FixedPoint,
@@ -86,7 +87,8 @@ def plan(of: SharedModel, **changes: object) -> Plan:
     learning = Learning(**{"event": event, **given, **changes})  # type: ignore[arg-type]
     cover = ProtectionSpec(Scheme.CLEAR, 2, 2, 1, FixedPoint(24, 20, 32), None)
     return Plan("f", Hash(bytes(32)), RunId(bytes(16)), 1, "p", of.model, of.task, of.adapter, learning, cover, (),
-                ("weights",), Hash(bytes(32)), of.dimension, layout=layout_digest(of.layout))  # fmt: skip
+                ("weights",), Hash(bytes(32)), of.dimension, layout=layout_digest(of.layout),
+                start=state_digest(of.initial()))  # fmt: skip
 
 
 def gradients_alone(of: SharedModel, texts: tuple[str, ...], seed: int, size: int) -> list[torch.Tensor]:

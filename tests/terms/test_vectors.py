@@ -8,8 +8,10 @@ import pytest
 
 from securefl import errors, keys, merkle, wire
 from securefl.keys import Secret
+from securefl.planning import start_file
 from securefl.protection import shamir
 from securefl.terms import Head, PoissonGaussian
+from securefl.terms.start import Start
 from tests import make_vectors
 
 KNOWN = json.loads((make_vectors.FOLDER / "known.json").read_text())
@@ -31,6 +33,15 @@ def test_keys_and_boxes_hold() -> None:
     assert merkle.leaf_hash(b"\0") == raw("good", "leaf", "hash")
 
 
+def test_a_start_is_read_back_whole() -> None:
+    start = wire.decode(raw("good", "start", "bytes"), Start)
+    assert start == make_vectors.START
+    assert (start_file.digest(start), wire.layout_digest(start.layout)) == (
+        raw("good", "start", "digest"),
+        raw("good", "start", "layout"),
+    )
+
+
 def test_any_three_shares_give_the_secret() -> None:
     shares = {int(k.split()[1]): bytes.fromhex(v) for k, v in KNOWN["good"]["shamir"].items() if k.startswith("share")}
     assert shamir.combine({p: shares[p] for p in (2, 4, 5)}, 3).raw == raw("good", "shamir", "secret")
@@ -45,6 +56,8 @@ def test_bad_vectors_fail_as_they_say(name: str) -> None:
             keys.open_box(make_vectors.TWO, "shares", b"c", bytes.fromhex(case["box"]))
         elif "event" in case:
             wire.decode(bytes.fromhex(case["event"]), PoissonGaussian)
+        elif "start" in case:
+            wire.decode(bytes.fromhex(case["start"]), Start)
         else:
             keys.verify(keys.Identity(make_vectors.ONE).public, "head", b"x", bytes.fromhex(case["signature"]))
 

@@ -14,7 +14,7 @@ import numpy as np
 from audits.protection.attempt import Attempt, Outcome
 from securefl.documents import federation_file
 from securefl.planning import explain
-from securefl.planning.plan import price_in
+from securefl.planning.plan import FirstState, price_in
 from securefl.policy import load
 from securefl.policy.decide import decide
 from securefl.privacy.account import Account
@@ -42,7 +42,7 @@ def agreed() -> tuple[load.Policy, Plan]:
     """The six airlines' own policy, and the first plan that their example makes."""
     policy = load.load(ROOT / "policies" / "six-airlines.yaml")
     loaded = federation_file.load(ROOT / "examples" / "airlines" / "federation.yaml")
-    return policy, explain.first_plan(loaded, policy, Model(loaded.file.model, Hash(bytes(32))), 1000)
+    return policy, explain.first_plan(loaded, policy, FirstState(Model(loaded.file.model, Hash(bytes(32))), 1000))
 
 
 def asked(plan: Plan, base: bytes = b"") -> set[str]:
