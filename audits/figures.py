@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -19,17 +19,28 @@ def figure(name: str, value: float, bar: str, holds: bool) -> dict[str, Any]:  #
 
 
 def report(
-    figures: list[dict[str, Any]], *, as_json: bool, wrong: Sequence[str] = (), beside: Sequence[str] = (), on: str = ""
+    figures: list[dict[str, Any]],
+    *,
+    as_json: bool,
+    wrong: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    on: str = "",
+    also: Mapping[str, Any] | None = None,
 ) -> int:
     """Print them, and what went wrong; 0 if all hold.
 
-    ``beside`` are other libraries that were measured, ``on`` a processor beside the CPU.
+    ``beside`` are other libraries that were measured, ``on`` a processor beside the CPU, ``also`` what goes into the
+    JSON alone.
     """
     if as_json:
         versions = {"python": platform.python_version(), **{name: version(name) for name in (*LIBRARIES, *beside)}}
         command = f"python -m {sys.modules['__main__'].__spec__.name} {' '.join(sys.argv[1:])}"  # type: ignore[union-attr]
         about = {"command": command, "versions": versions, "machine": f"{os.cpu_count()} cores{on and ', '}{on}"}
-        print(json.dumps({**about, "figures": figures, **({"wrong": list(wrong)} if wrong else {})}, indent=1))
+        print(
+            json.dumps(
+                {**about, "figures": figures, **({"wrong": list(wrong)} if wrong else {}), **(also or {})}, indent=1
+            )
+        )
     else:
         for line in wrong:
             print(line)

@@ -1,0 +1,151 @@
+"""How many small changes of what decides, prices, speaks, records and hides does a test notice? ``make mutants``.
+
+A sample per folder, drawn by a seed: the longer it runs, the more of it is hunted, and a run goes on where the last one
+stopped (``build/mutants``). What survives is read by people: ``explained.json`` says why no test need notice it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from audits.figures import figure, report
+from audits.mutants import suite
+from audits.mutants.operators import Mutant, mutants, mutated
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = ROOT / "build" / "mutants"
+EXPLAINED = Path(__file__).with_name("explained.json")
+FOLDERS = ("protocol", "policy", "privacy", "ledger", "protection")
+READ = ("protocol", "policy", "privacy")  # every survivor here is killed or explained
+BAR = 0.85
+SEED = 14
+Found = dict[str, dict[str, Any]]
+
+
+def of(folder: str) -> list[Mutant]:
+    """Every mutant of a folder, in the order of the sample."""
+    found = [each for path in sorted((ROOT / "securefl" / folder).glob("*.py")) for each in mutants(ROOT, path)]
+    return sorted(found, key=lambda each: each.place(SEED))
+
+
+def interval(killed: int, tried: int, whole: int) -> tuple[float, float]:
+    """95 % interval of the killed share of ``whole``: Wilson's, the narrower the less is left to draw."""
+    if not tried:
+        return 0.0, 1.0
+    z = 1.96 * math.sqrt((whole - tried) / max(1, whole - 1))
+    share, more = killed / tried, z * z / tried
+    middle, reach = share + more / 2, z * math.sqrt(share * (1 - share) / tried + more / (4 * tried))
+    return (middle - reach) / (1 + more), (middle + reach) / (1 + more)
+
+
+def known(folder: str) -> Found:
+    """What earlier runs found, as far as the module is still the same."""
+    path = STATE / f"{folder}.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {each["name"]: each for each in lines}
+
+
+def source(mutant: Mutant) -> str:
+    """Which text of the module it is a mutant of."""
+    return hashlib.sha256((ROOT / mutant.path).read_bytes()).hexdigest()[:12]
+
+
+def hunt(folder: str, count: int, until: float, seen: suite.Seen, stem: suite.Stem, *, again: bool) -> None:
+    """Hunt the first ``count`` mutants of the folder's sample that no earlier run decided."""
+    found = known(folder)
+    left = [
+        mutant
+        for mutant in of(folder)[:count]
+        if (before := found.get(mutant.name)) is None
+        or before["source"] != source(mutant)
+        or (again and before["outcome"] != suite.KILLED)
+    ]
+
+    def work(hunter: suite.Hunter) -> None:
+        for mutant in left:
+            if time.monotonic() > until:
+                return
+            line = decided(mutant, seen, hunter, stem)
+            with (STATE / f"{folder}.jsonl").open("a") as out:
+                out.write(json.dumps(line) + "\n")
+            print(line["seconds"], line["outcome"], mutant.name, line["by"], file=sys.stderr, flush=True)
+
+    if left and time.monotonic() < until:
+        suite.hunting(folder, work)
+
+
+def decided(mutant: Mutant, seen: suite.Seen, hunter: suite.Hunter, stem: suite.Stem) -> dict[str, Any]:
+    """What became of one mutant: a survivor that changes what runs at import is hunted afresh too."""
+    started, path = time.monotonic(), ROOT / mutant.path
+    tests, at_import = seen.of(mutant.path, mutant.lines)
+    outcome, by, name = suite.UNSEEN, "", mutant.path.removesuffix(".py").replace("/", ".")
+    if tests:
+        tree, limit = mutated(path.read_text(), mutant.index), 20 + 5 * sum(seen.seconds[test] for test in tests)
+        quick = hunter.hunted(path, tree, tests, limit)
+        if quick is None or (at_import and quick[0] == suite.SURVIVED):
+            quick = stem.hunted(path, name, tree, tests, limit)
+        outcome, by = quick
+    return {
+        "name": mutant.name, "outcome": outcome, "by": by, "tests": len(tests), "source": source(mutant),
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+
+
+def told() -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
+    """The figures; each survivor, with the reason where there is one; what is wrong."""
+    reasons: dict[str, str] = json.loads(EXPLAINED.read_text())
+    figures, survivors, wrong = list[dict[str, Any]](), dict[str, Any](), list[str]()
+    for folder in FOLDERS:
+        whole, found = of(folder), known(folder)
+        tried = [mutant for mutant in whole if mutant.name in found and found[mutant.name]["source"] == source(mutant)]
+        alive = sorted(mutant.name for mutant in tried if found[mutant.name]["outcome"] != suite.KILLED)
+        share = (len(tried) - len(alive)) / max(1, len(tried))
+        low, high = interval(len(tried) - len(alive), len(tried), len(whole))
+        name = (
+            f"{folder}: killed of {len(tried)} of {len(whole)} mutants; of all of them {low:.3f} to {high:.3f} (95 %)"
+        )
+        figures.append(figure(name, round(share, 3), f">= {BAR}", holds=share >= BAR))
+        survivors[folder] = {name: reasons.get(name, "") for name in alive}
+        if folder in READ:
+            unread = [name for name in alive if not reasons.get(name)]
+            wrong += [f"neither killed nor explained: {name}" for name in unread]
+            figures.append(figure(f"{folder}: survivors without a reason", len(unread), "= 0", holds=not unread))
+    return figures, survivors, wrong
+
+
+def main() -> None:
+    """Hunt for a while, and print what was found; exit 1 where a figure does not hold."""
+    parser = argparse.ArgumentParser(description="How many small changes of the code a test notices.")
+    parser.add_argument("--folders", nargs="*", default=FOLDERS, choices=FOLDERS)
+    parser.add_argument("--each", type=int, default=120, help="mutants a folder")
+    parser.add_argument("--minutes", type=float, default=60.0, help="hunt no longer than this; 0 tells what is known")
+    parser.add_argument("--examples", type=int, default=10, help="Hypothesis examples a test")
+    parser.add_argument("--watch", action="store_true", help="run the tests anew to see which come by which line")
+    parser.add_argument("--again", action="store_true", help="hunt survivors of earlier runs again")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    until = time.monotonic() + 60 * options.minutes
+    STATE.mkdir(parents=True, exist_ok=True)
+    if options.minutes:
+        suite.prepare(options.examples)
+        stem = suite.Stem()
+        for folder in options.folders:
+            path = STATE / f"{folder}.seen.json"
+            if options.watch or not path.exists():
+                suite.watched(ROOT, folder, path)
+            seen = suite.Seen(**json.loads(path.read_text()))
+            hunt(folder, options.each, until, seen, stem, again=options.again)
+    figures, survivors, wrong = told()
+    also = {"survivors": survivors}
+    raise SystemExit(report(figures, as_json=options.json, wrong=wrong, also=also))
+
+
+if __name__ == "__main__":
+    main()
