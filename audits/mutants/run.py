@@ -87,10 +87,10 @@ def decided(mutant: Mutant, seen: suite.Seen, hunter: suite.Hunter, stem: suite.
     tests, at_import = seen.of(mutant.path, mutant.lines)
     outcome, by, name = suite.UNSEEN, "", mutant.path.removesuffix(".py").replace("/", ".")
     if tests:
-        tree, limit = mutated(path.read_text(), mutant.index), 20 + 5 * sum(seen.seconds[test] for test in tests)
-        quick = hunter.hunted(path, tree, tests, limit)
+        tree = mutated(path.read_text(), mutant.index)
+        quick = hunter.hunted(path, tree, tests)
         if quick is None or (at_import and quick[0] == suite.SURVIVED):
-            quick = stem.hunted(path, name, tree, tests, limit)
+            quick = stem.hunted(path, name, tree, list(tests), 20 + 2 * sum(tests.values()))
         outcome, by = quick
     return {
         "name": mutant.name, "outcome": outcome, "by": by, "tests": len(tests), "source": source(mutant),

@@ -47,7 +47,7 @@ LIBRARIES = (
     "cryptography.hazmat.primitives.ciphers.aead",
 )  # fmt: skip
 SLOW_S = 1.5  # a test that takes longer, in CPU seconds, hunts nothing
-WHOLE_S = 25.0  # of tests for one mutant; the quickest first
+WHOLE_S = 4.0  # of tests for one mutant: a case of each, the quickest first
 LEFT_OUT = ("postgresql", "sockets", "hundred", "encrypted_run")  # in names of tests: of another carrier, or very long
 FLAGS = (
     "-x", "-q", "--no-header", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-p", "no:cov",
@@ -64,18 +64,23 @@ class Seen:
     seconds: Mapping[str, float]  # of CPU, by test
     lines: Mapping[str, Mapping[str, list[str]]]  # by path, then line: the tests that came by
 
-    def of(self, path: str, lines: Collection[int]) -> tuple[list[str], bool]:
+    def of(self, path: str, lines: Collection[int]) -> tuple[dict[str, float], bool]:
         """Tests of these lines, the quickest first; all of the module, and True, where they run as it is imported."""
         here = self.lines.get(path, {})
         found = [set(here[str(line)]) for line in lines if str(line) in here]
         at_import = any("" in each for each in found)
         names = set().union(*(here.values() if at_import else found))
-        chosen, spent = list[str](), 0.0
-        for name in sorted(names & set(self.seconds), key=lambda each: (self.seconds[each], each)):
+        quickest = sorted(names & set(self.seconds), key=lambda each: (self.seconds[each], each))
+        alike, place = dict[str, int](), dict[str, int]()
+        for name in quickest:  # one case of each test comes before another case of any
+            function = name.partition("[")[0]
+            place[name] = alike[function] = alike.get(function, 0) + 1
+        chosen, spent = dict[str, float](), 0.0
+        for name in sorted(quickest, key=lambda each: place[each]):
             spent += self.seconds[name]
             if spent > WHOLE_S:
                 break
-            chosen.append(name)
+            chosen[name] = self.seconds[name]
         return chosen, at_import
 
 
@@ -210,22 +215,28 @@ class Hunter:
         if report.failed:
             self._failed = report.nodeid
 
-    def hunted(self, path: Path, tree: ast.Module, tests: list[str], limit_s: float) -> tuple[str, str] | None:
-        """What became of one mutant, and the test that killed it; None if it must be imported afresh."""
+    def hunted(self, path: Path, tree: ast.Module, tests: Mapping[str, float]) -> tuple[str, str] | None:
+        """What became of one mutant, and the test that killed it; None if it must be imported afresh.
+
+        Args:
+            tests: with the seconds that each takes.
+        """
         reader, writer = os.pipe()
 
         def child() -> int:
             if not _swapped(path, compile(tree, str(path), "exec", dont_inherit=True)):
                 return AFRESH
             items = [self._items[name] for name in tests if name in self._items]
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
             for item, following in zip(items, [*items[1:], None], strict=True):
+                signal.setitimer(signal.ITIMER_PROF, 2 + 5 * tests[item.nodeid])  # of CPU; then it never ends
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self._failed:
                     os.write(writer, self._failed.encode())
                     return 1
             return 0
 
-        code = forked(child, limit_s)
+        code = forked(child, 20 + 2 * sum(tests.values()))
         os.close(writer)
         with os.fdopen(reader) as told:
             by = told.read()
