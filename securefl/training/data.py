@@ -97,6 +97,7 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
             continue
         group = groups.setdefault(trained, _Group(held, Counter(), set()))
         group.votes[label] += 1
+        group.forms |= each.cuts
         group.forms |= sameness.forms((*row.values(), *each.names), each.raw, text, trained, each.encoding)
     return _settled(found, groups, source, max(1, len(labels)))
 

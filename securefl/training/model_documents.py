@@ -1,5 +1,8 @@
 """What a model's documents may say: no value leads a loader to a file that no digest covers.
 
+Texts are let in by name and form, not kept out: a text of a tokenizer's document stands under a field that is known to
+open nothing, and one of a configuration is a word. Any other is refused, whatever it is.
+
 Every value of `tokenizer_config.json` and of `special_tokens_map.json` becomes an argument of the tokenizer. A text
 among them may be opened as a file, in the folder the process runs in or anywhere. So a value is judged by its name and
 form, at any depth, and not by what is on this machine today: the digest is pinned now, and the file may come later.
@@ -32,6 +35,21 @@ UNOPENED: Final = re.compile(
 OPENED: Final = re.compile(
     r"(.*_)?(vocab|merges|files?|paths?|dir|directory|folder|spm|(decompose|merge)_map|mecab_option)"
 )
+ARGUMENTS: Final = frozenset({"tokenizer_config.json", "special_tokens_map.json"})  # whose values a tokenizer is given
+# fields of these documents that may hold a text, because no tokenizer opens them
+NAMED: Final = re.compile(
+    r"((tokenizer|processor|slow_tokenizer|fast_tokenizer)_class|backend|(padding|truncation)_side|truncation_strategy|"
+    r"((src|tgt|source|target)_)?lang(uage)?|lang_codes|langs|language_codes|task|errors|encoding|tokenizer_type|"
+    r"((sub)?word|char)_tokenizer_type|phonemizer_(backend|lang)|wordpieces_prefix|never_split|model_input_names|"
+    r"model_type|transformers_version|padding|truncation|tensor_type|return_tensors|pad_token_label|__type)"
+)
+CONFIGURATIONS: Final = frozenset({"config.json", "generation_config.json"})
+WORD: Final = re.compile(
+    r"[\w(][\w .,:;()+=-]{0,119}|"
+)  # what a configuration may say: no path has such a form, but a name
+PROSE: Final = re.compile(
+    r"prefix|task_specific_params|license|suffix|prompts?"
+)  # fields of a configuration that are text
 TOKENS: Final = frozenset({"vocab", "merges"})  # of these a list holds tokens
 # a path to somewhere else: from the root, a home or a drive, by a scheme, or upwards
 ELSEWHERE: Final = re.compile(
@@ -59,7 +77,11 @@ def check(folder: Path, files: Collection[str], name: str, data: bytes) -> None:
         what = f"`{name}` is no JSON, or too deep: what a loader makes of it is not known"
         raise OperatorFault(what, "mend the file, or remove it", str(folder)) from None
     for keys, value, listed in _values(document, into_lists=not TABLES.fullmatch(name)):
-        told = _code(keys, value) or _led_away(files, name, keys, value, listed=listed)
+        told = (
+            _code(keys, value)
+            or _led_away(files, name, keys, value, listed=listed)
+            or _unknown(name, keys, value, listed=listed)
+        )
         if told:
             raise OperatorFault(f"`{name}` {told[0]}", told[1], str(folder))
 
@@ -119,4 +141,19 @@ def _led_away(
         why = ": it may be opened where a process runs" if value in files else ", which is no file of this model"
         remedy = f"remove `{field}`: a loader finds the files of the folder by their own names"
         return f"names {value[:SHOWN]!r} as `{field}`{why}", remedy
+    return None
+
+
+def _unknown(name: str, keys: Keys, value: Any, *, listed: bool) -> tuple[str, str] | None:  # noqa: ANN401 - parsed JSON
+    """What is wrong, and the remedy, where nothing says what a loader does with this text."""
+    key = keys[-1]
+    if not isinstance(value, str) or any(UNOPENED.fullmatch(each) for each in keys) or (listed and key in TOKENS):
+        return None
+    if name in ARGUMENTS and key != "fast_tokenizer_files" and not NAMED.fullmatch(key):
+        what = f"has the text {value[:SHOWN]!r} as `{key}`, and nothing says that no tokenizer opens it"
+        return what, f"remove `{key}`, or save the tokenizer again with save_pretrained"
+    passes = key == "transformers_weights" or any(PROSE.fullmatch(each) for each in keys)
+    if name in CONFIGURATIONS and not passes and not WORD.fullmatch(value):
+        what = f"has {value[:SHOWN]!r} as `{key}`, which is no word: a loader may open it"
+        return what, f"remove `{key}`, or write it as a word"
     return None

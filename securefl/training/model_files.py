@@ -1,14 +1,16 @@
 """The files of a base model: which of them are read, what pins them, and which models are refused by their files.
 
-The digest covers every file below the folder except those that no loader reads (``UNREAD``). No document of a model may
-lead to another file (`model_documents`). Code of a model is never run, weights are safetensors alone, and an adapter is
-no base.
+A file that stands in the folder itself is one that a loader reads, or one that none does, by its name. Any other is
+refused. Loaders look into a folder below only for shards that an index names, and for templates. The digest covers
+every file, also those below, except those that no loader reads (``UNREAD``). No document of a model may lead to another
+file (`model_documents`). Code of a model is never run, weights are safetensors alone, and an adapter is no base.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -23,6 +25,18 @@ UNREAD_FOLDERS: Final = frozenset({".git", ".cache", "__pycache__"})  # not cove
 # kinds of weights that are not safetensors
 WEIGHTS: Final = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx")
 ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+# what decides what is computed, by the names that loaders have for it
+READ: Final = re.compile(
+    r"(generation_|tokenizer_|processor_|(video_)?preprocessor_|feature_extractor_)?config\.json|tokenizer(\.[\d.]+)?\.json|"
+    r"(special_tokens_map|added_tokens|vocab|chat_template|tekken|quantize_config)\.json|chat_template\.jinja|"
+    r"vocab\.txt|merges\.txt|dict\.txt|bpe\.codes|[\w.-]+\.(model(\.v\d+)?|spm|tiktoken)|"
+    r"[\w.-]+\.safetensors(\.index\.json)?|adapter_config\.json"
+)
+# what no loader here opens: weights of other kinds, code, what is hidden, and what trainers and people leave
+NOT_READ: Final = re.compile(
+    r"\..*|[\w.-]+\.(py|bin|bin\.index\.json|pt|pth|ckpt|h5|msgpack|ot|gguf|onnx|tflite|mlmodel|pkl|log)|"
+    r"(LICEN[SC]E|NOTICE|README|USE_POLICY|COPYING|CITATION|requirements)[\w.-]*|events\.out\.tfevents\.[\w.-]*"
+)
 CHUNK: Final = 1 << 20  # bytes read at once
 
 
@@ -115,6 +129,13 @@ def _check(folder: Path, files: dict[str, Path]) -> None:
         remedy = "name the base model it stands on, or merge the two and save the whole model"
         raise OperatorFault(what, remedy, str(folder))
     for name, path in files.items():
+        known = (
+            "/" in name or READ.fullmatch(name) or NOT_READ.fullmatch(name) or model_documents.UNREAD.fullmatch(name)
+        )
+        if not known:
+            what = f"`{name}` is no file of a model that is known: nothing says whether a loader reads it"
+            remedy = f"run: rm {folder / name}; or move it into a folder of its own, where no loader looks"
+            raise OperatorFault(what, remedy, str(folder))
         if name.endswith(".json"):
             model_documents.check(folder, files, name, path.read_bytes())
     if not any(name.endswith(".safetensors") and "/" not in name for name in files) and not any(

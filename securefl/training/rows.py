@@ -3,6 +3,9 @@
 A line's ends and a column's quotes are ASCII, and every encoding of `documents.encodings` but UTF-16 leaves ASCII as it
 is. So a file is cut into lines before it is decoded, and a row has the same bytes whatever it is read as. A file in
 UTF-16 begins with its mark; one with the mark is read as nothing else, and one without it is not read as UTF-16.
+
+Which lines are one row depends on the delimiter. A row is recognised whatever its file is called: it carries the rows
+that every delimiter makes of its lines (`Cuts`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import codecs
 import csv
 import gzip
 import json
+import re
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +24,12 @@ from typing import Any, Final
 
 from securefl.documents.data_source import DataSource
 from securefl.errors import Missing, OperatorFault
+from securefl.training import sameness
 from securefl.training.sources import PACKED, TABLES
 
+DELIMITERS: Final = (b",", b"\t")  # those that a table may have, whatever it is called
+QUOTE: Final = b'"'
+CLOSED: Final = re.compile(rb'[^"]*(?:""[^"]*)*"(?!")')  # a quoted value, to its end
 SURPLUS: Final = "\0surplus"  # no column is called so: csv refuses the character
 WIDE: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # by the mark in front
 
@@ -34,6 +43,63 @@ class Row:
     raw: bytes = b""  # as it stands in the file; empty where a library read it
     encoding: str = "utf-8"  # what ``raw`` was read as
     names: tuple[str, ...] = field(default=())  # what a library calls the classes it reads as numbers
+    cuts: frozenset[bytes] = frozenset()  # forms of the rows that any delimiter makes of its lines
+
+
+class Cuts:
+    """A file's lines put together to rows by each delimiter, as `csv` does it: the same whatever the file is called."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._starts = tuple(self._cut(delimiter) for delimiter in DELIMITERS)
+        self._forms: dict[tuple[int, int], bytes] = {}
+
+    def of(self, start: int, end: int) -> frozenset[bytes]:
+        """The forms of all rows that have one of the file's bytes from ``start`` to ``end``."""
+        found = set[bytes]()
+        for starts in self._starts:
+            first, behind = bisect_right(starts, start) - 1, bisect_left(starts, end)
+            found.update(self._form(*starts[at : at + 2]) for at in range(max(0, first), behind))
+        return frozenset(found - {b""})
+
+    def apart(self) -> frozenset[bytes]:
+        """The forms of all rows that not every delimiter makes."""
+        spans = [set(zip(starts, (*starts[1:], len(self._raw)), strict=True)) for starts in self._starts]
+        return frozenset(self._form(*span) for span in set.union(*spans) - set.intersection(*spans)) - {b""}
+
+    def _form(self, start: int, end: int | None = None) -> bytes:
+        place = (start, len(self._raw) if end is None else end)
+        if place not in self._forms:
+            row = self._raw[slice(*place)].strip(b"\r\n")
+            self._forms[place] = sameness.form(row) if row else b""
+        return self._forms[place]
+
+    def _cut(self, delimiter: bytes) -> list[int]:
+        """Where the rows begin: at each line that no quoted value goes on into."""
+        starts, place, inside = list[int](), 0, False
+        for line in self._raw.splitlines(keepends=True):
+            if not inside:
+                starts.append(place)
+            inside = (inside or QUOTE in line) and _goes_on(line, delimiter, inside=inside)
+            place += len(line)
+        return starts
+
+
+def _goes_on(line: bytes, delimiter: bytes, *, inside: bool) -> bool:
+    """Whether a quoted value goes on behind this line; ``inside`` one it begins there, or not."""
+    place, opens = 0, delimiter + QUOTE
+    if not inside and line.startswith(QUOTE):
+        place, inside = 1, True
+    while True:
+        if inside:
+            closed = CLOSED.match(line, place)
+            if closed is None:
+                return True
+            place = closed.end()
+        found = line.find(opens, place)
+        if found < 0:
+            return False
+        place, inside = found + len(opens), True
 
 
 def read(found: Path | str, source: DataSource) -> Iterator[Row]:
@@ -108,7 +174,7 @@ def _tab_separated(raw: bytes, encoding: str, path: Path) -> Iterator[Row]:
 
 
 def _separated(raw: bytes, encoding: str, path: Path, delimiter: str) -> Iterator[Row]:
-    taken: list[bytes] = []  # the lines of the row that is being read
+    cuts, taken, place = Cuts(raw), list[bytes](), 0  # the lines of the row that is being read, and where it begins
 
     def lines() -> Iterator[str]:
         for number, line in enumerate(raw.splitlines(keepends=True), start=1):
@@ -120,19 +186,25 @@ def _separated(raw: bytes, encoding: str, path: Path, delimiter: str) -> Iterato
         names = reader.fieldnames or ()
         if len(set(names)) != len(names):
             raise OperatorFault("a column name stands twice", "name each column once", f"{path}:1")
+        place = sum(map(len, taken))
         taken.clear()
         for row in reader:
+            line = b"".join(taken)
             if SURPLUS in row:
                 what = f"more values than the {len(names)} columns"
                 raise OperatorFault(what, "quote what holds the delimiter", f"{path}:{reader.line_num}")
-            yield Row(f"{path}:{reader.line_num}", row, b"".join(taken).strip(b"\r\n"), encoding)
+            found = cuts.of(place, place + len(line))
+            yield Row(f"{path}:{reader.line_num}", row, line.strip(b"\r\n"), encoding, cuts=found)
+            place += len(line)
             taken.clear()
     except csv.Error as fault:
         raise OperatorFault(f"no table: {fault}", "mend the row", f"{path}:{reader.line_num}") from None
 
 
 def _json_lines(raw: bytes, encoding: str, path: Path) -> Iterator[Row]:
+    cuts, start, end = Cuts(raw), 0, -1
     for number, line in enumerate(raw.split(b"\n"), start=1):  # not splitlines: a row may hold a carriage return
+        start, end = end + 1, end + 1 + len(line)
         place = f"{path}:{number}"
         text = _decoded(line, encoding, place)
         if not text.strip():
@@ -146,7 +218,7 @@ def _json_lines(raw: bytes, encoding: str, path: Path) -> Iterator[Row]:
             raise OperatorFault(what, "name each value of an object once", place) from None
         if not isinstance(row, dict):
             raise OperatorFault("no JSON object", "one object a line", place)
-        yield Row(place, row, line.strip(), encoding)
+        yield Row(place, row, line.strip(), encoding, cuts=cuts.of(start, end))
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -167,9 +239,23 @@ def _hub(found: Path | str, source: DataSource) -> Iterator[Row]:
     except (OSError, ValueError, ConnectionError) as fault:
         remedy = "fetch it first; nothing is fetched here"
         raise Missing("this data set is not on this machine", remedy, str(found)) from fault
+    cuts = _apart_in(Path(found)) if not isinstance(found, str) else frozenset()
     classes = {name: each.int2str for name, each in (rows.features or {}).items() if hasattr(each, "int2str")}
     for number, row in enumerate(rows, start=1):
         named = tuple(
             of(row[name]) for name, of in classes.items() if isinstance(row.get(name), int) and row[name] >= 0
         )
-        yield Row(f"{found}, row {number}", row, names=named)
+        yield Row(f"{found}, row {number}", row, names=named, cuts=cuts)
+
+
+def _apart_in(folder: Path) -> frozenset[bytes]:
+    """Of a folder's tables, the rows that not every delimiter makes: a library's row does not say where it stood."""
+    found = set[bytes]()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and Path(path.name.lower().removesuffix(PACKED)).suffix in TABLES:
+            raw = _unpacked(path)
+            marked = WIDE.get(raw[:2])
+            found |= Cuts(
+                raw[2:].decode(marked, "replace").encode() if marked else raw.removeprefix(codecs.BOM_UTF8)
+            ).apart()
+    return frozenset(found)

@@ -6,7 +6,8 @@ record, whatever the rows around it and their order.
 
 A record is recognised by any of its forms. Each is taken from what was read, and none depends on how it was read:
 
-- the row's bytes as they stand in the file, before they are decoded;
+- the row's bytes as they stand in the file, before they are decoded, and those of every row that another delimiter
+  makes of the same lines: a text of several lines is one row to one delimiter and many to another (`rows`);
 - the text, the text that is trained on, and the bytes the text stands as;
 - the same texts in normal form: without case, width, composition, blanks and characters that are drawn as nothing;
 - the text beside each other value of its row, in any order. The same row under another text column has one of these in

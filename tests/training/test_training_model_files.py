@@ -131,12 +131,51 @@ def test_a_value_that_may_be_opened_is_refused_at_any_depth_whatever_is_on_this_
     path.parent.mkdir(exist_ok=True)
     model_digest(model)
     path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **fields}))
-    with pytest.raises(OperatorFault, match=f"`{name}` (names|has) .*(`{next(iter(fields))}`|`.*`)") as caught:
+    with pytest.raises(
+        OperatorFault, match=f"`{name}` (names|has|is no file) .*(`{next(iter(fields))}`|`.*`|known)"
+    ) as caught:
         model_digest(model)
     assert caught.value.remedy
 
 
+UNKNOWN = [
+    ("tokenizer_config.json", {"anything": "rules"}), ("tokenizer_config.json", {"a": {"b": ["deep", "er"]}}),
+    ("tokenizer_config.json", {"option": "-d rules -r rc"}), ("special_tokens_map.json", {"sp_model_kwargs": {"x": "rules"}}),
+    ("config.json", {"anything": "deep/rules"}), ("config.json", {"text_config": {"backbone": "some/weights"}}),
+    ("generation_config.json", {"anything": "a\\b"}), ("config.json", {"anything": "|cat x"}), ("config.json", {"a": ["@x"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "fields"), UNKNOWN, ids=[f"{name} {fields}" for name, fields in UNKNOWN])
+def test_a_text_of_which_nothing_is_known_is_refused(model, name, fields):
+    path = model / name
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **fields}))
+    with pytest.raises(
+        OperatorFault, match=f"`{name}` has .*(nothing says that no tokenizer|which is no word)"
+    ) as caught:
+        model_digest(model)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "name", ["rules", "rules.txt", "x.json", "byte_maps.json", "dictionary.dic", "vocab.txt.old", "x.dat"]
+)
+def test_a_file_of_which_nothing_is_known_is_refused_and_the_remedies_help(model, name):
+    first = model_digest(model)
+    (model / name).write_text("{}")
+    with pytest.raises(OperatorFault, match=f"`{name}` is no file of a model that is known.*rm .*{name}"):
+        model_digest(model)
+    (model / "apart").mkdir()
+    (model / name).rename(model / "apart" / name)
+    second = model_digest(model)
+    (model / "apart" / name).unlink()
+    assert first == model_digest(model) != second
+
+
 KEPT = [
+    ("config.json", {"hidden_act": "gelu_new", "architectures": ["XForY"], "task_specific_params": {"t": {"prefix": "to German: /"}}}),
+    ("config.json", {"torch_dtype": "bfloat16", "transformers_version": "4.48.0.dev0", "quantization_config": {"skip": ["model.layers.0"]}}),
+    ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids"], "src_lang": "en_XX", "errors": "replace"}),
     ("config.json", {"_name_or_path": "/srv/somebody/run", "text_config": {"_name_or_path": "../x"}, "id2label": {"0": "/m/09x0r"}}),
     ("tokenizer_config.json", {"name_or_path": "/srv/x", "special_tokens_map_file": "/opt/x.json", "pad_token": "/", "chat_template": "/{{ x }}/.."}),
     ("tokenizer_config.json", {"additional_special_tokens": ["/think", "~"], "added_tokens_decoder": {"5": {"content": "/x.txt"}}}),

@@ -6,6 +6,7 @@ import json
 import struct
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,7 @@ from securefl.errors import OperatorFault
 from securefl.terms.records import Record
 from securefl.training import sameness
 from securefl.training.data import load
+from securefl.training.rows import Cuts, read
 from tests.support.tiny_models import shared
 
 LABELS = ("neg", "pos", "odd")
@@ -243,3 +245,43 @@ def test_no_encoding_and_no_column_makes_a_file_new(rows, kind, encoding, data):
                 known = read.forms if known is None else known
                 assert known & read.forms, (other, column)
         assert known is not None
+
+
+LINES = st.text(st.sampled_from('ab",\t\n\r '), max_size=12)
+
+
+@given(
+    st.lists(st.tuples(LINES, LINES), min_size=1, max_size=5), st.sampled_from([",", "\t"]), st.booleans(), st.data()
+)
+@settings(max_examples=300, deadline=None)
+def test_no_delimiter_makes_a_files_rows_new(pairs, delimiter, whole, data):
+    """A table is read under every ending: each record of any reading is known from those of any other with its lines."""
+    if whole:  # as a table is written; else anything at all
+        out = io.StringIO(newline="")
+        csv.writer(out, delimiter=delimiter).writerows(pairs)
+        body = out.getvalue()
+    else:
+        body = "\n".join(f"{one}{delimiter}{other}" for one, other in pairs)
+    with TemporaryDirectory() as folder:
+        readings = []
+        for kind in ("csv", "tsv", "tab"):
+            (Path(folder) / f"r.{kind}").write_text(f"n,n\tm\n{body}", newline="")
+            told = DataSource.model_validate({"file": f"r.{kind}", "text": "n"})
+            with suppress(OperatorFault):
+                readings.append((kind, list(read(Path(folder) / f"r.{kind}", told))))
+    for kind, found in readings:
+        for other, rows in readings:
+            mine, theirs = data.draw(st.sampled_from(found)) if found else None, rows
+            if mine is not None and mine.raw and theirs:
+                assert any(mine.cuts & each.cuts for each in theirs), (kind, other)
+    for _, found in readings:
+        for row in found:
+            assert not row.raw or row.cuts
+
+
+def test_a_table_of_one_reading_has_no_form_more():
+    """Where every delimiter makes the same rows, a row's cuts are its own bytes: no row is taken for another one."""
+    for raw in (b"a,b\nx,1\ny,2", b'a\tb\r\n"x ""y"" z"\t1\r\nq "w\t2', b"a,b\n\n\nx,1\n"):
+        cuts = Cuts(raw)
+        assert not cuts.apart()
+        assert cuts.of(0, 3) == {sameness.form(raw[:3])}

@@ -155,6 +155,25 @@ def led_to_another_file(number: int, folder: Path) -> Outcome:
     return Outcome(len(digests) < len(read), "one digest, one reading")
 
 
+UNKNOWN: tuple[Callable[[Path], object], ...] = (
+    lambda model: _told(model / "tokenizer_config.json", rules="rules"),
+    lambda model: _told(model / "tokenizer_config.json", options="-d rules -r rc"),
+    lambda model: _told(model / "special_tokens_map.json", sp_model_kwargs={"x": "rules"}),
+    lambda model: _told(model / "config.json", backbone="some/weights"),
+    lambda model: _told(model / "config.json", text_config={"x": ["deep/rules"]}),
+    lambda model: (model / "byte_maps.json").write_text(json.dumps({"x_map": "rules"})),
+    lambda model: (model / "rules").write_text("x"),
+    lambda model: (model / "rules.dic").write_text("x"),
+)
+
+
+def nobody_knows_what_it_is(number: int, folder: Path) -> Outcome:
+    """A model brings a text that a loader may open, or a file that one may read, of no kind that is known."""
+    model = saved("bert", folder / "model")
+    UNKNOWN[number % len(UNKNOWN)](model)
+    return _outcome(partial(model_digest, model), "model files")
+
+
 def own_code(number: int, folder: Path) -> Outcome:
     """A model's configuration, tokenizer or generation names code of its own, which would be run at every member."""
     model, ran = saved("bert", folder / "model"), folder / "ran"
@@ -246,6 +265,7 @@ ATTEMPTS = (
     Attempt("a file that decides what a model computes changes under one digest", changed_under_one_digest),
     Attempt("a model is read from files that no digest covers", read_from_outside),
     Attempt("a value in a model's document leads to a file that no digest covers", led_to_another_file),
+    Attempt("a model brings a text or a file of no known kind", nobody_knows_what_it_is, trials=24),
     Attempt("a model brings code that is to be run at every member", own_code),
     Attempt("an adapter is given as a base and pinned without its own base", adapter_for_a_base),
     Attempt("a model's weights are files that run code when opened", pickled_weights),

@@ -19,10 +19,13 @@ from typing import Any
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.identity import brought_back, rows_of, tiny_model
 from securefl.documents import federation_file
+from securefl.documents.data_source import DataSource
+from securefl.errors import OperatorFault
 from securefl.home.home import Home
 from securefl.simulation import parties
 from securefl.site import charged_records
 from securefl.terms import MemberId
+from securefl.training.data import load
 from tests.support.small import FILLER, MEMBERS, Small
 
 Reading = Mapping[str, Any]
@@ -163,7 +166,46 @@ def _twice(made: Small, first: tuple[str, Reading], second: tuple[str, Reading])
     return brought_back(made, sites, file("-new", *second))
 
 
+HEAD = "id,text,label,x\tlabel\tmore"  # columns to a comma, and others to a tab
+
+
+def read_by_another_delimiter(number: int, folder: Path) -> Outcome:
+    """One file with texts of several lines is read as .csv, and as .tsv: whole texts, and then lines of them.
+
+    Of these all, or those alone that are in the midst of a text; by its file, or a folder that a library reads.
+    """
+    drawn, site = random.Random(f"delimiter {number}"), folder / "site"  # noqa: S311
+    lines = [HEAD]
+    for place in range(drawn.randint(2, 6)):
+        first, middle, last = (" ".join(drawn.sample(FILLER, 4)) for _ in range(3))
+        inside = f"{first}\tgood\nmiddle {middle} {place}\tbad\n{last}\tgood\tend"
+        lines.append(f'{place},"{inside}",good,z')
+    if drawn.random() < 0.3:
+        lines.insert(1, "0,one line,bad,z\tgood")
+    (folder / "f").mkdir()
+    paths = {"csv": folder / "r.csv", "tsv": folder / "r.tsv", "library": folder / "f" / "r.tsv"}
+    for path in paths.values():
+        path.write_text("\n".join(lines))
+    by_comma = {"file": "r.csv", "text": "text", "label": "label"}
+    by_tab = {"file": "./f" if number % 3 == 0 else "r.tsv", "text": "id,text,label,x", "label": "label"}
+    found = []
+    for told in (by_comma, by_tab | drawn.choice(({}, {"contains": "middle"}))):
+        source = DataSource.model_validate({**told, "heldout": 0})
+        found.append(load(source, folder, ("bad", "good")))
+    site.mkdir(mode=0o700)
+    (first_forms, then_forms) = (each.forms for each in (found if drawn.random() < 0.5 else found[::-1]))
+    with_home = Home.at(site, MemberId("a"), lambda: 0)
+    charged_records.remember(with_home, "first", first_forms)
+    with_home.engine.dispose()
+    try:
+        charged_records.check(site, "second", then_forms)
+    except OperatorFault:
+        return Outcome(succeeded=False, stopped_by="renamed records")
+    return Outcome(succeeded=True, stopped_by="")
+
+
 ATTEMPTS = (
+    Attempt("one file is read by a comma and by a tab, where its texts have several lines", read_by_another_delimiter),
     Attempt("a file of the federation has a table read in two encodings and columns", read_in_another_encoding),
     Attempt("a file of the federation has a table read by file and by a library", read_by_a_library),
 )
