@@ -90,7 +90,9 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """The file, whole or as it was, for this user alone; another process may write the same one now.
+    """Write the file, whole and on the disk or as it was, for this user alone; another process may write it now, too.
+
+    The folder is on the disk as well: else a power cut could bring the old file back after this has returned.
 
     Raises:
         OSError: it cannot be written.
@@ -99,7 +101,14 @@ def write(path: Path, data: bytes) -> None:
     beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, FILE), "wb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
+    entry = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)
 
 
 @contextmanager

@@ -194,13 +194,3 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
             beside.unlink()
     files.check(path)
     return path.read_bytes()
-
-
-def put(path: Path, data: bytes) -> None:
-    """What stands at ``path`` is this, whole and on the disk, readable by its owner alone; or what was there before."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")  # another run may write the same file now
-    with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

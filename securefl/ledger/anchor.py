@@ -84,4 +84,4 @@ def write(home: Path, signed: SignedHead, holds: Callable[[Head], bool]) -> None
     if known is not None and (known.size > signed.head.size or not holds(known)):
         what = f"{signed.head.size} entries that do not begin with the {known.size} this home has signed"
         raise Tampered(str(home / NAME), what)
-    keys.put(home / NAME, wire.encode(signed))
+    files.write(home / NAME, wire.encode(signed))

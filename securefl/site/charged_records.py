@@ -52,7 +52,7 @@ def remember(home: Home, account: str, forms: Iterable[bytes]) -> None:
         _check(home.path, account, mine)
         known = _read(place) if place.exists() else frozenset()
         if not mine <= known:
-            keys.put(place, b"".join(sorted(known | mine)))
+            files.write(place, b"".join(sorted(known | mine)))
 
 
 def _check(home: Path, account: str, mine: frozenset[bytes]) -> None:

@@ -45,9 +45,9 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
     dealt, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
     for member, home in members.items():
-        keys.put(home / _share(file, dealt), shares[member])
+        files.write(home / _share(file, dealt), shares[member])
         _on_disk(home)
-    keys.put(vault, dealt)
+    files.write(vault, dealt)
     _on_disk(vault.parent)
     _erase_old(file, dealt, members.values())
 

@@ -105,7 +105,7 @@ def test_a_process_that_ends_between_commit_and_overwriting_leaves_a_state_that_
         assert len(file.held()) == 2
     with home.transaction() as conn:
         new = bytes(conn.execute(sa.select(machines.c.state)).scalar_one())
-    keys.put(file.path, both)
+    files.write(file.path, both)
     put(home, old)
     with (
         pytest.raises(Tampered, match="saved at entry 1, and the ledger told of the run at 2"),

@@ -102,7 +102,7 @@ def test_a_key_is_made_for_its_owner_alone_and_a_dangling_link_is_no_place_for_o
     before = os.umask(0)
     try:
         keys.kept(tmp_path / "a.key", lambda: b"x")
-        keys.put(tmp_path / "b.key", b"x")
+        files.write(tmp_path / "b.key", b"x")
     finally:
         os.umask(before)
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.key", "b.key")} == {0o600}

@@ -215,7 +215,7 @@ def _elsewhere() -> Path:
     for name in PARTIES:
         seed = hashlib.sha256(b"audited " + name.encode()).digest()
         (folder / "sites" / name).mkdir(parents=True)
-        keys.put(folder / "sites" / name / "identity.key", seed)
+        files.write(folder / "sites" / name / "identity.key", seed)
     return folder
 
 
@@ -227,7 +227,7 @@ def a_run_of_another_experiment(number: int, base: Path) -> Outcome:
     if how == 1:
         shutil.rmtree(base / "planted" / "sites")
     elif how == 2:
-        keys.put(base / "planted" / "sites" / "north" / "more.key", drawn.randbytes(32))
+        files.write(base / "planted" / "sites" / "north" / "more.key", drawn.randbytes(32))
         (base / "planted" / "sites" / "north" / "more.key").replace(
             base / "planted" / "sites" / "north" / "identity.key"
         )
@@ -289,7 +289,7 @@ def a_tree_of_other_homes(number: int, base: Path) -> Outcome:
         deep = [each for each in homes if ("below" in each.parts) is (how == 3)]
         path = drawn.choice(deep or homes)
         path.unlink()
-        keys.put(path, drawn.randbytes(32))
+        files.write(path, drawn.randbytes(32))
     try:
         outcome = finished(cell, loaded, base)
     except Tampered as fault:

@@ -331,7 +331,7 @@ def split_key(number: int, folder: Path) -> Outcome:
     schemes.key_holder(Scheme.CKKS, identity, place)
     whole = file.read_bytes()
     custody.split(file, 2, homes, identity, _rand(number, 0))
-    kept, left, put = keys.put, number % (len(homes) + 2), [0]
+    kept, left, put = files.write, number % (len(homes) + 2), [0]
 
     def dying(path: Path, data: bytes) -> None:
         if put[0] == left:
@@ -339,12 +339,12 @@ def split_key(number: int, folder: Path) -> Outcome:
         put[0] += 1
         kept(path, data)
 
-    keys.put = dying  # type: ignore[assignment]
+    files.write = dying  # type: ignore[assignment]
     try:
         with suppress(KeyboardInterrupt):
             custody.split(file, 3, homes, identity, _rand(number, 1))
     finally:
-        keys.put = kept  # type: ignore[assignment]
+        files.write = kept  # type: ignore[assignment]
     found = set[bool]()
     for again in (2, 3):  # as it was left, and after it was split once more
         try:
