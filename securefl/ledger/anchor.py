@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from securefl import files, keys, wire
+from securefl import files, wire
 from securefl.errors import Malformed, OperatorFault, Tampered
 from securefl.terms import Head, SignedHead
 

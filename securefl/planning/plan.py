@@ -13,9 +13,9 @@ from securefl import wire
 from securefl.documents.federation import Loaded
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import StrategyPart
-from securefl.errors import OperatorFault
+from securefl.errors import OperatorFault, Unsafe
 from securefl.privacy.account import Account
-from securefl.protection import noise_share
+from securefl.protection import honest_count, noise_share
 from securefl.protocol import messages as m
 from securefl.strategy import server
 from securefl.strategy.rules import FactorServer
@@ -101,6 +101,24 @@ def plan_of(loaded: Loaded, policy: Policy, run: RunId, first: FirstState, custo
         layout=first.layout,
         start=first.start,
     )
+
+
+def check_acceptable(plan: Plan, loaded: Loaded) -> None:
+    """Check that members may accept the plan of this federation's first round: what they check of its sums holds.
+
+    Raises:
+        OperatorFault: none may, by the name of the rule that each of them would refuse it by.
+    """
+    if plan.cover.scheme is Scheme.CLEAR:
+        return
+    try:
+        honest_count.check(plan, len(loaded.file.members))
+    except Unsafe as fault:
+        what = f"no member may accept this plan: {fault.rule}: {fault}"
+        remedy = (
+            "raise min_cohort, release fewer sums or keep no weights; noise needs a larger learning rate or finer grid"
+        )
+        raise OperatorFault(what, remedy, str(loaded.path)) from fault
 
 
 def scheme_of(loaded: Loaded, policy: Policy) -> Scheme:

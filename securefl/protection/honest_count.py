@@ -65,11 +65,16 @@ def exponential(exponent: Fraction) -> Fraction:
     return Fraction(math.ceil((total + 2 * term) * 10**6), 10**6)
 
 
-def stale(plan: Plan) -> str:
-    """What is wrong with a cohort whose inputs are not all fresh; empty if nothing is."""
-    if upload_of(plan.sharing).is_fresh or plan.cover.min_cohort >= len(plan.cohort):
+def stale(plan: Plan, members: int | None = None) -> str:
+    """What is wrong with a cohort whose inputs are not all fresh; empty if nothing is.
+
+    Args:
+        members: how many the cohort will have, where the plan does not name it yet.
+    """
+    members = len(plan.cohort) if members is None else members
+    if upload_of(plan.sharing).is_fresh or plan.cover.min_cohort >= members:
         return ""
-    return f"weights that members keep, over any {plan.cover.min_cohort} of {len(plan.cohort)} members"
+    return f"weights that members keep, over any {plan.cover.min_cohort} of {members} members"
 
 
 def faint(plan: Plan) -> str:
@@ -94,15 +99,18 @@ def least_rate(plan: Plan) -> Fraction:
     return least  # Adam's first step is the learning rate, whatever the gradient's size
 
 
-def check(plan: Plan) -> None:
+def check(plan: Plan, members: int | None = None) -> None:
     """Return if a sum under this plan holds enough honest, fresh inputs.
+
+    Args:
+        members: as for ``stale``.
 
     Raises:
         Unsafe: it does not.
     """
     for rule, wrong in (
         ("protocol.few-honest", few(plan)),
-        ("protocol.stale-input", stale(plan)),
+        ("protocol.stale-input", stale(plan, members)),
         ("protocol.faint-noise", faint(plan)),
     ):
         if wrong:

@@ -35,9 +35,10 @@ from securefl.terms import (
 )
 
 if TYPE_CHECKING:
+    from securefl.policy.load import Policy
     from securefl.training.shared_model import SharedModel
 from securefl.home.clock import Entropy, clock
-from securefl.planning.plan import FirstState, plan_of, strategy_of
+from securefl.planning.plan import FirstState, check_acceptable, plan_of, strategy_of
 from securefl.simulation.folder import (
     Result,
     already_bound,
@@ -114,7 +115,7 @@ def run(
             return finish(tree, out, evidence.report_of(out))
         with watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
-            shared = workbench.model(loaded)
+            shared = _trainable(loaded, policy, workbench.model(loaded))
             held = held_records(places, workbench.records)
             records = held[()]
         rosters = {where.route: Roster(its, *introduce(where, its, signed)) for where, its, signed in tree}
@@ -223,6 +224,17 @@ def run_without_privacy(loaded: Loaded, seed: int, workbench: ResourceCache) -> 
     state = measure.train_openly(shared, start, records, plan, loaded.file.training.rates(), strategy, seed)
     told = measure.scored(shared, state, records, plan)
     return {**told, "seconds": {"total": round(time.monotonic() - began, 3)}}
+
+
+def _trainable(loaded: Loaded, policy: Policy, shared: SharedModel) -> SharedModel:
+    """The model, once members may accept the plan to train it: found before anybody has a home.
+
+    Raises:
+        OperatorFault: none may.
+    """
+    first = FirstState.of(shared.start, strategy_of(loaded, shared.start))
+    check_acceptable(plan_of(loaded, policy, RunId(bytes(16)), first, None), loaded)
+    return shared
 
 
 def _who(places: SiteLayout, plan: Plan) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from securefl import keys
+from securefl import files, keys
 from securefl.errors import OperatorFault
 from securefl.home.home import Home
 

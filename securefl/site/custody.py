@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from securefl import keys, wire
+from securefl import files, keys, wire
 from securefl.errors import OperatorFault, PeerFault
 from securefl.keys import Identity, Secret
 from securefl.policy.load import safe_threshold

@@ -17,6 +17,7 @@ import json
 import re
 import zlib
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,10 @@ class Cuts:
 
     def apart(self) -> frozenset[bytes]:
         """The forms of all rows that not every delimiter makes."""
-        spans = [set(zip(starts, (*starts[1:], len(self._raw)), strict=True)) for starts in self._starts]
-        return frozenset(self._form(*span) for span in set.union(*spans) - set.intersection(*spans)) - {b""}
+        end, found = len(self._raw), Counter[tuple[int, int]]()
+        for starts in self._starts:
+            found.update(zip(starts, (*starts[1:], end), strict=True))
+        return frozenset(self._form(*span) for span, made in found.items() if made < len(DELIMITERS)) - {b""}
 
     def _form(self, start: int, end: int | None = None) -> bytes:
         place = (start, len(self._raw) if end is None else end)

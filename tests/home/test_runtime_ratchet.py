@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from securefl import keys
+from securefl import files
 from securefl.errors import OperatorFault, Tampered
 from securefl.home.home import Home
 from securefl.home.ratchet import Ratchet

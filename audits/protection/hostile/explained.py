@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import check_of, rebound, signed
 from audits.protection.hostile.evidence import home as home_of_two
-from securefl import keys, merkle
+from securefl import files, keys, merkle
 from securefl.audit import explain as e
 from securefl.audit import folder
 from securefl.audit.ledger_files import read_all
