@@ -174,6 +174,27 @@ def nobody_knows_what_it_is(number: int, folder: Path) -> Outcome:
     return _outcome(partial(model_digest, model), "model files")
 
 
+ENDINGS = (
+    "rules.JSON",
+    "Rules.Txt",
+    "my rules.json",
+    "rules.DAT",
+    "x.SafeTensors",
+    "rules.Yml",
+    "rules.CFG",
+    "x.Model",
+)
+
+
+def another_case(number: int, folder: Path) -> Outcome:
+    """A document names a file whose ending is written in capitals, or whose name has a blank in it."""
+    model, name = saved("bert", folder / "model"), ENDINGS[number % len(ENDINGS)]
+    document = ("tokenizer_config.json", "special_tokens_map.json", "config.json", "deep/config.json")[number // 2 % 4]
+    (model / "deep").mkdir()
+    _told(model / document, **{random.Random(number).choice(("anything", "x_map", "rules")): name})  # noqa: S311
+    return _outcome(partial(model_digest, model), "model files")
+
+
 def own_code(number: int, folder: Path) -> Outcome:
     """A model's configuration, tokenizer or generation names code of its own, which would be run at every member."""
     model, ran = saved("bert", folder / "model"), folder / "ran"
@@ -266,6 +287,7 @@ ATTEMPTS = (
     Attempt("a model is read from files that no digest covers", read_from_outside),
     Attempt("a value in a model's document leads to a file that no digest covers", led_to_another_file),
     Attempt("a model brings a text or a file of no known kind", nobody_knows_what_it_is, trials=24),
+    Attempt("a model's document names a file in capitals", another_case, trials=32),
     Attempt("a model brings code that is to be run at every member", own_code),
     Attempt("an adapter is given as a base and pinned without its own base", adapter_for_a_base),
     Attempt("a model's weights are files that run code when opened", pickled_weights),

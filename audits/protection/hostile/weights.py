@@ -140,6 +140,19 @@ def a_setting_of_another_kind(drawn: random.Random, run: Path) -> None:
     rebound(run)
 
 
+def numbers_of_another_type(drawn: random.Random, run: Path) -> None:
+    """The released bytes are said to be of another type: what loads them finds other numbers in them."""
+    path = run / "adapter" / drawn.choice((FACTORS, "head.safetensors"))
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    for name in drawn.sample(sorted(set(header) - {"__metadata__"}), drawn.randint(1, 2)):
+        header[name]["dtype"] = "I32"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    rebound(run)
+
+
 @cache
 def _prompted() -> tuple[Path, bytes, Plan]:
     """An adapter whose head is a prompt, as a run leaves it; its state; and a plan of the run."""
@@ -246,6 +259,7 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("PEFT is told by which class a base model is built", tried(another_class_is_built)),
     Attempt("PEFT is told a setting of another kind than the neutral one", tried(a_setting_of_another_kind)),
     Attempt("a prompt's answer is read at another token than its gap", another_gap),
+    Attempt("the released numbers are read as of another type", tried(numbers_of_another_type)),
     Attempt("labels of the adapter are turned round", tried(labels_turned_round)),
     Attempt("a file of tensors has two readings", tried(a_tensor_twice)),
     Attempt("layout and tensors are renamed alike", tried(another_layout)),
