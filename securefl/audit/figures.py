@@ -86,27 +86,12 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
         Tampered: the run has no coordinator here, or did not end.
     """
     coordinator = coordinator_of(ledgers, run)
-    at, opened = next((leaf.at, leaf.entry) for leaf in coordinator.leaves if _begins(leaf.entry, run))
-    assert isinstance(opened, RunJoined), "found as one"
-    policy = policy_in(opened.policy, coordinator.name)
-    ended = next((entry for _, entry in coordinator.each(Closed) if entry.run == run), None)
-    if ended is None:
-        raise coordinator.wrong(f"run {run.hex()} does not end here", len(coordinator.leaves))
-    openings = {e.round: e.survivors for _, e in coordinator.each(SumOpened) if e.run == run}
-    roles = {seat.member for seat in opened.peers if seat.member in ("coordinator", "custodian")}
+    found, policy, openings = of_coordinator(coordinator, run)
     rows = spent.accounts_of(ledgers)
-    standing = approvals.judge(policy, approvals.decode(opened.approvals, "the run's approvals"), at)
-    found: dict[str, Any] = {
-        "run": run.hex(),
-        "outcome": {"status": ended.outcome, "why": _why(coordinator, ended)},
-        "policy_hash": policy.hash.hex(),
-        "approvals": standing.facts(),
-        "members": {seat.member: seat.region for seat in opened.peers if seat.member not in roles},
+    found |= {
         "rounds": _rounds(ledgers, coordinator, run, openings),
         "epsilon": _epsilon(policy, rows),
         "accounts": rows,
-        "bytes": {"up": _size(MessageReceived, coordinator, run), "down": _size(MessageSent, coordinator, run)},
-        "protections": {"cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())]},
     }
     plan = plan or first_plan(ledgers, run)
     if plan is None:
@@ -122,6 +107,59 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
         "federation": plan.federation,
         "model": {"name": plan.model.name, "digest": plan.model.digest.hex(), "trained_parameters": plan.dimension},
         "warnings": list(warnings(plan)),
+    }
+
+
+def of_coordinator(
+    coordinator: Ledger, run: RunId
+) -> tuple[dict[str, Any], Policy, Mapping[int, tuple[MemberId, ...]]]:
+    """What one ledger says of the run that it coordinated: figures, the run's policy, and who is in each round's sum.
+
+    Raises:
+        Tampered: the run did not end.
+    """
+    at, opened = next((leaf.at, leaf.entry) for leaf in coordinator.leaves if _begins(leaf.entry, run))
+    assert isinstance(opened, RunJoined), "found as one"
+    policy = policy_in(opened.policy, coordinator.name)
+    ended = next((entry for _, entry in coordinator.each(Closed) if entry.run == run), None)
+    if ended is None:
+        raise coordinator.wrong(f"run {run.hex()} does not end here", len(coordinator.leaves))
+    openings = {e.round: e.survivors for _, e in coordinator.each(SumOpened) if e.run == run}
+    roles = {seat.member for seat in opened.peers if seat.member in ("coordinator", "custodian")}
+    standing = approvals.judge(policy, approvals.decode(opened.approvals, "the run's approvals"), at)
+    found: dict[str, Any] = {
+        "run": run.hex(),
+        "outcome": {"status": ended.outcome, "why": _why(coordinator, ended)},
+        "policy_hash": policy.hash.hex(),
+        "approvals": standing.facts(),
+        "members": {seat.member: seat.region for seat in opened.peers if seat.member not in roles},
+        "bytes": {"up": _size(MessageReceived, coordinator, run), "down": _size(MessageSent, coordinator, run)},
+        "protections": {"cohort_sizes": [len(survivors) for _, survivors in sorted(openings.items())]},
+    }
+    return found, policy, openings
+
+
+def coordinated(coordinator: Ledger, run: RunId) -> dict[str, Any]:
+    """What one ledger gives of the run that it coordinated, in the shape of ``coordinated.json``.
+
+    Raises:
+        Tampered: the run did not end.
+    """
+    found, policy, openings = of_coordinator(coordinator, run)
+    protections_, members = found.pop("protections"), found.pop("members")
+    return found | {
+        "federation": policy.federation,
+        "members": [{"name": str(name), "region": region} for name, region in sorted(members.items())],
+        "rounds": [
+            {
+                "round": number,
+                "survivors": [str(member) for member in survivors],
+                "bytes_up": _size(MessageReceived, coordinator, run, number),
+                "bytes_down": _size(MessageSent, coordinator, run, number),
+            }
+            for number, survivors in sorted(openings.items())
+        ],
+        **protections_,
     }
 
 

@@ -19,6 +19,7 @@ from securefl.errors import Tampered
 from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Released, Reported, RunId, RunJoined
 
 RUN, REPORT, KEYS, ADAPTER = "run.json", "report.json", "keys.json", "adapter"
+COORDINATED = "coordinated.json"  # in place of a report, where a coordinator has its own ledger alone
 SUITE, TASKS, BELOW = "suite.json", "tasks", "below"
 STATE = f"{ADAPTER}/released.f32"  # the state itself: its SHA-256 is what every ledger calls the release
 INSIDE = (KEYS, "measured.jsonl")  # all that a run leaves of its own in the folder of a federation below
@@ -98,6 +99,23 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     Raises:
         Tampered: a file is another, or missing, or of a later run; a figure is none that these ledgers give.
     """
+    coordinator, word, notes = check_ended(run, ledgers, run_id)
+    index, entry = word
+    report = json_files.mapping(run / REPORT)
+    then = last_word.as_of(ledgers, coordinator, word, (run_id,))
+    figures.check(report, then, run_id)
+    check_adapter(report, coordinator, run_id, entry)
+    return (*notes, *_words(run, report, then, run_id, entry), *_longer(ledgers, entry, coordinator, index))
+
+
+def check_ended(
+    run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId
+) -> tuple[Ledger, tuple[int, Reported], tuple[str, ...]]:
+    """The coordinator of a run that is over, its word on what the run left, and what is not verified of the files.
+
+    Raises:
+        Tampered: the run does not end, another one does behind it, or a file is not as it was written down.
+    """
     coordinator = figures.coordinator_of(ledgers, run_id)
     ended = next((entry for _, entry in coordinator.each(Closed) if entry.run == run_id), None)
     if ended is None:
@@ -108,11 +126,7 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     mark = json_files.mapping(run / RUN)
     if mark.get("outcome") != ended.outcome:
         raise Tampered(RUN, f"not the outcome that {coordinator.owner} ended the run with, {ended.outcome!r}")
-    report = json_files.mapping(run / REPORT)
-    then = last_word.as_of(ledgers, coordinator, word, (run_id,))
-    figures.check(report, then, run_id)
-    _check_adapter(report, coordinator, run_id, entry)
-    return (*notes, *_words(run, report, then, run_id, entry), *_longer(ledgers, entry, coordinator, index))
+    return coordinator, word, notes
 
 
 def _words(
@@ -196,7 +210,12 @@ def check_files(run: Path, coordinator: Ledger, entry: Reported) -> tuple[str, .
     return tuple(f"{name}: a file that the run did not leave" for name in beside)
 
 
-def _check_adapter(report: Mapping[str, Any], coordinator: Ledger, run_id: RunId, entry: Reported) -> None:
+def check_adapter(report: Mapping[str, Any], coordinator: Ledger, run_id: RunId, entry: Reported) -> None:
+    """Check that the folder holds the state that was released last, and that the report names it.
+
+    Raises:
+        Tampered: it does not.
+    """
     released = [each for _, each in coordinator.each(Released) if each.run == run_id]
     kept = {each.path: each.digest for each in entry.files}
     if report.get("adapter") != (ADAPTER if released else None):

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import cross_checks, folder, last_word, pins, price_checks, suites, tree
+from securefl.audit import coordinated, cross_checks, folder, last_word, pins, price_checks, suites, tree
 from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
@@ -133,6 +133,8 @@ def _files(run: Path, ledgers: Mapping[MemberId, Ledger], place: _Place, own: Ru
         if (run / name).exists():
             what = "here one run is inside another: what it is of stands in the folder above"
             raise Tampered(name, what)
+    if own is not None and coordinated.is_one(run):
+        return coordinated.check(run, ledgers, own)
     if own is not None:
         return folder.check(run, ledgers, own)
     if not (run / "ledger").is_dir():

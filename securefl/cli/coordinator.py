@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from securefl.cli.introduction import CoordinatorArgument
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, Unsigned, show
+from securefl.errors import Interrupted
 
 coordinator_app = typer.Typer(help="A coordinator's own document.", no_args_is_help=True)
 
@@ -56,3 +57,40 @@ def coordinator_schema() -> None:
     from securefl.documents.coordinator_file import schema_text  # noqa: PLC0415
 
     print(schema_text(), end="")
+
+
+def coordinate(
+    coordinator: CoordinatorArgument,
+    out: Annotated[Path, typer.Option(help="Where its ledger, figures and the released state go.")],
+    unsafe_unsigned: Unsigned = False,
+    as_json: Json = False,
+) -> None:
+    """Run the federation of this document over its parties' sockets. An interrupted run goes on with the same command.
+
+    The coordinator reads nothing of another party's: `audit verify` takes RUN once the others' exported ledgers are
+    laid into RUN/ledger.
+    """
+    from securefl.coordinator import run  # noqa: PLC0415
+    from securefl.documents import coordinator_file  # noqa: PLC0415
+    from securefl.progress import progress  # noqa: PLC0415
+
+    found = coordinator_file.load(coordinator)
+    try:
+        with progress() as shown:
+            result = run.coordinate(found, out, shown, run.sockets_of(found, shown), unsafe_unsigned=unsafe_unsigned)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; what was done is recorded, and the same command goes on from here") from None
+    told = result.told
+    lines = [
+        *(f"WARNING  {warning}" for warning in told["warnings"]),
+        f"hidden   {told['scheme']}: {told['who_can_open']}",
+        f"rounds   {len(told['rounds'])}, of {', '.join(map(str, told['cohort_sizes'])) or 'no'} members",
+        f"bytes    {told['bytes']['up']:,} up, {told['bytes']['down']:,} down",
+        f"outcome  {result.outcome}: {result.why}",
+        f"state    {out / 'adapter' / 'released.f32' if told['adapter'] else 'none: no round finished'}",
+        f"check it: lay each party's `securefl ledger export` into {out / 'ledger'}, then securefl audit verify {out}",
+    ]
+    answer = {"run": str(out), **told}
+    show(as_json, answer, "\n".join(lines))
+    if result.outcome != "finished":
+        raise typer.Exit(3 if result.outcome == "refused" else 5)

@@ -14,7 +14,7 @@ import typer
 
 from securefl.cli import audit, installed, look, train
 from securefl.cli.budget import budget_app
-from securefl.cli.coordinator import coordinator_app
+from securefl.cli.coordinator import coordinate, coordinator_app
 from securefl.cli.keys import custodian_app, keys_app
 from securefl.cli.ledger import ledger_app
 from securefl.cli.policy import policy_app
@@ -38,7 +38,7 @@ app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
 app.add_typer(custodian_app, name="custodian")
 app.add_typer(audit.audit_app, name="audit")
-for command in (train.run, train.predict, train.compare, look.explain, look.doctor):
+for command in (train.run, coordinate, train.predict, train.compare, look.explain, look.doctor):
     app.command()(command)
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 NOTHING_LOST = "what was recorded stays, and the same command goes on from here"

@@ -10,6 +10,8 @@ import typer
 from securefl.cli.options import Json, show
 
 if TYPE_CHECKING:
+    from securefl.documents.coordinator_file import CoordinatorFile
+    from securefl.documents.federation import FederationFile
     from securefl.terms.start import Start
 
 start_app = typer.Typer(help="Where training starts, for a coordinator without the model.", no_args_is_help=True)
@@ -18,21 +20,27 @@ Made = Annotated[Path, typer.Argument(metavar="FILE", help="The start file.")]
 
 @start_app.command("make")
 def start_make(
-    federation: Annotated[Path, typer.Argument(metavar="FEDERATION", help="The federation's file.")],
+    federation: Annotated[
+        Path, typer.Argument(metavar="FEDERATION", help="A federation's file, or a COORDINATOR document.")
+    ],
     file: Made,
     model: Annotated[str | None, typer.Option(help="Where the model is here; else as the federation names it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the names, shapes and first values of what is trained; whoever has the model does this once."""
-    from securefl.documents import federation_file  # noqa: PLC0415
+    from securefl.documents import coordinator_file, federation_file, strict  # noqa: PLC0415
     from securefl.planning import start_file  # noqa: PLC0415
     from securefl.training.shared_model import SharedModel  # noqa: PLC0415
 
-    loaded = federation_file.load(federation)
-    task, adapter = loaded.file.task.task(), loaded.file.adapter.adapter()
-    shared = SharedModel.load(
-        model or loaded.file.model, Path.cwd() if model else loaded.folder, task, adapter, called=loaded.file.model
-    )
+    asked: CoordinatorFile | FederationFile
+    if strict.read(federation).has("securefl_coordinator"):
+        asked = coordinator_file.load(federation).file
+        name, at = asked.model.name, asked.model.at
+    else:
+        asked = federation_file.load(federation).file
+        name, at = asked.model, None
+    where = (model, Path.cwd()) if model else (at or name, federation.parent)
+    shared = SharedModel.load(*where, asked.task.task(), asked.adapter.adapter(), called=name)
     start_file.write(file, shared.start)
     _show(as_json, file, start_file.read(file))
 

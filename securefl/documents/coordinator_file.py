@@ -51,6 +51,9 @@ class CoordinatorFile(Part):
     policy: str = Field(description="the policy's file")
     purpose: str = Field(min_length=1)
     model: ModelPart
+    start: str | None = Field(
+        None, description="the start file, made by `securefl start make`: neither the model nor torch is needed then"
+    )
     task: TaskPart
     adapter: AdapterPart
     training: TrainingPart
@@ -82,8 +85,9 @@ class CoordinatorFile(Part):
         fields = {name: getattr(self, name) for name in FIELDS}
         return FederationFile.model_validate(
             {
-                "securefl_federation": 1, "model": self.model.at or self.model.name, "members": members, **fields,
+                "securefl_federation": 1, "model": self.model.name, "members": members, **fields,
                 **({"custodian": keys[CUSTODIAN]} if self.custodian else {}),
+                **({"start": self.start} if self.start else {}),
             }
         )  # fmt: skip
 

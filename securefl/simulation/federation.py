@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl.audit import figures
+from securefl.coordinator import evidence
 from securefl.coordinator.drive import drive
 from securefl.documents.federation import Loaded
 from securefl.home import adoption
@@ -24,7 +25,6 @@ from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.seams import Runtime
-from securefl.simulation import evidence
 from securefl.simulation.measure import Baselines
 from securefl.site import custody
 from securefl.strategy.member import MemberStrategy

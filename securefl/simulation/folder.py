@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import files, keys
+from securefl.coordinator import evidence, run_folder
 from securefl.documents.federation import Loaded
-from securefl.errors import OperatorFault
 from securefl.home.home import Home, export_all
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
-from securefl.simulation import evidence
 from securefl.simulation.leakage_probe import LeakageProbe
 from securefl.terms import (
     Plan,
@@ -70,7 +66,7 @@ def bind_folders(tree: Sequence[SiteLayout], out: Path, run_id: RunId, outcome: 
         if each.route and evidence.bound(homes[COORDINATOR], run_id, folder):
             continue
         evidence.keep_keys(folder, {name: home.identity.public for name, home in homes.items()})
-        instead = {"run.json": run_mark(out, outcome)} if not each.route else {}
+        instead = {"run.json": run_folder.run_mark(out, outcome)} if not each.route else {}
         evidence.bind(homes[COORDINATOR], tuple(homes.values()), run_id, folder, instead)
 
 
@@ -80,7 +76,7 @@ def finish(tree: Sequence[tuple[SiteLayout, Policy, Any]], out: Path, report: di
         if (folder_of(out, each) / "ledger").is_dir():
             export_all([home_of(each, name) for name in each.parties], folder_of(out, each) / "ledger")
     status = report["outcome"]["status"]
-    evidence.mark(out, run_mark(out, status))
+    evidence.mark(out, run_folder.run_mark(out, status))
     return Result(status, report["outcome"]["why"], out / report["adapter"] if report["adapter"] else None, report)
 
 
@@ -96,37 +92,10 @@ def export_ledgers(tree: Sequence[SiteLayout], out: Path, taps: Mapping[tuple[st
 @contextmanager
 def claimed_folder(out: Path, loaded: Loaded, tree: tuple[Policy, ...]) -> Iterator[RunId]:
     """The folder is this run's alone while the block runs; its run id is new, or that of the run it goes on with."""
-    with files.alone_in(out, "running"):
-        path = out / "run.json"
-        what = {
-            "federation_file": m.state_digest(loaded.whole).hex(),
-            "policy_hash": tree[0].hash.hex(),
-            **({"policies_below": [each.hash.hex() for each in tree[1:]]} if tree[1:] else {}),
-        }
-        if path.exists():
-            found = json.loads(path.read_text())
-            if found.get("outcome") is not None:
-                remedy = "choose another --out"
-                raise OperatorFault(f"this folder holds a run that is over ({found['outcome']})", remedy, str(out))
-            if {key: found.get(key) for key in what} != what:
-                remedy = "restore the federation file and policy this run began with, or choose another --out"
-                raise OperatorFault(
-                    "this folder holds an unfinished run of another federation file or policy", remedy, str(out)
-                )
-        else:
-            if any(not _begun(each.name) for each in out.iterdir()):
-                raise OperatorFault("this folder is not empty and holds no run", "choose another --out", str(out))
-            found = {"run": keys.Secret(os.urandom(32)).raw[:16].hex(), **what, "outcome": None}
-            evidence.mark(path.parent, json.dumps(found, indent=1).encode())
-        yield RunId(bytes.fromhex(found["run"]))
-
-
-def _begun(name: str) -> bool:
-    """Whether a file is what a run leaves that was killed before it had a name."""
-    return name == files.LOCK or (name.startswith("run.json.") and name.endswith(".new"))
-
-
-def run_mark(out: Path, outcome: str) -> bytes:
-    """What marks a run as over."""
-    found = json.loads((out / "run.json").read_text())
-    return json.dumps({**found, "outcome": outcome}, indent=1).encode()
+    what = {
+        "federation_file": m.state_digest(loaded.whole).hex(),
+        "policy_hash": tree[0].hash.hex(),
+        **({"policies_below": [each.hash.hex() for each in tree[1:]]} if tree[1:] else {}),
+    }
+    with run_folder.claimed(out, what) as run_id:
+        yield run_id

@@ -17,6 +17,7 @@ from typing import Any
 from securefl.audit import suite_report, suites
 from securefl.audit.run_tree import REPORT, TASKS
 from securefl.audit.verify import read_all, verify
+from securefl.coordinator import evidence
 from securefl.documents import module_manifest
 from securefl.documents.federation import Loaded
 from securefl.documents.suite_file import OwnedTask, Suite
@@ -27,7 +28,7 @@ from securefl.planning import explain
 from securefl.policy import load as policies
 from securefl.progress import Progress, Silent
 from securefl.protocol import coordinator_state
-from securefl.simulation import evidence, federation, introduction, parties
+from securefl.simulation import federation, introduction, parties
 from securefl.simulation.federation import ResourceCache
 from securefl.simulation.layout import SiteLayout
 from securefl.simulation.measure import Baselines

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from securefl.audit import adapter_files
+from securefl.coordinator import evidence
 from securefl.errors import Tampered
-from securefl.simulation import evidence
 from securefl.terms import Adapter, AdapterKind, AdapterRule, Plan, Task
 from securefl.training.shared_model import SharedModel
 from tests.support import tiny_models

@@ -12,9 +12,10 @@ import yaml
 from securefl import keys
 from securefl.audit import folder, pins
 from securefl.audit.verify import read_all, verify
+from securefl.coordinator import evidence
 from securefl.documents import federation_file
 from securefl.errors import OperatorFault
-from securefl.simulation import evidence, federation
+from securefl.simulation import federation
 from securefl.terms import MemberId, Reported
 from tests.simulation.test_run import run_cli
 from tests.support.small import MEMBERS, Small

@@ -24,19 +24,19 @@ def test_parties_that_share_no_file_are_introduced_and_their_sites_can_be_built(
     apart = Apart(small, tmp_path, capsys, protection)
     apart.found()
     for name in apart.parties:
-        code, said = apart.asked("site", "check", apart.document(name), "--load")
+        code, said = apart.asked("one", "site", "check", apart.document(name), "--load")
         assert code == 0, said
     apart.introduce()
-    pinned = [known(apart.folder / name / "home", "small") for name in ("coordinator", *apart.parties)]
+    pinned = [known(apart.of(name) / "home", "small") for name in ("coordinator", *apart.parties)]
     assert all(each == pinned[0] for each in pinned)
     assert set(pinned[0]) == {"coordinator", *apart.parties}
     for name in apart.parties:
-        code, said = apart.asked("site", "check", apart.document(name), "--load")
+        code, said = apart.asked("one", "site", "check", apart.document(name), "--load")
         assert code == 0, said
         assert re.search(r"ok +federations\.small", said), said
         assert re.search(r"ok +policy of small +version 1, .* signed", said), said
         agent = build(site_file.load(apart.document(name)))
         assert {seat.member for seat in agent.charter.peers} == set(apart.members)
-    code, said = apart.asked("coordinator", "check", apart.document("coordinator"))
+    code, said = apart.asked("one", "coordinator", "check", apart.document("coordinator"))
     assert code == 0, said
     assert "each with a key" in said

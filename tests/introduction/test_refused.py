@@ -53,7 +53,7 @@ class World:
 
     def refused(self, name: str, act) -> NotIntroduced:
         """What is refused; nothing that the party has is another than before."""
-        home = self.apart.folder / name
+        home = self.apart.of(name)
         before = everything(home)
         with pytest.raises(NotIntroduced) as fault:
             act()
@@ -94,9 +94,9 @@ def test_a_second_coordinator_of_a_federation_is_refused(world: World) -> None:
 
 def test_the_same_invitation_again_is_answered_in_the_same_words(world: World) -> None:
     first = world.answer("north")
-    before = everything(world.apart.folder / "north")
+    before = everything(world.apart.of("north"))
     assert world.answer("north") == first
-    assert everything(world.apart.folder / "north") == before
+    assert everything(world.apart.of("north")) == before
 
 
 def test_answers_that_a_coordinator_refuses(world: World) -> None:
@@ -118,9 +118,9 @@ def test_answers_that_a_coordinator_refuses(world: World) -> None:
     assert world.refused("coordinator", lambda: world.admit(anothers_name)).rule is Rule.DOUBLED
     older = world.signed("north", changed(north, issued=north.document.card.issued - 1))
     assert world.refused("coordinator", lambda: world.admit(older)).rule is Rule.DOUBLED
-    before = everything(world.apart.folder / "coordinator")
+    before = everything(world.apart.of("coordinator"))
     world.admit(north)  # the same again changes nothing
-    assert everything(world.apart.folder / "coordinator") == before
+    assert everything(world.apart.of("coordinator")) == before
 
 
 def test_rosters_that_a_member_refuses(world: World) -> None:
@@ -167,18 +167,18 @@ def test_a_member_whose_key_changed_since_is_refused(world: World) -> None:
 def test_a_wrong_fingerprint_leaves_everything_as_it_was(apart: Apart) -> None:
     invitation = apart.invited()
     wrong = "AAAA-AAAA-AAAA-AAAA-AAAA"
-    before = everything(apart.folder / "north")
+    before = everything(apart.of("north"))
     code, said = apart.asked(
-        "site", "join", apart.document("north"), apart.mail / "coordinator.invitation", "--fingerprint", wrong
+        "one", "site", "join", apart.document("north"), apart.sent("coordinator", "invitation"), "--fingerprint", wrong
     )
-    assert (code, Rule.FINGERPRINT.value in said, everything(apart.folder / "north")) == (4, True, before)
-    assert not list(apart.folder.rglob("*.answer"))
+    assert (code, Rule.FINGERPRINT.value in said, everything(apart.of("north"))) == (4, True, before)
+    assert not list(apart.folder.rglob("*answer"))
     answer = apart.answered("north", invitation["fingerprint"])
-    before = everything(apart.folder / "coordinator")
+    before = everything(apart.of("coordinator"))
     code, said = apart.asked(
-        "site", "join", apart.document("coordinator"), apart.mail / "north.answer", "--fingerprint", wrong
+        "one", "site", "join", apart.document("coordinator"), apart.sent("north", "answer"), "--fingerprint", wrong
     )
-    assert (code, Rule.FINGERPRINT.value in said, everything(apart.folder / "coordinator")) == (4, True, before)
+    assert (code, Rule.FINGERPRINT.value in said, everything(apart.of("coordinator"))) == (4, True, before)
     assert apart.admitted("north", answer["fingerprint"])["name"] == "north"
 
 
@@ -186,35 +186,48 @@ def test_a_fingerprint_is_asked_for_where_none_is_given(apart: Apart, monkeypatc
     import io
 
     invitation = apart.invited()
-    command = ("site", "join", apart.document("north"), apart.mail / "coordinator.invitation")
+    command = ("site", "join", apart.document("north"), apart.sent("coordinator", "invitation"))
     monkeypatch.setattr("sys.stdin", io.StringIO(""))  # nobody types
-    code, said = apart.asked(*command)
+    code, said = apart.asked("one", *command)
     assert code == 4
     assert invitation["fingerprint"] not in said
     assert "poisson" in said or "model" in said  # what is joined is shown first
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{invitation['fingerprint'].lower()}\n"))
-    code, said = apart.asked(*command)
+    code, said = apart.asked("one", *command)
     assert code == 0, said
-    assert Path(apart.folder / "north" / "small.north.answer").exists()
+    assert Path(apart.of("north") / "small.north.answer").exists()
 
 
 def test_a_policy_without_its_signatures_is_not_joined(apart: Apart) -> None:
-    (apart.folder / "coordinator" / "policy.approvals.json").unlink()
+    (apart.of("coordinator") / "policy.approvals.json").unlink()
     made = apart.told(
-        "site", "invite", apart.document("coordinator"), "--unsafe-unsigned", "--out", apart.mail / "unsigned"
+        "one",
+        "site",
+        "invite",
+        apart.document("coordinator"),
+        "--unsafe-unsigned",
+        "--out",
+        apart.sent("coordinator", "unsigned"),
     )
-    before = everything(apart.folder / "north")
-    command = ("site", "join", apart.document("north"), apart.mail / "unsigned", "--fingerprint", made["fingerprint"])
-    code, said = apart.asked(*command)
-    assert (code, "is not signed" in said, everything(apart.folder / "north")) == (3, True, before)
-    code, said = apart.asked(*command, "--unsafe-unsigned")
+    before = everything(apart.of("north"))
+    command = (
+        "site",
+        "join",
+        apart.document("north"),
+        apart.sent("coordinator", "unsigned"),
+        "--fingerprint",
+        made["fingerprint"],
+    )
+    code, said = apart.asked("one", *command)
+    assert (code, "is not signed" in said, everything(apart.of("north"))) == (3, True, before)
+    code, said = apart.asked("one", *command, "--unsafe-unsigned")
     assert code == 0, said
 
 
 def test_a_roster_waits_for_everybody(apart: Apart) -> None:
     invitation = apart.invited()
     apart.admitted("north", apart.answered("north", invitation["fingerprint"])["fingerprint"])
-    code, said = apart.asked("site", "roster", apart.document("coordinator"))
+    code, said = apart.asked("one", "site", "roster", apart.document("coordinator"))
     assert code == 2
     assert "no answer of south, west" in said
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import yaml
 from securefl.cli.main import main
 from tests.support.small import FEDERATION, MEMBERS, Small
 
-CUSTODIAN = "custodian"
+COORDINATOR, CUSTODIAN = "coordinator", "custodian"
 
 
 @dataclass
@@ -30,17 +29,28 @@ class Apart:
 
     def __post_init__(self) -> None:
         self.mail = self.folder / "mail"
-        self.mail.mkdir(parents=True)
+        for name in (*self.parties, COORDINATOR):
+            self.place(name, "mail")
 
     @property
     def parties(self) -> tuple[str, ...]:
         return (*self.members, *((CUSTODIAN,) if self.protection != "masking" else ()))
 
-    def document(self, name: str) -> Path:
-        return self.folder / name / ("coordinator.yaml" if name == "coordinator" else "site.yaml")
+    def place(self, name: str, kind: str) -> Path:
+        """A folder of one party's: its home and documents (parties), or what it sends (mail)."""
+        path = self.folder / kind / name
+        path.mkdir(parents=True)
+        return path
 
-    def asked(self, *arguments: object) -> tuple[int, str]:
-        """One command, here: its exit code and all that it said."""
+    def of(self, name: str) -> Path:
+        return self.folder / "parties" / name
+
+    def document(self, name: str) -> Path:
+        return self.of(name) / ("coordinator.yaml" if name == COORDINATOR else "site.yaml")
+
+    def asked(self, name: str, *arguments: object) -> tuple[int, str]:
+        """One command of this party, here: its exit code and all that it said."""
+        del name
         try:
             main([str(each) for each in arguments])
             code = 0
@@ -49,66 +59,83 @@ class Apart:
         said = self.capsys.readouterr()
         return code, said.out + said.err
 
-    def told(self, *arguments: object) -> dict:
+    def told(self, name: str, *arguments: object) -> dict:
         """What a command that does it says in JSON."""
-        code, said = self.asked(*arguments, "--json")
+        code, said = self.asked(name, *arguments, "--json")
         assert code == 0, said
         return json.loads(said[said.index("{") :])
 
-    def found(self, names: Iterable[str] | None = None) -> None:
-        """Everybody makes a home, a key and a document of their own."""
-        for name in self.parties if names is None else names:
-            home = self.folder / name
+    def found(self) -> dict[str, str]:
+        """Everybody makes a home, a key and a document of their own; the keys, as each knows its own."""
+        keys = {}
+        for name in self.parties:
+            home = self.place(name, "parties")
             if name == CUSTODIAN:
-                self.told("site", "init", home, "--custodian")
+                keys[name] = self.told(name, "site", "init", home, "--custodian")["key"]
                 continue
-            home.mkdir()
-            shutil.copytree(self.small.folder / "model", home / "model")
-            shutil.copy(self.small.folder / f"{name}.csv", home)
-            self.told("site", "init", home, "--name", name, "--region", "here", "--model", "./model",
-                      "--data", f"{name}.csv")  # fmt: skip
-        if names is None:
-            self.coordinate()
+            self.given(name, "model", f"{name}.csv")
+            keys[name] = self.told(name, "site", "init", home, "--name", name, "--region", "here", "--model", "./model",
+                                   "--data", f"{name}.csv")["key"]  # fmt: skip
+        return {**keys, COORDINATOR: self.coordinates()}
 
-    def coordinate(self, name: str = "coordinator", **changes: object) -> None:
+    def given(self, name: str, *things: str) -> None:
+        """What a party has of its own: a copy of a model, records, a policy."""
+        for thing in things:
+            source, copied = self.small.folder / thing, self.of(name) / thing
+            shutil.copytree(source, copied) if source.is_dir() else shutil.copy(source, copied)
+
+    def coordinates(self, start: bool = True, **changes: object) -> str:
         """The coordinator makes its own, and writes what is trained."""
-        home = self.folder / name
-        home.mkdir()
-        shutil.copytree(self.small.folder / "model", home / "model")
-        for each in ("policy.yaml", "policy.approvals.json"):
-            shutil.copy(self.small.folder / each, home)
+        home = self.place(COORDINATOR, "parties")
+        self.given(COORDINATOR, "policy.yaml", "policy.approvals.json")
         invited = [part for member in self.members for part in ("--member", member)]
-        self.told("coordinator", "init", home / "coordinator.yaml", "--policy", home / "policy.yaml", "--model", "./model",
-                  *invited)  # fmt: skip
+        key = self.told(COORDINATOR, "coordinator", "init", home / "coordinator.yaml", "--policy", home / "policy.yaml",
+                        "--model", "./model", *invited)["key"]  # fmt: skip
         document = yaml.safe_load((home / "coordinator.yaml").read_text())
         document |= {each: FEDERATION[each] for each in ("purpose", "task", "adapter", "training")}
         document |= {"protection": self.protection, **changes}
+        document["members"] = {name: {"socket": str(self.door(name))} for name in self.members}
         if self.protection != "masking":
-            document["custodian"] = "sockets/custodian"
+            document["custodian"] = str(self.door(CUSTODIAN))
         (home / "coordinator.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        if not start:
+            return key
+        self.given(COORDINATOR, "model")  # for a moment: somebody who has it makes the start file
+        self.told(COORDINATOR, "start", "make", home / "coordinator.yaml", home / "small.start")
+        shutil.rmtree(home / "model")
+        (home / "coordinator.yaml").write_text(yaml.safe_dump({**document, "start": "small.start"}, sort_keys=False))
+        return key
 
-    def invited(self, name: str = "coordinator") -> dict:
+    def door(self, name: str) -> Path:
+        return self.of(name) / "home" / "door"
+
+    def sent(self, name: str, what: str) -> Path:
+        return self.mail / name / what
+
+    def invited(self) -> dict:
         return self.told(
-            "site", "invite", self.folder / name / "coordinator.yaml", "--out", self.mail / f"{name}.invitation"
+            COORDINATOR, "site", "invite", self.document(COORDINATOR), "--out", self.sent(COORDINATOR, "invitation")
         )
 
     def answered(self, name: str, fingerprint: str) -> dict:
-        return self.told("site", "join", self.document(name), self.mail / "coordinator.invitation", "--fingerprint", fingerprint,
-                         "--out", self.mail / f"{name}.answer")  # fmt: skip
+        return self.told(name, "site", "join", self.document(name), self.sent(COORDINATOR, "invitation"),
+                         "--fingerprint", fingerprint, "--out", self.sent(name, "answer"))  # fmt: skip
 
     def admitted(self, name: str, fingerprint: str) -> dict:
-        return self.told(
-            "site", "join", self.document("coordinator"), self.mail / f"{name}.answer", "--fingerprint", fingerprint
-        )
+        return self.told(COORDINATOR, "site", "join", self.document(COORDINATOR), self.sent(name, "answer"),
+                         "--fingerprint", fingerprint)  # fmt: skip
 
     def introduce(self) -> None:
         """All of it: everybody is in, by what was sent and what was read out."""
         invitation = self.invited()
         for name in self.parties:
             self.admitted(name, self.answered(name, invitation["fingerprint"])["fingerprint"])
-        roster = self.told("site", "roster", self.document("coordinator"), "--out", self.mail / "roster")
+        roster = self.told(
+            COORDINATOR, "site", "roster", self.document(COORDINATOR), "--out", self.sent(COORDINATOR, "roster")
+        )
         for name in self.parties:
-            self.told("site", "join", self.document(name), self.mail / "roster", "--fingerprint", roster["fingerprint"])
+            self.told(name, "site", "join", self.document(name), self.sent(COORDINATOR, "roster"),
+                      "--fingerprint", roster["fingerprint"])  # fmt: skip
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -65,11 +65,20 @@ def report_of(out: Path) -> dict[str, Any]:
     Raises:
         Tampered: it cannot be read.
     """
+    return told_in(out / folder.REPORT)
+
+
+def told_in(path: Path) -> dict[str, Any]:
+    """What a file that was written of a run holds.
+
+    Raises:
+        Tampered: it cannot be read.
+    """
     try:
-        report: dict[str, Any] = json.loads((out / folder.REPORT).read_bytes())
+        told: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as fault:
-        raise Tampered(str(out / folder.REPORT), f"cannot be read: {fault}") from fault
-    return report
+        raise Tampered(str(path), f"cannot be read: {fault}") from fault
+    return told
 
 
 def _sync(path: Path) -> None:

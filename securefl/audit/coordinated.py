@@ -1,0 +1,114 @@
+"""A run's folder as a coordinator of its own leaves it: what its own ledger gives, and the state that was released.
+
+It has no accuracy and no account: those are the members'. Once their exported ledgers are laid beside the
+coordinator's, everything in them is checked as always; ``coordinated.json`` says nothing that they could contradict but
+what it says of the plan.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from securefl.audit import adapter_files, figures, folder, json_files
+from securefl.audit.ledger_files import Ledger
+from securefl.audit.report import ApprovalsPart, Bytes, ModelPart, Outcome
+from securefl.errors import Tampered
+from securefl.shown import in_json, plainly
+from securefl.terms import MemberId, Plan, RunId
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class MemberRow(_Part):
+    """One member."""
+
+    name: str
+    region: str
+
+
+class RoundRow(_Part):
+    """One round."""
+
+    round: int
+    survivors: list[str]
+    bytes_up: int
+    bytes_down: int
+
+
+class Coordinated(_Part):
+    """What a coordinator tells of a run that it coordinated."""
+
+    federation: str
+    run: str
+    outcome: Outcome
+    policy_hash: str
+    approvals: ApprovalsPart
+    model: ModelPart
+    members: list[MemberRow]
+    rounds: list[RoundRow]
+    cohort_sizes: list[int]
+    scheme: str = Field(description="how updates were hidden")
+    who_can_open: str
+    bytes: Bytes
+    seconds: float = Field(description="wall time of the process that ended the run")
+    adapter: str | None
+    warnings: list[str]
+    versions: dict[str, str]
+
+
+def of_plan(plan: Plan) -> dict[str, Any]:
+    """What it says that the plan gives."""
+    model = {"name": plan.model.name, "digest": plan.model.digest.hex(), "trained_parameters": plan.dimension}
+    return {"model": model, "scheme": plan.cover.scheme.value, "warnings": list(figures.warnings(plan))}
+
+
+def write(facts: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Write ``coordinated.json``, and give what it holds."""
+    told: dict[str, Any] = plainly(Coordinated.model_validate(facts).model_dump(mode="json"))
+    beside = out / f"{folder.COORDINATED}.new"
+    beside.write_text(in_json(told), encoding="utf-8")
+    beside.replace(out / folder.COORDINATED)
+    return told
+
+
+def is_one(run: Path) -> bool:
+    """Whether a folder is such a one: it has this file, and no report."""
+    return (run / folder.COORDINATED).is_file() and not (run / folder.REPORT).exists()
+
+
+def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple[str, ...]:
+    """What is not verified of this folder, if all else in it is what its coordinator wrote down and what ledgers give.
+
+    Raises:
+        Tampered: a file is another, or missing; or a figure is none that the ledgers give.
+    """
+    coordinator, (_, entry), notes = folder.check_ended(run, ledgers, run_id)
+    told, plan = json_files.mapping(run / folder.COORDINATED), figures.first_plan(ledgers, run_id)
+    try:
+        Coordinated.model_validate_json(json.dumps(told), strict=True)
+    except ValueError as fault:
+        raise Tampered(folder.COORDINATED, f"not of its shape: {fault}") from fault
+    due = figures.coordinated(coordinator, run_id)
+    figures.compare(folder.COORDINATED, due, {**told, "members": sorted(told["members"], key=lambda row: row["name"])})
+    if plan is not None:
+        figures.compare(folder.COORDINATED, due := due | of_plan(plan), told)
+    folder.check_adapter(told, coordinator, run_id, entry)
+    if (run / folder.ADAPTER).exists():
+        if plan is None:
+            raise Tampered(folder.ADAPTER, "a state of a run that nobody reserved anything for")
+        adapter_files.layout_of(run / folder.ADAPTER / adapter_files.LAYOUT, plan)
+    words = sorted(set(told) - set(due) - {"adapter"})
+    checked = {folder.RUN, folder.COORDINATED, folder.STATE, f"{folder.ADAPTER}/{adapter_files.LAYOUT}"}
+    others = sorted({each.path for each in entry.files} - checked)
+    return (
+        f"{folder.COORDINATED}: {', '.join(words)}: {folder.WORD}",
+        *((f"{', '.join(others)}: {folder.WORD}",) if others else ()),
+        *notes,
+    )

@@ -1,0 +1,212 @@
+"""One coordinator runs its federation, by its own document: it knows parties by name, key and socket, and nothing else.
+
+A run that was interrupted goes on with the same folder. Members keep their budgets, records and results to themselves;
+what is left in the folder is what the coordinator knows: its ledger, its figures, and the state that was released.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from securefl import __version__
+from securefl.audit import coordinated, figures, folder
+from securefl.audit.ledger_files import read_all
+from securefl.coordinator import evidence, inviting, run_folder
+from securefl.coordinator.drive import drive
+from securefl.documents.coordinator_file import Coordinator
+from securefl.errors import OperatorFault
+from securefl.home import adoption
+from securefl.home.home import Home
+from securefl.home.introduced import Introduced
+from securefl.home.peers import pin
+from securefl.ledger import export
+from securefl.planning import start_file
+from securefl.planning.plan import FirstState, plan_of, strategy_of
+from securefl.policy import load as policies
+from securefl.progress import Progress
+from securefl.protection import schemes
+from securefl.protection.trust_statement import who_can_open
+from securefl.protocol import coordinator_state
+from securefl.protocol import messages as m
+from securefl.protocol.messages import InProgress
+from securefl.runtime.sockets import GONE_S, Sockets
+from securefl.seams import Runtime
+from securefl.terms import MemberId, Plan, RunId
+from securefl.terms.parties import COORDINATOR
+
+if TYPE_CHECKING:
+    from securefl.documents.federation import Loaded
+    from securefl.policy.load import Policy
+    from securefl.terms.layout import Layout
+    from securefl.terms.start import Start
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended, and what its folder tells of it."""
+
+    outcome: str
+    why: str
+    told: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that can be driven: where its machine starts, and what it is held against."""
+
+    course: coordinator_state.RunState
+    ports: coordinator_state.Ports
+    layout: Layout
+
+
+def sockets_of(coordinator: Coordinator, shown: Progress, gone_s: float = GONE_S) -> Sockets:
+    """The way to everybody in the document."""
+
+    def watch(member: MemberId, progress: InProgress) -> None:
+        shown.step(member, progress.done, progress.steps)
+
+    places = {MemberId(name): coordinator.socket(name).absolute() for name in coordinator.file.parties}
+    return Sockets(places, gone_s, watch)
+
+
+def coordinate(
+    coordinator: Coordinator, out: Path, shown: Progress, runtime: Runtime, *, unsafe_unsigned: bool = False
+) -> Result:
+    """Run the federation; the folder ``out`` has the coordinator's ledger, its figures and the released state then.
+
+    Raises:
+        Unapproved: the policy has not the signatures it needs.
+        OperatorFault: somebody's key is not known, something given is unusable, or ``out`` holds another run.
+    """
+    home = inviting.opened(coordinator)
+    everybody = everyone(coordinator, home)
+    policy = policies.load(coordinator.policy)
+    signatures = adoption.found_signatures(coordinator.policy, policy, home.clock(), unsafe_unsigned=unsafe_unsigned)
+    what = {"coordinator_file": m.state_digest(coordinator.text).hex(), "policy_hash": policy.hash.hex()}
+    began = time.monotonic()
+    with run_folder.claimed(out, what) as run_id:
+        if evidence.bound(home, run_id, out):  # killed between its last word and the mark
+            return _over(home, out)
+        pin(home.path, policy.federation, everybody.everybody)
+        adoption.propose(home, policy, signatures)
+        prepared = prepare(coordinator, home, policy, everybody, run_id, adoption.evidence(policy, signatures))
+        shown.say(f"{policy.federation}: {len(everybody.members)} members, policy {policy.hash.hex()[:12]}")
+        for warning in figures.warnings(prepared.course.plan):
+            shown.say(f"WARNING: {warning}")
+        start = coordinator_state.Planned(prepared.course)
+        ended = drive(home, start, prepared.ports, runtime, 3600.0, _observer(shown))
+        _leave(home, out, ended, prepared, everybody, round(time.monotonic() - began, 3))
+        return _over(home, out)
+
+
+def everyone(coordinator: Coordinator, home: Home) -> Introduced:
+    """Everybody in the document, each with a key.
+
+    Raises:
+        OperatorFault: somebody's is not known.
+    """
+    known = inviting.known(coordinator, home)
+    if known.everybody is None:
+        what = f"no key of {', '.join(known.missing)} is known"
+        remedy = "take in their answers (`securefl site join COORDINATOR ANSWER`), or write `key` and `region`"
+        raise OperatorFault(what, remedy, f"{coordinator.path}: members")
+    return known.everybody
+
+
+def loaded_with(coordinator: Coordinator, everybody: Introduced) -> Loaded:
+    """The live federation that the document says, with everybody's key and region."""
+    seats = (*everybody.members, *((everybody.custodian,) if everybody.custodian else ()))
+    keys = {str(seat.member): seat.key.hex() for seat in seats}
+    return coordinator.loaded(keys, {str(seat.member): seat.region for seat in everybody.members})
+
+
+def prepare(
+    coordinator: Coordinator, home: Home, policy: Policy, everybody: Introduced, run: RunId, signed: bytes
+) -> Prepared:
+    """The first plan of a run, and the machine that carries it.
+
+    Raises:
+        OperatorFault: what is to be trained does not fit the model or the policy's form.
+    """
+    loaded = loaded_with(coordinator, everybody)
+    begin = _start(coordinator, loaded)
+    strategy, custodian = strategy_of(loaded, begin), everybody.custodian
+    start = strategy.broadcast(begin.state)
+    plan = plan_of(loaded, policy, run, FirstState.of(begin, strategy), custodian.key if custodian else None)
+    session = m.Session(
+        run, policy.federation, policy.hash, plan.cover.scheme, plan.cover.threshold, everybody.coordinator, custodian,
+        everybody.members,
+    )  # fmt: skip
+    with home.transaction() as conn:
+        heads = dict(home.witnessed(conn, everybody.everybody[1:]))
+    course = coordinator_state.RunState(
+        session, policy.text, loaded.file.training.rates(), plan, start, strategy.begin(start), {}, {}, heads, {},
+        signed,
+    )  # fmt: skip
+    return Prepared(course, coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy), begin.layout)
+
+
+def _start(coordinator: Coordinator, loaded: Loaded) -> Start:
+    """Where training starts: by the start file that the document names, or by the model, if it is here."""
+    if coordinator.file.start is not None:
+        return start_file.of(loaded)
+    from securefl.training.shared_model import SharedModel  # noqa: PLC0415
+
+    file = coordinator.file
+    task, adapter, model = file.task.task(), file.adapter.adapter(), file.model
+    return SharedModel.load(model.at or model.name, coordinator.folder, task, adapter, model.engine, model.name).start
+
+
+def _observer(shown: Progress) -> Any:  # noqa: ANN401 - coordinator.drive.Observer
+    def observe(before: coordinator_state.State, moved: coordinator_state.Step) -> None:
+        collecting = coordinator_state.Collecting
+        if isinstance(moved.state, collecting) and not isinstance(before, collecting):
+            course = moved.state.course
+            shown.say(f"round {course.plan.round}/{course.rounds}")
+
+    return observe
+
+
+def _leave(
+    home: Home, out: Path, ended: coordinator_state.Ended, prepared: Prepared, everybody: Introduced, seconds: float
+) -> None:
+    """Write what the coordinator knows, and bind it in its ledger."""
+    run, plan = ended.course.session.run, prepared.course.plan
+    _export(home, out)
+    adapter = folder.ADAPTER if ended.last_round else None
+    if adapter:
+        (out / adapter).mkdir(exist_ok=True)
+        evidence.keep_state(out, ended.course.state, prepared.layout)
+    ledgers = read_all(out)
+    coordinated.write(
+        {
+            **figures.coordinated(ledgers[COORDINATOR], run), **coordinated.of_plan(plan),
+            "who_can_open": _who(plan), "seconds": seconds, "adapter": adapter,
+            "versions": {"securefl": __version__},
+        },
+        out,
+    )  # fmt: skip
+    evidence.keep_keys(out, {seat.member: seat.key for seat in everybody.everybody})
+    evidence.bind(home, (home,), run, out, {folder.RUN: run_folder.run_mark(out, ended.outcome)})
+
+
+def _who(plan: Plan) -> str:
+    return who_can_open(plan.cover, None)
+
+
+def _over(home: Home, out: Path) -> Result:
+    """Mark the run as over: its folder has the ledger as it stands."""
+    _export(home, out)
+    told = evidence.told_in(out / folder.COORDINATED)
+    outcome = told["outcome"]
+    evidence.mark(out, run_folder.run_mark(out, outcome["status"]))
+    return Result(outcome["status"], outcome["why"], told)
+
+
+def _export(home: Home, out: Path) -> None:
+    file = home.ledger()
+    assert file is not None, "a run that was driven stands in the ledger"
+    export.write(out / "ledger" / f"{file.owner}{export.SUFFIX}", file)
