@@ -127,7 +127,9 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=120, help="mutants a folder")
     parser.add_argument("--minutes", type=float, default=60.0, help="hunt no longer than this; 0 tells what is known")
     parser.add_argument("--examples", type=int, default=10, help="Hypothesis examples a test")
-    parser.add_argument("--watch", action="store_true", help="run the tests anew to see which come by which line")
+    parser.add_argument(
+        "--watch", nargs="*", help="run these tests anew to see which lines they come by; all, if none is named"
+    )
     parser.add_argument("--again", action="store_true", help="hunt survivors of earlier runs again")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -138,8 +140,11 @@ def main() -> None:
         stem = suite.Stem()
         for folder in options.folders:
             path = STATE / f"{folder}.seen.json"
-            if options.watch or not path.exists():
+            if options.watch == [] or not path.exists():
+                path.unlink(missing_ok=True)
                 suite.watched(ROOT, folder, path)
+            elif options.watch:
+                suite.watched(ROOT, folder, path, options.watch)
             seen = suite.Seen(**json.loads(path.read_text()))
             hunt(folder, options.each, until, seen, stem, again=options.again)
     figures, survivors, wrong = told()

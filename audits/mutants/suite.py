@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import _lru_cache_wrapper
 from importlib.abc import MetaPathFinder
@@ -47,11 +47,11 @@ LIBRARIES = (
     "cryptography.hazmat.primitives.ciphers.aead",
 )  # fmt: skip
 SLOW_S = 1.5  # a test that takes longer, in CPU seconds, hunts nothing
-WHOLE_S = 4.0  # of tests for one mutant: a case of each, the quickest first
+WHOLE_S = 2.5  # of tests for one mutant: a case of each, the quickest first
 LEFT_OUT = ("postgresql", "sockets", "hundred", "encrypted_run")  # in names of tests: of another carrier, or very long
 FLAGS = (
-    "-x", "-q", "--no-header", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-p", "no:cov",
-    "-p", "no:xdist", "-p", "tests.support.without_torch", "--hypothesis-profile=mutants",
+    "-x", "-q", "--no-header", "--tb=no", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-p", "no:cov",
+    "-p", "no:xdist", "-p", "no:warnings", "-p", "tests.support.without_torch", "--hypothesis-profile=mutants",
 )  # fmt: skip
 AFRESH = 77  # exit status of a child that must be born anew
 KILLED, SURVIVED, UNSEEN = "killed", "survived", "no test comes by"
@@ -118,24 +118,23 @@ class Watch:
             self.seconds[report.nodeid] = float("inf")
 
 
-def watched(root: Path, folder: str, into: Path) -> None:
-    """Run every test once, in a process of its own; write down what was seen."""
+def watched(root: Path, folder: str, into: Path, only: Sequence[str] = ()) -> None:
+    """Run a folder's tests once, or these anew, in a process of their own; write down what was seen."""
 
     def child() -> int:
         covered = coverage.Coverage(data_file=None, source=[f"securefl/{folder}"], config_file=False)
         watch = Watch(covered)
         covered.start()
-        pytest.main([*FLAGS[1:], *TESTS[folder]], plugins=[watch, Chosen(None)])
+        pytest.main([*FLAGS[1:], *(only or TESTS[folder])], plugins=[watch, Chosen(None)])
         covered.stop()
         data = covered.get_data()
-        lines = {
-            str(Path(path).relative_to(root)): {
-                str(line): tests for line, tests in data.contexts_by_lineno(path).items()
-            }
-            for path in data.measured_files()
-        }
+        before = json.loads(into.read_text()) if into.exists() else {"seconds": {}, "lines": {}}
+        for path in data.measured_files():
+            known = before["lines"].setdefault(str(Path(path).relative_to(root)), {})
+            for line, tests in data.contexts_by_lineno(path).items():
+                known[str(line)] = sorted({*known.get(str(line), ()), *tests})
         seconds = {name: round(spent, 3) for name, spent in watch.seconds.items() if spent < SLOW_S}
-        into.write_text(json.dumps({"seconds": seconds, "lines": lines}))
+        into.write_text(json.dumps({"seconds": {**before["seconds"], **seconds}, "lines": before["lines"]}))
         return 0
 
     if forked(child, 3600, quiet=False):
@@ -200,13 +199,20 @@ class Hunter:
     def __init__(self, work: Callable[[Hunter], None]) -> None:
         self._work = work
         self._items: dict[str, pytest.Item] = {}
+        self._functions: list[FunctionType] = []
+        self._caches: list[_lru_cache_wrapper[Any]] = []
         self._failed = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of the tests."""
         self._items = {item.nodeid: item for item in session.items}
         gc.collect()
-        gc.freeze()
+        held = gc.get_objects()
+        self._functions = [each for each in held if isinstance(each, FunctionType)]
+        self._caches = [each for each in held if isinstance(each, _lru_cache_wrapper)]
+        del held
+        gc.freeze()  # a child that counts no references of its parent's shares its memory
+        gc.disable()
         self._work(self)
         return True
 
@@ -224,7 +230,7 @@ class Hunter:
         reader, writer = os.pipe()
 
         def child() -> int:
-            if not _swapped(path, compile(tree, str(path), "exec", dont_inherit=True)):
+            if not self._swapped(path, compile(tree, str(path), "exec", dont_inherit=True)):
                 return AFRESH
             items = [self._items[name] for name in tests if name in self._items]
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -244,29 +250,27 @@ class Hunter:
             return None
         return (SURVIVED, "") if code == 0 else (KILLED, by or "it never ended, or broke the process")
 
+    def _swapped(self, path: Path, module: CodeType) -> int:
+        """How many functions of this module have another code now."""
+        codes, count = dict(_codes(module)), 0
+        for function in self._functions:
+            old = function.__code__
+            if old.co_filename == str(path):
+                new = codes.get((old.co_qualname, old.co_firstlineno))
+                if new is not None and new != old and new.co_freevars == old.co_freevars:
+                    function.__code__ = new
+                    count += 1
+        for cache in self._caches:
+            cache.cache_clear()
+        return count
 
-def _swapped(path: Path, module: CodeType) -> int:
-    """How many functions of this module have another code now."""
-    codes: dict[tuple[str, int], CodeType] = {}
 
-    def note(code: CodeType) -> None:
-        for each in code.co_consts:
-            if isinstance(each, CodeType):
-                codes[each.co_qualname, each.co_firstlineno] = each
-                note(each)
-
-    note(module)
-    count = 0
-    gc.unfreeze()
-    for each in gc.get_objects():
-        if isinstance(each, FunctionType) and each.__code__.co_filename == str(path):
-            new = codes.get((each.__code__.co_qualname, each.__code__.co_firstlineno))
-            if new is not None and new != each.__code__ and new.co_freevars == each.__code__.co_freevars:
-                each.__code__ = new
-                count += 1
-        elif isinstance(each, _lru_cache_wrapper):
-            each.cache_clear()
-    return count
+def _codes(code: CodeType) -> Iterator[tuple[tuple[str, int], CodeType]]:
+    """The code of every function inside, by its name and first line."""
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield (each.co_qualname, each.co_firstlineno), each
+            yield from _codes(each)
 
 
 def hunting(folder: str, work: Callable[[Hunter], None]) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from securefl import wire
-from securefl.errors import Forged
-from securefl.protocol import coordinator, coordinator_state
+from securefl.errors import Forged, OutOfTurn
+from securefl.protocol import answers, coordinator, coordinator_state
 from securefl.protocol import messages as m
-from securefl.terms import SignedHead
+from securefl.terms import Hash, RunId, Scheme, SignedHead
 from tests.support.worlds import World, identity, signed_head
 
 
@@ -91,3 +91,86 @@ def test_a_coordinator_takes_no_answer_whose_ledger_does_not_go_with_it(altered,
             world.advance(coordinator_state.Received(sender, altered(m.Frame(accept, signed_head("a", 3)))))
         assert caught.value.rule == (rule if sender == "a" else "protocol.forged")
     assert world.coordinator.saved == before
+
+
+def waiting(scheme: Scheme) -> dict[str, tuple[object, m.Frame]]:
+    """Of each kind of answer, the state that met the first one, and the answer."""
+    world = World(scheme=scheme, rounds=1)
+    met: dict[str, tuple[object, m.Frame]] = {}
+    advance = world.advance
+
+    def listen(event: coordinator_state.Event) -> coordinator_state.Step:
+        if isinstance(event, coordinator_state.Received):
+            met.setdefault(event.frame.envelope.receipt.kind, (world.coordinator.state, event.frame))
+        return advance(event)
+
+    world.advance = listen  # type: ignore[method-assign]
+    assert world.play().outcome == "finished"
+    return met
+
+
+MET = {scheme: waiting(scheme) for scheme in (Scheme.MASKING, Scheme.CKKS)}
+KINDS = {m.Accept: "Accept", m.Enrolled: "Enrolled", m.Submitted: "Submitted", m.Answered: "Answered", m.Bye: "Bye"}
+
+
+def said(frame: m.Frame, message: object, **receipt: object) -> m.Frame:
+    """The same answer with another message or receipt, signed by its sender."""
+    old = frame.envelope.receipt
+    new = replace(old, **receipt)
+    envelope = m.enclose(
+        identity(old.sender), old.sender, new.to, new.run, new.round, message, new.plan, old.cost, ("weights",), old.head
+    )  # fmt: skip
+    return replace(frame, envelope=envelope)
+
+
+def refused(state: object, frame: m.Frame) -> str:
+    with pytest.raises(Forged) as caught:
+        coordinator.step(
+            state, coordinator_state.Received(frame.envelope.receipt.sender, frame), World().coordinator_plugs
+        )
+    return caught.value.rule
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
+def test_an_answer_answers_the_request_that_is_open_and_no_other(kind: type) -> None:
+    state, frame = MET[Scheme.MASKING][kind.__name__]
+    message = m.opened(frame.envelope, kind)
+    round_ = frame.envelope.receipt.round
+    assert refused(state, said(frame, message, round=round_ + 1)) == "protocol.another-round"
+    assert refused(state, said(frame, message, round=round_ - 1)) == "protocol.another-round"
+    assert refused(state, said(frame, message, plan=Hash(b"2" * 32))) == "protocol.another-plan"
+    assert refused(state, said(frame, message, run=RunId(b"1" * 16))) == "protocol.misdirected"
+    assert refused(state, said(frame, message, to="b")) == "protocol.misdirected"
+    if hasattr(message, "round"):
+        assert refused(state, said(frame, replace(message, round=round_ + 1))) == "protocol.another-round"
+    same = said(frame, message)
+    moved = coordinator.step(state, coordinator_state.Received("a", same), World().coordinator_plugs)
+    assert "a" not in moved.state.course.unanswered
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
+@pytest.mark.parametrize("other", KINDS, ids=KINDS.values())
+def test_an_answer_of_another_kind_than_was_asked_for_does_not_move_the_coordinator(kind: type, other: type) -> None:
+    state, frame = MET[Scheme.MASKING][kind.__name__]
+    if other is kind:
+        return
+    message = m.opened(MET[Scheme.MASKING][other.__name__][1].envelope, other)
+    answer = said(frame, message)
+    event = coordinator_state.Received("a", answer)
+    if (type(state), other) in coordinator.RULES:
+        assert coordinator.step(state, event, World().coordinator_plugs) == coordinator_state.Step(state)
+    else:
+        with pytest.raises(OutOfTurn):
+            coordinator.step(state, event, World().coordinator_plugs)
+    with pytest.raises(Forged) as caught:
+        answers.check(state.course.unanswered["a"], answer.envelope)
+    assert caught.value.rule == "protocol.out-of-turn"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=KINDS.values())
+def test_a_second_answer_of_one_peer_is_ignored(kind: type) -> None:
+    state, frame = MET[Scheme.MASKING][kind.__name__]
+    others = {name: each for name, each in state.course.unanswered.items() if name != "a"}
+    after = replace(state, course=replace(state.course, unanswered=others))
+    event = coordinator_state.Received("a", frame)
+    assert coordinator.step(after, event, World().coordinator_plugs) == coordinator_state.Step(after)

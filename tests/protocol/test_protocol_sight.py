@@ -263,9 +263,19 @@ def doubled(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
 
 
 def of_another_round(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
-    receipt = replace(sealed[0].receipt, round=2)
-    signature = identity(receipt.sender).sign("receipt", wire.encode(receipt))
-    return (SignedReceipt(receipt, signature), *sealed[1:])
+    return (signed(replace(sealed[0].receipt, round=2)), *sealed[1:])
+
+
+def of_another_run(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
+    return (signed(replace(sealed[0].receipt, run=RunId(b"1" * 16))), *sealed[1:])
+
+
+def for_another(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
+    return (signed(replace(sealed[0].receipt, to=MemberId("b"))), *sealed[1:])
+
+
+def signed(receipt: Receipt) -> SignedReceipt:
+    return SignedReceipt(receipt, identity(receipt.sender).sign("receipt", wire.encode(receipt)))
 
 
 def with_an_older_head(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
@@ -273,9 +283,7 @@ def with_an_older_head(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt
 
 
 def with_no_head(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
-    receipt = replace(sealed[0].receipt, head=None)
-    signature = identity(receipt.sender).sign("receipt", wire.encode(receipt))
-    return (SignedReceipt(receipt, signature), *sealed[1:])
+    return (signed(replace(sealed[0].receipt, head=None)), *sealed[1:])
 
 
 @pytest.mark.parametrize(
@@ -286,6 +294,8 @@ def with_no_head(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]
         (dropped, "protocol.another-set"),
         (doubled, "protocol.another-set"),
         (of_another_round, "protocol.another-plan"),
+        (of_another_run, "protocol.misdirected"),
+        (for_another, "protocol.misdirected"),
         (with_an_older_head, "protocol.signature"),
         (with_no_head, "protocol.no-ledger"),
     ],
