@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo minilm test fast coverage check lint vectors clean
+.PHONY: help setup demo minilm test fast coverage mutants check lint vectors clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -52,6 +52,10 @@ fast: setup ## the tests that need no torch, in about a minute
 coverage: setup ## branch coverage of policy, privacy, protocol, ledger and protection: build/coverage
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest -n 2 --cov --cov-config=pyproject.toml --cov-report=html:build/coverage --cov-report=term
+
+mutants: setup ## small changes of those five folders that no test notices: a sample, an hour; goes on where it stopped
+	mkdir -p build
+	$(BIN)/python -m audits.mutants.run --json > build/mutants.json
 
 lint: setup ## style, types and import contracts
 	$(BIN)/ruff check .
