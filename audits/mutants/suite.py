@@ -47,7 +47,8 @@ LIBRARIES = (
     "cryptography.hazmat.primitives.ciphers.aead",
 )  # fmt: skip
 SLOW_S = 1.5  # a test that takes longer, in CPU seconds, hunts nothing
-WHOLE_S = 2.5  # of tests for one mutant: a case of each, the quickest first
+QUICK_S = 0.05  # a test that takes less is tried in any case
+WHOLE_S = 4.0  # of tests for one mutant
 LEFT_OUT = ("postgresql", "sockets", "hundred", "encrypted_run")  # in names of tests: of another carrier, or very long
 FLAGS = (
     "-x", "-q", "--no-header", "--tb=no", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-p", "no:cov",
@@ -72,9 +73,10 @@ class Seen:
         names = set().union(*(here.values() if at_import else found))
         quickest = sorted(names & set(self.seconds), key=lambda each: (self.seconds[each], each))
         alike, place = dict[str, int](), dict[str, int]()
-        for name in quickest:  # one case of each test comes before another case of any
+        for name in quickest:  # what costs nothing; then one case of each test comes before another case of any
             function = name.partition("[")[0]
-            place[name] = alike[function] = alike.get(function, 0) + 1
+            alike[function] = alike.get(function, 0) + 1
+            place[name] = alike[function] if self.seconds[name] > QUICK_S else 0
         chosen, spent = dict[str, float](), 0.0
         for name in sorted(quickest, key=lambda each: place[each]):
             spent += self.seconds[name]
