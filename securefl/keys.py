@@ -5,10 +5,7 @@ Randomness is always an argument. A secret prints as its length.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -17,8 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from securefl import files
-from securefl.errors import Forged, OperatorFault
+from securefl.errors import Forged
 from securefl.terms import PublicKey
 
 
@@ -148,49 +144,3 @@ def open_at_rest(key: Secret, context: bytes, sealed: bytes) -> bytes:
         return AESGCM(key.raw).decrypt(sealed[:12], sealed[12:], context)
     except (InvalidTag, ValueError) as fault:
         raise Forged("what was stored does not open", "protocol.box") from fault
-
-
-def load_or_create(path: Path) -> Identity:
-    """The identity kept at ``path``; made there, readable by its owner alone, if there is none.
-
-    Raises:
-        OperatorFault: the file is not a key, or others may read it.
-    """
-    raw = kept(path, lambda: os.urandom(32))
-    if len(raw) != 32:
-        remedy = "restore it from its backup, or move it away to become a new identity"
-        raise OperatorFault(f"{len(raw)} bytes where a key has 32", remedy, str(path))
-    return Identity(Secret(raw))
-
-
-def load(path: Path) -> Identity:
-    """The identity kept at ``path``.
-
-    Raises:
-        OperatorFault: there is none, it is not a key, or others may read it.
-    """
-    if not path.is_file():
-        raise OperatorFault("no key here", "make one: `securefl keys init`", str(path))
-    return load_or_create(path)
-
-
-def kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    """What is kept at ``path``, readable by its owner alone; made once, whole or not at all.
-
-    Raises:
-        OperatorFault: it is a link, or not its owner's alone.
-    """
-    if not os.path.lexists(path):
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(make())
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(beside, path)  # fails if somebody else was first: theirs is then the one
-        except FileExistsError:
-            pass
-        finally:
-            beside.unlink()
-    files.check(path)
-    return path.read_bytes()

@@ -23,6 +23,29 @@ def test_imports_run_one_way() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_machines_are_imported_where_there_is_nothing_to_compute_or_store_with() -> None:
+    """What the contract leaves to type checkers is not imported when the machines run."""
+    script = """
+import sys
+absent = {"numpy", "torch", "tenseal", "sqlalchemy", "dp_accounting", "pydantic"}
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+files = {"securefl.files", "securefl.key_files", "securefl.protection.key_file"}
+print(sorted(files & set(sys.modules)))
+"""
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "securefl" / "protocol").glob("*.py")
+    ]
+    done = subprocess.run([sys.executable, "-c", script, *names], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_public_thing_says_what_it_is(path: Path) -> None:
     tree = ast.parse(path.read_text())

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from audits.protection.attempt import Outcome, attempts
-from securefl import keys, wire
+from securefl import key_files, keys, wire
 from securefl.errors import PeerFault
 from securefl.home.home import Home
 from securefl.ledger import store
@@ -104,7 +104,7 @@ class Field(World):
         self.victim = MemberId(drawn.choice(self.names))
         own = folder / "victim"
         own.mkdir(mode=0o700)
-        keys.kept(own / "identity.key", lambda: identity_seed(self.victim))
+        key_files.kept(own / "identity.key", lambda: identity_seed(self.victim))
         self.home = Home.at(own, self.victim, lambda: 1_800_000_000)
         charter = self.parties[self.victim].state.charter  # type: ignore[attr-defined]
         self.agent = MemberAgent(

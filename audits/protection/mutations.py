@@ -32,7 +32,7 @@ from pathlib import Path
 
 from audits.protection.changes import MUTATIONS, Run
 from audits.protection.hostile.evidence import check_of
-from securefl import keys
+from securefl import key_files
 from securefl.audit.verify import verify
 from tests.support import audited
 
@@ -89,7 +89,9 @@ def real(base: Path) -> list[Run]:
         file = {"file": world.tree()} if isinstance(world, Tree) else {}
         world.run(out, base / f"{name}-sites", **file)
         sites = base / f"{name}-sites"
-        made.append(Run(out, verify(out).keys, None, lambda party, at=sites: keys.load(at / party / "identity.key")))
+        made.append(
+            Run(out, verify(out).keys, None, lambda party, at=sites: key_files.load(at / party / "identity.key"))
+        )
     return made
 
 

@@ -17,22 +17,22 @@ custodian_app = typer.Typer(help="Who holds the decryption key.", no_args_is_hel
 @keys_app.command("init")
 def keys_init(path: Path, as_json: Json = False) -> None:
     """Make a key, readable by its owner alone; its public half is what a policy names."""
-    from securefl import keys  # noqa: PLC0415
+    from securefl import key_files  # noqa: PLC0415
     from securefl.errors import OperatorFault  # noqa: PLC0415
 
     if path.exists():
         raise OperatorFault("there is a file already", "choose another place, or use `keys show`", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    public = keys.load_or_create(path).public.hex()
+    public = key_files.load_or_create(path).public.hex()
     show(as_json, {"key": str(path), "public": public}, public)
 
 
 @keys_app.command("show")
 def keys_show(path: Path, as_json: Json = False) -> None:
     """The public half of a key."""
-    from securefl import keys  # noqa: PLC0415
+    from securefl import key_files  # noqa: PLC0415
 
-    public = keys.load(path).public.hex()
+    public = key_files.load(path).public.hex()
     show(as_json, {"key": str(path), "public": public}, public)
 
 

@@ -147,11 +147,11 @@ def policy_revoke(policy: Path, key: KeyFile, as_json: Json = False) -> None:
 def _sign(kind: str, path: Path, key: Path, days: int, *, as_json: bool) -> None:
     import time  # noqa: PLC0415
 
-    from securefl import keys  # noqa: PLC0415
+    from securefl import key_files  # noqa: PLC0415
     from securefl.policy import approvals, load  # noqa: PLC0415
 
     policy, now = load.load(path), int(time.time())
-    made = approvals.sign(keys.load(key), approvals.Kind(kind), policy, now, now + days * approvals.DAY_S)
+    made = approvals.sign(key_files.load(key), approvals.Kind(kind), policy, now, now + days * approvals.DAY_S)
     standing = approvals.add(path, policy, made, now)
     answer = {
         "policy": str(path),

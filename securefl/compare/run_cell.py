@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl import keys
+from securefl import key_files
 from securefl.audit import folder
 from securefl.audit.verify import verify
 from securefl.documents.experiment import Cell
@@ -157,7 +157,7 @@ def _known(places: layout.SiteLayout, way: str = "") -> dict[str, str]:
     A run by whom nobody here knows is not this cell's, so a key that is missing is refused like one that is another.
     """
     homes = {f"{way}{name}": places.of(name) / "identity.key" for name in places.parties}
-    known = {name: keys.load(path).public.hex() for name, path in homes.items() if path.exists()}
+    known = {name: key_files.load(path).public.hex() for name, path in homes.items() if path.exists()}
     for name, inside in places.insides.items():
         known |= _known(inside, f"{way}{name}/")
     return known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from securefl import files, keys
+from securefl import files, key_files
 from securefl.coordinator import inviting
 from securefl.documents.coordinator_file import Coordinator
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
@@ -34,7 +34,7 @@ def _home(coordinator: Coordinator) -> Finding:
     place = coordinator.home / "identity.key"
     if not place.exists():
         return Finding("home", MISSING, str(coordinator.home), "make it: `securefl coordinator init`")
-    return Finding("home", OK, f"{coordinator.home}, key {keys.load(place).public.hex()}")
+    return Finding("home", OK, f"{coordinator.home}, key {key_files.load(place).public.hex()}")
 
 
 def _policy(coordinator: Coordinator) -> Finding:

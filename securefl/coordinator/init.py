@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from securefl import files, keys
+from securefl import files, key_files
 from securefl.documents import coordinator_file, emit, strict
 from securefl.errors import OperatorFault
 from securefl.policy import load as policies
@@ -66,6 +66,6 @@ def init(place: Path, policy: Path, model: tuple[str, str], members: tuple[str, 
     if (found.home / "identity.key").exists():
         raise OperatorFault("a party has its home here already", "choose another place", str(found.home))
     files.folder(found.home)
-    key = keys.load_or_create(found.home / "identity.key").public
+    key = key_files.load_or_create(found.home / "identity.key").public
     path.write_bytes(text)
     return path, key

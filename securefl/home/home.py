@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from securefl import files, keys, merkle, wire
+from securefl import files, key_files, keys, merkle, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import opening
 from securefl.home.bodies import Bodies, Body, Known
@@ -63,7 +63,7 @@ class Home:
             Tampered: the ledger does not fit its head, or was set back.
         """
         files.folder(path)
-        identity = keys.load_or_create(path / "identity.key")
+        identity = key_files.load_or_create(path / "identity.key")
         engine = store.open_store(databases.place_of(path, owner))
         home = cls(owner, path, identity, engine, clock, Live(identity.public, databases.name_of(engine)))
         with home.transaction() as conn:

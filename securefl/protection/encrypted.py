@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
@@ -28,6 +28,7 @@ from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point, honest_count, slot_packing, tenseal_context
 from securefl.protection.key_file import KeyFile
 from securefl.protection.slot_packing import Packing
+from securefl.protection.summation import FromCustodian, Summation, Summed, Unopened
 from securefl.seams import Enrolment, Prepared
 from securefl.terms import (
     Aggregate,
@@ -100,37 +101,6 @@ class Encrypted:
     dimension: int
     encoding: FixedPoint
     chunks: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Summation:
-    """The question to the custodian: the sealed inputs of one plan, each as its member signed it.
-
-    Under masks, also every enrolment of the cohort and what the survivors said of their shares.
-    """
-
-    plan: Plan
-    inputs: tuple[Envelope, ...]
-    enrolled: Mapping[str, bytes] = field(default_factory=dict)
-    answers: Mapping[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Summed:
-    """The custodian's answer: grid integers, int64, little endian, and whose they are the sum of."""
-
-    values: bytes
-    members: tuple[MemberId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unopened:
-    """The custodian's answer where what it decrypted is no sum: no value of it is told, and the round is over."""
-
-    why: str  # the rule
-
-
-FromCustodian = Summed | Unopened
 
 
 def check_bounds(plan: Plan, cipher: Parameters) -> Packing:

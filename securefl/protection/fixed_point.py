@@ -89,6 +89,14 @@ def outside(values: NDArray[np.float64], encoding: FixedPoint) -> int:
     return int((~((scaled >= -top - 1) & (scaled <= top))).sum())
 
 
+def held(values: NDArray[np.float64], plan: Plan) -> NDArray[np.float64]:
+    """The values, held to what `max_update.longest` says, with 0 for what is no number: (dimension,), in grid units."""
+    most = max_update.longest(plan)
+    values = np.clip(np.nan_to_num(values, nan=0.0), -most.entry, most.entry)
+    norm = float(np.linalg.norm(values))
+    return values if norm <= most.l2 else values * (most.l2 / norm * (1 - 2.0**-40))
+
+
 def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]:
     """An update of the planned shape, on the plan's grid, with this member's share of the noise if the plan has one.
 
@@ -111,7 +119,7 @@ def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]
         assert norm <= float(event.sensitivity) * (1 + 2.0**-30), "the sensitivity has room for rounding"
         return integers + noise_share.draw(rand, plan.dimension, event.deviation)
     scale = float(1 << encoding.fraction_bits)
-    return encode(max_update.held(update.values * scale, plan) / scale, encoding)
+    return encode(held(update.values * scale, plan) / scale, encoding)
 
 
 def _short(values: NDArray[np.float64], clip_l2: float) -> NDArray[np.float64]:

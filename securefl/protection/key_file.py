@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from securefl import keys
+from securefl import key_files
 from securefl.errors import OperatorFault, Unsafe
 
 MOST_SUMS = 4096
@@ -41,10 +41,10 @@ class KeyFile:
 
         def counted() -> bytes:
             secret = make()
-            keys.kept(self.count_of(secret), lambda: b"0" * DIGITS)
+            key_files.kept(self.count_of(secret), lambda: b"0" * DIGITS)
             return secret
 
-        secret = keys.kept(self.path, counted)
+        secret = key_files.kept(self.path, counted)
         self.spent(secret)
         return secret
 

@@ -20,18 +20,12 @@ from securefl import wire
 from securefl.errors import Forged, PeerFault
 from securefl.keys import Identity, Secret
 from securefl.protection import encrypted, enrolments, fixed_point, slot_packing, unmasking
-from securefl.protection.encrypted import (
-    CUSTODIAN,
-    EncryptedCoordinator,
-    Holder,
-    Material,
-    Parameters,
-    Summation,
-)
+from securefl.protection.encrypted import CUSTODIAN, EncryptedCoordinator, Holder, Material, Parameters
 from securefl.protection.mask_streams import Stream
 from securefl.protection.masking import MaskingCoordinator, MaskingMember
 from securefl.protection.masking_terms import Revealed, TooFew
 from securefl.protection.slot_packing import Packing
+from securefl.protection.summation import Summation
 from securefl.seams import Enrolment
 from securefl.terms import Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
 

@@ -10,16 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from securefl.errors import Forged
 from securefl.terms import Aggregate, DistributedDiscreteGaussian, Learning, Plan, Quantile
 from securefl.terms.uploads import upload_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST = 8  # divisors: the largest sample whose gradients may all point the same way
 TAIL = 89  # exp(-89) < 2**-128: noise is beyond the bounds below less often
@@ -65,14 +59,6 @@ def _moved(learning: Learning, size: int) -> tuple[float, float]:
     return rate * clip * (signal + spread * far), rate * clip * (signal + spread * (math.sqrt(size) + far))
 
 
-def held(values: NDArray[np.float64], plan: Plan) -> NDArray[np.float64]:
-    """The values, held to what `longest` says, with 0 for what is no number: (dimension,), in grid units."""
-    most = longest(plan)
-    values = np.clip(np.nan_to_num(values, nan=0.0), -most.entry, most.entry)
-    norm = float(np.linalg.norm(values))
-    return values if norm <= most.l2 else values * (most.l2 / norm * (1 - 2.0**-40))
-
-
 def check_sum(plan: Plan, aggregate: Aggregate) -> None:
     """Return if honest members' vectors can add up to this.
 
@@ -80,8 +66,8 @@ def check_sum(plan: Plan, aggregate: Aggregate) -> None:
         Forged: some member sent more than training under this plan gives.
     """
     most, members = longest(plan), len(aggregate.survivors)
-    total = aggregate.total.astype(np.float64)
-    largest, norm = float(np.abs(total).max(initial=0.0)), float(np.linalg.norm(total))
+    total = aggregate.total.astype("<f8")
+    largest, norm = float(abs(total).max(initial=0.0)), math.sqrt(float(total.dot(total)))
     grid = float(Fraction(1, 1 << aggregate.encoding.fraction_bits))
     for what, found, limit in (("a value", largest, members * most.entry), ("a norm", norm, members * most.l2)):
         if not found <= limit * FLOATS:

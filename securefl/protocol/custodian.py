@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection.encrypted import FromCustodian, Summation, Unopened
+from securefl.protection.summation import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
 from securefl.protocol import sight
 from securefl.protocol.member_state import Received, SiteConfig

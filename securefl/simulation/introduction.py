@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from securefl import keys
+from securefl import key_files, keys
 from securefl.documents import federation_file
 from securefl.errors import OperatorFault
 from securefl.home import adoption
@@ -107,7 +107,7 @@ def split_key_of(places: SiteLayout, threshold: int, cohort: int | None = None) 
     colluding = max(policy.protection.colluding, loaded.file.protection.colluding or 0)
     custody.check_floor(threshold, cohort or len(loaded.file.members), colluding, str(loaded.path))
     homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
-    identity = keys.load(places.of(CUSTODIAN) / "identity.key")
+    identity = key_files.load(places.of(CUSTODIAN) / "identity.key")
     custody.split(file, threshold, homes, identity, keys.Secret(os.urandom(32)))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from securefl import files, keys
+from securefl import files, key_files
 from securefl.errors import OperatorFault
 from securefl.home.home import Home
 
@@ -71,7 +71,7 @@ def _place(home: Path, account: str) -> Path:
 
 
 def _hashes(home: Path, forms: Iterable[bytes]) -> frozenset[bytes]:
-    key = keys.kept(home / KEY, lambda: os.urandom(32))
+    key = key_files.kept(home / KEY, lambda: os.urandom(32))
     return frozenset(hmac.digest(key, each, "sha256")[:SIZE] for each in forms)
 
 

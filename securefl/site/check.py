@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from securefl import files, keys
+from securefl import files, key_files
 from securefl.documents.federation import FederationFile
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.documents.site_file import Site, TrustPart
@@ -58,7 +58,7 @@ def _home(site: Site) -> Finding:
     place = site.home / "identity.key"
     if not place.exists():
         return Finding("home", MISSING, str(site.home), "it is made when the site first starts")
-    return Finding("home", OK, f"{site.home}, key {keys.load(place).public.hex()}")
+    return Finding("home", OK, f"{site.home}, key {key_files.load(place).public.hex()}")
 
 
 def _store(site: Site) -> Finding:
@@ -72,7 +72,7 @@ def _store(site: Site) -> Finding:
 def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:
     place, known = site.home / "identity.key", pinned(site.home, name)
     if place.exists():
-        check_own_key(site, name, trust, keys.load(place).public)
+        check_own_key(site, name, trust, key_files.load(place).public)
     pins: dict[str, str] = json.loads(known.read_text()) if known.exists() else {}
     named = {"coordinator": trust.coordinator, **({"custodian": trust.custodian} if trust.custodian else {})}
     named |= {member: each.key for member, each in trust.members.items()}

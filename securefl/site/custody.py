@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from securefl import files, keys, wire
+from securefl import files, key_files, keys, wire
 from securefl.errors import OperatorFault, PeerFault
 from securefl.keys import Identity, Secret
 from securefl.policy.load import safe_threshold
@@ -195,5 +195,5 @@ def _erased(file: Path) -> Path:
 
 
 def _box(home: Path) -> Secret:
-    keys.load(home / "identity.key")
+    key_files.load(home / "identity.key")
     return keys.derive(Secret((home / "identity.key").read_bytes()), "key-share-box")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from securefl import files, keys
+from securefl import files, key_files
 from securefl.documents import emit, site_file, strict
 from securefl.errors import OperatorFault
 from securefl.site.check import WRONG, examine
@@ -92,6 +92,6 @@ def init(place: Path, member: Member | None) -> tuple[Path, PublicKey]:
     if wrong:
         raise OperatorFault(tuple(f"{each.what}: {each.detail}; {each.remedy}" for each in wrong))
     files.folder(site.home)
-    key = keys.load_or_create(site.home / "identity.key").public
+    key = key_files.load_or_create(site.home / "identity.key").public
     path.write_bytes(text)
     return path, key

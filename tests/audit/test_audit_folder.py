@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from securefl import keys
+from securefl import key_files
 from securefl.audit import folder, pins
 from securefl.audit.verify import read_all, verify
 from securefl.coordinator import evidence
@@ -33,7 +33,9 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def known(finished: Path, tmp_path: Path) -> Path:
     """What an auditor knows of the parties, not from the run."""
     path = tmp_path / "known.json"
-    path.write_text(json.dumps({n: keys.load(finished / "sites" / n / "identity.key").public.hex() for n in PARTIES}))
+    path.write_text(
+        json.dumps({n: key_files.load(finished / "sites" / n / "identity.key").public.hex() for n in PARTIES})
+    )
     return path
 
 
@@ -45,7 +47,7 @@ def test_with_keys_a_run_is_verified_and_without_it_is_said_to_be_consistent(
     code, text, _ = run_cli(capsys, "audit", "verify", copy)
     assert (code, text.startswith("consistent: "), "keys NOT pinned" in text) == (0, True, True)
     for name in PARTIES:
-        assert pins.fingerprint(keys.load(finished / "sites" / name / "identity.key").public) in text
+        assert pins.fingerprint(key_files.load(finished / "sites" / name / "identity.key").public) in text
     _, text, _ = run_cli(capsys, "audit", "verify", copy, "--json")
     told = json.loads(text)
     assert (told["ok"], told["pinned"], set(told["keys"])) == (True, False, set(PARTIES))

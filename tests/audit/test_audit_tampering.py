@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from securefl import keys, merkle, wire
+from securefl import key_files, keys, merkle, wire
 from securefl.audit.verify import verify
 from securefl.cli import main as cli
 from securefl.ledger import export, heads
@@ -30,7 +30,7 @@ def rewrite(run: Path, owner: str, change) -> None:
 
 def resigned(run: Path, finished: Path, owner: str, leaves: list[bytes]) -> None:
     """What the owner itself could write: new leaves under a head it signs."""
-    identity = keys.load_or_create(finished / "sites" / owner / "identity.key")
+    identity = key_files.load_or_create(finished / "sites" / owner / "identity.key")
     hashes = [merkle.leaf_hash(leaf) for leaf in leaves]
     head = heads.sign(identity, Head(MemberId(owner), len(leaves), merkle.root(hashes)))
     rewrite(run, owner, lambda file: replace(file, leaves=tuple(leaves), head=head))

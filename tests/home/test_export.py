@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from securefl import keys
+from securefl import key_files
 from securefl.cli.main import main
 from securefl.documents import site_file
 from securefl.errors import OperatorFault
@@ -33,7 +33,7 @@ def test_a_site_is_named_by_its_own_document(finished, tmp_path) -> None:
 @pytest.mark.parametrize("made", [False, True])
 def test_a_home_in_which_nothing_happened_has_nothing_to_export(made: bool, tmp_path) -> None:
     if made:
-        keys.load_or_create(tmp_path / "identity.key")
+        key_files.load_or_create(tmp_path / "identity.key")
     with pytest.raises(OperatorFault, match="nothing to export"):
         export.home_of(tmp_path)
     assert not (tmp_path / "ledger.db").exists()

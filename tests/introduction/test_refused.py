@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from securefl import keys
+from securefl import key_files, keys
 from securefl.coordinator import inviting
 from securefl.documents import coordinator_file, introduction, site_file
 from securefl.documents.introduction import NotIntroduced, Rule, from_own_hand
@@ -34,8 +34,8 @@ class World:
         self.coordinator = coordinator_file.load(apart.document("coordinator"))
         self.sites = {name: site_file.load(apart.document(name)) for name in apart.parties}
         self.invitation = inviting.invite(self.coordinator, DAYS)
-        self.identities = {name: keys.load(site.home / "identity.key") for name, site in self.sites.items()}
-        self.identities["coordinator"] = keys.load(self.coordinator.home / "identity.key")
+        self.identities = {name: key_files.load(site.home / "identity.key") for name, site in self.sites.items()}
+        self.identities["coordinator"] = key_files.load(self.coordinator.home / "identity.key")
 
     def answer(self, name: str):
         return joining.answer(self.sites[name], from_own_hand(self.invitation), DAYS)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from audits.budget import site
-from securefl import keys
+from securefl import key_files
 from securefl.audit.replay import replay
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault, Unsafe
@@ -27,7 +27,7 @@ from tests.support import audited, worlds
 
 @pytest.fixture
 def author(tmp_path):
-    return keys.load_or_create(tmp_path / "author.key")
+    return key_files.load_or_create(tmp_path / "author.key")
 
 
 def policy(name, version, author=None, **changes):
@@ -65,7 +65,7 @@ def held(home, name):
 
 
 def test_a_policy_that_was_proposed_and_never_begun_is_followed_by_nothing(home, author):
-    mallory = keys.load_or_create(home.path / "mallory.key")
+    mallory = key_files.load_or_create(home.path / "mallory.key")
     first, second, third = policy("clinic", 1, author), policy("clinic", 2, mallory), policy("clinic", 3, mallory)
     adopt(home, first, signed(first, author))
     adoption.propose(home, second, None)  # the run ends before it begins
@@ -75,7 +75,7 @@ def test_a_policy_that_was_proposed_and_never_begun_is_followed_by_nothing(home,
 
 
 def test_an_unsigned_version_is_not_the_one_whose_keys_are_asked(home, author):
-    mallory = keys.load_or_create(home.path / "mallory.key")
+    mallory = key_files.load_or_create(home.path / "mallory.key")
     first, second, third = policy("clinic", 1, author), policy("clinic", 2, mallory), policy("clinic", 7, mallory)
     adopt(home, first, signed(first, author))
     adopt(home, second, None, 2)
@@ -146,7 +146,7 @@ def chain(author, officer, version, top_version, limit):
 
 
 def test_what_stands_above_is_signed_by_its_own_and_raised_by_nobody_else(home, author):
-    officer, mallory = (keys.load_or_create(home.path / f"{name}.key") for name in ("officer", "mallory"))
+    officer, mallory = (key_files.load_or_create(home.path / f"{name}.key") for name in ("officer", "mallory"))
     first, own, above = chain(author, officer, 1, 1, 8)
     with pytest.raises(approvals.Unapproved, match="top, version 1 is not signed"):
         adopt(home, first, own)

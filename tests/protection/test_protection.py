@@ -33,6 +33,7 @@ from securefl.protection import (
     shamir,
     tenseal_context,
 )
+from securefl.protection.summation import Unopened
 from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Plan, Receipt, RunId, Scheme, Update
 from tests.support.worlds import EVENT, World, identity, seat
 
@@ -585,7 +586,7 @@ def test_what_is_decrypted_and_no_sum_is_told_in_one_word(scheme: Scheme) -> Non
     for chunks in ((chunk[:-9],), (b"",), (chunk[:20] + bytes(len(chunk) - 20),)):
         whole = made.sealed[first]
         made.sealed[first] = made.boxed(first, replace(made.inside(first), chunks=chunks))
-        assert wire.decode(made.opened(), encrypted.Unopened) == encrypted.Unopened("protocol.no-sum")
+        assert wire.decode(made.opened(), Unopened) == Unopened("protocol.no-sum")
         with pytest.raises(Forged) as fault:
             made.sum()
         assert fault.value.rule == "protocol.no-sum"

@@ -15,7 +15,7 @@ import pytest
 
 from securefl import keys, wire
 from securefl.errors import PeerFault
-from securefl.protection.encrypted import Summation
+from securefl.protection.summation import Summation
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
 from securefl.protocol import member_state

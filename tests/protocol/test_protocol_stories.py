@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn
 from securefl.protection import encrypted
-from securefl.protection.encrypted import Summation
+from securefl.protection.summation import Summation
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import messages as m
 from securefl.terms import (

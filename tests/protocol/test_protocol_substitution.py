@@ -12,7 +12,7 @@ from securefl import wire
 from securefl.audit import price_checks
 from securefl.audit.ledger_files import Ledger
 from securefl.errors import Forged, PeerFault, Tampered
-from securefl.protection.encrypted import Summation, Summed
+from securefl.protection.summation import Summation, Summed
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
 from securefl.terms import Hash, Leaf, MemberId, RunId, Scheme, SumOpened

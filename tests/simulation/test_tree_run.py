@@ -63,9 +63,9 @@ def test_the_roots_storage_has_no_name_and_no_key_of_a_leaf(tree, ran):
     marks = [name.encode() for name in leaves]
     for name in leaves:
         (found,) = ran.glob(f"sites/*/below/{name}/identity.key")
-        from securefl import keys
+        from securefl import key_files
 
-        public = keys.load(found).public
+        public = key_files.load(found).public
         marks += [public, public.hex().encode()]
     assert len(marks) == 3 * len(leaves)
     roots = [*(ran / "sites" / "coordinator").rglob("*"), *(ran / "run").rglob("*")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from securefl import keys
+from securefl import key_files, keys
 from securefl.coordinator.drive import drive
 from securefl.documents import site_file
 from securefl.errors import OperatorFault, PeerFault
@@ -167,7 +167,7 @@ def test_a_recipe_crosses_a_process_border_and_a_split_key_is_assembled_of_the_s
     whole.ports.holder.material(bytes(32))
     file = world.places.of(CUSTODIAN) / schemes.key_name(roster_scheme(world))
     homes = {MemberId(name): world.places.of(name) for name in MEMBERS}
-    custody.split(file, 2, homes, keys.load(world.places.of(CUSTODIAN) / "identity.key"), keys.Secret(bytes(32)))
+    custody.split(file, 2, homes, key_files.load(world.places.of(CUSTODIAN) / "identity.key"), keys.Secret(bytes(32)))
     with pytest.raises(OperatorFault, match="0 good shares of the decryption key; 2 are needed"):
         build(site_file.load(path))
     assert roster.custodian is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from securefl import keys
+from securefl import key_files
 from securefl.errors import OperatorFault
 from securefl.keys import Secret
 from securefl.protection import tenseal_context
@@ -34,7 +34,7 @@ def homes(secret: bytes, tmp_path_factory) -> dict[str, Path]:
         base = found[kind] = tmp_path_factory.mktemp(kind)
         for name in (*NAMES, "custodian"):
             (base / name).mkdir(mode=0o700)
-            keys.load_or_create(base / name / "identity.key")
+            key_files.load_or_create(base / name / "identity.key")
         KeyFile(base / "custodian" / "he.key").kept(lambda: secret)
     split(found["split"], b"0")
     return found
@@ -42,7 +42,7 @@ def homes(secret: bytes, tmp_path_factory) -> dict[str, Path]:
 
 def split(base: Path, seed: bytes) -> None:
     members = {name: base / name for name in NAMES}
-    identity = keys.load(base / "custodian" / "identity.key")
+    identity = key_files.load(base / "custodian" / "identity.key")
     custody.split(base / "custodian" / "he.key", 2, members, identity, Secret(seed * 32))
 
 
@@ -51,7 +51,7 @@ def found(base: Path) -> bytes:
     file = base / "custodian" / "he.key"
     if file.exists():
         return file.read_bytes()
-    identity, members = keys.load(base / "custodian" / "identity.key"), {name: base / name for name in NAMES}
+    identity, members = key_files.load(base / "custodian" / "identity.key"), {name: base / name for name in NAMES}
     gather = custody.gather_from(file, members, identity.public)
     whole = custody.assembled(file, identity, gather, Secret(b"q" * 32))
     assert whole is not None

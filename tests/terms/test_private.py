@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from securefl import files, keys
+from securefl import files, key_files
 from securefl.errors import OperatorFault
 from securefl.home.home import Home
 from securefl.site import charged_records
@@ -101,14 +101,14 @@ def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path) -> None:
 def test_a_key_is_made_for_its_owner_alone_and_a_dangling_link_is_no_place_for_one(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        keys.kept(tmp_path / "a.key", lambda: b"x")
+        key_files.kept(tmp_path / "a.key", lambda: b"x")
         files.write(tmp_path / "b.key", b"x")
     finally:
         os.umask(before)
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.key", "b.key")} == {0o600}
     (tmp_path / "c.key").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OperatorFault, match="a symbolic link"):
-        keys.kept(tmp_path / "c.key", lambda: b"x")
+        key_files.kept(tmp_path / "c.key", lambda: b"x")
     assert not (tmp_path / "elsewhere").exists()
 
 

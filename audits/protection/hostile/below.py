@@ -13,7 +13,7 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import check_of
 from audits.protection.hostile.explained import _tree
 from audits.protection.hostile.tasks import _signed
-from securefl import keys
+from securefl import key_files, keys
 from securefl.audit import folder
 from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
@@ -26,7 +26,7 @@ Trick = Callable[[random.Random, Path], None]
 @cache
 def homes() -> dict[bytes, Path]:
     """Every home of the tree, by its public key."""
-    return {keys.load(path).public: path for path in (_tree()[0] / "sites").rglob("identity.key")}
+    return {key_files.load(path).public: path for path in (_tree()[0] / "sites").rglob("identity.key")}
 
 
 @cache
@@ -38,7 +38,7 @@ def _known() -> dict[str, str]:
 
 
 def _who(place: Path, name: str) -> keys.Identity:
-    return keys.load(homes()[read_all(place)[MemberId(name)].key])
+    return key_files.load(homes()[read_all(place)[MemberId(name)].key])
 
 
 def _leaves(place: Path, name: str) -> list[Leaf]:

@@ -37,7 +37,8 @@ from securefl.errors import PeerFault
 from securefl.keys import Secret
 from securefl.protection import encrypted, masking_terms
 from securefl.protection import tenseal_context as seals
-from securefl.protection.encrypted import CUSTODIAN, Encrypted, Material, Summation, Summed
+from securefl.protection.encrypted import CUSTODIAN, Encrypted, Material
+from securefl.protection.summation import FromCustodian, Summation, Summed
 from securefl.protocol import messages as m
 from securefl.terms import DistributedDiscreteGaussian, Hash, MemberId, RunId, SumOpened
 from tests.support.worlds import an_update, identity, resigned
@@ -318,7 +319,7 @@ def _asks(world: Field, *forges: Forge) -> Outcome:
 
     world.before = before
     world.play()
-    broke = any(isinstance(wire.decode(answer, encrypted.FromCustodian), Summed) for answer in world.given)
+    broke = any(isinstance(wire.decode(answer, FromCustodian), Summed) for answer in world.given)
     return came_to(world, broke)
 
 

@@ -19,7 +19,7 @@ from securefl import wire
 from securefl.errors import Fault
 from securefl.home.home import Home
 from securefl.ledger import databases
-from securefl.protection.encrypted import Summation
+from securefl.protection.summation import Summation
 from securefl.protocol import custodian as u
 from securefl.protocol import messages as m
 from securefl.site.agent import CustodianAgent

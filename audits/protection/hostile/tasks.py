@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import check_of
-from securefl import keys, merkle, wire
+from securefl import key_files, keys, merkle, wire
 from securefl.audit import folder, suites
 from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
@@ -40,13 +40,13 @@ def made() -> Path:
 
 def identity(name: str) -> keys.Identity:
     """Who this party is."""
-    return keys.load(made() / "sites" / name / "identity.key")
+    return key_files.load(made() / "sites" / name / "identity.key")
 
 
 @cache
 def known() -> dict[str, str]:
     """The keys that an auditor knows."""
-    return {path.parent.name: keys.load(path).public.hex() for path in (made() / "sites").glob("*/identity.key")}
+    return {path.parent.name: key_files.load(path).public.hex() for path in (made() / "sites").glob("*/identity.key")}
 
 
 def _suite(run: Path) -> RunId:

@@ -20,15 +20,15 @@ from audits.budget import site
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.desk import Desk
 from audits.protection.hostile.forgotten import custodian_home
-from securefl import files, keys, wire
+from securefl import files, key_files, keys, wire
 from securefl.errors import Fault, OperatorFault, Unsafe
 from securefl.home.home import Home
 from securefl.ledger import store as ledgers
 from securefl.policy import load as policies
 from securefl.protection import schemes
-from securefl.protection.encrypted import Summation
 from securefl.protection.key_file import Exhausted
 from securefl.protection.masking_terms import Survivors
+from securefl.protection.summation import Summation
 from securefl.protocol import custodian as u
 from securefl.protocol import member_state
 from securefl.protocol import messages as m
@@ -326,8 +326,8 @@ def split_key(number: int, folder: Path) -> Outcome:
     place = folder / "custodian"
     for path in (place, *homes.values()):
         files.folder(path)
-        keys.load_or_create(path / "identity.key")
-    identity, file = keys.load(place / "identity.key"), place / schemes.key_name(Scheme.CKKS)
+        key_files.load_or_create(path / "identity.key")
+    identity, file = key_files.load(place / "identity.key"), place / schemes.key_name(Scheme.CKKS)
     schemes.key_holder(Scheme.CKKS, identity, place)
     whole = file.read_bytes()
     custody.split(file, 2, homes, identity, _rand(number, 0))
