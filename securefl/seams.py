@@ -260,14 +260,47 @@ class Failure:
     why: str
 
 
+class Waiting:
+    """How long an exchange waits for answers. Whoever asked may shorten it once enough have come.
+
+    Args:
+        seconds: from now on.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._clock, self._begun, self._seconds = clock, clock(), seconds
+        self.late = Failure(f"silent for {seconds:.0f} s")  # what is said of whoever has not answered when it is over
+
+    def left(self) -> float:
+        """Seconds until it is over; 0 once it is."""
+        return max(0.0, self._seconds - (self._clock() - self._begun))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what comes now is late."""
+        return self._clock() - self._begun > self._seconds
+
+    def shorten(self, seconds: float) -> None:
+        """Wait for at most so many seconds from now on."""
+        if seconds < self.left():
+            self._seconds = self._clock() - self._begun + seconds
+            self.late = Failure(f"silent for {seconds:.0f} s after enough others had answered")
+
+    def took(self, seconds: float) -> None:
+        """Count so many seconds as gone since the beginning: for answers that came one after the other."""
+        self._clock, self._begun = (lambda: seconds), 0.0
+
+
 class Runtime(Protocol):
     """How messages travel. The coordinator asks, a peer answers at most once; peers never start."""
 
     def exchange(
-        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+        self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         """Carry each message; yield each answer as it comes, or a failure in the words of ``runtime.answering``.
 
-        A peer that says ``InProgress`` is asked again, with the same bytes, until ``patience_s`` is over.
+        A peer that says ``InProgress`` is asked again, with the same bytes, until ``waiting`` is over. It may become
+        shorter whenever an answer was yielded.
         """
         ...

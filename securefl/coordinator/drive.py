@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ from securefl.errors import Elsewhere, PeerFault
 from securefl.protocol import coordinator as c
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
-from securefl.seams import Failure, Runtime
+from securefl.protocol.waiting import enough, seconds
+from securefl.seams import Failure, Runtime, Waiting
 from securefl.terms import MemberId, Reason, Refused, RunId, rules
 
 if TYPE_CHECKING:
@@ -26,10 +28,14 @@ def drive(
     start: coordinator_state.State,
     ports: coordinator_state.Ports,
     runtime: Runtime,
-    patience_s: float,
     observe: Observer,
+    clock: Callable[[], float] = time.monotonic,
 ) -> coordinator_state.Ended:
-    """The end of a run, from wherever it stood: an interrupted run goes on where its last saved step left it."""
+    """The end of a run, from wherever it stood: an interrupted run goes on where its last saved step left it.
+
+    Args:
+        clock: seconds that only grow, by which the plan's patience is measured.
+    """
     run, ports = start.course.session.run, replace(ports, head=home.head)
     with home.transaction() as conn:
         saved = home.saved(conn, run, coordinator_state.State)
@@ -40,7 +46,8 @@ def drive(
     while not isinstance(pending.state, coordinator_state.Ended):
         state = pending.state
         asked, pending = _framed(home, pending.outbound), coordinator_state.Step(state)
-        for sender, answer in runtime.exchange(asked, patience_s):
+        waiting = Waiting(seconds(state), clock)
+        for sender, answer in runtime.exchange(asked, waiting):
             if isinstance(answer, Failure):
                 _note(home, run, sender, answer.why)
                 continue
@@ -51,6 +58,8 @@ def drive(
                 _note(home, run, sender, str(m.NoAnswer.by(fault)), rules.of_fault(fault))
                 continue
             pending = coordinator_state.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
+            if enough(moved.state):
+                waiting.shorten(moved.state.course.plan.patience.grace_s)
         if not pending.outbound and not isinstance(pending.state, coordinator_state.Ended):
             pending = _advance(home, pending.state, coordinator_state.Elapsed(), ports, observe)
     return pending.state

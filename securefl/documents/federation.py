@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from securefl.documents.data_source import DataSource
+from securefl.documents.patience import PatiencePart
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import StrategyPart
 from securefl.documents.strict import First, Part, Whole
@@ -93,6 +94,9 @@ class FederationFile(Part):
     data: dict[str, Any] = Field(default_factory=dict, description="simulation: what all members' data have in common")
     training: TrainingPart
     protection: ProtectionPart
+    patience: PatiencePart | None = Field(
+        None, description="how long answers are waited for; a sub-federation's default is what its parent leaves it"
+    )
     strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
     runtime: Literal["inprocess", "processes"] = Field(
         "inprocess", description="simulation: all parties in one process, or each in its own"

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, model_validator
 from securefl.documents import strict
 from securefl.documents.data_source import DataSource
 from securefl.documents.federation import Key, Name
+from securefl.documents.patience import PatiencePart
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import LossName, ProbePart, StrategyPart
 from securefl.documents.strict import Document, First, Flag, Part, Path_, Rational, Whole, or_name
@@ -78,6 +79,7 @@ class LimitsPart(Part):
     memory: AtMost | None = Field(
         None, description="bytes beside the model: a gradient of each record in memory, and what an update takes"
     )
+    patience: AtMost | None = Field(None, description="seconds that one round may take, from enrolment to its sum")
 
 
 class PeerPart(Part):
@@ -121,6 +123,9 @@ class SubfederationPart(Part):
     custodian: Key | None = Field(None, description="its custodian's public key, where updates are encrypted")
     members: dict[Name, PeerPart] = Field(min_length=2)
     protection: ProtectionPart
+    patience: PatiencePart | None = Field(
+        None, description="how long its members are waited for; else what the federation above leaves it"
+    )
     strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
 
 

@@ -14,6 +14,7 @@ from securefl.documents.federation import Loaded
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import StrategyPart
 from securefl.errors import OperatorFault, Unsafe
+from securefl.planning.patience import patience_of
 from securefl.privacy.account import Account
 from securefl.protection import honest_count, noise_share
 from securefl.protocol import messages as m
@@ -100,6 +101,7 @@ def plan_of(loaded: Loaded, policy: Policy, run: RunId, first: FirstState, custo
         sharing=file.strategy.sharing(file.task.labels),
         layout=first.layout,
         start=first.start,
+        patience=patience_of(loaded, covered),
     )
 
 

@@ -129,6 +129,16 @@ def _levels(loaded: Loaded, policy: Policy, plan: Plan, way: str) -> Iterator[tu
         check_policy(policy, its, f"{loaded.path}: members.{member.name}: {path}")
         sharing = child.file.strategy.sharing(child.file.task.labels)
         nobody = Participant(COORDINATOR, PublicKey(bytes(32)), "")
-        inside = Inside(its, b"", cover_of(child, its, None), sharing, member.rounds, nobody, None, ())
+        inside = Inside(
+            its,
+            b"",
+            cover_of(child, its, None),
+            sharing,
+            member.rounds,
+            nobody,
+            None,
+            (),
+            None if child.file.patience is None else child.file.patience.patience(),
+        )
         first = plan_below(plan, MemberId(member.name), inside, b"", 1)
         yield from _levels(child, its, explain.seated(first, child), f"{way}/{member.name}")

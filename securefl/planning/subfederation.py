@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from securefl.planning.patience import patience_below
 from securefl.protocol import messages as m
 from securefl.protocol.subfederation import learning_below, run_below
 from securefl.terms import (
     MemberId,
     Participant,
+    Patience,
     Plan,
     ProtectionSpec,
     Sharing,
@@ -56,6 +58,7 @@ class Inside:
     coordinator: Participant
     custodian: Participant | None
     members: tuple[Participant, ...]
+    patience: Patience | None = None  # None: its parent's time, divided among its phases
 
 
 def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimension: int) -> Plan:
@@ -76,4 +79,5 @@ def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimensi
         base=m.state_digest(start),
         dimension=dimension,
         sharing=inside.sharing,
+        patience=patience_below(plan.patience, inside.patience, inside.rounds),
     )

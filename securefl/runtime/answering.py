@@ -29,11 +29,6 @@ class Handler(Protocol):
         ...
 
 
-def late(patience_s: float) -> Failure:
-    """Say that a peer was silent for as long as it was waited for."""
-    return Failure(f"silent for {patience_s:.0f} s")
-
-
 def said(handler: Handler, request: bytes) -> bytes:
     """Ask until there is an answer, and say it; or, whatever went wrong, the name of one rule.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from securefl.protocol.messages import InProgress
-from securefl.runtime.answering import GONE, Handler, answered, late, said
-from securefl.seams import Failure
+from securefl.runtime.answering import GONE, Handler, answered, said
+from securefl.seams import Failure, Waiting
 from securefl.terms import MemberId
 
 Maker = Callable[[], Handler]  # importable by name: the child builds its own agent
@@ -48,10 +47,10 @@ class Processes:
         self._running: dict[MemberId, tuple[BaseProcess, Connection]] = {}
 
     def exchange(
-        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+        self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         """Ask all at once; yield answers in the order they come. Who is silent too long is ended."""
-        waiting: dict[Connection, MemberId] = {}
+        asked: dict[Connection, MemberId] = {}
         for member, request in outbound:
             pipe = self._pipe(member)
             try:
@@ -60,14 +59,13 @@ class Processes:
                 self._end(member)
                 yield member, GONE
             else:
-                waiting[pipe] = member
-        deadline = time.monotonic() + patience_s
-        while waiting:
-            ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
+                asked[pipe] = member
+        while asked:
+            ready = wait(list(asked), timeout=waiting.left())
             if not ready:
                 break
-            for pipe in [each for each in waiting if each in ready]:
-                member = waiting.pop(pipe)
+            for pipe in [each for each in asked if each in ready]:
+                member = asked.pop(pipe)
                 try:
                     answer = pipe.recv_bytes()
                 except (EOFError, OSError):
@@ -75,13 +73,13 @@ class Processes:
                     yield member, GONE
                     continue
                 yield member, answered(answer)
-        for member in waiting.values():
+        for member in asked.values():
             self._end(member)
-            yield member, late(patience_s)
+            yield member, waiting.late
 
-    def start(self, patience_s: float = 3600.0) -> dict[MemberId, Failure]:
+    def start(self, waiting: Waiting) -> dict[MemberId, Failure]:
         """Start every peer's process, and wait until each has built its agent; return those that could not."""
-        answers = self.exchange([(member, b"") for member in self._makers], patience_s)
+        answers = self.exchange([(member, b"") for member in self._makers], waiting)
         return {member: answer for member, answer in answers if isinstance(answer, Failure)}
 
     def close(self) -> None:

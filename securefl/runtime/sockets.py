@@ -11,16 +11,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from securefl.errors import Malformed
 from securefl.protocol.messages import InProgress, NoAnswer
 from securefl.runtime import framing
-from securefl.runtime.answering import GONE, POLL_S, heard, late
-from securefl.seams import Failure
+from securefl.runtime.answering import GONE, POLL_S, heard
+from securefl.seams import Failure, Waiting
 from securefl.terms import MemberId
 from securefl.terms.rules import PEER
 
@@ -48,37 +48,42 @@ class Sockets:
         self._places, self._gone_s, self._watch = dict(places), gone_s, watch
 
     def exchange(
-        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+        self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         """Ask all at once; yield answers in the order they come. Who is silent too long is left to itself."""
-        deadline, enough = time.monotonic() + patience_s, threading.Event()
+        asking = _Asking(waiting)
         with ThreadPoolExecutor(max(1, len(self._places)), thread_name_prefix="asking") as threads:
             try:
                 asked: dict[Future[bytes | Failure | None], MemberId] = {}
                 for member, request in outbound:
-                    asked[threads.submit(self._ask, member, request, deadline, enough)] = member
-                for done in as_completed(asked):
-                    answer = done.result()
-                    yield asked[done], late(patience_s) if answer is None else answer
+                    asked[threads.submit(self._ask, member, request, asking)] = member
+                while asked:
+                    done, _ = wait(asked, waiting.left(), FIRST_COMPLETED)
+                    if not done:
+                        break
+                    for each in [each for each in asked if each in done]:
+                        member, answer = asked.pop(each), each.result()
+                        yield member, waiting.late if answer is None else answer
+                asking.end()
+                for member in asked.values():
+                    yield member, waiting.late
             finally:
-                enough.set()  # whoever asked has gone on: nobody is waited for
+                asking.end()  # whoever asked has gone on: nobody is waited for
 
-    def _ask(
-        self, member: MemberId, request: bytes, deadline: float, enough: threading.Event
-    ) -> bytes | Failure | None:
+    def _ask(self, member: MemberId, request: bytes, asking: _Asking) -> bytes | Failure | None:
         """Ask until the peer has answered; None if patience ended."""
         place = self._places.get(member)
         if place is None:
             return GONE
         pause, longest = POLL_S
         lost = time.monotonic()  # since when nothing was heard
-        while (left := deadline - time.monotonic()) > 0 and not enough.is_set():
-            with suppress(framing.Cut, OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        while (left := asking.left()) > 0:
+            with suppress(framing.Cut, OSError), asking.connection() as connection:
                 connection.settimeout(left)
                 connection.connect(str(place))
                 with suppress(framing.Cut):  # it may have said why before it closed
                     framing.send(connection, request, SILENT_S)
-                while (left := deadline - time.monotonic()) > 0 and not enough.is_set():
+                while (left := asking.left()) > 0:
                     try:
                         found = heard(framing.receive(connection, min(SILENT_S, left)))
                     except Malformed:
@@ -89,6 +94,43 @@ class Sockets:
                     lost, pause = time.monotonic(), POLL_S[0]
             if time.monotonic() - lost > self._gone_s:
                 return GONE
-            enough.wait(max(0.0, min(pause, deadline - time.monotonic())))
+            asking.pause(pause)
             pause = min(2 * pause, longest)
         return None
+
+
+class _Asking:
+    """What the threads of one exchange share: until when they ask, and their connections."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting, self._enough = waiting, threading.Event()
+        self._open = set[socket.socket]()
+        self._lock = threading.Lock()
+
+    def left(self) -> float:
+        """Seconds until it is over."""
+        return 0.0 if self._enough.is_set() else self._waiting.left()
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for a while, unless it is over."""
+        self._enough.wait(max(0.0, min(seconds, self._waiting.left())))
+
+    @contextmanager
+    def connection(self) -> Iterator[socket.socket]:
+        """Hold a socket that ``end`` wakes."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
+            with self._lock:
+                self._open.add(made)
+            try:
+                yield made
+            finally:
+                with self._lock:
+                    self._open.discard(made)
+
+    def end(self) -> None:
+        """End every thread's asking, whatever it waits for."""
+        self._enough.set()
+        with self._lock:
+            for each in self._open:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)

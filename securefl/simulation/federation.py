@@ -158,7 +158,7 @@ def run(
         observe = observer_of(places, policy, seats[0].member, shown)
 
         with watch("rounds"), told_to_operator():
-            ended = drive(home, coordinator_state.Planned(course), ports, runtime, 3600.0, observe)
+            ended = drive(home, coordinator_state.Planned(course), ports, runtime, observe)
         export_ledgers([each for each, *_ in tree], out, taps)
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")

@@ -20,7 +20,7 @@ from securefl.errors import PeerFault
 from securefl.ledger import export
 from securefl.protection import mask_streams, packing
 from securefl.protocol import messages as m
-from securefl.seams import Failure, MemberProtection, Runtime
+from securefl.seams import Failure, MemberProtection, Runtime, Waiting
 from securefl.terms import MemberId, Plan, Update
 
 if TYPE_CHECKING:
@@ -153,12 +153,12 @@ class _Tapped:
         self._inner, self._tap = inner, tap
 
     def exchange(
-        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+        self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         """As the runtime does; each answer is looked at before it goes on."""
         asked = list(outbound)
         requests = dict(asked)
-        for sender, answer in self._inner.exchange(asked, patience_s):
+        for sender, answer in self._inner.exchange(asked, waiting):
             if not isinstance(answer, Failure):
                 self._tap.look(sender, requests[sender], answer)
             yield sender, answer

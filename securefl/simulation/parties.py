@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from securefl.progress import Progress, Under
 from securefl.protocol import coordinator_state
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
-from securefl.seams import Runtime
+from securefl.seams import Runtime, Waiting
 from securefl.simulation.introduction import home_of
 from securefl.simulation.layout import SiteLayout
 from securefl.simulation.own_sites import OwnSite
@@ -25,7 +26,7 @@ from securefl.simulation.site_documents import Roster, Route, of_tree
 from securefl.site import custody
 from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
-from securefl.terms import Accountant, Level, MemberId, PublicKey, Unbounded
+from securefl.terms import Accountant, Level, MemberId, Patience, PublicKey, Unbounded
 from securefl.terms.parties import CUSTODIAN
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def started(recipes: Mapping[MemberId, AgentSpec]) -> Processes:
         OperatorFault: some could not be; each has told why itself.
     """
     runtime = Processes(recipes, [name for name, each in recipes.items() if each.is_parent])
-    failed = runtime.start()
+    failed = runtime.start(Waiting(Patience().train_s, time.monotonic))
     if failed:
         runtime.close()
         what = "; ".join(f"{name} did not start: {each.why}" for name, each in failed.items())

@@ -117,6 +117,7 @@ def _inside(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId)
         **roster.fields(),
         "protection": emit.fields_of(loaded.file.protection),
         "strategy": emit.fields_of(loaded.file.strategy),
+        **({"patience": emit.fields_of(loaded.file.patience)} if loaded.file.patience else {}),
     }
 
 

@@ -228,7 +228,7 @@ def _nested(
         MemberId(site.file.name),
         Inside(
             policy, signed, cover, inside.strategy.sharing(trust.task.labels), inside.rounds, coordinator, custodian,
-            seats,
+            seats, None if inside.patience is None else inside.patience.patience(),
         ),
         home,
         coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy),

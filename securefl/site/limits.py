@@ -50,6 +50,8 @@ class Limits:
             yield between("site.learning_rate", "learning_rate", learning.learning_rate, least, most)
         if part.micro_batch is not None:
             yield between("site.micro_batch", "micro_batch", learning.micro_batch, 1, part.micro_batch.at_most)
+        if part.patience is not None:
+            yield _patience(plan, part.patience.at_most)
         if part.memory is not None:
             yield _memory(plan, part.memory.at_most)
 
@@ -78,6 +80,12 @@ def bytes_beside_the_model(plan: Plan) -> int:
     An upper bound for what is proportional to the update. What the model itself computes with is bounded by tokens.
     """
     return _ENTRY * plan.dimension * (plan.learning.micro_batch + _COPIES)
+
+
+def _patience(plan: Plan, most: int) -> Check:
+    asked = plan.patience.round_s
+    fix = f"wait {asked - most} s less in a round"
+    return Check("site.patience", asked <= most, f"{asked} s", f"at most {most} s", fix)
 
 
 def _memory(plan: Plan, most: int) -> Check:

@@ -36,9 +36,8 @@ from securefl.training.probes import check_probes
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
+from securefl.planning.patience import patience_below
 from securefl.planning.subfederation import Inside, plan_below
-
-PATIENCE_S = 3600.0
 
 
 class NestedTrainer:
@@ -67,6 +66,7 @@ class NestedTrainer:
         """
         del base
         learning_below(plan, self._inside.rounds)
+        patience_below(plan.patience, self._inside.patience, self._inside.rounds)
         check_probes(plan, self._probe)
 
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
@@ -104,9 +104,7 @@ class NestedTrainer:
         )  # fmt: skip
         if self._runtime is None:
             self._runtime = self._make()
-        return drive(
-            self._home, coordinator_state.Planned(course), self._plugs, self._runtime, PATIENCE_S, self._observe
-        )
+        return drive(self._home, coordinator_state.Planned(course), self._plugs, self._runtime, self._observe)
 
     def _spent(self, ended: coordinator_state.Ended, plan: Plan) -> tuple[str, Event | None, str]:
         """Why there is no result, what was spent (each round that cost somebody), and one rule if it cost nobody.

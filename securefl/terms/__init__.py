@@ -43,6 +43,7 @@ from securefl.terms.heads import Head, SignedHead
 from securefl.terms.learning import MOST_SHARE, Automatic, Clipping, Flat, Learning, Quantile
 from securefl.terms.losses import CrossEntropy, Loss, NotTrueDistillation, PseudoLabels, Scorer, SoftLabels
 from securefl.terms.names import Accountant, Hash, Level, MemberId, Neighbours, PublicKey, RunId, Unit
+from securefl.terms.patience import Patience
 from securefl.terms.plans import Participant, Plan
 from securefl.terms.schemes import FixedPoint, ProtectionSpec, Scheme
 from securefl.terms.sharing import Attention, Sharing, Weighting
@@ -88,6 +89,7 @@ __all__ = [
     "Neighbours",
     "NotTrueDistillation",
     "Participant",
+    "Patience",
     "Plan",
     "PoissonGaussian",
     "Price",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from securefl.terms.adapters import Adapter, Model, Task
 from securefl.terms.learning import Learning
 from securefl.terms.names import Hash, MemberId, PublicKey, RunId
+from securefl.terms.patience import Patience
 from securefl.terms.schemes import ProtectionSpec
 from securefl.terms.sharing import Sharing
 
@@ -43,3 +44,4 @@ class Plan:
     sharing: Sharing = Sharing()  # noqa: RUF009 - frozen
     layout: Hash = NOTHING  # digest of the state's tensors: their names, shapes and order; no model has this one
     start: Hash = NOTHING  # digest of the state that the first round of all starts from, which each member computes
+    patience: Patience = Patience()  # noqa: RUF009 - frozen

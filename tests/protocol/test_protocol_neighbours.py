@@ -211,7 +211,7 @@ def played(folder: Path, plan: Plan, held: tuple[Record, ...], trainer: type[Lor
         Watched(parties),
         coordinator_state.Ports(homes[CENTRE].identity, schemes.coordinator_half, strategy),
     )
-    drive(homes[CENTRE], coordinator_state.Planned(course), ports, watched, 1.0, lambda *_: None)
+    drive(homes[CENTRE], coordinator_state.Planned(course), ports, watched, lambda *_: None)
     ledgers, spent = {}, []
     for name, home in homes.items():
         with home.transaction() as conn:

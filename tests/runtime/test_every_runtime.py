@@ -16,7 +16,7 @@ from securefl.runtime.processes import Processes
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Runtime
 from securefl.terms import MemberId, Refused, ReservationReleased, Scheme, Settled, rules
-from tests.support.parties import RUNTIMES, SECRET, Federation, InOrder, in_process
+from tests.support.parties import RUNTIMES, SECRET, Federation, InOrder, in_process, waiting
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Dying:
 
 
 def heard(runtime: Runtime, patience_s: float = 60.0) -> bytes | Failure:
-    (_, answer), *_ = runtime.exchange([(MemberId("a"), b"anything")], patience_s)
+    (_, answer), *_ = runtime.exchange([(MemberId("a"), b"anything")], waiting(patience_s))
     return answer
 
 
@@ -116,7 +116,7 @@ def test_a_peer_that_is_busy_is_asked_until_it_has_an_answer() -> None:
     assert heard(InProcess({MemberId("a"): Busy(2)})) == heard(processes) == b"anything"
     processes.close()
     slow = Processes({MemberId("a"): Busy(10_000)})
-    assert heard(slow, 2.0) == answering.late(2.0)
+    assert heard(slow, 2.0) == waiting(2.0).late
 
 
 @pytest.mark.parametrize("said", [b"", b"?", b"-", b"~", b"-\x81\x61a", answering.WORKING + b"\x00"])

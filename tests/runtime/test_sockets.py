@@ -21,7 +21,7 @@ from securefl import wire
 from securefl.errors import Forged, Malformed, OperatorFault, Unsafe
 from securefl.protocol import messages as m
 from securefl.runtime import framing
-from securefl.runtime.answering import GONE, SILENCE, heard, late
+from securefl.runtime.answering import GONE, SILENCE, heard
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure
@@ -30,7 +30,7 @@ from securefl.site.dispatch import Dispatcher
 from securefl.site.serve import serve
 from securefl.terms import MemberId, ReservationReleased, Reserved, RunId, RunJoined, Scheme, Settled
 from tests.support import nested
-from tests.support.parties import COORDINATOR, Federation, Maker, on_sockets
+from tests.support.parties import COORDINATOR, Federation, Maker, on_sockets, waiting
 
 SPAWN = get_context("spawn")
 CHARGES = (Reserved, Settled, ReservationReleased)
@@ -101,14 +101,14 @@ def test_parties_that_are_killed_once_each_end_the_run_as_if_nothing_had_been(sc
         victims = {"Enrol": "a", "Propose": "b", "Ask": "custodian" if scheme.has_custodian else "c"}
 
         class Striking(Sockets):
-            def exchange(self, outbound, patience_s):
+            def exchange(self, outbound, waiting):
                 asked = list(outbound)
                 kind = wire.decode(asked[0][1], m.Frame).envelope.receipt.kind
                 if victims.get(kind) in {name for name, _ in asked}:
                     victim = victims.pop(kind)
                     assert parties.end(victim, signal.SIGKILL) == -signal.SIGKILL
                     parties.start(victim)
-                yield from super().exchange(asked, patience_s)
+                yield from super().exchange(asked, waiting)
 
         runtime = Striking({MemberId(name): federation.door(name) for name in federation.parties})
         end = federation.drive(runtime, 2)
@@ -475,7 +475,7 @@ def test_a_coordinator_hears_how_far_a_site_is_until_it_answers(tmp_path: Path, 
             if len(heard_of) == 3:
                 may.set()
 
-        answers = list(Sockets({MemberId("a"): door}, watch=watch).exchange([(MemberId("a"), b"asked")], 60.0))
+        answers = list(Sockets({MemberId("a"): door}, watch=watch).exchange([(MemberId("a"), b"asked")], waiting(60.0)))
     assert heard_of[:3] == [("a", m.InProgress(4, 8))] * 3
     assert len(answers) == 1
 
@@ -483,14 +483,16 @@ def test_a_coordinator_hears_how_far_a_site_is_until_it_answers(tmp_path: Path, 
 def test_a_site_that_says_nothing_but_that_it_works_is_late_when_patience_ends(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(served, "HEARTBEAT_S", 0.02)
     with slow(tmp_path) as (door, _):
-        assert list(Sockets({MemberId("a"): door}).exchange([(MemberId("a"), b"asked")], 0.3)) == [("a", late(0.3))]
+        assert list(Sockets({MemberId("a"): door}).exchange([(MemberId("a"), b"asked")], waiting(0.3))) == [
+            ("a", waiting(0.3).late)
+        ]
 
 
 def test_whoever_stops_listening_waits_for_nobody(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(served, "HEARTBEAT_S", 0.02)
     with slow(tmp_path) as (door, _):
         places = {MemberId("a"): door, MemberId("b"): tmp_path / "nobody"}
-        answers = Sockets(places, gone_s=0.05).exchange([(name, b"asked") for name in places], 3600.0)
+        answers = Sockets(places, gone_s=0.05).exchange([(name, b"asked") for name in places], waiting(3600.0))
         assert next(answers) == ("b", GONE)
         answers.close()
 
@@ -511,7 +513,9 @@ def test_what_answers_in_the_place_of_a_site_and_is_none_counts_as_its_fault_or_
                     connection.close()
 
         threading.Thread(target=impostor, daemon=True).start()
-        ((_, answer),) = Sockets({MemberId("a"): tmp_path / "door"}, gone_s=0.2).exchange([(MemberId("a"), b"?")], 60.0)
+        ((_, answer),) = Sockets({MemberId("a"): tmp_path / "door"}, gone_s=0.2).exchange(
+            [(MemberId("a"), b"?")], waiting(60.0)
+        )
         listening.shutdown(socket.SHUT_RDWR)
     assert answer == (Failure(str(m.NoAnswer("protocol.peer"))) if said_instead else GONE)
 
@@ -545,7 +549,7 @@ def test_a_tree_over_sockets_ends_as_it_does_over_calls(tmp_path: Path) -> None:
     start = np.zeros(nested.LAYOUT.entries)
     calls = nested.World(tmp_path / "calls", tree, rounds=2).play(start)
     with ExitStack() as stack:
-        world = Socketed(tmp_path / "sockets", tree, rounds=2, patience_s=60.0)
+        world = Socketed(tmp_path / "sockets", tree, rounds=2)
         world.stack = stack
         sockets = world.play(start)
     assert (calls.outcome, sockets.outcome) == ("finished", "finished")

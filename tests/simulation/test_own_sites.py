@@ -10,6 +10,7 @@ from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure
 from securefl.simulation.own_sites import Halted, OwnSite, told_to_operator
 from securefl.terms import MemberId
+from tests.support.parties import waiting
 
 A = MemberId("a")
 
@@ -28,12 +29,12 @@ class Broken:
 def test_a_sites_own_fault_is_raised_to_whoever_runs_the_simulation(fault: Exception) -> None:
     runtime = InProcess({A: OwnSite(Broken(fault))})
     with pytest.raises(type(fault)) as raised, told_to_operator():
-        list(runtime.exchange([(A, b"")], 1.0))
+        list(runtime.exchange([(A, b"")], waiting(1.0)))
     assert raised.value is fault
     with pytest.raises(Halted):
-        list(runtime.exchange([(A, b"")], 1.0))
+        list(runtime.exchange([(A, b"")], waiting(1.0)))
 
 
 def test_a_peers_fault_is_an_answer() -> None:
     runtime = InProcess({A: OwnSite(Broken(PeerFault("no", "protocol.unsafe")))})
-    assert list(runtime.exchange([(A, b"")], 1.0)) == [(A, Failure(str(NoAnswer("protocol.unsafe"))))]
+    assert list(runtime.exchange([(A, b"")], waiting(1.0))) == [(A, Failure(str(NoAnswer("protocol.unsafe"))))]

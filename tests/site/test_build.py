@@ -56,7 +56,7 @@ def driven(world: Introduced, runtime, start: Start) -> coordinator_state.Ended:
         signed,
     )  # fmt: skip
     ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
-    return drive(home, coordinator_state.Planned(course), ports, runtime, 60.0, lambda *_: None)
+    return drive(home, coordinator_state.Planned(course), ports, runtime, lambda *_: None)
 
 
 def by_hand(world: Introduced, name: str, shared, entropy) -> MemberAgent:

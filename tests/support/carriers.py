@@ -17,6 +17,7 @@ from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Runtime
 from securefl.site.serve import Door
 from securefl.terms import MemberId
+from tests.support.parties import waiting
 from tests.support.worlds import World
 
 NAMES = ("a", "b", "c", "d", "e", "f", "custodian")
@@ -77,7 +78,7 @@ def carrying(stage: Stage, runtime: Runtime) -> Callable[[World, str, bytes], by
     def carried(world: World, name: str, data: bytes) -> bytes:
         stage.world = world
         stage.faults.clear()
-        ((_, answer),) = runtime.exchange([(MemberId(name), data)], 60.0)
+        ((_, answer),) = runtime.exchange([(MemberId(name), data)], waiting(60.0))
         for bug in stage.bugs:
             raise bug
         if isinstance(answer, Failure):

@@ -143,7 +143,6 @@ class World:
     rounds_inside: int = 1
     least: int = 3  # members of a node
     top: int = 2  # of the root
-    patience_s: float = 1.0
 
     def __post_init__(self) -> None:
         self.round = 0
@@ -248,7 +247,7 @@ class World:
                 each_round(self.round)
 
         ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
-        return drive(home, coordinator_state.Planned(course), ports, runtime(), self.patience_s, observe)
+        return drive(home, coordinator_state.Planned(course), ports, runtime(), observe)
 
 
 def reached(end: coordinator_state.Ended) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.runtime.sockets import Sockets
-from securefl.seams import Failure, Own, Runtime
+from securefl.seams import Failure, Own, Runtime, Waiting
 from securefl.site.agent import CustodianAgent, MemberAgent
 from securefl.site.serve import Party, serve
 from securefl.site.turns import Turns
@@ -205,7 +206,7 @@ class Federation:
         price = (price_in if self.priced else nested.price_in)(policy, name)
         return MemberAgent(home, charter, policy, ports, trainer, price, entropy(name), turns)
 
-    def drive(self, runtime: Runtime, rounds: int = 1, patience_s: float = 60.0) -> coordinator_state.Ended:
+    def drive(self, runtime: Runtime, rounds: int = 1) -> coordinator_state.Ended:
         """The coordinator, over this runtime."""
         home, session, policy = self.home(self.centre), self.session(), self.policy
         start = np.zeros(self.dimension, "<f4").tobytes()
@@ -225,7 +226,7 @@ class Federation:
                                           strategy.begin(start), {}, {}, {}, {})  # fmt: skip
         ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
         try:
-            return drive(home, coordinator_state.Planned(course), ports, runtime, patience_s, lambda *_: None)
+            return drive(home, coordinator_state.Planned(course), ports, runtime, lambda *_: None)
         finally:
             home.engine.dispose()
 
@@ -260,10 +261,10 @@ class InOrder:
     silences: list[tuple[str, str]] = field(default_factory=list)
 
     def exchange(
-        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+        self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         asked = list(outbound)
-        heard = dict(self.inner.exchange(asked, patience_s))
+        heard = dict(self.inner.exchange(asked, waiting))
         for name, _ in asked:
             answer = heard[name]
             if isinstance(answer, Failure):
@@ -302,6 +303,11 @@ def on_sockets(federation: Federation) -> Iterator[Sockets]:
         stop.set()
         for each in threads:
             each.join()
+
+
+def waiting(seconds: float) -> Waiting:
+    """From now on, by the machine's own clock."""
+    return Waiting(seconds, time.monotonic)
 
 
 RUNTIMES = {"inprocess": in_process, "processes": in_processes, "sockets": on_sockets}

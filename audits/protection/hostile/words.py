@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass, make_dataclass, replace
@@ -23,7 +24,7 @@ from securefl.ledger.tables import machines
 from securefl.protocol import declining
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
-from securefl.seams import Failure
+from securefl.seams import Failure, Waiting
 from securefl.terms import Closed, Envelope, Hash, MemberId, Plan, Reason, Refusal, Refused, RunId, rules
 from tests.support import nested
 from tests.support.worlds import World
@@ -209,7 +210,7 @@ def in_a_fault(number: int, folder: Path) -> Outcome:
     base = np.zeros(nested.LAYOUT.entries, "<f4").tobytes()
     plan = replace(desk.plan(1, base), **({"federation": secret}, {"policy": Hash(secret.encode())})[number % 2])
     request = desk.frame(m.Propose(plan, base, b""), 1, plan)
-    (_, answer), *_ = InProcess({ME: desk.agent}).exchange([(ME, request)], 1.0)
+    (_, answer), *_ = InProcess({ME: desk.agent}).exchange([(ME, request)], Waiting(1.0, time.monotonic))
     said = answer.why if isinstance(answer, Failure) else ""
     known = {f"{rule}: {sentence}" for rule, sentence in rules.FAULTS.items()}
     found = secret.encode() in desk.said() or said not in known
