@@ -156,4 +156,13 @@ def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes 
         )  # fmt: skip
         checks = (*checks, unknown)
         reasons = (*reasons, Reason(unknown.rule, unknown.value, unknown.limit, unknown.fix))
-    return Explained("refuse" if reasons else "grant", checks, tuple(reasons), missing)
+    return Explained("refuse" if reasons else "grant", (*checks, _patience(plan)), tuple(reasons), missing)
+
+
+def _patience(plan: Plan) -> Check:
+    """How long the plan waits: no policy limits it, each site does for itself."""
+    patience = plan.patience
+    value = f"up to {patience.round_s} s for a round"
+    if patience.quorum:
+        value += f"; once {patience.quorum} members answered, {patience.grace_s} s more for the others"
+    return Check("plan.patience", True, value, "what each site's own `limits.patience` says", "")

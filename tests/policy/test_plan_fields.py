@@ -25,6 +25,7 @@ from securefl.terms import (
     Learning,
     MemberId,
     NotTrueDistillation,
+    Patience,
     Plan,
     PoissonGaussian,
     ProtectionSpec,
@@ -66,7 +67,7 @@ BY_POLICY = {
 BY_SITE = {
     "Plan.run": "protocol.another-run", "Plan.round": "protocol.replayed-round", "Plan.dimension": "training", "Plan.task": "training", "Plan.layout": "training", "Plan.start": "training",
     "Task.kind": "training", "Task.labels": "training", "Task.prompt": "training", "Prompt.pattern": "training", "Prompt.words": "training",
-    "Adapter.alpha": "training", "Adapter.seed": "training",
+    "Adapter.alpha": "training", "Adapter.seed": "training", "Plan.patience": "site.patience",
 }  # fmt: skip
 # A value outside its range cannot be constructed, nor decoded.
 _WEIGHTING, _SOFT = Weighting(F(1), F(1)), SoftLabels(F(1), F(1), F(0), F(1), 1)
@@ -79,6 +80,8 @@ BY_RANGE = {
     "NotTrueDistillation.temperature": (NotTrueDistillation(F(1), F(1), True), F(101)), "SoftLabels.weight": (_SOFT, F(1001)),
     "SoftLabels.temperature": (_SOFT, F(101)), "SoftLabels.first": (_SOFT, F(2)), "SoftLabels.last": (_SOFT, F(2)), "SoftLabels.rounds": (_SOFT, 0),
     "PseudoLabels.weight": (_PSEUDO, F(1001)), "PseudoLabels.temperature": (_PSEUDO, F(101)), "PseudoLabels.width": (_PSEUDO, F(1001)),
+    **{f"Patience.{name}": (Patience(), -1) for name in ("quorum", "grace_s")},
+    **{f"Patience.{name}": (Patience(), 0) for name in ("join_s", "enrol_s", "train_s", "ask_s", "close_s")},
     "PseudoLabels.first": (_PSEUDO, 0), "Weighting.share": (_WEIGHTING, F(11)), "Weighting.renewal": (_WEIGHTING, F(2)),
 }  # fmt: skip
 CLOSED = {"NotTrueDistillation.true_label", "PseudoLabels.scorer"}  # of so many values, each of which the loss allows

@@ -15,8 +15,8 @@ from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Runtime
-from securefl.terms import MemberId, Refused, ReservationReleased, Scheme, Settled, rules
-from tests.support.parties import RUNTIMES, SECRET, Federation, InOrder, in_process, waiting
+from securefl.terms import MemberId, Patience, Refused, ReservationReleased, Scheme, Settled, SumOpened, rules
+from tests.support.parties import RELEASED, RUNTIMES, SECRET, Clock, Federation, InOrder, in_process, waiting
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,39 @@ def test_a_story_is_told_alike_by_every_runtime(name: str, tmp_path: Path, capfd
         assert all(SECRET in shown for *_, shown in told.values()), "the site's own operator is told"
     if "peer" in (story.mishap or ()):
         assert not any(SECRET in shown for *_, shown in told.values()), "who sends nonsense fills no screen"
+
+
+@pytest.mark.parametrize(
+    ("patience", "passes", "why"),
+    [
+        (Patience(train_s=50), 50, "silent for 50 s"),
+        (Patience(quorum=2, grace_s=60), 60, "silent for 60 s after enough others had answered"),
+    ],
+    ids=["patience is over", "enough have answered"],
+)
+def test_a_round_goes_on_without_whoever_is_too_slow(patience: Patience, passes: int, why: str, tmp_path: Path) -> None:
+    RELEASED.clear()
+    told = {}
+    for kind, carried in RUNTIMES.items():
+        federation = Federation(tmp_path / kind, mishap=("b", "Propose", "stalls"), patience=patience)
+        clock = Clock()
+
+        def pass_time(asked: str, clock: Clock = clock) -> None:
+            clock.now += passes if asked == "Propose" else 0
+
+        with carried(federation) as carrier:
+            runtime = InOrder(carrier, ("b",), pass_time)
+            end = federation.drive(runtime, clock=clock)
+            RELEASED.set()
+        told[kind] = (end.outcome, end.course.state, runtime.silences, federation.ledgers())
+        RELEASED.clear()
+    outcome, _, silences, ledgers = told["inprocess"]
+    assert (outcome, silences) == ("finished", [("b", why)])
+    for kind, each in told.items():
+        assert each == told["inprocess"], kind
+    (opened,) = [each for each in ledgers["coordinator"] if isinstance(each, SumOpened)]
+    assert opened.survivors == ("a", "c")
+    assert not any(isinstance(each, Settled) for each in ledgers["b"])
 
 
 class Dying:

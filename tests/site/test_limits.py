@@ -18,6 +18,7 @@ from securefl.terms import (
     Hash,
     Learning,
     NotTrueDistillation,
+    Patience,
     Plan,
     PoissonGaussian,
     ProtectionSpec,
@@ -74,7 +75,8 @@ def plans(draw: st.DrawFn) -> Plan:
         micro_tokens=draw(st.none() | st.integers(most, 400)), loss=LOSSES[draw(st.sampled_from(sorted(LOSSES)))],
     )  # fmt: skip
     sharing = SHARING[draw(st.sampled_from(sorted(SHARING)))]
-    return replace(made, learning=learning, sharing=sharing, dimension=draw(st.integers(1, 1000)))
+    patience = Patience(enrol_s=draw(SMALL), train_s=draw(SMALL), ask_s=draw(SMALL))
+    return replace(made, learning=learning, sharing=sharing, dimension=draw(st.integers(1, 1000)), patience=patience)
 
 
 @st.composite
@@ -87,6 +89,7 @@ def limits(draw: st.DrawFn) -> Limits:
         "micro_batch": {"at_most": draw(SMALL)},
         "tokens": {"at_most": draw(st.integers(1, 900))},
         "memory": {"at_most": draw(st.integers(1, 90_000))},
+        "patience": {"at_most": draw(st.integers(1, 200))},
     }
     given_ = draw(st.sets(st.sampled_from(sorted(chosen))))
     return Limits(LimitsPart.model_validate({name: chosen[name] for name in given_}), draw(SMALL))
@@ -104,6 +107,8 @@ def beyond(held: Limits, plan: Plan) -> set[str]:
         "site.losses": part.losses is not None and loss not in part.losses,
         "site.sharing": part.sharing is not None and not set(shared) <= set(part.sharing),
         "site.learning_rate": rate is not None and not rate.at_least <= learning.learning_rate <= rate.at_most,
+        "site.patience": part.patience is not None
+        and plan.patience.enrol_s + plan.patience.train_s + 2 * plan.patience.ask_s > part.patience.at_most,
         "site.micro_batch": part.micro_batch is not None and learning.micro_batch > part.micro_batch.at_most,
         "site.memory": part.memory is not None
         and 4 * plan.dimension * (learning.micro_batch + 24) > part.memory.at_most,

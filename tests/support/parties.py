@@ -6,6 +6,7 @@ Clock, keys and randomness repeat, so two runs of one story differ in nothing bu
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,7 @@ from securefl.terms import (
     Learning,
     MemberId,
     Participant,
+    Patience,
     Plan,
     ProtectionSpec,
     RunId,
@@ -75,7 +77,32 @@ def noise(_: bytes) -> bytes:
     return b"no frame"
 
 
-MISHAPS: dict[str, Callable[[bytes], bytes]] = {each.__name__: each for each in (bug, peer, operator, noise)}
+STALL_S = 100_000
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK, RELEASED = Clock(), threading.Event()  # of parties that are called; of those that have a thread or a process
+
+
+def stalls(data: bytes) -> bytes:
+    """Take too long: where calls are measured time passes, elsewhere nothing comes."""
+    if threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None:
+        CLOCK.now += STALL_S
+    else:
+        RELEASED.wait()
+    return data
+
+
+MISHAPS: dict[str, Callable[[bytes], bytes]] = {each.__name__: each for each in (bug, peer, operator, noise, stalls)}
 
 
 @dataclass(frozen=True)
@@ -135,6 +162,7 @@ class Federation:
     mishap: tuple[str, str, str] | None = None  # (member, kind of request, one of MISHAPS)
     steps: int = 4
     dimension: int = DIMENSION
+    patience: Patience = field(default_factory=Patience)
     run: RunId = RunId(bytes(16))
     name: str = "f"
     priced: bool = False  # by the accountant, so that an audit finds what it computes itself
@@ -206,7 +234,12 @@ class Federation:
         price = (price_in if self.priced else nested.price_in)(policy, name)
         return MemberAgent(home, charter, policy, ports, trainer, price, entropy(name), turns)
 
-    def drive(self, runtime: Runtime, rounds: int = 1) -> coordinator_state.Ended:
+    def drive(
+        self,
+        runtime: Runtime,
+        rounds: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> coordinator_state.Ended:
         """The coordinator, over this runtime."""
         home, session, policy = self.home(self.centre), self.session(), self.policy
         start = np.zeros(self.dimension, "<f4").tobytes()
@@ -220,13 +253,13 @@ class Federation:
         )
         learning = Learning(replace(nested.EVENT, steps=self.steps), F(1, 2), 100, F(1), "sgd", 48, 32)
         plan = Plan(self.name, policy.hash, self.run, 1, "testing", MODEL, Task("classification", ("x", "y")),
-                    Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), self.dimension)  # fmt: skip
+                    Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), self.dimension, patience=self.patience)  # fmt: skip
         strategy = FedAvg()
         course = coordinator_state.RunState(session, policy.text, (learning.learning_rate,) * rounds, plan, start,
                                           strategy.begin(start), {}, {}, {}, {})  # fmt: skip
         ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
         try:
-            return drive(home, coordinator_state.Planned(course), ports, runtime, lambda *_: None)
+            return drive(home, coordinator_state.Planned(course), ports, runtime, lambda *_: None, clock)
         finally:
             home.engine.dispose()
 
@@ -255,17 +288,24 @@ class Maker:
 
 @dataclass
 class InOrder:
-    """The same runtime; answers come in the order of the questions, and what each said is kept."""
+    """The same runtime; answers come in the order of the questions, slow ones last, and what each said is kept."""
 
     inner: Runtime
+    slow: tuple[str, ...] = ()
+    left_waiting: Callable[[str], None] = lambda _: None  # is told what was asked, when only slow ones have to answer
     silences: list[tuple[str, str]] = field(default_factory=list)
 
     def exchange(
         self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         asked = list(outbound)
-        heard = dict(self.inner.exchange(asked, waiting))
-        for name, _ in asked:
+        heard: dict[MemberId, bytes | Failure] = {}
+        answers = iter(self.inner.exchange(asked, waiting))
+        for name, _ in sorted(asked, key=lambda each: each[0] in self.slow):
+            if name in self.slow and name not in heard:
+                self.left_waiting(wire.decode(asked[0][1], m.Frame).envelope.receipt.kind)
+            while name not in heard:
+                member, heard[member] = next(answers)
             answer = heard[name]
             if isinstance(answer, Failure):
                 self.silences.append((name, answer.why))
@@ -274,7 +314,7 @@ class InOrder:
 
 @contextmanager
 def in_process(federation: Federation) -> Iterator[InProcess]:
-    yield InProcess({MemberId(name): federation.party(name) for name in federation.parties})
+    yield InProcess({MemberId(name): federation.party(name) for name in federation.parties}, CLOCK)
 
 
 @contextmanager
