@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from audits.figures import figure, report
 from securefl.runtime.inprocess import InProcess
-from securefl.seams import Failure
+from securefl.seams import Failure, Waiting
 from securefl.terms import MemberId
 from tests.support.parties import Federation, in_process
 
@@ -41,12 +41,12 @@ class Counted:
     others: int = 0
 
     def exchange(
-        self, outbound: Iterable[tuple[MemberId, bytes]], patience_s: float
+        self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         """Ask one after the other."""
         for asked in outbound:
             before = handed_to_the_kernel()
-            answers = list(self.inner.exchange([asked], patience_s))
+            answers = list(self.inner.exchange([asked], waiting))
             self.others += handed_to_the_kernel() - before
             for member, answer in answers:
                 assert not isinstance(answer, Failure), answer
