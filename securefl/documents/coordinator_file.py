@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from securefl.documents import strict
 from securefl.documents.federation import RESERVED_NAMES, FederationFile, Key, Loaded, Name
 from securefl.documents.offer import Offer
+from securefl.documents.patience import PatiencePart
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.site_file import MADE_BY, ModelPart
 from securefl.documents.strategy import StrategyPart
@@ -59,6 +60,7 @@ class CoordinatorFile(Part):
     training: TrainingPart
     protection: ProtectionPart
     strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
+    patience: PatiencePart | None = Field(None, description="how long answers are waited for")
     custodian: InvitedPart | None = Field(None, description="where updates are encrypted: who holds the key")
     members: dict[Name, InvitedPart] = Field(min_length=2, description="whom it invites")
 
@@ -92,7 +94,7 @@ class CoordinatorFile(Part):
         )  # fmt: skip
 
 
-FIELDS = ("name", "policy", "purpose", "task", "adapter", "training", "protection", "strategy")
+FIELDS = ("name", "policy", "purpose", "task", "adapter", "training", "protection", "strategy", "patience")
 
 
 @dataclass(frozen=True, slots=True)
