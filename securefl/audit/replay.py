@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from securefl.audit.ledger_files import read_all, read_one
+from securefl.audit.ledger_files import Ledger, read_all, read_one
 from securefl.audit.spent import _rows, replayed
 from securefl.errors import OperatorFault
 from securefl.ledger import export
+from securefl.privacy.account import Account, Standing
 
 
 def replay(run: Path) -> dict[str, Any]:
@@ -29,6 +30,23 @@ def replay(run: Path) -> dict[str, Any]:
     return replayed(ledgers)
 
 
+def reserved(path: Path) -> list[dict[str, Any]]:
+    """Every price that is reserved and neither spent nor freed: its training goes on, or ended with its process.
+
+    Raises:
+        Tampered, OperatorFault: as for ``accounts``.
+    """
+    return [
+        {
+            "member": str(ledger.owner), "run": charge.run.hex(), "round": charge.round,
+            "federation": charge.federation, "dataset": charge.dataset,
+        }
+        for ledger in _ledgers(path)
+        for charge in Account.of(leaf.entry for leaf in ledger.leaves).charges
+        if charge.standing is Standing.RESERVED
+    ]  # fmt: skip
+
+
 def accounts(path: Path) -> list[dict[str, Any]]:
     """Limit, spent, reserved and left of every account, from a run, a folder of ledgers, or one ledger.
 
@@ -39,10 +57,13 @@ def accounts(path: Path) -> list[dict[str, Any]]:
         Tampered: a ledger's head does not cover it, or its account does not fit together.
         OperatorFault: there is nothing here.
     """
+    return [row for ledger in _ledgers(path) for row in _rows(ledger)]
+
+
+def _ledgers(path: Path) -> list[Ledger]:
     remedy = "give a run, its ledger folder, or one .ledger file"
     if not path.exists():
         raise OperatorFault("nothing here", remedy, str(path))
     if path.is_file() and path.suffix != export.SUFFIX:
         raise OperatorFault("no ledger", remedy, str(path))
-    ledgers = [read_one(path)] if path.is_file() else list(read_all(path).values())
-    return [row for ledger in ledgers for row in _rows(ledger)]
+    return [read_one(path)] if path.is_file() else list(read_all(path).values())

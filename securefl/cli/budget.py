@@ -28,7 +28,34 @@ def budget_show(
         f"{a['left']:>10.4f}{a['delta']:>10.0e}  {a['unit']}"
         for a in accounts
     ]
-    show(as_json, {"accounts": accounts}, "\n".join([head, *rows]))
+    waiting = replay.reserved(ledger)
+    told = [
+        f"{each['member']}: round {each['round']} of run {each['run']} is reserved until the run goes on; if it never "
+        f"will: securefl budget settle HOME {each['run'][:12]} --reason TEXT"
+        for each in waiting
+    ]
+    show(as_json, {"accounts": accounts, "reserved": waiting}, "\n".join([head, *rows, *told]))
+
+
+@budget_app.command("settle")
+def budget_settle(
+    home: Annotated[Path, typer.Argument(help="The home of the site whose price is reserved.")],
+    run: Annotated[str, typer.Argument(help="The run's name, or how it begins; `budget show` has it.")],
+    reason: Annotated[str, typer.Option(help="Why; it stands in the signed ledger.")],
+    as_json: Json = False,
+) -> None:
+    """Settle whole what a run has reserved and left: its training ended with its process."""
+    from securefl.home.clock import clock  # noqa: PLC0415
+    from securefl.site.settling import settle  # noqa: PLC0415
+
+    done = settle(home, run, reason, clock)
+    charge = done.charge
+    answer = {
+        "run": charge.run.hex(), "round": charge.round, "federation": charge.federation, "dataset": charge.dataset,
+        "epsilon": charge.cost / 1_000_000, "reason": done.reason,
+    }  # fmt: skip
+    text = f"round {charge.round} of run {charge.run.hex()} is spent, whole: epsilon {charge.cost / 1_000_000:g}"
+    show(as_json, answer, text)
 
 
 @budget_app.command("forecast")

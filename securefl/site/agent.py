@@ -124,6 +124,7 @@ class MemberAgent:
             event = member_state.Trained(update, self._secret(), keep)
             _tell_operator(self.charter.me, effect.plan, update)
         except Elsewhere:  # another process goes on with it: the reservation stands
+            _tell_reserved(self.charter.me, effect.plan)
             raise
         except RoundOver as late:
             ran = replace(effect.plan.learning.event, steps=late.done) if late.done else None
@@ -132,6 +133,9 @@ class MemberAgent:
             event = member_state.Stopped(str(fault), member_state.Ran(fault.did, fault.below))
         except Exception as fault:  # noqa: BLE001 - see above; what ends the process itself leaves the reservation
             event = member_state.Stopped(f"{type(fault).__name__}: {fault}")
+        except BaseException:
+            _tell_reserved(self.charter.me, effect.plan)
+            raise
         return self._move(moved.state, effect.plan, event)
 
     def _reserve(self, state: member_state.State, effect: member_state.Reserve) -> member_state.Step:
@@ -322,6 +326,13 @@ def _tell_why(me: MemberId, plan: Plan, answer: Refusal) -> None:
     """Say every reason at this site: the coordinator is told less, and other members names of rules alone."""
     said = "; ".join(map(str, answer.reasons))
     print(f"{me}: round {plan.round} refused here: {short(said)}", file=sys.stderr)
+
+
+def _tell_reserved(me: MemberId, plan: Plan) -> None:
+    """Say that a training ended with its process, and what becomes of its price."""
+    run = plan.run.hex()
+    what = f"the price of round {plan.round} stays reserved until run {run} goes on"
+    print(f"{me}: {what}; if it never will: securefl budget settle HOME {run[:12]} --reason TEXT", file=sys.stderr)
 
 
 def _tell_late(me: MemberId, plan: Plan) -> None:

@@ -133,7 +133,7 @@ class Site:
     """A trainer that needs no records: it steps, tells of each step, and may refuse or break."""
 
     name: str
-    luck: str  # "" | "refuses" | "breaks"
+    luck: str  # "" | "refuses" | "breaks" | "leaves"
     turns: Turns
     dimension: int = DIMENSION
     stepped: Callable[[int], None] = lambda _: None
@@ -145,6 +145,8 @@ class Site:
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         if self.luck == "breaks":
             raise MemoryError(SECRET)
+        if self.luck == "leaves":
+            raise KeyboardInterrupt
         for done in range(1, plan.learning.event.steps + 1):
             self.stepped(done)
             self.turns.step(done, plan.learning.event.steps)
