@@ -97,7 +97,7 @@ def coordinate(
         for warning in figures.warnings(prepared.course.plan):
             shown.say(f"WARNING: {warning}")
         start = coordinator_state.Planned(prepared.course)
-        ended = drive(home, start, prepared.ports, runtime, 3600.0, _observer(shown))
+        ended = drive(home, start, prepared.ports, runtime, _observer(shown))
         _leave(home, out, ended, prepared, everybody, round(time.monotonic() - began, 3))
         return _over(home, out)
 
