@@ -21,8 +21,6 @@ from securefl.terms import (
     Closed,
     MemberId,
     Participant,
-    Reason,
-    Refusal,
     Refused,
     ReservationReleased,
     Reserved,
@@ -32,7 +30,7 @@ from securefl.terms import (
     Witnessed,
 )
 from tests.support.carriers import Stage, carrying, runtime_of
-from tests.support.worlds import EVENT, World, identity, replaced_plan, resigned, seat, signed_head
+from tests.support.worlds import EVENT, World, identity, refuse, replaced_plan, resigned, seat, signed_head
 
 ALL = ("a", "b", "c", "d")
 
@@ -141,10 +139,6 @@ def test_one_silent_answer_does_not_matter_while_enough_answer() -> None:
     world.deaf.add(("a", "Ask"))
     end = world.play()
     assert np.array_equal(world.reached(end), world.expected(ALL))
-
-
-def refuse(_: object) -> Refusal:
-    return Refusal((Reason("budget.epsilon", "8.1", "8", "run fewer rounds"),))
 
 
 def test_a_refusal_by_all_ends_the_run_as_refused_before_anybody_trains() -> None:

@@ -40,6 +40,7 @@ from securefl.terms import (
     PoissonGaussian,
     Price,
     ProtectionSpec,
+    Reason,
     Refusal,
     RunId,
     Scheme,
@@ -99,6 +100,10 @@ def a_grant(plan: Plan) -> Grant | Refusal:
     name = wire.plan_hash(plan)
     price = Price(name, Hash(bytes(32)), MicroEpsilon(1), {Level.DATASET: MicroEpsilon(plan.round)})
     return Grant(name, price, name[:16])
+
+
+def refuse(_: object) -> Refusal:
+    return Refusal((Reason("budget.epsilon", "8.1", "8", "run fewer rounds"),))
 
 
 @dataclass
