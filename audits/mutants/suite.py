@@ -48,7 +48,7 @@ LIBRARIES = (
 )  # fmt: skip
 SLOW_S = 1.5  # a test that takes longer, in CPU seconds, hunts nothing
 QUICK_S = 0.05  # a test that takes less is tried in any case
-WHOLE_S = 4.0  # of tests for one mutant
+WHOLE_S = 1.5  # of tests for one mutant
 LEFT_OUT = ("postgresql", "sockets", "hundred", "encrypted_run")  # in names of tests: of another carrier, or very long
 FLAGS = (
     "-x", "-q", "--no-header", "--tb=no", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-p", "no:cov",

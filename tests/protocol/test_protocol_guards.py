@@ -263,3 +263,13 @@ def test_what_a_member_is_asked_twice_it_answers_with_the_same_bytes_and_does_no
     moved = mm.step(after, again, world.member_plugs("a"))
     assert (moved.state, moved.entries, moved.effects) == (after, (), ())
     assert moved.outbound == after.seat.reply
+
+
+def test_a_member_that_leaves_keeps_what_the_run_ended_with_and_no_secret() -> None:
+    state, frame = first("a", Scheme.MASKING, "Close")
+    close = wire.decode(frame.envelope.body, m.Close)
+    left = step("a", Scheme.MASKING, state, frame).state
+    assert isinstance(left, member_state.Left)
+    assert (left.outcome, left.state) == (close.outcome, close.state)
+    assert (left.seat.box, left.seat.enrolment) == (b"", b"")
+    assert {head.head.owner for head in close.heads} - {"a"} <= set(left.seat.charter.witnessed)
