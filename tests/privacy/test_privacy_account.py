@@ -11,15 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securefl import wire
-from securefl.privacy.account import Account, AccountFault, Standing, in_order
+from securefl.privacy.account import Account, AccountFault, Charge, Standing, bound_of, caps_of, in_order
 from securefl.terms import (
+    Accountant,
     Adapter,
     Closed,
+    DistributedDiscreteGaussian,
     Entry,
+    Event,
     FixedPoint,
     Hash,
     Learning,
     Level,
+    Limit,
     MicroEpsilon,
     Model,
     Plan,
@@ -32,6 +36,7 @@ from securefl.terms import (
     Scheme,
     Settled,
     Task,
+    Unit,
 )
 
 EVENT = PoissonGaussian(Fraction(1, 100), Fraction(1), 10)
@@ -206,3 +211,108 @@ def test_entries_that_are_not_about_money_change_nothing() -> None:
 def test_an_account_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Account().by_plan = {}  # type: ignore[misc]
+
+
+def a_limit(level: Level, name: str, by: str, epsilon: int = 1, bound: Accountant = Accountant.PLD) -> Limit:
+    return Limit(level, name, MicroEpsilon(epsilon), Fraction(1, 10**5), bound, by)
+
+
+def a_charge(number: int, *caps: Limit, event: Event = EVENT, federation: str = "f") -> Charge:
+    return Charge(
+        Hash(bytes([number]) * 32), federation, "d", RunId(bytes(16)), number, event, MicroEpsilon(5),
+        Standing.RESERVED, caps,
+    )  # fmt: skip
+
+
+CLIENTS = DistributedDiscreteGaussian(Fraction(1), Fraction(4), 3, 8, 16, Fraction(1), 1)
+OTHER_NOISE = replace(EVENT, noise_multiplier=Fraction(2))
+ASKED = a_limit(Level.RUN, "r", "f", bound=Accountant.FILTER)
+
+
+@pytest.mark.parametrize(
+    ("charges", "more", "bound"),
+    [
+        ((), (), Accountant.PLD),
+        ((), (EVENT,), Accountant.PLD),
+        ((), (CLIENTS,), Accountant.FILTER),
+        ((a_charge(1, event=CLIENTS),), (), Accountant.FILTER),
+        ((a_charge(1), a_charge(2, event=replace(EVENT, steps=3))), (replace(EVENT, steps=4),), Accountant.PLD),
+        ((a_charge(1), a_charge(2, event=OTHER_NOISE)), (), Accountant.FILTER),
+        ((a_charge(1),), (OTHER_NOISE,), Accountant.FILTER),
+        ((a_charge(1, ASKED),), (), Accountant.FILTER),
+        ((a_charge(1), a_charge(2, a_limit(Level.RUN, "s", "f"), ASKED)), (), Accountant.FILTER),
+        ((a_charge(1, replace(ASKED, name="s")),), (), Accountant.PLD),
+        ((a_charge(1, replace(ASKED, level=Level.DATASET)),), (), Accountant.PLD),
+        ((a_charge(1, replace(ASKED, bound=Accountant.PLD)),), (), Accountant.PLD),
+    ],
+)
+def test_one_mechanism_that_nobody_asked_the_filter_for_is_composed_and_all_else_is_filtered(
+    charges, more, bound: Accountant
+) -> None:
+    assert bound_of(charges, Level.RUN, "r", *more) is bound
+
+
+def test_of_each_federation_what_its_policy_said_last_of_a_level_holds() -> None:
+    first, second = a_limit(Level.RUN, "r", "g", 1), a_limit(Level.RUN, "r", "g", 2)
+    other, elsewhere = a_limit(Level.RUN, "r", "f", 3), a_limit(Level.RUN, "s", "f", 4)
+    charges = (
+        a_charge(1, first, elsewhere),
+        a_charge(2, second, replace(other, level=Level.DATASET)),
+        a_charge(3, other),
+    )
+    assert caps_of(charges, Level.RUN, "r") == (other, second)
+    assert caps_of(charges, Level.RUN, "s") == (elsewhere,)
+    assert caps_of((), Level.RUN, "r") == ()
+
+
+def test_a_charge_counts_on_its_data_set_its_run_its_federation_and_those_above() -> None:
+    charge = a_charge(1, a_limit(Level.FEDERATION, "above", "f"), a_limit(Level.RUN, "r", "f"), federation="f")
+    assert charge.names_at(Level.DATASET) == {"d"}
+    assert charge.names_at(Level.RUN) == {bytes(16).hex()}
+    assert charge.names_at(Level.FEDERATION) == {"f", "above"}
+    for level, name in ((Level.DATASET, "d"), (Level.RUN, bytes(16).hex()), (Level.FEDERATION, "above")):
+        assert charge.counts_at(level, name)
+        assert not charge.counts_at(level, "another")
+
+
+def test_a_reservation_is_charged_as_it_was_priced_and_held_by_its_own_policy_alone() -> None:
+    own, others = a_limit(Level.RUN, "r", "f"), a_limit(Level.RUN, "r", "g")
+    price = Price(wire.plan_hash(PLAN), ZERO, MicroEpsilon(5), {Level.RUN: MicroEpsilon(9)}, caps=(own, others))
+    (charge,) = Account.of([Reserved(PLAN, "d", price, bytes(16))]).charges
+    assert charge == Charge(
+        wire.plan_hash(PLAN), "f", "d", PLAN.run, PLAN.round, PLAN.learning.event, MicroEpsilon(5), Standing.RESERVED,
+        (own,),
+    )  # fmt: skip
+
+
+def test_what_stands_is_what_is_asked_for_and_was_not_freed() -> None:
+    plans = [
+        a_plan(1),
+        a_plan(2, OTHER_NOISE),
+        replace(a_plan(3), learning=replace(PLAN.learning, event=CLIENTS)),
+        a_plan(4),
+    ]
+    account = Account.of(
+        [*map(reserved, plans[:3]), reserved(plans[3], "e"), freed(plans[0]), settled(plans[1], steps=1)]
+    )
+
+    def rounds(**asked: object) -> list[int]:
+        return [charge.round for charge in account.standing(Level.FEDERATION, "f", **asked)]
+
+    assert rounds() == [2, 3, 4]
+    assert rounds(dataset="d") == [2, 3]
+    assert rounds(dataset="e") == [4]
+    assert rounds(unit=Unit.RECORD) == [2, 4]
+    assert rounds(unit=Unit.CLIENT) == [3]
+    assert rounds(dataset="d", unit=Unit.CLIENT) == [3]
+    assert account.standing(Level.FEDERATION, "g") == ()
+    assert account.events(Level.FEDERATION, "f", "d") == in_order([replace(OTHER_NOISE, steps=1), CLIENTS])
+    assert [charge.standing for charge in account.charges] == [
+        Standing.FREED, Standing.SETTLED, Standing.RESERVED, Standing.RESERVED,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [10, 11, 20])
+def test_more_steps_than_were_reserved_are_charged(steps: int) -> None:
+    (charge,) = Account.of([reserved(PLAN), settled(PLAN, steps=steps)]).charges
+    assert charge.event.steps == steps
