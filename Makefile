@@ -55,7 +55,7 @@ coverage: setup ## branch coverage of policy, privacy, protocol, ledger and prot
 
 mutants: setup ## small changes of those five folders that no test notices: a sample, an hour; goes on where it stopped
 	mkdir -p build
-	$(BIN)/python -m audits.mutants.run --json > build/mutants.json
+	$(BIN)/python -m audits.mutants.run --json > build/mutants.json  # to keep it: audits/mutants/mutants.json
 
 lint: setup ## style, types and import contracts
 	$(BIN)/ruff check .

@@ -22,9 +22,11 @@ from audits.mutants.operators import Mutant, mutants, mutated
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / "build" / "mutants"
 EXPLAINED = Path(__file__).with_name("explained.json")
+RESULT = Path(__file__).with_name("mutants.json")
 FOLDERS = ("protocol", "policy", "privacy", "ledger", "protection")
 READ = ("protocol", "policy", "privacy")  # every survivor here is killed or explained
 BAR = 0.85
+LEAST = 100  # mutants of a folder, or the figure says little
 SEED = 14
 Found = dict[str, dict[str, Any]]
 
@@ -46,10 +48,11 @@ def interval(killed: int, tried: int, whole: int) -> tuple[float, float]:
 
 
 def known(folder: str) -> Found:
-    """What earlier runs found, as far as the module is still the same."""
+    """What earlier runs found: the committed ones, and those of this clone."""
+    committed: Found = json.loads(RESULT.read_text())["hunted"].get(folder, {}) if RESULT.exists() else {}
     path = STATE / f"{folder}.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {each["name"]: each for each in lines}
+    return committed | {each["name"]: each for each in lines}
 
 
 def source(mutant: Mutant) -> str:
@@ -99,25 +102,29 @@ def decided(mutant: Mutant, seen: suite.Seen, hunter: suite.Hunter, stem: suite.
 
 
 def told() -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
-    """The figures; each survivor, with the reason where there is one; what is wrong."""
+    """The figures; what was hunted, and each survivor with its reason; what is wrong."""
     reasons: dict[str, str] = json.loads(EXPLAINED.read_text())
-    figures, survivors, wrong = list[dict[str, Any]](), dict[str, Any](), list[str]()
+    figures, wrong = list[dict[str, Any]](), list[str]()
+    survivors, hunted = dict[str, Any](), dict[str, Any]()
     for folder in FOLDERS:
         whole, found = of(folder), known(folder)
-        tried = [mutant for mutant in whole if mutant.name in found and found[mutant.name]["source"] == source(mutant)]
-        alive = sorted(mutant.name for mutant in tried if found[mutant.name]["outcome"] != suite.KILLED)
-        share = (len(tried) - len(alive)) / max(1, len(tried))
-        low, high = interval(len(tried) - len(alive), len(tried), len(whole))
-        name = (
-            f"{folder}: killed of {len(tried)} of {len(whole)} mutants; of all of them {low:.3f} to {high:.3f} (95 %)"
-        )
-        figures.append(figure(name, round(share, 3), f">= {BAR}", holds=share >= BAR))
-        survivors[folder] = {name: reasons.get(name, "") for name in alive}
+        now = {mutant.name: found[mutant.name] for mutant in whole if _holds(mutant, found)}
+        alive = sorted(name for name, each in now.items() if each["outcome"] != suite.KILLED)
+        share, bounds = 1 - len(alive) / max(1, len(now)), interval(len(now) - len(alive), len(now), len(whole))
+        sample = f"{len(now)} of {len(whole)} mutants hunted; of all {bounds[0]:.3f} to {bounds[1]:.3f} (95 %)"
+        holds = share >= BAR and len(now) >= LEAST
+        figures.append(figure(f"{folder}: share killed; {sample}", round(share, 3), f">= {BAR}", holds=holds))
         if folder in READ:
             unread = [name for name in alive if not reasons.get(name)]
             wrong += [f"neither killed nor explained: {name}" for name in unread]
             figures.append(figure(f"{folder}: survivors without a reason", len(unread), "= 0", holds=not unread))
-    return figures, survivors, wrong
+        survivors[folder] = {name: reasons.get(name, "") for name in alive}
+        hunted[folder] = {name: {key: each[key] for key in ("outcome", "by", "source")} for name, each in now.items()}
+    return figures, {"survivors": survivors, "hunted": hunted}, wrong
+
+
+def _holds(mutant: Mutant, found: Found) -> bool:
+    return mutant.name in found and found[mutant.name]["source"] == source(mutant)
 
 
 def main() -> None:
@@ -140,15 +147,14 @@ def main() -> None:
         stem = suite.Stem()
         for folder in options.folders:
             path = STATE / f"{folder}.seen.json"
-            if options.watch == [] or not path.exists():
+            if options.watch:
+                suite.watched(ROOT, folder, path, options.watch)
+            elif options.watch == [] or not path.exists():
                 path.unlink(missing_ok=True)
                 suite.watched(ROOT, folder, path)
-            elif options.watch:
-                suite.watched(ROOT, folder, path, options.watch)
             seen = suite.Seen(**json.loads(path.read_text()))
             hunt(folder, options.each, until, seen, stem, again=options.again)
-    figures, survivors, wrong = told()
-    also = {"survivors": survivors}
+    figures, also, wrong = told()
     raise SystemExit(report(figures, as_json=options.json, wrong=wrong, also=also))
 
 
