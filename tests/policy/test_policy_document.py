@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import json
 from fractions import Fraction
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
+from securefl.documents import strict
 from securefl.errors import OperatorFault
 from securefl.policy import load
-from securefl.policy.document import PolicyDocument
-from securefl.terms import Scheme
+from securefl.policy.document import PolicyDocument, schema_text
+from securefl.terms import Accountant, Level, Limit, MicroEpsilon, RunId, Scheme
 from tests.policy.test_policy_oracle import POLICY, changed
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -123,3 +126,118 @@ def test_every_field_says_in_the_schema_what_it_means():
     for name, part in {"PolicyDocument": schema, **schema["$defs"]}.items():
         for field, described in part.get("properties", {}).items():
             assert "description" in described or "$ref" in described, f"{name}.{field}"
+
+
+def test_the_schema_beside_the_policies_is_the_one_the_code_makes():
+    assert (POLICIES / "policy.schema.json").read_text() == schema_text()
+
+
+@pytest.mark.parametrize("path", [path for path in POLICIES.glob("*.yaml") if not path.name.endswith(".cases.yaml")])
+def test_shipped_policies_complete_from_the_schema_and_fit_it(path):
+    first, *_ = path.read_text().split("\n")
+    assert first == "# yaml-language-server: $schema=policy.schema.json"
+    written = yaml.load(path.read_text(), yaml.BaseLoader)
+    schema = json.loads(schema_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    written = json.loads(json.dumps(strict.read(path).value))
+    jsonschema.validate(written, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**written, "bugdet": {}}, schema)
+
+
+@pytest.mark.parametrize(
+    ("changes", "records", "note"),
+    [
+        ({}, 100_001, "budget.delta: 0.00001 is above 1/100001"),
+        ({"budget.epsilon": "1/2000000"}, None, "budget.epsilon: shared by 1 overlapping data sets it is less than a millionth"),
+        ({"budget.per_round.epsilon": "1/1000000", "budget.overlap": 2}, None, "budget.per_round.epsilon: shared by 2"),
+    ],
+)  # fmt: skip
+def test_limits_that_cannot_be_met_and_a_delta_above_one_in_n_are_noted(changes, records, note):
+    assert any(told_.startswith(note) for told_ in load.check(policy(**changes), NOW, records))
+    assert load.check(policy(), NOW, 100_000) == ()
+
+
+def test_a_gap_between_versions_is_noted():
+    old = policy(**{"valid.until": "2026-03-31"})
+    assert load.check(policy(**{"version": 2, "valid.from": "2026-04-01"}), NOW, before=old) == ()
+    (gap,) = load.check(policy(**{"version": 2, "valid.from": "2026-04-03"}), NOW, before=old)
+    assert gap.startswith("valid.from: for 2 days after 2026-03-31 no version is valid")
+    (same,) = load.check(policy(**{"valid.from": "2026-04-01"}), NOW, before=old)
+    assert same == "version: 1 does not follow 1: no site will change to it"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"valid.until": "2026-06-01"}, {"valid.from": "2026-06-01"}, {"budget.per_round.epsilon": 8}, {"budget.per_run": None},
+        {"budget.per_round.epsilon": "1/1000000"}, {"budget.per_round.epsilon": "1/500000", "budget.overlap": 2},
+        {"budget.per_dataset.epsilon": 9}, {"protection.threshold.at_least": 3}, {"protection.min_cohort": 4},
+        {"training.rules": [], "training.adapters": ["bottleneck"]}, {"training.modules": [], "training.adapters": ["head"]},
+        {"protection.schemes": ["ckks"], "protection.threshold.at_least": 1}, {"protection.trust": [], "protection.schemes": ["masked-ckks"]},
+        {"budget.unit": "client", "training.mechanisms": ["distributed-discrete-gaussian"]},
+    ],
+)  # fmt: skip
+def test_what_just_fits_is_not_noted(changes):
+    assert load.check(policy(**changes), NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"training.mechanisms": []}, ["training.mechanisms"]),
+        ({"budget.unit": "client"}, ["budget.unit"]),
+        ({"budget.per_run.epsilon": 9}, ["budget.per_run.epsilon"]),
+        ({"budget.epsilon": 9, "budget.per_round.epsilon": 10}, ["budget.per_round.epsilon", "budget.epsilon"]),
+        ({"protection.trust": []}, ["protection.schemes"]),
+        ({"protection.schemes": ["clear", "masking"]}, ["protection.schemes"]),
+        ({"protection.min_cohort": 3, "protection.colluding": 2, "protection.threshold.at_least": 2},
+         ["protection.min_cohort", "protection.threshold.at_least"]),
+        ({f"budget.{each}.epsilon": "1/2000000" for each in ("per_round", "per_run", "per_dataset")} | {"budget.epsilon": "1/2000000"},
+         ["budget.epsilon", "budget.per_round.epsilon", "budget.per_dataset.epsilon", "budget.per_run.epsilon"]),
+        ({"training.losses": [], "training.optimizers": []}, ["training.losses", "training.optimizers"]),
+    ],
+)  # fmt: skip
+def test_each_field_that_can_never_be_met_is_noted_once_and_no_other(changes, fields):
+    assert [note.partition(":")[0] for note in load.check(policy(**changes), NOW)] == fields
+
+
+def test_another_federations_version_follows_nothing():
+    before = policy(**{"federation": "others", "valid.until": "2026-03-31"})
+    (note,) = load.check(policy(**{"valid.from": "2026-04-01"}), NOW, before=before)
+    assert note == "federation: six-airlines does not follow others"
+
+
+@pytest.mark.parametrize("colluding", range(4))
+@pytest.mark.parametrize("members", range(2, 9))
+def test_the_safe_threshold_is_the_least_at_which_no_two_groups_share_only_colluders(members, colluding):
+    least = load.safe_threshold(members, colluding)
+    assert 2 * least > members + colluding >= 2 * (least - 1)
+
+
+def test_so_many_policies_may_stand_above_each_other_and_no_more():
+    def chain(levels):
+        texts = []
+        for number in range(levels):
+            parent = {"policy": "above.yaml"} if number < levels - 1 else None
+            texts.append(yaml.safe_dump(changed(POLICY, {"federation": f"level-{number}", "parent": parent})).encode())
+        return load.ABOVE.join(texts)
+
+    assert len(load.parse(chain(8), "policy.yaml").above) == 7
+    with pytest.raises(OperatorFault, match="more than 8 levels"):
+        load.parse(chain(9), "policy.yaml")
+
+
+def test_limits_of_accounts_are_shared_out_among_overlapping_data_sets_and_name_who_set_them():
+    one = policy(**{"budget.overlap": 3, "budget.per_run": None, "budget.bound": "renyi-filter"})
+    run = RunId(bytes(16))
+    share, delta = MicroEpsilon(2_666_666), Fraction(1, 300_000)
+    assert one.caps("rows", run) == tuple(
+        Limit(level, name, share, delta, Accountant.FILTER, "six-airlines")
+        for level, name in ((Level.DATASET, "rows"), (Level.FEDERATION, "six-airlines"), (Level.RUN, run.hex()))
+    )
+    own = policy(**{"budget.per_run.epsilon": 2, "budget.per_dataset.epsilon": 9}).caps("rows", run)
+    assert [limit.epsilon for limit in own] == [9_000_000, 8_000_000, 2_000_000]
+    for number in range(2_000):
+        one.caps(str(number), run)
+    assert one.caps("rows", run)[0].name == "rows"

@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
-import jsonschema
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -16,14 +15,12 @@ from hypothesis import given, settings
 from securefl.audit import forecast
 from securefl.audit.simulate import simulate
 from securefl.cli.main import main
-from securefl.documents import strict
 from securefl.errors import OperatorFault
 from securefl.planning.plan import price_in
 from securefl.planning.preview import foresee
 from securefl.policy import cases, load, tree
 from securefl.policy.decide import decide
 from securefl.policy.difference import difference
-from securefl.policy.document import schema_text
 from securefl.policy.rule_table import RULES
 from securefl.privacy.account import Account
 from securefl.privacy.accountant import epsilon_filter, epsilon_pld
@@ -53,31 +50,6 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) 
         found = int(stop.code or 0)
     assert found == code
     return json.loads(capsys.readouterr().out)
-
-
-# Check.
-
-
-@pytest.mark.parametrize(
-    ("changes", "records", "note"),
-    [
-        ({}, 100_001, "budget.delta: 0.00001 is above 1/100001"),
-        ({"budget.epsilon": "1/2000000"}, None, "budget.epsilon: shared by 1 overlapping data sets it is less than a millionth"),
-        ({"budget.per_round.epsilon": "1/1000000", "budget.overlap": 2}, None, "budget.per_round.epsilon: shared by 2"),
-    ],
-)  # fmt: skip
-def test_limits_that_cannot_be_met_and_a_delta_above_one_in_n_are_noted(changes, records, note):
-    assert any(told_.startswith(note) for told_ in load.check(policy(**changes), NOW, records))
-    assert load.check(policy(), NOW, 100_000) == ()
-
-
-def test_a_gap_between_versions_is_noted():
-    old = policy(**{"valid.until": "2026-03-31"})
-    assert load.check(policy(**{"version": 2, "valid.from": "2026-04-01"}), NOW, before=old) == ()
-    (gap,) = load.check(policy(**{"version": 2, "valid.from": "2026-04-03"}), NOW, before=old)
-    assert gap.startswith("valid.from: for 2 days after 2026-03-31 no version is valid")
-    (same,) = load.check(policy(**{"valid.from": "2026-04-01"}), NOW, before=old)
-    assert same == "version: 1 does not follow 1: no site will change to it"
 
 
 # Explain.
@@ -180,26 +152,6 @@ def test_a_stricter_policy_would_have_refused_some_of_it(run, capsys, tmp_path):
 def test_nothing_can_be_said_of_another_federation(run):
     with pytest.raises(OperatorFault, match="no plan of other was ever reserved"):
         simulate(load.parse(HARBOUR.replace("federation: harbour", "federation: other").encode(), "p"), run)
-
-
-# Schema.
-
-
-def test_the_schema_beside_the_policies_is_the_one_the_code_makes():
-    assert (SHIPPED / "policy.schema.json").read_text() == schema_text()
-
-
-@pytest.mark.parametrize("path", [path for path in SHIPPED.glob("*.yaml") if not path.name.endswith(".cases.yaml")])
-def test_shipped_policies_complete_from_the_schema_and_fit_it(path):
-    first, *_ = path.read_text().split("\n")
-    assert first == "# yaml-language-server: $schema=policy.schema.json"
-    written = yaml.load(path.read_text(), yaml.BaseLoader)
-    schema = json.loads(schema_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    written = json.loads(json.dumps(strict.read(path).value))
-    jsonschema.validate(written, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**written, "bugdet": {}}, schema)
 
 
 # Forecast.
