@@ -186,6 +186,14 @@ class Unfinished(PeerFault):
         super().__init__(what)
 
 
+class StepWatch(Protocol):
+    """Whoever is told of each step of a training: the way by which a site ends one that its round went on without."""
+
+    def __call__(self, done: int, steps: int) -> None:
+        """Take note that ``done`` of ``steps`` are done. Whatever is raised here ends the training after that step."""
+        ...
+
+
 class Trainer(Protocol):
     """Training at one member, in two parts: what is checked before a record is read, and what has begun.
 

@@ -179,15 +179,12 @@ def _trainer(site: Site, trust: TrustPart, home: Home, shared: SharedModel, arou
     forms = charged_records.forms_of(shared, records, reads)
     charged_records.check(home.path, site.account, forms)
 
-    def own() -> Records:
-        charged_records.remember(home, site.account, forms)
-        return records
-
     def stepped(done: int, steps: int) -> None:
         around.progress.step(me, done, steps)
         around.turns.step(done, steps)
 
-    return LoraTrainer(shared, own, around.entropy, stepped, half, probe)
+    trainer = LoraTrainer(shared, records, around.entropy, stepped, half, probe)
+    return charged_records.ChargedTrainer(trainer, home, site.account, forms)
 
 
 def _custodian(

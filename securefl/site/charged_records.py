@@ -19,6 +19,8 @@ from securefl.errors import OperatorFault
 from securefl.home.home import Home
 
 if TYPE_CHECKING:
+    from securefl.seams import Own, Trainer
+    from securefl.terms import Plan, Update
     from securefl.training.data import Records
     from securefl.training.shared_model import SharedModel
 
@@ -53,6 +55,30 @@ def remember(home: Home, account: str, forms: Iterable[bytes]) -> None:
         known = _read(place) if place.exists() else frozenset()
         if not mine <= known:
             files.write(place, b"".join(sorted(known | mine)))
+
+
+class ChargedTrainer:
+    """A trainer whose records are written down as its account's before its first training looks at them."""
+
+    def __init__(self, inner: Trainer, home: Home, account: str, forms: frozenset[bytes]) -> None:
+        self._inner, self._home, self._account, self._forms = inner, home, account, forms
+        self._is_written = False
+
+    def admit(self, plan: Plan, base: bytes) -> None:
+        """Check the plan as the trainer inside does; nothing is written down."""
+        self._inner.admit(plan, base)
+
+    def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
+        """Write down that the records are this account's, then train.
+
+        Raises:
+            OperatorFault: a record is another account's.
+            Exception: as the trainer inside does.
+        """
+        if not self._is_written:
+            remember(self._home, self._account, self._forms)
+            self._is_written = True
+        return self._inner.train(plan, base, own)
 
 
 def _check(home: Path, account: str, mine: frozenset[bytes]) -> None:

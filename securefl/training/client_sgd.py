@@ -6,7 +6,7 @@ whole update, clipped to a public norm whatever the records were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from securefl.seams import StepWatch
     from securefl.terms import Learning
 
 
 def run(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, learning: Learning, rand: Entropy,
-    progress: Callable[[int, int], None] = step.unwatched, losses: step.Losses = step.cross_entropy,
+    progress: StepWatch = step.unwatched, losses: step.Losses = step.cross_entropy,
 ) -> int:  # fmt: skip
     """``learning.event.steps`` steps, each along the mean loss of a Poisson sample's records; how many were done.
 

@@ -6,7 +6,6 @@ It can serve several members of one process; each training starts from the state
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +65,7 @@ from securefl.training.step import Encoded
 from securefl.wire import digest, layout_digest
 
 if TYPE_CHECKING:
+    from securefl.seams import StepWatch
     from securefl.terms.layout import Layout
     from securefl.terms.records import Record
     from securefl.training.noise import Entropy
@@ -232,7 +232,7 @@ class SharedModel:
 
     def train(
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,
-        progress: Callable[[int, int], None] = step.unwatched,
+        progress: StepWatch = step.unwatched,
     ) -> Update:  # fmt: skip
         """The change a plan's steps make, and what they really were; all of it is shared.
 
@@ -252,7 +252,7 @@ class SharedModel:
 
     def trained(
         self, plan: Plan, base: bytes, start: bytes, records: tuple[Record, ...], rand: Entropy,
-        progress: Callable[[int, int], None] = step.unwatched,
+        progress: StepWatch = step.unwatched,
     ) -> tuple[bytes, Event]:  # fmt: skip
         """The state after a plan's private steps from ``start``, and what they really were; ``base`` may teach.
 

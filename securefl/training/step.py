@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from securefl.seams import StepWatch
 from securefl.terms import Learning
 from securefl.terms.records import UNKNOWN
 from securefl.training.clipping import PrivateGradient, Weigh, flat, read, summed, unit, weigh_by
@@ -191,7 +192,7 @@ def unwatched(done: int, steps: int) -> None:
 
 def run(
     model: nn.Module, parameters: Sequence[nn.Parameter], encoded: Encoded, learning: Learning, rand: Entropy,
-    progress: Callable[[int, int], None] = unwatched, losses: Losses = cross_entropy,
+    progress: StepWatch = unwatched, losses: Losses = cross_entropy,
 ) -> int:  # fmt: skip
     """``learning.event.steps`` private steps, whatever the samples hold; how many were done."""
     optimizer, clip_l2 = optimizer_of(parameters, learning), learning.clip_l2

@@ -1,8 +1,7 @@
-"""A site's trainer: its records, read when a plan that was admitted trains."""
+"""A site's trainer: its records are looked at when a plan that was admitted trains, and not before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from securefl.seams import Own
@@ -19,7 +18,7 @@ from securefl.training.probes import check_probes
 from securefl.wire import digest
 
 if TYPE_CHECKING:
-    from securefl.seams import MemberHalf
+    from securefl.seams import MemberHalf, StepWatch
     from securefl.terms.records import Record
     from securefl.training.data import Records
     from securefl.training.noise import Entropy
@@ -30,13 +29,11 @@ class LoraTrainer:
     """One member's half: its records, its randomness, a model it may share with others of this process."""
 
     def __init__(
-        self, shared: SharedModel, records: Callable[[], Records], rand: Entropy,
-        progress: Callable[[int, int], None] = step.unwatched,
+        self, shared: SharedModel, records: Records, rand: Entropy, progress: StepWatch = step.unwatched,
         half: MemberHalf | None = None, probe: tuple[Record, ...] = (),
     ) -> None:  # fmt: skip
-        self._shared, self._load, self._rand, self._progress = shared, records, rand, progress
+        self._shared, self._records, self._rand, self._progress = shared, records, rand, progress
         self._half, self._probe = half, probe
-        self._records: Records | None = None
 
     def admit(self, plan: Plan, base: bytes) -> None:
         """Check the plan, the model, and how the model's kernels compute at this base; no record is read.
@@ -52,14 +49,12 @@ class LoraTrainer:
         self._shared.shapes(plan, base[: 4 * self._shared.dimension])
 
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
-        """Train as the plan says, and say what to keep; records are read at the first training.
+        """Train as the plan says, and say what to keep.
 
         Raises:
             Exception: whatever went wrong, the plan's price is spent.
         """
         self.admit(plan, base)
-        if self._records is None:
-            self._records = self._load()
         records, sharing = self._records.train, plan.sharing
         if self._half is None or sharing == Sharing():
             return self._shared.train(plan, base, records, self._rand, self._progress), Own()

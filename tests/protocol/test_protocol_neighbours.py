@@ -286,7 +286,7 @@ def test_any_text_is_trained_on(kind, tmp_path) -> None:
     event = PoissonGaussian(F(1), F(1, 2), 1)
     plan = tiny_models.plan(of, event=event, max_tokens=24, clip_l2=F(1, 2))
     plan = replace(plan, base=m.state_digest(of.initial()))
-    update, _ = LoraTrainer(of, lambda: Records(held, ()), entropy(kind)).train(plan, of.initial(), Own())
+    update, _ = LoraTrainer(of, Records(held, ()), entropy(kind)).train(plan, of.initial(), Own())
     assert update.did == event
     assert update.values.shape == (of.dimension,)
     assert np.isfinite(update.values).all()

@@ -24,6 +24,7 @@ from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import messages as m
+from securefl.seams import Own
 from securefl.simulation import parties
 from securefl.site import charged_records, custody
 from securefl.site.agent import MemberAgent
@@ -32,6 +33,7 @@ from securefl.strategy.member import MemberStrategy
 from securefl.terms import MemberId, Refused, Reserved, RunId, Scheme
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.terms.start import Start
+from tests.privacy.test_privacy_account import a_plan
 from tests.support.sites import NOW, Introduced, Wire, stream
 from tests.support.small import MEMBERS, Small
 
@@ -73,7 +75,7 @@ def by_hand(world: Introduced, name: str, shared, entropy) -> MemberAgent:
         roster.members, {}, shared.model, signed,
     )  # fmt: skip
     trainer = LoraTrainer(
-        shared, lambda: parties.records_of(loaded, name), entropy, lambda *_: None,
+        shared, parties.records_of(loaded, name), entropy, lambda *_: None,
         MemberStrategy(shared.layout, shared.initial()), loaded.file.strategy.probe_records(loaded.file.task.labels),
     )  # fmt: skip
     ports = member_state.Ports(home.identity, schemes.member_half)
@@ -259,7 +261,10 @@ def test_records_that_were_charged_under_another_name_are_refused_by_the_site_it
 ) -> None:
     world = Introduced(small, tmp_path, small.file("first.yaml"))
     agent = world.agent("north")
-    agent.trainer._load()  # as its first training does
+    for ask in (agent.trainer.admit, lambda asked, base: agent.trainer.train(asked, base, Own())):
+        world.agent("north", dataset="letters")  # nothing is charged before the first training
+        with pytest.raises(PeerFault):  # this plan cannot be trained; what begins to train is charged all the same
+            ask(a_plan(1), b"")
     with pytest.raises(OperatorFault, match=r"records that were charged to 'north'.*dataset: north"):
         world.agent("north", dataset="letters")
     assert world.agent("north").charter.dataset == "north"

@@ -3,6 +3,7 @@
 import string
 from fractions import Fraction as F
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -25,6 +26,15 @@ from securefl.training.shared_model import SharedModel
 from securefl.training.step import cross_entropy, per_record_gradients
 from securefl.wire import layout_digest
 
+
+class Unread:
+    """Records that nobody may look at."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError("records were read")
+
+
+UNREAD: Any = Unread()
 TASK = Task("classification", ("bad", "fine", "good"))
 TARGETS = {"bert": ("query", "value", "attention.output.dense"), "gpt2": ("c_attn",), "llama": ("q_proj", "v_proj")}
 KINDS = tuple(TARGETS)

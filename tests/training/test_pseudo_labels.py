@@ -23,7 +23,7 @@ from securefl.training.noise import repeatable
 from securefl.training.trainer import LoraTrainer
 from securefl.wire import digest
 from tests.support.small import Small
-from tests.support.tiny_models import F, plan, shared
+from tests.support.tiny_models import UNREAD, F, plan, shared
 
 RECORDS = tuple(
     Record(text, i % 3)
@@ -151,7 +151,7 @@ def test_a_member_keeps_its_own_model_and_its_own_weight(of) -> None:
     probe = (Record("so late", 0), Record("thanks a lot", 2))
     weighting = Weighting(F(1), F(2), renewal=F(1, 2), probe=digest("probe", probe))
     sharing = Sharing((weighting,), pull=F(0))
-    trainer = LoraTrainer(of, held, repeatable("rand"), half=MemberStrategy(of.layout), probe=probe)
+    trainer = LoraTrainer(of, held(), repeatable("rand"), half=MemberStrategy(of.layout), probe=probe)
     own = Own()
     before, first = 1.0, asked(of, EACH[0], sharing=sharing, dimension=of.layout.dimension(1, sharing))
     for round_, base in ((1, of.initial()), (2, some(of))):
@@ -175,7 +175,7 @@ def held():
 
 def test_another_probe_than_the_plans_is_refused_before_a_record_is_read(of) -> None:
     sharing = Sharing((Weighting(F(1), F(2), probe=Hash(bytes(32))),))
-    trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=MemberStrategy(of.layout))
+    trainer = LoraTrainer(of, UNREAD, repeatable("rand"), half=MemberStrategy(of.layout))
     with pytest.raises(PeerFault, match="another probe"):
         trainer.admit(
             asked(of, CrossEntropy(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial()
@@ -184,7 +184,7 @@ def test_another_probe_than_the_plans_is_refused_before_a_record_is_read(of) -> 
 
 def test_a_member_without_a_probe_admits_none_that_the_plan_names(of) -> None:
     sharing = Sharing((Weighting(F(1), F(2), probe=digest("probe", ())),))
-    trainer = LoraTrainer(of, lambda: 1 // 0, repeatable("rand"), half=MemberStrategy(of.layout))
+    trainer = LoraTrainer(of, UNREAD, repeatable("rand"), half=MemberStrategy(of.layout))
     with pytest.raises(PeerFault, match="another probe"):
         trainer.admit(
             asked(of, CrossEntropy(), sharing=sharing, dimension=of.layout.dimension(2, sharing)), of.initial()

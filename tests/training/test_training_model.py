@@ -23,7 +23,7 @@ from securefl.training.model_files import model_digest
 from securefl.training.noise import repeatable
 from securefl.training.shared_model import Mismatch, SharedModel
 from securefl.training.trainer import LoraTrainer
-from tests.support.tiny_models import KINDS, TASK, F, adapter, encoder, plan, saved, shared
+from tests.support.tiny_models import KINDS, TASK, UNREAD, F, adapter, encoder, plan, saved, shared
 
 WORDS = (("awful late lost", 0), ("fine ok so", 1), ("great love thanks", 2))
 
@@ -201,7 +201,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("field", "change"), WRONG, ids=[field for field, _ in WRONG])
 def test_a_plan_for_something_else_is_refused_before_a_record_is_read(of, field, change):
-    trainer = LoraTrainer(of, lambda: pytest.fail("records were read"), os.urandom)
+    trainer = LoraTrainer(of, UNREAD, os.urandom)
     for ask in (trainer.admit, lambda asked, base: trainer.train(asked, base, Own())):
         with pytest.raises(Mismatch, match=field):
             ask(change(plan(of)), of.initial())
@@ -210,25 +210,34 @@ def test_a_plan_for_something_else_is_refused_before_a_record_is_read(of, field,
 def test_a_model_that_fails_preflight_is_refused_before_a_record_is_read(tmp_path, monkeypatch):
     of = SharedModel.load(str(saved("bert", tmp_path)), tmp_path, TASK, adapter("bert"), "opacus")
     of._built.model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
-    trainer = LoraTrainer(of, lambda: pytest.fail("records were read"), os.urandom)
+    trainer = LoraTrainer(of, UNREAD, os.urandom)
     with pytest.raises(OperatorFault, match="has no gradient for each"):
         trainer.admit(plan(of), of.initial())
 
 
-def test_a_trainer_reads_its_records_once_and_reports_progress(of):
-    reads, told = [], []
+def test_a_trainer_tells_of_each_step_and_ends_where_it_is_told_to(of):
+    told = []
 
-    def load():
-        reads.append(1)
-        return Records(records(), ())
+    def stepped(done, steps):
+        told.append((done, steps))
+        if len(told) == 5:
+            raise TimeoutError("the round went on")
 
-    trainer = LoraTrainer(of, load, os.urandom, lambda *at: told.append(at))
+    trainer = LoraTrainer(of, Records(records(), ()), os.urandom, stepped)
     trainer.admit(plan(of), of.initial())
-    assert reads == []
+    assert told == []
     trainer.train(plan(of), of.initial(), Own())
-    trainer.train(plan(of), of.initial(), Own())
-    assert reads == [1]
-    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    with pytest.raises(TimeoutError):
+        trainer.train(plan(of), of.initial(), Own())
+    assert told[3:] == [(1, 3), (2, 3)]
+
+
+def test_a_training_looks_at_the_records_and_admitting_does_not(of):
+    trainer = LoraTrainer(of, UNREAD, os.urandom)
+    trainer.admit(plan(of), of.initial())
+    with pytest.raises(AssertionError, match="records were read"):
+        trainer.train(plan(of), of.initial(), Own())
 
 
 # Scores.

@@ -19,6 +19,7 @@ from securefl.errors import OperatorFault
 from securefl.training import clipping, invariance, step
 from securefl.training.shapes import ALONE, ANY, SAME, Shapes
 from securefl.training.trainer import LoraTrainer
+from tests.support.tiny_models import UNREAD
 
 LADDER = st.sampled_from([ANY, SAME, ALONE])
 
@@ -152,9 +153,8 @@ def test_a_state_is_shown_once_and_what_was_found_is_kept():
 
 
 def test_a_base_is_shown_before_its_price_is_reserved_and_before_a_record_is_read():
-    of, read = bases.model("gpt2"), []
+    of = bases.model("gpt2")
     of._shown = invariance.Shown()
     at, rule = bases.base(of, "drowned", 3), bases.plan(of)
-    LoraTrainer(of, lambda: read.append(1), lambda size: bytes(size)).admit(rule, at)
+    LoraTrainer(of, UNREAD, lambda size: bytes(size)).admit(rule, at)
     assert [digest for _, digest in of._shown._at] == [hashlib.sha256(at).digest()]
-    assert not read

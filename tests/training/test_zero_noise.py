@@ -28,7 +28,7 @@ from securefl.training.trainer import LoraTrainer
 from tests.policy.test_policy_decide import question
 from tests.policy.test_policy_oracle import PLAN, POLICY, changed
 from tests.privacy.test_privacy_account import a_plan, reserved
-from tests.support.tiny_models import F, plan, shared
+from tests.support.tiny_models import UNREAD, F, plan, shared
 from tests.support.worlds import EVENT as EVENT_OF_WORLD
 from tests.support.worlds import World, an_update
 
@@ -227,7 +227,7 @@ def forced(event: PoissonGaussian, noise) -> PoissonGaussian:
 def test_an_event_that_was_changed_in_memory_is_not_trained_and_no_record_is_read(of, noise):
     asked = plan(of)
     asked = replace(asked, learning=replace(asked.learning, event=forced(asked.learning.event, noise)))
-    trainer = LoraTrainer(of, lambda: pytest.fail("records were read"), os.urandom)
+    trainer = LoraTrainer(of, UNREAD, os.urandom)
     with pytest.raises(Mismatch, match="the plan has no event that noise can be drawn for: noise_multiplier="):
         trainer.admit(asked, of.initial())
     with pytest.raises(Mismatch):
