@@ -83,7 +83,8 @@ class NestedTrainer:
         if ended.outcome != "finished":
             raise Unfinished(*self._spent(ended, below))
         after = ended.course.state
-        weights, kept = own_weights(self._half, plan, lambda each: self._score(each, base, after), own.weights)
+        scores = tuple(self._score(each, base, after) for each in plan.sharing.weightings)
+        weights, kept = own_weights(self._half, plan, scores, own.weights)
         did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
         update = Update(self._half.share(plan, base, start, after, weights), did, self._gathered(plan, below))
         return update, Own(after if plan.sharing.keeps else b"", kept)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from securefl.terms import Plan, Weighting
+from securefl.terms import Plan
 
 if TYPE_CHECKING:
     from securefl.seams import MemberHalf
 
 
 def own_weights(
-    half: MemberHalf, plan: Plan, score: Callable[[Weighting], float], kept: bytes
+    half: MemberHalf, plan: Plan, scores: tuple[float, ...], kept: bytes
 ) -> tuple[tuple[float, ...], bytes]:
-    """A member's weight in each sum of the round, and what to keep of them: float64, little endian, or nothing."""
+    """A member's weight in each sum of the round, and what to keep of them: float64, little endian, or nothing.
+
+    Args:
+        scores: one for each of the plan's weightings.
+    """
     remembers = plan.sharing.remembers
-    scores = tuple(map(score, plan.sharing.weightings))
     own = half.weights(plan, scores, kept if remembers else b"")
     return own, struct.pack(f"<{len(own)}d", *own) if remembers else b""

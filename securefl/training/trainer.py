@@ -61,8 +61,7 @@ class LoraTrainer:
         start = self._half.start(plan, base, own.model if sharing.keeps else b"")
         model = base[: 4 * self._shared.dimension]  # behind it stands what the strategy alone reads
         after, did = self._shared.trained(plan, model, start, records, self._rand, self._progress)
-        weights, kept = own_weights(
-            self._half, plan, lambda each: self._shared.scored(each, model, after, self._probe), own.weights
-        )
+        scores = tuple(self._shared.scored(each, model, after, self._probe) for each in sharing.weightings)
+        weights, kept = own_weights(self._half, plan, scores, own.weights)
         update = Update(self._half.share(plan, base, start, after, weights), did)
         return update, Own(after if sharing.keeps else b"", kept)

@@ -191,7 +191,7 @@ def played(folder: Path, plan: Plan, held: tuple[Record, ...], trainer: type[Lor
     for name in NAMES:
         data = held if name == NAMES[0] else records(2, random.Random(name))
         half = MemberStrategy(of.layout, of.initial())
-        made = trainer(of, lambda data=data: Records(data, ()), entropy(name), half=half)
+        made = trainer(of, Records(data, ()), entropy(name), half=half)
         ports = member_state.Ports(homes[name].identity, schemes.member_half)
         price = nested.price_in(agreed, name)
         parties[MemberId(name)] = MemberAgent(
@@ -259,7 +259,7 @@ class Telling(LoraTrainer):
     """A trainer that cannot train on an odd number of records."""
 
     def train(self, plan, base, own):
-        if len(self._load().train) % 2:
+        if len(self._records.train) % 2:
             raise ValueError("an odd number of records")
         return super().train(plan, base, own)
 
