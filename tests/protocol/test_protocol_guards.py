@@ -14,18 +14,34 @@ from functools import cache
 import pytest
 
 from securefl import keys, wire
-from securefl.errors import PeerFault
+from securefl.errors import OutOfTurn, PeerFault
 from securefl.protection.summation import Summation
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
 from securefl.protocol import member_state
 from securefl.protocol import messages as m
-from securefl.terms import Hash, Model, Participant, Plan, RunId, Scheme
-from tests.support.worlds import World, identity, resigned, seat, signed_head
+from securefl.terms import (
+    Envelope,
+    Gathered,
+    Hash,
+    MessageSent,
+    Model,
+    Participant,
+    Plan,
+    RunId,
+    RunJoined,
+    Scheme,
+    Settled,
+    Update,
+)
+from tests.support.worlds import POLICY, World, an_update, identity, resigned, seat, signed_head
 
 RAND = keys.Secret(bytes(range(32)))
 FAR = signed_head("coordinator", 10_000)
 OTHER = Hash(hashlib.sha256(b"another").digest())
+
+
+ANSWERS: dict[tuple[str, Scheme, bytes], Envelope] = {}  # by who was asked, and what
 
 
 @cache
@@ -36,9 +52,12 @@ def lived(party: str, scheme: Scheme) -> tuple[tuple[tuple[object, str, bytes], 
     handle = world.handle
 
     def listen(name: str, data: bytes) -> bytes:
+        before = world.parties[name].state
+        answer = handle(name, data)
         if name == party:
-            asked.append((world.parties[name].state, wire.decode(data, m.Frame).envelope.receipt.kind, data))
-        return handle(name, data)
+            asked.append((before, wire.decode(data, m.Frame).envelope.receipt.kind, data))
+            ANSWERS[party, scheme, data] = wire.decode(answer, m.Frame).envelope
+        return answer
 
     world.handle = listen  # type: ignore[method-assign]
     assert world.play().outcome == "finished"
@@ -255,14 +274,56 @@ def test_a_custodian_opens_each_round_once(opened: int) -> None:
     assert broken("custodian", Scheme.CKKS, state, other) == "protocol.replayed-round"
 
 
-@pytest.mark.parametrize("place", range(6))
-def test_what_a_member_is_asked_twice_it_answers_with_the_same_bytes_and_does_not_move(place: int) -> None:
-    asked, world = lived("a", Scheme.MASKING)
+@pytest.mark.parametrize(("party", "scheme", "place"), [
+    *(("a", Scheme.MASKING, place) for place in range(6)), *(("custodian", Scheme.CKKS, place) for place in range(3)),
+])  # fmt: skip
+def test_what_a_party_is_asked_twice_it_answers_with_the_same_bytes_and_does_not_move(
+    party: str, scheme: Scheme, place: int
+) -> None:
+    asked, _ = lived(party, scheme)
     (_, _, data), (after, _, _) = asked[place], asked[place + 1]
-    again = member_state.Received(wire.decode(data, m.Frame).envelope, FAR, RAND)
-    moved = mm.step(after, again, world.member_plugs("a"))
+    moved = step(party, scheme, after, wire.decode(data, m.Frame))
     assert (moved.state, moved.entries, moved.effects) == (after, (), ())
-    assert moved.outbound == after.seat.reply
+    assert moved.outbound == ANSWERS[party, scheme, data]
+
+
+@pytest.mark.parametrize("party", ["a", "custodian"])
+def test_who_joins_writes_down_as_what_under_which_policy_and_with_whom(party: str) -> None:
+    state, frame = first(party, Scheme.CKKS, "Invite")
+    moved = step(party, Scheme.CKKS, state, frame)
+    role, rows = ("member", "a-data") if party == "a" else ("custodian", "")
+    everybody = tuple(seat(name) for name in ("a", "b", "c", "d", "coordinator", "custodian"))
+    joined = RunJoined(RunId(bytes(16)), "f", role, POLICY, rows, everybody, b"")
+    assert [entry for entry in moved.entries if isinstance(entry, RunJoined)] == [joined]
+
+
+@pytest.mark.parametrize("party", ["a", "custodian"])
+@pytest.mark.parametrize("known", [4, 5, 6])
+def test_a_coordinator_may_know_less_of_a_ledger_than_whom_it_invites(party: str, known: int) -> None:
+    state, frame = first(party, Scheme.CKKS, "Invite")
+    seen = replace(state, charter=replace(state.charter, witnessed={"b": signed_head("b", known)}))
+    invite = replace(wire.decode(frame.envelope.body, m.Invite), heads=(signed_head("b", 5),))
+    moved = step(party, Scheme.CKKS, seen, resigned(frame.envelope.receipt, invite, "coordinator"))
+    charter = moved.state.charter if party == "custodian" else moved.state.seat.charter
+    assert charter.witnessed["b"] == signed_head("b", max(known, 5))
+
+
+def test_a_custodian_opens_no_sum_that_it_was_not_asked_for() -> None:
+    world = lived("custodian", Scheme.CKKS)[1]
+    for state in (first("custodian", Scheme.CKKS, kind)[0] for kind in ("Invite", "Ask", "Close")):
+        with pytest.raises(OutOfTurn):
+            u.step(state, u.Decrypted(b""), world.custodian_plugs())
+
+
+def test_a_custodian_remembers_which_round_it_opened_and_what_it_said() -> None:
+    asked, _ = lived("custodian", Scheme.CKKS)
+    held = [state for state, kind, _ in asked if kind in ("Ask", "Close")]
+    assert [state.opened_round for state in held] == [0, 1, 2]
+    for (_, _, data), state in zip(asked, held, strict=False):
+        envelope = wire.decode(data, m.Frame).envelope
+        assert (state.request, state.reply) == (envelope.receipt.digest, ANSWERS["custodian", Scheme.CKKS, data])
+    left = step("custodian", Scheme.CKKS, *first("custodian", Scheme.CKKS, "Close")).state
+    assert (type(left), left.outcome) == (u.Left, "finished")
 
 
 def test_a_member_that_leaves_keeps_what_the_run_ended_with_and_no_secret() -> None:
@@ -273,3 +334,18 @@ def test_a_member_that_leaves_keeps_what_the_run_ended_with_and_no_secret() -> N
     assert (left.outcome, left.state) == (close.outcome, close.state)
     assert (left.seat.box, left.seat.enrolment) == (b"", b"")
     assert {head.head.owner for head in close.heads} - {"a"} <= set(left.seat.charter.witnessed)
+
+
+@pytest.mark.parametrize("below", [None, Gathered(OTHER, RunId(bytes(16)), (OTHER,), (3,), OTHER, 9)])
+def test_a_result_is_paid_for_and_leaves_in_one_step_that_keeps_its_answer(below: Gathered | None) -> None:
+    world = lived("a", Scheme.MASKING)[1]
+    training = next(state for state, _ in begun() if isinstance(state, member_state.InTraining))
+    plan = training.proposal.plan
+    update = Update(an_update("a", 1, world.dimension), plan.learning.event, below)
+    moved = mm.step(training, member_state.Trained(update, RAND), world.member_plugs("a"))
+    settled = Settled(wire.plan_hash(plan), plan.learning.event)
+    sent = MessageSent(moved.outbound.receipt, moved.outbound.signature)
+    assert moved.entries == ((settled, sent) if below is None else (settled, below, sent))
+    assert moved.state.seat.reply == moved.outbound
+    assert (moved.state.plan, moved.state.seat.next_round) == (plan, plan.round + 1)
+    assert (moved.outbound.receipt.cost, moved.outbound.receipt.plan) == (training.cost, wire.plan_hash(plan))
