@@ -6,6 +6,7 @@ in the transaction that would write the run's first entry.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,32 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
 from securefl.home.opening import adopted
 
+Signatures = tuple[approvals.Signature, ...] | None  # None: a run without
 
-def propose(home: Home, policy: Policy, signatures: tuple[approvals.Signature, ...] | None) -> None:
-    """Lay out the policy that the next run here begins under; None for a run without signatures.
+
+def propose(home: Home, policy: Policy, signatures: Signatures) -> None:
+    """Lay out the policy that the next run here begins under.
 
     Raises:
         OperatorFault, Unapproved: this home would not adopt it.
     """
+    propose_to_all((home,), policy, signatures)
+
+
+def propose_to_all(homes: Iterable[Home], policy: Policy, signatures: Signatures) -> None:
+    """Lay out a policy in every one of these homes, or in none: each is asked before the first has it.
+
+    Raises:
+        OperatorFault, Unapproved: one of them would not adopt it.
+    """
+    for home, evidence_of in [(home, evidence(policy, _adoptable(home, policy, signatures))) for home in homes]:
+        path = staged_at(home.path, policy.federation)
+        files.write(path, policy.text)
+        files.write(approvals.beside(path), evidence_of)
+
+
+def _adoptable(home: Home, policy: Policy, signatures: Signatures) -> Signatures:
+    """Check that this home would adopt the policy; a revocation that it is shown, it keeps whatever it says."""
     path = staged_at(home.path, policy.federation)
     files.folder(path.parent)
     if signatures is not None:
@@ -35,8 +55,7 @@ def propose(home: Home, policy: Policy, signatures: tuple[approvals.Signature, .
             files.write(revoked, approvals.encode(approvals.revocations(signatures)))
     with home.transaction() as conn:
         adopted(home.opened(conn)).adopt(policy, signatures, home.clock())
-    files.write(path, policy.text)
-    files.write(approvals.beside(path), evidence(policy, signatures))
+    return signatures
 
 
 def found_signatures(

@@ -42,17 +42,16 @@ def introduce(
     policies it agreed to; a later run that shows others is refused. ``signatures`` are the policy's; None runs without.
     """
     file = places.loaded.file
+    homes = {name: home_of(places, name) for name in places.parties}
     seats = tuple(
-        Participant(MemberId(member.name), home_of(places, member.name).identity.public, member.region)
+        Participant(MemberId(member.name), homes[MemberId(member.name)].identity.public, member.region)
         for member in file.members
     )
-    coordinator = Participant(COORDINATOR, home_of(places, COORDINATOR).identity.public, "")
-    custodian = None
-    if file.protection.scheme.has_custodian:
-        custodian = Participant(CUSTODIAN, home_of(places, CUSTODIAN).identity.public, "")
-    for name in (*(seat.member for seat in seats), COORDINATOR, *((CUSTODIAN,) if custodian else ())):
-        pin(places.of(name), policy.federation, (coordinator, *((custodian,) if custodian else ()), *seats))
-        adoption.propose(home_of(places, name), policy, signatures)
+    coordinator = Participant(COORDINATOR, homes[COORDINATOR].identity.public, "")
+    custodian = Participant(CUSTODIAN, homes[CUSTODIAN].identity.public, "") if CUSTODIAN in homes else None
+    for home in homes.values():
+        pin(home.path, policy.federation, (coordinator, *((custodian,) if custodian else ()), *seats))
+    adoption.propose_to_all(homes.values(), policy, signatures)
     if custodian:
         check_split(places, policy)
     return coordinator, custodian, seats

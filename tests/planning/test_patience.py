@@ -13,15 +13,16 @@ from securefl.documents import federation_file
 from securefl.documents.federation import Loaded
 from securefl.documents.patience import PatiencePart
 from securefl.errors import OperatorFault, PeerFault
+from securefl.planning import explain
 from securefl.planning.patience import patience_below, patience_of
-from securefl.planning.plan import cover_of
+from securefl.planning.plan import FirstState, cover_of
 from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.protocol import coordinator_state as c
 from securefl.protocol.waiting import enough, seconds
 from securefl.terms import Patience, Scheme
 from securefl.terms.patience import MOST_S, PHASES, QUESTIONS
-from tests.support.worlds import World
+from tests.support.worlds import MODEL, World
 
 CARRIERS = Path(__file__).parents[2] / "examples" / "carriers" / "federation.yaml"
 ROUNDS = st.integers(1, 20)
@@ -139,6 +140,13 @@ def test_a_document_whose_levels_do_not_add_up_is_refused_with_numbers_and_the_r
     assert planned(carriers({"train": least}, {"train": 3600})).train_s == least
     with pytest.raises(OperatorFault, match=f"waits {least - 1} s"):
         planned(carriers({"train": least - 1}, {"train": 3600}))
+
+
+def test_explain_says_how_long_a_round_may_take() -> None:
+    policy, loaded = policies.load(CARRIERS.parent / "carriers.policy.yaml"), carriers({"quorum": 2, "train": 100})
+    row = explain.explained(policy, explain.first_plan(loaded, policy, FirstState(MODEL, 1)), ()).checks[-1]
+    assert (row.rule, row.held) == ("plan.patience", True)
+    assert row.value == "up to 1900 s for a round; once 2 members answered, 60 s more for the others"
 
 
 @pytest.mark.parametrize("quorum", [1, 3])

@@ -74,6 +74,22 @@ def test_a_policy_that_was_proposed_and_never_begun_is_followed_by_nothing(home,
         adoption.propose(home, third, signed(third, mallory))
 
 
+def test_homes_take_a_successor_together_or_not_at_all(home, author, tmp_path):
+    mallory = key_files.load_or_create(home.path / "mallory.key")
+    other = Home.at(tmp_path / "other", MemberId("south"), clock.clock)
+    first, second = policy("clinic", 1, author), policy("clinic", 2, mallory)
+    adopt(other, first, signed(first, author))
+    adoption.propose(home, first, None)
+    with pytest.raises(approvals.Unapproved, match="a successor of clinic, version 1 is not signed"):
+        adoption.propose_to_all((home, other), second, signed(second, mallory))
+    for each in (home, other):
+        assert adoption.staged(each.path, "clinic", clock.clock())[0].hash == first.hash
+    third = policy("clinic", 2, author)
+    adoption.propose_to_all((home, other), third, signed(third, author))
+    for each in (home, other):
+        assert adoption.staged(each.path, "clinic", clock.clock())[0].hash == third.hash
+
+
 def test_an_unsigned_version_is_not_the_one_whose_keys_are_asked(home, author):
     mallory = key_files.load_or_create(home.path / "mallory.key")
     first, second, third = policy("clinic", 1, author), policy("clinic", 2, mallory), policy("clinic", 7, mallory)
