@@ -18,7 +18,8 @@ $(VENV)/.ready: requirements.lock requirements-demo.lock pyproject.toml examples
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ./distributions/whole
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation ./distributions/whole
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . # last: the command is this one's
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest build/download vaderSentiment==0.5
 	$(BIN)/python examples/data.py build/download/vaderSentiment-0.5.zip build/data
 	touch $@
