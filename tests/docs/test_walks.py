@@ -15,9 +15,11 @@ from securefl.runtime.inprocess import InProcess
 from securefl.simulation import parties
 from securefl.site.build import Environment
 from securefl.terms import MemberId, Scheme
+from securefl.terms.parties import CUSTODIAN
 from tests.site.test_build import driven
 from tests.support import nested
 from tests.support.hops import PACKAGE, Hops, goes_back, level_of, room_of
+from tests.support.parties import Federation
 from tests.support.sites import NOW, Introduced, stream
 from tests.support.small import MEMBERS, Small
 
@@ -124,6 +126,7 @@ def test_no_federation_hops_back_by_another_port_than_the_page_says(small: Small
             MemberId(name): world.agent(name, Environment(stream(name), lambda: NOW, model=shared)) for name in MEMBERS
         }
         ended = driven(world, InProcess(agents), shared.start)
+        Federation(tmp_path / "keys", Scheme.CKKS).agent(CUSTODIAN)  # whose key is made and kept
         export_all([each.home for each in agents.values()], tmp_path)
         tree = nested.World(
             tmp_path / "tree", {node: dict.fromkeys(f"{node}{i}" for i in range(3)) for node in "ab"}, CLEAR, rounds=1
