@@ -10,10 +10,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from securefl import wire
 from securefl.privacy import accountant
-from securefl.privacy.account import Standing
-from securefl.privacy.accountant import epsilon_filter, epsilon_pld, epsilon_rdp, interval_of
-from securefl.terms import PoissonGaussian, Unbounded
+from securefl.privacy.account import Account, Standing
+from securefl.privacy.accountant import (
+    epsilon_charged,
+    epsilon_filter,
+    epsilon_pld,
+    epsilon_rdp,
+    epsilon_together,
+    interval_of,
+    price,
+)
+from securefl.terms import (
+    Accountant,
+    Level,
+    Limit,
+    MicroEpsilon,
+    PoissonGaussian,
+    Price,
+    Reserved,
+    RunId,
+    Unbounded,
+    micro_epsilon,
+)
+from tests.privacy.test_privacy_account import ZERO, a_plan, reserved
 
 DELTA = 1e-5
 ORDERS = (1.5, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128)  # of the filter, as ledgers were priced with them
@@ -80,3 +101,59 @@ def test_what_became_of_a_charge_has_the_names_that_accounts_are_known_by() -> N
     assert {each.name: each.value for each in Standing} == {
         "RESERVED": "reserved", "SETTLED": "settled", "FREED": "freed",
     }  # fmt: skip
+
+
+EVENT = PoissonGaussian(Fraction(1, 100), Fraction(1), 10)
+
+
+def a_limit(level: Level, name: str, by: str, delta: int = 5, bound: Accountant = Accountant.PLD) -> Limit:
+    return Limit(level, name, MicroEpsilon(9), Fraction(1, 10**delta), bound, by)
+
+
+def test_a_price_holds_each_level_at_the_least_delta_asked_there_and_hands_its_limits_on() -> None:
+    plan, run = a_plan(2, EVENT), RunId(bytes(16)).hex()
+    others = a_limit(Level.DATASET, "d", "g", delta=7)
+    first = Reserved(
+        a_plan(1, EVENT, "g"), "d", Price(wire.plan_hash(plan), ZERO, MicroEpsilon(5), {}, caps=(others,)), b""
+    )
+    account = Account.of([first, reserved(a_plan(3, EVENT), "e")])
+    own = (
+        a_limit(Level.DATASET, "d", "f"), a_limit(Level.FEDERATION, "f", "f", bound=Accountant.FILTER),
+        a_limit(Level.RUN, run, "f", delta=6), a_limit(Level.FEDERATION, "above", "f", delta=4),
+    )  # fmt: skip
+    told = price(plan, account, "d", 1e-3, own)
+    assert (told.plan, told.account) == (wire.plan_hash(plan), account.digest)
+    assert told.round == micro_epsilon(epsilon_pld([EVENT], 1e-3))
+    assert told.after == {
+        Level.DATASET: micro_epsilon(epsilon_pld([EVENT, EVENT], 1e-7)),
+        Level.FEDERATION: micro_epsilon(epsilon_filter([EVENT], 1e-5)),
+        Level.RUN: micro_epsilon(epsilon_pld([EVENT, EVENT], 1e-6)),
+    }
+    assert told.above == {"above": micro_epsilon(epsilon_pld([EVENT], 1e-4))}
+    assert told.caps == (own[0], others, *own[1:])
+
+
+def test_what_nobody_limits_is_priced_at_the_delta_that_was_asked_for() -> None:
+    told = price(a_plan(2, EVENT), Account(), "d", 1e-3)
+    assert set(told.after.values()) == {told.round}
+    assert (told.above, told.caps) == ({}, ())
+
+
+def test_a_level_that_saw_another_mechanism_says_that_the_filter_held_it() -> None:
+    louder = PoissonGaussian(Fraction(1, 100), Fraction(2), 10)
+    account = Account.of([reserved(a_plan(1, louder), "d")])
+    own = a_limit(Level.DATASET, "d", "f")
+    told = price(a_plan(2, EVENT), account, "d", 1e-5, (own,))
+    assert told.after[Level.DATASET] == micro_epsilon(epsilon_filter([EVENT, louder], 1e-5))
+    assert told.caps == (a_limit(Level.DATASET, "d", "f", bound=Accountant.FILTER),)
+
+
+@pytest.mark.parametrize("bound", list(Accountant))
+def test_charges_together_cost_their_events_by_the_bound_that_holds_them(bound: Accountant) -> None:
+    charges = Account.of([reserved(a_plan(number, EVENT), "d") for number in (1, 2)]).charges
+    expected = (epsilon_pld if bound is Accountant.PLD else epsilon_filter)([EVENT, EVENT], DELTA)
+    assert epsilon_charged(charges, DELTA, bound) == expected
+    assert epsilon_charged(charges, DELTA) == epsilon_pld([EVENT, EVENT], DELTA)
+    twice = PoissonGaussian(Fraction(1, 100), Fraction(1), 20)
+    assert epsilon_together(charges, DELTA) == epsilon_pld([twice], DELTA)
+    assert epsilon_together((), DELTA) == 0
