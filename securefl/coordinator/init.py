@@ -21,6 +21,7 @@ home: home                    # folder of your key and ledger: for this user alo
 policy: {policy}
 purpose: {purpose}            # one that the policy allows
 model: {{name: {model}, at: {at}}}  # what the policy calls it, and where it is here
+# start: first.start          # `securefl start make`, by whoever has the model: then you need neither it nor torch
 
 # What is trained: change this first. `securefl policy explain POLICY FILE` holds it against the policy.
 task: {{kind: classification, labels: [other, urgent]}}

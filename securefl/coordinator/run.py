@@ -17,7 +17,7 @@ from securefl.audit.ledger_files import read_all
 from securefl.coordinator import evidence, inviting, run_folder
 from securefl.coordinator.drive import drive
 from securefl.documents.coordinator_file import Coordinator
-from securefl.errors import OperatorFault
+from securefl.errors import Missing, OperatorFault
 from securefl.home import adoption
 from securefl.home.home import Home
 from securefl.home.introduced import Introduced
@@ -86,13 +86,14 @@ def coordinate(
     policy = policies.load(coordinator.policy)
     signatures = adoption.found_signatures(coordinator.policy, policy, home.clock(), unsafe_unsigned=unsafe_unsigned)
     what = {"coordinator_file": m.state_digest(coordinator.text).hex(), "policy_hash": policy.hash.hex()}
-    began = time.monotonic()
+    loaded = loaded_with(coordinator, everybody)
+    begin, began = _start(coordinator, loaded), time.monotonic()
     with run_folder.claimed(out, what) as run_id:
         if evidence.bound(home, run_id, out):  # killed between its last word and the mark
             return _over(home, out)
         pin(home.path, policy.federation, everybody.everybody)
         adoption.propose(home, policy, signatures)
-        prepared = prepare(coordinator, home, policy, everybody, run_id, adoption.evidence(policy, signatures))
+        prepared = prepare(loaded, begin, home, policy, everybody, run_id, adoption.evidence(policy, signatures))
         shown.say(f"{policy.federation}: {len(everybody.members)} members, policy {policy.hash.hex()[:12]}")
         for warning in figures.warnings(prepared.course.plan):
             shown.say(f"WARNING: {warning}")
@@ -124,15 +125,13 @@ def loaded_with(coordinator: Coordinator, everybody: Introduced) -> Loaded:
 
 
 def prepare(
-    coordinator: Coordinator, home: Home, policy: Policy, everybody: Introduced, run: RunId, signed: bytes
+    loaded: Loaded, begin: Start, home: Home, policy: Policy, everybody: Introduced, run: RunId, signed: bytes
 ) -> Prepared:
     """The first plan of a run, and the machine that carries it.
 
     Raises:
         OperatorFault: what is to be trained does not fit the model or the policy's form.
     """
-    loaded = loaded_with(coordinator, everybody)
-    begin = _start(coordinator, loaded)
     strategy, custodian = strategy_of(loaded, begin), everybody.custodian
     start = strategy.broadcast(begin.state)
     plan = plan_of(loaded, policy, run, FirstState.of(begin, strategy), custodian.key if custodian else None)
@@ -150,11 +149,18 @@ def prepare(
 
 
 def _start(coordinator: Coordinator, loaded: Loaded) -> Start:
-    """Where training starts: by the start file that the document names, or by the model, if it is here."""
+    """Where training starts: by the start file that the document names, or by the model, if it is here.
+
+    Raises:
+        OperatorFault: neither can be read here.
+    """
     if coordinator.file.start is not None:
         return start_file.of(loaded)
-    from securefl.training.shared_model import SharedModel  # noqa: PLC0415
-
+    try:
+        from securefl.training.shared_model import SharedModel  # noqa: PLC0415
+    except ModuleNotFoundError as fault:
+        what = f"names no start file, and {fault.name}, which reads the model, is not installed"
+        raise Missing(what, start_file.REMEDY, f"{coordinator.path}: start") from fault
     file = coordinator.file
     task, adapter, model = file.task.task(), file.adapter.adapter(), file.model
     return SharedModel.load(model.at or model.name, coordinator.folder, task, adapter, model.engine, model.name).start

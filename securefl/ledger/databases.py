@@ -168,7 +168,7 @@ def _postgres(place: Remote) -> sa.Engine:
             url, isolation_level="READ COMMITTED", pool_pre_ping=True, execution_options={"place": str(place)}
         )
     except ModuleNotFoundError as fault:
-        raise Missing("psycopg is not installed", "run: pip install 'securefl[postgres]'", str(place)) from fault
+        raise Missing("psycopg is not installed", "run: pip install 'securefl-core[postgres]'", str(place)) from fault
     lock = int.from_bytes(hashlib.sha256(b"securefl/store/" + place.schema.encode()).digest()[:8], "big", signed=True)
     path = engine.dialect.identifier_preparer.quote_identifier(place.schema)
 

@@ -7,15 +7,17 @@ each member compares them with what it computes itself, before anything is reser
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from securefl import files, wire
 from securefl.documents.federation import Loaded
+from securefl.documents.task import AdapterPart, TaskPart
 from securefl.errors import Malformed, OperatorFault
 from securefl.strategy import adapter_state
 from securefl.terms import Hash
 from securefl.terms.start import Start
 
-REMEDY = "have whoever has the model make it: securefl start make FEDERATION FILE"
+REMEDY = "have whoever has the model make it: securefl start make DOCUMENT FILE"
 
 
 def digest(start: Start) -> Hash:
@@ -60,31 +62,44 @@ def read(path: Path) -> Start:
     return start
 
 
+class Trained(Protocol):
+    """What a document says is trained: of a federation or its coordinator."""
+
+    @property
+    def task(self) -> TaskPart:
+        """What the adapter is for."""
+        ...
+
+    @property
+    def adapter(self) -> AdapterPart:
+        """What is put on the model."""
+        ...
+
+
 def of(loaded: Loaded) -> Start:
     """Read the start file that a federation's document names.
 
     Raises:
         OperatorFault: the document names none, it cannot be read, or it is of another federation.
     """
-    if loaded.file.start is None:
+    file = loaded.file
+    if file.start is None:
         raise OperatorFault("names no start file", f"write `start: FILE`; {REMEDY}", f"{loaded.path}: start")
-    path = loaded.folder / loaded.file.start
-    start = read(path)
-    check(start, loaded, path)
-    return start
+    return checked(loaded.folder / file.start, file.model, file, loaded.path)
 
 
-def check(start: Start, loaded: Loaded, path: Path) -> None:
-    """Check that a start is of what a federation's document says is trained.
+def checked(path: Path, model: str, trained: Trained, document: Path) -> Start:
+    """Read a start file, and check that it is of what ``document`` says is trained.
 
     Raises:
-        OperatorFault: it is of another model, task or adapter.
+        OperatorFault: it cannot be read, or is of another model, task or adapter.
     """
-    file = loaded.file
+    start = read(path)
     for what, found, asked in (
-        ("model", start.model.name, file.model),
-        ("task", start.task, file.task.task()),
-        ("adapter", start.adapter, file.adapter.adapter()),
+        ("model", start.model.name, model),
+        ("task", start.task, trained.task.task()),
+        ("adapter", start.adapter, trained.adapter.adapter()),
     ):
         if found != asked:
-            raise OperatorFault(f"made for the {what} {found}, and {loaded.path} says {asked}", REMEDY, str(path))
+            raise OperatorFault(f"made for the {what} {found}, and {document} says {asked}", REMEDY, str(path))
+    return start

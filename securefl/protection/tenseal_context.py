@@ -44,7 +44,7 @@ def tenseal() -> Any:  # noqa: ANN401 - a module without types
         import tenseal.sealapi  # noqa: PLC0415
     except ImportError as fault:
         what = "ckks, bfv and their masked forms need TenSEAL, which is not installed"
-        raise Missing(what, "pip install 'securefl[he]'") from fault
+        raise Missing(what, "pip install 'securefl-core[he]'") from fault
     return tenseal
 
 

@@ -21,6 +21,5 @@ def handed_over(places: SiteLayout, start: Start) -> Start:
     files.folder(folder)
     path = folder / f"{places.loaded.file.name}-{start_file.digest(start).hex()[:12]}.start"
     start_file.write(path, start)
-    read = start_file.read(path)
-    start_file.check(read, places.loaded, path)
-    return read
+    file = places.loaded.file
+    return start_file.checked(path, file.model, file, places.loaded.path)

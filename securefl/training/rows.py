@@ -235,7 +235,7 @@ def _hub(found: Path | str, source: DataSource) -> Iterator[Row]:
     try:
         import datasets  # noqa: PLC0415
     except ImportError as fault:
-        remedy = "pip install 'securefl[hub]', or name a CSV, TSV or JSON Lines file"
+        remedy = "pip install 'securefl-core[hub]', or name a CSV, TSV or JSON Lines file"
         raise Missing("a Hugging Face data set needs the library `datasets`", remedy, str(found)) from fault
     try:
         rows = datasets.load_dataset(str(found), split=source.split)

@@ -229,7 +229,7 @@ def test_without_the_driver_the_extra_to_install_is_named(tmp_path: Path, monkey
     import sys
 
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(Missing, match=r"psycopg is not installed; run: pip install 'securefl\[postgres\]'"):
+    with pytest.raises(Missing, match=r"psycopg is not installed; run: pip install 'securefl-core\[postgres\]'"):
         databases.engine_at(databases.Remote(sa.make_url("postgresql+psycopg://user@host/db"), "north"))
 
 

@@ -104,7 +104,7 @@ def test_every_flipped_bit_is_another_start_or_none(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_says_who_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(OperatorFault, match=r"No such file.*securefl start make FEDERATION FILE"):
+    with pytest.raises(OperatorFault, match=r"No such file.*securefl start make DOCUMENT FILE"):
         start_file.read(tmp_path / "x.start")
 
 

@@ -778,7 +778,7 @@ def test_a_planted_value_is_in_no_byte_that_leaves_unless_nothing_is_hidden(
 def test_without_tenseal_masking_works_and_encryption_says_what_to_install(scheme: Scheme, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tenseal", None)
     assert World().play().outcome == "finished"
-    with pytest.raises(Missing, match=r"pip install 'securefl\[he\]'"):
+    with pytest.raises(Missing, match=r"pip install 'securefl-core\[he\]'"):
         schemes.key_holder(scheme, identity("custodian"))
 
 

@@ -256,7 +256,7 @@ def test_a_name_that_is_none_is_refused(tmp_path):
 
 def test_a_hub_data_set_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(Missing, match=r"securefl\[hub\]"):
+    with pytest.raises(Missing, match=r"securefl-core\[hub\]"):
         load(source("stanfordnlp/sst2"), tmp_path, LABELS)
 
 
