@@ -106,6 +106,8 @@ def _confirmed(found: Any, fingerprint: str | None) -> Any:  # noqa: ANN401 - of
         lines = [f"{name:<12}{value}" for name, value in _lines(found, clock()) if name != "fingerprint"]
         print("\n".join([*lines, "", "fingerprint, as its author reads it out: "]), end="", file=sys.stderr, flush=True)
         fingerprint = sys.stdin.readline().strip()
+        if not sys.stdin.isatty():
+            print(file=sys.stderr, flush=True)
     return introduction.confirmed(found, fingerprint)
 
 
@@ -136,7 +138,7 @@ def _lines(found: Any, now: int) -> list[tuple[str, str]]:  # noqa: ANN401 - doc
     from securefl.documents.introduction import DAY_S, Invitation, Roster, answers_of  # noqa: PLC0415
 
     facts = _facts(found)
-    days = f"{max(0, facts.pop('expires') - now) // DAY_S} days"
+    days = f"{-(-max(0, facts.pop('expires') - now) // DAY_S)} days"
     lines = [*((name, str(value)) for name, value in facts.items() if value), ("counts for", days)]
     if isinstance(found.document, Invitation):
         lines += [("offer", line) for line in found.document.offer.decode(errors="replace").splitlines()]

@@ -38,20 +38,30 @@ def keys_show(path: Path, as_json: Json = False) -> None:
 
 @custodian_app.command("split")
 def custodian_split(
-    federation: Path,
+    federation: Annotated[Path, typer.Argument(help="A custodian's SITE document, or a simulation's federation.")],
     threshold: Annotated[int, typer.Option(help="How many members' shares give the key.")],
     sites: Annotated[Path | None, typer.Option(help="Where the sites' homes are; else as the file says.")] = None,
     inside: Annotated[
         str, typer.Option(help="In a tree: the way to the federation below whose key it is, such as west/coast.")
     ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Of a SITE document: where each member's sealed share is written.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Split the decryption key among the members' homes; from now on it is whole in the custodian's memory alone."""
+    """Split the decryption key among the members; from now on it is whole in the custodian's memory alone."""
+    from securefl.documents import strict  # noqa: PLC0415
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+
+    if strict.read(federation).has("securefl_site"):
+        _deal(federation, threshold, out, as_json=as_json)
+        return
+    if out is not None:
+        raise OperatorFault("a simulation puts shares into its members' homes", "leave --out out", str(federation))
     from securefl.simulation import introduction  # noqa: PLC0415
 
     if is_suite(federation):
         from securefl.documents import suite_file  # noqa: PLC0415
-        from securefl.errors import OperatorFault  # noqa: PLC0415
         from securefl.simulation import suite  # noqa: PLC0415
 
         if inside:
@@ -60,3 +70,31 @@ def custodian_split(
     else:
         introduction.split_key(federation, sites, threshold, inside)
     show(as_json, {"threshold": threshold}, f"split; {threshold} members' shares give the key when a run begins")
+
+
+def _deal(document: Path, threshold: int, out: Path | None, *, as_json: bool) -> None:
+    from securefl.documents import site_file  # noqa: PLC0415
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+    from securefl.site import joining  # noqa: PLC0415
+
+    if out is None:
+        raise OperatorFault("a key is split by sealed shares", "say where they go: --out", str(document))
+    written = joining.deal(site_file.load(document), threshold, out)
+    lines = [*map(str, written), f"split; {threshold} of these give the key. Send each to its member, who runs:",
+             "securefl custodian keep SITE SHARE"]  # fmt: skip
+    show(as_json, {"threshold": threshold, "shares": [str(each) for each in written]}, "\n".join(lines))
+
+
+@custodian_app.command("keep")
+def custodian_keep(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="A member's SITE document.")],
+    share: Annotated[Path, typer.Argument(help="The share that its custodian sent.")],
+    as_json: Json = False,
+) -> None:
+    """Keep this member's share of a decryption key: its site gives it to the custodian that asks, sealed."""
+    from securefl.documents import site_file, strict  # noqa: PLC0415
+    from securefl.site import joining  # noqa: PLC0415
+
+    key, threshold = joining.keep_share(site_file.load(site), strict.text_of(share), str(share))
+    told = f"kept; {threshold} shares give the key {key.hex()[:16]}"
+    show(as_json, {"key": key.hex(), "threshold": threshold}, told)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from securefl.cli import introduction
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, Unsigned, show
 
 site_app = typer.Typer(help="One party's own document, and how parties are introduced.", no_args_is_help=True)
 for name in ("invite", "join", "roster"):
@@ -44,6 +44,26 @@ def site_init(
     path, key = init.init(site, member)
     lines = [f"{path}: written; edit it, then: securefl site check {path}", f"key  {key.hex()}"]
     show(as_json, {"site": str(path), "name": "custodian" if custodian else name, "key": key.hex()}, "\n".join(lines))
+
+
+@site_app.command("adopt")
+def site_adopt(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="A SITE document.")],
+    policy: Annotated[Path, typer.Argument(help="A later version of a federation's policy.")],
+    unsafe_unsigned: Unsigned = False,
+    as_json: Json = False,
+) -> None:
+    """Lay out a later version of a policy: the next run here begins under it. The ledger says what may follow.
+
+    Who must have signed it follows from the last signed version that a run here began under.
+    """
+    from securefl.documents import site_file  # noqa: PLC0415
+    from securefl.site import joining  # noqa: PLC0415
+
+    adopted = joining.adopt(site_file.load(site), policy, unsafe_unsigned=unsafe_unsigned)
+    told = {"federation": adopted.federation, "version": adopted.version, "policy": adopted.hash.hex()}
+    said = f"{adopted.federation}: the next run here begins under version {adopted.version}, {adopted.hash.hex()[:16]}"
+    show(as_json, told, said)
 
 
 @site_app.command("check")
@@ -86,7 +106,8 @@ def site_serve(
     member: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=SOCKET", help="Where a party of this site's own sub-federation serves; one for each."
+            metavar="NAME=SOCKET",
+            help="Where a party of this site's own sub-federation serves, or a member who holds a share of its key.",
         ),
     ] = None,
     as_json: Json = False,
@@ -97,11 +118,13 @@ def site_serve(
     from securefl.site import serve  # noqa: PLC0415
     from securefl.site.build import Environment  # noqa: PLC0415
     from securefl.site.dispatch import built, way_to_members  # noqa: PLC0415
+    from securefl.site.key_share import asked_over  # noqa: PLC0415
 
     found = site_file.load(site)
     door = (socket or found.home / serve.DOOR).absolute()
     users = [serve.user_named(each) for each in let_in or ()]
     members = way_to_members(found, member or ())
+    holders = asked_over(members, members.peers) if members is not None and found.file.is_custodian else None
     name, among = found.file.name, list(found.file.federations)
 
     def ready() -> None:
@@ -111,7 +134,7 @@ def site_serve(
 
     with progress() as shown:
         all_ended = serve.serve(
-            lambda: built(found, Environment(progress=shown, members=members)),
+            lambda: built(found, Environment(progress=shown, members=members, shares=holders)),
             door,
             found.home / serve.LOCK,
             users,

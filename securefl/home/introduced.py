@@ -202,6 +202,20 @@ def take_in(home: Home, given: Confirmed[Roster]) -> Introduced:
     return found
 
 
+def boxes(home: Home, federation: str) -> dict[MemberId, bytes]:
+    """What shares are sealed to, by member: the boxes in the roster that this home took in.
+
+    Raises:
+        OperatorFault: it took in none.
+    """
+    held = kept(home, federation, ROSTER, Roster)
+    if held is None:
+        remedy = "join by signed documents: a share is sealed to the box of a member's own card"
+        raise OperatorFault(f"no roster of {federation} is here that still counts", remedy, str(home.path))
+    cards = [each.document.card for each in introduction.answers_of(held, home.clock())]
+    return {MemberId(card.name): card.box for card in cards if card.role.has_records}
+
+
 def everybody(coordinator: Card, cards: Collection[Card]) -> Introduced:
     """Who takes part, by cards that were checked; members in the order that they come in."""
     custodian = next((_seat(card) for card in cards if card.role is Role.CUSTODIAN), None)

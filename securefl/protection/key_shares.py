@@ -89,6 +89,24 @@ def split(
     return wire.encode(Vault(statement, locked)), dealt
 
 
+def check_asks(asked: Request, custodian: PublicKey) -> None:
+    """Check that this custodian asks for shares; raise Forged otherwise."""
+    keys.verify(custodian, "key-share-request", asked.key + asked.box, asked.signature)
+
+
+def is_mine(member: MemberId, share: Share, box: Secret, custodian: PublicKey) -> bool:
+    """Whether this custodian dealt the share to this member: it opens, and is the one that was committed to."""
+    statement = share.statement
+    try:
+        keys.verify(custodian, "key-shares", wire.encode(statement), share.signature)
+        opened = keys.open_box(box, "key-share", statement.key, share.box)
+        point = statement.roster.index(member) + 1
+        due = statement.commitments[point - 1]
+    except (Forged, ValueError, IndexError):
+        return False
+    return shamir.commitment(statement.key, "he-key", point, opened) == due
+
+
 def answer(member: MemberId, share: bytes, box: Secret, request: bytes, custodian: PublicKey) -> bytes:
     """This member's share, for the custodian that asks now.
 
@@ -97,7 +115,7 @@ def answer(member: MemberId, share: bytes, box: Secret, request: bytes, custodia
     """
     asked: Request = wire.decode(request, Request)
     held: Share = wire.decode(share, Share)
-    keys.verify(custodian, "key-share-request", asked.key + asked.box, asked.signature)
+    check_asks(asked, custodian)
     keys.verify(custodian, "key-shares", wire.encode(held.statement), held.signature)
     if asked.key != held.statement.key:
         raise Forged("a request for the shares of another key")
@@ -128,6 +146,8 @@ def assemble(vault: bytes, identity: Identity, gather: Callable[[bytes], Iterabl
             continue  # the others may be enough
         if shamir.commitment(statement.key, "he-key", point, share) == statement.commitments[point - 1]:
             good[point] = share
+        if len(good) == statement.threshold:
+            break  # nobody else need be waited for
     if len(good) < statement.threshold:
         what = f"{len(good)} good shares of the decryption key; {statement.threshold} are needed"
         raise OperatorFault(what, f"ask more of: {', '.join(statement.roster)}")

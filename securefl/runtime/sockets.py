@@ -47,6 +47,11 @@ class Sockets:
     def __init__(self, places: Mapping[MemberId, Path], gone_s: float = GONE_S, watch: Watch = unwatched) -> None:
         self._places, self._gone_s, self._watch = dict(places), gone_s, watch
 
+    @property
+    def peers(self) -> tuple[MemberId, ...]:
+        """Whom it is the way to."""
+        return tuple(self._places)
+
     def exchange(
         self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:

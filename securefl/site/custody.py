@@ -52,6 +52,26 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     _erase_old(file, dealt, members.values())
 
 
+def dealt(
+    file: Path, threshold: int, boxes: Mapping[MemberId, bytes], identity: Identity, rand: Secret
+) -> tuple[bytes, dict[MemberId, bytes]]:
+    """The vault of the key in ``file``, and each member's share, sealed to its box; nothing is written.
+
+    Raises:
+        OperatorFault: there is no key, or the threshold is none.
+    """
+    check_here(file)
+    secret = KeyFile(file).kept(lambda: b"")
+    return key_shares.split(secret, key_id(tenseal_context.public_half(secret)), threshold, boxes, identity, rand)
+
+
+def exchange(file: Path, vault: bytes) -> None:
+    """Put a vault in the place of the key in ``file``, and erase the key: every share is on a disk by now."""
+    files.write(vault_of(file), vault)
+    _on_disk(vault_of(file).parent)
+    _erase_old(file, vault, ())
+
+
 def _erase_old(file: Path, vault: bytes, homes: Iterable[Path]) -> None:
     """Erase the whole key and every share of an older vault: all that this one has taken the place of."""
     if file.exists():
@@ -181,6 +201,11 @@ def threshold_of(file: Path) -> int | None:
 def vault_of(file: Path) -> Path:
     """Where the locked key lies."""
     return file.with_name(f"{file.name}.split")
+
+
+def is_split(home: Path) -> bool:
+    """Whether a decryption key of this home was split."""
+    return any(home.glob("*.split"))
 
 
 def _share(file: Path, vault: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from securefl import wire
@@ -10,6 +11,7 @@ from securefl.documents.site_file import Site
 from securefl.errors import Forged, OperatorFault, PeerFault, Unsafe
 from securefl.protocol import messages as m
 from securefl.runtime.sockets import Sockets
+from securefl.site import custody, key_share
 from securefl.site.agent import Agent, check_asked
 from securefl.site.build import Environment, build
 from securefl.terms import MemberId
@@ -33,6 +35,8 @@ class Dispatcher:
         Raises:
             PeerFault: no agent of this site takes it, or the one it is for refuses it.
         """
+        if key_share.is_request(data):
+            return self._share(data)
         return self._asked(data).handle(data)
 
     def progress(self, data: bytes) -> m.InProgress:
@@ -52,6 +56,15 @@ class Dispatcher:
     def idle(self) -> bool:
         """Whether no request is worked on."""
         return all(each.idle for each in self._agents)
+
+    def _share(self, request: bytes) -> bytes:
+        """This site's share of a decryption key, for the custodian of one of its federations."""
+        for agent in self._agents:
+            custodian = agent.charter.custodian
+            if custodian is not None and custodian.key != agent.home.identity.public:
+                with suppress(Forged):
+                    return key_share.answer(agent.home, custodian.key, request)
+        raise Forged("a request of nobody whom this site answers")
 
     def _asked(self, data: bytes) -> Agent:
         frame: m.Frame = wire.decode(data, m.Frame)
@@ -79,23 +92,27 @@ def built(site: Site, around: Environment) -> Dispatcher:
 
 
 def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
-    """Read the sockets of a sub-federation's own parties, each given as NAME=SOCKET; None for a site with records.
+    """Read the sockets that a site has to ask, each given as NAME=SOCKET; None for a site with records.
+
+    Of a sub-federation these are its own parties; of a custodian whose key was split, the members who hold shares.
 
     Raises:
         OperatorFault: one is missing, or none of the sub-federation's.
     """
     inside = site.file.subfederation
     wanted = set() if inside is None else {*inside.members, *((CUSTODIAN,) if inside.custodian else ())}
+    if site.file.is_custodian and custody.is_split(site.home):
+        wanted = {name for trust in site.file.federations.values() for name in trust.members}
     found = {name: path for name, _, path in (each.partition("=") for each in doors)}
     strange, missing = sorted(set(found) - wanted), sorted(wanted - {name for name, path in found.items() if path})
     if strange or len(found) < len(doors):
         what = (
             f"{', '.join(strange) or 'a party given twice'}, where {', '.join(sorted(wanted)) or 'nobody'} may be given"
         )
-        raise OperatorFault(what, "give each party of the sub-federation once, as NAME=SOCKET", "--member")
+        raise OperatorFault(what, "give each party once, as NAME=SOCKET", "--member")
     if missing:
         remedy = " ".join(f"--member {name}=SOCKET" for name in missing)
-        raise OperatorFault(f"no way to {', '.join(missing)}", f"add {remedy}", f"{site.path}: subfederation")
+        raise OperatorFault(f"no way to {', '.join(missing)}", f"add {remedy}", str(site.path))
     return Sockets({MemberId(name): Path(path).absolute() for name, path in found.items()}) if wanted else None
 
 

@@ -5,23 +5,31 @@ Until the roster is in, the site trusts nobody's updates and answers no request 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from securefl import files
+from securefl import files, keys
 from securefl.documents import emit, offer, site_file, strict
 from securefl.documents.introduction import Answer, Authentic, Confirmed, Invitation, NotIntroduced, Role, Roster, Rule
 from securefl.documents.offer import Offer
 from securefl.documents.site_file import JoinedFile, Site
 from securefl.errors import OperatorFault
-from securefl.home import introduced
+from securefl.home import adoption, introduced
 from securefl.home.clock import clock
 from securefl.home.introduced import Introduced, Party
+from securefl.planning.plan import scheme_under
+from securefl.policy import load as policies
+from securefl.protection import schemes
+from securefl.site import custody, key_share
 from securefl.site.build import opened
-from securefl.terms import MemberId
+from securefl.terms import Hash, MemberId, PublicKey
 from securefl.terms.parties import CUSTODIAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from securefl.policy.load import Policy
 
 HEAD = "Written by `securefl site join`: a federation that this site is in, as its roster and its invitation say."
 
@@ -78,6 +86,55 @@ def complete(site: Site, given: Confirmed[Roster], now: Callable[[], int] = cloc
     files.folder(place.parent)
     files.write(place, text)
     return found
+
+
+def adopt(site: Site, path: Path, *, unsafe_unsigned: bool = False, now: Callable[[], int] = clock) -> Policy:
+    """Lay out a later version of a policy, with the signatures beside it, for the next run of its federation here.
+
+    Raises:
+        Unapproved: it lacks signatures, by its own rules or those of the last signed version here.
+        OperatorFault: it is of no federation of this site, no later version, or this site has no home.
+    """
+    check_home(site)
+    policy = policies.load(path)
+    if policy.federation not in site.file.federations:
+        what = f"the policy of {policy.federation}, and this site is in {', '.join(site.file.federations) or 'none'}"
+        raise OperatorFault(what, "join that federation first: `securefl site join`", str(path))
+    signatures = adoption.found_signatures(path, policy, now(), unsafe_unsigned=unsafe_unsigned)
+    adoption.propose(opened(site, now), policy, signatures)
+    return policy
+
+
+def deal(site: Site, threshold: int, out: Path, federation: str | None = None) -> tuple[Path, ...]:
+    """Split this custodian's key among the members of its federation, each share sealed to the box of its card.
+
+    Raises:
+        OperatorFault: this site holds no key, its members' cards are not known, or the threshold is none.
+        BelowFloor: the policy assumes that so many collude.
+    """
+    check_home(site)
+    name, trust = site.trusted(federation)
+    if trust.protection is None:
+        raise OperatorFault("only a custodian has a decryption key", "give its SITE document", str(site.path))
+    home = opened(site)
+    policy, _ = adoption.staged(home.path, name, home.clock())
+    colluding = max(policy.protection.colluding, trust.protection.colluding or 0)
+    custody.check_floor(threshold, len(trust.members), colluding, str(site.path))
+    boxes = introduced.boxes(home, name)
+    file = home.path / schemes.key_name(scheme_under(trust.protection, policy))
+    return key_share.deal(file, threshold, boxes, home.identity, keys.Secret(os.urandom(32)), out)
+
+
+def keep_share(site: Site, data: bytes, place: str) -> tuple[Hash, int]:
+    """Keep a share that the custodian of one of this site's federations dealt to it: of which key, and the threshold.
+
+    Raises:
+        OperatorFault: it is none, or another party's.
+    """
+    check_home(site)
+    custodians = [PublicKey(bytes.fromhex(each.custodian)) for each in site.file.federations.values() if each.custodian]
+    statement = key_share.keep(opened(site), custodians, data, place)
+    return statement.key, statement.threshold
 
 
 def check_home(site: Site) -> None:

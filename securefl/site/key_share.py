@@ -1,0 +1,104 @@
+"""A member's share of a decryption key: taken in from its custodian, and given to it again when it asks.
+
+Shares travel sealed: to the member's box, which its card names, when they are dealt, and to the custodian's fresh one
+when they are asked for. Nobody looks into another party's folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from securefl import files, keys, wire
+from securefl.errors import Forged, Malformed, OperatorFault, PeerFault
+from securefl.home.home import Home
+from securefl.protection import key_shares
+from securefl.seams import Failure, Runtime, Waiting
+from securefl.site import custody
+from securefl.terms import MemberId, PublicKey
+
+FOLDER, SUFFIX = "key-shares", ".share"
+PATIENCE_S = 600.0  # for members' answers: time enough to start their sites
+
+
+def deal(
+    file: Path, threshold: int, boxes: Mapping[MemberId, bytes], identity: keys.Identity, rand: keys.Secret, out: Path
+) -> tuple[Path, ...]:
+    """Split the key in ``file``; write each member's sealed share into ``out``, then erase the whole key.
+
+    The shares are on the disk before the key is exchanged for its vault: a crash leaves the key whole, or all shares.
+
+    Raises:
+        OperatorFault: there is no key, it was split already, the threshold is none, or ``out`` cannot be written.
+    """
+    if custody.vault_of(file).is_file():
+        remedy = "send the shares again from the folder they were dealt into"
+        raise OperatorFault("the key was split already", remedy, str(custody.vault_of(file)))
+    vault, shares = custody.dealt(file, threshold, boxes, identity, rand)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written = tuple(out / f"{member}{SUFFIX}" for member in shares)
+        for path, share in zip(written, shares.values(), strict=True):
+            files.write(path, share)
+            path.chmod(0o644)  # sealed: it may lie where it is fetched
+    except OSError as fault:
+        raise OperatorFault(f"cannot be written: {fault.strerror}", "choose another --out", str(out)) from fault
+    custody.exchange(file, vault)
+    return written
+
+
+def keep(home: Home, custodians: Iterable[PublicKey], data: bytes, place: str) -> key_shares.Statement:
+    """Keep a share that one of these custodians dealt to this home's owner, once it opens and is the one committed to.
+
+    Raises:
+        OperatorFault: it is none, or another party's. Nothing was written.
+    """
+    try:
+        share: key_shares.Share = wire.decode(data, key_shares.Share)
+        for custodian in custodians:
+            if key_shares.is_mine(home.owner, share, home.identity.box, custodian):
+                path = home.path / FOLDER / f"{share.statement.key.hex()}{SUFFIX}"
+                files.folder(path.parent)
+                files.write(path, data)
+                return share.statement
+    except Malformed as fault:
+        raise OperatorFault(str(fault), "give the file that the custodian sent", place) from fault
+    what = f"no share that a custodian of this site dealt to {home.owner}"
+    raise OperatorFault(what, "ask the custodian for this party's own", place)
+
+
+def answer(home: Home, custodian: PublicKey, request: bytes) -> bytes:
+    """This member's share, sealed to the request.
+
+    Raises:
+        Forged: it is not this custodian who asks.
+        PeerFault: no share of that key is here.
+    """
+    asked: key_shares.Request = wire.decode(request, key_shares.Request)
+    key_shares.check_asks(asked, custodian)
+    data = files.read(home.path / FOLDER / f"{asked.key.hex()}{SUFFIX}")
+    if data is None:
+        raise Forged("a request for a share that is not here")
+    return key_shares.answer(home.owner, data, home.identity.box, request, custodian)
+
+
+def is_request(data: bytes) -> bool:
+    """Whether these bytes are a request for a share, whoever signed it."""
+    try:
+        wire.decode(data, key_shares.Request)
+    except PeerFault:
+        return False
+    return True
+
+
+def asked_over(runtime: Runtime, members: Iterable[MemberId]) -> Callable[[Path], custody.Gather]:
+    """The way to the shares of a custodian's key: its members are asked, each where it serves."""
+    asked = tuple(members)
+
+    def gather(request: bytes) -> Iterator[bytes]:
+        for _, given in runtime.exchange([(member, request) for member in asked], Waiting(PATIENCE_S, time.monotonic)):
+            if not isinstance(given, Failure):
+                yield given
+
+    return lambda _: gather

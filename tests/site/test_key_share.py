@@ -1,0 +1,86 @@
+"""Shares of a decryption key travel sealed: kept by whom they were dealt to, given to the custodian that dealt them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from securefl import keys, wire
+from securefl.errors import Forged, OperatorFault, PeerFault
+from securefl.home.home import Home
+from securefl.protection import key_shares
+from securefl.site import key_share
+from securefl.terms import Hash, MemberId
+from tests.support.apart import everything
+
+NAMES = ("north", "south", "west")
+KEY = Hash(b"k" * 32)
+CUSTODIAN, MALLORY = keys.Identity(keys.Secret(b"c" * 32)), keys.Identity(keys.Secret(b"m" * 32))
+
+
+def rand(label: str) -> keys.Secret:
+    return keys.Secret(hashlib.sha256(label.encode()).digest())
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> dict[MemberId, Home]:
+    return {MemberId(name): Home.at(tmp_path / name, MemberId(name), lambda: 0) for name in NAMES}
+
+
+def dealt(homes, identity: keys.Identity = CUSTODIAN) -> tuple[bytes, dict[MemberId, bytes]]:
+    boxes = {name: keys.public_half(home.identity.box) for name, home in homes.items()}
+    return key_shares.split(b"the key", KEY, 2, boxes, identity, rand("deal"))
+
+
+def test_enough_members_that_kept_what_they_were_sent_give_the_key(homes) -> None:
+    vault, shares = dealt(homes)
+    for name in NAMES[:2]:
+        statement = key_share.keep(homes[name], [MALLORY.public, CUSTODIAN.public], shares[name], "share")
+        assert (statement.key, statement.threshold) == (KEY, 2)
+    asked: list[str] = []
+
+    def gather(request: bytes):
+        assert key_share.is_request(request)
+        for name, home in homes.items():
+            asked.append(name)
+            yield key_share.answer(home, CUSTODIAN.public, request)
+
+    assert key_shares.assemble(vault, CUSTODIAN, gather, rand("ask")) == b"the key"
+    assert asked == ["north", "south"], "nobody is waited for once there are enough"
+
+
+def test_a_share_that_is_another_partys_altered_or_of_no_custodian_is_not_kept(homes) -> None:
+    _, shares = dealt(homes)
+    _, forged = dealt(homes, MALLORY)
+    altered = wire.decode(shares["north"], key_shares.Share)
+    swapped = replace(altered, box=altered.box[:-1] + bytes([altered.box[-1] ^ 1]))
+    north = homes[MemberId("north")]
+    before = everything(north.path)
+    for data in (shares["south"], forged["north"], wire.encode(swapped), b"", shares["north"] + b"\0"):
+        with pytest.raises(OperatorFault):
+            key_share.keep(north, [CUSTODIAN.public], data, "share")
+    assert everything(north.path) == before
+    with pytest.raises(OperatorFault, match="dealt to north"):
+        key_share.keep(north, [], shares["north"], "share")
+
+
+def test_nobody_else_is_given_a_share_and_what_is_given_opens_for_the_request_alone(homes) -> None:
+    vault, shares = dealt(homes)
+    north = homes[MemberId("north")]
+    key_share.keep(north, [CUSTODIAN.public], shares["north"], "share")
+    requests: list[bytes] = []
+    for identity in (CUSTODIAN, MALLORY):
+        with pytest.raises(OperatorFault, match="0 good shares"):
+            key_shares.assemble(vault, identity, lambda request: requests.append(request) or (), rand("ask"))
+    good, strange = requests
+    with pytest.raises(PeerFault):
+        key_share.answer(north, CUSTODIAN.public, strange)
+    given = wire.decode(key_share.answer(north, CUSTODIAN.public, good), key_shares.Answer)
+    with pytest.raises(Forged):
+        keys.open_box(rand("another"), "key-share-answer", KEY, given.box)
+    with pytest.raises(Forged, match="not here"):
+        key_share.answer(homes[MemberId("south")], CUSTODIAN.public, good)
+    assert not key_share.is_request(shares["north"])
