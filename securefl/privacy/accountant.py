@@ -54,7 +54,8 @@ _Kind = float | Literal["rdp", "filter"]  # of accountant: a PLD by its interval
 _STRIDE = 100  # events composed without a stop
 LARGEST, MOST_STEPS = 1000, 50_000  # beyond this epsilon or this many steps a distribution would fill the memory
 FILTER_ORDERS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0)  # fixed for ever
-NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID
+NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_GRID ...
+MOST_NOISE = 1000  # ... up to this one
 ORDERS = tuple(1 + 2.0 ** (n / 16 - 8) for n in range(320))  # of Rényi divergences: 1.004 to 4000, in steps of 4 %
 SPARED = 2.0**-10  # share of delta that is kept for what drawn shares of noise lack of ideal ones
 
@@ -314,7 +315,7 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) 
     """The least noise multiplier above 0.1, on a grid of 1/10000, whose cost is at most ``target``: rounded up.
 
     Raises:
-        Unbounded: the target is not positive and finite, or no noise below 1000 reaches it.
+        Unbounded: the target is not positive and finite, or no noise up to 1000 reaches it.
     """
 
     def cost(noise: Fraction) -> float:
@@ -351,9 +352,9 @@ def _least_noise(cost: Callable[[Fraction], float], target: float, what: str) ->
     low, high = NOISE_GRID // 10, NOISE_GRID  # below 0.1 the accountant has nothing useful to say
     above, below = 10.0, over(high)
     while below > 0:
-        low, above, high = high, below, high * 2
-        if high > 1000 * NOISE_GRID:
-            raise Unbounded(f"epsilon {target} {what} needs noise above 1000")
+        if high == MOST_NOISE * NOISE_GRID:
+            raise Unbounded(f"epsilon {target} {what} needs noise above {MOST_NOISE}")
+        low, above, high = high, below, min(high * 2, MOST_NOISE * NOISE_GRID)
         below = over(high)
     last = 0.0
     while high - low > 1:  # between the two by false position; an end that stays counts half (Illinois)
