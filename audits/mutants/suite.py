@@ -304,8 +304,8 @@ class Stem:
 
     def __init__(self) -> None:
         self._here, there = multiprocessing.Pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
+        if os.fork() == 0:
+            self._here.close()  # so that it ends with its parent
             with contextlib.suppress(EOFError):
                 while True:
                     there.send(afresh(*there.recv()))
