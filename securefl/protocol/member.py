@@ -30,6 +30,7 @@ from securefl.protocol.member_state import (
     Kept,
     Left,
     Ports,
+    Ran,
     Ready,
     Received,
     Reserve,
@@ -41,6 +42,8 @@ from securefl.protocol.member_state import (
     Stopped,
     Train,
     Trained,
+    TrainingAgain,
+    UnderWay,
 )
 from securefl.terms import (
     Closed,
@@ -100,12 +103,12 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     return _replied(seat, Ready, event, ports, m.Accept(keys.public_half(box), b"", told), 0, entries=(opened, *seen))
 
 
-def on_enrol(state: Ready | Sealed | Deciding | InTraining, event: Received, ports: Ports) -> Step:
+def on_enrol(state: Ready | Sealed | Deciding | UnderWay, event: Received, ports: Ports) -> Step:
     """Make keys and shares for a round that has not been entered yet; pay for a training that was under way."""
     seat = state.seat
     enrol = m.opened(event.envelope, m.Enrol)
     assert isinstance(enrol, m.Enrol)
-    next_round = seat.next_round + isinstance(state, Deciding | InTraining)  # that of its plan has begun
+    next_round = seat.next_round + isinstance(state, Deciding | UnderWay)  # that of its plan has begun
     if enrol.round < next_round:
         raise OutOfTurn(f"round {enrol.round} again: the next one is {next_round}", "protocol.replayed-round")
     seen: tuple[Entry, ...] = ()
@@ -123,7 +126,7 @@ def on_enrol(state: Ready | Sealed | Deciding | InTraining, event: Received, por
         keys.derive(event.rand, "enrol"),
     )  # fmt: skip
     seat = replace(seat, next_round=enrol.round, enrolment=enrolment.secret)
-    if isinstance(state, InTraining):
+    if isinstance(state, UnderWay):
         seen = (_paid_whole(state), *seen)
     return _replied(seat, Ready, event, ports, m.Enrolled(enrol.round, enrolment.public), enrol.round, entries=seen)
 
@@ -179,24 +182,32 @@ def on_decided(state: Deciding, event: Decided, ports: Ports) -> Step:
     return Step(learning, (reserved,), (Train(plan, state.proposal.base),))
 
 
-def on_trained(state: InTraining, event: Trained, ports: Ports) -> Step:
+def on_trained(state: UnderWay, event: Trained, ports: Ports) -> Step:
     """Seal the update in the step that receives it; whatever goes wrong with it, the price is spent."""
     try:
         return _submitted(state, event, ports)
     except Exception as fault:  # noqa: BLE001 - records were read: no fault may tell how, or give anything back
         did = covering(state.proposal.plan.learning.event, event.update.did)
-        return _failed(state, did, "", ports, f"{type(fault).__name__}: {fault}")
+        return _failed(state, did, ports, f"{type(fault).__name__}: {fault}")
 
 
 def on_stopped(state: InTraining, event: Stopped, ports: Ports) -> Step:
     """Pay for a training that came to nothing, and say the one word that is said of every such training."""
-    priced = state.proposal.plan.learning.event
-    if event.spent is None:
-        return _failed(state, priced, "", ports, event.trouble)
-    return _failed(state, event.spent.did, event.spent.rule, ports, event.trouble)
+    plan = state.proposal.plan
+    spent = event.spent or Ran(plan.learning.event)
+    if spent.did is not None:
+        return _failed(state, spent.did, ports, event.trouble)
+    freed = ReservationReleased(wire.plan_hash(plan), "no record was read")
+    declined = _declined(state.seat, plan, (declining.constant(UNREAD, spent.rule),), ports, (freed,))
+    return replace(declined, trouble=event.trouble)
 
 
-def _submitted(state: InTraining, event: Trained, ports: Ports) -> Step:
+def on_stopped_again(state: TrainingAgain, event: Stopped, ports: Ports) -> Step:
+    """Pay the whole price: this process does not know what the one before it read."""
+    return _failed(state, state.proposal.plan.learning.event, ports, event.trouble)
+
+
+def _submitted(state: UnderWay, event: Trained, ports: Ports) -> Step:
     """The sealed update, with the next round's keys; what is kept is of this very training."""
     seat, plan = state.seat, state.proposal.plan
     protection = ports.protection(seat.session.scheme)
@@ -220,12 +231,10 @@ def _submitted(state: InTraining, event: Trained, ports: Ports) -> Step:
     return Step(Sealed(replace(seat, reply=envelope), plan, kept), entries, outbound=envelope, keep=keep)
 
 
-def _failed(state: InTraining, did: PrivacyEvent | None, below: str, ports: Ports, trouble: str) -> Step:
+def _failed(state: UnderWay, did: PrivacyEvent, ports: Ports, trouble: str) -> Step:
     """Out of the round by one constant, which is the same whatever went wrong once records were read."""
-    name = wire.plan_hash(state.proposal.plan)
-    reason = declining.constant(UNREAD, below) if did is None else declining.constant(declining.UNFINISHED)
-    entry = ReservationReleased(name, "no record was read") if did is None else Settled(name, did)
-    declined = _declined(state.seat, state.proposal.plan, (reason,), ports, (entry,))
+    plan, reason = state.proposal.plan, declining.constant(declining.UNFINISHED)
+    declined = _declined(state.seat, plan, (reason,), ports, (Settled(wire.plan_hash(plan), did),))
     return replace(declined, trouble=trouble)
 
 
@@ -244,14 +253,14 @@ def on_ask(state: Sealed, event: Received, ports: Ports) -> Step:
     return _replied(seat, Ready, event, ports, message, plan.round, plan=wire.plan_hash(plan), entries=seen)
 
 
-def on_close(state: Ready | Sealed | Deciding | InTraining, event: Received, ports: Ports) -> Step:
+def on_close(state: Ready | Sealed | Deciding | UnderWay, event: Received, ports: Ports) -> Step:
     """Leave; keep everybody's head, and pay for a training that was under way."""
     seat = state.seat
     close = m.opened(event.envelope, m.Close)
     assert isinstance(close, m.Close)
     charter, seen = sight.relayed(seat.charter, close.heads, ports.holds)
     seat, entries = replace(seat, charter=charter), list[Entry](seen)
-    if isinstance(state, InTraining):
+    if isinstance(state, UnderWay):
         entries.append(_paid_whole(state))
     if close.state:
         entries.append(Released(seat.session.run, close.round, m.state_digest(close.state)))
@@ -263,18 +272,19 @@ def on_close(state: Ready | Sealed | Deciding | InTraining, event: Received, por
     return Step(Left(seat, close.outcome, close.state), (got, *entries), outbound=envelope)
 
 
-def _paid_whole(state: InTraining) -> Settled:
+def _paid_whole(state: UnderWay) -> Settled:
     """How far this training came is not known: records may have been read."""
     return Settled(wire.plan_hash(state.proposal.plan), state.proposal.plan.learning.event)
 
 
 def on_resumed(state: State, event: Resumed, ports: Ports) -> Step:
-    """Ask again for the effect that was under way; its result was saved nowhere, so it left nothing."""
+    """Ask again for the effect that was under way; what a training left is not known, so that is another state."""
     del event, ports
     if isinstance(state, Deciding):
         return Step(state, effects=(Reserve(state.proposal.plan, state.proposal.base),))
-    if isinstance(state, InTraining):
-        return Step(state, effects=(Train(state.proposal.plan, state.proposal.base),))
+    if isinstance(state, UnderWay):
+        again = TrainingAgain(state.seat, state.proposal, state.cost)
+        return Step(again, effects=(Train(state.proposal.plan, state.proposal.base),))
     return Step(state)
 
 
@@ -291,6 +301,10 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (InTraining, Stopped):   (on_stopped, frozenset({Ready})),
     (InTraining, m.Enrol):   (on_enrol,   frozenset({Ready})),
     (InTraining, m.Close):   (on_close,   frozenset({Left})),
+    (TrainingAgain, Trained): (on_trained, frozenset({Ready, Sealed})),
+    (TrainingAgain, Stopped): (on_stopped_again, frozenset({Ready})),
+    (TrainingAgain, m.Enrol): (on_enrol,   frozenset({Ready})),
+    (TrainingAgain, m.Close): (on_close,   frozenset({Left})),
     (Sealed,   m.Enrol):   (on_enrol,   frozenset({Ready})),
     (Sealed,   m.Propose): (on_propose, frozenset({Deciding})),
     (Sealed,   m.Ask):     (on_ask,     frozenset({Ready})),
@@ -298,7 +312,8 @@ RULES: Final[Mapping[tuple[type, type], Rule]] = {
     (Idle,     Resumed):   (on_resumed, frozenset({Idle})),
     (Ready,    Resumed):   (on_resumed, frozenset({Ready})),
     (Deciding, Resumed):   (on_resumed, frozenset({Deciding})),
-    (InTraining, Resumed):   (on_resumed, frozenset({InTraining})),
+    (InTraining, Resumed):   (on_resumed, frozenset({TrainingAgain})),
+    (TrainingAgain, Resumed): (on_resumed, frozenset({TrainingAgain})),
     (Sealed,   Resumed):   (on_resumed, frozenset({Sealed})),
     (Left,     Resumed):   (on_resumed, frozenset({Left})),
 }  # fmt: skip
@@ -320,11 +335,11 @@ def step(state: State, event: Event, ports: Ports) -> Step:
         run = receipt.run if isinstance(state, Idle) else state.seat.session.run
         m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
         if not isinstance(state, Idle) and state.seat.request == receipt.digest:
-            return (
-                on_resumed(state, Resumed(), ports)
-                if state.seat.reply is None
-                else Step(state, outbound=state.seat.reply)
-            )
+            if state.seat.reply is not None:
+                return Step(state, outbound=state.seat.reply)
+            moved = on_resumed(state, Resumed(), ports)  # where that is another state, the ledger tells of it
+            got = MessageReceived(receipt, event.envelope.signature)
+            return moved if moved.state == state else replace(moved, entries=(got,))
         kind = REQUESTS.get(receipt.kind, type(None))
     rule = RULES.get((type(state), kind))
     if rule is None:

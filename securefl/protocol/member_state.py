@@ -103,7 +103,8 @@ class Trained:
 class Stopped:
     """Training began and has no result. The whole price is spent, unless ``spent`` says what really was.
 
-    Only a federation below can say so: it has the ledger of what ran there. None: no record was read.
+    Only a federation below can say so: it has the ledger of what ran there. None: no record was read. Of a training
+    that an earlier process of the site began, nothing that is said here counts (``TrainingAgain``).
     """
 
     trouble: str  # for this site's own operator; it goes nowhere else
@@ -173,6 +174,19 @@ class InTraining:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingAgain:
+    """The training of a plan that is paid for was begun by a process that ended, and is begun again.
+
+    What the earlier process read is not known. So nothing of the price is ever given back: no move from here frees a
+    reservation, or settles a part of it, whatever this process did itself.
+    """
+
+    seat: Seated
+    proposal: m.Propose
+    cost: MicroEpsilon
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """The result has left, sealed. One question about it may still be answered."""
 
@@ -190,7 +204,8 @@ class Left:
     state: bytes  # the adapter the run ended with
 
 
-State = Idle | Ready | Deciding | InTraining | Sealed | Left
+State = Idle | Ready | Deciding | InTraining | TrainingAgain | Sealed | Left
+UnderWay = InTraining | TrainingAgain  # a price is reserved, and records may have been read
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def settle(path: Path, run: str, reason: str, clock: Callable[[], int]) -> Settl
     with home.transaction() as conn:
         charge = _reserved(home.account(conn).charges, run, path)
         state = home.saved(conn, charge.run, member_state.State)
-        if not isinstance(state, member_state.InTraining) or wire.plan_hash(state.proposal.plan) != charge.plan:
+        if not isinstance(state, member_state.UnderWay) or wire.plan_hash(state.proposal.plan) != charge.plan:
             raise OperatorFault("the run does not stand where its training began", remedy, f"run {charge.run.hex()}")
         ports = member_state.Ports(home.identity, schemes.member_half, home.holds, home.head)
         moved = member.step(state, member_state.Stopped(reason), ports)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -15,7 +16,7 @@ from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
-from securefl.terms import Reason, Refusal, Scheme, Update
+from securefl.terms import Reason, Refusal, ReservationReleased, Scheme, Settled, Update
 from tests.support.worlds import EVENT, World, a_grant, an_update, identity, signed_head
 
 Visit = tuple[object, object]
@@ -44,6 +45,9 @@ def visits(scheme: Scheme) -> tuple[dict[type, object], dict[type, object], dict
 
     world.keep, world.handle = note, listen  # type: ignore[method-assign]
     world.play()
+    ports = member_state.Ports(identity("a"), World().member_plugs("a").protection)
+    restarted = mm.step(members[member_state.InTraining], member_state.Resumed(), ports).state
+    members[type(restarted)] = restarted
     coordinators = {type(before): before for before, _ in world.seen}
     coordinators[coordinator_state.Ended] = world.coordinator.state
     replies = {wire.decode(data, m.Frame).envelope.receipt.kind: data for name, data in world.carried if name == "a"}
@@ -94,7 +98,9 @@ def test_every_pair_at_a_member_moves_as_its_row_says_or_is_out_of_turn(state: t
     except PeerFault:
         assert row is not None
         return
-    repeated = type(moved.state) is state and not moved.entries
+    ports = member_state.Ports(identity("a"), World().member_plugs("a").protection)
+    resumed = mm.step(before, member_state.Resumed(), ports).state
+    repeated = moved.state == resumed and len(moved.entries) == (resumed != before)
     assert repeated or (row is not None and type(moved.state) in row[1])
 
 
@@ -110,10 +116,36 @@ def test_no_row_no_move_at_a_member(state: type, event: type) -> None:
         before.seat.request == received.envelope.receipt.digest
     )  # fmt: skip
     if repeats:
-        assert mm.step(before, received, World().member_plugs("a")).state == before
+        after = mm.step(before, received, World().member_plugs("a"))
+        resumed = mm.step(before, member_state.Resumed(), World().member_plugs("a")).state
+        assert (after.state, len(after.entries)) == (resumed, resumed != before)
     else:
         with pytest.raises(OutOfTurn):
             mm.step(before, received, World().member_plugs("a"))
+
+
+SPENT = [
+    None,
+    *(member_state.Ran(did, rule) for did in (None, replace(EVENT, steps=1)) for rule in ("", "policy.version")),
+]
+
+
+@pytest.mark.parametrize("spent", SPENT)
+def test_no_move_from_a_training_that_was_begun_again_gives_anything_back(spent: member_state.Ran | None) -> None:
+    before = MASKED[0][member_state.TrainingAgain]
+    ports = member_state.Ports(identity("a"), World().member_plugs("a").protection)
+    stopped = member_state.Stopped("whatever", spent)
+    of = {kind: each for kind, each in member_events().items() if (member_state.TrainingAgain, kind) in mm.RULES}
+    events = [each for kind, each in of.items() if kind is not m.Enrol]  # this one is for the round that has begun
+    for event in [*events, stopped]:
+        moved = mm.step(before, event, ports)
+        charges = [each for each in moved.entries if isinstance(each, Settled | ReservationReleased)]
+        if isinstance(moved.state, member_state.TrainingAgain):
+            assert not charges
+        else:
+            assert charges == [Settled(wire.plan_hash(before.proposal.plan), EVENT)]
+    stopped_at_first = mm.step(MASKED[0][member_state.InTraining], stopped, ports).entries[0]
+    assert isinstance(stopped_at_first, ReservationReleased) == (spent is not None and spent.did is None)
 
 
 COORDINATOR_EVENTS = [

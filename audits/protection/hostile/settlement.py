@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -25,7 +25,8 @@ from securefl.privacy.account import Standing
 from securefl.protocol import declining
 from securefl.protocol import messages as m
 from securefl.protocol.member_state import Kept, State
-from securefl.seams import Own
+from securefl.seams import Own, Unfinished
+from securefl.site.turns import Turn, Turns
 from securefl.strategy.member import MemberStrategy
 from securefl.terms import (
     Envelope,
@@ -193,6 +194,68 @@ def restarted(number: int, folder: Path) -> Outcome:
     kept = desk.kept(9)
     alone = kept.model == learner.keeps[-1].model and isinstance(answer, m.Submitted)
     return Outcome(not (held and alone and _paid(desk, plan.learning.event)), "reserved until it goes on")
+
+
+class Late(Turns):
+    """A site's turns, where the round goes on without a training that is about to begin."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None, done: int = 0) -> None:
+        super().__init__()
+        self._meanwhile, self._done = meanwhile, done
+
+    @contextmanager
+    def training(self, turn: Turn, steps: int) -> Iterator[None]:
+        """As ever, once the coordinator has gone past it: before it begins, or in its first step."""
+        self._meanwhile()
+        turn.over = not self._done
+        with super().training(turn, steps):
+            turn.over = True
+            if self._done:
+                self.step(self._done, steps)
+            yield
+
+
+def _begun_again(number: int, folder: Path, turns: Turns, fails: BaseException | None = None) -> Outcome:
+    """Kill a training that has read records, begin it again, and let the second one end before it reads any."""
+    desk, base = Desk(number, folder, Learner(number, Killed(), after=number % 2 == 0)), START.tobytes()
+    plan = desk.plan(1, base, KEEPING)
+    request = desk.frame(m.Propose(plan, base, b""), 1, plan)
+    for _ in range(1 + number % 3):
+        with suppress(Killed):
+            _quietly(lambda: desk.agent.handle(request))
+    again = replace(desk.another(Learner(number, fails)), turns=turns)
+    answer = read(wire.decode(_quietly(lambda: again.handle(request)), m.Frame))
+    told = isinstance(answer, m.Declined) and answer.reasons == (declining.constant(declining.UNFINISHED),)
+    return Outcome(not (told and _paid(desk, plan.learning.event)), SETTLED)
+
+
+def over_before_it_began_again(number: int, folder: Path) -> Outcome:
+    """Go on to the next round while the site that was killed waits for its model."""
+    return _begun_again(number, folder, Late())
+
+
+def over_in_its_first_step_again(number: int, folder: Path) -> Outcome:
+    """Go on to the next round once the second training has taken one step: fewer than the first one took."""
+    return _begun_again(number, folder, Late(done=1))
+
+
+def unread_when_begun_again(number: int, folder: Path) -> Outcome:
+    """Have the second training say that nobody below read a record."""
+    return _begun_again(number, folder, Turns(), Unfinished("the run below was refused", None))
+
+
+def over_while_another_reads(number: int, folder: Path) -> Outcome:
+    """Let a second process of the site take up the training and be killed, while the first one waits to begin."""
+    desk, base = Desk(number, folder, Learner(number)), START.tobytes()
+    plan = desk.plan(1, base, KEEPING)
+    request = desk.frame(m.Propose(plan, base, b""), 1, plan)
+
+    def another() -> None:
+        with suppress(Killed):
+            desk.another(Learner(number, Killed(), after=number % 2 == 0)).handle(request)
+
+    answer = read(wire.decode(_quietly(lambda: replace(desk.agent, turns=Late(another)).handle(request)), m.Frame))
+    return Outcome(not (isinstance(answer, m.Declined) and _paid(desk, plan.learning.event)), SETTLED)
 
 
 def closed(number: int, folder: Path) -> Outcome:
@@ -466,6 +529,10 @@ ATTEMPTS = (
     Attempt("A base that is not finite, in what stays at home, has records read for nothing", not_finite),
     Attempt("Two processes of a site train one plan: one's result leaves, the other's is kept", raced),
     Attempt("A site that is killed between training and settling keeps what it trained", restarted),
+    Attempt("A training that is begun again, and whose round is over before, was free", over_before_it_began_again),
+    Attempt("A training that is begun again, and whose round is over, costs one step", over_in_its_first_step_again),
+    Attempt("A training that is begun again says that no record was read below", unread_when_begun_again),
+    Attempt("A training waits while another process takes it up and is killed", over_while_another_reads),
     Attempt("A run that is closed while a member trains gives the price back", closed),
     Attempt("A node that is killed inside its run, and closed from above, is charged nothing", closed_node),
     Attempt("What no settled plan left is read by the next round", left_by_no_settled_plan),
