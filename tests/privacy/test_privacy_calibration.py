@@ -6,7 +6,9 @@ import logging
 import math
 from fractions import Fraction
 
+import dp_accounting
 import pytest
+from dp_accounting import rdp
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -89,3 +91,25 @@ def test_the_librarys_warnings_are_kept_quiet_and_no_longer_than_it_works() -> N
 
 def test_an_account_is_named_by_its_charges_under_a_label_of_its_own() -> None:
     assert Account().digest == wire.digest("account", ())
+
+
+@pytest.mark.parametrize(
+    "event", [CLIENT, DistributedDiscreteGaussian(Fraction(1), Fraction(2), 3, 900, 0, Fraction(1), 1)]
+)
+def test_a_sum_of_shares_costs_its_formula_with_what_it_lacks_of_one_gaussian(
+    event: DistributedDiscreteGaussian,
+) -> None:
+    deviation = float(event.deviation)
+    missing = 10 * sum(math.exp(-2 * math.pi**2 * deviation**2 * k / (k + 1)) for k in (1, 2))
+    scale = event.sensitivity / math.sqrt(3 * deviation**2)
+    assert accountant.rho(event) == pytest.approx((scale + missing * math.sqrt(event.dimension)) ** 2 / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 40])
+def test_clients_are_priced_at_nearly_all_of_delta(rounds: int) -> None:
+    by_library = rdp.RdpAccountant(
+        [1 + 2 ** (n / 16 - 8) for n in range(320)], dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    )
+    by_library.compose(dp_accounting.ZCDpEvent(rho=rounds * accountant.rho(CLIENT)))
+    expected = by_library.get_epsilon(1e-5 * (1 - 1 / 1024))
+    assert accountant.epsilon((CLIENT,) * rounds, 1e-5) == pytest.approx(expected, abs=2e-9)
