@@ -61,7 +61,7 @@ def check(folder: Path, state: bytes, plan: Plan) -> tuple[frozenset[str], tuple
     """
     kind = _kind(plan)
     for path in sorted(folder.iterdir()):
-        if path.name not in kind.files:
+        if path.name not in kind.files or not path.is_file():
             raise Tampered(_name(path), "no file of such an adapter: it may be loaded, and nothing says what it is")
     layout = layout_of(folder / LAYOUT, plan)
     named = _named(layout, state, plan, folder / STATE)
@@ -77,6 +77,19 @@ def check(folder: Path, state: bytes, plan: Plan) -> tuple[frozenset[str], tuple
         notes += _check_head(folder / HEAD, named, plan)
         checked.add(HEAD)
     return frozenset(checked), tuple(notes)
+
+
+def check_alone(folder: Path, state: bytes, plan: Plan) -> frozenset[str]:
+    """The names of the two files of a state that was left without a model to load it: its layout, and the state.
+
+    Raises:
+        Tampered: another file stands beside them, or one is not what plan and layout give.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name not in (LAYOUT, STATE) or not path.is_file():
+            raise Tampered(_name(path), "beside a state left alone: it may be loaded, and nothing says what it is")
+    _named(layout_of(folder / LAYOUT, plan), state, plan, folder / STATE)
+    return frozenset({LAYOUT, STATE})
 
 
 def layout_of(path: Path, plan: Plan) -> Layout:

@@ -1,8 +1,10 @@
 """A run's folder as a coordinator of its own leaves it: what its own ledger gives, and the state that was released.
 
 It has no accuracy and no account: those are the members'. Once their exported ledgers are laid beside the
-coordinator's, everything in them is checked as always; ``coordinated.json`` says nothing that they could contradict but
-what it says of the plan.
+coordinator's, everything in them is checked as always, and files, figures and ledgers are held by the checks that hold
+a report's folder. Three things differ, for lack of evidence: the adapter is layout and state alone, and nothing that a
+model loads; ``coordinated.json`` says less than a report; and how long the members' ledgers were when the run ended is
+known only as far as others saw them.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from securefl.audit import adapter_files, figures, folder, json_files
+from securefl.audit import figures, folder, json_files, last_word
 from securefl.audit.ledger_files import Ledger
 from securefl.audit.report import ApprovalsPart, Bytes, ModelPart, Outcome
 from securefl.errors import Tampered
+from securefl.protection.trust_statement import who_can_open
 from securefl.shown import in_json, plainly
 from securefl.terms import MemberId, Plan, RunId
+
+BESIDE = "laid beside: that nothing was cut off their ends which nobody else saw is not verified"
 
 
 class _Part(BaseModel):
@@ -66,7 +71,10 @@ class Coordinated(_Part):
 def of_plan(plan: Plan) -> dict[str, Any]:
     """What it says that the plan gives."""
     model = {"name": plan.model.name, "digest": plan.model.digest.hex(), "trained_parameters": plan.dimension}
-    return {"model": model, "scheme": plan.cover.scheme.value, "warnings": list(figures.warnings(plan))}
+    return {
+        "model": model, "scheme": plan.cover.scheme.value, "who_can_open": who_can_open(plan.cover),
+        "warnings": list(figures.warnings(plan)),
+    }  # fmt: skip
 
 
 def write(facts: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -79,8 +87,16 @@ def write(facts: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def is_one(run: Path) -> bool:
-    """Whether a folder is such a one: it has this file, and no report."""
-    return (run / folder.COORDINATED).is_file() and not (run / folder.REPORT).exists()
+    """Whether a folder is such a one: it has this file, and no report.
+
+    Raises:
+        Tampered: it has both, so that each could be read where the other is checked.
+    """
+    if not (run / folder.COORDINATED).exists():
+        return False
+    if (run / folder.REPORT).exists():
+        raise Tampered(folder.COORDINATED, f"beside {folder.REPORT}: a run is told of in one of them")
+    return True
 
 
 def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple[str, ...]:
@@ -89,26 +105,23 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     Raises:
         Tampered: a file is another, or missing; or a figure is none that the ledgers give.
     """
-    coordinator, (_, entry), notes = folder.check_ended(run, ledgers, run_id)
-    told, plan = json_files.mapping(run / folder.COORDINATED), figures.first_plan(ledgers, run_id)
+    coordinator, word, notes = folder.check_ended(run, ledgers, run_id)
+    index, entry = word
+    laid = last_word.beside(ledgers, entry)
+    then = last_word.as_of(ledgers, coordinator, word, (run_id,), beside=laid)
+    told, plan = json_files.mapping(run / folder.COORDINATED), figures.first_plan(then, run_id)
     try:
         Coordinated.model_validate_json(json.dumps(told), strict=True)
     except ValueError as fault:
         raise Tampered(folder.COORDINATED, f"not of its shape: {fault}") from fault
-    due = figures.coordinated(coordinator, run_id)
+    due = figures.coordinated(then[coordinator.owner], run_id)
     figures.compare(folder.COORDINATED, due, {**told, "members": sorted(told["members"], key=lambda row: row["name"])})
     if plan is not None:
         figures.compare(folder.COORDINATED, due := due | of_plan(plan), told)
     folder.check_adapter(told, coordinator, run_id, entry)
-    if (run / folder.ADAPTER).exists():
-        if plan is None:
-            raise Tampered(folder.ADAPTER, "a state of a run that nobody reserved anything for")
-        adapter_files.layout_of(run / folder.ADAPTER / adapter_files.LAYOUT, plan)
     words = sorted(set(told) - set(due) - {"adapter"})
-    checked = {folder.RUN, folder.COORDINATED, folder.STATE, f"{folder.ADAPTER}/{adapter_files.LAYOUT}"}
-    others = sorted({each.path for each in entry.files} - checked)
     return (
-        f"{folder.COORDINATED}: {', '.join(words)}: {folder.WORD}",
-        *((f"{', '.join(others)}: {folder.WORD}",) if others else ()),
-        *notes,
-    )
+        *notes, *folder.not_verified(run, folder.COORDINATED, words, told, then, word),
+        *folder.longer(ledgers, entry, coordinator, index),
+        *((f"{', '.join(ledgers[owner].name for owner in laid)}: {BESIDE}",) if laid else ()),
+    )  # fmt: skip

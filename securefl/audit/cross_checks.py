@@ -23,6 +23,8 @@ from securefl.terms import (
     MessageSent,
     Participant,
     PublicKey,
+    Receipt,
+    Refused,
     Released,
     Reserved,
     RunId,
@@ -87,11 +89,47 @@ def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: froze
 
 
 def _heard(run: RunId, coordinator: Ledger, ledgers: Mapping[MemberId, Ledger]) -> set[MemberId]:
-    """Who took part in a run: by what its coordinator got, opened and saw, and by the cohorts of plans."""
+    """Who took part in a run: by what its coordinator got, opened and asked for, and by the cohorts of plans."""
     heard = {got.receipt.sender for _, got in coordinator.each(MessageReceived) if got.receipt.run == run}
     heard |= {each for _, opening in coordinator.each(SumOpened) if opening.run == run for each in opening.survivors}
+    heard |= {sent.to for sent in _proposed(run, coordinator)}
     plans = (entry.plan for ledger in ledgers.values() for _, entry in ledger.each(Reserved))
     return heard | {seat.member for plan in plans if plan.run == run for seat in plan.cohort} | {coordinator.owner}
+
+
+def _proposed(run: RunId, coordinator: Ledger) -> Iterator[Receipt]:
+    """The receipts of every plan that a coordinator asked somebody to train."""
+    for _, sent in coordinator.each(MessageSent):
+        if sent.receipt.run == run and sent.receipt.kind == m.Propose.__name__:
+            yield sent.receipt
+
+
+def unanswered(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> tuple[str, ...]:
+    """Whom a coordinator asked to train, and whose ledger says nothing of it.
+
+    It was never reached; or it trained and paid, was not heard again, and its ledger was cut before that: nobody else
+    has seen the end, so this cannot be told apart.
+    """
+    found: dict[tuple[MemberId, RunId], list[int]] = {}
+    told = {owner: _told_of(ledger) for owner, ledger in ledgers.items()}
+    for run, (coordinator, opened) in runs.items():
+        here = {seat.member for seat in opened.peers if of_seat(ledgers, seat) is not None}
+        for asked in _proposed(run, coordinator):
+            if asked.to in here and (asked.run, asked.round) not in told[asked.to]:
+                found.setdefault((asked.to, run), []).append(asked.round)
+    return tuple(
+        f"{member}.ledger: asked to train round {', '.join(map(str, sorted(set(rounds))))} of run {run.hex()[:12]},"
+        " and it says nothing of that: it was never reached, or its end was cut off"
+        for (member, run), rounds in sorted(found.items())
+    )
+
+
+def _told_of(ledger: Ledger) -> frozenset[tuple[RunId, int]]:
+    """The rounds that a member's ledger has a plan for: one that it took up, or one that it refused unread."""
+    kind = m.Propose.__name__
+    taken = {got.receipt for _, got in ledger.each(MessageReceived) if got.receipt.kind == kind}
+    refused = {(each.run, each.round) for _, each in ledger.each(Refused) if each.what == kind}
+    return frozenset({(each.run, each.round) for each in taken} | refused)
 
 
 def check_openings(ledger: Ledger, runs: Runs) -> None:

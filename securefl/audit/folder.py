@@ -105,7 +105,10 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     then = last_word.as_of(ledgers, coordinator, word, (run_id,))
     figures.check(report, then, run_id)
     check_adapter(report, coordinator, run_id, entry)
-    return (*notes, *_words(run, report, then, run_id, entry), *_longer(ledgers, entry, coordinator, index))
+    words = figures.words(report, then, run_id)
+    return (
+        *notes, *not_verified(run, REPORT, words, report, then, word), *longer(ledgers, entry, coordinator, index)
+    )  # fmt: skip
 
 
 def check_ended(
@@ -129,39 +132,49 @@ def check_ended(
     return coordinator, word, notes
 
 
-def _words(
-    run: Path, report: Mapping[str, Any], ledgers: Mapping[MemberId, Ledger], run_id: RunId, entry: Reported
-) -> tuple[str, ...]:
-    """What the coordinator alone says, by name: fields of its report, and files that nothing else gives.
+def not_verified(
+    run: Path, form: str, words: Collection[str], told: Mapping[str, Any], ledgers: Mapping[MemberId, Ledger],
+    word: tuple[int, Reported],
+) -> tuple[str, ...]:  # fmt: skip
+    """What the coordinator alone says, by name: fields of what it tells of the run, and files that nothing else gives.
+
+    Args:
+        form: the file in which it tells of the run.
+        words: the fields of that file that no ledger gives.
 
     Raises:
         Tampered: the adapter's folder holds something else than plan and state give.
     """
-    checked = {RUN, REPORT, STATE}
+    _, entry = word
+    checked = {RUN, form, STATE}
     notes: tuple[str, ...] = ()
     if (run / ADAPTER).exists():
-        plan = figures.first_plan(ledgers, run_id)
-        if plan is None or report["adapter"] is None:
+        plan = figures.first_plan(ledgers, entry.run)
+        if plan is None or told["adapter"] is None:
             raise Tampered(ADAPTER, "weights of a run that released none")
-        same, notes = adapter_files.check(run / ADAPTER, (run / STATE).read_bytes(), plan)
+        state = (run / STATE).read_bytes()
+        if form == REPORT:
+            same, notes = adapter_files.check(run / ADAPTER, state, plan)
+        else:
+            same = adapter_files.check_alone(run / ADAPTER, state, plan)
         checked |= {f"{ADAPTER}/{name}" for name in same}
     files = sorted(each.path for each in entry.files if each.path not in checked)
     more = sorted(set(json_files.mapping(run / RUN)) - {"run", "outcome"})
     return (
-        f"{REPORT}: {', '.join(figures.words(report, ledgers, run_id))}: {WORD}",
+        f"{form}: {', '.join(words)}: {WORD}",
         *((f"{RUN}: {', '.join(more)}: {WORD}",) if more else ()),
         *notes,
         *((f"{', '.join(files)}: {WORD}",) if files else ()),
     )
 
 
-def _longer(ledgers: Mapping[MemberId, Ledger], entry: Reported, coordinator: Ledger, index: int) -> tuple[str, ...]:
+def longer(ledgers: Mapping[MemberId, Ledger], entry: Reported, coordinator: Ledger, index: int) -> tuple[str, ...]:
     """Ledgers that are longer than the report was computed from: what they say behind that is no part of it."""
     ends = {head.owner: head.size for head in entry.ledgers} | {coordinator.owner: index + 1}
     return tuple(
-        f"{ledger.name}: {len(ledger.hashes) - ends.get(ledger.owner, 0)} entries behind those of the report"
+        f"{ledger.name}: {len(ledger.hashes) - ends[ledger.owner]} entries behind those of the report"
         for ledger in ledgers.values()
-        if len(ledger.hashes) > ends.get(ledger.owner, 0)
+        if len(ledger.hashes) > ends.get(ledger.owner, len(ledger.hashes))
     )
 
 

@@ -7,6 +7,9 @@ report was computed from, so it could leave some out, or cut them. Therefore:
 - none is cut below what was known of it before the word: what the coordinator had got from its owner, or seen of it,
   and whatever those ledgers had got and seen in their turn;
 - nothing was reserved in the run, and nothing said by its coordinator, behind the cut.
+
+A coordinator that has its own ledger alone can name no other. Those that were laid beside it afterwards count as they
+are here: each is held against what was known of it, and that nothing was cut off behind that is not verified.
 """
 
 from __future__ import annotations
@@ -74,19 +77,21 @@ def the_one(coordinator: Ledger, run: RunId) -> tuple[int, Reported]:
 
 
 def as_of(
-    ledgers: Ledgers, coordinator: Ledger, word: tuple[int, Reported], runs: Collection[RunId]
-) -> dict[MemberId, Ledger]:
+    ledgers: Ledgers, coordinator: Ledger, word: tuple[int, Reported], runs: Collection[RunId], *,
+    beside: Collection[MemberId] = (),
+) -> dict[MemberId, Ledger]:  # fmt: skip
     """The ledgers as they were when the report was computed.
 
     Args:
         word: what the coordinator said, and where in its ledger.
         runs: what the report is about: the run itself, or those of its tasks.
+        beside: whose ledgers were laid here afterwards, and count as they are.
 
     Raises:
         Tampered: one was left out, or cut below what was known of it; or it is not the one that is here.
     """
     index, entry = word
-    named = _named(ledgers, coordinator, index, entry)
+    named = _named(ledgers, coordinator, index, entry, beside)
     found = {owner: _cut(ledgers[owner], head) for owner, head in named.items()}
     for owner, least in _known(ledgers, coordinator, index).items():
         if named[owner].size < least and owner != coordinator.owner:
@@ -96,11 +101,19 @@ def as_of(
     return found
 
 
-def _named(ledgers: Ledgers, coordinator: Ledger, index: int, entry: Reported) -> dict[MemberId, Head]:
+def beside(ledgers: Ledgers, entry: Reported) -> tuple[MemberId, ...]:
+    """Whose ledgers are here and were not there when this was said."""
+    return tuple(sorted(set(ledgers) - {head.owner for head in entry.ledgers}))
+
+
+def _named(
+    ledgers: Ledgers, coordinator: Ledger, index: int, entry: Reported, laid: Collection[MemberId]
+) -> dict[MemberId, Head]:
     """The heads that the report was computed from: one of every ledger that is here, and of no other."""
     named = {head.owner: head for head in entry.ledgers}
     if len(named) < len(entry.ledgers):
         raise coordinator.wrong("the report was computed from two ledgers of one party", index)
+    named |= {owner: _whole(ledgers[owner]) for owner in laid if owner != coordinator.owner}
     for owner in named:
         if owner not in ledgers:
             raise Tampered(f"{owner}.ledger", "missing, and the report was computed from it")
@@ -120,6 +133,10 @@ def _check_behind(
             entry = ledger.leaves[place].entry
             if _run_of(entry) in runs and (own or isinstance(entry, Reserved)):
                 raise ledger.wrong("an entry of this run, and the report was computed without it", place)
+
+
+def _whole(ledger: Ledger) -> Head:
+    return Head(ledger.owner, len(ledger.hashes), merkle.root(ledger.hashes))
 
 
 def _cut(ledger: Ledger, head: Head) -> Ledger:

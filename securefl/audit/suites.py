@@ -73,7 +73,7 @@ def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     coordinator, word = _word(report, runs, ledgers)
     notes = folder.check_files(run, coordinator, word[1])
     last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()))
-    for name in (folder.RUN, folder.REPORT):
+    for name in (folder.RUN, folder.REPORT, folder.COORDINATED):
         if (run / name).exists():
             raise Tampered(name, "a run's, in the folder of a run with tasks: each task has its own")
     beside = sorted(path.name for path in (run / folder.TASKS).iterdir() if path.name not in places)

@@ -19,7 +19,8 @@ the ledger or file and, where it can, the entry:
 11. every file of the folder is the one that the coordinator's ledger names, the adapter is the state that all ledgers
     say was released, and every figure of the report that ledgers can give is what they give; of a run with tasks the
     same for each task, and its modules hold what was released. Only who coordinates says so, and the report is held
-    against ledgers of all who were heard, none cut below what was known of it before (``last_word``).
+    against ledgers of all who were heard, none cut below what was known of it before (``last_word``). A coordinator
+    that has its own ledger alone leaves another form (``coordinated``), which is held by the same.
 
 Any error while checking means: not verified. What was not looked at is listed, and so are keys that were not pinned.
 """
@@ -114,7 +115,8 @@ def _verify(
     left_out = check(ledgers, place.runs or folder.wanted(run))
     left_out += _files(run, ledgers, place, own)
     below = [_below(name, inside, ledgers, known, place, own) for name, inside in tree.folders(run, ledgers)]
-    left_out += (*tree.absent(run, ledgers), *tree.idle(run, ledgers), *folder.working(run))
+    beneath = [name.removeprefix(way) for name in known or () if name.startswith(way) and "/" in name.removeprefix(way)]
+    left_out += (*tree.absent(run, ledgers, beneath), *tree.idle(run, ledgers), *folder.working(run))
     opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(RunJoined)]
     unsigned = {each.run.hex() for each in opened if not each.approvals}
     prints = {name: pins.fingerprint(key) for name, key in keys.items()}
@@ -129,7 +131,7 @@ def _verify(
 
 def _files(run: Path, ledgers: Mapping[MemberId, Ledger], place: _Place, own: RunId | None) -> tuple[str, ...]:
     """What is not verified of the folder's files: of a run, of a federation below one, or of ledgers alone."""
-    for name in (folder.SUITE, *((folder.RUN, folder.REPORT) if place.way else ())):
+    for name in (folder.SUITE, *((folder.RUN, folder.REPORT, folder.COORDINATED) if place.way else ())):
         if (run / name).exists():
             what = "here one run is inside another: what it is of stands in the folder above"
             raise Tampered(name, what)
@@ -166,12 +168,12 @@ def _below(
     place = f"{tree.BELOW}/{name}"
     try:
         ledgers = read_all(inside)
-        tree.check(name, above.get(name), ledgers)
+        apart = tree.check(name, above.get(name), ledgers)
         here = _Place(f"{parent.way}{name}/", tree.runs_of(above.get(name)), own or parent.root)
         found = _verify(inside, ledgers, known, here)
     except Tampered as fault:
         raise Tampered(f"{place}/{fault.where}", fault.why, fault.entry) from fault
-    return replace(found, unverified=tuple(f"{place}: {each}" for each in found.unverified))
+    return replace(found, unverified=tuple(f"{place}: {each}" for each in (*found.unverified, *apart)))
 
 
 def _suite(run: Path, known: pins.Pins | None) -> Verdict:
@@ -217,7 +219,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
         _check_ends(ledger, accounts[ledger.owner])
     for run, (coordinator, opened) in runs.items():
         _check_end(run, coordinator, opened, ledgers)
-    return left_out
+    return (*left_out, *cross_checks.unanswered(ledgers, runs))
 
 
 def _check_ends(ledger: Ledger, account: Account) -> None:

@@ -28,13 +28,12 @@ from securefl.planning.plan import FirstState, plan_of, strategy_of
 from securefl.policy import load as policies
 from securefl.progress import Progress
 from securefl.protection import schemes
-from securefl.protection.trust_statement import who_can_open
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
 from securefl.protocol.messages import InProgress
 from securefl.runtime.sockets import GONE_S, Sockets
 from securefl.seams import Runtime
-from securefl.terms import MemberId, Plan, RunId
+from securefl.terms import MemberId, RunId
 from securefl.terms.parties import COORDINATOR
 
 if TYPE_CHECKING:
@@ -190,17 +189,12 @@ def _leave(
     coordinated.write(
         {
             **figures.coordinated(ledgers[COORDINATOR], run), **coordinated.of_plan(plan),
-            "who_can_open": _who(plan), "seconds": seconds, "adapter": adapter,
-            "versions": {"securefl": __version__},
+            "seconds": seconds, "adapter": adapter, "versions": {"securefl": __version__},
         },
         out,
     )  # fmt: skip
     evidence.keep_keys(out, {seat.member: seat.key for seat in everybody.everybody})
     evidence.bind(home, (home,), run, out, {folder.RUN: run_folder.run_mark(out, ended.outcome)})
-
-
-def _who(plan: Plan) -> str:
-    return who_can_open(plan.cover, None)
 
 
 def _over(home: Home, out: Path) -> Result:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from securefl import keys, merkle, wire
-from securefl.audit import figures, folder
+from securefl.audit import adapter_files, coordinated, figures, folder
 from securefl.audit.ledger_files import read_all
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
@@ -268,6 +268,30 @@ class Story:
         outcome = told["outcome"]["status"]
         (run / "run.json").write_text(json.dumps({"run": self.run.hex(), "federation_file": "00", "outcome": outcome}))
         self.note("coordinator", folder.reported(self.run, ledgers, folder.files(run)))
+        return self.export(run)
+
+    def leave_own(self, run: Path, change: Callable[[Path], None] = lambda _: None, **told: object) -> Path:
+        """What a coordinator of its own leaves of the run that was closed last, with all ledgers laid beside its own.
+
+        Args:
+            run: the folder.
+            change: what is done to the folder before the coordinator binds it.
+            told: fields of ``coordinated.json`` that say something else.
+        """
+        own = read_all(self.export(run))[MemberId("coordinator")]
+        plan = self.plan(self.last)
+        saved_adapter.leave(plan, self.state, run / folder.ADAPTER)
+        for path in (run / folder.ADAPTER).iterdir():
+            if path.name not in (adapter_files.LAYOUT, adapter_files.STATE):
+                path.unlink()
+        facts = figures.coordinated(own, self.run) | coordinated.of_plan(plan)
+        facts |= {"seconds": 1.5, "adapter": folder.ADAPTER, "versions": {"securefl": "0"}}
+        coordinated.write(facts | told, run)
+        outcome = facts["outcome"]["status"]
+        (run / "run.json").write_text(json.dumps({"run": self.run.hex(), "coordinator_file": "00", "outcome": outcome}))
+        (run / "keys.json").write_text(json.dumps({n: identity(n).public.hex() for n in self.parties}))
+        change(run)
+        self.note("coordinator", folder.reported(self.run, {own.owner: own}, folder.files(run)))
         return self.export(run)
 
     def export(self, run: Path) -> Path:
