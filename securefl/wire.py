@@ -10,14 +10,16 @@ import dataclasses
 import hashlib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
 from functools import cache
-from typing import Any, Union
+from itertools import pairwise
+from typing import Any, Final, Union
 
-import cbor2
+from cbor2 import CBORDecodeError, CBORTag
 
+from securefl import cbor
 from securefl.errors import Malformed
 from securefl.shown import hidden
 from securefl.terms import Aggregate, Hash, Plan, Update
@@ -25,7 +27,11 @@ from securefl.terms.layout import Layout
 
 LIMIT_BYTES = 256 * 1024 * 1024  # larger frames are refused before they are parsed
 LONG = 256  # bytes from which on a part of a value may be kept elsewhere
+MOST_CUTS = 2048  # pieces of one byte string: of parts that are so many, none is worth a file of its own
+MOST_SHOWN = 60  # characters of a name from elsewhere that an error repeats
+BOUND: Final = 1 << 8 * cbor.MOST_INTEGER  # an integer lies between this and its negative; both are larger
 _JOINED, _ENCODED = 65_536, 65_537  # CBOR tags in what is kept at home; nothing that travels has one
+_FAULTS = (CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError)
 
 
 def encode(value: object) -> bytes:
@@ -33,23 +39,28 @@ def encode(value: object) -> bytes:
 
     Raises:
         TypeError: some part of it has no rule: floats, arrays, sets, updates.
-        ValueError: a text holds a character that does not show as itself: nobody could decode it.
+        ValueError: nobody could decode it: a text holds a character that does not show as itself, an integer is too
+            large, or too many small things are in it.
     """
-    return cbor2.dumps(_pack(value), canonical=True)
+    data = cbor.dump(_pack(value))
+    if len(data) > cbor.FREE_ITEMS:  # a shorter one has as many items as it likes
+        cbor.strings(data, least=len(data), most=cbor.most_items(len(data)))
+    return data
 
 
 def decode(data: bytes, expected: Any) -> Any:  # noqa: ANN401 - `expected` may be a union
     """The value that ``data`` is the canonical encoding of. Every character of every text in it shows as itself.
 
     Raises:
-        Malformed: not CBOR, not canonical, too large, not of the expected type, or with a character that hides.
+        Malformed: not CBOR, not canonical, too large, of more items than a value of this type or its bytes are worth,
+            not of the expected type, or with a character that hides. Bytes that are no CBOR of ours cost one pass.
     """
     if len(data) > LIMIT_BYTES:
         raise Malformed(f"{len(data)} bytes, more than the {LIMIT_BYTES} allowed")
     try:
-        value = _unpacker(expected)(cbor2.loads(data))
-        again = encode(value)
-    except (cbor2.CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as fault:
+        value = _unpacker(expected)(cbor.load(data, most=min(cbor.most_items(len(data)), _most(expected))))
+        again = cbor.dump(_pack(value))
+    except _FAULTS as fault:
         raise Malformed(f"not a {_name(expected)}: {fault}") from fault
     if again != data:
         raise Malformed(f"a {_name(expected)} in a second encoding: only the canonical one is accepted")
@@ -74,11 +85,11 @@ def encode_apart(
             pieces = string(part)
             if all(isinstance(piece, bytes) for piece in pieces):
                 return part
-            return cbor2.CBORTag(_JOINED, [piece if isinstance(piece, bytes) else list(piece) for piece in pieces])
-        reference = None if part is value else encoding(cbor2.dumps(packed, canonical=True))
-        return packed if reference is None else cbor2.CBORTag(_ENCODED, list(reference))
+            return CBORTag(_JOINED, [piece if isinstance(piece, bytes) else list(piece) for piece in pieces])
+        reference = None if part is value else encoding(cbor.dump(packed))
+        return packed if reference is None else CBORTag(_ENCODED, list(reference))
 
-    return cbor2.dumps(_pack(value, aside), canonical=True)
+    return cbor.dump(_pack(value, aside))
 
 
 def decode_apart(data: bytes, expected: Any, get: Callable[[Reference], bytes]) -> Any:  # noqa: ANN401
@@ -92,50 +103,42 @@ def decode_apart(data: bytes, expected: Any, get: Callable[[Reference], bytes]) 
     """
 
     def put_back(raw: Any) -> object:  # noqa: ANN401 - what CBOR can say
-        if isinstance(raw, cbor2.CBORTag) and raw.tag == _JOINED:
+        if isinstance(raw, CBORTag) and raw.tag == _JOINED:
             return b"".join(piece if isinstance(piece, bytes) else get(tuple(piece)) for piece in raw.value)
-        if isinstance(raw, cbor2.CBORTag) and raw.tag == _ENCODED:
-            return put_back(cbor2.loads(get(tuple(raw.value))))
+        if isinstance(raw, CBORTag) and raw.tag == _ENCODED:
+            return put_back(load(get(tuple(raw.value))))
         if isinstance(raw, list):
             return [put_back(item) for item in raw]
         return {key: put_back(item) for key, item in raw.items()} if isinstance(raw, dict) else raw
 
+    def load(kept: bytes) -> Any:  # noqa: ANN401 - as above; of what is kept elsewhere, its items are still here
+        return cbor.load(kept, tags=(_JOINED, _ENCODED), most=len(kept))
+
     try:
-        return _unpacker(expected)(put_back(cbor2.loads(data)))
-    except (cbor2.CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as fault:
+        return _unpacker(expected)(put_back(load(data)))
+    except _FAULTS as fault:
         raise Malformed(f"not a {_name(expected)}: {fault}") from fault
 
 
 def cut(data: bytes) -> tuple[bytes, ...]:
     """Cut a byte string where long byte strings inside it begin and end, if it is an encoding; joined, they are it.
 
-    Two messages that hold the same adapter state so have a piece in common.
+    Two messages that hold the same adapter state so have a piece in common. At most ``len(data)`` items are visited,
+    however encodings stand in each other: nothing is read twice, and nothing is built.
     """
-    if len(data) < LONG or data[0] >> 5 not in (4, 5):  # neither an array nor a map
-        return (data,)
-    try:
-        inner = tuple(_long(cbor2.loads(data)))
-    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, ArithmeticError):
-        return (data,)
-    pieces, at = list[bytes](), 0
-    for each in inner:
-        start = data.find(each, at)
-        if start < 0:  # in another order, or in parts: no encoding of ours
-            return (data,)
-        pieces += [data[at:start], *cut(each)]
-        at = start + len(each)
-    return tuple(piece for piece in (*pieces, data[at:]) if piece)
-
-
-def _long(value: object) -> Iterator[bytes]:
-    if isinstance(value, bytes) and len(value) >= LONG:
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _long(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _long(item)
+    edges, waiting = {0, len(data)}, [(0, len(data))]
+    while waiting:
+        start, end = waiting.pop()
+        if end - start < LONG or data[start] >> 5 not in (4, 5):  # neither an array nor a map
+            continue
+        try:
+            inner = cbor.strings(data, start, end, least=LONG)
+        except cbor.Refused:
+            continue
+        if len(edges) + 2 * len(inner) <= MOST_CUTS:
+            edges.update(*inner)
+            waiting += inner
+    return tuple(data[start:end] for start, end in pairwise(sorted(edges))) or (data,)
 
 
 def digest(label: str, value: object) -> Hash:
@@ -153,11 +156,13 @@ def layout_digest(layout: Layout) -> Hash:
     return digest("layout", layout)
 
 
-_PLAIN = frozenset({bool, int, bytes, type(None)})
+_PLAIN = frozenset({bool, bytes, type(None)})
 
 
 def _pack(value: object, aside: Callable[[object, object], object] | None = None) -> object:
     """What CBOR can say of a value. ``aside`` is shown byte strings and dataclasses, packed, and may replace them."""
+    if type(value) is int:
+        return _integer(value)
     if type(value) in _PLAIN:  # most values: the rest is for the others, and for what only looks like one of these
         return value if aside is None or type(value) is not bytes else aside(value, value)
     if isinstance(value, Enum):
@@ -167,7 +172,7 @@ def _pack(value: object, aside: Callable[[object, object], object] | None = None
     if isinstance(value, tuple):
         return [_pack(item, aside) for item in value]
     if isinstance(value, Fraction):
-        return [value.numerator, value.denominator]
+        return [_integer(value.numerator), _integer(value.denominator)]
     if isinstance(value, Update | Aggregate):
         raise TypeError(f"{type(value).__name__} has no encoding: it stays where it was made")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -175,8 +180,6 @@ def _pack(value: object, aside: Callable[[object, object], object] | None = None
         return packed if aside is None else aside(value, packed)
     if isinstance(value, Mapping):
         return {_key(key): _pack(item, aside) for key, item in value.items()}
-    if isinstance(value, bool | int | bytes):  # a numpy integer is none of these
-        return value
     raise TypeError(f"{type(value).__name__} has no encoding")
 
 
@@ -184,6 +187,12 @@ def _key(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"{type(key).__name__} as a key has no encoding")
     return str(key.value) if isinstance(key, Enum) else _text(key)
+
+
+def _integer(value: int) -> int:
+    if not -BOUND <= value < BOUND:
+        raise ValueError(f"an integer of {value.bit_length()} bits: at most {8 * cbor.MOST_INTEGER} travel")
+    return value
 
 
 def _text(text: str) -> str:
@@ -197,6 +206,23 @@ def _text(text: str) -> str:
 def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+@cache
+def _most(expected: Any) -> int:  # noqa: ANN401
+    """How many items the encoding of a value of this type has at most: its bytes alone say, with a list or mapping."""
+    while hasattr(expected, "__supertype__"):
+        expected = expected.__supertype__
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (Union, types.UnionType):
+        return max(_most(each) for each in args)
+    if origin is tuple and args[-1] is not Ellipsis:
+        return 1 + sum(_most(each) for each in args)
+    if origin is not None:
+        return LIMIT_BYTES
+    if isinstance(expected, type) and dataclasses.is_dataclass(expected):
+        return 2 + sum(_most(each) for each in _hints(expected).values())
+    return 5 if expected is Fraction else 2  # a large integer is a tag and its bytes
 
 
 @cache
@@ -215,7 +241,7 @@ def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - one retu
     if expected is Fraction:
         return _fraction
     if isinstance(expected, type) and issubclass(expected, Enum):
-        return expected
+        return lambda raw: _member(expected, raw)
     if dataclasses.is_dataclass(expected):
         return lambda raw: _dataclass(expected, raw)
     if expected in (int, str, bytes, bool, type(None)):
@@ -244,8 +270,15 @@ def _dataclass(cls: Any, raw: Any) -> Any:  # noqa: ANN401
     hints = _hints(cls)
     name, *fields = _exactly(raw, list)
     if name != cls.__name__:
-        raise ValueError(f"{cls.__name__} expected, found {name!r}")
+        found = _exactly(name, str)[:MOST_SHOWN]
+        raise ValueError(f"{cls.__name__} expected, found {found!r}")
     return cls(*(_unpacker(hint)(field) for hint, field in zip(hints.values(), fields, strict=True)))
+
+
+def _member(cls: type[Enum], raw: Any) -> Enum:  # noqa: ANN401
+    if type(raw) not in (str, int) or (isinstance(raw, str) and len(raw) > MOST_SHOWN):  # an error would repeat it
+        raise ValueError(f"a {cls.__name__} expected")
+    return cls(raw)
 
 
 def _fraction(raw: Any) -> Fraction:  # noqa: ANN401

@@ -45,6 +45,19 @@ START = Start(
 ONE, TWO = (Secret(hashlib.sha256(word).digest()) for word in (b"one", b"two"))
 
 
+OTHER_FORMS = {  # of the fraction 1/8, which is [1, 8]
+    "a rational of a library's own": bytes.fromhex("d81e820108"),
+    "a list that is marked as shared": bytes.fromhex("d81c820108"),
+    "a list without its length": bytes.fromhex("9f0108ff"),
+    "a list of more than there are bytes": bytes.fromhex("9b0000010000000000"),
+    "a longer head than is needed": bytes.fromhex("82180108"),
+    "an integer of 513 bytes": b"\x82\x01\xc2\x59\x02\x01\x01" + bytes(512),
+    "a large integer that is small": bytes.fromhex("8201c24108"),
+    "a float": bytes.fromhex("f93000"),
+    "a map whose key is a number": bytes.fromhex("a10108"),
+}
+
+
 def good() -> dict[str, dict[str, str]]:
     shares = shamir.split(ONE, 3, (1, 2, 3, 4, 5), TWO)
     pair = mask_streams.pair_key(ONE, keys.public_half(TWO), Hash(bytes(32)), MemberId("a"), MemberId("b"))
@@ -60,6 +73,7 @@ def good() -> dict[str, dict[str, str]]:
         "head": {"bytes": wire.encode(head).hex(), "signature": keys.Identity(ONE).sign("head", wire.encode(head)).hex()},
         "head for its own store": {"signature": heads.sign_stored(keys.Identity(ONE), head).signature.hex()},
         "event": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 8), Fraction(9, 10), 4)).hex()},
+        "event with large integers": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 1 << 4095), Fraction(9, 10), 4)).hex()},
         "leaf": {"entry": "00", "hash": merkle.leaf_hash(b"\0").hex()},
         "start": {"bytes": wire.encode(START).hex(), "digest": start_file.digest(START).hex(), "layout": wire.layout_digest(START.layout).hex()},
     }  # fmt: skip
@@ -76,6 +90,10 @@ def bad() -> dict[str, dict[str, str]]:
             "fails": "Malformed",
         },
         "noise of zero": {"event": event.replace(b"\x82\x09\x0a", b"\x82\x00\x01").hex(), "fails": "Malformed"},
+        **{
+            what: {"event": event.replace(b"\x82\x01\x08", part).hex(), "fails": "Malformed"}
+            for what, part in OTHER_FORMS.items()
+        },
         "a tail": {"event": (event + b"\0").hex(), "fails": "Malformed"},
         "a store's head shown as a promise": {
             "signature": keys.Identity(ONE).sign(heads.STORED, b"x").hex(),

@@ -193,3 +193,32 @@ def test_the_reports_schema_is_the_committed_one() -> None:
     from securefl.audit.report import SCHEMA, schema
 
     assert json.loads(SCHEMA.read_text()) == schema()
+
+
+def test_bytes_become_values_behind_one_door() -> None:
+    """The library that reads any CBOR reads what was looked through first; others are given no bytes to read."""
+    used = {str(path.relative_to(ROOT)): path.read_text() for path in SOURCES if "cbor2" in path.read_text()}
+    assert set(used) == {"securefl/cbor.py", "securefl/wire.py"}
+    assert [name for name, text in used.items() if calls(ast.parse(text), "loads")] == ["securefl/cbor.py"]
+    assert calls(ast.parse(used["securefl/cbor.py"]), "loads") == ["load"]
+    assert not [
+        text for text in used.values() if re.search(r"CBORDecoder|cbor2\.load\b|from cbor2 import .*load", text)
+    ]
+    other = re.compile(
+        r"^\s*(import|from) (pickle|marshal|shelve|dill|joblib|xml|plistlib)\b|yaml\.(unsafe_|full_)?load", re.MULTILINE
+    )
+    assert not [str(path) for path in SOURCES if other.search(path.read_text())]
+
+
+def test_a_command_prints_nothing_that_moves_its_readers_cursor() -> None:
+    """Whatever a command prints went through `on_screen` or `in_json`, or is the schema that stands in this package."""
+    found = []
+    for path in (ROOT / "securefl" / "cli").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "typer.echo", "echo", "secho"}:
+                parts = [each for each in ast.walk(node.args[0]) if isinstance(each, ast.Call)] if node.args else []
+                if not parts or ast.unparse(parts[0].func) not in {"on_screen", "in_json", "schema_text"}:
+                    found.append(f"{path.name}:{node.lineno}")
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.stdout.write", "sys.stderr.write"}:
+                found.append(f"{path.name}:{node.lineno}")
+    assert found == []

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from securefl.cli.options import Json, Unsigned, show
+from securefl.cli.options import Json, Unsigned, say, show
 
 Out = Annotated[Path | None, typer.Option(help="Where the signed document goes.", show_default=False)]
 Valid = Annotated[int, typer.Option("--days", help="For how long the document counts.", min=1, max=3650)]
@@ -104,7 +104,7 @@ def _confirmed(found: Any, fingerprint: str | None) -> Any:  # noqa: ANN401 - of
 
     if fingerprint is None:
         lines = [f"{name:<12}{value}" for name, value in _lines(found, clock()) if name != "fingerprint"]
-        print("\n".join([*lines, "", "fingerprint, as its author reads it out: "]), end="", file=sys.stderr, flush=True)
+        say("\n".join([*lines, "", "fingerprint, as its author reads it out: "]), end="")
         fingerprint = sys.stdin.readline().strip()
         if not sys.stdin.isatty():
             print(file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,3 +21,8 @@ Days = Annotated[int, typer.Option(help="For how long the signature counts.", mi
 def show(as_json: bool, answer: dict[str, Any], text: str) -> None:  # noqa: FBT001 - the option's own name
     """Print the answer for people, or as one JSON object."""
     print(in_json(answer) if as_json else on_screen(text))
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print for whoever watches, beside the answer. Words from elsewhere move nothing there."""
+    print(on_screen(text), end=end, file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from securefl.cli import introduction
-from securefl.cli.options import Json, Unsigned, show
+from securefl.cli.options import Json, Unsigned, say, show
 
 site_app = typer.Typer(help="One party's own document, and how parties are introduced.", no_args_is_help=True)
 for name in ("invite", "join", "roster"):
@@ -140,7 +140,7 @@ def site_serve(
             users,
             ready=ready,
         )
-    print(f"{name}: ended" if all_ended else f"{name}: ended within a step; its reservation stands", file=sys.stderr)
+    say(f"{name}: ended" if all_ended else f"{name}: ended within a step; its reservation stands")
     if not all_ended:  # a thread that is left in a step would be torn apart with the interpreter
         sys.stderr.flush()
         os._exit(0)

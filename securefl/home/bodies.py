@@ -21,7 +21,7 @@ from securefl.terms import RunId
 
 FOLDER: Final = "bodies"
 WHOLE: Final = 1 << 16  # bytes: a state whose bodies are shorter than this together has none, and stands in its row
-ALONE: Final = 1 << 15  # bytes from which on a body has a file of its own, to be removed by itself
+ALONE: Final = 1 << 15  # bytes, sealed, from which on a body has a file of its own, to be removed by itself
 NAME: Final = 8  # random bytes
 REMEDY: Final = "free some space, or make the folder writable; nothing was lost, and the same command goes on from here"
 
@@ -59,7 +59,7 @@ class Known:
     @property
     def alone(self) -> Known:
         """The same without what shares a file: the rest of that file can go, then."""
-        return replace(self, bodies={name: body for name, body in self.bodies.items() if body.size > ALONE}, cuts={})
+        return replace(self, bodies={name: body for name, body in self.bodies.items() if body.size >= ALONE}, cuts={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +183,9 @@ class _Saving:
         return self.bodies[digest]
 
     def _sealed(self, data: bytes) -> Body:
-        key, name = os.urandom(32), self._shared if len(data) < ALONE else os.urandom(NAME)
+        key = os.urandom(32)
         sealed = keys.seal_at_rest(keys.Secret(key), self._context, data, os.urandom(12))
+        name = self._shared if len(sealed) < ALONE else os.urandom(NAME)
         file = self._new.setdefault(name, bytearray())
         body = Body(name, len(file), len(sealed), key)
         file += sealed

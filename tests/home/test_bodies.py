@@ -226,6 +226,17 @@ def test_a_run_that_is_over_keeps_what_it_ended_with_and_nothing_else(opened: Ca
     assert sum(map(len, bodies_of(home).values())) < 2 * ALONE + 70 * 1_100 + 20_000
 
 
+@pytest.mark.parametrize("size", range(ALONE - 30, ALONE + 2))
+def test_what_is_kept_alone_has_a_file_of_its_own(opened: Callable[[], Home], size: int) -> None:
+    """Whatever its size: when all others go, none of them stays in the file of one that is kept."""
+    home, kept, large, others = opened(), RAND(size), RAND(WHOLE), [RAND(1_000) for _ in range(70)]
+    save(home, planned(kept, large, *others))
+    end = coordinator_state.Ended(course(enrolled={"a": kept, "b": large}), "finished", "", 1)
+    save(home, end)
+    assert saved(opened()) == end
+    assert sum(map(len, bodies_of(home).values())) < WHOLE + ALONE + 20_000
+
+
 def test_two_processes_take_turns_at_one_run(opened: Callable[[], Home]) -> None:
     home, other, common = opened(), opened(), RAND(WHOLE)
     for number in range(4):

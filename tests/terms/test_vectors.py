@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import pytest
 
@@ -40,6 +41,12 @@ def test_a_start_is_read_back_whole() -> None:
         raw("good", "start", "digest"),
         raw("good", "start", "layout"),
     )
+
+
+def test_events_are_read_back_whole() -> None:
+    for name, rate in (("event", Fraction(1, 8)), ("event with large integers", Fraction(1, 1 << 4095))):
+        event = PoissonGaussian(rate, Fraction(9, 10), 4)
+        assert wire.decode(raw("good", name, "bytes"), PoissonGaussian) == event
 
 
 def test_any_three_shares_give_the_secret() -> None:
