@@ -107,7 +107,7 @@ def _confirmed(found: Any, fingerprint: str | None) -> Any:  # noqa: ANN401 - of
         say("\n".join([*lines, "", "fingerprint, as its author reads it out: "]), end="")
         fingerprint = sys.stdin.readline().strip()
         if not sys.stdin.isatty():
-            print(file=sys.stderr, flush=True)
+            say("")
     return introduction.confirmed(found, fingerprint)
 
 
