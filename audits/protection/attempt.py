@@ -28,7 +28,6 @@ class Attempt:
 
     name: str  # a sentence: who does what
     trial: Callable[[int, Path], Outcome]  # the trial's number, which seeds it; an empty folder for what it writes
-    trials: int = 100  # how often the whole audit tries it
 
 
 def attempts() -> Iterator[Attempt]:

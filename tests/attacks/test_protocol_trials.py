@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from audits.protection import attacks
+from audits.protection import attacks, forging
+from audits.protection.attempt import attempts
 from securefl import wire
 from securefl.errors import Forged, Malformed, OutOfTurn, PeerFault, Unsafe
 from securefl.protection import masking, masking_terms
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "audits" / "protection" / "attacks.json"
 
 
-@pytest.mark.parametrize("attack", attacks.ATTACKS)
+@pytest.mark.parametrize("attack", forging.ATTACKS)
 def test_an_attack_is_refused_by_its_name_stands_in_the_ledger_and_changes_nothing(attack: str, tmp_path: Path) -> None:
     for number in range(3):
         made = attacks.trial(attack, number, tmp_path)
@@ -48,9 +49,10 @@ def test_a_member_that_does_not_check_is_seen_to_fall(tmp_path: Path, monkeypatc
 
 def test_the_committed_result_is_of_every_attack_and_holds() -> None:
     told = json.loads(RESULT.read_text())
-    assert [row["attack"] for row in told["attacks"]] == list(attacks.ATTACKS)
+    assert [row["attack"] for row in told["attacks"]] == list(forging.ATTACKS)
     assert [row["attack"] for row in told["views"]] == list(attacks.VIEWS)
-    assert all(row["trials"] == attacks.TRIALS for row in (*told["attacks"], *told["views"]))
+    assert [row["attack"] for row in told["attempts"]] == [attempt.name for attempt in attempts()]
+    assert all(row["trials"] == attacks.TRIALS for row in (*told["attacks"], *told["views"], *told["attempts"]))
     assert attacks.holds(told)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from audits.protection.attacks import POLICY, Field, proposed
 from audits.protection.attempt import Attempt, Outcome
+from audits.protection.forging import POLICY, Field, proposed
 from securefl.documents import federation_file
 from securefl.documents.data_source import DataSource
 from securefl.errors import OperatorFault

@@ -91,9 +91,7 @@ def turned_out(number: int, folder: Path) -> Outcome:
 
 
 ATTEMPTS = (
-    Attempt("A coordinator has a refusal written about a run of another federation", written_of_another, trials=40),
-    Attempt(
-        "A coordinator has one written while that run is under way", partial(written_of_another, early=True), trials=40
-    ),
+    Attempt("A coordinator has a refusal written about a run of another federation", written_of_another),
+    Attempt("A coordinator has one written while that run is under way", partial(written_of_another, early=True)),
     Attempt("A coordinator ends a training of another federation's run", turned_out),
 )

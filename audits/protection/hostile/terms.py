@@ -90,5 +90,5 @@ def more_than_it_bears(number: int, folder: Path) -> Outcome:
 
 ATTEMPTS = (
     Attempt("a coordinator trains one round of a run under other terms", another_round),
-    Attempt("a plan within a site's memory takes more of it", more_than_it_bears, trials=10),
+    Attempt("a plan within a site's memory takes more of it", more_than_it_bears),
 )

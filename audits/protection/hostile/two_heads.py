@@ -85,5 +85,5 @@ def _dies(*_: object) -> None:
 
 ATTEMPTS = (
     Attempt("A database that refuses commits has two ledgers of one size signed", two_heads),
-    Attempt("A process ends before a head is kept, and the commit is taken back", before_it_is_kept, trials=20),
+    Attempt("A process ends before a head is kept, and the commit is taken back", before_it_is_kept),
 )

@@ -379,15 +379,14 @@ def _member(home: Home, world: worlds.World) -> MemberAgent:
 
 
 ATTEMPTS = (
-    Attempt("A custodian is asked about other sums while its database refuses to remember", custodian, trials=60),
+    Attempt("A custodian is asked about other sums while its database refuses to remember", custodian),
     Attempt(
         "A custodian is asked about the same inputs in another order while its database refuses to remember",
         partial(custodian, reordered=True),
-        trials=20,
     ),
     Attempt("A custodian's decryption raises and the question is asked again", raising),
-    Attempt("So does it, and the custodian is started again in between", partial(raising, restarted=True), trials=20),
+    Attempt("So does it, and the custodian is started again in between", partial(raising, restarted=True)),
     Attempt("A member is asked for other shares while its database refuses to remember", shares),
     Attempt("A member's database refuses to remember what it set aside, and training begins", training),
-    Attempt("A process ends while a decryption key is split anew", split_key, trials=24),
+    Attempt("A process ends while a decryption key is split anew", split_key),
 )

@@ -218,19 +218,15 @@ ATTEMPTS = (
     Attempt(
         "A coordinator lets a home that was put back grow past what was seen, and hides that it was seen",
         partial(rolled_back, trick=no_heads, grown=True),
-        trials=50,
     ),
     Attempt(
         "A coordinator shows a home that was put back no acceptance of a peer that saw more",
         partial(rolled_back, trick=acceptances_apart),
     ),
-    Attempt(
-        "A coordinator says in a peer's name that it saw nothing", partial(rolled_back, trick=nothing_seen), trials=50
-    ),
+    Attempt("A coordinator says in a peer's name that it saw nothing", partial(rolled_back, trick=nothing_seen)),
     Attempt("A coordinator hides a ledger while it is spent, and the home is put back", hidden_as_it_was_spent),
     Attempt(
         "A coordinator asks for what opens a sum without showing whose ledgers paid for it",
         partial(hidden_as_it_was_spent, trick=no_receipts),
-        trials=50,
     ),
 )
