@@ -60,7 +60,9 @@ def source(mutant: Mutant) -> str:
     return hashlib.sha256((ROOT / mutant.path).read_bytes()).hexdigest()[:12]
 
 
-def hunt(folder: str, count: int, until: float, seen: suite.Seen, stem: suite.Stem, *, again: bool) -> None:
+def hunt(
+    folder: str, count: int, until: float, seen: suite.Seen, stem: suite.Stem, *, again: bool, whole_s: float
+) -> None:
     """Hunt the first ``count`` mutants of the folder's sample that no earlier run decided."""
     found = known(folder)
     left = [
@@ -75,7 +77,7 @@ def hunt(folder: str, count: int, until: float, seen: suite.Seen, stem: suite.St
         for mutant in left:
             if time.monotonic() > until:
                 return
-            line = decided(mutant, seen, hunter, stem)
+            line = decided(mutant, seen, hunter, stem, whole_s)
             with (STATE / f"{folder}.jsonl").open("a") as out:
                 out.write(json.dumps(line) + "\n")
             print(line["seconds"], line["outcome"], mutant.name, line["by"], file=sys.stderr, flush=True)
@@ -84,10 +86,10 @@ def hunt(folder: str, count: int, until: float, seen: suite.Seen, stem: suite.St
         suite.hunting(folder, work)
 
 
-def decided(mutant: Mutant, seen: suite.Seen, hunter: suite.Hunter, stem: suite.Stem) -> dict[str, Any]:
+def decided(mutant: Mutant, seen: suite.Seen, hunter: suite.Hunter, stem: suite.Stem, whole_s: float) -> dict[str, Any]:
     """What became of one mutant: a survivor that changes what runs at import is hunted afresh too."""
     started, path = time.monotonic(), ROOT / mutant.path
-    tests, at_import = seen.of(mutant.path, mutant.lines)
+    tests, at_import = seen.of(mutant.path, mutant.lines, whole_s)
     outcome, by, name = suite.UNSEEN, "", mutant.path.removesuffix(".py").replace("/", ".")
     if tests:
         tree = mutated(path.read_text(), mutant.index)
@@ -133,6 +135,7 @@ def main() -> None:
     parser.add_argument("--folders", nargs="*", default=FOLDERS, choices=FOLDERS)
     parser.add_argument("--each", type=int, default=120, help="mutants a folder")
     parser.add_argument("--minutes", type=float, default=60.0, help="hunt no longer than this; 0 tells what is known")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of CPU, for the tests of one mutant")
     parser.add_argument("--examples", type=int, default=10, help="Hypothesis examples a test")
     parser.add_argument(
         "--watch", nargs="*", help="run these tests anew to see which lines they come by; all, if none is named"
@@ -153,7 +156,7 @@ def main() -> None:
                 path.unlink(missing_ok=True)
                 suite.watched(ROOT, folder, path)
             seen = suite.Seen(**json.loads(path.read_text()))
-            hunt(folder, options.each, until, seen, stem, again=options.again)
+            hunt(folder, options.each, until, seen, stem, again=options.again, whole_s=options.seconds)
     figures, also, wrong = told()
     raise SystemExit(report(figures, as_json=options.json, wrong=wrong, also=also))
 

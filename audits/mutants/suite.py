@@ -48,7 +48,6 @@ LIBRARIES = (
 )  # fmt: skip
 SLOW_S = 1.5  # a test that takes longer, in CPU seconds, hunts nothing
 QUICK_S = 0.05  # a test that takes less is tried in any case
-WHOLE_S = 1.5  # of tests for one mutant
 LEFT_OUT = ("postgresql", "sockets", "hundred", "encrypted_run")  # in names of tests: of another carrier, or very long
 FLAGS = (
     "-x", "-q", "--no-header", "--tb=no", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-p", "no:cov",
@@ -65,8 +64,14 @@ class Seen:
     seconds: Mapping[str, float]  # of CPU, by test
     lines: Mapping[str, Mapping[str, list[str]]]  # by path, then line: the tests that came by
 
-    def of(self, path: str, lines: Collection[int]) -> tuple[dict[str, float], bool]:
-        """Tests of these lines, the quickest first; all of the module, and True, where they run as it is imported."""
+    def of(self, path: str, lines: Collection[int], whole_s: float) -> tuple[dict[str, float], bool]:
+        """Tests of these lines, the quickest first; all of the module, and True, where they run as it is imported.
+
+        Last come the quick tests of the same files: where tests share a run, only the first was seen to come by.
+
+        Args:
+            whole_s: how long all but those may take.
+        """
         here = self.lines.get(path, {})
         found = [set(here[str(line)]) for line in lines if str(line) in here]
         at_import = any("" in each for each in found)
@@ -82,10 +87,12 @@ class Seen:
         chosen, spent = dict[str, float](), 0.0
         for name in sorted(quickest, key=lambda each: place[each]):
             spent += self.seconds[name]
-            if spent > WHOLE_S:
+            if spent > whole_s:
                 break
             chosen[name] = self.seconds[name]
-        return chosen, at_import
+        files = {name.partition("::")[0] for name in names}
+        beside = {name: spent for name, spent in self.seconds.items() if name.partition("::")[0] in files}
+        return {**chosen, **{name: spent for name, spent in beside.items() if spent <= QUICK_S}}, at_import
 
 
 def prepare(examples: int) -> None:
