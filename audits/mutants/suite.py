@@ -111,6 +111,7 @@ class Watch:
     def __init__(self, covered: coverage.Coverage) -> None:
         self._covered = covered
         self.seconds: dict[str, float] = {}
+        self.failing: set[str] = set()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -118,7 +119,8 @@ class Watch:
         self._covered.switch_context(item.nodeid)
         before = time.process_time()
         outcome = yield
-        self.seconds[item.nodeid] = time.process_time() - before
+        if item.nodeid not in self.failing:
+            self.seconds[item.nodeid] = time.process_time() - before
         self._covered.switch_context("")
         return outcome
 
@@ -126,7 +128,7 @@ class Watch:
         """A test that fails without any mutant, or is skipped, hunts none."""
         if not report.passed:
             print(report.outcome, report.nodeid, report.longreprtext[-300:], file=sys.stderr)
-            self.seconds[report.nodeid] = float("inf")
+            self.failing.add(report.nodeid)
 
 
 def watched(root: Path, folder: str, into: Path, only: Sequence[str] = ()) -> None:
@@ -246,14 +248,14 @@ class Hunter:
             items = [self._items[name] for name in tests if name in self._items]
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
             for item, following in zip(items, [*items[1:], None], strict=True):
-                signal.setitimer(signal.ITIMER_PROF, 2 + 5 * tests[item.nodeid])  # of CPU; then it never ends
+                signal.setitimer(signal.ITIMER_PROF, 20 + 5 * tests[item.nodeid])  # of CPU; then it never ends
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self._failed:
                     os.write(writer, self._failed.encode())
                     return 1
             return 0
 
-        code = forked(child, 20 + 2 * sum(tests.values()))
+        code = forked(child, 60 + 2 * sum(tests.values()))
         os.close(writer)
         with os.fdopen(reader) as told:
             by = told.read()

@@ -174,3 +174,11 @@ def test_a_second_answer_of_one_peer_is_ignored(kind: type) -> None:
     after = replace(state, course=replace(state.course, unanswered=others))
     event = coordinator_state.Received("a", frame)
     assert coordinator.step(after, event, World().coordinator_plugs) == coordinator_state.Step(after)
+
+
+def test_a_run_whose_custodian_does_not_join_ends_before_anybody_enrols() -> None:
+    world = World(scheme=Scheme.CKKS)
+    world.deaf.add(("custodian", "Invite"))
+    end = world.play()
+    assert (end.outcome, end.why, end.last_round) == ("aborted", "the custodian did not accept", 0)
+    assert {party.trained for party in world.parties.values()} == {0}

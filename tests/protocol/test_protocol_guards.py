@@ -33,6 +33,7 @@ from securefl.terms import (
     Scheme,
     Settled,
     Update,
+    Witnessed,
 )
 from tests.support.worlds import POLICY, World, an_update, identity, resigned, seat, signed_head
 
@@ -349,3 +350,12 @@ def test_a_result_is_paid_for_and_leaves_in_one_step_that_keeps_its_answer(below
     assert moved.state.seat.reply == moved.outbound
     assert (moved.state.plan, moved.state.seat.next_round) == (plan, plan.round + 1)
     assert (moved.outbound.receipt.cost, moved.outbound.receipt.plan) == (training.cost, wire.plan_hash(plan))
+
+
+def test_a_member_remembers_what_a_proposal_showed_it_of_other_ledgers_while_it_decides() -> None:
+    state, frame = first("a", Scheme.MASKING, "Propose")
+    proposal = replace(wire.decode(frame.envelope.body, m.Propose), heads=(signed_head("b", 5_000),))
+    moved = step("a", Scheme.MASKING, state, resigned(frame.envelope.receipt, proposal, "coordinator"))
+    assert moved.state.seat.charter.witnessed["b"] == signed_head("b", 5_000)
+    assert (moved.state.seat.request, moved.state.seat.reply) == (moved.entries[0].receipt.digest, None)
+    assert Witnessed(signed_head("b", 5_000)) in moved.entries
