@@ -76,7 +76,7 @@ def told_in(path: Path) -> dict[str, Any]:
     """
     try:
         told: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise Tampered(str(path), f"cannot be read: {fault}") from fault
     return told
 

@@ -153,5 +153,5 @@ def _adapter(out: Path) -> Adapter:
         return Adapter(
             tuple(found["targets"]), found["rank"], found["alpha"], found["seed"], AdapterKind(found["kind"])
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise OperatorFault(f"`{FACTS}` does not say what adapter this is", "save again", str(out)) from fault

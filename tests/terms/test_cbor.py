@@ -11,7 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from securefl import cbor, wire
-from securefl.errors import Malformed
+from securefl.audit import json_files
+from securefl.coordinator import evidence
+from securefl.errors import Malformed, Tampered
 from securefl.protocol import messages as m
 from securefl.terms import MemberId, Participant, PoissonGaussian, PublicKey
 from tests.support.worlds import World
@@ -185,3 +187,13 @@ def test_an_error_repeats_little_of_what_came() -> None:
     with pytest.raises(Malformed) as told:
         wire.decode(role, m.Session)
     assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_json_of_somebody_else_s_that_no_reader_can_take_is_named(text: str, tmp_path) -> None:
+    """JSON has its own reader, which ends at its own depth: that is a word on the file, and no bug here."""
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    for read in (json_files.mapping, evidence.told_in):
+        with pytest.raises(Tampered, match="report.json"):
+            read(path)

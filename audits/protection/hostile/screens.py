@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 import cbor2
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl import merkle, progress, shown, wire
+from securefl import keys, merkle, progress, shown, wire
 from securefl.cli import main as cli
+from securefl.documents import introduction
 from securefl.errors import Malformed, OperatorFault
+from securefl.home.clock import clock
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.protocol import messages as m
@@ -251,7 +254,37 @@ def a_seat_s_region(number: int, folder: Path) -> Outcome:
     return Outcome(succeeded=True, stopped_by="")
 
 
+def an_offer(number: int, folder: Path) -> Outcome:
+    """A stranger's invitation, shown and joined by a site: what it offers is read before anybody is asked who it is."""
+    drawn = random.Random(f"offer {number}")  # noqa: S311 - as above
+    identity, now = keys.Identity(keys.Secret(drawn.randbytes(32))), clock()
+    card = introduction.Card(
+        "coordinator", introduction.Role.COORDINATOR, "", identity.public, keys.public_half(identity.box), "clinics",
+        Hash(bytes(32)), now, now + 86_400,
+    )  # fmt: skip
+    offer = f"\x1b[8A\x1b[Jkey  yours{drawn.choice(TRICKS)}\n{drawn.choice(TRICKS)}".encode("utf-8", "replace")
+    made = introduction.sign(identity, introduction.Invitation(card, b"x", b"", offer))
+    (folder / "mail").write_text(made.text)
+    told, stdin = (
+        [_screens("site", "init", folder / "site.yaml", "--name", "a", "--region", "here", "--custodian")],
+        sys.stdin,
+    )
+    assert told[0][0] == 0, told
+    sys.stdin = io.StringIO("no\n")
+    try:
+        told = [
+            _screens("site", "show", folder / "mail"),
+            _screens("site", "join", folder / "site.yaml", folder / "mail"),
+        ]
+    finally:
+        sys.stdin = stdin
+    assert all("offer" in text for _, text in told), told
+    hidden = any(shown.hidden(line) for _, text in told for line in text.split("\n"))
+    return Outcome(hidden or told[1][0] == 0, "introduction.fingerprint, on lines that show every character")
+
+
 ATTEMPTS: tuple[Attempt, ...] = (
+    Attempt("a stranger's invitation writes on the screen of whoever reads it", an_offer),
     Attempt("a member's ledger writes on its auditor's screen, in any text", any_text_of_a_ledger),
     Attempt("a member's ledger writes on its auditor's screen, in a kind", a_kind_of_receipt),
     Attempt("a ledger's file and owner write on an auditor's screen", the_owner_of_a_ledger),
