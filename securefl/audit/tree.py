@@ -210,7 +210,7 @@ def _check_charges(node: Ledger, below: Mapping[RunId, Plan], ledger: Ledger) ->
             name = wire.plan_hash(below[charge.run])
             node_paid = own[name].event
             if covering(node_paid, replace(charge.event, steps=node_paid.steps)) != node_paid:
-                raise node.wrong(f"{node_paid} is charged here, and {ledger.owner} below was charged {charge.event}")
+                raise node.wrong(f"charged for more noise or a lower rate than {ledger.owner}, a member below")
             spent[name] = spent.get(name, 0) + charge.event.steps
     for name, steps in spent.items():
         paid = 0 if own[name].standing is Standing.FREED else own[name].event.steps

@@ -143,6 +143,7 @@ class World:
     rounds_inside: int = 1
     least: int = 3  # members of a node
     top: int = 2  # of the root
+    prices: Callable[[load.Policy, str], Callable[[Plan, Account], Price]] = price_in
 
     def __post_init__(self) -> None:
         self.round = 0
@@ -183,7 +184,7 @@ class World:
                 trainer = Site(self, name) if below is None else self.nested((*way, name), below, policy)
                 ports = member_state.Ports(own.identity, schemes.member_half)
                 parties[MemberId(name)] = MemberAgent(
-                    own, charter(name, name), policy, ports, trainer, price_in(policy, name), os.urandom
+                    own, charter(name, name), policy, ports, trainer, self.prices(policy, name), os.urandom
                 )
             if custodian:
                 own = self.home((*way, "custodian"))
