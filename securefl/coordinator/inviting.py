@@ -83,9 +83,8 @@ def roster(coordinator: Coordinator, days: int, now: Callable[[], int] = clock) 
 
 
 def known(coordinator: Coordinator, home: Home) -> Known:
-    """Everybody in the document, by key and region."""
-    held = introduced.kept(home, coordinator.file.name, introduced.INVITATION, Invitation)
-    answers = introduced.admitted(home, coordinator.file.name) if held is not None else {}
+    """Everybody in the document, by key and region: whoever was admitted stays so when its answer's time is over."""
+    answers = introduced.admitted(home, coordinator.file.name)
     found, missing = dict[str, Participant](), list[str]()
     for name, part in coordinator.file.parties.items():
         answer = answers.get(name)

@@ -19,6 +19,13 @@ def _pattern(raw: str) -> str:
     return raw
 
 
+def _bare(raw: str) -> str:
+    if not re.fullmatch(r"\w+(\.\w+)*", raw, re.ASCII):
+        what = "a split is a name, such as train; a part of it would take rows by their place"
+        raise ValueError(f"{what}, and one row more would change the others: write `share: 1/10`")
+    return raw
+
+
 class Replace(BaseModel):
     """Text that is changed in every record, in order."""
 
@@ -66,9 +73,12 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str = Field(description="CSV, TSV or JSON Lines; or a Hugging Face data set on this machine")
-    split: str = Field("train", description="of a Hugging Face data set")
+    file: str = Field(description="CSV, TSV or JSON Lines; a folder of Parquet; or a Hugging Face data set here")
+    split: Annotated[str, AfterValidator(_bare)] = Field("train", description="of a Hugging Face data set, by its name")
     encoding: Annotated[str, AfterValidator(encodings.known)] = "utf-8"
+    multiline: bool = Field(
+        False, description="whether quoted values of a CSV file may have several lines; else one that does is an error"
+    )
     text: str = Field("text", description="the column with the text")
     label: str = Field("label", description="the column with the label")
     labels: dict[str, str] = Field(default_factory=dict, description="the file's labels, as the task calls them")

@@ -197,13 +197,13 @@ def sign(identity: keys.Identity, document: D) -> Authentic[D]:
     return Authentic(document, wire.encode(Signed(document, signature)))
 
 
-def read(text: bytes, expected: type[D], now: int, place: str = "") -> Authentic[D]:
+def read(text: bytes, expected: type[D], now: int | None, place: str = "") -> Authentic[D]:
     """The document in a text, of the kind that is expected.
 
     Args:
         text: what ``Authentic.text`` gave.
         expected: the kind.
-        now: seconds since 1970.
+        now: seconds since 1970; None for a document that was taken in while it counted.
         place: what an error calls the document.
 
     Raises:
@@ -212,7 +212,9 @@ def read(text: bytes, expected: type[D], now: int, place: str = "") -> Authentic
     return _narrowed(read_any(text, now, place), expected, place)
 
 
-def read_any(text: bytes, now: int, place: str = "") -> Authentic[Invitation] | Authentic[Answer] | Authentic[Roster]:
+def read_any(
+    text: bytes, now: int | None, place: str = ""
+) -> Authentic[Invitation] | Authentic[Answer] | Authentic[Roster]:
     """The document in a text, of whatever kind.
 
     Raises:
@@ -222,7 +224,7 @@ def read_any(text: bytes, now: int, place: str = "") -> Authentic[Invitation] | 
 
 
 def authentic(
-    encoded: bytes, now: int, place: str = ""
+    encoded: bytes, now: int | None, place: str = ""
 ) -> Authentic[Invitation] | Authentic[Answer] | Authentic[Roster]:
     """The document in these bytes, once checks 1 to 4 hold.
 
@@ -241,17 +243,22 @@ def authentic(
         what = f"{card.name}'s key did not sign this"
         raise NotIntroduced(Rule.SIGNATURE, what, "ask its author to send it again", place) from fault
     _check_role(document, place)
+    if now is not None:
+        _check_time(card, now, place)
+    if isinstance(document, Invitation):
+        return Authentic(document, encoded)
+    if isinstance(document, Answer):
+        return Authentic(document, encoded)
+    return Authentic(document, encoded)
+
+
+def _check_time(card: Card, now: int, place: str) -> None:
     if card.issued > now + SKEW_S:
         remedy = "compare this machine's clock with its author's"
         raise NotIntroduced(Rule.EARLY, f"{card.name} signed it {card.issued - now} s from now", remedy, place)
     if card.expires < now:
         what = f"{card.name}'s word ended {now - card.expires} s ago"
         raise NotIntroduced(Rule.EXPIRED, what, "ask its author for a new one", place)
-    if isinstance(document, Invitation):
-        return Authentic(document, encoded)
-    if isinstance(document, Answer):
-        return Authentic(document, encoded)
-    return Authentic(document, encoded)
 
 
 def answers_of(roster: Authentic[Roster], now: int, place: str = "") -> tuple[Authentic[Answer], ...]:

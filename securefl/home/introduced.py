@@ -133,11 +133,11 @@ def admit(home: Home, federation: str, invited: Collection[str], given: Confirme
 
 
 def admitted(home: Home, federation: str) -> Mapping[str, Authentic[Answer]]:
-    """Every answer to this coordinator's present invitation that was admitted and still counts, by name."""
-    invitation, found = _own_invitation(home, federation), {}
+    """Every answer to this coordinator's present invitation that was admitted, by name; none if it invited nobody."""
+    invitation, found = taken_in(home, federation, INVITATION, Invitation), {}
     for path in sorted((_folder(home.path, federation) / ANSWERS).glob("*")):
-        answer = kept(home, federation, f"{ANSWERS}/{path.name}", Answer)
-        if answer is not None and answer.document.invitation == invitation.digest:
+        answer = taken_in(home, federation, f"{ANSWERS}/{path.name}", Answer)
+        if answer is not None and invitation is not None and answer.document.invitation == invitation.digest:
             found[path.name] = answer
     return found
 
@@ -148,7 +148,8 @@ def hand_out(home: Home, federation: str, invited: Collection[str], days: int) -
     Raises:
         OperatorFault: some have not answered.
     """
-    answers, invitation = admitted(home, federation), _own_invitation(home, federation)
+    invitation, now = _own_invitation(home, federation), home.clock()
+    answers = {name: each for name, each in admitted(home, federation).items() if each.document.card.expires >= now}
     missing = sorted(set(invited) - set(answers))
     if missing:
         what = f"no answer of {', '.join(missing)} to the present invitation"
@@ -248,24 +249,26 @@ def policy_of(
 
 
 def kept(home: Home, federation: str, name: str, kind: type[D]) -> Authentic[D] | None:
-    """A document that this home keeps, while it counts; None if there is none, or its time is over."""
+    """A document that this home keeps; None if there is none, or its time to be handed out is over."""
+    found = taken_in(home, federation, name, kind)
+    return None if found is None or found.document.card.expires < home.clock() else found
+
+
+def taken_in(home: Home, federation: str, name: str, kind: type[D]) -> Authentic[D] | None:
+    """A document that this home took in while it counted; None if there is none.
+
+    How long a document counts is asked when it comes: once it is in, the keys that were pinned by it count.
+    """
     path = _folder(home.path, federation) / name
     text = files.read(path)
-    if text is None:
-        return None
-    try:
-        return introduction.read(text, kind, home.clock(), str(path))
-    except NotIntroduced as fault:
-        if fault.rule is Rule.EXPIRED:
-            return None
-        raise
+    return None if text is None else introduction.read(text, kind, None, str(path))
 
 
 def _held(home: Home, federation: str) -> tuple[Authentic[Invitation], Authentic[Answer]]:
-    invitation = kept(home, federation, INVITATION, Invitation)
-    own = kept(home, federation, ANSWER, Answer)
+    invitation = taken_in(home, federation, INVITATION, Invitation)
+    own = taken_in(home, federation, ANSWER, Answer)
     if invitation is None or own is None:
-        what = f"a roster of {federation}, and this party answered no invitation to it that still counts"
+        what = f"a roster of {federation}, and this party answered no invitation to it"
         raise NotIntroduced(Rule.INVITATION, what, "join the coordinator's invitation first")
     return invitation, own
 

@@ -72,7 +72,7 @@ def complete(site: Site, given: Confirmed[Roster], now: Callable[[], int] = cloc
     check_home(site)
     home, federation = opened(site, now), given.document.card.federation
     found = introduced.everybody_in(home, given)
-    held = introduced.kept(home, federation, introduced.INVITATION, Invitation)
+    held = introduced.taken_in(home, federation, introduced.INVITATION, Invitation)
     assert held is not None, "the roster was held against it"
     text = emit.text_of(
         _trusted(site, found, offer.read(held.document.offer, "the invitation's offer"), federation), HEAD

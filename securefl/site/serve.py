@@ -155,7 +155,7 @@ def serve(
     others = frozenset(users) - {os.geteuid()}
     _check_place(path, others)
     stop = threading.Event() if stop is None else stop
-    with _alone(lock), _until_told(stop):
+    with alone(lock), _until_told(stop):
         party = make()
         _clear(path)
         with Door(path, party, {os.geteuid(), *others}, most) as door:
@@ -228,8 +228,8 @@ def _check_open(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Be the one process that serves this party.
+def alone(lock: Path) -> Iterator[None]:
+    """Be the one process that serves this party, or acts in its place.
 
     Raises:
         OperatorFault: another one does.

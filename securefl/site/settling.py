@@ -17,6 +17,7 @@ from securefl.ledger import anchor
 from securefl.privacy.account import Charge, Standing
 from securefl.protection import schemes
 from securefl.protocol import declining, member, member_state
+from securefl.site.serve import LOCK, alone
 from securefl.terms import Reason, Refused
 
 WHAT = "a training, by this site's operator"
@@ -37,13 +38,18 @@ def settle(path: Path, run: str, reason: str, clock: Callable[[], int]) -> Settl
         run: the beginning of its name, in hexadecimal digits.
 
     Raises:
-        OperatorFault: no home is here, no such run has anything reserved, or it goes on in another process.
+        OperatorFault: no home is here, no such run has anything reserved, or a process serves this site.
     """
     kept = anchor.read(path) if path.is_dir() else None
     if kept is None:
         remedy = "give the folder that a SITE document calls `home`"
         raise OperatorFault("no home with a ledger is here", remedy, str(path))
-    home = Home.at(path, kept.owner, clock)
+    with alone(path / LOCK):
+        return _settled(Home.at(path, kept.owner, clock), run, reason)
+
+
+def _settled(home: Home, run: str, reason: str) -> SettledByOperator:
+    path = home.path
     remedy = f"let the run go on in the process that has it: {path}"
     with home.transaction() as conn:
         charge = _reserved(home.account(conn).charges, run, path)

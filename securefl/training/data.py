@@ -128,7 +128,7 @@ def texts(path: Path, column: str) -> list[str]:
     Raises:
         OperatorFault: bad bytes, no such column, or a value that is no text: with file and row.
     """
-    source = DataSource.model_validate({"file": str(path), "text": column, "label": f"{column} "})
+    source = DataSource.model_validate({"file": str(path), "text": column, "label": f"{column} ", "multiline": True})
     if not path.is_file():
         raise OperatorFault("there is no such file", "check the path", str(path))
     return [_text(row.columns, source, row.place) for row in rows.read(path, source)]

@@ -4,8 +4,12 @@ A line's ends and a column's quotes are ASCII, and every encoding of `documents.
 is. So a file is cut into lines before it is decoded, and a row has the same bytes whatever it is read as. A file in
 UTF-16 begins with its mark; one with the mark is read as nothing else, and one without it is not read as UTF-16.
 
-Which lines are one row depends on the delimiter. A row is recognised whatever its file is called: it carries the rows
-that every delimiter makes of its lines (`Cuts`).
+Which columns a row has, and which lines are the row, follows from these lines and the header alone. A line of a .tsv is
+one row, and a quotation mark in it is a character. In a .csv a quoted value ends in its line, unless the document says
+`multiline: true`; else one mark too many would make one row of all lines up to the next. A folder is read by a library
+only where its files say of each column what type it has: in a .csv that would follow from all rows.
+
+A row is recognised whatever its file is called: it carries the rows that every reading makes of its lines (`Cuts`).
 """
 
 from __future__ import annotations
@@ -17,7 +21,6 @@ import json
 import re
 import zlib
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +31,8 @@ from securefl.errors import Missing, OperatorFault
 from securefl.training import sameness
 from securefl.training.sources import PACKED, TABLES
 
-DELIMITERS: Final = (b",", b"\t")  # those that a table may have, whatever it is called
+DELIMITERS: Final = (b",", b"\t")  # those that a table with quoted values may have, whatever it is called
+TYPED: Final = ("parquet", "arrow")  # kinds of file that say themselves what type each column has
 QUOTE: Final = b'"'
 CLOSED: Final = re.compile(rb'[^"]*(?:""[^"]*)*"(?!")')  # a quoted value, to its end
 SURPLUS: Final = "\0surplus"  # no column is called so: csv refuses the character
@@ -44,15 +48,18 @@ class Row:
     raw: bytes = b""  # as it stands in the file; empty where a library read it
     encoding: str = "utf-8"  # what ``raw`` was read as
     names: tuple[str, ...] = field(default=())  # what a library calls the classes it reads as numbers
-    cuts: frozenset[bytes] = frozenset()  # forms of the rows that any delimiter makes of its lines
+    cuts: frozenset[bytes] = frozenset()  # forms of the rows that any reading makes of its lines
 
 
 class Cuts:
-    """A file's lines put together to rows by each delimiter, as `csv` does it: the same whatever the file is called."""
+    """A file's lines put together to rows in each way: by a delimiter and quotes, as `csv` does it, and one by one.
+
+    They are the same whatever the file is called.
+    """
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self._starts = tuple(self._cut(delimiter) for delimiter in DELIMITERS)
+        self._starts = tuple(self._cut(delimiter) for delimiter in (*DELIMITERS, None))
         self._forms: dict[tuple[int, int], bytes] = {}
 
     def of(self, start: int, end: int) -> frozenset[bytes]:
@@ -63,13 +70,6 @@ class Cuts:
             found.update(self._form(*starts[at : at + 2]) for at in range(max(0, first), behind))
         return frozenset(found - {b""})
 
-    def apart(self) -> frozenset[bytes]:
-        """The forms of all rows that not every delimiter makes."""
-        end, found = len(self._raw), Counter[tuple[int, int]]()
-        for starts in self._starts:
-            found.update(zip(starts, (*starts[1:], end), strict=True))
-        return frozenset(self._form(*span) for span, made in found.items() if made < len(DELIMITERS)) - {b""}
-
     def _form(self, start: int, end: int | None = None) -> bytes:
         place = (start, len(self._raw) if end is None else end)
         if place not in self._forms:
@@ -77,13 +77,14 @@ class Cuts:
             self._forms[place] = sameness.form(row) if row else b""
         return self._forms[place]
 
-    def _cut(self, delimiter: bytes) -> list[int]:
-        """Where the rows begin: at each line that no quoted value goes on into."""
+    def _cut(self, delimiter: bytes | None) -> list[int]:
+        """Where the rows begin: at each line that no quoted value goes on into; at each, without a delimiter."""
         starts, place, inside = list[int](), 0, False
         for line in self._raw.splitlines(keepends=True):
             if not inside:
                 starts.append(place)
-            inside = (inside or QUOTE in line) and _goes_on(line, delimiter, inside=inside)
+            if delimiter is not None:
+                inside = (inside or QUOTE in line) and _goes_on(line, delimiter, inside=inside)
             place += len(line)
         return starts
 
@@ -114,14 +115,14 @@ def read(found: Path | str, source: DataSource) -> Iterator[Row]:
     """
     if isinstance(found, str) or found.is_dir():
         return _hub(found, source)
-    readers: Mapping[str, Callable[[bytes, str, Path], Iterator[Row]]] = {
+    readers: Mapping[str, Callable[[bytes, str, Path, bool], Iterator[Row]]] = {
         ".csv": _comma_separated,
         ".tsv": _tab_separated,
         ".tab": _tab_separated,
         ".jsonl": _json_lines,
         ".ndjson": _json_lines,
     }
-    kind = Path(found.name.lower().removesuffix(PACKED)).suffix
+    kind = _kind(found)
     reader = readers.get(kind)
     if reader is None:
         remedy = f"one of {', '.join(TABLES)} is expected, or one of them packed as {PACKED}"
@@ -130,7 +131,7 @@ def read(found: Path | str, source: DataSource) -> Iterator[Row]:
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
         raise OperatorFault("no rows", "the file is empty", str(found))
-    return reader(raw, encoding, found)
+    return reader(raw, encoding, found, source.multiline)
 
 
 def _unpacked(path: Path) -> bytes:
@@ -168,43 +169,75 @@ def _decoded(line: bytes, encoding: str, place: str) -> str:
         raise OperatorFault(what, "set `encoding`, or mend the file", place) from None
 
 
-def _comma_separated(raw: bytes, encoding: str, path: Path) -> Iterator[Row]:
-    return _separated(raw, encoding, path, ",")
+def _comma_separated(raw: bytes, encoding: str, path: Path, multiline: bool) -> Iterator[Row]:  # noqa: FBT001
+    lines = _Lines(raw, encoding, path, multiline=multiline)
+    return _separated(lines, csv.DictReader(lines, restkey=SURPLUS, strict=True))
 
 
-def _tab_separated(raw: bytes, encoding: str, path: Path) -> Iterator[Row]:
-    return _separated(raw, encoding, path, "\t")
+def _tab_separated(raw: bytes, encoding: str, path: Path, multiline: bool) -> Iterator[Row]:  # noqa: FBT001
+    del multiline  # a line is a row
+    lines = _Lines(raw, encoding, path, multiline=False)
+    return _separated(lines, csv.DictReader(lines, restkey=SURPLUS, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def _separated(raw: bytes, encoding: str, path: Path, delimiter: str) -> Iterator[Row]:
-    cuts, taken, place = Cuts(raw), list[bytes](), 0  # the lines of the row that is being read, and where it begins
+class _Lines:
+    """A file's lines for a reader, which asks for as many as it makes one row of."""
 
-    def lines() -> Iterator[str]:
-        for number, line in enumerate(raw.splitlines(keepends=True), start=1):
-            taken.append(line)
-            yield _decoded(line, encoding, f"{path}:{number}")
+    def __init__(self, raw: bytes, encoding: str, path: Path, *, multiline: bool) -> None:
+        self.raw, self.encoding, self.path, self._multiline = raw, encoding, path, multiline
+        self.number, self._begun, self._taken = 0, 0, list[bytes]()
+        self._lines = iter(raw.splitlines(keepends=True))
 
-    reader = csv.DictReader(lines(), restkey=SURPLUS, delimiter=delimiter)
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        self._taken.append(line)
+        if line.strip(b"\r\n"):  # a reader leaves empty lines out
+            if self._begun and not self._multiline:
+                what = "a quotation mark begins a value that does not end in this line"
+                remedy = "take the mark away, or quote the value and double it; if this file's values are meant to"
+                raise OperatorFault(what, f"{remedy} have several lines, set `multiline: true`", self.place)
+            self._begun = self._begun or self.number
+        return _decoded(line, self.encoding, f"{self.path}:{self.number}")
+
+    @property
+    def place(self) -> str:
+        """Where the row begins that is being read."""
+        return f"{self.path}:{self._begun or self.number}"
+
+    def row(self) -> bytes:
+        """The lines since the last row, which are one now."""
+        found, self._taken, self._begun = b"".join(self._taken), [], 0
+        return found
+
+
+def _separated(lines: _Lines, reader: csv.DictReader[str]) -> Iterator[Row]:
+    cuts = Cuts(lines.raw)
     try:
         names = reader.fieldnames or ()
         if len(set(names)) != len(names):
-            raise OperatorFault("a column name stands twice", "name each column once", f"{path}:1")
-        place = sum(map(len, taken))
-        taken.clear()
+            raise OperatorFault("a column name stands twice", "name each column once", f"{lines.path}:1")
+        place = len(lines.row())
         for row in reader:
-            line = b"".join(taken)
+            at, line = f"{lines.path}:{lines.number}", lines.row()
             if SURPLUS in row:
                 what = f"more values than the {len(names)} columns"
-                raise OperatorFault(what, "quote what holds the delimiter", f"{path}:{reader.line_num}")
+                tabs = "a tab ends a value here, quoted or not: take it out of the text, or save the table as .csv"
+                remedy = "quote what holds a comma" if reader.reader.dialect.delimiter == "," else tabs
+                raise OperatorFault(what, remedy, at)
             found = cuts.of(place, place + len(line))
-            yield Row(f"{path}:{reader.line_num}", row, line.strip(b"\r\n"), encoding, cuts=found)
+            yield Row(at, row, line.strip(b"\r\n"), lines.encoding, cuts=found)
             place += len(line)
-            taken.clear()
     except csv.Error as fault:
-        raise OperatorFault(f"no table: {fault}", "mend the row", f"{path}:{reader.line_num}") from None
+        remedy = "quote each value that holds a comma or begins with a quotation mark, and double the marks in it"
+        raise OperatorFault(f"no table: {fault}", remedy, lines.place) from None
 
 
-def _json_lines(raw: bytes, encoding: str, path: Path) -> Iterator[Row]:
+def _json_lines(raw: bytes, encoding: str, path: Path, multiline: bool) -> Iterator[Row]:  # noqa: FBT001
+    del multiline  # a line is a row
     cuts, start, end = Cuts(raw), 0, -1
     for number, line in enumerate(raw.split(b"\n"), start=1):  # not splitlines: a row may hold a carriage return
         start, end = end + 1, end + 1 + len(line)
@@ -238,27 +271,32 @@ def _hub(found: Path | str, source: DataSource) -> Iterator[Row]:
         remedy = "pip install 'securefl-core[hub]', or name a CSV, TSV or JSON Lines file"
         raise Missing("a Hugging Face data set needs the library `datasets`", remedy, str(found)) from fault
     try:
+        if not isinstance(found, str):
+            _check_typed(found, datasets.load_dataset_builder(str(found)).info.builder_name)
         rows = datasets.load_dataset(str(found), split=source.split)
     except (OSError, ValueError, ConnectionError) as fault:
         remedy = "fetch it first; nothing is fetched here"
         raise Missing("this data set is not on this machine", remedy, str(found)) from fault
-    cuts = _apart_in(Path(found)) if not isinstance(found, str) else frozenset()
     classes = {name: each.int2str for name, each in (rows.features or {}).items() if hasattr(each, "int2str")}
     for number, row in enumerate(rows, start=1):
         named = tuple(
             of(row[name]) for name, of in classes.items() if isinstance(row.get(name), int) and row[name] >= 0
         )
-        yield Row(f"{found}, row {number}", row, names=named, cuts=cuts)
+        yield Row(f"{found}, row {number}", row, names=named)
 
 
-def _apart_in(folder: Path) -> frozenset[bytes]:
-    """Of a folder's tables, the rows that not every delimiter makes: a library's row does not say where it stood."""
-    found = set[bytes]()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and Path(path.name.lower().removesuffix(PACKED)).suffix in TABLES:
-            raw = _unpacked(path)
-            marked = WIDE.get(raw[:2])
-            found |= Cuts(
-                raw[2:].decode(marked, "replace").encode() if marked else raw.removeprefix(codecs.BOM_UTF8)
-            ).apart()
-    return frozenset(found)
+def _check_typed(folder: Path, kind: str) -> None:
+    """Check that a folder's files say themselves what type each column has.
+
+    Raises:
+        OperatorFault: a library would guess it from all the rows: one row more, and others read otherwise.
+    """
+    if kind not in TYPED:
+        tables = [path for path in sorted(folder.rglob("*")) if _kind(path) in TABLES]
+        named = f"name the file itself: {tables[0]}" if tables else f"save it as {' or '.join(TABLES)}, and name that"
+        what = f"a folder of {kind} files: in these, what a value is depends on other rows"
+        raise OperatorFault(what, f"{named}; or save the folder's data as Parquet", str(folder))
+
+
+def _kind(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(PACKED)).suffix

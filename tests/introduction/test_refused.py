@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from securefl import key_files, keys
 from securefl.coordinator import inviting
 from securefl.documents import coordinator_file, introduction, site_file
 from securefl.documents.introduction import NotIntroduced, Rule, from_own_hand
+from securefl.errors import OperatorFault
 from securefl.home.clock import clock
 from securefl.site import joining
 from securefl.terms import Hash
@@ -230,6 +232,22 @@ def test_a_roster_waits_for_everybody(apart: Apart) -> None:
     code, said = apart.asked("one", "site", "roster", apart.document("coordinator"))
     assert code == 2
     assert "no answer of south, west" in said
+
+
+def test_whoever_was_admitted_stays_so_when_its_answers_time_is_over(world: World) -> None:
+    for name in world.sites:
+        world.admit(world.answer(name))
+    for days, handed_out in ((0, True), (29, True), (31, False)):
+        later = partial(_days_from_now, days)
+        found = inviting.known(world.coordinator, inviting.opened(world.coordinator, later))
+        assert found.missing == ()
+        if not handed_out:
+            with pytest.raises(OperatorFault, match="still counts"):
+                inviting.roster(world.coordinator, 30, later)
+
+
+def _days_from_now(days: int) -> int:
+    return clock() + days * 86_400
 
 
 def test_every_rule_has_a_case_here_or_beside_this_file() -> None:

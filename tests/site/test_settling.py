@@ -13,6 +13,7 @@ from securefl.cli.main import main
 from securefl.errors import OperatorFault
 from securefl.ledger import export
 from securefl.site import settling
+from securefl.site.serve import LOCK, alone
 from securefl.terms import Refused, Reserved, Settled
 from tests.support.parties import NOW, Federation, in_process
 
@@ -98,3 +99,10 @@ def test_what_is_not_reserved_is_not_settled(tmp_path: Path) -> None:
         settle(federation)
     with pytest.raises(OperatorFault, match="no home with a ledger is here"):
         settling.settle(tmp_path / "nowhere", "0", WHY, lambda: NOW)
+
+
+def test_what_a_served_site_has_reserved_is_not_settled_beside_it(tmp_path: Path) -> None:
+    federation = ended_midway(tmp_path)
+    with alone(federation.place("b") / LOCK), pytest.raises(OperatorFault, match=r"process \d+ serves this site"):
+        settle(federation)
+    assert settle(federation).charge.round == 1

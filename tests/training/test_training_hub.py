@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from securefl.documents.data_source import DataSource
-from securefl.errors import Missing
+from securefl.errors import Missing, OperatorFault
 from securefl.training.data import load
 from tests.support.small import Small
 
@@ -91,9 +91,30 @@ def test_a_model_that_is_not_cached_is_missed_not_fetched(cache: Path) -> None:
 
 
 def test_a_folder_that_holds_a_data_set_is_read(tmp_path: Path) -> None:
+    from pyarrow import csv, parquet
+
     (tmp_path / "reviews").mkdir()
-    (tmp_path / "reviews" / "train.csv").write_text(ROWS)
+    (tmp_path / "rows.csv").write_text(ROWS)
+    parquet.write_table(csv.read_csv(tmp_path / "rows.csv"), tmp_path / "reviews" / "train.parquet")
     assert offline(READ_DATA, tmp_path / "hf", str(tmp_path / "reviews")) == READ
+
+
+@pytest.mark.parametrize(("file", "text", "remedy"), [
+    ("train.csv", ROWS, "name the file itself: {}"), ("train.tsv", ROWS.replace(",", "\t"), "name the file itself: {}"),
+    ("train.jsonl", '{"text": "so kind", "label": "good"}\n', "name the file itself: {}"),
+    ("train.json", '{"text": "so kind", "label": "good"}\n', "save it as .csv or .tsv or .tab or .jsonl"),
+])  # fmt: skip
+def test_a_folder_whose_files_do_not_say_what_their_columns_are_is_refused(
+    tmp_path: Path, file: str, text: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "reviews").mkdir()
+    (tmp_path / "reviews" / file).write_text(text)
+    with pytest.raises(OperatorFault, match="what a value is depends on other rows") as refused:
+        load(DataSource.model_validate({"file": "./reviews", "heldout": 0}), tmp_path, LABELS)
+    assert remedy.format(tmp_path / "reviews" / file) in str(refused.value)
+    if "name the file" in remedy:
+        assert load(DataSource.model_validate({"file": f"./reviews/{file}", "heldout": 0}), tmp_path, LABELS).train
 
 
 def test_a_cached_data_set_is_found_by_its_name(tmp_path: Path) -> None:

@@ -82,9 +82,57 @@ def test_one_row_more_is_at_most_one_record_more_or_less_under_every_option(rows
         assert max(after.values(), default=1) == 1, "a record counts once"
 
 
+def records_of(body, kind, **told) -> Counter[Record] | None:
+    """What is trained on of a table as it stands; None where it is refused."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / f"r.{kind}").write_text(body, newline="")
+        source = DataSource.model_validate({"file": f"r.{kind}", "heldout": 0, "unlabelled": "keep", **told})
+        try:
+            return Counter(load(source, Path(folder), LABELS).train)
+        except OperatorFault as fault:
+            return Counter() if "to train on; check" in str(fault) else None
+
+
+MARKED = st.text(st.sampled_from('ab"",\t '), max_size=9)
+
+
+@given(st.lists(MARKED, max_size=9), MARKED, st.sampled_from(["csv", "tsv"]), st.booleans(), st.data())
+@settings(max_examples=500, deadline=None)
+def test_one_line_more_is_at_most_one_record_more_or_less_wherever_it_has_quotation_marks(
+    texts, extra, kind, first, data
+):
+    """A table of any lines, as somebody types it: what one of them holds changes no other."""
+    delimiter, place = {"csv": ",", "tsv": "\t"}[kind], data.draw(st.integers(0, len(texts)))
+    lines = [delimiter.join(("pos", each) if first else (each, "pos")) for each in (*texts, extra)]
+    head = delimiter.join(("label", "text") if first else ("text", "label"))
+    before = records_of("\n".join([head, *lines[:-1]]), kind)
+    after = records_of("\n".join([head, *lines[:place], lines[-1], *lines[place:-1]]), kind)
+    if before is not None and after is not None:
+        assert apart(before, after) <= 1
+
+
+@given(st.lists(st.text('ab",\t\n\r ', max_size=9), max_size=9), st.text('ab",\t\n\r ', max_size=9), st.data())
+@settings(max_examples=200, deadline=None)
+def test_one_row_more_is_at_most_one_record_more_or_less_where_texts_have_several_lines(texts, extra, data):
+    """A table of any texts, as a program writes it."""
+    place = data.draw(st.integers(0, len(texts)))
+
+    def written(rows):
+        out = io.StringIO(newline="")
+        csv.writer(out).writerows([("text", "label"), *((each, "pos") for each in rows)])
+        return out.getvalue()
+
+    before = records_of(written(texts), "csv", multiline=True)
+    after = records_of(written([*texts[:place], extra, *texts[place:]]), "csv", multiline=True)
+    assert before is not None
+    assert after is not None
+    assert before == Counter(Record(each, 1) for each in {*texts} if each.strip()), "each text as it was given"
+    assert apart(before, after) <= 1
+
+
 def test_every_option_of_a_source_is_among_those_that_are_tried():
     tried = {"file", "text", "label", "unlabelled", "contains", "first_of"}
-    tried |= {"labelled", "share", "replace", "where", "heldout", "labels", "partition"}
+    tried |= {"labelled", "share", "replace", "where", "heldout", "labels", "partition", "multiline"}
     without_choice = {"deduplicate", "split", "encoding"}  # always true; where rows are, and how they are read
     assert set(DataSource.model_fields) == tried | without_choice
 
@@ -231,7 +279,7 @@ def test_no_encoding_and_no_column_makes_a_file_new(rows, kind, encoding, data):
     escaped = data.draw(st.booleans())
     raw = _table(rows, kind, encoding, escaped)
     if not escaped and kind == "jsonl" and encoding != "utf-16":  # a raw character beside an escape
-        raw = raw.replace(b"a", b"\\u2028")
+        raw = raw.replace(b"a", b"a\\u2028")
     with TemporaryDirectory() as folder:
         (Path(folder) / f"r.{kind}").write_bytes(raw)
         known = None
@@ -266,7 +314,7 @@ def test_no_delimiter_makes_a_files_rows_new(pairs, delimiter, whole, data):
         readings = []
         for kind in ("csv", "tsv", "tab"):
             (Path(folder) / f"r.{kind}").write_text(f"n,n\tm\n{body}", newline="")
-            told = DataSource.model_validate({"file": f"r.{kind}", "text": "n"})
+            told = DataSource.model_validate({"file": f"r.{kind}", "text": "n", "multiline": True})
             with suppress(OperatorFault):
                 readings.append((kind, list(read(Path(folder) / f"r.{kind}", told))))
     for kind, found in readings:
@@ -280,8 +328,8 @@ def test_no_delimiter_makes_a_files_rows_new(pairs, delimiter, whole, data):
 
 
 def test_a_table_of_one_reading_has_no_form_more():
-    """Where every delimiter makes the same rows, a row's cuts are its own bytes: no row is taken for another one."""
+    """Where every reading makes the same rows, a row's cuts are its own bytes: no row is taken for another one."""
     for raw in (b"a,b\nx,1\ny,2", b'a\tb\r\n"x ""y"" z"\t1\r\nq "w\t2', b"a,b\n\n\nx,1\n"):
         cuts = Cuts(raw)
-        assert not cuts.apart()
+        assert cuts.of(0, len(raw)) == {sameness.form(line) for line in raw.splitlines() if line}
         assert cuts.of(0, 3) == {sameness.form(raw[:3])}
