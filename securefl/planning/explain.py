@@ -165,4 +165,4 @@ def _patience(plan: Plan) -> Check:
     value = f"up to {patience.round_s} s for a round"
     if patience.quorum:
         value += f"; once {patience.quorum} members answered, {patience.grace_s} s more for the others"
-    return Check("plan.patience", True, value, "what each site's own `limits.patience` says", "")
+    return Check("site.patience", True, value, "what each site's own `limits.patience` says", "")

@@ -145,7 +145,7 @@ def test_a_document_whose_levels_do_not_add_up_is_refused_with_numbers_and_the_r
 def test_explain_says_how_long_a_round_may_take() -> None:
     policy, loaded = policies.load(CARRIERS.parent / "carriers.policy.yaml"), carriers({"quorum": 2, "train": 100})
     row = explain.explained(policy, explain.first_plan(loaded, policy, FirstState(MODEL, 1)), ()).checks[-1]
-    assert (row.rule, row.held) == ("plan.patience", True)
+    assert (row.rule, row.held) == ("site.patience", True)
     assert row.value == "up to 1900 s for a round; once 2 members answered, 60 s more for the others"
 
 
