@@ -29,7 +29,7 @@ class Refused(ValueError):
 
 
 def most_items(size: int) -> int:
-    """How many items so many bytes may hold."""
+    """Return how many items so many bytes may hold."""
     return FREE_ITEMS + size // BYTES_PER_ITEM
 
 
@@ -114,7 +114,7 @@ def strings(  # noqa: C901, PLR0912 - one branch per kind of item, in one loop: 
 
 
 def _size(data: bytes, at: int, end: int, size: int, kind: int) -> tuple[int, int]:
-    """What a head says that goes on behind its first byte, and where it ends."""
+    """Return what a head says that goes on behind its first byte, and where it ends."""
     if size > 27 or kind == _SIMPLE:
         raise Refused("a length that is not told, or a float")
     width = 1 << size - 24

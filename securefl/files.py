@@ -77,7 +77,7 @@ def file(path: Path) -> None:
 
 
 def read(path: Path) -> bytes | None:
-    """What the file holds; None if there is none.
+    """Return what the file holds; None if there is none.
 
     Raises:
         OperatorFault: it is not this user's alone.

@@ -36,7 +36,7 @@ def load(path: Path) -> Identity:
 
 
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    """What is kept at ``path``, readable by its owner alone; made once, whole or not at all.
+    """Return what is kept at ``path``, readable by its owner alone; made once, whole or not at all.
 
     Raises:
         OperatorFault: it is a link, or not its owner's alone.

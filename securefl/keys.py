@@ -64,7 +64,7 @@ class Identity:
 
 
 def verify(key: PublicKey, label: str, statement: bytes, signature: bytes) -> None:
-    """Nothing happens if the signature holds.
+    """Check that the signature holds.
 
     Raises:
         Forged: it does not, or the key is no key.

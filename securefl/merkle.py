@@ -57,7 +57,7 @@ class Frontier:
 
 
 def inclusion_proof(leaves: Sequence[Hash], index: int) -> tuple[Hash, ...]:
-    """What is needed to compute the root from leaf ``index``: at most ceil(log2(n)) hashes (RFC 6962, 2.1.1)."""
+    """Return what is needed to compute the root from leaf ``index``: at most ceil(log2(n)) hashes (RFC 6962, 2.1.1)."""
     if len(leaves) <= 1:
         return ()
     split = _split(len(leaves))
@@ -80,7 +80,7 @@ def inclusion_proofs(leaves: Sequence[Hash]) -> list[tuple[Hash, ...]]:
 
 
 def includes(leaf: Hash, index: int, size: int, proof: Sequence[Hash], expected: Hash) -> bool:
-    """Whether the proof shows that ``leaf`` stands at ``index`` of the tree of ``size`` with this root."""
+    """Return whether the proof shows that ``leaf`` stands at ``index`` of the tree of ``size`` with this root."""
     if not 0 <= index < size:
         return False
     value, last, left = leaf, size - 1, list(proof)
@@ -95,7 +95,7 @@ def includes(leaf: Hash, index: int, size: int, proof: Sequence[Hash], expected:
 
 
 def consistency_proof(leaves: Sequence[Hash], size: int) -> tuple[Hash, ...]:
-    """What shows that the first ``size`` leaves are a prefix of all (RFC 6962, 2.1.2)."""
+    """Return what shows that the first ``size`` leaves are a prefix of all (RFC 6962, 2.1.2)."""
     return _subproof(leaves, size, whole=True)
 
 
@@ -109,7 +109,7 @@ def _subproof(leaves: Sequence[Hash], size: int, *, whole: bool) -> tuple[Hash, 
 
 
 def consistent(old: Hash, old_size: int, new: Hash, new_size: int, proof: Sequence[Hash]) -> bool:  # noqa: C901
-    """Whether the proof shows that the old tree is a prefix of the new one (RFC 9162, 2.1.4.2)."""
+    """Return whether the proof shows that the old tree is a prefix of the new one (RFC 9162, 2.1.4.2)."""
     if old_size > new_size or old_size < 0:
         return False
     if old_size == new_size:

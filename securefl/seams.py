@@ -39,7 +39,7 @@ class MemberProtection(Protocol):
         ...
 
     def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
-        """Nothing happens if a sum under this plan would be safe; asked before any record is touched.
+        """Check that a sum under this plan would be safe; asked before any record is touched.
 
         Raises:
             Unsafe: the cohort, threshold or capacity does not bear a safe sum.
@@ -82,7 +82,7 @@ class MemberProtection(Protocol):
         ...
 
     def check_material(self, material: bytes, custodian: PublicKey | None) -> None:
-        """Nothing happens if the session's material is what it should be.
+        """Check that the session's material is what it should be.
 
         Raises:
             Forged: it is not signed by the custodian, or not for this scheme.
@@ -97,14 +97,14 @@ class CoordinatorProtection(Protocol):
     phases: int  # how often it asks, once sealing is over; each time when everybody asked before has answered
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
-        """What each member of the cohort is given with the plan."""
+        """Return what each member of the cohort is given with the plan."""
         ...
 
     def ask(
         self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
         answers: Mapping[MemberId, bytes],
     ) -> Mapping[MemberId, bytes]:  # fmt: skip
-        """Who is asked what in this phase, from 0, with what was answered in those before.
+        """Return who is asked what in this phase, from 0, with what was answered in those before.
 
         Raises:
             PeerFault: too few answers to go on: a clean abort.
@@ -137,7 +137,7 @@ class KeyHolder(Protocol):
     scheme: Scheme
 
     def material(self, box: bytes) -> bytes:
-        """What members need to encrypt and to seal to ``box``, signed by the custodian."""
+        """Return what members need to encrypt and to seal to ``box``, signed by the custodian."""
         ...
 
     def prepare(
@@ -243,7 +243,7 @@ class Strategy(Protocol):
     """A strategy at its coordinator. It is handed an ``Aggregate``, so it cannot look at one member."""
 
     def begin(self, state: bytes) -> bytes:
-        """What it remembers before the first round."""
+        """Return what it remembers before the first round."""
         ...
 
     def advance(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:

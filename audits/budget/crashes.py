@@ -238,7 +238,7 @@ def at(points: Iterator[str]) -> Callable[[str, int], Callable[[int, str], bool]
 
 
 def crash_anywhere(new_home: Callable[[], Path], crashes: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Where it was killed, and every law that did not hold."""
+    """Return where it was killed, and every law that did not hold."""
     rand, done, wrong = random.Random(seed), Counter[str](), list[str]()  # noqa: S311 - where to crash is no secret
     while done.total() < crashes:
         attacked = Site(new_home(), anywhere(rand, lambda: attacked), PLANS)  # noqa: B023 - used before it changes
@@ -253,7 +253,7 @@ def crash_anywhere(new_home: Callable[[], Path], crashes: int, seed: int) -> tup
 
 
 def crash_at_points(new_home: Callable[[], Path], times: int) -> tuple[Counter[str], list[str]]:
-    """How often it was killed at each point, and every law that did not hold."""
+    """Return how often it was killed at each point, and every law that did not hold."""
     names = {step: point for point, step in POINTS.items()}
     done, wrong = Counter[str](), list[str]()
     for _ in range(times):

@@ -120,7 +120,7 @@ def _some(drawn: random.Random, choices: dict[str, list[Any]], most: int) -> Ite
 
 
 def compared(count: int, seed: int = SEED) -> tuple[Counter[str], list[str]]:
-    """How often each answer was given, and every disagreement."""
+    """Return how often each answer was given, and every disagreement."""
     drawn, answers, wrong = random.Random(seed), Counter[str](), list[str]()  # noqa: S311 - to be repeated
     for number in range(count):
         levels, plan, around = asked(drawn)

@@ -140,7 +140,7 @@ def replay(leaves: Iterator[Any]) -> Replayed:
 
 @contextlib.contextmanager
 def databases() -> Iterator[dict[str, Callable[[Path], None]]]:
-    """What makes a new home one of SQLite or of a durable PostgreSQL."""
+    """Yield what makes a new home one of SQLite or of a durable PostgreSQL."""
     from tests.support import postgres  # noqa: PLC0415 - the server's programs are needed only here
 
     with postgres.running() as server:

@@ -52,7 +52,7 @@ def interval(killed: int, tried: int, whole: int) -> tuple[float, float]:
 
 
 def known(folder: str) -> Found:
-    """What earlier runs found: the committed ones, and those of this clone."""
+    """Return what earlier runs found: the committed ones, and those of this clone."""
     committed: Found = json.loads(RESULT.read_text())["hunted"].get(folder, {}) if RESULT.exists() else {}
     path = STATE / f"{folder}.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -60,7 +60,7 @@ def known(folder: str) -> Found:
 
 
 def source(mutant: Mutant) -> str:
-    """Which text of the module it is a mutant of."""
+    """Return which text of the module it is a mutant of."""
     return hashlib.sha256((ROOT / mutant.path).read_bytes()).hexdigest()[:12]
 
 
@@ -91,7 +91,7 @@ def hunt(
 
 
 def decided(mutant: Mutant, seen: suite.Seen, hunter: suite.Hunter, stem: suite.Stem, whole_s: float) -> dict[str, Any]:
-    """What became of one mutant: a survivor that changes what runs at import is hunted afresh too."""
+    """Return what became of one mutant: a survivor that changes what runs at import is hunted afresh too."""
     started, path = time.monotonic(), ROOT / mutant.path
     tests, at_import = seen.of(mutant.path, mutant.lines, whole_s)
     outcome, by, name = suite.UNSEEN, "", mutant.path.removesuffix(".py").replace("/", ".")

@@ -235,7 +235,7 @@ class Hunter:
             self._failed = report.nodeid
 
     def hunted(self, path: Path, tree: ast.Module, tests: Mapping[str, float]) -> tuple[str, str] | None:
-        """What became of one mutant, and the test that killed it; None if it must be imported afresh.
+        """Return what became of one mutant, and the test that killed it; None if it must be imported afresh.
 
         Args:
             tests: with the seconds that each takes.
@@ -264,7 +264,7 @@ class Hunter:
         return (SURVIVED, "") if code == 0 else (KILLED, by or "it never ended, or broke the process")
 
     def _swapped(self, path: Path, module: CodeType) -> int:
-        """How many functions of this module have another code now."""
+        """Return how many functions of this module have another code now."""
         codes, count = dict(_codes(module)), 0
         for function in self._functions:
             old = function.__code__
@@ -292,7 +292,7 @@ def hunting(folder: str, work: Callable[[Hunter], None]) -> None:
 
 
 def afresh(path: Path, module: str, tree: ast.Module, tests: list[str], limit_s: float) -> tuple[str, str]:
-    """What became of one mutant, imported by a process that has imported nothing of the package."""
+    """Return what became of one mutant, imported by a process that has imported nothing of the package."""
     reader, writer = os.pipe()
 
     def child() -> int:

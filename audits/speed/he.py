@@ -67,7 +67,7 @@ def _vectors(primes: list[int]) -> Arm:
 
 
 def _ours(name: str) -> Arm:
-    """What leaves a member of this scheme: masks, ciphertexts, box."""
+    """Return what leaves a member of this scheme: masks, ciphertexts, box."""
     cipher = CIPHERS[name]
     public, packed = tenseal_context.public_half(cipher.new_context()), cipher.packing(ENCODING, MEMBERS)
     streams = (STREAMS,) if name.startswith("masked") else ()
@@ -123,7 +123,7 @@ class Turns:
         return statistics.median(self.spent[name])
 
     def bytes_each(self, name: str) -> float:
-        """What is sent for one value."""
+        """Return what is sent for one value."""
         return self.sent[name] / self.size
 
 

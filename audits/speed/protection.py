@@ -133,7 +133,7 @@ def _member(dimension: int) -> Mapping[str, Arm]:
 
 
 def _flower(values: np.ndarray) -> Arm:
-    """What Flower's SecAgg+ client does between its update and its message, with its own functions."""
+    """Return what Flower's SecAgg+ client does between its update and its message, with its own functions."""
     from flwr.common.secure_aggregation.ndarrays_arithmetic import (  # noqa: PLC0415
         parameters_addition,
         parameters_mod,

@@ -125,7 +125,7 @@ class Arm:
         return adapter_tensors.dump(built)
 
     def logits(self, at: bytes, records: Encoded) -> torch.Tensor:
-        """What a state says of records."""
+        """Return what a state says of records."""
         adapter_tensors.load(self.built, at)
         with torch.no_grad():
             parts = [range(n, min(n + 100, len(records.ids))) for n in range(0, len(records.ids), 100)]
@@ -299,7 +299,7 @@ def majority(records: Encoded) -> float:
 
 
 def bytes_of_modules() -> Iterator[dict[str, Any]]:
-    """What a member sends and gets in a round of each task of the example, by a real run's receipts."""
+    """Yield what a member sends and gets in a round of each task of the example, by a real run's receipts."""
     document = yaml.safe_load(FILE.read_text())
     del document["training"]["epsilon"]
     document["training"] |= {"rounds": 2, "steps": 1, "noise_multiplier": 2}
@@ -320,7 +320,7 @@ def bytes_of_modules() -> Iterator[dict[str, Any]]:
 
 
 def bytes_of_everything(members: int, dimension: int) -> int:
-    """What a member sends in a round of the whole model: one sealed update, encoded as it leaves."""
+    """Return what a member sends in a round of the whole model: one sealed update, encoded as it leaves."""
     cohort = Cohort(members, dimension)
     name = cohort.names[0]
     update = Update(np.random.default_rng(0).normal(0, 0.01, dimension), EVENT)
@@ -343,7 +343,7 @@ def average(told: Mapping[str, float]) -> float:
 
 
 def lines(seeds: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What is reported of all seeds: means, and paired differences with their intervals."""
+    """Yield what is reported of all seeds: means, and paired differences with their intervals."""
 
     def told(name: str, of: Sequence[float]) -> dict[str, Any]:
         middle, half = spread(of)

@@ -162,7 +162,7 @@ SETTINGS = {
 
 
 def load(publisher: str, task: str, setting: Setting, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """What is trained on, drawn by the seed where it is few, and what is scored on, as many of each class."""
+    """Return what is trained on, drawn by the seed where it is few, and what is scored on, as many of each class."""
     from securefl.terms.records import Record  # noqa: PLC0415
 
     labels, rule = TASKS[task]
@@ -247,7 +247,7 @@ def area(sureness: np.ndarray, right: np.ndarray) -> float | None:
 
 
 def ranked(shared: SharedModel, teacher: bytes, own: bytes, records: tuple[Record, ...]) -> dict[str, Any]:
-    """How often the broadcast is right, and how well each score tells where."""
+    """Return how often the broadcast is right, and how well each score tells where."""
     from securefl.training.pseudo_labels import unsure  # noqa: PLC0415
 
     logits, pupil = shared.logits(teacher, records, 40), shared.logits(own, records, 40)

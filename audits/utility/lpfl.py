@@ -129,7 +129,7 @@ Members = Mapping[str, tuple[Record, ...]]
 
 
 def records_of(cell: Cell, loaded: Loaded) -> tuple[Members, Mapping[str, int], tuple[Record, ...]]:
-    """What each member trains on, the truth that most of it is without, and what is held out."""
+    """Return what each member trains on, the truth that most of it is without, and what is held out."""
     members, truth, held = {}, {}, []
     for each in loaded.file.members:
         found = found_at(each.name)

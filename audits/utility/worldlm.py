@@ -136,7 +136,7 @@ class Bench:
             self.ids[name] = torch.tensor([row + [0] * (TOKENS - len(row)) for row in rows])
 
     def plan(self, sharing: Sharing, round_: int) -> Plan:
-        """What the halves and the training are asked."""
+        """Return what the halves and the training are asked."""
         event = PoissonGaussian(Fraction(BATCH, RECORDS), Fraction(1), STEPS)
         learning = Learning(event, Fraction(1), BATCH, RATE, "adamw", TOKENS, 64)
         return Plan(
@@ -231,7 +231,7 @@ class Node:
         self.memory = self.strategy.begin(self.state)
 
     def starts(self) -> dict[str, bytes]:
-        """What each child trains from, and would use now."""
+        """Return what each child trains from, and would use now."""
         plan = self.bench.plan(self.sharing, self.round)
         return {each: self.bench.half.start(plan, self.state, self.kept.get(each, b"")) for each in self.children}
 

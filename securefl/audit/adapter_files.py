@@ -48,7 +48,7 @@ class _Kind:
 
 
 def layout_text(layout: Layout) -> str:
-    """What ``layout.json`` holds."""
+    """Return what ``layout.json`` holds."""
     tensors = [{"name": each.name, "shape": each.shape} for each in layout.tensors]
     return json.dumps({"rule": layout.rule, "tensors": tensors}, indent=1) + "\n"
 

@@ -69,7 +69,7 @@ class Coordinated(_Part):
 
 
 def of_plan(plan: Plan) -> dict[str, Any]:
-    """What it says that the plan gives."""
+    """Return what it says that the plan gives."""
     model = {"name": plan.model.name, "digest": plan.model.digest.hex(), "trained_parameters": plan.dimension}
     return {
         "model": model, "scheme": plan.cover.scheme.value, "who_can_open": who_can_open(plan.cover),
@@ -87,7 +87,7 @@ def write(facts: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def is_one(run: Path) -> bool:
-    """Whether a folder is such a one: it has this file, and no report.
+    """Return whether a folder is such a one: it has this file, and no report.
 
     Raises:
         Tampered: it has both, so that each could be read where the other is checked.

@@ -89,7 +89,7 @@ def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: froze
 
 
 def _heard(run: RunId, coordinator: Ledger, ledgers: Mapping[MemberId, Ledger]) -> set[MemberId]:
-    """Who took part in a run: by what its coordinator got, opened and asked for, and by the cohorts of plans."""
+    """Return who took part in a run: by what its coordinator got, opened and asked for, and by the cohorts of plans."""
     heard = {got.receipt.sender for _, got in coordinator.each(MessageReceived) if got.receipt.run == run}
     heard |= {each for _, opening in coordinator.each(SumOpened) if opening.run == run for each in opening.survivors}
     heard |= {sent.to for sent in _proposed(run, coordinator)}
@@ -133,7 +133,7 @@ def _told_of(ledger: Ledger) -> frozenset[tuple[RunId, int]]:
 
 
 def check_openings(ledger: Ledger, runs: Runs) -> None:
-    """Nothing happens if this party joined each run once, in its own name, as the coordinator describes the run.
+    """Check that this party joined each run once, in its own name, as the coordinator describes the run.
 
     Raises:
         Tampered: otherwise.
@@ -157,7 +157,7 @@ def _seats(opened: RunJoined) -> list[tuple[MemberId, PublicKey, str]]:
 
 
 def check_receipts(ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Nothing happens if every receipt is signed by its sender, and what one party got, the other has sent.
+    """Check that every receipt is signed by its sender, and what one party got, the other has sent.
 
     The other way round need not hold: messages are lost.
 
@@ -199,7 +199,7 @@ def _in_runs(ledger: Ledger) -> Iterator[tuple[int, MessageSent | MessageReceive
 
 
 def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Nothing happens if every head somebody has seen is a prefix of its owner's ledger.
+    """Check that every head somebody has seen is a prefix of its owner's ledger.
 
     Raises:
         Tampered: a ledger is older, shorter or another than it was when it was seen.
@@ -255,7 +255,7 @@ def _signer(ledger: Ledger, index: int, keys_: list[PublicKey], head: SignedHead
 
 
 def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Nothing happens if everybody who took part in a round records the same release for it.
+    """Check that everybody who took part in a round records the same release for it.
 
     Raises:
         Tampered: otherwise.
@@ -269,7 +269,7 @@ def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:
 
 
 def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
-    """Nothing happens if all members were asked about one set of survivors a round: those the sum was opened over.
+    """Check that all members were asked about one set of survivors a round: those the sum was opened over.
 
     A question is signed by the coordinator, and its digest stands in the ledger of whoever answered it.
 

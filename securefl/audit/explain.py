@@ -102,7 +102,7 @@ class Facts:
 
 
 def explain(run: Path) -> Explained:
-    """What was on in the run in this folder.
+    """Return what was on in the run in this folder.
 
     Raises:
         Tampered: its ledgers do not verify, or it has none.
@@ -119,7 +119,7 @@ def explain(run: Path) -> Explained:
 
 
 def table(told: Explained) -> str:
-    """What a person reads."""
+    """Return what a person reads."""
     rows = [f"{line.name:<12}{line.state.upper():<14}{line.shown}" for line in told.lines]
     who = [f"  {who:<42}{what}" for who, what in told.opens]
     return "\n".join([f"run {told.run[:12]} of {told.federation}", *rows, "who can open what:", *who])
@@ -163,7 +163,7 @@ def _last(ledgers: Mapping[MemberId, Ledger]) -> RunId:
 
 
 def _is_bound(run: Path, coordinator: Ledger, name: str) -> bool:
-    """Whether a file of the bench is the one that this run's coordinator wrote down when the run ended.
+    """Return whether a file of the bench is the one that this run's coordinator wrote down when the run ended.
 
     A federation below names no run: its coordinator's last word is on the run of the one above all. Two words on one
     run say nothing.
@@ -200,13 +200,13 @@ def _looked(ledger: Ledger, seen: Sequence[Mapping[str, Any]]) -> bool | None:
 
 
 def _signed(ledger: Ledger, run: RunId) -> bool:
-    """Whether this party's own record of the run's beginning shows signatures; `check` found that they hold."""
+    """Return whether this party's own record of the run's beginning shows signatures; `check` found that they hold."""
     opened = ledger.opened(run)
     return opened is not None and bool(opened.approvals)
 
 
 def _seen(path: Path) -> Iterator[dict[str, Any]]:
-    """What the bench wrote down; a line that was cut short says nothing."""
+    """Yield what the bench wrote down; a line that was cut short says nothing."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             fact = json_files.loads(line.encode())
@@ -283,7 +283,7 @@ def _threshold(facts: Facts) -> Line:
 
 
 def _members(facts: Facts) -> list[Participant]:
-    """Who sent keys or results: those who hold shares."""
+    """Return who sent keys or results: those who hold shares."""
     spoke = {sender for sender, kind, _, _ in facts.sent if kind in ("Enrolled", "Submitted")}
     return [seat for seat in facts.opened.peers if seat.member in spoke]
 
@@ -363,7 +363,7 @@ def _open_arm(facts: Facts) -> tuple[Line, ...]:
 
 
 def _opens(facts: Facts) -> tuple[tuple[str, str], ...]:
-    """Who can open what, alone or together, beyond what everybody gets: the sums and what was released."""
+    """Return who can open what, alone or together, beyond what everybody gets: the sums and what was released."""
     least = min((plan.cover.threshold for plan in facts.plans.values()), default=0)
     told = (row for scheme in Scheme if scheme in facts.schemes for row in spec_of(scheme).powers(least))
     return tuple(dict.fromkeys(told))

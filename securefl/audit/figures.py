@@ -140,7 +140,7 @@ def of_coordinator(
 
 
 def coordinated(coordinator: Ledger, run: RunId) -> dict[str, Any]:
-    """What one ledger gives of the run that it coordinated, in the shape of ``coordinated.json``.
+    """Return what one ledger gives of the run that it coordinated, in the shape of ``coordinated.json``.
 
     Raises:
         Tampered: the run did not end.
@@ -164,7 +164,7 @@ def coordinated(coordinator: Ledger, run: RunId) -> dict[str, Any]:
 
 
 def check(report: Mapping[str, Any], ledgers: Ledgers, run: RunId) -> None:
-    """Nothing happens if every figure that these ledgers give stands in the report as they give it.
+    """Check that every figure that these ledgers give stands in the report as they give it.
 
     Raises:
         Tampered: one does not; it is named.
@@ -248,7 +248,7 @@ def _other(file: str, place: str, due: object, told: object) -> Tampered:
 
 
 def _same(due: object, told: object, scale: float | None) -> bool:
-    """Whether a value is the one that is due; of one that an accountant computes, up to its last digits."""
+    """Return whether a value is the one that is due; of one that an accountant computes, up to its last digits."""
     if isinstance(due, float) and isinstance(told, int | float) and not isinstance(told, bool):
         return due == told or (scale is not None and abs(due - told) <= SLACK * max(abs(due), scale))
     same_kind = isinstance(due, str) or type(due) is type(told)  # an Enum of text is that text; 1 is not true
@@ -317,7 +317,7 @@ def _rdp(ledgers: Ledgers, unit: Unit) -> float:
 
 
 def protections(plan: Plan, members: int) -> dict[str, Any]:
-    """What was on, and who can open what, by the plan; what a file on some disk decides is not told here."""
+    """Return what was on, and who can open what, by the plan; what a file on some disk decides is not told here."""
     cover, event = plan.cover, plan.learning.event
     known = {} if cover.scheme.has_custodian else {"who_can_open": who_can_open(cover)}
     return known | {
@@ -340,7 +340,7 @@ def protections(plan: Plan, members: int) -> dict[str, Any]:
 
 
 def warnings(plan: Plan) -> tuple[str, ...]:
-    """What a person should know before the run begins."""
+    """Return what a person should know before the run begins."""
     if plan.adapter.rule is not AdapterRule.BOTH:
         return ()
     bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"

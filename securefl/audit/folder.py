@@ -65,7 +65,7 @@ def own(run: Path) -> Iterator[Path]:
 
 
 def check_kinds(run: Path) -> None:
-    """Nothing happens if all that is in this folder, however deep, is a file or a folder that stands there itself.
+    """Check that all that is in this folder, however deep, is a file or a folder that stands there itself.
 
     Raises:
         Tampered: it holds a link, which shows what stands elsewhere and may show another thing tomorrow.
@@ -88,7 +88,7 @@ def reported(run: RunId, ledgers: Mapping[MemberId, Ledger], files_: tuple[FileL
 
 
 def stands(run: Path, entry: Reported) -> bool:
-    """Whether every file is there as it was written down, but for the mark that a run is over."""
+    """Return whether every file is there as it was written down, but for the mark that a run is over."""
     here = {each.path: each.digest for each in files(run)}
     return all(here.get(each.path) == each.digest for each in entry.files if each.path != RUN)
 
@@ -188,7 +188,7 @@ def _check_last(coordinator: Ledger, index: int) -> None:
 
 
 def check_latest(ledgers: Mapping[MemberId, Ledger], run: RunId | None) -> None:
-    """Nothing happens unless a run began after this one and its report was written: the folder is then of that one.
+    """Refuse a folder of a later run: one that began after this one and wrote its report.
 
     Raises:
         Tampered: it names an earlier run than its ledgers do.
@@ -273,7 +273,7 @@ def root_of(ledgers: Mapping[MemberId, Ledger], runs: Collection[RunId]) -> RunI
 def check_below(
     run: Path, ledgers: Mapping[MemberId, Ledger], root: RunId, runs: Collection[RunId]
 ) -> tuple[str, ...]:  # fmt: skip
-    """What is not verified of a sub-federation's folder, if its coordinator wrote down all that is in it.
+    """Return what is not verified of a sub-federation's folder, if its coordinator wrote down all that is in it.
 
     Args:
         root: the run of the federation above all, for which the folder was left.

@@ -145,7 +145,7 @@ NEW_RUN = RunId(b"forecast rounds.")  # what is still to come is a run of its ow
 
 
 def _rule(cap: Limit, policy: Policy) -> str:
-    """What a decision calls the rule that holds this cap."""
+    """Return what a decision calls the rule that holds this cap."""
     if cap.by != policy.federation:
         return "budget.others.epsilon"
     match cap.level:

@@ -57,7 +57,7 @@ def check_speakers(ledgers: Ledgers) -> None:
 
 
 def words(coordinator: Ledger, run: RunId) -> tuple[tuple[int, Reported], ...]:
-    """What this party says that a run left, with the places."""
+    """Return what this party says that a run left, with the places."""
     return tuple((index, entry) for index, entry in coordinator.each(Reported) if entry.run == run)
 
 
@@ -179,7 +179,7 @@ def _places(ledger: Ledger) -> dict[Receipt, int]:
 def _before(
     entry: Entry, ledgers: Ledgers, sent: Mapping[MemberId, Mapping[Receipt, int]], known: Mapping[MemberId, int]
 ) -> Iterator[tuple[MemberId, int]]:
-    """Which ledger this entry shows to have been longer than was known, and how long."""
+    """Yield which ledger this entry shows to have been longer than was known, and how long."""
     if isinstance(entry, MessageReceived):
         owner, size = entry.receipt.sender, sent.get(entry.receipt.sender, {}).get(entry.receipt, 0)
     elif isinstance(entry, Witnessed):

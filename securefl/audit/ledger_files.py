@@ -38,7 +38,7 @@ class Ledger:
                 yield index, leaf.entry
 
     def opened(self, run: RunId) -> RunJoined | None:
-        """How this party joined a run, if it did."""
+        """Return how this party joined a run, if it did."""
         return next((entry for _, entry in self.each(RunJoined) if entry.run == run), None)
 
     def wrong(self, why: str, entry: int | None = None) -> Tampered:

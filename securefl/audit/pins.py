@@ -49,7 +49,7 @@ def read(paths: Iterable[Path]) -> Pins:
 
 
 def check(name: str, key: PublicKey, pins: Pins) -> None:
-    """Nothing happens if this party is pinned, to this key.
+    """Check that this party is pinned, to this key.
 
     Raises:
         Tampered: it is not.

@@ -187,7 +187,7 @@ def _check_costs(
 
 
 def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
-    """Nothing happens if each round was one plan for all, from the last release, opened over enough who really sent.
+    """Check that each round was one plan for all, from the last release, opened over enough who really sent.
 
     Raises:
         Tampered: otherwise.

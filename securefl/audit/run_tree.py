@@ -38,7 +38,7 @@ def levels(run: Path, way: str = "") -> Iterator[tuple[str, Path]]:
 
 
 def explain(run: Path) -> tuple[dict[str, Any], str, bool]:
-    """What was on in each run here: for JSON, for a person, and whether a protection did not hold in any.
+    """Return what was on in each run here: for JSON, for a person, and whether a protection did not hold in any.
 
     Raises:
         Tampered: ledgers do not verify, or there are none.

@@ -172,7 +172,7 @@ def _accounts(
 
 
 def _cap(policy: policies.Policy, level: Level, name: str) -> Limit:
-    """What this policy lets an account hold."""
+    """Return what this policy lets an account hold."""
     run = RunId(bytes.fromhex(name) if level is Level.RUN else bytes(16))
     return next(cap for cap in policy.caps(name, run) if (cap.level, cap.name) == (level, name))
 

@@ -93,7 +93,7 @@ def schema() -> dict[str, Any]:
 
 
 def task_figures(report: Mapping[str, Any], parameters: int) -> dict[str, Any]:
-    """What a task's own report gives of it; ``parameters`` is the size of the base model."""
+    """Return what a task's own report gives of it; ``parameters`` is the size of the base model."""
     took_part, rounds = len(report["members"]), max(len(report["rounds"]), 1)
     return {
         "outcome": report["outcome"],

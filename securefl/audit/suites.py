@@ -21,12 +21,12 @@ Ledgers = Mapping[MemberId, Ledger]
 
 
 def is_suite(run: Path) -> bool:
-    """Whether this is a run with tasks."""
+    """Return whether this is a run with tasks."""
     return (run / folder.SUITE).is_file()
 
 
 def suite_id(file: bytes, runs: Mapping[str, RunId]) -> RunId:
-    """What its coordinator's ledger calls a run with tasks: by the file's SHA-256 and its tasks' runs.
+    """Return what its coordinator's ledger calls a run with tasks: by the file's SHA-256 and its tasks' runs.
 
     So the same file may be run again by the same homes: its tasks are runs of their own then.
     """
@@ -34,7 +34,7 @@ def suite_id(file: bytes, runs: Mapping[str, RunId]) -> RunId:
 
 
 def id_in(run: Path) -> RunId:
-    """What its coordinator's ledger calls the run with tasks in this folder, as the files in it say.
+    """Return what its coordinator's ledger calls the run with tasks in this folder, as the files in it say.
 
     Raises:
         Tampered: a report cannot be read.

@@ -44,7 +44,7 @@ def folders(run: Path, ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Mem
 
 
 def idle(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
-    """What stands in the folders of federations below that left no ledgers, and so nothing that is checked."""
+    """Return what stands in the folders of federations below that left no ledgers, and so nothing that is checked."""
     apart = {path for _, path in folders(run, ledgers)}
     return tuple(
         f"{each.relative_to(run)}: of a federation that {'left no ledger' if _asked(node) else 'was never asked'}"
@@ -62,7 +62,7 @@ def _below(run: Path) -> tuple[Path, ...]:
 
 
 def _asked(node: Ledger) -> bool:
-    """Whether a party was asked to train: whatever became of it, something may have been charged below."""
+    """Return whether a party was asked to train: whatever became of it, something may have been charged below."""
     return any(node.each(Reserved))
 
 

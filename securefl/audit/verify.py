@@ -75,7 +75,7 @@ class Verdict:
 
 
 def verify(run: Path, known: pins.Pins | None = None) -> Verdict:
-    """Whether everything in ``run`` holds together, under the keys that are ``known``; never raises."""
+    """Return whether everything in ``run`` holds together, under the keys that are ``known``; never raises."""
     entries = 0
     try:
         folder.check_kinds(run)
@@ -130,7 +130,7 @@ def _verify(
 
 
 def _files(run: Path, ledgers: Mapping[MemberId, Ledger], place: _Place, own: RunId | None) -> tuple[str, ...]:
-    """What is not verified of the folder's files: of a run, of a federation below one, or of ledgers alone."""
+    """Return what is not verified of the folder's files: of a run, of a federation below one, or of ledgers alone."""
     for name in (folder.SUITE, *((folder.RUN, folder.REPORT, folder.COORDINATED) if place.way else ())):
         if (run / name).exists():
             what = "here one run is inside another: what it is of stands in the folder above"
@@ -196,7 +196,7 @@ def _suite(run: Path, known: pins.Pins | None) -> Verdict:
 
 
 def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = None) -> tuple[str, ...]:
-    """What is left out, if what the ledgers say holds together: checks 4 to 9, and that none is missing.
+    """Return what is left out, if what the ledgers say holds together: checks 4 to 9, and that none is missing.
 
     Args:
         wanted: the runs that the copy is to show; None: every run that a ledger here coordinated.

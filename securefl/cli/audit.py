@@ -39,7 +39,7 @@ def audit_verify(
 
 
 def _told(verdict: Any) -> str:  # noqa: ANN401 - audit.verify.Verdict
-    """What a person reads."""
+    """Return what a person reads."""
     if not verdict.ok:
         return f"NOT verified: {verdict.why}"
     unsigned = ", ".join(run[:12] for run in verdict.unsigned)

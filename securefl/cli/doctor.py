@@ -67,7 +67,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _device() -> Finding:
-    """What a run would train on. torch is asked only where there is a GPU: importing it takes seconds."""
+    """Return what a run would train on. torch is asked only where there is a GPU: importing it takes seconds."""
     gpu = next(iter(sorted(Path("/dev").glob("nvidia[0-9]*"))), None)
     if gpu is None:
         return Finding("device", "ok", "cpu, float32: a run is complete on it; there is no GPU")

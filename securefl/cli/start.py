@@ -36,7 +36,7 @@ def start_make(
 
 
 def _start_of(path: Path, place: str | None, federation: str | None) -> Start:
-    """Where training starts, of the model that a document names."""
+    """Return where training starts, of the model that a document names."""
     from securefl.documents import coordinator_file, federation_file, site_file, strict  # noqa: PLC0415
     from securefl.training.shared_model import SharedModel  # noqa: PLC0415
 

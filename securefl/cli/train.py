@@ -61,7 +61,7 @@ def run(
 
 
 def is_suite(path: Path) -> bool:
-    """Whether a federation's file has tasks."""
+    """Return whether a federation's file has tasks."""
     from securefl.documents import strict, suite_file  # noqa: PLC0415
 
     return suite_file.is_suite(strict.read(path))

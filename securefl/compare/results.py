@@ -179,7 +179,7 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def table(results: Results) -> str:
-    """What a person reads: accuracy and macro-F1 per arm and epsilon, and every run that is not in them."""
+    """Return what a person reads: accuracy and macro-F1 per arm and epsilon, and every run that is not in them."""
     columns = list(dict.fromkeys(row.epsilon for row in results.summary))
     arms = list(dict.fromkeys(row.arm for row in results.summary))
     heads = ["without privacy" if each is None else f"epsilon {each:g}" for each in columns]

@@ -77,7 +77,7 @@ class Kept:
 
 
 def folder_of(cell: Cell) -> Path:
-    """Where a run is, relative to DIR."""
+    """Return where a run is, relative to DIR."""
     return Path("runs") / cell.name
 
 
@@ -104,7 +104,7 @@ def perform(cell: Cell, loaded: Loaded, out: Path, kept: Kept, *, unsafe_unsigne
 
 
 def finished(cell: Cell, loaded: Loaded, out: Path) -> Outcome | None:
-    """How a run ended that is over; None if it is not.
+    """Return how a run ended that is over; None if it is not.
 
     Raises:
         Tampered: what lies there is no run of this cell that its own ledgers bear out.
@@ -133,7 +133,7 @@ def _is_over(run: Path) -> bool:
 
 
 def _check(cell: Cell, loaded: Loaded, run: Path) -> None:
-    """Nothing happens if this is a run of this very cell, by its own homes, and verified.
+    """Check that this is a run of this very cell, by its own homes, and verified.
 
     A run without privacy has no ledger: it only says which file it is of, and results count it as not verified.
     """

@@ -69,7 +69,7 @@ def report_of(out: Path) -> dict[str, Any]:
 
 
 def told_in(path: Path) -> dict[str, Any]:
-    """What a file that was written of a run holds.
+    """Return what a file that was written of a run holds.
 
     Raises:
         Tampered: it cannot be read.

@@ -148,7 +148,7 @@ def prepare(
 
 
 def _start(coordinator: Coordinator, loaded: Loaded) -> Start:
-    """Where training starts: by the start file that the document names, or by the model, if it is here.
+    """Return where training starts: by the start file that the document names, or by the model, if it is here.
 
     Raises:
         OperatorFault: neither can be read here.

@@ -47,11 +47,11 @@ def claimed(out: Path, what: Mapping[str, Any]) -> Iterator[RunId]:
 
 
 def run_mark(out: Path, outcome: str) -> bytes:
-    """What marks a run as over."""
+    """Return what marks a run as over."""
     found = json.loads((out / "run.json").read_text())
     return json.dumps({**found, "outcome": outcome}, indent=1).encode()
 
 
 def _begun(name: str) -> bool:
-    """Whether a file is what a run leaves that was killed before it had a name."""
+    """Return whether a file is what a run leaves that was killed before it had a name."""
     return name == files.LOCK or (name.startswith("run.json.") and name.endswith(".new"))

@@ -121,7 +121,7 @@ class Coordinator:
         return self.folder / self.file.policy
 
     def socket(self, name: str) -> Path:
-        """Where a party answers."""
+        """Return where a party answers."""
         return self.folder / Path(self.file.parties[name].socket).expanduser()
 
     def loaded(self, keys: Mapping[str, str], regions: Mapping[str, str]) -> Loaded:
@@ -169,7 +169,7 @@ def schema_text() -> str:
 
 
 def _problems(file: CoordinatorFile) -> Iterator[tuple[Path_, str]]:
-    """Where the document contradicts itself, and what would do."""
+    """Yield where the document contradicts itself, and what would do."""
     for name in RESERVED_NAMES:
         if name in file.members:
             yield ("members", name), f"no member can be called {name}: give it a name of its own"

@@ -64,7 +64,7 @@ class Span(BaseModel):
     to: int | None = None
 
     def holds(self, value: int) -> bool:
-        """Whether a number is in it."""
+        """Return whether a number is in it."""
         return (self.from_ is None or self.from_ <= value) and (self.to is None or value <= self.to)
 
 

@@ -73,7 +73,7 @@ def with_data(file: FederationFile, document: Document, path: Path, above: tuple
 
 
 def _live(file: FederationFile) -> Iterator[tuple[Path_, str]]:
-    """Where a live federation's document is not one, and what would do."""
+    """Yield where a live federation's document is not one, and what would do."""
     for name in SIMULATION:
         if name in file.model_fields_set:
             yield (name,), f"`{name}` is the simulation's, and members are live: leave it out"
@@ -93,7 +93,7 @@ def _live(file: FederationFile) -> Iterator[tuple[Path_, str]]:
 
 
 def _simulated(file: FederationFile) -> Iterator[tuple[Path_, str]]:
-    """Where a simulation's document names keys, and what would do."""
+    """Yield where a simulation's document names keys, and what would do."""
     for index, each in enumerate(file.members):
         if each.key is not None:
             words = f"{each.name} is live and {file.members[0].name} has no `key`: give every member its key, or none"

@@ -24,7 +24,7 @@ class Finding:
 
 
 def tried(what: str, look: Callable[[], Finding]) -> Finding:
-    """What looking finds; a fault is something wrong."""
+    """Return what looking finds; a fault is something wrong."""
     try:
         return look()
     except Fault as fault:

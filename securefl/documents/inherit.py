@@ -68,7 +68,7 @@ def _at(document: Document, place: strict.Path_) -> str:
 
 
 def check(parent: Loaded, child: Loaded, rounds: int, place: str) -> None:
-    """Nothing happens if the child can train what its parent proposes.
+    """Check that the child can train what its parent proposes.
 
     Raises:
         OperatorFault: it says otherwise than its parent, or uses what one run alone can hold.

@@ -86,7 +86,7 @@ class Manifest(Part):
 
 
 def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: float, delta: Fraction) -> Manifest:
-    """What is to be said of the module that a run's last plan made; its tensors are not known yet."""
+    """Return what is to be said of the module that a run's last plan made; its tensors are not known yet."""
     adapter, prompt = plan.adapter, plan.task.prompt
     return Manifest(
         name=name,

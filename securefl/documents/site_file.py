@@ -201,7 +201,7 @@ def load(path: Path) -> Site:
 
 
 def joined_at(home: Path, federation: str) -> Path:
-    """Where a home has a federation that this party joined by signed documents."""
+    """Return where a home has a federation that this party joined by signed documents."""
     return home / JOINED / f"{federation}.yaml"
 
 
@@ -265,7 +265,7 @@ def schema_text() -> str:
 
 
 def _problems(file: SiteFile) -> Iterator[tuple[Path_, str]]:
-    """Where the document contradicts itself, and what would do."""
+    """Yield where the document contradicts itself, and what would do."""
     if file.name == COORDINATOR:
         yield ("name",), f"found {file.name!r}; a coordinator has no SITE document: give the site a name of its own"
         return

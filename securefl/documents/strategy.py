@@ -80,7 +80,7 @@ class LossPart(Part):
 
 
 def named(loss: Loss) -> LossName:
-    """What a person calls a loss."""
+    """Return what a person calls a loss."""
     match loss:
         case CrossEntropy():
             return "own-label"

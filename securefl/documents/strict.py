@@ -47,7 +47,7 @@ class Document:
     lines: dict[Path_, int] = field(repr=False)
 
     def has(self, key: str) -> bool:
-        """Whether this is a mapping with this key."""
+        """Return whether this is a mapping with this key."""
         return isinstance(self.value, dict) and key in self.value
 
     def line_of(self, path: Path_) -> int:
@@ -129,7 +129,7 @@ def read(path: Path) -> Document:
 
 
 def text_of(path: Path, most: int = LIMIT_BYTES) -> bytes:
-    """What a file holds; of one with more than ``most`` bytes, one byte more than that.
+    """Return what a file holds; of one with more than ``most`` bytes, one byte more than that.
 
     Raises:
         OperatorFault: it cannot be read.

@@ -88,7 +88,7 @@ def _with(loaded: Loaded, **fields: Any) -> Loaded:  # noqa: ANN401 - fields of 
 
 
 def is_suite(document: Document) -> bool:
-    """Whether a document describes several tasks."""
+    """Return whether a document describes several tasks."""
     return document.has("tasks")
 
 

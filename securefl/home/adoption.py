@@ -75,7 +75,7 @@ def found_signatures(
 
 
 def staged_at(home: Path, federation: str) -> Path:
-    """Where a home's proposed policy of one federation lies."""
+    """Return where a home's proposed policy of one federation lies."""
     return home / "policies" / f"{federation}.yaml"
 
 

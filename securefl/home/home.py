@@ -219,11 +219,11 @@ class Home:
         return self.live.signed
 
     def holds(self, head: Head) -> bool:
-        """Whether this home's ledger is one that had this head before: not set back, and not begun again."""
+        """Return whether this home's ledger is one that had this head before: not set back, and not begun again."""
         return head.owner == self.owner and self.live.verified.holds(head)
 
     def saved(self, conn: sa.Connection, run: RunId, expected: Any) -> Any:  # noqa: ANN401 - a union of states
-        """Where the machine of this run stands; None if it never moved.
+        """Return where the machine of this run stands; None if it never moved.
 
         Raises:
             Tampered: the state is gone, altered, another run's, or older than what the ledger tells of the run.
@@ -241,7 +241,7 @@ class Home:
         return known
 
     def _known(self, conn: sa.Connection, run: RunId) -> Known | None:
-        """What stands, as far as this process knows its bodies; what another process wrote it does not."""
+        """Return what stands, as far as this process knows its bodies; what another process wrote it does not."""
         known = self.live.knows(run)
         row = None if known is None else self._row(conn, run)
         return known if known is not None and row is not None and row.root == known.root else None
@@ -288,7 +288,7 @@ class Home:
         return keys.seal_at_rest(self.identity.at_rest(context), context, data, os.urandom(12))
 
     def open(self, what: str, run: RunId, sealed: bytes) -> bytes:
-        """What ``seal`` was given under these names.
+        """Return what ``seal`` was given under these names.
 
         Raises:
             Tampered: it was altered, or is of another run, party or kind.
@@ -315,7 +315,7 @@ class Home:
         return tuple(self.live.now.opened)
 
     def told(self, conn: sa.Connection, run: RunId) -> Sequence[Told]:
-        """What this run opened, refused, proposed and reported, in order."""
+        """Return what this run opened, refused, proposed and reported, in order."""
         del conn
         return self.live.now.told(run)
 

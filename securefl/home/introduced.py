@@ -204,7 +204,7 @@ def take_in(home: Home, given: Confirmed[Roster]) -> Introduced:
 
 
 def boxes(home: Home, federation: str) -> dict[MemberId, bytes]:
-    """What shares are sealed to, by member: the boxes in the roster that this home took in.
+    """Return what shares are sealed to, by member: the boxes in the roster that this home took in.
 
     Raises:
         OperatorFault: it took in none.
@@ -218,7 +218,7 @@ def boxes(home: Home, federation: str) -> dict[MemberId, bytes]:
 
 
 def everybody(coordinator: Card, cards: Collection[Card]) -> Introduced:
-    """Who takes part, by cards that were checked; members in the order that they come in."""
+    """Return who takes part, by cards that were checked; members in the order that they come in."""
     custodian = next((_seat(card) for card in cards if card.role is Role.CUSTODIAN), None)
     members = tuple(_seat(card) for card in cards if card.role.has_records)
     return Introduced(_seat(coordinator), custodian, members)

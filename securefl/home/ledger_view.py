@@ -94,12 +94,12 @@ class LedgerView:
             self.account = self.account.after(charges)
 
     def mark(self, run: RunId) -> Mark:
-        """Where the ledger last told that this run moved; size 0 if it never did."""
+        """Return where the ledger last told that this run moved; size 0 if it never did."""
         tree = self._marks.get(run)
         return Mark() if tree is None else Mark(tree.size, tree.root())
 
     def told(self, run: RunId) -> Sequence[Told]:
-        """What this run opened, refused, proposed and reported, in order."""
+        """Return what this run opened, refused, proposed and reported, in order."""
         return tuple(self._told.get(run, ()))
 
     def witnessed(self, peers: Iterable[Participant]) -> Mapping[str, SignedHead]:

@@ -13,7 +13,7 @@ RULE = "policy.authority"
 
 
 def adopted(begun: Iterable[tuple[int, RunJoined]]) -> Authority:
-    """What was adopted by a home in whose ledger these runs began, each at its time."""
+    """Return what was adopted by a home in whose ledger these runs began, each at its time."""
     found, seen = Authority(), set[tuple[str, bytes, bytes]]()
     for at, opened in begun:
         said = (opened.federation, opened.policy, opened.approvals)

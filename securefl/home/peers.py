@@ -13,7 +13,7 @@ from securefl.terms import (
 
 
 def pinned(home: Path, federation: str) -> Path:
-    """Who a home knows in one federation: in another one, the same name may be another party's."""
+    """Return who a home knows in one federation: in another one, the same name may be another party's."""
     return home / "peers" / f"{federation}.json"
 
 

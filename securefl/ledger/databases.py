@@ -67,7 +67,7 @@ Place = Path | Remote
 
 
 def place_of(home: Path, owner: str) -> Place:
-    """Where the store of this home is: where its ``store.url`` says, else in the home itself.
+    """Return where the store of this home is: where its ``store.url`` says, else in the home itself.
 
     Raises:
         OperatorFault: the file can be read by others or holds no such URL, or a ledger was begun here already.
@@ -187,7 +187,7 @@ def prepare(conn: sa.Connection, place: Place) -> None:
 
 
 def name_of(engine: sa.Engine) -> str:
-    """What errors call this store; without a password."""
+    """Return what errors call this store; without a password."""
     return str(engine.get_execution_options()["place"])
 
 

@@ -31,7 +31,7 @@ def sign(identity: keys.Identity, head: Head) -> SignedHead:
 
 
 def verify(key: PublicKey, signed: SignedHead) -> None:
-    """Nothing happens if the holder of ``key`` signed this head.
+    """Check that the holder of ``key`` signed this head.
 
     Raises:
         Forged: it did not.
@@ -45,7 +45,7 @@ def sign_stored(identity: keys.Identity, head: Head) -> StoredHead:
 
 
 def verify_stored(key: PublicKey, stored: StoredHead) -> None:
-    """Nothing happens if the holder of ``key`` gave this head to its store.
+    """Check that the holder of ``key`` gave this head to its store.
 
     Raises:
         Forged: it did not.

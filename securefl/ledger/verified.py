@@ -41,7 +41,7 @@ class Verified:
         return made
 
     def unchanged(self, conn: sa.Connection) -> bool:
-        """Whether the store shows the head that was verified last, and nothing after it."""
+        """Return whether the store shows the head that was verified last, and nothing after it."""
         stored = conn.execute(sa.select(heads.c.signed)).first()
         if stored is None or self.stored is None or stored.signed != wire.encode(self.stored):
             return False
@@ -69,7 +69,7 @@ class Verified:
         self._next = end
 
     def holds(self, head: Head) -> bool:
-        """Whether a ledger with this head is a beginning of this one."""
+        """Return whether a ledger with this head is a beginning of this one."""
         if head.size > self.tree.size:
             return False
         root = self._roots.get(head.size)

@@ -93,7 +93,7 @@ def unseen(loaded: Loaded, policy: Policy) -> Unseen:
 
 
 def _start_here(loaded: Loaded) -> Start | None:
-    """Where training starts: by the start file that the document names, or by the model; None without both."""
+    """Return where training starts: by the start file that the document names, or by the model; None without both."""
     if loaded.file.start is not None:
         return start_file.of(loaded)
     try:
@@ -160,7 +160,7 @@ def explained(policy: Policy, plan: Plan, missing: tuple[str, ...], base: bytes 
 
 
 def _patience(plan: Plan) -> Check:
-    """How long the plan waits: no policy limits it, each site does for itself."""
+    """Return how long the plan waits: no policy limits it, each site does for itself."""
     patience = plan.patience
     value = f"up to {patience.round_s} s for a round"
     if patience.quorum:

@@ -124,17 +124,17 @@ def check_acceptable(plan: Plan, loaded: Loaded) -> None:
 
 
 def scheme_of(loaded: Loaded, policy: Policy) -> Scheme:
-    """What the file's `protection` means."""
+    """Return what the file's `protection` means."""
     return scheme_under(loaded.file.protection, policy)
 
 
 def scheme_under(protection: ProtectionPart, policy: Policy) -> Scheme:
-    """What `protection` means: encryption has masks inside, unless the policy trusts the custodian."""
+    """Return what `protection` means: encryption has masks inside, unless the policy trusts the custodian."""
     return protection.scheme if "custodian" in policy.protection.trust else protection.scheme.masked
 
 
 def cover_of(loaded: Loaded, policy: Policy, custodian: PublicKey | None) -> ProtectionSpec:
-    """How this federation's updates are hidden."""
+    """Return how this federation's updates are hidden."""
     return cover_under(loaded.file.protection, len(loaded.file.members), policy, custodian)
 
 
@@ -153,7 +153,7 @@ def cover_under(cover: ProtectionPart, members: int, policy: Policy, custodian: 
 
 
 def event_of(loaded: Loaded, policy: Policy, cover: ProtectionSpec, dimension: int) -> Event:
-    """What one round is priced as; for clients, with as many shares of noise as are sure to be in every sum.
+    """Return what one round is priced as; for clients, with as many shares of noise as are sure to be in every sum.
 
     Raises:
         OperatorFault: the grid does not bear the noise.
@@ -200,7 +200,7 @@ def noise_of(loaded: Loaded, policy: Policy) -> Fraction:
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:
-    """What a plan costs a site under this policy, on every account it counts in."""
+    """Return what a plan costs a site under this policy, on every account it counts in."""
     from securefl.privacy.accountant import price  # noqa: PLC0415
 
     return partial(_price, price, dataset, policy)

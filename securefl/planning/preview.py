@@ -46,7 +46,7 @@ class Foreseen:
         return {"decision": self.decision, self.kind: named}
 
     def text(self) -> str:
-        """What a person reads."""
+        """Return what a person reads."""
         found = []
         for name, each in self.parts.items():
             head = {"plan": [], "tasks": [f"task {name}"], "levels": [f"federation {name}"]}[self.kind]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def check_policy(parent: Policy, child: Policy, place: str) -> None:
-    """Nothing happens if the child's policy stands under its parent's very own.
+    """Check that the child's policy stands under its parent's very own.
 
     Raises:
         Loosens: it allows what its parent's forbids; each field with both values.

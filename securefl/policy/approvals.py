@@ -104,7 +104,7 @@ def sign(identity: keys.Identity, kind: Kind, policy: Policy, issued: int, expir
 
 
 def judge(policy: Policy, signatures: Iterable[Signature], now: int, rules: Approvals | None = None) -> Standing:
-    """What these signatures amount to, by the policy's own rules or those of another version; total.
+    """Return what these signatures amount to, by the policy's own rules or those of another version; total.
 
     Every signature that does not count is refused by name: ``approvals.forged``, ``stranger``, ``replayed``,
     ``early``, ``expired``, ``revoked``, ``duplicate`` or ``self``.
@@ -231,7 +231,7 @@ class _File(BaseModel):
 
 
 def beside(policy: Path) -> Path:
-    """Where the signatures of the policy at this path are kept."""
+    """Return where the signatures of the policy at this path are kept."""
     return policy.with_name(policy.stem + SUFFIX)
 
 

@@ -24,7 +24,7 @@ def norm_l2(state: bytes) -> float:
 
 
 def _base(rule: str, asked: Question) -> Check | tuple[Check, ...]:
-    """Whether a plan may start from its state; not asked where the state is not at hand."""
+    """Return whether a plan may start from its state; not asked where the state is not at hand."""
     if asked.base is None:
         return ()
     norm, most = norm_l2(asked.base), asked.policy.training.base.norm_at_most

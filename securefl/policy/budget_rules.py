@@ -91,7 +91,7 @@ def _dataset(rule: str, asked: Question) -> Check:
 
 
 def _others(rule: str, asked: Question) -> tuple[Check, ...]:
-    """What another federation's policy was promised when it was charged here stands, whoever is charged next."""
+    """Hold what another federation's policy was promised when it was charged here, whoever is charged next."""
     own = asked.policy.federation
     return tuple(_promised(rule, asked, cap) for cap in asked.price.caps if cap.by != own)
 

@@ -89,7 +89,7 @@ class Imagined:
         return wire.digest("imagined account", self.known or b"")
 
     def knows(self, plan: Hash) -> bool:
-        """Whether it is this one."""
+        """Return whether it is this one."""
         return plan == self.known
 
 
@@ -185,7 +185,7 @@ def _priced(
 
 
 def _differs(case: Case, rules: tuple[str, ...]) -> str:
-    """How the answer differs from what the case expects; empty if it does not."""
+    """Return how the answer differs from what the case expects; empty if it does not."""
     decision = "refuse" if rules else "grant"
     if decision != case.expect:
         return f"{decision}, not {case.expect}" + (f": {', '.join(rules)}" if rules else "")

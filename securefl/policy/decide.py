@@ -37,7 +37,7 @@ def explain(
 
 
 def decided(checks: tuple[Check, ...], price: Price) -> Grant | Refusal:
-    """What all checks of one question come to: a grant if every one holds."""
+    """Return what all checks of one question come to: a grant if every one holds."""
     assert checks, "a decision holds some rules against the plan"
     failed = tuple(Reason(check.rule, check.value, check.limit, check.fix) for check in checks if not check.held)
     if failed:

@@ -92,7 +92,7 @@ class Budget(Section):
         return self.delta / self.overlap
 
     def share(self, epsilon: Fraction) -> MicroEpsilon:
-        """What a limit leaves to one of the data sets that may hold the same record; rounded down."""
+        """Return what a limit leaves to one of the data sets that may hold the same record; rounded down."""
         return MicroEpsilon(epsilon.numerator * 1_000_000 // epsilon.denominator // self.overlap)
 
 

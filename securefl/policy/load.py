@@ -35,7 +35,7 @@ class Policy:
     _caps: dict[tuple[str, RunId], tuple[Limit, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def caps(self, dataset: str, run: RunId) -> tuple[Limit, ...]:
-        """What this policy, and each above it, lets the accounts hold that a plan of this run counts in."""
+        """Return what this policy, and each above it, lets the accounts hold that a plan of this run counts in."""
         if (dataset, run) not in self._caps:
             if len(self._caps) >= LIMIT_CAPS:
                 self._caps.clear()
@@ -210,7 +210,7 @@ def _beside(name: str, written: PolicyDocument) -> str:
 
 
 def check(policy: Policy, now: int, records: int | None = None, before: Policy | None = None) -> tuple[str, ...]:
-    """What in a well-formed policy can never be met, or does less than it seems to.
+    """Return what in a well-formed policy can never be met, or does less than it seems to.
 
     Args:
         policy: the policy.
@@ -232,7 +232,7 @@ def _weak(policy: Policy, records: int | None) -> list[str]:
 
 
 def _follows(policy: Policy, before: Policy | None) -> list[str]:
-    """What does not fit between a version and the next."""
+    """Return what does not fit between a version and the next."""
     if before is None:
         return []
     notes = []
@@ -293,7 +293,7 @@ def _never(policy: Policy, day: date) -> list[str]:
 
 
 def _idle(policy: Policy) -> list[str]:
-    """What another rule makes pointless, and what is not as safe as it looks."""
+    """Return what another rule makes pointless, and what is not as safe as it looks."""
     budget, protection, notes = policy.budget, policy.protection, []
     if budget.per_round.epsilon > budget.epsilon:
         notes.append("budget.per_round.epsilon: above budget.epsilon, so it never decides")

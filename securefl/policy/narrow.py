@@ -153,7 +153,7 @@ FIELDS = tuple(fields())
 
 
 def value_at(policy: PolicyDocument, field: str) -> Any:  # noqa: ANN401 - any field's value
-    """What a policy says in one field."""
+    """Return what a policy says in one field."""
     found: Any = policy
     for part in field.split("."):
         found = getattr(found, "from_" if part == "from" else part)
@@ -211,7 +211,7 @@ def _tightens(field: str, parent: PolicyDocument, child: PolicyDocument) -> bool
 def narrow(
     parent: PolicyDocument, child: PolicyDocument, written: tuple[Document, Document] | None = None
 ) -> PolicyDocument:
-    """What the child's policy is under its parent's: its own, where that tightens.
+    """Return what the child's policy is under its parent's: its own, where that tightens.
 
     Args:
         parent: the policy above.

@@ -23,7 +23,7 @@ class Balance(Protocol):
         ...
 
     def knows(self, plan: Hash) -> bool:
-        """Whether the plan was ever reserved."""
+        """Return whether the plan was ever reserved."""
         ...
 
 

@@ -15,5 +15,5 @@ _INPUTS = {rule.name: rule.inputs for rule in RULES}
 
 
 def inputs_of(name: str) -> tuple[str, ...]:
-    """What the rule of this name reads besides the policy; nothing, where no rule has it."""
+    """Return what the rule of this name reads besides the policy; nothing, where no rule has it."""
     return _INPUTS.get(name, ())

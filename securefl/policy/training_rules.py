@@ -36,7 +36,7 @@ def _clip(rule: str, asked: Question) -> Check:
 
 
 def _clipping(rule: str, asked: Question) -> Check | tuple[Check, ...]:
-    """How a record's gradient is clipped; a member's update is clipped in one way."""
+    """Return how a record's gradient is clipped; a member's update is clipped in one way."""
     learning = asked.plan.learning
     if learning.event.unit is not Unit.RECORD:
         return ()
@@ -51,7 +51,7 @@ def _noise(rule: str, asked: Question) -> Check:
 
 
 def _event(rule: str, asked: Question) -> Check | tuple[Check, ...]:
-    """What a member's update is priced as is what the plan says of it."""
+    """Check that a member's update is priced as what the plan says of it."""
     plan, event, bits = asked.plan, asked.plan.learning.event, asked.plan.cover.encoding.fraction_bits
     if not isinstance(event, DistributedDiscreteGaussian):
         return ()
@@ -103,14 +103,14 @@ def _kind(rule: str, asked: Question) -> Check:
 
 
 def _factors(rule: str, asked: Question) -> Check:
-    """Which factors move, where the kind has factors."""
+    """Return which factors move, where the kind has factors."""
     kind, moves = AdapterKind(asked.plan.adapter.kind), AdapterRule(asked.plan.adapter.rule)
     allowed = asked.policy.training.rules if kind.has_factors else (AdapterRule.B_ONLY,)
     return one_of(rule, "rule", moves.value, tuple(each.value for each in allowed))
 
 
 def _modules(rule: str, asked: Question) -> Check:
-    """Which layers, where the kind has layers."""
+    """Return which layers, where the kind has layers."""
     adapter, kind = asked.plan.adapter, AdapterKind(asked.plan.adapter.kind)
     if kind.has_targets:
         return all_of(rule, "target", adapter.targets, asked.policy.training.modules)
@@ -120,7 +120,7 @@ def _modules(rule: str, asked: Question) -> Check:
 
 
 def _rank(rule: str, asked: Question) -> Check | tuple[Check, ...]:
-    """How large, where the kind has a rank."""
+    """Return how large, where the kind has a rank."""
     adapter, highest = asked.plan.adapter, asked.policy.training.rank.at_most
     if AdapterKind(adapter.kind) is AdapterKind.HEAD:
         return ()

@@ -63,7 +63,7 @@ class Charge:
     caps: tuple[Limit, ...] = ()  # by its own policy; the bound of each is the one it was compared by
 
     def counts_at(self, level: Level, name: str) -> bool:
-        """Whether it is part of what this name has spent at this level."""
+        """Return whether it is part of what this name has spent at this level."""
         return name in self.names_at(level)
 
     def names_at(self, level: Level) -> frozenset[str]:
@@ -116,7 +116,7 @@ class Account:
         return tuple(self.by_plan.values())
 
     def knows(self, plan: Hash) -> bool:
-        """Whether this plan was ever reserved here, also when it was freed again."""
+        """Return whether this plan was ever reserved here, also when it was freed again."""
         return plan in self.by_plan
 
     def standing(
@@ -133,7 +133,7 @@ class Account:
         )
 
     def events(self, level: Level, name: str, dataset: str | None = None) -> tuple[Event, ...]:
-        """What counts at this level: the same for every order of charges."""
+        """Return what counts at this level: the same for every order of charges."""
         return in_order(charge.event for charge in self.standing(level, name, dataset))
 
     @property
@@ -174,7 +174,7 @@ def _check_did(entry: Settled, reserved: Event) -> None:
 
 
 def caps_of(charges: Iterable[Charge], level: Level, name: str) -> tuple[Limit, ...]:
-    """What holds these charges at one level: of each federation among them, what its policy said last."""
+    """Return what holds these charges at one level: of each federation among them, what its policy said last."""
     latest: dict[str, Limit] = {}
     for charge in charges:
         latest.update({cap.by: cap for cap in charge.caps if (cap.level, cap.name) == (level, name)})
@@ -182,7 +182,7 @@ def caps_of(charges: Iterable[Charge], level: Level, name: str) -> tuple[Limit, 
 
 
 def bound_of(charges: Iterable[Charge], level: Level, name: str, *more: Event) -> Accountant:
-    """What turns these charges, and more events, into an epsilon at this level.
+    """Return what turns these charges, and more events, into an epsilon at this level.
 
     Privacy loss distributions, where all run one mechanism, so that nothing but their number can depend on a result,
     and no policy asked for the filter; once held by the filter, an account stays with it.

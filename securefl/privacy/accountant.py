@@ -72,7 +72,7 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
 
 
 def unit_of(events: Iterable[Event]) -> Unit | None:
-    """What all of these hide; nothing for no events.
+    """Return what all of these hide; nothing for no events.
 
     Raises:
         MixedUnits: some hide records, some members.
@@ -260,7 +260,7 @@ def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
 
 
 def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequence[Limit] = ()) -> Price:
-    """What this plan costs, alone and on top of what stands at each level; rounded up.
+    """Return what this plan costs, alone and on top of what stands at each level; rounded up.
 
     A level at which other federations' policies hold charges too is priced at the least delta among them.
 

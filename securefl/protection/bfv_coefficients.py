@@ -42,7 +42,7 @@ def new_context() -> bytes:
 
 
 def check_public(context: bytes) -> None:
-    """Nothing happens if this is a public key with these parameters and nothing else.
+    """Check that this is a public key with these parameters and nothing else.
 
     Raises:
         Forged: it is no context.

@@ -41,7 +41,7 @@ def new_context() -> bytes:
 
 
 def check_public(context: bytes) -> None:
-    """Nothing happens if this is a public key with these parameters and nothing else.
+    """Check that this is a public key with these parameters and nothing else.
 
     Raises:
         Forged: it is no context.
@@ -56,7 +56,7 @@ def scale_bits(packing: Packing) -> int:
 
 
 def error_bound(packing: Packing) -> float:
-    """How far from an integer a decrypted sum may be: half, less what binary64 may be off."""
+    """Return how far from an integer a decrypted sum may be: half, less what binary64 may be off."""
     return 0.5 - 2.0 ** (packing.bits - FLOAT_BITS)
 
 

@@ -104,7 +104,7 @@ class Encrypted:
 
 
 def check_bounds(plan: Plan, cipher: Parameters) -> Packing:
-    """How values are packed under this plan, whose sum is exact.
+    """Return how values are packed under this plan, whose sum is exact.
 
     Raises:
         Unsafe: it would not be, or it would be over too few members.
@@ -135,7 +135,7 @@ def key_id(context: bytes) -> Hash:
 
 
 def sealed_at(run: RunId, round_: int, plan: Hash, sender: MemberId) -> bytes:
-    """What a box of an input is bound to: it opens nowhere else."""
+    """Return what a box of an input is bound to: it opens nowhere else."""
     return wire.encode((bytes(run), round_, plan, sender))
 
 
@@ -355,7 +355,7 @@ class Holder(Generic[C]):
         self, plan: Plan, packed: Packing, inputs: Mapping[MemberId, tuple[bytes, ...]],
         enrolled: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes],
     ) -> Callable[[], NDArray[np.int64]]:  # fmt: skip
-        """What decrypts the sum, once everything is checked that can be before.
+        """Return what decrypts the sum, once everything is checked that can be before.
 
         Raises:
             PeerFault: an enrolment or answer is not what it should be.
@@ -370,7 +370,7 @@ class EncryptedKeyHolder(Holder[Cipher]):
         self, plan: Plan, packed: Packing, inputs: Mapping[MemberId, tuple[bytes, ...]],
         enrolled: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes],
     ) -> Callable[[], NDArray[np.int64]]:  # fmt: skip
-        """What decrypts the sum."""
+        """Return what decrypts the sum."""
         if enrolled or answers:
             raise Forged(f"shares of masks, which {self.scheme} has not", ANOTHER_INPUT)
         return partial(self._cipher.open_sum, self._secret, inputs, packed.count(plan.dimension), packed)

@@ -17,7 +17,7 @@ from securefl.terms import Hash, MemberId, Plan, PublicKey, RunId
 
 
 def check_cover(plan: Plan) -> None:
-    """Nothing happens if a sum under this plan is safe to open.
+    """Check that a sum under this plan is safe to open.
 
     Raises:
         Unsafe: two groups could each open the other's half, a colluding minority could open one input, or it overflows.
@@ -34,7 +34,7 @@ def check_cover(plan: Plan) -> None:
 
 
 def check_threshold(plan: Plan, holders: int) -> None:
-    """Nothing happens if ``threshold`` shares of one secret and ``threshold`` of another cannot both be had.
+    """Check that ``threshold`` shares of one secret and ``threshold`` of another cannot both be had.
 
     Each of ``holders`` reveals one of the two, and ``colluding`` of them reveal both.
 
@@ -48,7 +48,7 @@ def check_threshold(plan: Plan, holders: int) -> None:
 
 
 def seed_commitment(seed: bytes) -> bytes:
-    """What a member publishes of its own mask's seed."""
+    """Return what a member publishes of its own mask's seed."""
     return hashlib.sha256(b"self-mask-seed\0" + seed).digest()
 
 
@@ -58,18 +58,18 @@ def place_of(statement_run: RunId, round_: int, dealer: MemberId, peer: MemberId
 
 
 def roster_hash(roster: tuple[MemberId, ...]) -> Hash:
-    """What a statement says of those who were dealt shares."""
+    """Return what a statement says of those who were dealt shares."""
     return Hash(hashlib.sha256(b"roster\0" + wire.encode(roster)).digest())
 
 
 def commitments_of(run: RunId, round_: int, member: MemberId, point: int, pair: Pair) -> bytes:
-    """What a dealer publishes of the two shares of one peer."""
+    """Return what a dealer publishes of the two shares of one peer."""
     dealer = place_of(run, round_, member, MemberId(""))
     return shamir.commitment(dealer, "key", point, pair.key) + shamir.commitment(dealer, "seed", point, pair.seed)
 
 
 def check_statement(statement: Statement, signature: bytes, plan: Plan, member: MemberId, key: PublicKey) -> None:
-    """Nothing happens if this is ``member``'s statement for this plan's run and round.
+    """Check that this is ``member``'s statement for this plan's run and round.
 
     Raises:
         Forged: it is not.

@@ -31,7 +31,7 @@ class Unsound(Fault):
 
 
 def check_encoding(encoding: FixedPoint, members: int) -> None:
-    """Nothing happens if a sum over ``members`` values cannot wrap around.
+    """Check that a sum over ``members`` values cannot wrap around.
 
     Raises:
         Unsafe: it can, or the encoding is not one this code carries.
@@ -46,7 +46,7 @@ def check_encoding(encoding: FixedPoint, members: int) -> None:
 
 
 def check_plan(plan: Plan) -> None:
-    """Nothing happens if a sum under this plan cannot wrap around, and its noise is what the plan is priced at.
+    """Check that a sum under this plan cannot wrap around, and its noise is what the plan is priced at.
 
     Raises:
         Unsafe: otherwise.
@@ -144,5 +144,5 @@ def from_ring(elements: NDArray[np.unsignedinteger], ring_bits: int, width: int)
 
 
 def ring_dtype(ring_bits: int) -> str:
-    """How one element lies in memory."""
+    """Return how one element lies in memory."""
     return "<u4" if ring_bits == 32 else "<u8"

@@ -20,7 +20,7 @@ from securefl.terms.uploads import upload_of
 
 
 def few(plan: Plan) -> str:
-    """What is wrong with the honest count; empty if it is above the sums of a round.
+    """Return what is wrong with the honest count; empty if it is above the sums of a round.
 
     It is floor((min_cohort - colluding) / r), where no two honest weights of one sum differ by more than the factor r.
     """
@@ -66,7 +66,7 @@ def exponential(exponent: Fraction) -> Fraction:
 
 
 def stale(plan: Plan, members: int | None = None) -> str:
-    """What is wrong with a cohort whose inputs are not all fresh; empty if nothing is.
+    """Return what is wrong with a cohort whose inputs are not all fresh; empty if nothing is.
 
     Args:
         members: how many the cohort will have, where the plan does not name it yet.
@@ -78,7 +78,7 @@ def stale(plan: Plan, members: int | None = None) -> str:
 
 
 def faint(plan: Plan) -> str:
-    """What is wrong with the noise on the grid; empty if a value that leaves has at least one grid step of it.
+    """Return what is wrong with the noise on the grid; empty if a value that leaves has at least one grid step of it.
 
     Under unit client the event itself cannot be made with less.
     """

@@ -49,12 +49,12 @@ class KeyFile:
         return secret
 
     def count_of(self, secret: bytes) -> Path:
-        """Where the count of a key lies."""
+        """Return where the count of a key lies."""
         name = hashlib.sha256(b"he-key-count\0" + secret).hexdigest()[:16]
         return self.path.with_name(f"{self.path.name}.{name}.sums")
 
     def spent(self, secret: bytes) -> int:
-        """How many sums the key has opened, or begun to.
+        """Return how many sums the key has opened, or begun to.
 
         Raises:
             OperatorFault: nothing says so.

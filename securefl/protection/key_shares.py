@@ -66,7 +66,7 @@ class Answer:
 def split(
     secret_context: bytes, key: Hash, threshold: int, boxes: Mapping[MemberId, bytes], identity: Identity, rand: Secret
 ) -> tuple[bytes, dict[MemberId, bytes]]:
-    """What the custodian keeps instead of the key, and what each member keeps.
+    """Return what the custodian keeps instead of the key, and what each member keeps.
 
     Raises:
         OperatorFault: one share would give the key, or more are asked for than there are members.
@@ -95,7 +95,7 @@ def check_asks(asked: Request, custodian: PublicKey) -> None:
 
 
 def is_mine(member: MemberId, share: Share, box: Secret, custodian: PublicKey) -> bool:
-    """Whether this custodian dealt the share to this member: it opens, and is the one that was committed to."""
+    """Return whether this custodian dealt the share to this member: it opens, and is the one that was committed to."""
     statement = share.statement
     try:
         keys.verify(custodian, "key-shares", wire.encode(statement), share.signature)

@@ -151,7 +151,7 @@ class MaskedKeyHolder(Holder[MaskedCipher]):
         self, plan: Plan, packed: Packing, inputs: Mapping[MemberId, tuple[bytes, ...]],
         enrolled: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes],
     ) -> Callable[[], NDArray[np.int64]]:  # fmt: skip
-        """What decrypts the sum and takes the masks out, once every statement and share is checked.
+        """Return what decrypts the sum and takes the masks out, once every statement and share is checked.
 
         Raises:
             TooFew: fewer survivors or good shares than the plan needs.

@@ -100,7 +100,7 @@ class Survivors:
 
 
 def question_about(survivors: Iterable[MemberId]) -> bytes:
-    """What everybody in this set is asked: one question for one set, to the byte."""
+    """Return what everybody in this set is asked: one question for one set, to the byte."""
     return wire.encode(Survivors(tuple(sorted(survivors))))
 
 

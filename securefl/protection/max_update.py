@@ -30,7 +30,7 @@ class Longest:
 
 
 def longest(plan: Plan) -> Longest:
-    """What no honest member's vector under this plan exceeds."""
+    """Return what no honest member's vector under this plan exceeds."""
     event, grid, size = plan.learning.event, float(1 << plan.cover.encoding.fraction_bits), plan.dimension
     if isinstance(event, DistributedDiscreteGaussian):
         spread = float(event.deviation) * math.sqrt(size + 2 * math.sqrt(size * TAIL) + 2 * TAIL)
@@ -45,7 +45,7 @@ def longest(plan: Plan) -> Longest:
 
 
 def _moved(learning: Learning, size: int) -> tuple[float, float]:
-    """How far a round's steps move one value, and all: before the grid."""
+    """Return how far a round's steps move one value, and all: before the grid."""
     rate, steps = float(learning.learning_rate), learning.event.steps
     if learning.optimizer != "sgd":
         moved = rate * steps * ADAM[learning.optimizer]

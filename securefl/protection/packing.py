@@ -40,7 +40,7 @@ def pack(elements: NDArray[np.unsignedinteger], width: int) -> bytes:
 
 
 def unpacked(packed: bytes, count: int, width: int, dtype: str) -> Iterator[tuple[int, NDArray[np.unsignedinteger]]]:
-    """Where each block begins, and its integers as ``dtype`` (u4 or u8), below 2**width.
+    """Yield where each block begins, and its integers as ``dtype`` (u4 or u8), below 2**width.
 
     Raises:
         ValueError: ``packed`` is not `size` bytes, or its spare bits are not zero.
@@ -76,7 +76,7 @@ def _joined(part: NDArray[np.unsignedinteger], width: int) -> bytes:
 
 
 def _parted(held: bytes, count: int, width: int, dtype: str) -> NDArray[np.unsignedinteger]:
-    """What `_joined` made the bytes from: (count,)."""
+    """Return what `_joined` made the bytes from: (count,)."""
     narrow = np.dtype(dtype).itemsize == 4
     bits = 2 * width if narrow else width
     columns, words = _shape(bits)
@@ -96,6 +96,6 @@ def _parted(held: bytes, count: int, width: int, dtype: str) -> NDArray[np.unsig
 
 
 def _shape(bits: int) -> tuple[int, int]:
-    """How many integers of ``bits`` bits fill how many 64-bit words exactly."""
+    """Return how many integers of ``bits`` bits fill how many 64-bit words exactly."""
     step = math.gcd(bits, 64)
     return 64 // step, bits // step

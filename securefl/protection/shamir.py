@@ -59,7 +59,7 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> Secret:
 
 @lru_cache(maxsize=16)  # a round has many secrets, and the same members answer for all
 def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
-    """What each point's share counts in the value at 0."""
+    """Return what each point's share counts in the value at 0."""
     weights = []
     for point in points:
         above = below = 1

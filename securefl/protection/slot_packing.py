@@ -41,7 +41,7 @@ class Packing:
         return ((ring + np.uint64(-self.lowest)) & mask).astype(np.int64) + self.lowest
 
     def count(self, dimension: int) -> int:
-        """How many integers a vector takes."""
+        """Return how many integers a vector takes."""
         return -(-dimension // self.per)
 
 

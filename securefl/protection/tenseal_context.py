@@ -86,7 +86,7 @@ def public_half(secret_context: bytes) -> bytes:
 
 
 def check_public(context: bytes, scheme: str, plain_bits: int | None = None) -> None:
-    """Nothing happens if this is a public key with the parameters of this module and nothing else.
+    """Check that this is a public key with the parameters of this module and nothing else.
 
     Raises:
         Forged: it is no context.
@@ -116,7 +116,7 @@ def loaded(context: bytes) -> Any:  # noqa: ANN401 - TenSEAL's own type
 
 
 def check_security(degree: int, primes: tuple[int, ...]) -> None:
-    """Nothing happens if these parameters have 128-bit security by the standard's table, and are this module's.
+    """Check that these parameters have 128-bit security by the standard's table, and are this module's.
 
     Raises:
         Unsafe: they have not, or are others.

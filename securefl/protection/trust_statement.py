@@ -7,7 +7,7 @@ from securefl.terms import ProtectionSpec
 
 
 def who_can_open(cover: ProtectionSpec, key_shares: int | None = None) -> str:
-    """Who could open a single update under this cover.
+    """Return who could open a single update under this cover.
 
     Args:
         key_shares: how many shares give the decryption key, where it is split; None where the custodian has it whole.
@@ -16,7 +16,7 @@ def who_can_open(cover: ProtectionSpec, key_shares: int | None = None) -> str:
 
 
 def what_silence_does(cover: ProtectionSpec, members: int) -> str:
-    """What becomes of a round of ``members`` of whom some are not heard. There is a right sum, or none."""
+    """Return what becomes of a round of ``members`` of whom some are not heard. There is a right sum, or none."""
     need = max(cover.min_cohort, cover.threshold if cover.scheme.has_masks else 0)
     spare = members - need
     if spare <= 0:

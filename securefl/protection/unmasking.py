@@ -75,7 +75,7 @@ def _gathered(public: Public, kind: str, offered: Mapping[MemberId, bytes | None
 def masks_left(
     plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], answers: Mapping[MemberId, bytes]
 ) -> Iterator[Stream]:
-    """What takes the masks that are left out of the survivors' sum, of any length and ring.
+    """Yield what takes the masks that are left out of the survivors' sum, of any length and ring.
 
     Raises:
         TooFew: fewer survivors or usable answers than the plan needs.

@@ -23,7 +23,7 @@ ANSWERED_BY: Final[Mapping[str, tuple[type, ...]]] = {
 
 
 def check(asked: Envelope, reply: Envelope) -> None:
-    """Nothing happens if ``reply`` answers ``asked``, by its receipt and by what it says itself.
+    """Check that ``reply`` answers ``asked``, by its receipt and by what it says itself.
 
     Raises:
         Forged: it answers another request.

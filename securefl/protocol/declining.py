@@ -22,7 +22,7 @@ UNFINISHED: Final = "training.unfinished"  # records may have been read: it is p
 
 
 def is_open(rule: str) -> bool:
-    """Whether the words of this rule are made of plan, policy and this federation's own account alone."""
+    """Return whether the words of this rule are made of plan, policy and this federation's own account alone."""
     listed = rule in _OWN_ACCOUNT | _BY_NAME or rule.startswith(_PLAN_AND_POLICY)
     return listed and rule != UNFINISHED
 

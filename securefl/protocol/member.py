@@ -273,7 +273,7 @@ def on_close(state: Ready | Sealed | Deciding | UnderWay, event: Received, ports
 
 
 def _paid_whole(state: UnderWay) -> Settled:
-    """How far this training came is not known: records may have been read."""
+    """Return how far this training came is not known: records may have been read."""
     return Settled(wire.plan_hash(state.proposal.plan), state.proposal.plan.learning.event)
 
 

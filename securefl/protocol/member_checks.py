@@ -66,7 +66,7 @@ class Accepted:
 
 
 def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> Accepted:
-    """What every peer said as it joined, from a ledger that is not empty where it was not before.
+    """Return what every peer said as it joined, from a ledger that is not empty where it was not before.
 
     Raises:
         Forged: an acceptance is not its sender's, is a stranger's or stands there twice; this member's own is missing

@@ -205,7 +205,7 @@ class NoAnswer:
 
     @classmethod
     def by(cls, fault: BaseException) -> NoAnswer:
-        """What is said of this fault; its own words stay at the site."""
+        """Return what is said of this fault; its own words stay at the site."""
         return cls(rules.of_fault(fault))
 
 
@@ -265,7 +265,7 @@ _ITEMS: Final[Mapping[Egress, type]] = {Egress.REASONS: Reason, Egress.HEADS: Si
 
 
 def check_egress(message: Request | Reply, release: tuple[str, ...]) -> None:
-    """Nothing happens if every field of a reply may leave: it is on the list, and on the plan's if it has a price.
+    """Check that every field of a reply may leave: it is on the list, and on the plan's if it has a price.
 
     Raises:
         Unsafe: a message or field that is not on the list, or ``release`` does not name.
@@ -313,7 +313,7 @@ def enclose(
 
 
 def check(envelope: Envelope, sender: MemberId, to: MemberId, run: RunId, key: PublicKey) -> None:
-    """Nothing happens if this is from ``sender``, for ``to``, of this run, unaltered.
+    """Check that this is from ``sender``, for ``to``, of this run, unaltered.
 
     Raises:
         Forged: it is not.
@@ -326,7 +326,7 @@ def check(envelope: Envelope, sender: MemberId, to: MemberId, run: RunId, key: P
 
 
 def check_receipt(signed: SignedReceipt, sender: MemberId, to: MemberId, run: RunId, key: PublicKey) -> None:
-    """Nothing happens if ``sender`` signed this receipt, of a message to ``to`` in this run.
+    """Check that ``sender`` signed this receipt, of a message to ``to`` in this run.
 
     Raises:
         Forged: it did not.
@@ -361,7 +361,7 @@ def state_digest(state: bytes) -> Hash:
 
 
 def check_head(signed: SignedHead, owner: MemberId, key: PublicKey) -> None:
-    """Nothing happens if ``owner`` signed this head.
+    """Check that ``owner`` signed this head.
 
     Raises:
         Forged: it did not.
@@ -372,7 +372,7 @@ def check_head(signed: SignedHead, owner: MemberId, key: PublicKey) -> None:
 
 
 def check_progress(known: SignedHead | None, shown: SignedHead) -> None:
-    """Nothing happens if a ledger that showed ``known`` may show ``shown`` now.
+    """Check that a ledger that showed ``known`` may show ``shown`` now.
 
     Raises:
         Forged: it is shorter than it was, or another ledger of the same length.

@@ -15,7 +15,7 @@ def run_below(plan: Plan, name: MemberId) -> RunId:
 
 
 def learning_below(plan: Plan, rounds: int) -> Learning:
-    """How a round inside trains: as the parent's plan says, its steps shared out among the rounds inside.
+    """Return how a round inside trains: as the parent's plan says, its steps shared out among the rounds inside.
 
     So the parent's price covers all of them, for every record below.
 

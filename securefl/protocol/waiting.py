@@ -6,7 +6,7 @@ from securefl.protocol.coordinator_state import Asking, Closing, Collecting, Enr
 
 
 def seconds(state: State) -> int:
-    """How long answers are waited for; nobody is waited for where nothing is asked."""
+    """Return how long answers are waited for; nobody is waited for where nothing is asked."""
     patience = state.course.plan.patience
     named = {
         Inviting: patience.join_s,

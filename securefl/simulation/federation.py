@@ -244,7 +244,7 @@ def _who(places: SiteLayout, plan: Plan) -> str:
 
 
 def summary(result: Result, out: Path) -> str:
-    """What a person reads at the end of a run."""
+    """Return what a person reads at the end of a run."""
     from securefl.simulation import measure  # noqa: PLC0415
 
     return measure.table(result.report, out)

@@ -39,7 +39,7 @@ class Result:
 
 
 def already_bound(places: SiteLayout, run_id: RunId, out: Path) -> bool:
-    """Whether the coordinator has a home, and wrote down there what this run left; none is made to ask."""
+    """Return whether the coordinator has a home, and wrote down there what this run left; none is made to ask."""
     path = places.of(COORDINATOR)
     return (path / "identity.key").exists() and evidence.bound(Home.at(path, COORDINATOR, clock), run_id, out)
 

@@ -63,12 +63,12 @@ class SiteLayout:
 
 
 def folder_of(out: Path, places: SiteLayout) -> Path:
-    """Where a run puts what is one federation's: the root's folder has nothing of those below but beside it."""
+    """Return the output folder of one federation: the root's is `out/`, a child's `out/below/NAME/`."""
     return out.joinpath(*(part for name in places.route for part in (BELOW, name)))
 
 
 def check_homes(parties: Iterable[tuple[tuple[str, ...], str, Path]]) -> None:
-    """Nothing happens if each home is one party's alone; members of one name may be one site, coordinators may not.
+    """Check that each home is one party's alone; members of one name may be one site, coordinators may not.
 
     Args:
         parties: the way to each party's federation, its name, and its home.

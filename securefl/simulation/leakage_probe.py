@@ -73,7 +73,7 @@ def _hashes(data: bytes) -> NDArray[np.uint64]:
 
 
 def readable(payload: bytes, values: NDArray[np.float64], fraction_bits: int, width: int = 32) -> bool:
-    """Whether entries of an update stand in ``payload`` as they are: as numbers, or as integers of the grid.
+    """Return whether entries of an update stand in ``payload`` as they are: as numbers, or as integers of the grid.
 
     Integers may also be packed, ``width`` bits each: as many as are looked at together fill whole bytes.
     """

@@ -217,7 +217,7 @@ def scored(shared: SharedModel, state: bytes, records: Mapping[str, Records], pl
 
 
 def measure_of(plan: Plan) -> str:
-    """What is measured on held-out rows."""
+    """Return what is measured on held-out rows."""
     return "nats per token" if plan.task.kind == "language" else "accuracy"
 
 
@@ -295,7 +295,7 @@ def _told(value: str | float | None) -> str:
 
 
 def table(report: dict[str, Any], out: Path) -> str:
-    """What a person reads at the end of a run."""
+    """Return what a person reads at the end of a run."""
     told, cost = report["accuracy"], report["epsilon"]
     extra = [name for name in ("broadcast", "local_only", "without_privacy") if told[name] is not None]
     head = f"{'member':<14}{'rows':>6}{_told('majority')}{'before':>9}{'after':>9}{_told('macro-F1')}" + "".join(

@@ -52,7 +52,7 @@ def write(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -
 
 
 def document(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
-    """What the party's SITE document says."""
+    """Return what the party's SITE document says."""
     loaded, roster, home = places.loaded, rosters[places.route], str(places.of(name).absolute())
     trusted = {"coordinator": roster.coordinator.key.hex(), **roster.fields()}
     if name == CUSTODIAN:
@@ -97,7 +97,7 @@ def located(name: str, folder: Path) -> str:
 
 
 def _trained(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
-    """What a member trains with: its records, its own members, or nothing."""
+    """Return what a member trains with: its records, its own members, or nothing."""
     if name in places.loaded.below:
         return {"subfederation": _inside(rosters, places, name)}
     source = places.loaded.data.get(name)

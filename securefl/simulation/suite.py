@@ -267,7 +267,7 @@ def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: P
 
 
 def table(result: Result, out: Path) -> str:
-    """What a person reads at the end of a suite."""
+    """Return what a person reads at the end of a suite."""
     if not result.report:
         return f"{result.outcome}: {result.why}"
     head = f"{'task':<16}{'owners':>8}{'before':>9}{'after':>9}{'epsilon':>9}{'values':>9}{'MB up':>9}"

@@ -289,7 +289,7 @@ P = TypeVar("P", member_state.Ports, custodian.Ports)
 
 
 def _with_ledger(ports: P, home: Home) -> P:
-    """What a machine asks of its own ledger, answered by its home."""
+    """Return what a machine asks of its own ledger, answered by its home."""
     return replace(ports, holds=home.holds, head=home.head)
 
 

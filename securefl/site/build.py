@@ -153,7 +153,7 @@ def records_of(site: Site, trust: TrustPart) -> Records:
 
 
 def limits_of(site: Site, trust: TrustPart) -> Limits:
-    """What this site lets a federation's plans ask."""
+    """Return what this site lets a federation's plans ask."""
     assert trust.max_tokens is not None, "a member's document says what is read"
     return Limits(site.file.limits, trust.max_tokens)
 

@@ -84,7 +84,7 @@ def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:
 
 
 def _agrees(site: Site, federation: FederationFile) -> Finding:
-    """Whether this party trusts in a live federation whom, and trains there what, that one's document says."""
+    """Return whether this party trusts in a live federation whom, and trains there what, that one's document says."""
     what, trust = f"against {federation.name}", site.file.federations.get(federation.name)
     if not federation.is_live:
         remedy = "give the one whose members have a `key`"

@@ -146,7 +146,7 @@ def check_split(file: Path, members: Collection[MemberId], colluding: int) -> No
 
 
 def check_here(file: Path) -> None:
-    """Nothing happens if there is a decryption key.
+    """Check that there is a decryption key.
 
     Raises:
         OperatorFault: there is none.
@@ -158,7 +158,7 @@ def check_here(file: Path) -> None:
 
 
 def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: PublicKey) -> Gather:
-    """Who to ask for shares: these homes, each of which answers for itself or not at all."""
+    """Return who to ask for shares: these homes, each of which answers for itself or not at all."""
 
     def gather(request: bytes) -> Iterator[bytes]:
         name = _share(file, vault_of(file).read_bytes())
@@ -193,29 +193,29 @@ def assembled(file: Path, identity: Identity, gather: Gather, rand: Secret) -> b
 
 
 def threshold_of(file: Path) -> int | None:
-    """How many shares give the key; None where it is whole."""
+    """Return how many shares give the key; None where it is whole."""
     vault = vault_of(file)
     return wire.decode(vault.read_bytes(), key_shares.Vault).statement.threshold if vault.is_file() else None
 
 
 def vault_of(file: Path) -> Path:
-    """Where the locked key lies."""
+    """Return where the locked key lies."""
     return file.with_name(f"{file.name}.split")
 
 
 def is_split(home: Path) -> bool:
-    """Whether a decryption key of this home was split."""
+    """Return whether a decryption key of this home was split."""
     return any(home.glob("*.split"))
 
 
 def _share(file: Path, vault: bytes) -> str:
-    """What a share is called at its member: of this vault, so that those of another lie beside it."""
+    """Return what a share is called at its member: of this vault, so that those of another lie beside it."""
     statement = wire.encode(wire.decode(vault, key_shares.Vault).statement)
     return f"{file.name}.{hashlib.sha256(statement).hexdigest()[:16]}.share"
 
 
 def _erased(file: Path) -> Path:
-    """What a whole key is called while it is erased."""
+    """Return what a whole key is called while it is erased."""
     return file.with_name(f"{file.name}.erased")
 
 

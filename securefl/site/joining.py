@@ -35,7 +35,7 @@ HEAD = "Written by `securefl site join`: a federation that this site is in, as i
 
 
 def party_of(site: Site) -> Party:
-    """Who this site is to others."""
+    """Return who this site is to others."""
     if site.file.is_custodian:
         return Party(CUSTODIAN, Role.CUSTODIAN)
     role = Role.MEMBER if site.file.subfederation is None else Role.SUBFEDERATION
@@ -163,7 +163,7 @@ def _check_offer(site: Site, found: Offer) -> None:
 
 
 def _trusted(site: Site, found: Introduced, offered: Offer, federation: str) -> dict[str, Any]:
-    """What the federation's own document in this home says."""
+    """Return what the federation's own document in this home says."""
     members = {seat.member: {"key": seat.key.hex(), "region": seat.region} for seat in found.members}
     custodian = {"custodian": found.custodian.key.hex()} if found.custodian else {}
     first = {"securefl_joined": 1, "federation": federation, "coordinator": found.coordinator.key.hex(), **custodian}

@@ -84,7 +84,7 @@ def answer(home: Home, custodian: PublicKey, request: bytes) -> bytes:
 
 
 def is_request(data: bytes) -> bool:
-    """Whether these bytes are a request for a share, whoever signed it."""
+    """Return whether these bytes are a request for a share, whoever signed it."""
     try:
         wire.decode(data, key_shares.Request)
     except PeerFault:

@@ -63,7 +63,7 @@ def tokens_at_once(plan: Plan) -> int:
 
 
 def sharing_of(plan: Plan) -> tuple[str, ...]:
-    """What the plan asks beside one plain sum, by the names that a SITE document has for it."""
+    """Return what the plan asks beside one plain sum, by the names that a SITE document has for it."""
     sharing = plan.sharing
     asked = {
         "weights": bool(sharing.weightings),

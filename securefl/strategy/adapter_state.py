@@ -13,7 +13,7 @@ _ENTRY = 4  # bytes
 
 
 def entries(state: bytes) -> int:
-    """How many numbers a state is."""
+    """Return how many numbers a state is."""
     return len(state) // _ENTRY
 
 
@@ -25,7 +25,7 @@ def reals(state: bytes) -> NDArray[np.float64]:
 
 
 def is_finite(state: bytes) -> bool:
-    """Whether no number of a state is NaN or infinity."""
+    """Return whether no number of a state is NaN or infinity."""
     import numpy as np  # noqa: PLC0415
 
     return bool(np.isfinite(np.frombuffer(state, "<f4")).all())

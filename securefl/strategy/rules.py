@@ -52,7 +52,7 @@ class FactorServer:
             raise ValueError("every tensor stays at home")
 
     def begin(self, state: bytes) -> bytes:
-        """What the optimizer remembers at first: of the whole state for ``FedAvg``, else of what is shared."""
+        """Return what the optimizer remembers at first: of the whole state for ``FedAvg``, else of what is shared."""
         if isinstance(self.inner, FedAvg):
             return self.inner.begin(state)
         return self.inner.begin(adapter_state.cut(state, self.layout.sent(1, self.sharing)))

@@ -19,7 +19,7 @@ class Optimizer(Protocol):
     """A step along the members' mean change. States are float32, little endian, (entries,)."""
 
     def begin(self, state: bytes) -> bytes:
-        """What it remembers before the first round."""
+        """Return what it remembers before the first round."""
         ...
 
     def move(self, state: bytes, memory: bytes, change: NDArray[np.float64]) -> tuple[bytes, bytes]:

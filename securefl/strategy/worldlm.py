@@ -37,7 +37,7 @@ def cosine(a: Vector, b: Vector) -> float:
 
 
 def score(attention: Attention, a: Vector, b: Vector) -> float:
-    """How much two changes have to say to each other, within +-clip."""
+    """Return how much two changes have to say to each other, within +-clip."""
     clip = float(attention.clip)
     return min(max(float(attention.sharpness) * cosine(a, b), -clip), clip)
 
@@ -78,7 +78,7 @@ def mixed(layout: Layout, attention: Attention, origin: bytes, base: bytes, kept
 
 
 def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, begun: bytes, after: bytes) -> Vector:
-    """What leaves a member, as this round's changes from the state it began with: (dimension,).
+    """Return what leaves a member, as this round's changes from the state it began with: (dimension,).
 
     The backbone's; then for each sum every key tensor times its weight, and behind them the weights.
     """
@@ -131,7 +131,7 @@ class AttentionServer:
         return self.layout.dimension(round_, Sharing(attention=self.attention))
 
     def begin(self, state: bytes) -> bytes:
-        """What the optimizer remembers at first, of the backbone."""
+        """Return what the optimizer remembers at first, of the backbone."""
         return self.inner.begin(self._backbone(state))
 
     def advance(self, round_: int, state: bytes, memory: bytes, aggregate: Aggregate) -> tuple[bytes, bytes]:

@@ -17,12 +17,12 @@ A, B = ".lora_A.", ".lora_B."
 
 
 def can_change(rule: AdapterRule, name: str) -> bool:
-    """Whether a tensor of the adapter is part of the state: a frozen A is not."""
+    """Return whether a tensor of the adapter is part of the state: a frozen A is not."""
     return A not in name or rule is not AdapterRule.B_ONLY
 
 
 def trains(rule: AdapterRule, name: str, round_: int) -> bool:
-    """Whether a round trains a tensor. What is no factor of a product is trained in every round."""
+    """Return whether a round trains a tensor. What is no factor of a product is trained in every round."""
     odd = round_ % 2 == 1
     if A in name:
         return rule is AdapterRule.BOTH or (rule is AdapterRule.ALTERNATING and not odd)
@@ -30,12 +30,12 @@ def trains(rule: AdapterRule, name: str, round_: int) -> bool:
 
 
 def stays(name: str, sharing: Sharing) -> bool:
-    """Whether a tensor stays with its member: a name at home matches whole dotted parts, anywhere."""
+    """Return whether a tensor stays with its member: a name at home matches whole dotted parts, anywhere."""
     return named(name, sharing.home)
 
 
 def named(name: str, parts: tuple[str, ...]) -> bool:
-    """Whether one of these stands in a tensor's name, as whole dotted parts."""
+    """Return whether one of these stands in a tensor's name, as whole dotted parts."""
     return any(f".{each}." in f".{name}." for each in parts)
 
 
@@ -65,7 +65,7 @@ class Layout:
         return sum(tensor.entries for tensor in self.tensors)
 
     def places(self) -> dict[str, slice]:
-        """Where each tensor stands in a state."""
+        """Return where each tensor stands in a state."""
         found, start = {}, 0
         for tensor in self.tensors:
             found[tensor.name] = slice(start, start + tensor.entries)
@@ -73,11 +73,11 @@ class Layout:
         return found
 
     def trained(self, round_: int) -> tuple[slice, ...]:
-        """Where in a state the tensors stand that a round trains: an update is these parts, in this order."""
+        """Return where in a state the tensors stand that a round trains: an update is these parts, in this order."""
         return tuple(place for name, place in self.places().items() if trains(self.rule, name, round_))
 
     def sent(self, round_: int, sharing: Sharing = ALL) -> tuple[slice, ...]:
-        """Where in a state the tensors stand that a round trains and that do not stay at home."""
+        """Return where in a state the tensors stand that a round trains and that do not stay at home."""
         return tuple(
             place
             for name, place in self.places().items()
@@ -89,11 +89,11 @@ class Layout:
         return upload_of(sharing).dimension(self, round_)
 
     def keys(self, attention: Attention) -> tuple[slice, ...]:
-        """Where the key tensors stand in a state."""
+        """Return where the key tensors stand in a state."""
         return tuple(place for name, place in self.places().items() if named(name, attention.keys))
 
     def backbone(self, attention: Attention) -> tuple[slice, ...]:
-        """Where the others stand."""
+        """Return where the others stand."""
         return tuple(place for name, place in self.places().items() if not named(name, attention.keys))
 
     def products(self) -> tuple[tuple[Tensor, Tensor], ...]:

@@ -42,7 +42,7 @@ class Upload(Protocol):
         ...
 
     def dimension(self, layout: Tensors, round_: int) -> int:
-        """How many numbers it is, of an adapter state with these tensors."""
+        """Return how many numbers it is, of an adapter state with these tensors."""
         ...
 
     def covers(self, dimension: int, entries: int, *, rests: bool) -> bool:
@@ -50,7 +50,7 @@ class Upload(Protocol):
         ...
 
     def weights(self, dimension: int) -> int:
-        """How many of so many numbers are weights, each at most 1; more where the plan does not say."""
+        """Return how many of so many numbers are weights, each at most 1; more where the plan does not say."""
         ...
 
 
@@ -127,7 +127,7 @@ class Attended:
 
 
 def upload_of(sharing: Sharing) -> Upload:
-    """What a member sends under this sharing."""
+    """Return what a member sends under this sharing."""
     return Averaged(sharing) if sharing.attention is None else Attended(sharing.attention, sharing.sums)
 
 
@@ -137,7 +137,7 @@ def _entries(places: tuple[slice, ...]) -> int:
 
 
 def _reach(weighting: Weighting) -> Fraction:
-    """How far from 1 a weight can be, in its exponent.
+    """Return how far from 1 a weight can be, in its exponent.
 
     An agreement is within 1; against a probe, or where a weight is moved from its top, the clip alone bounds it.
     """

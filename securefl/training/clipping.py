@@ -53,7 +53,7 @@ def flat(norms: torch.Tensor, clip_l2: float) -> Weights:
 
 
 def unit(clip_l2: float) -> float:
-    """What a sum is counted in: the power of two that lies ``UNIT_BITS`` bits below the clip's own."""
+    """Return what a sum is counted in: the power of two that lies ``UNIT_BITS`` bits below the clip's own."""
     return math.ldexp(1.0, math.frexp(clip_l2)[1] - 1 - UNIT_BITS)
 
 
@@ -121,7 +121,7 @@ def shares(learning: Learning) -> tuple[float, float]:
 
 
 def read(learning: Learning, clip_l2: Fraction, noised: NoisedSum) -> PrivateGradient:
-    """What a noised sum says: post-processing, which no record is asked for."""
+    """Return what a noised sum says: post-processing, which no record is asked for."""
     count, rest = shares(learning)
     deviation = float(learning.event.noise_multiplier * clip_l2) / rest / learning.divisor
     rule = learning.clipping

@@ -186,7 +186,7 @@ def _column(row: Mapping[str, Any], name: str, place: str) -> object:
 
 
 def _chosen(row: Mapping[str, Any], source: DataSource, place: str) -> bool:
-    """Whether the row's columns are what `where` asks for."""
+    """Return whether the row's columns are what `where` asks for."""
     for name, wanted in source.where.items():
         value = str(_column(row, name, place))
         if not isinstance(wanted, Span):

@@ -15,7 +15,7 @@ from torch import nn
 
 
 def best() -> torch.device:
-    """What a run takes on this machine."""
+    """Return what a run takes on this machine."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -15,7 +15,7 @@ from securefl.training.step import Losses, cross_entropy
 
 
 def taught(loss: Loss) -> bool:
-    """Whether it needs the broadcast model's logits."""
+    """Return whether it needs the broadcast model's logits."""
     return not isinstance(loss, CrossEntropy)
 
 

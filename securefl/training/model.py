@@ -71,7 +71,7 @@ def base_of(found: Path | str, *, masked: bool = False, pinned: Hash | None = No
 
 
 def loaded(auto: Any, found: Path | str, pinned: Hash | None) -> tuple[nn.Module, Any]:  # noqa: ANN401 - a transformers class
-    """What ``auto`` makes of a model's files, and its tokenizer. The files are the same before and after.
+    """Return what ``auto`` makes of a model's files, and its tokenizer. The files are the same before and after.
 
     Raises:
         Missing, OperatorFault, Tampered: as for ``base_of``.

@@ -100,7 +100,7 @@ def _values(document: Any, *, into_lists: bool) -> Iterator[tuple[Keys, Any, boo
 
 
 def _code(keys: Keys, value: Any) -> tuple[str, str] | None:  # noqa: ANN401 - parsed JSON
-    """What is wrong, and the remedy, where a value needs code that is not the library's own."""
+    """Return what is wrong, and the remedy, where a value needs code that is not the library's own."""
     if keys[-1] == "auto_map" and value:
         what = "has `auto_map`: this model needs its own code, which is not run"
         return what, "use a model whose architecture transformers has itself"
@@ -113,7 +113,7 @@ def _code(keys: Keys, value: Any) -> tuple[str, str] | None:  # noqa: ANN401 - p
 def _led_away(
     files: Collection[str], name: str, keys: Keys, value: Any, *, listed: bool  # noqa: ANN401 - parsed JSON
 ) -> tuple[str, str] | None:  # fmt: skip
-    """What is wrong, and the remedy, where a value may be opened as a file that the digest does not cover."""
+    """Return what is wrong, and the remedy, where a value may be opened as a file that the digest does not cover."""
     key = keys[-1]
     if key == "init_inputs" and value:
         what = "has `init_inputs`: a tokenizer may open any of them as a file"
@@ -145,7 +145,7 @@ def _led_away(
 
 
 def _unknown(name: str, keys: Keys, value: Any, *, listed: bool) -> tuple[str, str] | None:  # noqa: ANN401 - parsed JSON
-    """What is wrong, and the remedy, where nothing says what a loader does with this text."""
+    """Return what is wrong, and the remedy, where nothing says what a loader does with this text."""
     key = keys[-1]
     if not isinstance(value, str) or any(UNOPENED.fullmatch(each) for each in keys) or (listed and key in TOKENS):
         return None

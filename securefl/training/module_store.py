@@ -108,7 +108,7 @@ class Modules:
         return self._ready[task]
 
     def answer(self, task: str, texts: Sequence[str]) -> list[Answer]:
-        """What a task's model says of each text, in their order.
+        """Return what a task's model says of each text, in their order.
 
         Raises:
             OperatorFault, Tampered: as for ``built``.

@@ -56,7 +56,7 @@ def deal(cards: Sequence[Card], partition: Partition, labels: int) -> tuple[int,
 
 @lru_cache(maxsize=64)
 def _ends(seed: int, members: int, dirichlet: float, labels: int) -> tuple[tuple[int, ...], ...]:
-    """Where each member's share of a label ends, in [0, 2**64): (labels + 1, members - 1).
+    """Return where each member's share of a label ends, in [0, 2**64): (labels + 1, members - 1).
 
     The last row is of records without a label. Draws in which a member has next to nothing are passed over, which looks
     at no record.

@@ -42,7 +42,7 @@ def check(
     built: Built, wrapped: Engine, encode: Callable[[tuple[str, ...], tuple[int, ...]], Encoded], labels: int,
     losses: Losses = cross_entropy,
 ) -> None:  # fmt: skip
-    """Nothing happens, and the model is as it was, if every record has a gradient of its own.
+    """Check that every record has a gradient of its own, and leave the model as it was.
 
     Raises:
         OperatorFault: naming the first tensor for which this does not hold.

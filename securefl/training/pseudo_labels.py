@@ -15,7 +15,7 @@ PIECE = 1 << 14  # numbers that are computed at once: PyTorch gives fewer than 2
 
 
 def unsure(scorer: Scorer, temperature: float, logits: torch.Tensor) -> torch.Tensor:
-    """How unsure a model is of each record, lower is surer: logits (records, labels) -> (records,)."""
+    """Return how unsure a model is of each record, lower is surer: logits (records, labels) -> (records,)."""
     cool = logits / temperature
     match scorer:
         case Scorer.ENERGY:

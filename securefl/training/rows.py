@@ -78,7 +78,7 @@ class Cuts:
         return self._forms[place]
 
     def _cut(self, delimiter: bytes | None) -> list[int]:
-        """Where the rows begin: at each line that no quoted value goes on into; at each, without a delimiter."""
+        """Return where the rows begin: at each line that no quoted value goes on into; at each, without a delimiter."""
         starts, place, inside = list[int](), 0, False
         for line in self._raw.splitlines(keepends=True):
             if not inside:
@@ -90,7 +90,7 @@ class Cuts:
 
 
 def _goes_on(line: bytes, delimiter: bytes, *, inside: bool) -> bool:
-    """Whether a quoted value goes on behind this line; ``inside`` one it begins there, or not."""
+    """Return whether a quoted value goes on behind this line; ``inside`` one it begins there, or not."""
     place, opens = 0, delimiter + QUOTE
     if not inside and line.startswith(QUOTE):
         place, inside = 1, True

@@ -60,7 +60,7 @@ def canonical(text: str) -> str:
 
 
 def forms(row: Iterable[object], raw: bytes, text: str, trained: str, encoding: str) -> frozenset[bytes]:
-    """What a row is recognised by.
+    """Return what a row is recognised by.
 
     Args:
         row: the values of all its columns, of any types.
@@ -100,7 +100,7 @@ def _one(character: str, encoding: str) -> bytes:
 
 
 def by_bytes(text: str, encoding: str) -> str:
-    """What the text's bytes say whatever they were read as: UTF-8, and where they are not, a character each."""
+    """Return what the text's bytes say whatever they were read as: UTF-8, and where they are not, a character each."""
     if text.isascii():
         return text
     return written(text, encoding).decode("utf-8", "surrogateescape").translate(BYTES)
@@ -130,7 +130,7 @@ def _value(said: str) -> bytes:
 
 
 def _words(value: object) -> Iterator[str]:
-    """What may stand in a file for this value; of a list or structure, the texts that are in it."""
+    """Yield what may stand in a file for this value; of a list or structure, the texts that are in it."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, bytes):

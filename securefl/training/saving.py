@@ -133,7 +133,7 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
 
 
 def _is_prompt(out: Path) -> bool:
-    """Whether what was saved is the head of a prompt."""
+    """Return whether what was saved is the head of a prompt."""
     with safe_open(str(out / HEAD), "pt") as file:
         return "pattern" in json.loads((file.metadata() or {}).get("securefl", "{}"))
 

@@ -29,7 +29,7 @@ class Shapes:
     counts: tuple[int, ...] = ANY  # ascending: how many rows a batch may have
 
     def padded(self, length: int) -> int:
-        """How many tokens a record of this length is padded to: about a quarter more at most, from ``LEAST`` on.
+        """Return how many tokens a record of this length is padded to: about a quarter more at most, from ``LEAST`` on.
 
         At least one more than its own, but for a record that has as many as there may be: some models take another
         kernel where no row of a batch is padded, so whether one is must not be its neighbours' matter.
@@ -49,12 +49,12 @@ class Shapes:
         return tuple(map(tuple, together.values()))
 
     def possible(self, padded: int, room: int | None = None) -> tuple[int, ...]:
-        """How many rows a batch may have: as many as there is memory for, but at least the least."""
+        """Return how many rows a batch may have: as many as there is memory for, but at least the least."""
         room = TOKENS // padded if room is None else min(room, TOKENS // padded)
         return tuple(count for count in self.counts if count <= room) or self.counts[:1]
 
     def rows(self, records: int, padded: int, room: int) -> int:
-        """How many rows the next batch has, of so many records that are left, with memory for ``room`` rows."""
+        """Return how many rows the next batch has, of so many records that are left, with memory for ``room`` rows."""
         allowed = self.possible(padded, room)
         enough = next((count for count in allowed if count >= records), allowed[-1])
         if enough - records < IDLE:
@@ -62,7 +62,7 @@ class Shapes:
         return max((count for count in allowed if count <= records), default=enough)
 
     def filled(self, records: int) -> int:
-        """How many rows a batch of so many records has."""
+        """Return how many rows a batch of so many records has."""
         return next((count for count in self.counts if count >= records), records)
 
 
@@ -75,7 +75,7 @@ def copied(rows: torch.Tensor) -> torch.Tensor:
 
 
 def by_row(function: Callable[..., torch.Tensor], *given: torch.Tensor) -> torch.Tensor:
-    """What ``function`` gives for each row, computed on copies of it: (batch, ...) each -> (batch, ...).
+    """Return what ``function`` gives for each row, computed on copies of it: (batch, ...) each -> (batch, ...).
 
     ``function`` may treat (batch * COPIES, ...) in any way that keeps rows apart.
     """

@@ -141,7 +141,7 @@ class SharedModel:
         return Start(self.model, self.task, self.adapter, self.layout, self._start)
 
     def preflight(self, max_tokens: int = 64, loss: Loss = CrossEntropy()) -> None:  # noqa: B008 - frozen
-        """Nothing happens if each record has a gradient of its own; checked on synthetic text.
+        """Check that each record has a gradient of its own; checked on synthetic text.
 
         Raises:
             OperatorFault: naming the tensor, its layer and the fix.
@@ -179,7 +179,7 @@ class SharedModel:
         return found
 
     def admit(self, plan: Plan) -> None:
-        """Nothing happens if this plan can be trained on what is loaded here, and preflight passed; no record is read.
+        """Check that this plan can be trained on what is loaded here, and preflight passed; no record is read.
 
         Raises:
             Mismatch: the plan is for another model, task or adapter, or asks what no training here can do.
@@ -278,7 +278,7 @@ class SharedModel:
         return after, replace(plan.learning.event, steps=done)
 
     def agreement(self, base: bytes, after: bytes) -> float:
-        """How alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
+        """Return how alike two states are on public text, in (0, 1]: the mean of exp(-KL(base || after))."""
         logits = []
         encoded = self._public()
         for each in (base, after):
@@ -294,14 +294,14 @@ class SharedModel:
         return -float(step.cross_entropy(self.logits(after, probe, longest), labels).mean())
 
     def logits(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> torch.Tensor:
-        """What a state says of records: (records, labels)."""
+        """Return what a state says of records: (records, labels)."""
         adapter_tensors.load(self._built, adapter_state)
         found = self._logits(self._records(records, max_tokens))
         adapter_tensors.load(self._built, self._start)
         return found
 
     def scored(self, weighting: Weighting, base: bytes, after: bytes, probe: tuple[Record, ...]) -> float:
-        """What a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
+        """Return what a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
         return self.agreement(base, after) if weighting.probe is None else self.probed(after, probe)
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...], shapes: Shapes) -> Encoded:
@@ -355,7 +355,7 @@ class SharedModel:
         return adapter_tensors.dump(built)
 
     def evaluate(self, adapter_state: bytes, records: tuple[Record, ...], max_tokens: int = 64) -> Scores | Surprise:
-        """How a state does on records; what a strategy keeps behind it plays no part."""
+        """Return how a state does on records; what a strategy keeps behind it plays no part."""
         adapter_tensors.load(self._built, adapter_state[: 4 * self.dimension])
         self._built.model.eval()
         try:
@@ -388,7 +388,7 @@ class SharedModel:
         return frozenset(sameness.form(known + repr(ids).encode()) for ids in self._records(records, max_tokens).ids)
 
     def distinct(self, records: tuple[Record, ...], max_tokens: int) -> tuple[Record, ...]:
-        """What is trained on: records of one row of token ids are one record, with the label of most of them."""
+        """Return what is trained on: records of one row of token ids are one record, with the label of most of them."""
         key, encoded = (id(records), max_tokens), self._records(records, max_tokens)
         if key not in self._single:
             first = dict(zip(reversed(encoded.ids), reversed(records), strict=True))

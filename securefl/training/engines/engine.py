@@ -34,7 +34,7 @@ class Engine(nn.Module):
         self._expanded = [parameter for _, parameter in expanding(model)]
 
     def forward(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the model takes and gives
-        """What the model gives.
+        """Return what the model gives.
 
         Raises:
             OperatorFault: several records stand in one row.
@@ -66,7 +66,7 @@ class Engine(nn.Module):
             parameter.kept_by_record = kept  # type: ignore[attr-defined]
 
     def collect(self, parameter: nn.Parameter) -> torch.Tensor | None:
-        """What the pass kept for this tensor."""
+        """Return what the pass kept for this tensor."""
         found: torch.Tensor | None = getattr(parameter, "grad_sample", None)
         return None if found is None else at_least_float32(found)
 

@@ -36,7 +36,7 @@ class Fast(Engine):
             layer.__dict__.pop("forward", None)
 
     def collect(self, parameter: nn.Parameter) -> torch.Tensor | None:
-        """What the pass kept; nothing for a tensor that was also used where it is not kept apart."""
+        """Return what the pass kept; nothing for a tensor that was also used where it is not kept apart."""
         return None if parameter.grad is not None else super().collect(parameter)
 
 
@@ -56,7 +56,7 @@ def _trained(layer: nn.Linear) -> bool:
 
 
 def _linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """What the layer gives, (batch, ..., out); on the way back it keeps (batch, out, in) and (batch, out)."""
+    """Return what the layer gives, (batch, ..., out); on the way back it keeps (batch, out, in) and (batch, out)."""
     if not torch.is_grad_enabled():
         return functional.linear(x, layer.weight, layer.bias)
     out: torch.Tensor = _Linear.apply(x, layer.weight, layer.bias, layer)  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ class _Linear(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - autograd's context
         x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, layer: nn.Linear,
     ) -> torch.Tensor:  # fmt: skip
-        """What the layer gives: (batch, ..., out)."""
+        """Return what the layer gives: (batch, ..., out)."""
         ctx.save_for_backward(x, weight)
         ctx.layer = layer  # its own tensors, not what checkpointing saves in their place
         return functional.linear(x, weight, bias)

@@ -40,7 +40,7 @@ class Opacus(Engine):
         self._clear()
 
     def collect(self, parameter: nn.Parameter) -> torch.Tensor | None:
-        """What the hooks left; nothing where they left the parts of several passes."""
+        """Return what the hooks left; nothing where they left the parts of several passes."""
         found = getattr(parameter, "grad_sample", None)
         return super().collect(parameter) if isinstance(found, torch.Tensor) else None
 

@@ -27,7 +27,7 @@ REMEDIES = (  # by what stands in the tensor's name or its layer's class; the fi
 
 
 def refuse(model: nn.Module) -> None:
-    """Nothing happens if every layer leaves records apart and every trainable tensor is in a layer that is known.
+    """Check that every layer leaves records apart and every trainable tensor is in a layer that is known.
 
     Raises:
         OperatorFault: naming the tensor, its layer and the fix.
@@ -67,7 +67,7 @@ def _known(model: nn.Module, name: str) -> None:
 
 
 def refuse_packing(named: Mapping[str, Any]) -> None:
-    """Nothing happens if what a model is called with holds one record a row.
+    """Check that what a model is called with holds one record a row.
 
     Raises:
         OperatorFault: it says where records begin inside a row, or positions restart there.
