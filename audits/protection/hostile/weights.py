@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import rebound, tried
 from securefl.audit import adapter_files
+from securefl.coordinator import evidence
 from securefl.errors import Tampered
 from securefl.terms import Plan
 
@@ -156,7 +157,6 @@ def numbers_of_another_type(drawn: random.Random, run: Path) -> None:
 @cache
 def _prompted() -> tuple[Path, bytes, Plan]:
     """An adapter whose head is a prompt, as a run leaves it; its state; and a plan of the run."""
-    from securefl.simulation import evidence  # noqa: PLC0415
     from tests.support import tiny_models  # noqa: PLC0415
     from tests.training import test_training_prompt as prompts  # noqa: PLC0415
 
