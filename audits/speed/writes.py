@@ -1,7 +1,7 @@
 """How much a coordinator writes to its disk for what it receives, in one round of masking.
 
 The coordinator and its members are real, each with a home of its own. They meet in one process, so what the members
-write is taken off. Counted are bytes handed to the kernel (``wchar`` of ``/proc/self/io``): the database, its log and
+write is taken off. Counted are bytes handed to the kernel (``wchar`` of ``/proc/thread-self/io``): the database, its log and
 what is copied from there, bodies, keys and heads. Received are all answers of the run.
 
 python -m audits.speed.writes [--quick] [--json]
@@ -27,8 +27,8 @@ FULL, QUICK = ((12, 100_000), (48, 100_000)), ((6, 20_000), (12, 20_000))  # mem
 
 
 def handed_to_the_kernel() -> int:
-    """Bytes that this process has written so far."""
-    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    """Bytes that this thread has written so far: whatever else a process does beside it does not count."""
+    lines = dict(line.split(": ") for line in Path("/proc/thread-self/io").read_text().splitlines())
     return int(lines["wchar"])
 
 
