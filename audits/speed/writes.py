@@ -1,8 +1,8 @@
 """How much a coordinator writes to its disk for what it receives, in one round of masking.
 
 The coordinator and its members are real, each with a home of its own. They meet in one process, so what the members
-write is taken off. Counted are bytes handed to the kernel (``wchar`` of ``/proc/thread-self/io``): the database, its log and
-what is copied from there, bodies, keys and heads. Received are all answers of the run.
+write is taken off. Counted are bytes that their thread hands to the kernel (``wchar`` of ``/proc/thread-self/io``): the
+database, its log and what is copied from there, bodies, keys and heads. Received are all answers of the run.
 
 python -m audits.speed.writes [--quick] [--json]
 """
