@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from securefl.audit import figures, folder, json_files, last_word
 from securefl.audit.ledger_files import Ledger
-from securefl.audit.report import ApprovalsPart, Bytes, ModelPart, Outcome
+from securefl.audit.report import ApprovalsPart, Bytes, ModelPart, Outcome, Part
 from securefl.errors import Tampered
 from securefl.protection.trust_statement import who_can_open
 from securefl.shown import in_json, plainly
@@ -27,18 +27,14 @@ from securefl.terms import MemberId, Plan, RunId
 BESIDE = "laid beside: that nothing was cut off their ends which nobody else saw is not verified"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class MemberRow(_Part):
+class MemberRow(Part):
     """One member."""
 
     name: str
     region: str
 
 
-class RoundRow(_Part):
+class RoundRow(Part):
     """One round."""
 
     round: int
@@ -47,7 +43,7 @@ class RoundRow(_Part):
     bytes_down: int
 
 
-class Coordinated(_Part):
+class Coordinated(Part):
     """What a coordinator tells of a run that it coordinated."""
 
     federation: str

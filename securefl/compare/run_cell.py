@@ -16,6 +16,7 @@ from securefl.audit import folder
 from securefl.audit.verify import verify
 from securefl.documents.experiment import Cell
 from securefl.errors import Fault, Tampered
+from securefl.home import identity
 from securefl.protocol import messages as m
 from securefl.simulation import federation, layout, parties
 from securefl.simulation.federation import ResourceCache
@@ -156,7 +157,7 @@ def _known(places: layout.SiteLayout, way: str = "") -> dict[str, str]:
 
     A run by whom nobody here knows is not this cell's, so a key that is missing is refused like one that is another.
     """
-    homes = {f"{way}{name}": places.of(name) / "identity.key" for name in places.parties}
+    homes = {f"{way}{name}": identity.place(places.of(name)) for name in places.parties}
     known = {name: key_files.load(path).public.hex() for name, path in homes.items() if path.exists()}
     for name, inside in places.insides.items():
         known |= _known(inside, f"{way}{name}/")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
-from securefl import files, key_files
 from securefl.coordinator import inviting
 from securefl.documents.coordinator_file import Coordinator
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
-from securefl.home import adoption
+from securefl.home import adoption, identity
 from securefl.home.clock import clock
 from securefl.planning import start_file
 from securefl.policy import approvals
@@ -32,11 +31,7 @@ def _examined(coordinator: Coordinator) -> Iterator[Finding]:
 
 
 def _home(coordinator: Coordinator) -> Finding:
-    files.check(coordinator.home)
-    place = coordinator.home / "identity.key"
-    if not place.exists():
-        return Finding("home", MISSING, str(coordinator.home), "make it: `securefl coordinator init`")
-    return Finding("home", OK, f"{coordinator.home}, key {key_files.load(place).public.hex()}")
+    return identity.found(coordinator.home, "make it: `securefl coordinator init`")
 
 
 def _policy(coordinator: Coordinator) -> Finding:
@@ -62,7 +57,7 @@ def _start(coordinator: Coordinator) -> Finding:
 
 
 def _parties(coordinator: Coordinator) -> Finding:
-    if not (coordinator.home / "identity.key").exists():
+    if not identity.is_made(coordinator.home):
         return Finding("parties", MISSING, "nobody answered yet", "invite them: `securefl site invite`")
     known = inviting.known(coordinator, inviting.opened(coordinator))
     if known.missing:

@@ -7,6 +7,7 @@ from pathlib import Path
 from securefl import files, key_files
 from securefl.documents import coordinator_file, emit, strict
 from securefl.errors import OperatorFault
+from securefl.home import identity
 from securefl.policy import load as policies
 from securefl.terms import PublicKey
 
@@ -64,9 +65,9 @@ def init(place: Path, policy: Path, model: tuple[str, str], members: tuple[str, 
     invited = "".join(f"  {emit.scalar(each)}: {{socket: {emit.scalar(f'sockets/{each}')}}}\n" for each in members)
     text = _TEXT.format(members=invited, **named).encode()
     found = coordinator_file.of(strict.parse(text, str(path)), path)
-    if (found.home / "identity.key").exists():
+    if identity.is_made(found.home):
         raise OperatorFault("a party has its home here already", "choose another place", str(found.home))
     files.folder(found.home)
-    key = key_files.load_or_create(found.home / "identity.key").public
+    key = key_files.load_or_create(identity.place(found.home)).public
     path.write_bytes(text)
     return path, key

@@ -9,7 +9,7 @@ from securefl.documents import offer
 from securefl.documents.coordinator_file import Coordinator
 from securefl.documents.introduction import Answer, Authentic, Confirmed, Invitation, NotIntroduced, Roster, Rule
 from securefl.errors import OperatorFault
-from securefl.home import adoption, introduced
+from securefl.home import adoption, identity, introduced
 from securefl.home.clock import clock
 from securefl.home.home import Home
 from securefl.home.introduced import Introduced
@@ -33,9 +33,7 @@ def opened(coordinator: Coordinator, now: Callable[[], int] = clock) -> Home:
         OperatorFault: it has none, or it cannot be used.
         Tampered: its ledger is not what it signed.
     """
-    if not (coordinator.home / "identity.key").exists():
-        place, remedy = str(coordinator.home / "identity.key"), "make one: `securefl coordinator init`"
-        raise OperatorFault("this coordinator has no key yet", remedy, place)
+    identity.check(coordinator.home, "this coordinator", "make one: `securefl coordinator init`")
     return Home.at(coordinator.home, COORDINATOR, now)
 
 

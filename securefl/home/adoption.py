@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from securefl import files
 from securefl.errors import OperatorFault
+from securefl.home.opening import adopted
 from securefl.policy import approvals
 from securefl.policy import load as policies
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
     from securefl.policy.load import Policy
-from securefl.home.opening import adopted
 
 Signatures = tuple[approvals.Signature, ...] | None  # None: a run without
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from securefl.documents import coordinator_file, site_file, strict
 from securefl.errors import OperatorFault
+from securefl.home import identity
 from securefl.home.clock import clock
 from securefl.home.home import Home
 from securefl.ledger import anchor, export
@@ -21,7 +22,7 @@ def home_of(party: Path) -> Home:
         OperatorFault: there is no home, or no run has begun there.
     """
     home = party if party.is_dir() else _by_document(party)
-    head = anchor.read(home) if (home / "identity.key").exists() else None
+    head = anchor.read(home) if identity.is_made(home) else None
     if head is None:
         remedy = "give a party's document, or its home, once it has taken part in a run"
         raise OperatorFault(NOTHING, remedy, str(home))

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from securefl import files, key_files, keys, merkle, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
+from securefl.home import identity as identity_file
 from securefl.home import opening
 from securefl.home.bodies import Bodies, Body, Known
 from securefl.home.ledger_view import Mark, Told
@@ -63,7 +64,7 @@ class Home:
             Tampered: the ledger does not fit its head, or was set back.
         """
         files.folder(path)
-        identity = key_files.load_or_create(path / "identity.key")
+        identity = key_files.load_or_create(identity_file.place(path))
         engine = store.open_store(databases.place_of(path, owner))
         home = cls(owner, path, identity, engine, clock, Live(identity.public, databases.name_of(engine)))
         with home.transaction() as conn:

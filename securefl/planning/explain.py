@@ -10,6 +10,8 @@ from securefl.documents import federation_file
 from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault
 from securefl.home.clock import clock
+from securefl.planning import start_file
+from securefl.planning.plan import FirstState, plan_of, price_in, strategy_of
 from securefl.policy import load as policies
 from securefl.policy.checks import Check
 from securefl.policy.decide import decided
@@ -31,8 +33,6 @@ from securefl.terms import (
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.terms.start import Start
-from securefl.planning import start_file
-from securefl.planning.plan import FirstState, plan_of, price_in, strategy_of
 
 DIMENSION = "plan.dimension"
 

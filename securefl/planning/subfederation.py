@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from securefl.errors import Loosens, OperatorFault
 from securefl.planning.patience import patience_below
+from securefl.policy.load import ABOVE
+from securefl.policy.narrow import loosened
 from securefl.protocol import messages as m
 from securefl.protocol.subfederation import learning_below, run_below
 from securefl.terms import (
@@ -19,13 +22,6 @@ from securefl.terms import (
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
-
-
-from typing import TYPE_CHECKING
-
-from securefl.errors import Loosens, OperatorFault
-from securefl.policy.load import ABOVE
-from securefl.policy.narrow import loosened
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy

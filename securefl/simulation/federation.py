@@ -13,32 +13,21 @@ from typing import TYPE_CHECKING, Any
 from securefl.audit import figures
 from securefl.coordinator import evidence
 from securefl.coordinator.drive import drive
+from securefl.coordinator.run import prepare
 from securefl.documents.federation import Loaded
 from securefl.home import adoption
+from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home
+from securefl.home.introduced import Introduced
+from securefl.planning.plan import FirstState, check_acceptable, plan_of, strategy_of
 from securefl.policy import load as policies
 from securefl.progress import Progress, Silent
 from securefl.protection import schemes
 from securefl.protection.trust_statement import who_can_open
 from securefl.protocol import coordinator_state
-from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.seams import Runtime
-from securefl.simulation.measure import Baselines
-from securefl.site import custody
-from securefl.strategy.member import MemberStrategy
-from securefl.terms import (
-    MemberId,
-    Plan,
-    RunId,
-)
-
-if TYPE_CHECKING:
-    from securefl.policy.load import Policy
-    from securefl.training.shared_model import SharedModel
-from securefl.home.clock import Entropy, clock
-from securefl.planning.plan import FirstState, check_acceptable, plan_of, strategy_of
 from securefl.simulation.folder import (
     Result,
     already_bound,
@@ -51,6 +40,7 @@ from securefl.simulation.folder import (
 from securefl.simulation.instruments import instrumented, tap_of
 from securefl.simulation.introduction import descended, found_signatures, introduce
 from securefl.simulation.layout import SiteLayout, check_homes, folder_of
+from securefl.simulation.measure import Baselines
 from securefl.simulation.own_sites import told_to_operator
 from securefl.simulation.parties import (
     Bench,
@@ -64,7 +54,18 @@ from securefl.simulation.parties import (
 )
 from securefl.simulation.site_documents import Roster
 from securefl.simulation.start_files import handed_over
+from securefl.site import custody
+from securefl.strategy.member import MemberStrategy
+from securefl.terms import (
+    MemberId,
+    Plan,
+    RunId,
+)
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
+
+if TYPE_CHECKING:
+    from securefl.policy.load import Policy
+    from securefl.training.shared_model import SharedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,31 +120,12 @@ def run(
             held = held_records(places, workbench.records)
             records = held[()]
         rosters = {where.route: Roster(its, *introduce(where, its, signed)) for where, its, signed in tree}
-        coordinator, custodian, seats = rosters[()].coordinator, rosters[()].custodian, rosters[()].members
-        start = handed_over(places, shared.start)
-        strategy = strategy_of(loaded, start)
-        start_state = strategy.broadcast(start.state)
-        plan = plan_of(loaded, policy, run_id, FirstState.of(start, strategy), custodian.key if custodian else None)
+        everybody = Introduced(rosters[()].coordinator, rosters[()].custodian, rosters[()].members)
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         signed = adoption.evidence(policy, signatures)
+        ready = prepare(loaded, handed_over(places, shared.start), home, policy, everybody, run_id, signed)
+        plan = ready.course.plan
         _warn(shown, plan, "" if signed else loaded.file.policy, without_held_out((each for each, *_ in tree), held))
-        session = m.Session(
-            run_id,
-            policy.federation,
-            policy.hash,
-            plan.cover.scheme,
-            plan.cover.threshold,
-            coordinator,
-            custodian,
-            seats,
-        )
-        with home.transaction() as conn:
-            heads = dict(home.witnessed(conn, (*seats, *((custodian,) if custodian else ()))))
-        course = coordinator_state.RunState(
-            session, policy.text, loaded.file.training.rates(), plan, start_state,
-            strategy.begin(start_state), {}, {}, heads, {},
-            signed,
-        )  # fmt: skip
         taps = {each.route: tap_of(folder_of(out, each), held[each.route]) for each, *_ in tree}
 
         def carried(where: SiteLayout, runtime: InProcess | Processes) -> Runtime:
@@ -154,25 +136,17 @@ def run(
         eyes = Instrumentation(lambda where, agent: instrumented(agent, watch, taps[where.route]), carried)
         drawn = entropy if loaded.file.runtime == "processes" else taps[()].entropy(entropy)
         runtime = runtime_of(places, Bench(shared, drawn, shown, workbench.records, rosters, eyes))
-        ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
-        observe = observer_of(places, policy, seats[0].member, shown)
+        observe = observer_of(places, policy, everybody.members[0].member, shown)
 
         with watch("rounds"), told_to_operator():
-            ended = drive(home, coordinator_state.Planned(course), ports, runtime, observe)
+            ended = drive(home, coordinator_state.Planned(ready.course), ready.ports, runtime, observe)
         export_ledgers([each for each, *_ in tree], out, taps)
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
             measured = measure.measure(
-                shared,
-                start_state,
-                ended,
-                records,
-                plan,
-                strategy,
-                arms,
-                shown,
+                shared, ready.course.state, ended, records, plan, ready.ports.strategy, arms, shown,
                 own_models(places, shared, ended, plan),
-            )
+            )  # fmt: skip
         adapter = save_adapter(shared, ended, plan, out)
         who = _who(places, plan)
         report = measure.compose(loaded, plan, measured, out, watch, adapter, shared.engine, who)

@@ -1,4 +1,4 @@
-"""The folder of a run: claimed by one process, bound to the ledgers, and marked when it is over."""
+"""The folders of a simulation: the adapter, and each federation's ledgers, bound by its own coordinator."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from securefl.coordinator import evidence, run_folder
 from securefl.documents.federation import Loaded
+from securefl.home import identity
+from securefl.home.clock import clock
 from securefl.home.home import Home, export_all
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
+from securefl.simulation.introduction import home_of
+from securefl.simulation.layout import SiteLayout, folder_of
 from securefl.simulation.leakage_probe import LeakageProbe
 from securefl.terms import (
     Plan,
     RunId,
 )
+from securefl.terms.parties import COORDINATOR
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.shared_model import SharedModel
-from securefl.home.clock import clock
-from securefl.simulation.introduction import home_of
-from securefl.simulation.layout import SiteLayout, folder_of
-from securefl.terms.parties import COORDINATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Result:
 def already_bound(places: SiteLayout, run_id: RunId, out: Path) -> bool:
     """Return whether the coordinator has a home, and wrote down there what this run left; none is made to ask."""
     path = places.of(COORDINATOR)
-    return (path / "identity.key").exists() and evidence.bound(Home.at(path, COORDINATOR, clock), run_id, out)
+    return identity.is_made(path) and evidence.bound(Home.at(path, COORDINATOR, clock), run_id, out)
 
 
 def save_adapter(shared: SharedModel, ended: coordinator_state.Ended, plan: Plan, out: Path) -> Path | None:

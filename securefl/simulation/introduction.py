@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING
 from securefl import key_files, keys
 from securefl.documents import federation_file
 from securefl.errors import OperatorFault
-from securefl.home import adoption
+from securefl.home import adoption, identity
+from securefl.home.clock import clock
 from securefl.home.home import Home
+from securefl.home.peers import pin
+from securefl.planning.plan import scheme_of
+from securefl.planning.subfederation import check_policy
 from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.protection import schemes
+from securefl.simulation.layout import SiteLayout
 from securefl.site import custody
 from securefl.terms import (
     MemberId,
     Participant,
 )
+from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
-from securefl.home.clock import clock
-from securefl.home.peers import pin
-from securefl.planning.plan import scheme_of
-from securefl.planning.subfederation import check_policy
-from securefl.simulation.layout import SiteLayout
-from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 ONLY_ENCRYPTED = f"only {schemes.ENCRYPTED} have a custodian"
 
@@ -106,8 +106,8 @@ def split_key_of(places: SiteLayout, threshold: int, cohort: int | None = None) 
     colluding = max(policy.protection.colluding, loaded.file.protection.colluding or 0)
     custody.check_floor(threshold, cohort or len(loaded.file.members), colluding, str(loaded.path))
     homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
-    identity = key_files.load(places.of(CUSTODIAN) / "identity.key")
-    custody.split(file, threshold, homes, identity, keys.Secret(os.urandom(32)))
+    dealer = key_files.load(identity.place(places.of(CUSTODIAN)))
+    custody.split(file, threshold, homes, dealer, keys.Secret(os.urandom(32)))
 
 
 def found_signatures(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approvals.Signature, ...] | None:

@@ -10,7 +10,7 @@ from securefl import files, key_files
 from securefl.documents.federation import FederationFile
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.documents.site_file import Site, TrustPart
-from securefl.home import adoption
+from securefl.home import adoption, identity
 from securefl.home.clock import clock
 from securefl.home.peers import pinned
 from securefl.ledger.databases import URL_FILE, place_of
@@ -54,11 +54,7 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
 
 
 def _home(site: Site) -> Finding:
-    files.check(site.home)
-    place = site.home / "identity.key"
-    if not place.exists():
-        return Finding("home", MISSING, str(site.home), "it is made when the site first starts")
-    return Finding("home", OK, f"{site.home}, key {key_files.load(place).public.hex()}")
+    return identity.found(site.home, "it is made when the site first starts")
 
 
 def _store(site: Site) -> Finding:
@@ -70,9 +66,9 @@ def _store(site: Site) -> Finding:
 
 
 def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:
-    place, known = site.home / "identity.key", pinned(site.home, name)
-    if place.exists():
-        check_own_key(site, name, trust, key_files.load(place).public)
+    known = pinned(site.home, name)
+    if identity.is_made(site.home):
+        check_own_key(site, name, trust, key_files.load(identity.place(site.home)).public)
     pins: dict[str, str] = json.loads(known.read_text()) if known.exists() else {}
     named = {"coordinator": trust.coordinator, **({"custodian": trust.custodian} if trust.custodian else {})}
     named |= {member: each.key for member, each in trust.members.items()}

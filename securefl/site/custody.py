@@ -9,6 +9,7 @@ from pathlib import Path
 
 from securefl import files, key_files, keys, wire
 from securefl.errors import OperatorFault, PeerFault
+from securefl.home import identity
 from securefl.keys import Identity, Secret
 from securefl.policy.load import safe_threshold
 from securefl.protection import key_shares, tenseal_context
@@ -220,5 +221,5 @@ def _erased(file: Path) -> Path:
 
 
 def _box(home: Path) -> Secret:
-    key_files.load(home / "identity.key")
-    return keys.derive(Secret((home / "identity.key").read_bytes()), "key-share-box")
+    key_files.load(identity.place(home))
+    return keys.derive(Secret(identity.place(home).read_bytes()), "key-share-box")

@@ -9,6 +9,7 @@ from pathlib import Path
 from securefl import wire
 from securefl.documents.site_file import Site
 from securefl.errors import Forged, OperatorFault, PeerFault, Unsafe
+from securefl.protection import key_shares
 from securefl.protocol import messages as m
 from securefl.runtime.sockets import Sockets
 from securefl.site import custody, key_share
@@ -35,9 +36,8 @@ class Dispatcher:
         Raises:
             PeerFault: no agent of this site takes it, or the one it is for refuses it.
         """
-        if key_share.is_request(data):
-            return self._share(data)
-        return self._asked(data).handle(data)
+        asked: m.Frame | key_shares.Request = wire.decode(data, m.Frame | key_shares.Request)
+        return self._share(data) if isinstance(asked, key_shares.Request) else self._asked(asked).handle(data)
 
     def progress(self, data: bytes) -> m.InProgress:
         """Say how far the run of this request is.
@@ -45,7 +45,7 @@ class Dispatcher:
         Raises:
             PeerFault: no agent of this site takes the request.
         """
-        return self._asked(data).progress(data)
+        return self._asked(wire.decode(data, m.Frame)).progress(data)
 
     def leave(self) -> None:
         """End trainings after the step that they are in; their reservations stand."""
@@ -66,8 +66,7 @@ class Dispatcher:
                     return key_share.answer(agent.home, custodian.key, request)
         raise Forged("a request of nobody whom this site answers")
 
-    def _asked(self, data: bytes) -> Agent:
-        frame: m.Frame = wire.decode(data, m.Frame)
+    def _asked(self, frame: m.Frame) -> Agent:
         mine = [each for each in self._agents if _signed(frame, each)]
         if not mine:
             raise Forged("a request of nobody whom this site answers")

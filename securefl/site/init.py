@@ -8,6 +8,7 @@ from pathlib import Path
 from securefl import files, key_files
 from securefl.documents import emit, site_file, strict
 from securefl.errors import OperatorFault
+from securefl.home import identity
 from securefl.site.check import WRONG, examine
 from securefl.terms import PublicKey
 
@@ -85,13 +86,13 @@ def init(place: Path, member: Member | None) -> tuple[Path, PublicKey]:
         raise OperatorFault("there is a document already", "choose another place, or edit it", str(path))
     text = (_CUSTODIAN if member is None else member.document()).encode()
     site = site_file.of(strict.parse(text, str(path)), path)
-    if (site.home / "identity.key").exists():
+    if identity.is_made(site.home):
         remedy = "choose another place; or move that home away, with its account"
         raise OperatorFault("a party has its home here already", remedy, str(site.home))
     wrong = [each for each in examine(site) if each.status == WRONG]
     if wrong:
         raise OperatorFault(tuple(f"{each.what}: {each.detail}; {each.remedy}" for each in wrong))
     files.folder(site.home)
-    key = key_files.load_or_create(site.home / "identity.key").public
+    key = key_files.load_or_create(identity.place(site.home)).public
     path.write_bytes(text)
     return path, key

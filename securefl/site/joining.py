@@ -14,7 +14,7 @@ from securefl.documents.introduction import Answer, Authentic, Confirmed, Invita
 from securefl.documents.offer import Offer
 from securefl.documents.site_file import JoinedFile, Site
 from securefl.errors import OperatorFault
-from securefl.home import adoption, introduced
+from securefl.home import adoption, identity, introduced
 from securefl.home.clock import clock
 from securefl.home.introduced import Introduced, Party
 from securefl.planning.plan import scheme_under
@@ -139,9 +139,7 @@ def keep_share(site: Site, data: bytes, place: str) -> tuple[Hash, int]:
 
 def check_home(site: Site) -> None:
     """Check that this party has a home and a key; raise OperatorFault otherwise."""
-    if not (site.home / "identity.key").exists():
-        remedy = "make one: `securefl site init`, or `securefl keys init` at this path"
-        raise OperatorFault("this site has no key yet", remedy, str(site.home / "identity.key"))
+    identity.check(site.home, "this site", "make one: `securefl site init`, or `securefl keys init` at this path")
 
 
 def _check_offer(site: Site, found: Offer) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from securefl import files, keys, wire
-from securefl.errors import Forged, Malformed, OperatorFault, PeerFault
+from securefl.errors import Forged, Malformed, OperatorFault
 from securefl.home.home import Home
 from securefl.protection import key_shares
 from securefl.seams import Failure, Runtime, Waiting
@@ -81,15 +81,6 @@ def answer(home: Home, custodian: PublicKey, request: bytes) -> bytes:
     if data is None:
         raise Forged("a request for a share that is not here")
     return key_shares.answer(home.owner, data, home.identity.box, request, custodian)
-
-
-def is_request(data: bytes) -> bool:
-    """Return whether these bytes are a request for a share, whoever signed it."""
-    try:
-        wire.decode(data, key_shares.Request)
-    except PeerFault:
-        return False
-    return True
 
 
 def asked_over(runtime: Runtime, members: Iterable[MemberId]) -> Callable[[Path], custody.Gather]:

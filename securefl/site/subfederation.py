@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from securefl import wire
 from securefl.coordinator.drive import Observer, drive
+from securefl.planning.patience import patience_below
+from securefl.planning.subfederation import Inside, plan_below
 from securefl.protocol import coordinator as c
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
@@ -36,8 +38,6 @@ from securefl.training.probes import check_probes
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
-from securefl.planning.patience import patience_below
-from securefl.planning.subfederation import Inside, plan_below
 
 
 class NestedTrainer:

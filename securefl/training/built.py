@@ -9,10 +9,10 @@ from torch import nn
 
 from securefl.terms import Adapter
 from securefl.terms.layout import Layout, Tensor, trains
+from securefl.training.classifier import Classifier
 
 if TYPE_CHECKING:
     from securefl.training.language import Language
-from securefl.training.classifier import Classifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from securefl.training import (
 )
 from securefl.training.local_state import own_weights
 from securefl.training.probes import check_probes
+from securefl.training.shared_model import SharedModel
 from securefl.wire import digest
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from securefl.terms.records import Record
     from securefl.training.data import Records
     from securefl.training.noise import Entropy
-from securefl.training.shared_model import SharedModel
 
 
 class LoraTrainer:

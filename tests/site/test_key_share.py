@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from securefl import keys, wire
-from securefl.errors import Forged, OperatorFault, PeerFault
+from securefl.errors import Forged, Malformed, OperatorFault, PeerFault
 from securefl.home.home import Home
 from securefl.protection import key_shares
 from securefl.site import key_share
@@ -43,7 +43,7 @@ def test_enough_members_that_kept_what_they_were_sent_give_the_key(homes) -> Non
     asked: list[str] = []
 
     def gather(request: bytes):
-        assert key_share.is_request(request)
+        assert wire.decode(request, key_shares.Request)
         for name, home in homes.items():
             asked.append(name)
             yield key_share.answer(home, CUSTODIAN.public, request)
@@ -83,4 +83,5 @@ def test_nobody_else_is_given_a_share_and_what_is_given_opens_for_the_request_al
         keys.open_box(rand("another"), "key-share-answer", KEY, given.box)
     with pytest.raises(Forged, match="not here"):
         key_share.answer(homes[MemberId("south")], CUSTODIAN.public, good)
-    assert not key_share.is_request(shares["north"])
+    with pytest.raises(Malformed):
+        wire.decode(shares["north"], key_shares.Request)

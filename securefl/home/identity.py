@@ -1,0 +1,40 @@
+"""Where a home keeps its owner's key, and whether one is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from securefl import files, key_files
+from securefl.documents.finding import MISSING, OK, Finding
+from securefl.errors import OperatorFault
+
+NAME: Final = "identity.key"
+
+
+def place(home: Path) -> Path:
+    """Return the file of this home's key."""
+    return home / NAME
+
+
+def is_made(home: Path) -> bool:
+    """Return whether this home has a key."""
+    return place(home).exists()
+
+
+def check(home: Path, whose: str, remedy: str) -> None:
+    """Check that a party has a home and a key; raise OperatorFault otherwise. ``whose`` is such as ``this site``."""
+    if not is_made(home):
+        raise OperatorFault(f"{whose} has no key yet", remedy, str(place(home)))
+
+
+def found(home: Path, remedy: str) -> Finding:
+    """Return what a check of a party's document finds of its home; ``remedy`` is for one that is not made yet.
+
+    Raises:
+        OperatorFault: others may use the home, or what is there is no key.
+    """
+    files.check(home)
+    if not is_made(home):
+        return Finding("home", MISSING, str(home), remedy)
+    return Finding("home", OK, f"{home}, key {key_files.load(place(home)).public.hex()}")
