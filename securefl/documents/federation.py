@@ -19,8 +19,8 @@ from securefl.documents.strict import First, Part, Whole
 from securefl.documents.task import AdapterPart, TaskPart
 from securefl.documents.training import TrainingPart
 from securefl.terms import AdapterKind, AdapterRule
+from securefl.terms.names import NAME_FORM
 
-NAME_FORM = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_FORM)]
 _KEY = r"^[0-9a-f]{64}$"
 

@@ -22,9 +22,9 @@ from enum import StrEnum
 from typing import ClassVar, Final, Generic, TypeVar
 
 from securefl import keys, wire
-from securefl.documents.federation import NAME_FORM
 from securefl.errors import Fault, Forged, Malformed
 from securefl.terms import Hash, PublicKey
+from securefl.terms.names import NAME_FORM
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 LABEL: Final = "introduction"

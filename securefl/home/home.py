@@ -65,7 +65,7 @@ class Home:
         """
         files.folder(path)
         identity = key_files.load_or_create(identity_file.place(path))
-        engine = store.open_store(databases.place_of(path, owner))
+        engine = store.open_store(databases.place_of(path, owner, identity.public))
         home = cls(owner, path, identity, engine, clock, Live(identity.public, databases.name_of(engine)))
         with home.transaction() as conn:
             head = home.head()

@@ -1,5 +1,8 @@
 """The two kinds of database a store can be in: a SQLite file, or a schema of its own in a PostgreSQL database.
 
+A schema is named after its party and its home's key. Coordinators and custodians are called alike in every federation,
+and one server may serve many: the key is what each home has alone.
+
 In both, a transaction takes its store's one lock before it reads: the transactions of a store happen one after the
 other, what a decision read is what it commits on, and none fails because of another.
 """
@@ -10,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +24,12 @@ import sqlalchemy as sa
 from securefl import files
 from securefl.errors import Missing, OperatorFault
 
-URL_FILE = "store.url"
+URL_FILE, LOCAL = "store.url", "ledger.db"  # of a home
 SIDES = ("", "-wal", "-shm", "-journal", "-turn")  # what SQLite and the queue before it keep, after the file's name
 QUEUE = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
 WAIT_S = 60  # for other transactions of the same store
+MOST_SHOWN = 32  # characters of a party's name in its schema's
+KEY_DIGITS = 20  # of the key's SHA-256, in hexadecimal; with what is around them, 62 bytes: PostgreSQL cuts at 63
 VANISHED_S = 30  # after which PostgreSQL ends a transaction whose process says nothing
 RESTORE = "restore the file from its backup"
 ASK = "nothing was lost; mend what the server says, and the same command goes on from here"
@@ -54,7 +60,7 @@ REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A schema in a PostgreSQL database; one for each owner."""
+    """A schema in a PostgreSQL database; one for each home."""
 
     url: sa.URL  # shown without its password
     schema: str
@@ -66,16 +72,40 @@ class Remote:
 Place = Path | Remote
 
 
-def place_of(home: Path, owner: str) -> Place:
+def place_of(home: Path, owner: str, key: bytes) -> Place:
     """Return where the store of this home is: where its ``store.url`` says, else in the home itself.
+
+    Args:
+        home: its folder.
+        owner: whose it is.
+        key: the home's own public key.
+
+    Raises:
+        OperatorFault: as for ``server_of``.
+    """
+    url = server_of(home)
+    return home / LOCAL if url is None else Remote(url, schema_of(owner, key))
+
+
+def schema_of(owner: str, key: bytes) -> str:
+    """Return the name of a home's schema: of small letters, digits and underscores, and 62 bytes at most.
+
+    Two homes have two keys, so they have two schemas, whatever their owners are called.
+    """
+    shown = re.sub(r"[^a-z0-9]", "_", owner.lower())[:MOST_SHOWN]
+    return f"securefl_{shown}_{hashlib.sha256(b'securefl/schema/' + key).hexdigest()[:KEY_DIGITS]}"
+
+
+def server_of(home: Path) -> sa.URL | None:
+    """Return the database that a home's ``store.url`` names; None if its store is in the home.
 
     Raises:
         OperatorFault: the file can be read by others or holds no such URL, or a ledger was begun here already.
     """
-    file, local = home / URL_FILE, home / "ledger.db"
+    file, local = home / URL_FILE, home / LOCAL
     files.check(file)
     if not file.exists():
-        return local
+        return None
     if local.exists():
         remedy = f"remove {URL_FILE}: the account that was begun in ledger.db goes on there"
         raise OperatorFault(f"a ledger.db stands beside {URL_FILE}", remedy, str(home))
@@ -86,7 +116,7 @@ def place_of(home: Path, owner: str) -> Place:
         raise OperatorFault("not a database's URL", f"write {URL}", str(file)) from None
     if url.drivername not in {"postgresql", "postgresql+psycopg"} or not url.database:
         raise OperatorFault(f"no database of {url.drivername} that can be used", f"write {URL}", str(file))
-    return Remote(url.set(drivername="postgresql+psycopg"), owner)
+    return url.set(drivername="postgresql+psycopg")
 
 
 def engine_at(place: Place) -> sa.Engine:

@@ -17,7 +17,7 @@ from securefl.home import adoption
 from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home
 from securefl.home.peers import pin
-from securefl.ledger.databases import URL_FILE
+from securefl.ledger.databases import LOCAL, URL_FILE
 from securefl.planning.plan import cover_under, price_in, scheme_under, strategy_on
 from securefl.planning.subfederation import Inside
 from securefl.progress import Progress, Silent
@@ -112,7 +112,7 @@ def opened(site: Site, now: Callable[[], int] = clock) -> Home:
         files.folder(site.home)
         place = site.home / URL_FILE
         held = files.read(place)
-        if held is None and not (site.home / "ledger.db").exists():
+        if held is None and not (site.home / LOCAL).exists():
             files.write(place, site.file.store.encode() + b"\n")
         elif held is None or held.strip() != site.file.store.encode():
             where = "its ledger.db" if held is None else f"the database that its {URL_FILE} names"

@@ -13,7 +13,7 @@ from securefl.documents.site_file import Site, TrustPart
 from securefl.home import adoption, identity
 from securefl.home.clock import clock
 from securefl.home.peers import pinned
-from securefl.ledger.databases import URL_FILE, place_of
+from securefl.ledger.databases import LOCAL, URL_FILE, place_of, server_of
 from securefl.site import charged_records
 from securefl.site.build import check_own_key, limits_of, model_of, records_of
 from securefl.training.sources import resolve
@@ -60,9 +60,14 @@ def _home(site: Site) -> Finding:
 def _store(site: Site) -> Finding:
     if site.file.store is not None:
         files.check(site.path)  # a URL may hold a password
-        if not (site.home / URL_FILE).exists() and not (site.home / "ledger.db").exists():
+        if not (site.home / URL_FILE).exists() and not (site.home / LOCAL).exists():
             return Finding("store", MISSING, "the database of `store`", "it is used when the site first starts")
-    return Finding("store", OK, str(place_of(site.home, site.file.name)))
+    if not identity.is_made(site.home):  # a schema is named after the home's key
+        found = server_of(site.home)
+        where = str(site.home / LOCAL) if found is None else found.render_as_string()
+        return Finding("store", OK, where)
+    key = key_files.load(identity.place(site.home)).public
+    return Finding("store", OK, str(place_of(site.home, site.file.name, key)))
 
 
 def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:

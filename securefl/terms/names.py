@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 
+from securefl.errors import OperatorFault
 from securefl.shown import short
+
+NAME_FORM: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"  # of a party
+ENGINE_NAME_FORM: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # a DNS label (RFC 1123, 2.1); FLARE takes more
+ENGINE_OWN: Final = frozenset({"server"})  # what an engine calls itself: FLARE's root cell
+_ESCAPES: Final = {"-": "--h", ".": "--d", "_": "--u"}
+_OWN: Final = "--x"  # behind a name that is an engine's own
 
 MemberId = NewType("MemberId", str)
 Hash = NewType("Hash", bytes)  # SHA-256, 32 bytes
@@ -39,6 +47,40 @@ class Accountant(StrEnum):
 
     PLD = "pld"  # privacy loss distributions: for events that do not depend on what earlier ones gave
     FILTER = "renyi-filter"  # for events that may (Feldman and Zrnic 2021, Lécuyer 2021)
+
+
+def engine_name(party: MemberId) -> str:
+    """What an engine that carries messages calls this party: a DNS label, of this party alone in its federation.
+
+    It is the party's own name, but for dots, underscores, hyphens that are not between two letters or digits, and what
+    an engine calls itself: ``north_1`` is ``north--u1``. ``party_named`` is the inverse.
+
+    Raises:
+        OperatorFault: the name is of no party, or too long for a label. All short enough for 63 characters fit; more
+            names have 63 characters than there are labels.
+    """
+    if not re.fullmatch(NAME_FORM, party):
+        raise OperatorFault(f"{party!r} is no party's name", "write one of small letters and digits, and `._-` inside")
+    label = re.sub(r"(?<![a-z0-9])-|-(?![a-z0-9])|[._]", lambda found: _ESCAPES[found[0]], party)
+    label += _OWN if party in ENGINE_OWN else ""
+    if not re.fullmatch(ENGINE_NAME_FORM, label):
+        what = f"{party} is {label} to an engine: {len(label)} characters, and it takes 63"
+        raise OperatorFault(what, "give the party a shorter name, of letters, digits and single hyphens")
+    return label
+
+
+def party_named(engine: str) -> MemberId:
+    """The party that ``engine_name`` calls so.
+
+    Raises:
+        OperatorFault: there is none.
+    """
+    plain = {behind: mark for mark, behind in _ESCAPES.items()}
+    stem = engine.removesuffix(_OWN)
+    party = MemberId(re.sub(r"--[hdu]", lambda found: plain[found[0]], stem))
+    if not re.fullmatch(NAME_FORM, party) or engine_name(party) != engine:
+        raise OperatorFault(f"{engine!r} is no party's name at an engine", "connect sites under names that we gave")
+    return party
 
 
 def text_made_plain(value: object, *names: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securefl import keys
+from securefl import key_files, keys
 from securefl.errors import Missing, OperatorFault, Tampered
 from securefl.home.home import Home
 from securefl.ledger import databases, store
@@ -19,6 +20,7 @@ from securefl.ledger.tables import machines
 from securefl.privacy.account import Standing
 from securefl.site import charged_records
 from securefl.terms import MemberId, Participant, Plan, RunId, Witnessed
+from securefl.terms.parties import COORDINATOR
 from tests.privacy.test_privacy_account import a_plan, reserved, settled
 from tests.support.stores import Stores
 from tests.support.worlds import identity, signed_head
@@ -30,6 +32,12 @@ PASSWORD = "a-password-that-nobody-sees"
 
 def home_in(stores: Stores, owner: str = "north") -> Home:
     return Home.at(stores.home(owner), MemberId(owner), lambda: 1_000)
+
+
+def schema_at(stores: Stores, owner: str = "north") -> str:
+    """The schema of that home, whose key is made if it has none."""
+    key = key_files.load_or_create(stores.home(owner) / "identity.key").public
+    return databases.schema_of(owner, key)
 
 
 def reserve(home: Home, plan: Plan, state: object) -> None:
@@ -91,27 +99,75 @@ def test_a_home_whose_ledger_is_under_another_key_is_refused(stores: Stores) -> 
     home = home_in(stores)
     reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
     (home.path / "identity.key").write_bytes(os.urandom(32))
-    with pytest.raises(Tampered, match="does not hold under key"):
+    told = "does not hold under key" if stores.url is None else "set back to 0 entries, and this home has signed 1"
+    with pytest.raises(Tampered, match=told):
         home_in(stores)
+
+
+ODD = ("a.b-c", "a.b", "a_b", "9", "select", "n" * 63, "n" * 62, 'x" y', "public", "pg_north", "\u00e4\u00f6")
 
 
 def test_owners_with_odd_names_have_schemas_of_their_own(postgres_server, tmp_path: Path) -> None:
     stores = Stores(tmp_path, postgres_server.database())
-    for owner in ("a.b-c", "a.b", "9", "select", "n" * 63, 'x" y', "public"):
+    for owner in ODD:
         home = home_in(stores, owner)
         reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
         home.engine.dispose()
     assert stores.url is not None
     with sa.create_engine(stores.url, poolclass=sa.NullPool).connect() as conn:
-        assert {"a.b-c", "a.b", "9", "select", "n" * 63, 'x" y', "public"} <= set(sa.inspect(conn).get_schema_names())
+        made = set(sa.inspect(conn).get_schema_names()) - {"public", "information_schema"}
+    assert len(made) == len(ODD)
+    assert all(re.fullmatch(r"securefl_[a-z0-9_]{0,32}_[0-9a-f]{20}", each) for each in made)
+
+
+def test_the_coordinators_of_two_federations_share_a_server_and_no_schema(postgres_server, tmp_path: Path) -> None:
+    url = postgres_server.database()
+    homes = []
+    for federation in ("flights", "trains"):
+        (tmp_path / federation).mkdir()
+        homes.append(home_in(Stores(tmp_path / federation, url), COORDINATOR))
+    first, second = homes
+    assert databases.name_of(first.engine) != databases.name_of(second.engine)
+    for number, home in enumerate(homes, 1):
+        for round_ in range(number):
+            reserve(home, a_plan(round_ + 1), Participant(NORTH, home.identity.public, "here"))
+    again = [home_in(Stores(tmp_path / federation, url), COORDINATOR) for federation in ("flights", "trains")]
+    for number, home in enumerate(again, 1):
+        with home.transaction() as conn:
+            assert len(home.account(conn).charges) == number
+    for each in (*homes, *again):
+        each.engine.dispose()
+
+
+def test_a_home_that_moved_has_the_schema_that_it_had(postgres_server, tmp_path: Path) -> None:
+    stores = Stores(tmp_path, postgres_server.database())
+    home = home_in(stores)
+    reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
+    home.engine.dispose()
+    home.path.rename(tmp_path / "elsewhere")
+    moved = Home.at(tmp_path / "elsewhere", NORTH, lambda: 1_000)
+    with moved.transaction() as conn:
+        assert len(moved.account(conn).charges) == 1
+    moved.engine.dispose()
+
+
+@given(
+    st.text(max_size=80), st.text(max_size=80), st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32)
+)
+def test_a_schemas_name_is_safe_and_short_and_each_keys_own(one: str, other: str, key: bytes, second: bytes) -> None:
+    name = databases.schema_of(one, key)
+    assert re.fullmatch(r"securefl_[a-z0-9_]*_[0-9a-f]{20}", name, re.ASCII)
+    assert len(name.encode()) <= 63
+    assert (databases.schema_of(other, second)[-20:] == name[-20:]) == (key == second)
 
 
 def test_another_programs_schema_is_refused(postgres_server, tmp_path: Path) -> None:
     stores = Stores(tmp_path, postgres_server.database())
     assert stores.url is not None
     with sa.create_engine(stores.url, poolclass=sa.NullPool).begin() as conn:
-        conn.exec_driver_sql("CREATE SCHEMA north")
-        conn.exec_driver_sql("CREATE TABLE north.bookings (flight TEXT)")
+        schema = schema_at(stores)
+        conn.exec_driver_sql(f"CREATE SCHEMA {schema}")
+        conn.exec_driver_sql(f"CREATE TABLE {schema}.bookings (flight TEXT)")
     with pytest.raises(OperatorFault, match="another program's database"):
         home_in(stores)
 
@@ -179,10 +235,11 @@ def test_a_user_who_may_make_no_schema_is_told(postgres_server, tmp_path: Path) 
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as conn:
         conn.exec_driver_sql(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
     stores = Stores(tmp_path, url.set(username="guest", password=PASSWORD))
-    with pytest.raises(OperatorFault, match="permission denied.*let this user create a schema"):
+    told = f"schema {schema_at(stores)}: .*permission denied.*let this user create a schema"
+    with pytest.raises(OperatorFault, match=told):
         home_in(stores)
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as conn:
-        conn.exec_driver_sql("CREATE SCHEMA north AUTHORIZATION guest")
+        conn.exec_driver_sql(f"CREATE SCHEMA {schema_at(stores)} AUTHORIZATION guest")
     home_in(stores)
 
 
@@ -230,7 +287,7 @@ def test_without_the_driver_the_extra_to_install_is_named(tmp_path: Path, monkey
 
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(Missing, match=r"psycopg is not installed; run: pip install 'securefl-core\[postgres\]'"):
-        databases.engine_at(databases.Remote(sa.make_url("postgresql+psycopg://user@host/db"), "north"))
+        databases.engine_at(databases.Remote(sa.make_url("postgresql+psycopg://user@host/db"), "securefl_north"))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab."), st.sets(st.sampled_from("uvwxyz"), max_size=3)), max_size=6))

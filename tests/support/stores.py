@@ -10,10 +10,12 @@ import sqlalchemy as sa
 from securefl.ledger import databases
 from tests.support.postgres import write_url
 
+KEY = bytes(range(32))  # as a home's own would be
+
 
 @dataclass(frozen=True)
 class Stores:
-    """A folder of homes; with a URL, all their stores are in that database, each owner's in a schema of its own."""
+    """A folder of homes; with a URL, all their stores are in that database, each home's in a schema of its own."""
 
     folder: Path
     url: sa.URL | None = None
@@ -26,4 +28,4 @@ class Stores:
         return home
 
     def place(self, owner: str = "north") -> databases.Place:
-        return databases.place_of(self.home(owner), owner)
+        return databases.place_of(self.home(owner), owner, KEY)
