@@ -143,6 +143,6 @@ def _lines(found: Any, now: int) -> list[tuple[str, str]]:  # noqa: ANN401 - doc
     if isinstance(found.document, Invitation):
         lines += [("offer", line) for line in found.document.offer.decode(errors="replace").splitlines()]
     if isinstance(found.document, Roster):
-        cards = [each.document.card for each in answers_of(found, now)]
+        cards = [each.document.card for each in answers_of(found)]
         lines += [("party", f"{card.name}, {card.role.value}, {card.region} {card.key.hex()}") for card in cards]
     return lines

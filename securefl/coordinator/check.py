@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 from securefl.coordinator import inviting
+from securefl.coordinator.run import start_of
 from securefl.documents.coordinator_file import Coordinator
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.home import adoption, identity
 from securefl.home.clock import clock
 from securefl.planning import start_file
+from securefl.planning.plan import check_first_plan
 from securefl.policy import approvals
 from securefl.policy import load as policies
 
@@ -24,7 +26,7 @@ def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
 
 def _examined(coordinator: Coordinator) -> Iterator[Finding]:
     looks: dict[str, Callable[[Coordinator], Finding]] = {
-        "home": _home, "policy": _policy, "start": _start, "parties": _parties,
+        "home": _home, "policy": _policy, "start": _start, "plan": _plan, "parties": _parties,
     }  # fmt: skip
     for what, look in looks.items():
         yield tried(what, lambda look=look: look(coordinator))  # type: ignore[misc]
@@ -54,6 +56,15 @@ def _start(coordinator: Coordinator) -> Finding:
         return Finding("start", OK, "as the model says, which is read here")
     start = start_file.checked(coordinator.folder / file.start, file.model.name, file, coordinator.path)
     return Finding("start", OK, f"{start.layout.entries} values, digest {start_file.digest(start).hex()}")
+
+
+def _plan(coordinator: Coordinator) -> Finding:
+    """Return whether members may accept the first plan, as ``coordinate`` checks before it asks anybody."""
+    if coordinator.file.start is None and find_spec("torch") is None:
+        return Finding("plan", MISSING, "no start to plan with", start_file.REMEDY)
+    loaded = coordinator.whoever_answers()
+    check_first_plan(loaded, policies.load(coordinator.policy), start_of(coordinator, loaded))
+    return Finding("plan", OK, f"members may accept it: {len(coordinator.file.members)} of them")
 
 
 def _parties(coordinator: Coordinator) -> Finding:

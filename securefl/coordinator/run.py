@@ -24,7 +24,7 @@ from securefl.home.introduced import Introduced
 from securefl.home.peers import pin
 from securefl.ledger import export
 from securefl.planning import start_file
-from securefl.planning.plan import FirstState, plan_of, strategy_of
+from securefl.planning.plan import FirstState, check_first_plan, plan_of, strategy_of
 from securefl.policy import load as policies
 from securefl.progress import Progress
 from securefl.protection import schemes
@@ -78,7 +78,8 @@ def coordinate(
 
     Raises:
         Unapproved: the policy has not the signatures it needs.
-        OperatorFault: somebody's key is not known, something given is unusable, or ``out`` holds another run.
+        OperatorFault: somebody's key is not known, no member may accept the plan, something given is unusable, or
+            ``out`` holds another run. Nobody was asked.
     """
     home = inviting.opened(coordinator)
     everybody = everyone(coordinator, home)
@@ -86,7 +87,8 @@ def coordinate(
     signatures = adoption.found_signatures(coordinator.policy, policy, home.clock(), unsafe_unsigned=unsafe_unsigned)
     what = {"coordinator_file": m.state_digest(coordinator.text).hex(), "policy_hash": policy.hash.hex()}
     loaded = loaded_with(coordinator, everybody)
-    begin, began = _start(coordinator, loaded), time.monotonic()
+    begin, began = start_of(coordinator, loaded), time.monotonic()
+    check_first_plan(loaded, policy, begin)
     with run_folder.claimed(out, what) as run_id:
         if evidence.bound(home, run_id, out):  # killed between its last word and the mark
             return _over(home, out)
@@ -147,7 +149,7 @@ def prepare(
     return Prepared(course, coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy), begin.layout)
 
 
-def _start(coordinator: Coordinator, loaded: Loaded) -> Start:
+def start_of(coordinator: Coordinator, loaded: Loaded) -> Start:
     """Return where training starts: by the start file that the document names, or by the model, if it is here.
 
     Raises:

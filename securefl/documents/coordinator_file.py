@@ -129,6 +129,10 @@ class Coordinator:
         file = self.file.federation(keys, regions)
         return Loaded(file=file, path=self.path, written=self.text, data={})
 
+    def whoever_answers(self) -> Loaded:
+        """The same with made-up keys and regions where the document has none: what is trained depends on neither."""
+        return self.loaded(*_made_up(self.file))
+
 
 def load(path: Path) -> Coordinator:
     """The COORDINATOR document at ``path``.
@@ -196,10 +200,14 @@ def _check_together(file: CoordinatorFile, document: Document) -> None:
     Raises:
         OperatorFault: it may not.
     """
-    keys = {name: each.key or f"{at:064x}" for at, (name, each) in enumerate(file.parties.items(), 1)}
-    regions = {name: each.region or "anywhere" for name, each in file.members.items()}
     try:
-        file.federation(keys, regions)
+        file.federation(*_made_up(file))
     except ValidationError as fault:
         words = strict.problems(document.value, CoordinatorFile, fault)
         raise OperatorFault(words, "change one of them", document.name) from fault
+
+
+def _made_up(file: CoordinatorFile) -> tuple[dict[str, str], dict[str, str]]:
+    """Return a key and a region for everybody: the document's, or one that is nobody's."""
+    keys = {name: each.key or f"{at:064x}" for at, (name, each) in enumerate(file.parties.items(), 1)}
+    return keys, {name: each.region or "anywhere" for name, each in file.members.items()}

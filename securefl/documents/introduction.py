@@ -261,14 +261,17 @@ def _check_time(card: Card, now: int, place: str) -> None:
         raise NotIntroduced(Rule.EXPIRED, what, "ask its author for a new one", place)
 
 
-def answers_of(roster: Authentic[Roster], now: int, place: str = "") -> tuple[Authentic[Answer], ...]:
+def answers_of(roster: Authentic[Roster], place: str = "") -> tuple[Authentic[Answer], ...]:
     """Every party's own answer in a roster: to its invitation, for its federation and policy, each party once.
+
+    Each counted when the roster was signed. How long an answer may be admitted is over soon; a roster stands longer.
 
     Raises:
         NotIntroduced: one is not authentic, or by FEDERATION, POLICY, INVITATION or DOUBLED.
     """
     document = roster.document
-    found = tuple(_narrowed(authentic(each, now, place), Answer, place) for each in document.answers)
+    signed = document.card.issued
+    found = tuple(_narrowed(authentic(each, signed, place), Answer, place) for each in document.answers)
     for each in found:
         check_answer(each, document.card, document.invitation, place)
     check_once([document.card, *(each.document.card for each in found)], place)

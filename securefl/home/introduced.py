@@ -145,14 +145,16 @@ def admitted(home: Home, federation: str) -> Mapping[str, Authentic[Answer]]:
 def hand_out(home: Home, federation: str, invited: Collection[str], days: int) -> Authentic[Roster]:
     """The roster of all who were invited; the one that was handed out before, if it says the same.
 
+    The invitation's own time says until when it may be answered: whoever was admitted by then stands in the roster.
+
     Raises:
-        OperatorFault: some have not answered.
+        OperatorFault: some have not answered, or their answers no longer count.
     """
-    invitation, now = _own_invitation(home, federation), home.clock()
+    invitation, now = taken_in(home, federation, INVITATION, Invitation), home.clock()
     answers = {name: each for name, each in admitted(home, federation).items() if each.document.card.expires >= now}
     missing = sorted(set(invited) - set(answers))
-    if missing:
-        what = f"no answer of {', '.join(missing)} to the present invitation"
+    if missing or invitation is None:
+        what = f"no answer of {', '.join(missing)} to the present invitation that still counts"
         raise OperatorFault(what, "take theirs in first: `securefl site join COORDINATOR ANSWER`", str(home.path))
     policy, _ = adoption.staged(home.path, federation, home.clock())
     card = _card(home, Party(COORDINATOR, Role.COORDINATOR), policy, days)
@@ -182,7 +184,7 @@ def everybody_in(home: Home, given: Confirmed[Roster]) -> Introduced:
     if roster.invitation != invitation.digest:
         what = "a roster of another invitation than the one that this party answered"
         raise NotIntroduced(Rule.INVITATION, what, "join the newest invitation first")
-    answers = introduction.answers_of(given.found, home.clock())
+    answers = introduction.answers_of(given.found)
     if own.encoded not in {each.encoded for each in answers}:
         remedy = "ask its coordinator to admit this party's answer; else somebody answers in its name"
         raise NotIntroduced(Rule.OWN, "the answer that this party gave does not stand in it", remedy)
@@ -209,11 +211,11 @@ def boxes(home: Home, federation: str) -> dict[MemberId, bytes]:
     Raises:
         OperatorFault: it took in none.
     """
-    held = kept(home, federation, ROSTER, Roster)
+    held = taken_in(home, federation, ROSTER, Roster)
     if held is None:
         remedy = "join by signed documents: a share is sealed to the box of a member's own card"
-        raise OperatorFault(f"no roster of {federation} is here that still counts", remedy, str(home.path))
-    cards = [each.document.card for each in introduction.answers_of(held, home.clock())]
+        raise OperatorFault(f"no roster of {federation} is here", remedy, str(home.path))
+    cards = [each.document.card for each in introduction.answers_of(held)]
     return {MemberId(card.name): card.box for card in cards if card.role.has_records}
 
 

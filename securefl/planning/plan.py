@@ -105,6 +105,16 @@ def plan_of(loaded: Loaded, policy: Policy, run: RunId, first: FirstState, custo
     )
 
 
+def check_first_plan(loaded: Loaded, policy: Policy, start: Start) -> None:
+    """Check that members may accept the plan of the first round, before any of them is asked.
+
+    Raises:
+        OperatorFault: none may; or what is to be trained does not fit the model or the policy's form.
+    """
+    first = FirstState.of(start, strategy_of(loaded, start))
+    check_acceptable(plan_of(loaded, policy, RunId(bytes(16)), first, None), loaded)
+
+
 def check_acceptable(plan: Plan, loaded: Loaded) -> None:
     """Check that members may accept the plan of this federation's first round: what they check of its sums holds.
 

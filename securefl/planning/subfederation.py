@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from securefl.errors import Loosens, OperatorFault
+from securefl.errors import Loosens, OperatorFault, Unsafe
 from securefl.planning.patience import patience_below
 from securefl.policy.load import ABOVE
 from securefl.policy.narrow import loosened
+from securefl.protection import honest_count
 from securefl.protocol import messages as m
 from securefl.protocol.subfederation import learning_below, run_below
 from securefl.terms import (
@@ -17,11 +18,9 @@ from securefl.terms import (
     Patience,
     Plan,
     ProtectionSpec,
+    Scheme,
     Sharing,
 )
-
-if TYPE_CHECKING:
-    from securefl.policy.load import Policy
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
@@ -55,6 +54,24 @@ class Inside:
     custodian: Participant | None
     members: tuple[Participant, ...]
     patience: Patience | None = None  # None: its parent's time, divided among its phases
+
+
+def check_acceptable_below(plan: Plan, inside: Inside) -> None:
+    """Check that members below may accept what is made of this plan, before any of them is asked.
+
+    Raises:
+        Unsafe: none may, by the rule that each of them would refuse it by.
+        PeerFault: this plan cannot be trained by rounds inside.
+    """
+    if inside.cover.scheme is Scheme.CLEAR:
+        return
+    learning = learning_below(plan, inside.rounds)
+    below = replace(plan, learning=learning, cover=inside.cover, sharing=inside.sharing, cohort=())
+    try:
+        honest_count.check(below, len(inside.members))
+    except Unsafe as fault:
+        what = f"no member of {inside.policy.federation} may accept its plan: {fault.rule}: {fault}"
+        raise Unsafe(what, fault.rule) from fault
 
 
 def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimension: int) -> Plan:

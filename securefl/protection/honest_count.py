@@ -32,7 +32,7 @@ def few(plan: Plan) -> str:
     if counted > plan.sharing.sums:
         return ""
     over = f"{cover.min_cohort}, {cover.colluding} colluding"
-    by = f", weights up to {float(ratio):.4g} : 1," if ratio > 1 else ""
+    by = f" weights up to {float(ratio):.4g} : 1," if ratio > 1 else ""
     return f"sums released over {over}: {plan.sharing.sums},{by} too many for its honest inputs"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from securefl import wire
 from securefl.coordinator.drive import Observer, drive
 from securefl.planning.patience import patience_below
-from securefl.planning.subfederation import Inside, plan_below
+from securefl.planning.subfederation import Inside, check_acceptable_below, plan_below
 from securefl.protocol import coordinator as c
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
@@ -65,6 +65,7 @@ class NestedTrainer:
             PeerFault: they cannot.
         """
         del base
+        check_acceptable_below(plan, self._inside)
         learning_below(plan, self._inside.rounds)
         patience_below(plan.patience, self._inside.patience, self._inside.rounds)
         check_probes(plan, self._probe)

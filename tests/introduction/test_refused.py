@@ -13,8 +13,9 @@ from securefl.coordinator import inviting
 from securefl.documents import coordinator_file, introduction, site_file
 from securefl.documents.introduction import NotIntroduced, Rule, from_own_hand
 from securefl.errors import OperatorFault
+from securefl.home import introduced
 from securefl.home.clock import clock
-from securefl.site import joining
+from securefl.site import build, joining
 from securefl.terms import Hash
 from tests.support.apart import Apart, everything
 
@@ -129,7 +130,7 @@ def test_rosters_that_a_member_refuses(world: World) -> None:
     honest = world.roster()
     site = world.sites["north"]
     mallory = keys.Identity(keys.Secret(b"m" * 32))
-    mine = [each for each in introduction.answers_of(honest, clock())]
+    mine = [each for each in introduction.answers_of(honest)]
     without = tuple(each.encoded for each in mine if each.document.card.name != "north")
     mimic = introduction.sign(mallory, changed(mine[0], key=mallory.public, box=keys.public_half(mallory.box)))
     assert mine[0].document.card.name == "north"
@@ -158,7 +159,7 @@ def test_a_member_whose_key_changed_since_is_refused(world: World) -> None:
     honest = world.roster()
     joining.complete(world.sites["north"], from_own_hand(honest))
     mallory = keys.Identity(keys.Secret(b"m" * 32))
-    answers = introduction.answers_of(honest, clock())
+    answers = introduction.answers_of(honest)
     mimic = introduction.sign(mallory, changed(answers[1], key=mallory.public, box=keys.public_half(mallory.box)))
     swapped = (answers[0].encoded, mimic.encoded, answers[2].encoded)
     made = world.signed("coordinator", replace(honest.document, answers=swapped))
@@ -244,6 +245,34 @@ def test_whoever_was_admitted_stays_so_when_its_answers_time_is_over(world: Worl
         if not handed_out:
             with pytest.raises(OperatorFault, match="still counts"):
                 inviting.roster(world.coordinator, 30, later)
+
+
+def test_a_roster_stands_although_the_invitation_and_the_answers_in_it_have_run_out(small, tmp_path, capsys) -> None:
+    apart = Apart(small, tmp_path, capsys, "ckks")
+    apart.found()
+    world = World(apart)
+    for name, site in world.sites.items():
+        world.admit(joining.answer(site, from_own_hand(world.invitation), 90))
+    made = inviting.roster(world.coordinator, 365, partial(_days_from_now, 31))
+    assert inviting.roster(world.coordinator, 365, partial(_days_from_now, 32)) == made
+    for name, site in world.sites.items():
+        joined = joining.complete(site, from_own_hand(made), partial(_days_from_now, 100))
+        assert {seat.member for seat in joined.members} == {"north", "south", "west"}, name
+    for days in (100, 390, 4000):
+        home = build.opened(world.sites["custodian"], partial(_days_from_now, days))
+        boxes = introduced.boxes(home, "small")
+        assert boxes == {name: keys.public_half(world.identities[name].box) for name in apart.members}
+    with pytest.raises(OperatorFault, match="no answer of custodian, north, south, west .* still counts"):
+        inviting.roster(world.coordinator, 365, partial(_days_from_now, 91))
+
+
+def test_an_answer_that_had_run_out_when_the_roster_was_signed_is_refused(world: World) -> None:
+    honest = world.roster()
+    late = world.signed("coordinator", changed(honest, issued=honest.document.card.issued + 31 * 86_400))
+    fault = world.refused(
+        "north", lambda: joining.complete(world.sites["north"], from_own_hand(late), partial(_days_from_now, 31))
+    )
+    assert fault.rule is Rule.EXPIRED
 
 
 def _days_from_now(days: int) -> int:

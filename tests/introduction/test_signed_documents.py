@@ -187,7 +187,7 @@ def test_a_roster_holds_each_partys_own_answer_once(case: str) -> None:
     answers, rule = IN_A_ROSTER[case]
     found = introduction.read(roster(*answers).text.encode(), Roster, NOW)
     with pytest.raises(NotIntroduced) as refused:
-        introduction.answers_of(found, NOW)
+        introduction.answers_of(found)
     assert refused.value.rule is rule
 
 
@@ -196,7 +196,7 @@ def test_an_answer_in_a_roster_that_was_altered_is_found() -> None:
     north[-1] ^= 1
     made = introduction.sign(identity("coordinator"), Roster(COORDINATOR, INVITATION.digest, (bytes(north),)))
     with pytest.raises(NotIntroduced) as refused:
-        introduction.answers_of(made, NOW)
+        introduction.answers_of(made)
     assert refused.value.rule is Rule.SIGNATURE
 
 
