@@ -111,6 +111,18 @@ def write(path: Path, data: bytes) -> None:
         os.close(entry)
 
 
+def erase(path: Path) -> None:
+    """Overwrite a secret where it lies, then remove its file.
+
+    As far as it goes: a disk that moves what it rewrites, a snapshot or a backup may still have the old bytes.
+    """
+    size = path.stat().st_size
+    with path.open("r+b", buffering=0) as opened:
+        opened.write(os.urandom(size))
+        os.fsync(opened.fileno())
+    path.unlink()
+
+
 @contextmanager
 def alone_in(out: Path, doing: str) -> Iterator[None]:
     """Make the folder of a run, and keep every other process out while the block runs.

@@ -1,38 +1,96 @@
-"""Where keys are kept: each in a file that its owner alone may read, written whole or not at all."""
+"""Where keys are kept: each in a file that its owner alone may read, written whole or not at all.
+
+A secret of 32 bytes lies there as it is, or encrypted under a passphrase as PKCS#8 (RFC 5958), which OpenSSL reads too:
+``openssl pkey -in identity.key``. Where this process has a source of passphrases, what it makes is encrypted.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from securefl import files
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from securefl import files, passphrases
 from securefl.errors import OperatorFault
 from securefl.keys import Identity, Secret
 
+ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+SECRET: Final = 32  # bytes
 
-def load_or_create(path: Path) -> Identity:
+
+def load_or_create(path: Path, passphrase: bytes | None = None) -> Identity:
     """The identity kept at ``path``; made there, readable by its owner alone, if there is none.
 
+    Args:
+        path: its file.
+        passphrase: what one that is made is encrypted under; without it the process's, if that has one.
+
     Raises:
-        OperatorFault: the file is not a key, or others may read it.
+        OperatorFault: the file is not a key, others may read it, or its passphrase is not the one given.
     """
-    raw = kept(path, lambda: os.urandom(32))
-    if len(raw) != 32:
-        remedy = "restore it from its backup, or move it away to become a new identity"
-        raise OperatorFault(f"{len(raw)} bytes where a key has 32", remedy, str(path))
-    return Identity(Secret(raw))
+    return Identity(secret(path, passphrase))
 
 
 def load(path: Path) -> Identity:
     """The identity kept at ``path``.
 
     Raises:
-        OperatorFault: there is none, it is not a key, or others may read it.
+        OperatorFault: there is none, it is not a key, others may read it, or its passphrase is not the one given.
     """
     if not path.is_file():
         raise OperatorFault("no key here", "make one: `securefl keys init`", str(path))
     return load_or_create(path)
+
+
+def secret(path: Path, passphrase: bytes | None = None) -> Secret:
+    """The secret of 32 bytes that is kept at ``path``; drawn if there is none.
+
+    Raises:
+        OperatorFault: as for ``load_or_create``.
+    """
+
+    def fresh() -> bytes:
+        made, under = Secret(os.urandom(SECRET)), passphrase
+        if under is None and passphrases.is_set():
+            under = passphrases.of_process(path)
+        return made.raw if under is None else encrypted(made, under)
+
+    return _opened(kept(path, fresh), path, passphrase)
+
+
+def is_encrypted(path: Path) -> bool:
+    """Return whether the key at ``path`` needs a passphrase."""
+    files.check(path)
+    return path.read_bytes().startswith(ENCRYPTED)
+
+
+def encrypted(held: Secret, passphrase: bytes) -> bytes:
+    """The secret as PKCS#8, under the best encryption that the library knows for it."""
+    key = Ed25519PrivateKey.from_private_bytes(held.raw)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
+
+
+def exchange(path: Path, data: bytes) -> None:
+    """Put these bytes in the place of the key at ``path``. A crash leaves either, whole.
+
+    The old bytes are written over where they lie, as far as the file system does so: a backup may still have them.
+    """
+    old = path.with_name(f"{path.name}.old")
+    if old.exists():  # a process ended before it could
+        files.erase(old)
+    os.link(path, old)
+    files.write(path, data)
+    files.erase(old)
 
 
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
@@ -55,3 +113,21 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
             beside.unlink()
     files.check(path)
     return path.read_bytes()
+
+
+def _opened(data: bytes, path: Path, passphrase: bytes | None) -> Secret:
+    if not data.startswith(ENCRYPTED):
+        if len(data) != SECRET:
+            remedy = "restore it from its backup, or move it away to become a new identity"
+            raise OperatorFault(f"{len(data)} bytes where a key has {SECRET}", remedy, str(path))
+        return Secret(data)
+    try:
+        key = load_pem_private_key(data, passphrase or passphrases.of_process(path))
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        what = "this passphrase does not open the key, or the file was altered"
+        raise OperatorFault(
+            what, "give the passphrase it was encrypted with, or restore the file", str(path)
+        ) from fault
+    if not isinstance(key, Ed25519PrivateKey):
+        raise OperatorFault("a key of another kind than Ed25519", "give the key that was made here", str(path))
+    return Secret(key.private_bytes_raw())

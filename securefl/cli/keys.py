@@ -3,37 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from securefl.cli.options import Json, show
 from securefl.cli.train import is_suite
 
+if TYPE_CHECKING:
+    from securefl.terms import PublicKey
+
 keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
 custodian_app = typer.Typer(help="Who holds the decryption key.", no_args_is_help=True)
 
 
 @keys_app.command("init")
-def keys_init(path: Path, as_json: Json = False) -> None:
+def keys_init(
+    path: Path,
+    encrypt: Annotated[bool, typer.Option(help="Under a passphrase, also if none is set for this process.")] = False,
+    as_json: Json = False,
+) -> None:
     """Make a key, readable by its owner alone; its public half is what a policy names."""
-    from securefl import key_files  # noqa: PLC0415
+    from securefl import key_files, passphrases  # noqa: PLC0415
     from securefl.errors import OperatorFault  # noqa: PLC0415
 
     if path.exists():
         raise OperatorFault("there is a file already", "choose another place, or use `keys show`", str(path))
+    passphrase = passphrases.chosen(path) if encrypt else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    public = key_files.load_or_create(path).public.hex()
-    show(as_json, {"key": str(path), "public": public}, public)
+    public = key_files.load_or_create(path, passphrase).public
+    show(as_json, _told(path, public), public.hex())
 
 
 @keys_app.command("show")
-def keys_show(path: Path, as_json: Json = False) -> None:
+def keys_show(
+    path: Path,
+    fingerprint: Annotated[bool, typer.Option(help="Print what is read out over a telephone instead.")] = False,
+    as_json: Json = False,
+) -> None:
     """The public half of a key."""
     from securefl import key_files  # noqa: PLC0415
 
-    public = key_files.load(path).public.hex()
-    show(as_json, {"key": str(path), "public": public}, public)
+    told = _told(path, key_files.load(path).public)
+    show(as_json, told, told["fingerprint" if fingerprint else "public"])
+
+
+@keys_app.command("encrypt")
+def keys_encrypt(
+    path: Annotated[Path, typer.Argument(help="A key, or a home: then everything secret that is its owner's.")],
+    to: Annotated[Path | None, typer.Option(help="A file with the new passphrase, of mode 0600.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put private keys under a passphrase, or under another one: in a file, from the process, or typed twice."""
+    from securefl import key_files, passphrases  # noqa: PLC0415
+    from securefl.home import identity  # noqa: PLC0415
+
+    held = identity.secrets(path)
+    opened = [key_files.secret(each) for each in held]  # under the old passphrase, if any has one
+    passphrase = passphrases.chosen(path, to)
+    for each, secret in zip(held, opened, strict=True):
+        key_files.exchange(each, key_files.encrypted(secret, passphrase))
+    show(as_json, {"encrypted": [str(each) for each in held]}, f"encrypted: {', '.join(map(str, held))}")
+
+
+@keys_app.command("decrypt")
+def keys_decrypt(path: Path, as_json: Json = False) -> None:
+    """Leave private keys without a passphrase: whoever can read the disk can then sign."""
+    from securefl import key_files  # noqa: PLC0415
+    from securefl.home import identity  # noqa: PLC0415
+
+    held = identity.secrets(path)
+    for each, secret in [(each, key_files.secret(each)) for each in held]:
+        key_files.exchange(each, secret.raw)
+    show(as_json, {"decrypted": [str(each) for each in held]}, f"not encrypted: {', '.join(map(str, held))}")
+
+
+def _told(path: Path, public: PublicKey) -> dict[str, Any]:
+    from securefl import key_files  # noqa: PLC0415
+    from securefl.audit.pins import fingerprint  # noqa: PLC0415
+
+    return {
+        "key": str(path), "public": public.hex(), "fingerprint": fingerprint(public),
+        "encrypted": key_files.is_encrypted(path),
+    }  # fmt: skip
 
 
 @custodian_app.command("split")

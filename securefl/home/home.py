@@ -152,7 +152,11 @@ class Home:
         if over:
             return self.seal(MACHINE, run, data)
         context = wire.encode((MACHINE, bytes(run), self.owner))
-        return keys.seal_at_rest(keys.derive(key, "at-rest", context), context, data, os.urandom(12))
+        return keys.seal_at_rest(self._of_state(key, context), context, data, os.urandom(12))
+
+    def _of_state(self, key: keys.Secret, context: bytes) -> keys.Secret:
+        """The key that a state is under: of the ratchet, which forgets, and of the identity, which may be encrypted."""
+        return keys.derive(self.identity.at_rest(key.raw), "at-rest", context)
 
     def _newest(self, conn: sa.Connection, run: RunId, kept: Sequence[keys.Secret]) -> keys.Secret | None:
         """The key of the state that stands, of these; a second one was left by a transaction that ended midway."""
@@ -170,7 +174,7 @@ class Home:
         context = wire.encode((MACHINE, bytes(run), self.owner))
         for key in Ratchet.of(self.path, run).held():
             with suppress(Forged):
-                return keys.open_at_rest(keys.derive(key, "at-rest", context), context, sealed), key
+                return keys.open_at_rest(self._of_state(key, context), context, sealed), key
         return self.open(MACHINE, run, sealed), None
 
     def _settle_all(self, conn: sa.Connection) -> None:

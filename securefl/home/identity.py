@@ -10,6 +10,7 @@ from securefl.documents.finding import MISSING, OK, Finding
 from securefl.errors import OperatorFault
 
 NAME: Final = "identity.key"
+SECRETS: Final = (NAME, "texts.key")  # 32 bytes each: who signs, and what records are fingerprinted with
 
 
 def place(home: Path) -> Path:
@@ -20,6 +21,18 @@ def place(home: Path) -> Path:
 def is_made(home: Path) -> bool:
     """Return whether this home has a key."""
     return place(home).exists()
+
+
+def secrets(path: Path) -> tuple[Path, ...]:
+    """Return the files of a home's secrets, or the one file that was given: the rest of a home is sealed under these.
+
+    Raises:
+        OperatorFault: there is no key.
+    """
+    found = tuple(path / name for name in SECRETS if (path / name).is_file()) if path.is_dir() else (path,)
+    if not found or not found[0].is_file():
+        raise OperatorFault("no key here", "give the file of a key, or a home", str(path))
+    return found
 
 
 def check(home: Path, whose: str, remedy: str) -> None:

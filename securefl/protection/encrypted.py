@@ -289,7 +289,7 @@ class Holder(Generic[C]):
         Raises:
             OperatorFault: others may read the key, or nothing says how many sums it opened.
         """
-        file = KeyFile(path)
+        file = KeyFile(path, identity)
         if whole is not None:
             file.spent(whole)
         return cls(scheme, cipher, whole or file.kept(cipher.new_context), identity, file)

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from securefl import key_files
-from securefl.errors import OperatorFault, Unsafe
+from securefl import key_files, keys
+from securefl.errors import Forged, OperatorFault, Unsafe
+from securefl.keys import Identity
 
 MOST_SUMS = 4096
 DIGITS = 8
+CONTEXT = b"decryption-key"
 
 
 class Exhausted(Unsafe):
@@ -28,23 +30,29 @@ class Exhausted(Unsafe):
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The place of one key."""
+    """The place of one key, and whose identity it is sealed under: without that it is no key."""
 
     path: Path
+    identity: Identity
 
     def kept(self, make: Callable[[], bytes]) -> bytes:
         """The key kept here; made if there is none, with a count of zero.
 
         Raises:
-            OperatorFault: others may read it, or it has no count.
+            OperatorFault: others may read it, it was altered, or it has no count.
         """
 
         def counted() -> bytes:
             secret = make()
             key_files.kept(self.count_of(secret), lambda: b"0" * DIGITS)
-            return secret
+            return keys.seal_at_rest(self.identity.at_rest(CONTEXT), CONTEXT, secret, os.urandom(12))
 
-        secret = key_files.kept(self.path, counted)
+        sealed = key_files.kept(self.path, counted)
+        try:
+            secret = keys.open_at_rest(self.identity.at_rest(CONTEXT), CONTEXT, sealed)
+        except Forged as fault:
+            what, remedy = "this decryption key was altered, or is another party's", "restore it from its backup"
+            raise OperatorFault(what, remedy, str(self.path)) from fault
         self.spent(secret)
         return secret
 

@@ -8,7 +8,6 @@ begins, and no message tells it.
 from __future__ import annotations
 
 import hmac
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,8 +96,8 @@ def _place(home: Path, account: str) -> Path:
 
 
 def _hashes(home: Path, forms: Iterable[bytes]) -> frozenset[bytes]:
-    key = key_files.kept(home / KEY, lambda: os.urandom(32))
-    return frozenset(hmac.digest(key, each, "sha256")[:SIZE] for each in forms)
+    key = key_files.secret(home / KEY)
+    return frozenset(hmac.digest(key.raw, each, "sha256")[:SIZE] for each in forms)
 
 
 def _read(path: Path) -> frozenset[bytes]:

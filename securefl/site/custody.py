@@ -41,7 +41,7 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
         assert secret is not None, "there is a vault"
     else:
         check_here(file)
-        secret = KeyFile(file).kept(lambda: b"")
+        secret = KeyFile(file, identity).kept(lambda: b"")
     key = key_id(tenseal_context.public_half(secret))
     boxes = {member: keys.public_half(_box(home)) for member, home in members.items()}
     dealt, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
@@ -62,7 +62,7 @@ def dealt(
         OperatorFault: there is no key, or the threshold is none.
     """
     check_here(file)
-    secret = KeyFile(file).kept(lambda: b"")
+    secret = KeyFile(file, identity).kept(lambda: b"")
     return key_shares.split(secret, key_id(tenseal_context.public_half(secret)), threshold, boxes, identity, rand)
 
 
@@ -78,12 +78,12 @@ def _erase_old(file: Path, vault: bytes, homes: Iterable[Path]) -> None:
     if file.exists():
         file.replace(_erased(file))  # first: half a key must not pass for one
     if _erased(file).exists():
-        erase(_erased(file))
+        files.erase(_erased(file))
     begun = vault_of(file).parent.glob(f"{vault_of(file).name}.*")  # a process that ended left half a file
     shares = [path for home in homes for path in home.glob(f"{file.name}.*.share*")]
     for path in sorted((*begun, *shares)):
         if path.name != _share(file, vault):
-            erase(path)
+            files.erase(path)
 
 
 def _on_disk(folder: Path) -> None:
@@ -93,18 +93,6 @@ def _on_disk(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def erase(file: Path) -> None:
-    """Overwrite a secret where it lies, then remove its file.
-
-    As far as it goes: a disk that moves what it rewrites, a snapshot or a backup may still have the old bytes.
-    """
-    size = file.stat().st_size
-    with file.open("r+b", buffering=0) as opened:
-        opened.write(os.urandom(size))
-        os.fsync(opened.fileno())
-    file.unlink()
 
 
 def check_floor(threshold: int, members: int, colluding: int, place: str) -> None:
@@ -189,7 +177,7 @@ def assembled(file: Path, identity: Identity, gather: Gather, rand: Secret) -> b
         )
     whole = key_shares.assemble(vault.read_bytes(), identity, gather, rand)
     if _erased(file).exists():  # a split that ended midway left it
-        erase(_erased(file))
+        files.erase(_erased(file))
     return whole
 
 
@@ -221,5 +209,4 @@ def _erased(file: Path) -> Path:
 
 
 def _box(home: Path) -> Secret:
-    key_files.load(identity.place(home))
-    return keys.derive(Secret(identity.place(home).read_bytes()), "key-share-box")
+    return key_files.load(identity.place(home)).box

@@ -724,7 +724,7 @@ def test_a_sum_is_counted_before_it_is_opened_and_an_input_that_does_not_fit_is_
     made.show()
     for name in made.names:
         made.seal(name)
-    file, secret_ = key_file.KeyFile(tmp_path / "he.key"), made.holder._secret
+    file, secret_ = key_file.KeyFile(tmp_path / "he.key", identity("custodian")), made.holder._secret
     first = made.names[0]
     given_ = made.inside(first)
     made.sealed[first] = made.boxed(first, replace(given_, dimension=9))
@@ -744,7 +744,7 @@ def test_a_key_without_a_count_opens_nothing(written: bytes | None, tmp_path) ->
     made.show()
     for name in made.names:
         made.seal(name)
-    path = key_file.KeyFile(tmp_path / "he.key").count_of(made.holder._secret)
+    path = key_file.KeyFile(tmp_path / "he.key", identity("custodian")).count_of(made.holder._secret)
     path.unlink() if written is None else path.write_bytes(written)
     with pytest.raises(OperatorFault, match="how many sums"):
         made.sum()

@@ -35,7 +35,8 @@ def homes(secret: bytes, tmp_path_factory) -> dict[str, Path]:
         for name in (*NAMES, "custodian"):
             (base / name).mkdir(mode=0o700)
             key_files.load_or_create(base / name / "identity.key")
-        KeyFile(base / "custodian" / "he.key").kept(lambda: secret)
+        dealer = key_files.load(base / "custodian" / "identity.key")
+        KeyFile(base / "custodian" / "he.key", dealer).kept(lambda: secret)
     split(found["split"], b"0")
     return found
 
@@ -49,9 +50,9 @@ def split(base: Path, seed: bytes) -> None:
 def found(base: Path) -> bytes:
     """The key, as a custodian that starts has it: whole, or from the shares."""
     file = base / "custodian" / "he.key"
-    if file.exists():
-        return file.read_bytes()
     identity, members = key_files.load(base / "custodian" / "identity.key"), {name: base / name for name in NAMES}
+    if file.exists():
+        return KeyFile(file, identity).kept(lambda: b"")
     gather = custody.gather_from(file, members, identity.public)
     whole = custody.assembled(file, identity, gather, Secret(b"q" * 32))
     assert whole is not None

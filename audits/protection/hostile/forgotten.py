@@ -36,7 +36,8 @@ class Thief:
         """Whether a row that once stood in the database can be read."""
         context = wire.encode((MACHINE, bytes(run), self.owner))
         found = [keys.Secret(each) for each in self.keys if len(each) == KEY]
-        for key in (self.identity.at_rest(context), *(keys.derive(each, "at-rest", context) for each in found)):
+        states = (keys.derive(self.identity.at_rest(each.raw), "at-rest", context) for each in found)
+        for key in (self.identity.at_rest(context), *states):
             with suppress(Forged):
                 return bool(keys.open_at_rest(key, context, row))
         return False

@@ -26,7 +26,7 @@ from securefl.home.home import Home
 from securefl.ledger import store as ledgers
 from securefl.policy import load as policies
 from securefl.protection import schemes
-from securefl.protection.key_file import Exhausted
+from securefl.protection.key_file import Exhausted, KeyFile
 from securefl.protection.masking_terms import Survivors
 from securefl.protection.summation import Summation
 from securefl.protocol import custodian as u
@@ -329,7 +329,7 @@ def split_key(number: int, folder: Path) -> Outcome:
         key_files.load_or_create(path / "identity.key")
     identity, file = key_files.load(place / "identity.key"), place / schemes.key_name(Scheme.CKKS)
     schemes.key_holder(Scheme.CKKS, identity, place)
-    whole = file.read_bytes()
+    whole = KeyFile(file, identity).kept(lambda: b"")
     custody.split(file, 2, homes, identity, _rand(number, 0))
     kept, left, put = files.write, number % (len(homes) + 2), [0]
 

@@ -1,0 +1,209 @@
+"""Private keys under a passphrase: what lies on the disk gives nothing, and who has the passphrase has everything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securefl import key_files, passphrases
+from securefl.errors import Missing, OperatorFault
+from securefl.home.home import Home
+from securefl.keys import Identity, Secret
+from securefl.protection.key_file import KeyFile
+from securefl.terms import Closed, MemberId, Participant, PublicKey, RunId
+
+GOOD, OTHER = b"six words that nobody guesses", b"six others that nobody guesses"
+NORTH, RUN = MemberId("north"), RunId(bytes(16))
+
+
+@pytest.fixture(autouse=True)
+def no_source(monkeypatch) -> None:
+    for name in (*passphrases.SOURCES.split(", ")[:4], passphrases.CREDENTIALS):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def given_file(tmp_path: Path, monkeypatch) -> Path:
+    """This process has the good passphrase, in a file."""
+    file = tmp_path / "passphrase"
+    file.write_bytes(GOOD + b"\n")
+    file.chmod(0o600)
+    monkeypatch.setenv(passphrases.FILE, str(file))
+    return file
+
+
+def command(*arguments: str, fds: tuple[int, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "securefl", *arguments],
+        env={**os.environ, **environment}, pass_fds=fds, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.binary(min_size=32, max_size=32), passphrase=st.binary(min_size=12, max_size=64))
+def test_whoever_has_the_passphrase_has_the_key_and_the_file_shows_nothing(
+    tmp_path_factory, seed: bytes, passphrase: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("key") / "identity.key"
+    data = key_files.encrypted(Secret(seed), passphrase)
+    assert seed not in data
+    path.write_bytes(data)
+    path.chmod(0o600)
+    assert key_files.secret(path, passphrase).raw == seed
+    for wrong in (passphrase + b"x", passphrase[:-1] + bytes([passphrase[-1] ^ 1])):
+        with pytest.raises(OperatorFault, match="does not open the key"):
+            key_files.secret(path, wrong)
+
+
+def test_what_a_process_with_a_passphrase_makes_is_encrypted_and_one_without_it_is_told(
+    tmp_path: Path, given_file: Path, monkeypatch
+) -> None:
+    path = tmp_path / "identity.key"
+    public = key_files.load_or_create(path).public
+    assert key_files.is_encrypted(path)
+    assert key_files.load(path).public == public
+    monkeypatch.delenv(passphrases.FILE)
+    with pytest.raises(OperatorFault, match="SECUREFL_PASSPHRASE_FILE"):
+        key_files.load(path)
+
+
+def test_a_home_under_a_passphrase_has_no_secret_in_the_clear(tmp_path: Path, given_file: Path) -> None:
+    """The states of its machine, with box and masks in them, are under the identity too: the ratchet opens nothing."""
+    canary = b"a mask key that nobody may read"
+    home = Home.at(tmp_path / "north", NORTH, lambda: 1)
+    state = Participant(NORTH, PublicKey(canary.ljust(32)), "EU")
+    with home.transaction() as conn:
+        home.commit(conn, RUN, [Closed(RUN, "aborted", "")], state)
+    seed = key_files.secret(home.path / "identity.key").raw
+    KeyFile(home.path / "he.key", home.identity).kept(lambda: canary)
+    home.engine.dispose()
+    written = {path: path.read_bytes() for path in home.path.rglob("*") if path.is_file()}
+    assert len(written) >= 5
+    assert [path for path, data in written.items() if canary in data or seed in data] == []
+    again = Home.at(home.path, NORTH, lambda: 1)
+    with again.transaction() as conn:
+        assert again.saved(conn, RUN, Participant) == state
+    (ratchet,) = home.path.glob("run-*.state")
+    slots = ratchet.read_bytes()
+    stranger = Home(NORTH, home.path, Identity(Secret(slots[:32])), again.engine, again.clock, again.live)
+    with pytest.raises(Exception, match="altered"), stranger.transaction() as conn:
+        stranger.saved(conn, RUN, Participant)
+    again.engine.dispose()
+
+
+def test_a_decryption_key_opens_for_its_own_custodian_alone(tmp_path: Path) -> None:
+    own, other = Identity(Secret(b"1" * 32)), Identity(Secret(b"2" * 32))
+    assert KeyFile(tmp_path / "he.key", own).kept(lambda: b"key") == b"key"
+    assert KeyFile(tmp_path / "he.key", own).kept(lambda: b"never made") == b"key"
+    with pytest.raises(OperatorFault, match="another party's"):
+        KeyFile(tmp_path / "he.key", other).kept(lambda: b"never made")
+    data = bytearray((tmp_path / "he.key").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "he.key").write_bytes(data)
+    with pytest.raises(OperatorFault, match="altered"):
+        KeyFile(tmp_path / "he.key", own).kept(lambda: b"never made")
+
+
+def test_a_served_process_has_its_passphrase_from_a_descriptor_a_file_or_systemd(tmp_path: Path) -> None:
+    path, credentials = tmp_path / "identity.key", tmp_path / "credentials"
+    path.write_bytes(key_files.encrypted(Secret(b"7" * 32), GOOD))
+    path.chmod(0o600)
+    credentials.mkdir()
+    (credentials / passphrases.CREDENTIAL).write_bytes(GOOD)
+    file = tmp_path / "passphrase"
+    file.write_bytes(GOOD)
+    file.chmod(0o600)
+    read, write = os.pipe()
+    os.write(write, GOOD + b"\n")
+    os.close(write)
+    public = Identity(Secret(b"7" * 32)).public.hex()
+    ways = (
+        ((read,), {passphrases.DESCRIPTOR: str(read)}),
+        ((), {passphrases.FILE: str(file)}),
+        ((), {passphrases.CREDENTIALS: str(credentials)}),
+        ((), {passphrases.PLAIN: GOOD.decode()}),
+    )
+    for fds, environment in ways:
+        done = command("keys", "show", str(path), fds=fds, **environment)
+        assert (done.returncode, done.stdout.strip()) == (0, public), done.stderr
+    done = command("keys", "show", str(path))
+    assert (done.returncode, public in done.stdout) == (2, False)
+
+
+def test_a_source_that_is_not_its_owners_alone_too_short_or_one_of_two_is_refused(
+    tmp_path: Path, given_file: Path, monkeypatch
+) -> None:
+    path = tmp_path / "identity.key"
+    given_file.chmod(0o644)
+    with pytest.raises(OperatorFault, match="others may read"):
+        key_files.load_or_create(path)
+    given_file.chmod(0o600)
+    given_file.write_bytes(b"short")
+    with pytest.raises(OperatorFault, match="5 bytes"):
+        key_files.load_or_create(path)
+    monkeypatch.setenv(passphrases.PLAIN, GOOD.decode())
+    with pytest.raises(OperatorFault, match="more than one source"):
+        key_files.load_or_create(path)
+    monkeypatch.delenv(passphrases.PLAIN)
+    monkeypatch.setenv(passphrases.FILE, str(tmp_path / "nowhere"))
+    with pytest.raises(OperatorFault, match="no such file"):
+        key_files.load_or_create(path)
+    monkeypatch.delenv(passphrases.FILE)
+    monkeypatch.setenv(passphrases.DESCRIPTOR, "99999")
+    with pytest.raises(OperatorFault, match="cannot be read"):
+        key_files.load_or_create(path)
+    assert not path.exists(), "no key was made in the clear instead"
+
+
+def test_a_keyring_whose_library_is_not_here_is_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(passphrases.KEYRING, "north")
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    with pytest.raises(Missing, match="securefl-core\\[keyring\\]"):
+        key_files.load_or_create(tmp_path / "identity.key")
+
+
+def test_a_home_is_encrypted_changed_and_left_open_by_command_and_stays_the_same_party(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    public = key_files.load_or_create(home / "identity.key").public.hex()
+    texts = key_files.secret(home / "texts.key").raw
+    new = tmp_path / "new"
+    new.write_bytes(OTHER)
+    new.chmod(0o600)
+    first = {passphrases.PLAIN: GOOD.decode()}
+    done = command("keys", "encrypt", str(home), **first)
+    assert done.returncode == 0, done.stderr
+    assert key_files.is_encrypted(home / "identity.key")
+    assert key_files.is_encrypted(home / "texts.key")
+    assert command("keys", "encrypt", str(home), "--to", str(new), **first).returncode == 0
+    assert command("keys", "show", str(home / "identity.key"), **first).returncode == 2
+    second = {passphrases.PLAIN: OTHER.decode()}
+    assert command("keys", "show", str(home / "identity.key"), **second).stdout.strip() == public
+    assert command("keys", "decrypt", str(home), **second).returncode == 0
+    assert key_files.load(home / "identity.key").public.hex() == public
+    assert key_files.secret(home / "texts.key").raw == texts
+    assert sorted(path.name for path in home.iterdir()) == ["identity.key", "texts.key"], "nothing old is left"
+
+
+def test_a_crash_while_a_key_is_exchanged_leaves_one_of_the_two(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "identity.key"
+    before = key_files.load_or_create(path)
+
+    def gone(*_: object) -> None:
+        raise SystemExit
+
+    for name in ("link", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, gone)
+            with pytest.raises(SystemExit):
+                key_files.exchange(path, key_files.encrypted(Secret(path.read_bytes()), GOOD))
+        assert key_files.load(path).public == before.public
+    key_files.exchange(path, key_files.encrypted(Secret(path.read_bytes()), GOOD))
+    assert Identity(key_files.secret(path, GOOD)).public == before.public
+    assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".old")] == []
