@@ -52,6 +52,7 @@ from securefl.terms import (
     Update,
 )
 from tests.support import nested
+from tests.support.relays import relayed
 from tests.support.worlds import MODEL, an_update, entropy
 
 COORDINATOR, CUSTODIAN = "coordinator", "custodian"
@@ -352,4 +353,11 @@ def waiting(seconds: float) -> Waiting:
     return Waiting(seconds, time.monotonic)
 
 
-RUNTIMES = {"inprocess": in_process, "processes": in_processes, "sockets": on_sockets}
+@contextmanager
+def over_relays(federation: Federation) -> Iterator[Sockets]:
+    """The same parties, and a relay on both ends."""
+    with on_sockets(federation), relayed(federation.folder, {name: federation.door(name) for name in federation.parties}) as (_, runtime):  # fmt: skip
+        yield runtime
+
+
+RUNTIMES = {"inprocess": in_process, "processes": in_processes, "sockets": on_sockets, "relayed": over_relays}

@@ -1,0 +1,1 @@
+"""How does an engine that people already run carry frames it cannot read?"""
