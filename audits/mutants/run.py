@@ -155,14 +155,15 @@ def main() -> None:
     if options.minutes:
         suite.prepare(options.examples)
         stem = suite.Stem()
-        for folder in options.folders:
+        for folder in options.folders:  # all before the first hunt, which imports what must be seen being imported
             path = STATE / f"{folder}.seen.json"
             if options.watch:
                 suite.watched(ROOT, folder, path, options.watch)
             elif options.watch == [] or not path.exists():
                 path.unlink(missing_ok=True)
                 suite.watched(ROOT, folder, path)
-            seen = suite.Seen(**json.loads(path.read_text()))
+        for folder in options.folders:
+            seen = suite.Seen(**json.loads((STATE / f"{folder}.seen.json").read_text()))
             hunt(folder, options.each, until, seen, stem, again=options.again, whole_s=options.seconds)
     figures, also, wrong = told()
     raise SystemExit(report(figures, as_json=options.json, wrong=wrong, also=also))

@@ -14,6 +14,7 @@ What is encrypted, and why the sum is exact, stands in `ckks_slots`, `bfv_coeffi
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -263,7 +264,7 @@ def summed(sealed: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes], 
 C = TypeVar("C", bound=Parameters)
 
 
-class Holder(Generic[C]):
+class Holder(ABC, Generic[C]):
     """The custodian's half: the only secret key there is."""
 
     def __init__(
@@ -351,6 +352,7 @@ class Holder(Generic[C]):
             raise Forged(what, ANOTHER_INPUT)
         return given.chunks
 
+    @abstractmethod
     def _opening(
         self, plan: Plan, packed: Packing, inputs: Mapping[MemberId, tuple[bytes, ...]],
         enrolled: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes],
@@ -360,7 +362,6 @@ class Holder(Generic[C]):
         Raises:
             PeerFault: an enrolment or answer is not what it should be.
         """
-        raise NotImplementedError
 
 
 class EncryptedKeyHolder(Holder[Cipher]):

@@ -48,7 +48,6 @@ from securefl.protection.masking_terms import (
     Revealed,
     Statement,
     Survivors,
-    TooFew,
     question_about,
 )
 from securefl.protection.schemes import Powers, SchemeSpec
@@ -258,11 +257,9 @@ class MaskingCoordinator:
         """
         fixed_point.check_plan(plan)
         survivors = tuple(sorted(sealed))
-        cover, bits = plan.cover, plan.cover.encoding.ring_bits
-        if len(survivors) < max(cover.threshold, cover.min_cohort):
-            raise TooFew(f"{len(survivors)} survivors; {max(cover.threshold, cover.min_cohort)} are needed")
+        bits = plan.cover.encoding.ring_bits
         width, dtype = sum_bits(plan), fixed_point.ring_dtype(bits)
-        total = np.zeros(plan.dimension, dtype)
+        total, masks = np.zeros(plan.dimension, dtype), masks_left(plan, enrolled, survivors, answers)
         for member in survivors:
             masked: Masked = wire.decode(sealed[member], Masked)
             try:
@@ -270,8 +267,8 @@ class MaskingCoordinator:
                     total[start : start + len(block)] += block
             except ValueError as error:
                 raise Forged(f"{member} sent {error}") from error
-        mask(total, masks_left(plan, enrolled, survivors, answers))
-        return Aggregate(fixed_point.from_ring(total, bits, width), survivors, cover.encoding)
+        mask(total, masks)
+        return Aggregate(fixed_point.from_ring(total, bits, width), survivors, plan.cover.encoding)
 
 
 def _paths(public: Public) -> dict[MemberId, bytes]:

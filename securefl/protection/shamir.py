@@ -26,11 +26,8 @@ def split(secret: Secret, threshold: int, points: tuple[int, ...], rand: Secret)
     if not 1 <= threshold <= len(points) or len(set(points)) != len(points) or min(points) < 1:
         raise ValueError(f"no sharing of {threshold} of {len(points)}")
     stream = Cipher(algorithms.AES(rand.raw), modes.CTR(bytes(16))).encryptor()
-    coefficients = [int.from_bytes(secret.raw, "big")]
-    while len(coefficients) < threshold:
-        drawn = int.from_bytes(stream.update(bytes(SHARE_BYTES)), "big") >> 7  # 521 uniform bits
-        if drawn < PRIME:  # all but one in 2**521 are
-            coefficients.append(drawn)
+    drawn = (int.from_bytes(stream.update(bytes(SHARE_BYTES)), "big") >> 7 for _ in range(threshold - 1))
+    coefficients = [int.from_bytes(secret.raw, "big"), *(each % PRIME for each in drawn)]  # uniform but for 2**-521
     return {point: _at(coefficients, point).to_bytes(SHARE_BYTES, "big") for point in points}
 
 

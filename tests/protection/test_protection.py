@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -348,6 +349,16 @@ def test_any_threshold_shares_give_the_secret_and_one_fewer_does_not(threshold: 
 
 # Fixed point
 
+ENDS_ = [
+    -(2.0**7),
+    -(2.0**7) - 2.0**-16,
+    2.0**7 - 2.0**-16,
+    2.0**7,
+    2.0**6,
+    math.inf,
+    math.nan,
+]  # of 24 bits, 16 of them after the point
+
 
 @given(st.integers(2, 52), st.integers(1, 64), st.sampled_from([32, 64]))
 def test_every_accepted_plan_is_free_of_overflow(value_bits: int, members: int, ring_bits: int) -> None:
@@ -369,6 +380,13 @@ def test_every_accepted_plan_is_free_of_overflow(value_bits: int, members: int, 
 def test_encoding_is_within_half_a_grid_step(values: list[float]) -> None:
     encoded = fixed_point.encode(np.array(values), FixedPoint(24, 12, 32))
     assert np.abs(encoded / 2**12 - np.array(values)).max() <= 0.5 / 2**12
+
+
+@given(st.lists(st.floats(-300, 300, width=16), min_size=1, max_size=20), st.lists(st.sampled_from(ENDS_), max_size=9))
+def test_what_encoding_changes_by_more_than_rounding_is_counted(values: list[float], more: list[float]) -> None:
+    given_ = np.array(values + more)
+    encoded = fixed_point.encode(given_, FixedPoint(24, 16, 32))
+    assert fixed_point.outside(given_, FixedPoint(24, 16, 32)) == int((encoded != np.rint(given_ * 2**16)).sum())
 
 
 @pytest.mark.parametrize("values", [[np.nan], [np.inf], [-np.inf], [1e9] * 10])
@@ -538,6 +556,17 @@ def test_parameters_below_128_bits_or_not_ours_are_refused(degree: int, primes: 
     tenseal_context.check_security(tenseal_context.DEGREE, tenseal_context.PRIMES)
     with pytest.raises(Unsafe, match=why):
         tenseal_context.check_security(degree, primes)
+
+
+@pytest.mark.parametrize(
+    ("degree", "bits"), [(1024, 27), (2048, 54), (4096, 109), (8192, 218), (16384, 438), (32768, 881)]
+)
+def test_the_table_of_the_standard_is_copied_right(degree: int, bits: int) -> None:
+    """Albrecht et al. 2018, table 1: ternary secrets, classical attacks, 128 bits."""
+    with pytest.raises(Unsafe, match=f"{bits + 1} bits of primes: the standard allows {bits} at"):
+        tenseal_context.check_security(degree, (bits + 1,))
+    with pytest.raises(Unsafe, match="a context of degree"):  # secure, and not ours
+        tenseal_context.check_security(degree, (bits,))
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED)

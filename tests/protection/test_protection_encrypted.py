@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securefl.errors import Forged, Unsafe
+from securefl.errors import Forged, Missing, Unsafe
 from securefl.keys import Secret
 from securefl.protection import bfv_coefficients as bfv
 from securefl.protection import ckks_coefficients, residues, slot_packing, tenseal_context
@@ -66,7 +69,12 @@ def test_digits_of_a_sum_are_the_sums_of_the_digits(data: st.DataObject) -> None
     assert 2 ** (width - 1) >= members * top  # the digits of every sum of this many members fit
 
 
-@pytest.mark.parametrize("packed", [[5 << 16], [0, 1], [1 << 40], [-3 << 19]])
+def test_the_ends_of_a_sums_range_are_in_it() -> None:
+    for value in (-3 << 15, 3 * (2**15 - 1)):
+        assert unpack(np.array([value]), Packing(18, 2), 1, SIXTEEN, 3).tolist() == [value]
+
+
+@pytest.mark.parametrize("packed", [[5 << 16], [0, 1], [1 << 40], [-3 << 19], [(-3 << 15) - 1], [3 * (2**15 - 1) + 1]])
 def test_a_sum_no_inputs_have_is_refused(packed: list[int]) -> None:
     with pytest.raises(Forged, match="range"):
         unpack(np.array(packed), Packing(18, 2), 1, SIXTEEN, 3)
@@ -234,6 +242,31 @@ def test_encodings_add_up_exactly_over_the_whole_range_of_a_sum(values: list[int
     assert np.array_equal(residues.centred(summed), np.array(values) << scale)
 
 
+@pytest.mark.parametrize("members", [1, 3, 64, 1000])
+def test_a_coefficients_bound_and_its_chance_to_fail_are_those_of_hoeffdings_inequality(members: int) -> None:
+    """2 exp(-2 t**2 / n): one error in [-1/2, 1/2] for the coefficient and each of 4096 of the secret, of each member."""
+    terms, values = members * 4097, 2.0**31
+    bound = ckks_coefficients.error_bound(members)
+    chance = math.log2(2 * values) - 2 * (bound - 1) ** 2 / terms / math.log(2)  # 1 is for the rounding to integers
+    assert chance == pytest.approx(-128, abs=1e-6)
+    half_a_step = 2**13 - 1
+    fails = math.log2(2 * values) - 2 * half_a_step**2 / terms / math.log(2)
+    assert ckks_coefficients.failure_bits(members) == pytest.approx(-fails, rel=1e-12)
+
+
+def test_a_mask_is_the_low_sixty_bits_of_aes_in_counter_mode_and_the_next_word_where_they_are_no_residue() -> None:
+    key = bytes(range(32))
+    words = np.frombuffer(Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(8 * 40)), "<u8")
+    low = [int(word) & (2**60 - 1) for word in words]
+    assert residues.Uniform(key).draw(30).tolist() == low[:30]
+    half = 1 << 59
+    held = [word for word in low[:20] if word < half]
+    after = [word for word in low[20:] if word < half]
+    drawn = residues.Uniform(key, half).draw(20).tolist()
+    assert drawn[: len(held)] == held
+    assert drawn[len(held) :][: len(after)] == after[: 20 - len(held)]
+
+
 def test_masks_are_residues_whatever_had_to_be_skipped_and_both_sides_draw_the_same() -> None:
     below = 1 << 59  # half of all words are skipped, where once in 2**46 is
     sides = [residues.Uniform(b"k" * 32, below) for _ in range(2)]
@@ -322,6 +355,42 @@ def test_one_bad_input_ends_the_sum_and_never_makes_a_wrong_one(cipher: ModuleTy
             opened(cipher, vectors, m1=chunks)
 
 
+@pytest.mark.parametrize("cipher", CIPHERS, ids=["ckks", "bfv"])
+def test_a_product_of_ciphertexts_is_of_another_size_and_refused(cipher: ModuleType) -> None:
+    """Three polynomials open under the square of the key, of which a sum would show a part."""
+    context = tenseal_context.loaded(PUBLIC[cipher])
+    api, data = tenseal_context.tenseal().sealapi, context.seal_context().data
+    (chunk,) = cipher.encrypt(PUBLIC[cipher], ONES, TWO)
+    with tenseal_context.passage() as path:
+        ((_, held),) = tenseal_context.read(api, data, path, [(MemberId("m0"), chunk)])
+        api.Evaluator(data).square_inplace(held)
+        squared = tenseal_context.write(held, path)
+    with pytest.raises(Forged, match="m1 sent a ciphertext of another size or level"):
+        opened(cipher, np.arange(27).reshape(3, 9), m1=(squared,))
+
+
+@ENDS
+def test_an_input_that_takes_anothers_away_leaves_no_ciphertext_and_is_refused(cipher: ModuleType) -> None:
+    """Ciphertexts are malleable: whoever saw one could hand in its negation, and the sum were that of the others."""
+    context = tenseal_context.loaded(PUBLIC[cipher])
+    api, data = tenseal_context.tenseal().sealapi, context.seal_context().data
+    packing = cipher.packing(SIXTEEN, 2)
+    chunks = cipher.encrypt(PUBLIC[cipher], ONES, packing)
+    with tenseal_context.passage() as path:
+        ((_, held),) = tenseal_context.read(api, data, path, [(MemberId("m0"), chunks[0])])
+        api.Evaluator(data).negate_inplace(held)
+        negated = tenseal_context.write(held, path)
+    with pytest.raises(Forged, match="inputs whose sum is no ciphertext"):
+        cipher.open_sum(SECRET[cipher], {MemberId("m0"): chunks, MemberId("m1"): (negated,)}, 5, packing)
+
+
+def test_a_seal_of_another_version_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenseal_context, "VERSION", (4, 2))  # the one that is known; what is installed writes 4.3
+    with pytest.raises(Missing, match="no ciphertext of SEAL 4.2") as fault:
+        ckks.encrypt(PUBLIC[ckks], ONES, TWO)
+    assert "pip install 'tenseal>=0.3.18,<0.4'" in fault.value.remedy
+
+
 @ENDS
 def test_a_public_context_opens_nothing(cipher: ModuleType) -> None:
     chunks = {name: cipher.encrypt(PUBLIC[cipher], ONES, TWO) for name in names(3)}
@@ -353,6 +422,18 @@ def test_nothing_is_left_on_a_disk(cipher: ModuleType, in_memory: bool, tmp_path
     with pytest.raises(Forged):
         opened(cipher, vectors, m1=(b"",))
     assert not list(tmp_path.iterdir())
+
+
+@ENDS
+def test_a_custodian_holds_no_more_files_after_many_sums_than_after_one(cipher: ModuleType) -> None:
+    chunks = {name: cipher.encrypt(PUBLIC[cipher], ONES, TWO) for name in names(2)}
+    cipher.open_sum(SECRET[cipher], chunks, 5, TWO)
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(5):
+        cipher.open_sum(SECRET[cipher], chunks, 5, TWO)
+        with pytest.raises(Forged):
+            cipher.open_sum(SECRET[cipher], {MemberId("m0"): (b"",)}, 5, TWO)
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_wider_grid_encodes_the_same_whatever_its_fraction_bits() -> None:
