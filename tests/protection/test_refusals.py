@@ -239,7 +239,7 @@ def test_a_custodian_without_masks_takes_no_shares_of_any(scheme: Scheme) -> Non
 
 def test_a_key_opens_four_thousand_and_ninety_six_sums(tmp_path) -> None:
     """The limit itself: what a key may show over its life is counted with this number."""
-    file = key_file.KeyFile(tmp_path / "he.key")
+    file = key_file.KeyFile(tmp_path / "he.key", identity("custodian"))
     kept = file.kept(lambda: b"a key")
     assert file.spent(kept) == 0
     file.count_of(kept).write_bytes(b"00004095")
@@ -248,6 +248,25 @@ def test_a_key_opens_four_thousand_and_ninety_six_sums(tmp_path) -> None:
     with pytest.raises(key_file.Exhausted, match="opened 4096 sums"):
         file.spend(kept)
     assert file.spent(kept) == 4096
+
+
+def test_a_key_file_that_was_altered_or_is_anothers_is_no_key_and_none_is_made_in_its_place(tmp_path) -> None:
+    path, key = tmp_path / "he.key", bytes(range(64))
+    own = key_file.KeyFile(path, identity("custodian"))
+    assert own.kept(lambda: key) == key
+    sealed = path.read_bytes()
+    assert key[:16] not in sealed
+    for written, file in (
+        (sealed, key_file.KeyFile(path, identity("another"))),
+        (sealed[:-1] + bytes([sealed[-1] ^ 1]), own),
+        (key, own),
+    ):
+        path.write_bytes(written)
+        with pytest.raises(OperatorFault, match="altered, or is another party's"):
+            file.kept(lambda: b"never made")
+        assert path.read_bytes() == written
+    path.write_bytes(sealed)
+    assert own.kept(lambda: b"never made") == key
 
 
 # A split key.
