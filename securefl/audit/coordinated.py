@@ -5,6 +5,8 @@ coordinator's, everything in them is checked as always, and files, figures and l
 a report's folder. Three things differ, for lack of evidence: the adapter is layout and state alone, and nothing that a
 model loads; ``coordinated.json`` says less than a report; and how long the members' ledgers were when the run ended is
 known only as far as others saw them.
+
+A report can be made of such a folder afterwards (``afterwards``): then it is here, too, and made again to be checked.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from typing import Any
 
 from pydantic import Field
 
-from securefl.audit import figures, folder, json_files, last_word
+from securefl.audit import afterwards, figures, folder, json_files, last_word
 from securefl.audit.ledger_files import Ledger
 from securefl.audit.report import ApprovalsPart, Bytes, ModelPart, Outcome, Part
 from securefl.errors import Tampered
 from securefl.protection.trust_statement import who_can_open
 from securefl.shown import in_json, plainly
-from securefl.terms import MemberId, Plan, RunId
+from securefl.terms import MemberId, Plan, Reported, RunId
 
 BESIDE = "laid beside: that nothing was cut off their ends which nobody else saw is not verified"
 
@@ -83,16 +85,8 @@ def write(facts: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def is_one(run: Path) -> bool:
-    """Return whether a folder is such a one: it has this file, and no report.
-
-    Raises:
-        Tampered: it has both, so that each could be read where the other is checked.
-    """
-    if not (run / folder.COORDINATED).exists():
-        return False
-    if (run / folder.REPORT).exists():
-        raise Tampered(folder.COORDINATED, f"beside {folder.REPORT}: a run is told of in one of them")
-    return True
+    """Return whether a folder is such a one: it has this file."""
+    return (run / folder.COORDINATED).exists()
 
 
 def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple[str, ...]:
@@ -103,6 +97,7 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     """
     coordinator, word, notes = folder.check_ended(run, ledgers, run_id)
     index, entry = word
+    _check_form(entry)
     laid = last_word.beside(ledgers, entry)
     then = last_word.as_of(ledgers, coordinator, word, (run_id,), beside=laid)
     told, plan = json_files.mapping(run / folder.COORDINATED), figures.first_plan(then, run_id)
@@ -115,9 +110,27 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     if plan is not None:
         figures.compare(folder.COORDINATED, due := due | of_plan(plan), told)
     folder.check_adapter(told, coordinator, run_id, entry)
+    afterwards.check(run, told, then, run_id)
     words = sorted(set(told) - set(due) - {"adapter"})
+    made_again = (f"{folder.REPORT}: ", f"{afterwards.PAGE}: ")
     return (
-        *notes, *folder.not_verified(run, folder.COORDINATED, words, told, then, word),
+        *(note for note in notes if not note.startswith(made_again)),
+        *folder.not_verified(run, folder.COORDINATED, words, told, then, word),
         *folder.longer(ledgers, entry, coordinator, index),
         *((f"{', '.join(ledgers[owner].name for owner in laid)}: {BESIDE}",) if laid else ()),
     )  # fmt: skip
+
+
+def _check_form(entry: Reported) -> None:
+    """Check that the coordinator left this form of a folder, and not the other: it would be read where this is checked.
+
+    Raises:
+        Tampered: it left a report, or page, of its own; or not this file.
+    """
+    left = {each.path for each in entry.files}
+    for name in sorted({folder.REPORT, afterwards.PAGE} & left):
+        raise Tampered(
+            folder.COORDINATED, f"beside {name}, which the coordinator left: a run is told of in one of them"
+        )
+    if folder.COORDINATED not in left:
+        raise Tampered(folder.COORDINATED, "a file that the run did not leave, and it tells of the run")

@@ -198,7 +198,12 @@ def words(report: Mapping[str, Any], ledgers: Ledgers, run: RunId) -> tuple[str,
     """The fields of a report that no ledger gives: they are its coordinator's word."""
     due = figures(ledgers, run)
     due["members"] = [{"name": name, "region": region} for name, region in due["members"].items()]
-    return tuple(dict.fromkeys(_left("", due | {"adapter": None}, report)))
+    return more(due | {"adapter": None}, report)
+
+
+def more(due: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields that are told and not due, by name."""
+    return tuple(dict.fromkeys(_left("", due, told)))
 
 
 def _left(place: str, due: Any, told: Any) -> Iterator[str]:  # noqa: ANN401 - whatever JSON holds

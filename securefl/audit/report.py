@@ -51,7 +51,7 @@ class MemberRow(Part):
 
     name: str
     region: str
-    heldout: HeldOut
+    heldout: HeldOut | None = Field(description="none where the rows are at a site of its own: they stay there")
     note: str
 
 
@@ -140,7 +140,9 @@ class Protections(Part):
     who_can_open: str
     silence: str = Field(description="what becomes of a round when members are not heard")
     encoding: EncodingPart
-    engine: str = Field(description="what gave each record its gradient: fast or opacus")
+    engine: str | None = Field(
+        description="what gave each record its gradient: fast or opacus; none where each site has its own"
+    )
     noise_generator: str
     noise_multiplier: float
     clip_l2: float
@@ -167,7 +169,7 @@ class Report(Part):
     model: ModelPart
     members: list[MemberRow]
     rounds: list[RoundRow]
-    accuracy: Accuracy
+    accuracy: Accuracy | None = Field(description="none where held-out rows are at sites of their own")
     epsilon: EpsilonPart
     accounts: list[AccountRow]
     bytes: Bytes
@@ -199,7 +201,12 @@ def write(facts: dict[str, Any], out: Path, *, page: bool = True) -> None:
 
 
 def page_of(plain: dict[str, Any], pictures: dict[str, str]) -> str:
-    """One page that needs nothing else. Whatever stands in the facts is text, never markup."""
+    """One page that needs nothing else. Whatever stands in the facts is text, never markup.
+
+    Args:
+        plain: the report.
+        pictures: each by its name, as SVG; what is not there is not shown.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
     from markupsafe import Markup  # noqa: PLC0415
 

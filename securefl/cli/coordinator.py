@@ -67,8 +67,8 @@ def coordinate(
 ) -> None:
     """Run the federation of this document over its parties' sockets. An interrupted run goes on with the same command.
 
-    The coordinator reads nothing of another party's: `audit verify` takes RUN once the others' exported ledgers are
-    laid into RUN/ledger.
+    The coordinator reads nothing of another party's: `securefl report RUN --ledgers FOLDER` makes the report once the
+    others' exported ledgers are here.
     """
     from securefl.coordinator import run  # noqa: PLC0415
     from securefl.documents import coordinator_file  # noqa: PLC0415
@@ -88,7 +88,7 @@ def coordinate(
         f"bytes    {told['bytes']['up']:,} up, {told['bytes']['down']:,} down",
         f"outcome  {result.outcome}: {result.why}",
         f"state    {out / 'adapter' / 'released.f32' if told['adapter'] else 'none: no round finished'}",
-        f"check it: lay each party's `securefl ledger export` into {out / 'ledger'}, then securefl audit verify {out}",
+        f"report   with every party's `securefl ledger export` in a FOLDER: securefl report {out} --ledgers FOLDER",
     ]
     answer = {"run": str(out), **told}
     show(as_json, answer, "\n".join(lines))

@@ -1,4 +1,4 @@
-"""`securefl explain` and `doctor`: what was on in a run, and what this machine has."""
+"""`securefl report`, `explain` and `doctor`: what a run cost, what was on in it, and what this machine has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,38 @@ from typing import Annotated
 
 import typer
 
+from securefl.cli.audit import Keys
 from securefl.cli.options import Json, show
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="What `securefl coordinate` left.")],
+    ledgers: Annotated[
+        Path | None, typer.Option(help="The others' exported ledgers; else as they lie in RUN/ledger.")
+    ] = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Make report.json and report.html of a coordinator's run, with everybody's exported ledgers.
+
+    Everything is verified first. Each figure is what ledgers give; `audit verify RUN` makes it all again.
+    """
+    from securefl.audit import laid, pins  # noqa: PLC0415
+
+    told, verdict = laid.report(run_folder, ledgers, pins.read(keys) if keys else None)
+    cost = told["epsilon"]
+    lines = [
+        *(f"WARNING  {warning}" for warning in told["warnings"]),
+        f"epsilon  {cost['spent']:.4f} spent, {cost['left']:.4f} left of {cost['limit']:g} at delta {cost['delta']:g}",
+        f"         {cost['unit']} level, {cost['neighbours']}, {cost['mechanism']}, {cost['sampler']} sampling",
+        f"hidden   {told['protections']['scheme']}: {told['protections']['who_can_open']}",
+        f"outcome  {told['outcome']['status']}: {told['outcome']['why']}",
+        f"accuracy is each site's own: securefl site evaluate SITE {run_folder / 'adapter' / 'released.f32'}",
+        f"report   {run_folder / 'report.html'}",
+        f"check it: securefl audit verify {run_folder}",
+    ]
+    answer = {"run": str(run_folder), "report": told, "pinned": verdict.pinned, "unverified": list(verdict.unverified)}
+    show(as_json, answer, "\n".join(lines))
 
 
 def explain(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:

@@ -38,7 +38,7 @@ app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
 app.add_typer(custodian_app, name="custodian")
 app.add_typer(audit.audit_app, name="audit")
-for command in (train.run, coordinate, train.predict, train.compare, look.explain, look.doctor):
+for command in (train.run, coordinate, train.predict, train.compare, look.report, look.explain, look.doctor):
     app.command()(command)
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 NOTHING_LOST = "what was recorded stays, and the same command goes on from here"

@@ -146,6 +146,28 @@ def site_serve(
         os._exit(0)
 
 
+@site_app.command("evaluate")
+def site_evaluate(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="A SITE document.")],
+    state: Annotated[
+        Path, typer.Argument(help="The released state: adapter/released.f32 of the coordinator's folder.")
+    ],
+    federation: Annotated[str | None, typer.Option(help="Which, of a site in several.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """How good a released adapter is on this site's own held-out rows. Computed here; nothing leaves.
+
+    The state is one that a run here released, by this site's own ledger; another one is refused.
+    """
+    from securefl.documents import site_file  # noqa: PLC0415
+    from securefl.site import evaluation  # noqa: PLC0415
+
+    told = evaluation.evaluate(site_file.load(site), state, federation)
+    shown = [f"{name:<10}{value:.3f}" for name, value in told.items() if isinstance(value, float)]
+    head = f"{told['measure']} on {told['n']} held-out rows, after round {told['round']} of {told['federation']}"
+    show(as_json, told, "\n".join([f"{head} ({told['note']})", *shown]))
+
+
 @site_app.command("schema")
 def site_schema() -> None:
     """The JSON Schema of SITE documents, for editors."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,8 @@ def _leave(
     coordinated.write(
         {
             **figures.coordinated(ledgers[COORDINATOR], run), **coordinated.of_plan(plan),
-            "seconds": seconds, "adapter": adapter, "versions": {"securefl": __version__},
+            "seconds": seconds, "adapter": adapter,
+            "versions": {"securefl": __version__, "dp-accounting": version("dp-accounting")},
         },
         out,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from securefl.runtime.inprocess import InProcess
 from securefl.site.build import Environment
 from securefl.site.dispatch import built
 from securefl.terms import MemberId
-from tests.support.apart import COORDINATOR, Apart
+from tests.support.apart import COORDINATOR, Apart, everything
 
 
 class Coordinated:
@@ -94,6 +94,30 @@ def test_what_a_coordinator_leaves_verifies_with_the_others_exported_ledgers_and
         introduced.coordinate(out)
     again = introduced.coordinate(tmp_path / "again")
     assert again.outcome in ("finished", "refused"), again.why
+
+
+def test_a_site_evaluates_what_was_released_on_its_own_rows_and_nothing_else(
+    introduced: Coordinated, tmp_path: Path
+) -> None:
+    out, apart = tmp_path / "run", introduced.apart
+    assert introduced.coordinate(out).outcome == "finished"
+    before = everything(apart.of("north"))
+    told = apart.told("north", "site", "evaluate", apart.document("north"), out / "adapter" / "released.f32")
+    assert (told["n"], told["round"], told["broadcast"], told["federation"]) == (15, 2, None, "small")
+    assert 0 < told["majority"] < 1
+    assert told["after"] != told["before"] or told["macro_f1"] is not None
+    assert everything(apart.of("north")) == before, "nothing is written, and nothing leaves"
+    (tmp_path / "another.f32").write_bytes((out / "adapter" / "released.f32").read_bytes()[:-4] + b"\0" * 4)
+    code, said = apart.asked("north", "site", "evaluate", apart.document("north"), tmp_path / "another.f32")
+    assert (code, "no run of small that this site took part in released this state" in said) == (2, True), said
+    ledgers = tmp_path / "exported"
+    for name in apart.parties:
+        export.one(export.home_of(apart.document(name)), ledgers)
+    report = apart.told(COORDINATOR, "report", out, "--ledgers", ledgers)["report"]
+    assert {row["member"] for row in report["accounts"]} == set(apart.members)
+    found = verify(out, introduced.keys)
+    assert found.ok, found.why
+    assert not [each for each in found.unverified if each.startswith("report.")]
 
 
 def test_a_party_whose_key_nobody_knows_is_not_asked(small, tmp_path: Path, capsys) -> None:

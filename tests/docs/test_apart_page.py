@@ -38,6 +38,9 @@ class Page(Ground):
             "--let-in coordinator", f"--let-in {self.users[COORDINATOR]}"
         )
         words = shlex.split(here.removesuffix("&"))
+        if words[0] == "cp":
+            shutil.copy(self.of(name) / words[1], words[2])
+            return ""
         assert words[0] == "securefl"
         typed = next(
             (f"{said}\n" for path, said in self.read_out.items() if path in words[1:-1] or path == words[-1]), ""
@@ -57,12 +60,14 @@ class Page(Ground):
 
     def audited(self) -> Path:
         """What the auditor is given: the coordinator's folder, everybody's exported ledger, and the keys."""
-        run = self.folder / AUDITOR / "run"
-        shutil.copytree(self.of(COORDINATOR) / "run", run)
-        for name in self.members:
-            shutil.copy(self.sent(name, f"{name}.ledger"), run / "ledger")
-        (self.folder / AUDITOR / "keys.json").write_text(json.dumps(self.keys))
-        return self.folder / AUDITOR
+        place = self.folder / AUDITOR
+        if not place.exists():
+            shutil.copytree(self.of(COORDINATOR) / "run", place / "run")
+            (place / "ledgers").mkdir()
+            for name in self.members:
+                shutil.copy(self.sent(name, f"{name}.ledger"), place / "ledgers")
+            (place / "keys.json").write_text(json.dumps(self.keys))
+        return place
 
 
 def test_every_command_of_the_page_prints_what_it_shows(small, tmp_path: Path, capsys, monkeypatch) -> None:

@@ -1,0 +1,93 @@
+"""Make the report of a coordinator's folder: lay the others' ledgers beside its own, and verify all of it first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from securefl.audit import afterwards, coordinated, folder, json_files, last_word, pins
+from securefl.audit.figures import coordinator_of
+from securefl.audit.ledger_files import read_all
+from securefl.audit.verify import Verdict, verify
+from securefl.errors import OperatorFault, Tampered
+from securefl.files import alone_in
+from securefl.ledger.export import SUFFIX
+
+MADE = (folder.REPORT, afterwards.PAGE)
+
+
+def report(run: Path, ledgers: Path | None, known: pins.Pins | None = None) -> tuple[dict[str, Any], Verdict]:
+    """Write ``report.json`` and ``report.html`` into a coordinator's folder, and the ledgers that they are made of.
+
+    All is tried in a copy first: what does not verify leaves the folder as it was.
+
+    Args:
+        run: what ``securefl coordinate`` left.
+        ledgers: a folder with exported ledgers, those of a federation below in ``below/NAME``; None: they are laid.
+        known: keys that the caller knows.
+
+    Raises:
+        OperatorFault: the folder is not a coordinator's, its run is not over, or nobody reserved a plan.
+        Tampered: something in it, or in a ledger, does not hold.
+    """
+    _check_folder(run)
+    with TemporaryDirectory() as scratch, alone_in(run, "making its report"):
+        copy = Path(scratch) / "run"
+        shutil.copytree(run, copy, symlinks=True, ignore=lambda _, names: {name for name in names if name in MADE})
+        laid = tuple(_lay(ledgers, copy)) if ledgers is not None else ()
+        found = verify(copy, known)
+        if not found.ok:
+            first = found.first_bad or {"ledger": str(run), "entry": None}
+            raise Tampered(str(first["ledger"]), found.why.removeprefix(f"{first['ledger']}: "))
+        made = _facts(copy)
+        for path in laid:
+            (run / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(copy / path, run / path)
+        afterwards.write(made, run)
+    return made, found
+
+
+def _check_folder(run: Path) -> None:
+    if coordinated.is_one(run):
+        return
+    if (run / folder.REPORT).is_file():
+        raise OperatorFault("this run has its report", "read it, or `securefl audit verify` it", str(run))
+    raise OperatorFault(
+        f"no {folder.COORDINATED} here", "give the folder of a `securefl coordinate` that ended", str(run)
+    )
+
+
+def _lay(ledgers: Path, copy: Path) -> Iterator[Path]:
+    """Lay ledgers beside those of a run's copy, each where ``audit verify`` looks for it; give their places in it.
+
+    Raises:
+        OperatorFault: there is none.
+    """
+    files = [path for path in sorted(ledgers.rglob(f"*{SUFFIX}")) if path.is_file() and not path.is_symlink()]
+    if not files:
+        raise OperatorFault(
+            "no ledger here", "give the folder that holds what `securefl ledger export` wrote", str(ledgers)
+        )
+    for path in files:
+        way = [part for part in path.parent.relative_to(ledgers).parts if part != "ledger"]
+        place = Path(*way, "ledger", path.name)
+        if place == Path("ledger", f"{last_word.COORDINATES}{SUFFIX}"):
+            continue  # the run's own, as it was bound
+        if way and (len(way) % 2 or set(way[::2]) != {folder.BELOW}):
+            what = f"{path.relative_to(ledgers)}: no place of a party"
+            raise OperatorFault(what, "lay members' ledgers here, and those below NAME in below/NAME", str(ledgers))
+        (copy / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy / place)
+        yield place
+
+
+def _facts(copy: Path) -> dict[str, Any]:
+    run_id, ledgers = folder.named(copy), read_all(copy)
+    assert run_id is not None, "a folder that verified names its run"
+    coordinator = coordinator_of(ledgers, run_id)
+    word = last_word.the_one(coordinator, run_id)
+    then = last_word.as_of(ledgers, coordinator, word, (run_id,), beside=last_word.beside(ledgers, word[1]))
+    return afterwards.facts(json_files.mapping(copy / folder.COORDINATED), then, run_id)
