@@ -81,16 +81,16 @@ def encrypted(held: Secret, passphrase: bytes) -> bytes:
 
 
 def exchange(path: Path, data: bytes) -> None:
-    """Put these bytes in the place of the key at ``path``. A crash leaves either, whole.
+    """Put these bytes in the place of the key at ``path``. However often it fails or is killed, one is there, whole.
 
-    The old bytes are written over where they lie, as far as the file system does so: a backup may still have them.
+    The old bytes never have a second name, and are written over once the new ones are on the disk: as far as the file
+    system does so, and unless the process is killed just then. A backup may still have them.
     """
-    old = path.with_name(f"{path.name}.old")
-    if old.exists():  # a process ended before it could
-        files.erase(old)
-    os.link(path, old)
-    files.write(path, data)
-    files.erase(old)
+    with path.open("r+b", buffering=0) as old:
+        size = os.fstat(old.fileno()).st_size
+        files.write(path, data)
+        old.write(os.urandom(size))
+        os.fsync(old.fileno())
 
 
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:

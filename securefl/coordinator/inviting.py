@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from securefl.documents import offer
 from securefl.documents.coordinator_file import Coordinator
-from securefl.documents.introduction import Answer, Authentic, Confirmed, Invitation, NotIntroduced, Roster, Rule
+from securefl.documents.introduction import Answer, Authentic, Card, Confirmed, Invitation, NotIntroduced, Roster, Rule
 from securefl.errors import OperatorFault
 from securefl.home import adoption, identity, introduced
 from securefl.home.clock import clock
@@ -60,14 +60,7 @@ def admit(coordinator: Coordinator, given: Confirmed[Answer], now: Callable[[], 
     Raises:
         NotIntroduced: as for ``introduced.admit``; or its key or region is not the one in the document (KEY, OFFER).
     """
-    card = given.document.card
-    due = coordinator.file.parties.get(card.name)
-    if due is not None and due.key not in (None, card.key.hex()):
-        what = f"{card.name} under {card.key.hex()[:16]}..., and the document has {str(due.key)[:16]}..."
-        raise NotIntroduced(Rule.KEY, what, "find out which is its own", str(coordinator.path))
-    if due is not None and due.region not in (None, card.region):
-        what = f"{card.name} in region {card.region}, and the document has {due.region}"
-        raise NotIntroduced(Rule.OFFER, what, "find out which is right", str(coordinator.path))
+    _check_document(coordinator, given.document.card)
     introduced.admit(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, given)
 
 
@@ -80,12 +73,29 @@ def roster(coordinator: Coordinator, days: int, now: Callable[[], int] = clock) 
     return introduced.hand_out(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, days)
 
 
+def _check_document(coordinator: Coordinator, card: Card) -> None:
+    """Check that a party's card says nothing else than this coordinator's document; raise NotIntroduced otherwise."""
+    due = coordinator.file.parties.get(card.name)
+    if due is not None and due.key not in (None, card.key.hex()):
+        what = f"{card.name} under {card.key.hex()[:16]}..., and the document has {str(due.key)[:16]}..."
+        raise NotIntroduced(Rule.KEY, what, "find out which is its own", str(coordinator.path))
+    if due is not None and due.region not in (None, card.region):
+        what = f"{card.name} in region {card.region}, and the document has {due.region}"
+        raise NotIntroduced(Rule.OFFER, what, "find out which is right", str(coordinator.path))
+
+
 def known(coordinator: Coordinator, home: Home) -> Known:
-    """Everybody in the document, by key and region: whoever was admitted stays so when its answer's time is over."""
+    """Everybody in the document, by key and region: whoever was admitted stays so when its answer's time is over.
+
+    Raises:
+        NotIntroduced: the document has come to name another key or region than a party's answer does (KEY, OFFER).
+    """
     answers = introduced.admitted(home, coordinator.file.name)
     found, missing = dict[str, Participant](), list[str]()
     for name, part in coordinator.file.parties.items():
         answer = answers.get(name)
+        if answer is not None:
+            _check_document(coordinator, answer.document.card)
         key = answer.document.card.key.hex() if answer else part.key
         region = answer.document.card.region if answer else part.region
         if key is None or (region is None and name != CUSTODIAN):

@@ -15,12 +15,15 @@ from securefl.errors import OperatorFault
 from securefl.home.opening import adopted
 from securefl.policy import approvals
 from securefl.policy import load as policies
+from securefl.policy.authority import levels
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
+    from securefl.policy.authority import Line
     from securefl.policy.load import Policy
 
 Signatures = tuple[approvals.Signature, ...] | None  # None: a run without
+REVOKED = Path("policies") / "revoked"  # of a home: by the hash of the version that was revoked
 
 
 def propose(home: Home, policy: Policy, signatures: Signatures) -> None:
@@ -45,17 +48,32 @@ def propose_to_all(homes: Iterable[Home], policy: Policy, signatures: Signatures
 
 
 def _adoptable(home: Home, policy: Policy, signatures: Signatures) -> Signatures:
-    """Check that this home would adopt the policy; a revocation that it is shown, it keeps whatever it says."""
-    path = staged_at(home.path, policy.federation)
-    files.folder(path.parent)
-    if signatures is not None:
-        revoked = path.with_name(f"{policy.federation}.revoked.json")
-        signatures = tuple(dict.fromkeys((*signatures, *approvals.read(revoked))))
-        if approvals.revocations(signatures):
-            files.write(revoked, approvals.encode(approvals.revocations(signatures)))
+    """Check that this home would adopt the policy.
+
+    A revocation that it is shown, it keeps, also of a policy that it refuses: one of each signer, and nobody else's.
+    """
     with home.transaction() as conn:
-        adopted(home.opened(conn)).adopt(policy, signatures, home.clock())
+        authority = adopted(home.opened(conn))
+    if signatures is not None:
+        for level in levels(policy):
+            signatures = _with_revocations(home, level, authority.lines.get(level.federation), signatures)
+    files.folder(staged_at(home.path, policy.federation).parent)
+    authority.adopt(policy, signatures, home.clock())
     return signatures
+
+
+def _with_revocations(
+    home: Home, level: Policy, line: Line | None, signatures: tuple[approvals.Signature, ...]
+) -> tuple[approvals.Signature, ...]:
+    """The signatures, and every revocation of this version that this home was ever shown, which it keeps."""
+    path = home.path / REVOKED / f"{level.hash.hex()}.json"
+    kept = approvals.read(path)
+    rules = [level.document.approvals, *([line.signed.document.approvals] if line and line.signed else [])]
+    revoked = approvals.last_revocations(level, (*kept, *signatures), *rules)
+    if revoked != kept:
+        files.folder(path.parent)
+        files.write(path, approvals.encode(revoked))
+    return tuple(dict.fromkeys((*signatures, *revoked)))
 
 
 def found_signatures(

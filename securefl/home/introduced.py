@@ -1,7 +1,7 @@
 """What a home does with signed documents of introduction: it answers, admits, and pins the keys in them.
 
-Everything is checked before anything is written: a document that is refused leaves a home as it was. Documents are kept
-in the home, for they are what its pins are by.
+Everything is checked before anything is written: a document that is refused leaves a home as it was, but for what the
+policy's own signers revoked (`home.adoption`). Documents are kept in the home, for they are what its pins are by.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def invite(
     card = _card(home, Party(COORDINATOR, Role.COORDINATOR), policy, days)
     made = Invitation(card, policy.text, adoption.evidence(policy, signatures), offer)
     held = kept(home, policy.federation, INVITATION, Invitation)
-    if held is not None and replace(held.document, card=card) == made:
+    if held is not None and _says_the_same(held.document, made):
         return held
     pin(home.path, policy.federation, (_seat(card),))
     found = introduction.sign(home.identity, made)
@@ -102,7 +102,7 @@ def accept(
     card = _card(home, me, policy, days)
     made = Answer(card, given.found.digest)
     held = kept(home, policy.federation, ANSWER, Answer)
-    if held is not None and replace(held.document, card=card) == made:
+    if held is not None and _says_the_same(held.document, made):
         return held  # the same, in its first words
     found = introduction.sign(home.identity, made)
     _keep(home, policy.federation, ANSWER, found)
@@ -160,7 +160,7 @@ def hand_out(home: Home, federation: str, invited: Collection[str], days: int) -
     card = _card(home, Party(COORDINATOR, Role.COORDINATOR), policy, days)
     made = Roster(card, invitation.digest, tuple(answers[name].encoded for name in sorted(invited)))
     held = kept(home, federation, ROSTER, Roster)
-    if held is not None and replace(held.document, card=card) == made:
+    if held is not None and _says_the_same(held.document, made):
         return held
     found = introduction.sign(home.identity, made)
     _keep(home, federation, ROSTER, found)
@@ -289,6 +289,12 @@ def _card(home: Home, party: Party, policy: Policy, days: int) -> Card:
         party.name, party.role, party.region, home.identity.public, box, policy.federation, policy.hash, now,
         now + days * introduction.DAY_S,
     )  # fmt: skip
+
+
+def _says_the_same(held: Invitation | Answer | Roster, made: Invitation | Answer | Roster) -> bool:
+    """Whether two documents differ in nothing but when they were signed and until when they count."""
+    card = replace(made.card, issued=held.card.issued, expires=held.card.expires)
+    return replace(made, card=card) == held
 
 
 def _seat(card: Card) -> Participant:

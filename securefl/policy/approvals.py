@@ -310,3 +310,16 @@ def add(path: Path, policy: Policy, made: Signature, now: int) -> Standing:
 def revocations(signatures: Iterable[Signature]) -> tuple[Signature, ...]:
     """Those that take something back: whoever saw one keeps it."""
     return tuple(each for each in signatures if each.statement.kind is Kind.REVOCATION)
+
+
+def last_revocations(policy: Policy, signatures: Iterable[Signature], *named: Approvals) -> tuple[Signature, ...]:
+    """Each signer's last revocation of this version, by the keys that one of these rules names; what is forged is none.
+
+    No more than there are keys, whatever is given.
+    """
+    names = {bytes.fromhex(key): name for rules in named for name, key in rules.keys.items()}
+    last = dict[bytes, Signature]()
+    for each in sorted(revocations(signatures), key=_order):
+        if _wrong(policy, each, names, each.statement.issued) is None:
+            last[each.statement.signer] = each
+    return tuple(last[signer] for signer in sorted(last))

@@ -120,7 +120,7 @@ def answer(member: MemberId, share: bytes, box: Secret, request: bytes, custodia
     if asked.key != held.statement.key:
         raise Forged("a request for the shares of another key")
     opened = keys.open_box(box, "key-share", asked.key, held.box)
-    fresh = keys.derive(box, "key-share-answer", asked.box + asked.key)
+    fresh = keys.derive(box, "key-share-answer", asked.box + asked.key + opened)  # of one request and one share
     return wire.encode(Answer(member, keys.seal_box(asked.box, "key-share-answer", asked.key, opened, fresh)))
 
 

@@ -18,12 +18,15 @@ from securefl.errors import OperatorFault
 from securefl.home.home import Home
 
 if TYPE_CHECKING:
+    from securefl.keys import Secret
     from securefl.seams import Own, Trainer
     from securefl.terms import Plan, Update
     from securefl.training.data import Records
     from securefl.training.shared_model import SharedModel
 
 FOLDER, KEY, SUFFIX, SIZE = "texts", "texts.key", ".texts", 16  # bytes of a hash
+_RESTORE = "restore `texts.key` and the folder `texts` from one backup of this home"
+OF_KEY = b"what the forms of charged records are hashed under"
 
 
 def forms_of(shared: SharedModel, records: Records, max_tokens: int) -> frozenset[bytes]:
@@ -35,25 +38,27 @@ def check(home: Path, account: str, forms: Iterable[bytes]) -> None:
     """Check that none of the records, given by their forms, was charged to another account of the home.
 
     Raises:
-        OperatorFault: one was.
+        OperatorFault: one was; or what was charged before was written down under another key than the home has now.
     """
     if (home / FOLDER).is_dir():
-        _check(home, account, _hashes(home, forms))
+        _check(home, account, _hashes(_key(home), forms))
 
 
 def remember(home: Home, account: str, forms: Iterable[bytes]) -> None:
     """Write down that, in this home, the records are this account's.
 
     Raises:
-        OperatorFault: one is another account's, such as that of a run that began at the same time.
+        OperatorFault: as for ``check``, such as a run that began at the same time.
     """
-    mine, place = _hashes(home.path, forms), _place(home.path, account)
+    place = _place(home.path, account)
     place.parent.mkdir(mode=0o700, exist_ok=True)
     with home.transaction():  # of two runs that begin at once, one waits
+        key = _key(home.path)
+        mine = _hashes(key, forms)
         _check(home.path, account, mine)
         known = _read(place) if place.exists() else frozenset()
         if not mine <= known:
-            files.write(place, b"".join(sorted(known | mine)))
+            files.write(place, b"".join((_mark(key), *sorted(known | mine))))
 
 
 class ChargedTrainer:
@@ -95,11 +100,31 @@ def _place(home: Path, account: str) -> Path:
     return home / FOLDER / f"{quote(account, safe='')}{SUFFIX}"
 
 
-def _hashes(home: Path, forms: Iterable[bytes]) -> frozenset[bytes]:
+def _key(home: Path) -> Secret:
+    """What this home's records are hashed under: all that was written down was hashed under it, or nothing was yet.
+
+    Raises:
+        OperatorFault: it is lost, or another one lies in its place: no record would be known again.
+    """
+    written = sorted((home / FOLDER).glob(f"*{SUFFIX}"))
+    if written and not (home / KEY).exists():
+        raise OperatorFault("the key is lost that charged records are known by", _RESTORE, str(home / KEY))
     key = key_files.secret(home / KEY)
+    for path in written:
+        if path.read_bytes()[:SIZE] != _mark(key):
+            raise OperatorFault("charged records that were written down under another key", _RESTORE, str(path))
+    return key
+
+
+def _mark(key: Secret) -> bytes:
+    """What each file of charged records begins with: only who has the key could have written it."""
+    return hmac.digest(key.raw, OF_KEY, "sha256")[:SIZE]
+
+
+def _hashes(key: Secret, forms: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(hmac.digest(key.raw, each, "sha256")[:SIZE] for each in forms)
 
 
 def _read(path: Path) -> frozenset[bytes]:
     data = path.read_bytes()
-    return frozenset(data[place : place + SIZE] for place in range(0, len(data), SIZE))
+    return frozenset(data[place : place + SIZE] for place in range(SIZE, len(data), SIZE))

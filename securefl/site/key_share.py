@@ -16,7 +16,7 @@ from securefl.home.home import Home
 from securefl.protection import key_shares
 from securefl.seams import Failure, Runtime, Waiting
 from securefl.site import custody
-from securefl.terms import MemberId, PublicKey
+from securefl.terms import Hash, MemberId, PublicKey
 
 FOLDER, SUFFIX = "key-shares", ".share"
 PATIENCE_S = 600.0  # for members' answers: time enough to start their sites
@@ -58,7 +58,7 @@ def keep(home: Home, custodians: Iterable[PublicKey], data: bytes, place: str) -
         share: key_shares.Share = wire.decode(data, key_shares.Share)
         for custodian in custodians:
             if key_shares.is_mine(home.owner, share, home.identity.box, custodian):
-                path = home.path / FOLDER / f"{share.statement.key.hex()}{SUFFIX}"
+                path = _place(home, custodian, share.statement.key)
                 files.folder(path.parent)
                 files.write(path, data)
                 return share.statement
@@ -77,10 +77,15 @@ def answer(home: Home, custodian: PublicKey, request: bytes) -> bytes:
     """
     asked: key_shares.Request = wire.decode(request, key_shares.Request)
     key_shares.check_asks(asked, custodian)
-    data = files.read(home.path / FOLDER / f"{asked.key.hex()}{SUFFIX}")
+    data = files.read(_place(home, custodian, asked.key))
     if data is None:
         raise Forged("a request for a share that is not here")
     return key_shares.answer(home.owner, data, home.identity.box, request, custodian)
+
+
+def _place(home: Home, custodian: PublicKey, key: Hash) -> Path:
+    """Where a share is kept: what one custodian calls its key takes no other custodian's place."""
+    return home.path / FOLDER / custodian.hex() / f"{key.hex()}{SUFFIX}"
 
 
 def asked_over(runtime: Runtime, members: Iterable[MemberId]) -> Callable[[Path], custody.Gather]:

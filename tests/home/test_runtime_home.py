@@ -326,6 +326,31 @@ def test_half_a_list_of_texts_is_none_and_others_read_neither_list_nor_key(tmp_p
         assert b"one" not in path.read_bytes()
 
 
+@pytest.mark.parametrize("lost", ["gone", "another", "altered list"])
+def test_a_home_that_would_know_no_record_again_is_refused_not_believed(tmp_path: Path, lost: str) -> None:
+    home = Home.at(tmp_path, MemberId("north"), lambda: 1)
+    charged_records.remember(home, "notes", [b"one", b"two"])
+    key, (texts,) = tmp_path / "texts.key", (tmp_path / "texts").glob("*.texts")
+    good, listed = key.read_bytes(), texts.read_bytes()
+    if lost == "gone":
+        key.unlink()
+    elif lost == "another":
+        key.write_bytes(bytes(32))
+    else:
+        texts.write_bytes(listed[1:])
+    for told in (charged_records.check, charged_records.remember):
+        for account in ("notes", "letters"):
+            with pytest.raises(OperatorFault, match="from one backup of this home"):
+                told(tmp_path if told is charged_records.check else home, account, [b"three"])
+    key.write_bytes(good)
+    key.chmod(0o600)
+    texts.write_bytes(listed)
+    charged_records.check(tmp_path, "letters", [b"three"])
+    with pytest.raises(OperatorFault, match="say `dataset: notes`"):
+        charged_records.check(tmp_path, "letters", [b"two"])
+    home.engine.dispose()
+
+
 def test_what_a_home_seals_opens_under_its_own_names_alone(tmp_path: Path) -> None:
     stores = Stores(tmp_path)
     north, south = home_in(stores, "north"), home_in(stores, "south")

@@ -7,16 +7,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from securefl import key_files, keys
-from securefl.coordinator import inviting
+from securefl.coordinator import inviting, run
 from securefl.documents import coordinator_file, introduction, site_file
 from securefl.documents.introduction import NotIntroduced, Rule, from_own_hand
 from securefl.errors import OperatorFault
-from securefl.home import introduced
+from securefl.home import adoption, introduced
 from securefl.home.clock import clock
+from securefl.policy import approvals
 from securefl.site import build, joining
-from securefl.terms import Hash
+from securefl.terms import Hash, PublicKey
 from tests.support.apart import Apart, everything
 
 DAYS = 30
@@ -87,6 +89,34 @@ def test_an_invitation_that_does_not_hold_together_is_refused_by_its_rule(world:
         assert fault.rule is rule, fault
 
 
+def test_what_nobody_named_revoked_is_not_kept_and_no_later_policy_waits_for_it(world: World, tmp_path: Path) -> None:
+    """An invitation with forged revocations in it, again and again: none is kept, whether it is refused or taken."""
+    site, held = world.sites["north"], world.invitation
+    policy, _ = introduced.policy_of(held.document, clock(), unsafe_unsigned=True)
+    forged = tuple(
+        approvals.Signature(
+            approvals.Statement(
+                approvals.Kind.REVOCATION,
+                policy.hash,
+                policy.federation,
+                policy.version,
+                PublicKey(bytes([at] * 32)),
+                1,
+                1,
+            ),
+            bytes(64),
+        )
+        for at in range(200)
+    )
+    signed = approvals.decode(held.document.approvals, "approvals")
+    with_them = replace(held.document, approvals=approvals.encode((*signed, *forged)))
+    with_them_and_wrong = replace(with_them, offer=with_them.offer.replace(b"./model", b"./another"))
+    made = world.signed("coordinator", with_them_and_wrong)
+    world.refused("north", lambda: joining.answer(site, from_own_hand(made), DAYS))
+    joining.answer(site, from_own_hand(world.signed("coordinator", with_them)), DAYS)
+    assert list((site.home / adoption.REVOKED).glob("*")) == []
+
+
 def test_a_second_coordinator_of_a_federation_is_refused(world: World) -> None:
     world.answer("north")
     mallory = keys.Identity(keys.Secret(b"m" * 32))
@@ -100,6 +130,37 @@ def test_the_same_invitation_again_is_answered_in_the_same_words(world: World) -
     before = everything(world.apart.of("north"))
     assert world.answer("north") == first
     assert everything(world.apart.of("north")) == before
+
+
+def test_an_answer_says_what_the_site_says_now(world: World) -> None:
+    before = world.answer("north")
+    world.sites["north"] = rewritten(world.apart.document("north"), "region", "elsewhere", site_file.load)
+    after = world.answer("north")
+    assert (before.document.card.region, after.document.card.region) != ("elsewhere", before.document.card.region)
+    assert after.document.card.region == "elsewhere"
+    assert world.answer("north") == after
+
+
+@pytest.mark.parametrize(("field", "value", "rule"), [("key", "ab" * 32, Rule.KEY), ("region", "there", Rule.OFFER)])
+def test_a_coordinators_document_is_not_overruled_by_an_answer_it_admitted(
+    world: World, field: str, value: str, rule: Rule
+) -> None:
+    world.roster()
+    path = world.apart.document("coordinator")
+    written = yaml.safe_load(path.read_text())
+    assert run.everyone(world.coordinator, inviting.opened(world.coordinator))
+    written["members"]["north"] = (written["members"]["north"] or {}) | {field: value}
+    path.write_text(yaml.safe_dump(written, sort_keys=False))
+    changed_ = coordinator_file.load(path)
+    with pytest.raises(NotIntroduced) as fault:
+        run.everyone(changed_, inviting.opened(changed_))
+    assert fault.value.rule is rule
+
+
+def rewritten(path: Path, field: str, value: str, load):
+    written = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(written | {field: value}, sort_keys=False))
+    return load(path)
 
 
 def test_answers_that_a_coordinator_refuses(world: World) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -191,19 +194,44 @@ def test_a_home_is_encrypted_changed_and_left_open_by_command_and_stays_the_same
     assert sorted(path.name for path in home.iterdir()) == ["identity.key", "texts.key"], "nothing old is left"
 
 
-def test_a_crash_while_a_key_is_exchanged_leaves_one_of_the_two(tmp_path: Path, monkeypatch) -> None:
-    path = tmp_path / "identity.key"
-    before = key_files.load_or_create(path)
+def test_however_often_an_exchange_of_a_key_is_ended_it_is_there_in_one_form(tmp_path: Path, monkeypatch) -> None:
+    """Each of three goes ends at its n-th call of the operating system, whichever that is."""
+    for number, goes in enumerate(itertools.product(range(1, 6), repeat=3)):
+        path = tmp_path / str(number) / "identity.key"
+        path.parent.mkdir()
+        before = key_files.load_or_create(path)
+        for last in goes:
+            with monkeypatch.context() as patch, suppress(OSError):
+                ended_at(patch, last)
+                key_files.exchange(path, key_files.encrypted(key_files.secret(path, GOOD), GOOD))
+            assert Identity(key_files.secret(path, GOOD)).public == before.public
+        key_files.exchange(path, key_files.encrypted(key_files.secret(path, GOOD), GOOD))
+        assert Identity(key_files.secret(path, GOOD)).public == before.public
+        assert [each.name for each in path.parent.iterdir() if not key_files.is_encrypted(each)] == []
 
-    def gone(*_: object) -> None:
-        raise SystemExit
 
-    for name in ("link", "fsync"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, gone)
-            with pytest.raises(SystemExit):
-                key_files.exchange(path, key_files.encrypted(Secret(path.read_bytes()), GOOD))
-        assert key_files.load(path).public == before.public
-    key_files.exchange(path, key_files.encrypted(Secret(path.read_bytes()), GOOD))
-    assert Identity(key_files.secret(path, GOOD)).public == before.public
-    assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".old")] == []
+def ended_at(patch: pytest.MonkeyPatch, last: int) -> None:
+    """The ``last`` call of the operating system that changes or writes through a file fails: the disk is full."""
+    calls = itertools.count(1)
+
+    def full(real):
+        def called(*given, **more):
+            if next(calls) == last:
+                raise OSError(errno.ENOSPC, "no space left")
+            return real(*given, **more)
+
+        return called
+
+    for name in ("link", "unlink", "rename", "replace", "fsync", "open", "urandom"):
+        patch.setattr(os, name, full(getattr(os, name)))
+
+
+def test_the_old_bytes_of_an_exchanged_key_are_written_over_where_they_lay(tmp_path: Path) -> None:
+    path, another_name = tmp_path / "identity.key", tmp_path / "copy"
+    key_files.load_or_create(path)
+    os.link(path, another_name)
+    plain = another_name.read_bytes()
+    key_files.exchange(path, key_files.encrypted(Secret(plain), GOOD))
+    assert another_name.read_bytes() != plain
+    assert len(another_name.read_bytes()) == len(plain)
+    assert key_files.secret(path, GOOD).raw == plain

@@ -47,6 +47,7 @@ def policy(required: int = 2, names: tuple[str, ...] = NAMES, **changes) -> load
 
 
 ONE = policy()
+RULES = ONE.document.approvals
 
 
 def made(name: str, kind: str = "approval", of: load.Policy = ONE, issued: int = NOW - 60, expires: int = NOW + 60):
@@ -84,6 +85,30 @@ def test_nobody_can_sign_a_policy_without_keys():
     assert not judged(of=none).signed
     assert refused(made("alice", "author", of=none)) == {"replayed"}
     assert {r.rule for r in judged(made("alice", "author", of=none), of=none).refused} == {"approvals.stranger"}
+
+
+@given(st.data())
+def test_what_is_remembered_of_revocations_is_each_signers_last_and_nobody_elses(data):
+    """However many are given, forged ones and strangers' among them: no more than one for each key is kept."""
+    names = st.sampled_from([*NAMES, "mallory"])
+    drawn = data.draw(st.lists(st.tuples(names, st.sampled_from(Kind), st.integers(0, 9), st.booleans()), max_size=30))
+    given_ = []
+    for name, kind, issued, forged in drawn:
+        each = approvals.sign(identity(name), kind, ONE, NOW + issued, NOW + 60)
+        given_.append(replace(each, signature=bytes(64)) if forged else each)
+    kept = approvals.last_revocations(ONE, (*given_, made("bob", "revocation", of=policy(version=2))), RULES)
+    last = {}
+    for name, kind, issued, forged in drawn:
+        if kind is Kind.REVOCATION and not forged and name in NAMES:
+            last[identity(name).public] = max(issued, last.get(identity(name).public, 0))
+    assert {each.statement.signer: each.statement.issued - NOW for each in kept} == last
+    assert len(kept) == len(last)
+    assert approvals.last_revocations(ONE, (*given_, *kept), RULES) == kept
+    assert judged(*SIGNED, *given_).signed == judged(*SIGNED, *drop_revocations(given_), *kept).signed
+
+
+def drop_revocations(signatures):
+    return [each for each in signatures if each.statement.kind is not Kind.REVOCATION]
 
 
 # What is refused, by name.

@@ -67,6 +67,35 @@ def test_a_share_that_is_another_partys_altered_or_of_no_custodian_is_not_kept(h
         key_share.keep(north, [], shares["north"], "share")
 
 
+def test_another_custodians_share_takes_no_share_s_place_whatever_it_is_called(homes) -> None:
+    vault, shares = dealt(homes)
+    _, others = dealt(homes, MALLORY)  # of a key that it calls by the same hash
+    for name, home in homes.items():
+        for data in (shares[name], others[name]):
+            key_share.keep(home, [MALLORY.public, CUSTODIAN.public], data, "share")
+
+    def gather(request: bytes):
+        return [key_share.answer(home, CUSTODIAN.public, request) for home in homes.values()]
+
+    assert key_shares.assemble(vault, CUSTODIAN, gather, rand("ask")) == b"the key"
+
+
+def test_two_shares_for_one_request_are_sealed_under_two_keys(homes) -> None:
+    """A key that is split anew: who has an old share and both answers must not read the new one."""
+    north = homes[MemberId("north")]
+    box = keys.public_half(rand("box"))
+    request = wire.encode(key_shares.Request(KEY, box, CUSTODIAN.sign("key-share-request", KEY + box)))
+    answers = []
+    for deal in ("first", "second"):
+        boxes = {name: keys.public_half(home.identity.box) for name, home in homes.items()}
+        _, shares = key_shares.split(b"the key", KEY, 2, boxes, CUSTODIAN, rand(deal))
+        key_share.keep(north, [CUSTODIAN.public], shares[MemberId("north")], "share")
+        given = key_share.answer(north, CUSTODIAN.public, request)
+        assert key_share.answer(north, CUSTODIAN.public, request) == given
+        answers.append(wire.decode(given, key_shares.Answer).box)
+    assert answers[0][:32] != answers[1][:32], "one ephemeral key for two messages"
+
+
 def test_nobody_else_is_given_a_share_and_what_is_given_opens_for_the_request_alone(homes) -> None:
     vault, shares = dealt(homes)
     north = homes[MemberId("north")]
