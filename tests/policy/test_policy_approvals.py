@@ -152,6 +152,18 @@ def test_what_is_signed_again_after_a_revocation_counts():
     assert judged(*SIGNED, revoked, made("bob", issued=NOW - 10)).signed
 
 
+@pytest.mark.parametrize("order", itertools.permutations(range(4)))
+def test_the_latest_revocation_takes_back_all_that_was_signed_before_it_in_whatever_order_they_lie(order):
+    several = [
+        made("alice", "author"), made("bob", "revocation", issued=NOW - 9000), made("bob", issued=NOW - 6000),
+        made("bob", "revocation", issued=NOW - 3000),
+    ]  # fmt: skip
+    assert judged(*several[:3]).approvers == ("bob",)
+    standing = judged(*(several[place] for place in order))
+    assert standing.approvers == ()
+    assert {reason.rule for reason in standing.refused} == {"approvals.revoked"}
+
+
 @given(st.integers(0, approvals.SKEW_S), st.integers(0, 10**6))
 def test_no_clock_that_is_accepted_signs_past_its_own_revocation(ahead, later):
     signed = made("bob", issued=NOW + ahead, expires=NOW + 10**7)
@@ -283,6 +295,13 @@ def test_a_policy_is_signed_approved_and_revoked_from_the_command_line(signing, 
     assert signing("revoke", "bob")["signed"] is False
     (signing.folder / "policy.yaml").write_text((signing.folder / "policy.yaml").read_text() + "# edited\n")
     assert check()["author"] is None
+
+
+def test_an_approval_for_so_many_days_ends_as_many_days_later_to_the_second(signing, capsys):
+    folder = signing.folder
+    said(capsys, "policy", "sign", folder / "policy.yaml", "--key", folder / "alice.key", "--days", "2")
+    (entry,) = json.loads((folder / "policy.approvals.json").read_text())["signatures"]
+    assert entry["expires"] - entry["issued"] == 172_800
 
 
 def test_a_key_is_made_once_and_shown_by_its_public_half(capsys, tmp_path):

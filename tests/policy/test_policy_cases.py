@@ -135,3 +135,11 @@ colluding: 1
     assert [seat.region for seat in plan.cohort] == ["US", "EU", "US"]
     assert len({seat.key for seat in plan.cohort} | {plan.cover.custodian}) == 4
     assert (plan.cover.scheme, plan.policy, plan.release) == (Scheme.CKKS, policy, ("weights",))
+
+
+def test_a_file_without_a_case_tests_nothing_and_is_refused(tmp_path: Path):
+    base = (POLICIES / "six-airlines.cases.yaml").read_text().split("cases:\n")[0]
+    (tmp_path / "p.yaml").write_text((POLICIES / "six-airlines.yaml").read_text())
+    (tmp_path / "p.cases.yaml").write_text(base + "cases: []\n")
+    with pytest.raises(OperatorFault, match=r"p\.cases\.yaml:\d+: cases: .*at least 1"):
+        cases.run(tmp_path / "p.yaml")
