@@ -52,6 +52,15 @@ def test_a_coordinator_keeps_the_longest_ledger_that_was_seen(known: int, kept: 
     assert held.heads == {"b": signed_head("b", kept)}
 
 
+def test_of_two_ledgers_of_one_length_the_one_that_was_seen_first_stays() -> None:
+    """Its owner signed both: the first stands against whoever shows the second."""
+    world = World()
+    course = world.advance(coordinator_state.Started()).state.course
+    one, other = (signed_head("b", 5, bytes([n]) * 32) for n in (1, 2))
+    held = coordinator._with_seen(replace(course, heads={"b": one}), m.Accept(bytes(32), b"", (other,)))
+    assert held.heads == {"b": one}
+
+
 def without_head(frame: m.Frame) -> m.Frame:
     return replace(frame, head=None)
 

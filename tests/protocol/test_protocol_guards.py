@@ -18,7 +18,7 @@ from securefl.errors import OutOfTurn, PeerFault
 from securefl.protection.summation import Summation
 from securefl.protocol import custodian as u
 from securefl.protocol import member as mm
-from securefl.protocol import member_state
+from securefl.protocol import member_state, sight
 from securefl.protocol import messages as m
 from securefl.terms import (
     Envelope,
@@ -168,6 +168,14 @@ PLANS: dict[str, tuple[str, Callable[[Plan], Plan]]] = {
     "a round after": ("protocol.out-of-turn", lambda p: replace(p, round=2)),
     "a stranger": ("protocol.stranger", lambda p: replace(p, cohort=(*p.cohort[:3], seat("mallory")))),
     "a doubled member": ("protocol.stranger", lambda p: replace(p, cohort=(*p.cohort, p.cohort[0]))),
+    "a member under another key": (
+        "protocol.stranger",
+        lambda p: replace(p, cohort=(*p.cohort[:3], Participant("d", identity("mallory").public, p.cohort[3].region))),
+    ),
+    "a member of another region": (
+        "protocol.stranger",
+        lambda p: replace(p, cohort=(*p.cohort[:3], replace(p.cohort[3], region="elsewhere"))),
+    ),
     "without this member": ("protocol.without-me", lambda p: replace(p, cohort=p.cohort[1:])),
     "another scheme": ("protocol.another-cover", lambda p: replace(p, cover=replace(p.cover, scheme=Scheme.CLEAR))),
     "another threshold": ("protocol.another-cover", lambda p: replace(p, cover=replace(p.cover, threshold=4))),
@@ -273,6 +281,41 @@ def test_a_custodian_opens_each_round_once(opened: int) -> None:
         assert broken("custodian", Scheme.CKKS, before, asked) == "protocol.replayed-round"
     other = summed(frame, lambda p: p, round=2)
     assert broken("custodian", Scheme.CKKS, state, other) == "protocol.replayed-round"
+
+
+@pytest.mark.parametrize("kind", ["Ask", "Invite"])
+def test_a_custodian_that_decrypts_is_asked_nothing_but_to_stop(kind: str) -> None:
+    held, frame = first("custodian", Scheme.CKKS, "Ask")
+    decrypting = step("custodian", Scheme.CKKS, held, frame).state
+    assert isinstance(decrypting, u.Decrypting)
+    asked = (
+        summed(frame, lambda p: replace(p, purpose="another"))
+        if kind == "Ask"
+        else resigned(
+            frame.envelope.receipt,
+            wire.decode(first("custodian", Scheme.CKKS, kind)[1].envelope.body, m.Invite),
+            "coordinator",
+        )
+    )
+    assert broken("custodian", Scheme.CKKS, decrypting, asked) == "protocol.second-question"
+    _, close = first("custodian", Scheme.CKKS, "Close")
+    left = step("custodian", Scheme.CKKS, decrypting, close).state
+    assert isinstance(left, u.Left)
+    for state in (left, first("custodian", Scheme.CKKS, "Invite")[0]):  # neither decrypts: a question is out of turn
+        assert broken("custodian", Scheme.CKKS, state, asked if kind == "Ask" else frame) == "protocol.out-of-turn"
+
+
+def test_a_custodian_that_is_stopped_keeps_what_it_saw_of_the_coordinators_ledger() -> None:
+    held, frame = first("custodian", Scheme.CKKS, "Ask")
+    _, close = first("custodian", Scheme.CKKS, "Close")
+    decrypting = step("custodian", Scheme.CKKS, held, frame).state
+    world = lived("custodian", Scheme.CKKS)[1]
+    longer = signed_head("coordinator", 20_000)
+    left = u.step(decrypting, member_state.Received(close.envelope, longer, RAND), world.custodian_plugs()).state
+    assert left.charter.witnessed["coordinator"] == longer
+    with pytest.raises(PeerFault) as caught:  # so a ledger that is shorter than that is found
+        sight.beside(left.charter, FAR)
+    assert caught.value.rule == "protocol.ledger-set-back"
 
 
 @pytest.mark.parametrize(("party", "scheme", "place"), [

@@ -254,6 +254,22 @@ def test_a_cohort_is_of_members_whose_acceptance_was_shown() -> None:
     assert [world.parties[name].trained for name in world.names] == [0, 1, 1, 0]
 
 
+def test_an_acceptance_is_shown_with_the_ledger_of_whoever_accepts() -> None:
+    world = World(rounds=1)
+
+    def without_bs_head(frame: m.Frame) -> m.Frame:
+        enrol = m.opened(frame.envelope, m.Enrol)
+        accepts = tuple(
+            replace(each, head=None) if each.envelope.receipt.sender == "b" else each for each in enrol.accepts
+        )
+        made = replace(enrol, accepts=accepts)
+        return m.Frame(resigned(frame.envelope.receipt, made, "coordinator").envelope, frame.head)
+
+    world.forge["Enrol"] = without_bs_head
+    assert world.play().outcome != "finished"
+    assert {name: faults_of(world, name) for name in world.names} == dict.fromkeys(world.names, {"protocol.no-ledger"})
+
+
 def dropped(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
     return sealed[1:]
 
