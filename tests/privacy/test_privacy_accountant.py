@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import math
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -139,8 +141,9 @@ def test_nothing_costs_nothing() -> None:
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan, math.inf])
 def test_a_delta_that_is_none_is_refused(delta: float) -> None:
     for accountant in (epsilon_pld, epsilon_rdp):
-        with pytest.raises(Unbounded):
-            accountant([event(0.01, 1, 1)], delta)
+        for events in ([event(0.01, 1, 1)], []):
+            with pytest.raises(Unbounded, match=r"is not in \(0, 1\)"):
+                accountant(events, delta)
 
 
 @pytest.mark.parametrize(
@@ -256,3 +259,15 @@ def test_a_filter_is_the_conversion_of_one_order_at_its_part_of_delta() -> None:
     for noise in (2, 5, 20):
         by_hand = min(a * 3 / (2 * noise**2) + math.log1p(-1 / a) - math.log(part * a) / (a - 1) for a in FILTER_ORDERS)
         assert epsilon_filter([event(1, noise, 3)], DELTA) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_ledger_of_many_rounds_is_priced_on_a_small_stack() -> None:
+    """Each event is one composition more upon the one before it: without a stop on the way they nest."""
+    events = [event(0.125, noise, 1) for noise in range(2, 272)]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 380)
+    try:
+        found = epsilon_filter(events, DELTA)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert found > epsilon_filter(events[:1], DELTA)
