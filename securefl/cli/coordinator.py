@@ -62,6 +62,9 @@ def coordinator_schema() -> None:
 def coordinate(
     coordinator: CoordinatorArgument,
     out: Annotated[Path, typer.Option(help="Where its ledger, figures and the released state go.")],
+    carry: Annotated[
+        Path | None, typer.Option(help="A folder for couriers, in the place of sockets: see `securefl carry answer`.")
+    ] = None,
     unsafe_unsigned: Unsigned = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +80,8 @@ def coordinate(
     found = coordinator_file.load(coordinator)
     try:
         with progress() as shown:
-            result = run.coordinate(found, out, shown, run.sockets_of(found, shown), unsafe_unsigned=unsafe_unsigned)
+            runtime = run.sockets_of(found, shown) if carry is None else run.couriers_of(found, carry)
+            result = run.coordinate(found, out, shown, runtime, unsafe_unsigned=unsafe_unsigned)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what was done is recorded, and the same command goes on from here") from None
     told = result.told

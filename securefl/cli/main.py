@@ -14,6 +14,7 @@ import typer
 
 from securefl.cli import audit, installed, look, train
 from securefl.cli.budget import budget_app
+from securefl.cli.carry import carry_app
 from securefl.cli.coordinator import coordinate, coordinator_app
 from securefl.cli.keys import custodian_app, keys_app
 from securefl.cli.ledger import ledger_app
@@ -36,6 +37,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(start_app, name="start")
 app.add_typer(budget_app, name="budget")
 app.add_typer(keys_app, name="keys")
+app.add_typer(carry_app, name="carry")
 app.add_typer(custodian_app, name="custodian")
 app.add_typer(audit.audit_app, name="audit")
 for command in (train.run, coordinate, train.predict, train.compare, look.report, look.explain, look.doctor):

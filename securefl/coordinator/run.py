@@ -32,6 +32,7 @@ from securefl.protection import schemes
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
 from securefl.protocol.messages import InProgress
+from securefl.runtime.couriers import Couriers
 from securefl.runtime.sockets import GONE_S, Sockets
 from securefl.seams import Runtime
 from securefl.terms import MemberId, RunId
@@ -70,6 +71,17 @@ def sockets_of(coordinator: Coordinator, shown: Progress, gone_s: float = GONE_S
 
     places = {MemberId(name): coordinator.socket(name).absolute() for name in coordinator.file.parties}
     return Sockets(places, gone_s, watch)
+
+
+def couriers_of(coordinator: Coordinator, folder: Path) -> Couriers:
+    """The way to everybody in the document whom no wire reaches: packages in ``folder``, for couriers.
+
+    Raises:
+        OperatorFault: somebody's key is not known.
+    """
+    home = inviting.opened(coordinator)
+    seats = everyone(coordinator, home).everybody[1:]
+    return Couriers(folder, home.identity, {seat.member: (seat.key,) for seat in seats})
 
 
 def coordinate(

@@ -28,6 +28,7 @@ from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
 from securefl.protocol import messages as m
+from securefl.runtime.couriers import Couriers
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.runtime.sockets import Sockets
@@ -53,6 +54,7 @@ from securefl.terms import (
 )
 from tests.support import nested
 from tests.support.relays import relayed
+from tests.support.walk import Meddle, Walk
 from tests.support.worlds import MODEL, an_update, entropy
 
 COORDINATOR, CUSTODIAN = "coordinator", "custodian"
@@ -348,6 +350,27 @@ def on_sockets(federation: Federation) -> Iterator[Sockets]:
             each.join()
 
 
+@contextmanager
+def by_couriers(
+    federation: Federation, meddle: Meddle = lambda name, medium, to: None, told: list[str] | None = None
+) -> Iterator[Couriers]:
+    """Parties on machines of their own, and a courier for each: what it carries it may meddle with."""
+    carried, said = federation.folder / "carried", [] if told is None else told
+    known = {MemberId(name): (federation.seat(name).key,) for name in federation.parties}
+    centre = (federation.seat(federation.centre).key,)
+    walks = [
+        Walk(name, federation.party(name), federation.home(name), centre, carried, meddle, said)
+        for name in federation.parties
+    ]
+    coordinator = federation.home(federation.centre)
+    try:
+        yield Couriers(carried, coordinator.identity, known, look_s=0.002, tell=said.append)
+    finally:
+        coordinator.engine.dispose()
+        for each in walks:
+            each.end()
+
+
 def waiting(seconds: float) -> Waiting:
     """From now on, by the machine's own clock."""
     return Waiting(seconds, time.monotonic)
@@ -360,4 +383,10 @@ def over_relays(federation: Federation) -> Iterator[Sockets]:
         yield runtime
 
 
-RUNTIMES = {"inprocess": in_process, "processes": in_processes, "sockets": on_sockets, "relayed": over_relays}
+RUNTIMES = {
+    "inprocess": in_process,
+    "processes": in_processes,
+    "sockets": on_sockets,
+    "relayed": over_relays,
+    "couriers": by_couriers,
+}

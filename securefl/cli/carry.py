@@ -1,0 +1,47 @@
+"""`securefl carry`: a site whom no wire reaches answers what a courier brought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from securefl.cli.options import Json, show
+
+carry_app = typer.Typer(help="Messages as files, for machines that no wire joins.", no_args_is_help=True)
+
+
+@carry_app.command("answer")
+def carry_answer(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="A SITE document.")],
+    taken: Annotated[Path, typer.Argument(help="What the courier brought: the coordinator's folder `to/NAME`.")],
+    into: Annotated[Path, typer.Option(help="Where answers go: what the courier takes to `from/NAME`.")],
+    as_json: Json = False,
+) -> None:
+    """Answer every package in a folder. One that is cut, altered or another party's is refused by name: exit 4."""
+    from securefl import key_files  # noqa: PLC0415
+    from securefl.documents import site_file  # noqa: PLC0415
+    from securefl.home import identity  # noqa: PLC0415
+    from securefl.progress import progress  # noqa: PLC0415
+    from securefl.site import carry  # noqa: PLC0415
+    from securefl.site.build import Environment  # noqa: PLC0415
+    from securefl.site.dispatch import built  # noqa: PLC0415
+    from securefl.terms import MemberId, PublicKey  # noqa: PLC0415
+
+    found = site_file.load(site)
+    coordinators = tuple(PublicKey(bytes.fromhex(each.coordinator)) for each in found.file.federations.values())
+    with progress() as shown:
+        dispatcher = built(found, Environment(progress=shown))
+        key = key_files.load(identity.place(found.home))
+        handled = carry.answer_all(dispatcher, key, MemberId(found.file.name), coordinators, taken, into)
+    told = [
+        {"package": str(each.package), "answer": str(each.answer) if each.answer else None,
+         "refused": each.refused.rule.value if each.refused else None}
+        for each in handled
+    ]  # fmt: skip
+    lines = [f"{each.package}: answered, in {each.answer}" if each.answer else str(each.refused) for each in handled]
+    ok = all(each.refused is None for each in handled)
+    show(as_json, {"ok": ok, "packages": told}, "\n".join(lines))
+    if not ok:
+        raise typer.Exit(4)

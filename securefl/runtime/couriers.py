@@ -1,0 +1,110 @@
+"""Members whom no wire reaches: each exchange is a folder for each of them, and couriers bring folders back.
+
+    CARRIED/to/NAME/TICKET/      what a courier takes to that party; gone once its answer is here
+    CARRIED/from/NAME/TICKET/    what a courier brought back
+
+A plan's patience is counted as everywhere: a federation of couriers writes hours or days. A package that comes late,
+twice or to the wrong place changes nothing, and the right one is still awaited.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from securefl.protocol.messages import InProgress
+from securefl.runtime import packages
+from securefl.runtime.answering import GONE, heard
+from securefl.runtime.packages import NotCarried, Way
+from securefl.seams import Failure, Waiting
+from securefl.terms import MemberId, PublicKey
+from securefl.terms.parties import COORDINATOR
+
+if TYPE_CHECKING:
+    from securefl.keys import Identity
+    from securefl.terms import Hash
+
+TO, FROM = "to", "from"
+LOOK_S: Final = 2.0  # how often what was brought is looked at
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr)
+
+
+class Couriers:
+    """A folder for each peer, whose packages are signed.
+
+    Args:
+        folder: where couriers take and bring packages.
+        identity: the coordinator's.
+        known: the keys of each peer.
+        look_s: how often what was brought is looked at.
+        tell: is told of each package that is refused.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Identity, known: Mapping[MemberId, tuple[PublicKey, ...]],
+        look_s: float = LOOK_S, tell: Callable[[str], None] = _say,
+    ) -> None:  # fmt: skip
+        self._folder, self._identity, self._known = folder, identity, dict(known)
+        self._look_s, self._tell = look_s, tell
+        self._told: dict[Path, tuple[tuple[str, int], ...]] = {}  # what a refused package looked like
+        self._seen: dict[Path, tuple[tuple[str, int], ...]] = {}
+
+    def exchange(
+        self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
+    ) -> Iterator[tuple[MemberId, bytes | Failure]]:
+        """Lay out a package for each; yield each answer once a courier has brought it."""
+        asked: dict[MemberId, Hash] = {}
+        for member, request in outbound:
+            if member not in self._known:
+                yield member, GONE
+                continue
+            asked[member] = ticket = packages.ticket_of(request)
+            packages.write(self._folder / TO / member, self._identity, Way.ASKED, ticket, COORDINATOR, member, request)
+        while asked:
+            for member, ticket in list(asked.items()):
+                answer = self._brought(member, ticket)
+                if answer is not None:
+                    del asked[member]
+                    self._forget(member, ticket)
+                    yield member, answer
+            if not asked or waiting.is_over or waiting.left() <= 0:
+                break
+            time.sleep(min(self._look_s, waiting.left()))
+        for member, ticket in asked.items():
+            self._forget(member, ticket)
+            yield member, waiting.late
+
+    def _brought(self, member: MemberId, ticket: Hash) -> bytes | Failure | None:
+        """The answer of this peer to this request; None while none is here."""
+        for package in packages.packages_in(self._folder / FROM / member):
+            try:
+                manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, {member: self._known[member]})
+            except NotCarried as fault:
+                self._refuse(package, fault)
+                continue
+            if manifest.ticket == ticket:
+                answer = heard(data)
+                if not isinstance(answer, InProgress):
+                    return answer
+        return None
+
+    def _refuse(self, package: Path, fault: NotCarried) -> None:
+        """Say once why a package is refused; not of one that is still being copied."""
+        try:
+            looks = tuple(sorted((each.name, each.lstat().st_size) for each in package.iterdir()))
+        except OSError:
+            return
+        if self._seen.get(package) == looks and self._told.get(package) != looks:
+            self._told[package] = looks
+            self._tell(str(fault))
+        self._seen[package] = looks
+
+    def _forget(self, member: MemberId, ticket: Hash) -> None:
+        shutil.rmtree(packages.place_of(self._folder / TO / member, ticket), ignore_errors=True)

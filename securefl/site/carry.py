@@ -1,0 +1,58 @@
+"""One site whom no wire reaches: it answers the packages that a courier brought, into packages for the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from securefl.errors import OperatorFault
+from securefl.runtime import packages
+from securefl.runtime.answering import Handler, said
+from securefl.runtime.packages import NotCarried, Way
+from securefl.terms import MemberId, PublicKey
+from securefl.terms.parties import COORDINATOR
+
+if TYPE_CHECKING:
+    from securefl.keys import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """One package: where its answer is, or why it was refused."""
+
+    package: Path
+    answer: Path | None
+    refused: NotCarried | None = None
+
+
+def answer_all(
+    handler: Handler, identity: Identity, me: MemberId, coordinators: tuple[PublicKey, ...], taken: Path, into: Path
+) -> tuple[Handled, ...]:
+    """Answer every package in ``taken``, which may be one itself; the answers lie in ``into``.
+
+    A package that was answered before gets the same answer: a site does nothing twice.
+
+    Raises:
+        OperatorFault: there is none, or ``into`` cannot be written.
+    """
+    found = (taken,) if (taken / packages.MANIFEST).exists() else packages.packages_in(taken)
+    if not found:
+        what = "no package here"
+        raise OperatorFault(what, f"give the folder that the courier brought: to/{me} of the coordinator's", str(taken))
+    known: Mapping[MemberId, tuple[PublicKey, ...]] = {COORDINATOR: coordinators}
+    handled = list[Handled]()
+    for package in found:
+        try:
+            manifest, request = packages.read(package, Way.ASKED, me, known)
+        except NotCarried as fault:
+            handled.append(Handled(package, None, fault))
+            continue
+        answer = said(handler, request)
+        try:
+            place = packages.write(into, identity, Way.ANSWERED, manifest.ticket, me, COORDINATOR, answer)
+        except OSError as fault:
+            raise OperatorFault(f"cannot be written: {fault.strerror}", "choose another --into", str(into)) from fault
+        handled.append(Handled(package, place))
+    return tuple(handled)
