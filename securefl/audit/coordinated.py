@@ -121,6 +121,28 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     )  # fmt: skip
 
 
+def check_below(run: Path, ledgers: Mapping[MemberId, Ledger], root: RunId) -> tuple[str, ...]:
+    """What is not verified of the folder of a federation below such a run: ledgers that were laid there, nothing else.
+
+    Args:
+        run: the folder.
+        ledgers: all that are in it.
+        root: the run of the federation above all.
+
+    Raises:
+        Tampered: a file stands beside the ledgers, and nobody says that it was left; or a coordinator here says so.
+    """
+    beside = next(folder.own(run), None)
+    if beside is not None:
+        raise Tampered(str(beside.relative_to(run)), "beside ledgers that were laid here: nobody wrote it down")
+    for ledger in ledgers.values():
+        for index, _ in last_word.words(ledger, root):
+            raise ledger.wrong(
+                "a word on what was left below this run, and its coordinator above left nothing here", index
+            )
+    return (f"{', '.join(ledger.name for ledger in ledgers.values())}: {BESIDE}",)
+
+
 def _check_form(entry: Reported) -> None:
     """Check that the coordinator left this form of a folder, and not the other: it would be read where this is checked.
 

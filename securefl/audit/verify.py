@@ -20,7 +20,8 @@ the ledger or file and, where it can, the entry:
     say was released, and every figure of the report that ledgers can give is what they give; of a run with tasks the
     same for each task, and its modules hold what was released. Only who coordinates says so, and the report is held
     against ledgers of all who were heard, none cut below what was known of it before (``last_word``). A coordinator
-    that has its own ledger alone leaves another form (``coordinated``), which is held by the same.
+    that has its own ledger alone leaves another form (``coordinated``), which is held by the same; below it are
+    ledgers that were laid there, and nothing else.
 
 Any error while checking means: not verified. What was not looked at is listed, and so are keys that were not pinned.
 """
@@ -97,6 +98,7 @@ class _Place:
     way: str = ""  # as ``west/``; empty for the root
     runs: frozenset[RunId] | None = None  # that it is to show, where a federation above says so
     root: RunId | None = None  # the run of the federation above all, where its folder names one
+    laid: bool = False  # whether ledgers were laid here afterwards, and nobody bound what else is here
 
 
 def _verify(
@@ -143,6 +145,8 @@ def _files(run: Path, ledgers: Mapping[MemberId, Ledger], place: _Place, own: Ru
         return (folder.ALONE,)
     runs = place.runs or frozenset(cross_checks.covered(ledgers))
     root = place.root or folder.root_of(ledgers, runs)
+    if place.laid and root is not None:
+        return coordinated.check_below(run, ledgers, root)
     return folder.check_alone(run, ledgers) if root is None else folder.check_below(run, ledgers, root, runs)
 
 
@@ -169,7 +173,8 @@ def _below(
     try:
         ledgers = read_all(inside)
         apart = tree.check(name, above.get(name), ledgers)
-        here = _Place(f"{parent.way}{name}/", tree.runs_of(above.get(name)), own or parent.root)
+        laid = parent.laid or (own is not None and coordinated.is_one(inside.parent.parent))
+        here = _Place(f"{parent.way}{name}/", tree.runs_of(above.get(name)), own or parent.root, laid)
         found = _verify(inside, ledgers, known, here)
     except Tampered as fault:
         raise Tampered(f"{place}/{fault.where}", fault.why, fault.entry) from fault

@@ -13,32 +13,39 @@ from securefl.cli.options import Json, Unsigned, say, show
 Out = Annotated[Path | None, typer.Option(help="Where the signed document goes.", show_default=False)]
 Valid = Annotated[int, typer.Option("--days", help="For how long the document counts.", min=1, max=3650)]
 CoordinatorArgument = Annotated[Path, typer.Argument(metavar="COORDINATOR", help="A COORDINATOR document.")]
+InvitingArgument = Annotated[
+    Path,
+    typer.Argument(metavar="COORDINATOR", help="A COORDINATOR document, or the SITE document of a sub-federation."),
+]
 BY_PHONE = "compare it by telephone with {whom}: their voice says whose key it is, not the document"
 
 
 def invite(
-    coordinator: CoordinatorArgument, out: Out = None, days: Valid = 30, unsafe_unsigned: Unsigned = False,
+    coordinator: InvitingArgument, out: Out = None, days: Valid = 30, unsafe_unsigned: Unsigned = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Sign an invitation: this coordinator's key, the policy with its signatures, and what is trained."""
-    from securefl.coordinator import inviting  # noqa: PLC0415
-    from securefl.documents import coordinator_file  # noqa: PLC0415
+    """Sign an invitation: this coordinator's key, the policy with its signatures, and what is trained.
 
-    found = coordinator_file.load(coordinator)
-    made = inviting.invite(found, days, unsafe_unsigned=unsafe_unsigned)
-    place = out or found.folder / f"{found.file.name}.invitation"
+    A site that is a federation invites its own members, as the coordinator of its sub-federation.
+    """
+    from securefl.coordinator import inviting  # noqa: PLC0415
+    from securefl.site import node  # noqa: PLC0415
+
+    found = _inviting(coordinator)
+    invited = node.invite if isinstance(found, node.Node) else inviting.invite
+    made = invited(found, days, unsafe_unsigned=unsafe_unsigned)
+    place = out or found.path.parent / f"{found.file.name}.invitation"
     _written(place, made, BY_PHONE.format(whom="each party that you send it to"), as_json=as_json)
 
 
-def roster(coordinator: CoordinatorArgument, out: Out = None, days: Valid = 365, as_json: Json = False) -> None:
+def roster(coordinator: InvitingArgument, out: Out = None, days: Valid = 365, as_json: Json = False) -> None:
     """Sign the roster: everybody's own answer, so that each party learns the others' keys."""
     from securefl.coordinator import inviting  # noqa: PLC0415
-    from securefl.documents import coordinator_file  # noqa: PLC0415
 
-    found = coordinator_file.load(coordinator)
+    found = _inviting(coordinator)
     made = inviting.roster(found, days)
     whom = "nobody: the members compare it with each other"
-    _written(out or found.folder / f"{found.file.name}.roster", made, BY_PHONE.format(whom=whom), as_json=as_json)
+    _written(out or found.path.parent / f"{found.file.name}.roster", made, BY_PHONE.format(whom=whom), as_json=as_json)
 
 
 def join(
@@ -54,16 +61,19 @@ def join(
 ) -> None:
     """Take in another party's signed document, once its fingerprint is the one that its author read out.
 
-    A site answers an invitation with its own document, and takes in a roster; a coordinator admits who answers.
+    A site answers an invitation with its own document, and takes in a roster; a coordinator admits who answers, and so
+    does a site that is a federation.
     """
     from securefl.coordinator import inviting  # noqa: PLC0415
-    from securefl.documents import coordinator_file, introduction, site_file, strict  # noqa: PLC0415
+    from securefl.documents import introduction, site_file, strict  # noqa: PLC0415
     from securefl.documents.introduction import Answer, Invitation, Roster  # noqa: PLC0415
     from securefl.home.clock import clock  # noqa: PLC0415
 
     text, now, place = strict.text_of(document, introduction.LIMIT_BYTES), clock(), str(document)
-    if strict.read(party).has("securefl_coordinator"):
-        coordinator = coordinator_file.load(party)
+    coordinates, found = strict.read(party).has("securefl_coordinator"), introduction.read_any(text, now, place)
+    site = None if coordinates else site_file.load(party)
+    if site is None or (site.file.subfederation is not None and isinstance(found.document, Answer)):
+        coordinator = _inviting(party)
         answer = introduction.read(text, Answer, now, place)
         inviting.admit(coordinator, _confirmed(answer, fingerprint))
         told = f"{answer.document.card.name}: admitted to {coordinator.file.name}"
@@ -71,12 +81,12 @@ def join(
         return
     from securefl.site import joining  # noqa: PLC0415
 
-    site, found = site_file.load(party), introduction.read_any(text, now, place)
     if isinstance(found.document, Roster):
         rostered = introduction.read(text, Roster, now, place)
         everybody = joining.complete(site, _confirmed(rostered, fingerprint))
         federation, names = rostered.document.card.federation, [each.member for each in everybody.everybody]
-        told = f"in {federation}, with {', '.join(names)}; next: securefl site serve {party}"
+        then = "serve" if site.file.subfederation is None else "invite"
+        told = f"in {federation}, with {', '.join(names)}; next: securefl site {then} {party}"
         show(as_json, {**_facts(rostered), "joined": "roster", "parties": names}, told)
         return
     invitation = introduction.read(text, Invitation, now, place)
@@ -96,6 +106,15 @@ def look(
     now = clock()
     found = introduction.read_any(strict.text_of(document, introduction.LIMIT_BYTES), now, str(document))
     show(as_json, _facts(found), "\n".join(f"{name:<12}{value}" for name, value in _lines(found, now)))
+
+
+def _inviting(document: Path) -> Any:  # noqa: ANN401 - coordinator.inviting.Inviting
+    from securefl.documents import coordinator_file, site_file, strict  # noqa: PLC0415
+    from securefl.site import node  # noqa: PLC0415
+
+    if strict.read(document).has("securefl_site"):
+        return node.of(site_file.load(document))
+    return coordinator_file.load(document)
 
 
 def _confirmed(found: Any, fingerprint: str | None) -> Any:  # noqa: ANN401 - of the kind that was given

@@ -30,20 +30,41 @@ def site_init(
     label: Annotated[str, typer.Option(help="The column with the label.")] = "label",
     without_records: Annotated[bool, typer.Option("--without-records", help="Take part with noise alone.")] = False,
     custodian: Annotated[bool, typer.Option("--custodian", help="Hold a decryption key, and no records.")] = False,
+    policy: Annotated[
+        Path | None, typer.Option(help="Of a site that is a federation: its own policy.", show_default=False)
+    ] = None,
+    member: Annotated[
+        list[str] | None, typer.Option(help="Of a site that is a federation: whom it invites, by name; at least two.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make this party's home and key, and write a SITE document with comments that passes `site check`."""
+    """Make this party's home and key, and write a SITE document with comments that passes `site check`.
+
+    With --policy and --member the site is a federation itself: its members train in place of records, and its own
+    coordinator has a home and key beside the site's.
+    """
     from securefl.errors import OperatorFault  # noqa: PLC0415
     from securefl.site import init  # noqa: PLC0415
 
-    if not custodian and (not name or not region or not model or (data is None) != without_records):
-        what = "a member has a name, a region, a model, and records or none"
-        remedy = "give --name, --region, --model, and --data or --without-records; or --custodian alone"
+    given = (data is not None) + without_records + (policy is not None)
+    if not custodian and (not name or not region or not model or given != 1 or bool(member) != (policy is not None)):
+        what = "a member has a name, a region, a model, and records, none, or members of its own"
+        remedy = (
+            "give --name, --region, --model, and --data, --without-records, or --policy with --member for each; "
+            "or --custodian alone"
+        )
         raise OperatorFault(what, remedy, "site init")
-    member = None if custodian else init.Member(name or "", region, model, at or model, data, text, label)
-    path, key = init.init(site, member)
-    lines = [f"{path}: written; edit it, then: securefl site check {path}", f"key  {key.hex()}"]
-    show(as_json, {"site": str(path), "name": "custodian" if custodian else name, "key": key.hex()}, "\n".join(lines))
+    inside = None if policy is None else init.Inside(policy, tuple(member or ()))
+    made = None if custodian else init.Member(name or "", region, model, at or model, data, text, label, inside)
+    path, keys = init.init(site, made)
+    told = {
+        "site": str(path),
+        "name": "custodian" if custodian else name,
+        **{each: key.hex() for each, key in keys.items()},
+    }
+    lines = [f"{path}: written; edit it, then: securefl site check {path}"]
+    lines += [f"{each.replace('_', ' ')}  {key.hex()}" for each, key in keys.items()]
+    show(as_json, told, "\n".join(lines))
 
 
 @site_app.command("adopt")
@@ -58,9 +79,15 @@ def site_adopt(
     Who must have signed it follows from the last signed version that a run here began under.
     """
     from securefl.documents import site_file  # noqa: PLC0415
-    from securefl.site import joining  # noqa: PLC0415
+    from securefl.policy import load as policies  # noqa: PLC0415
+    from securefl.site import joining, node  # noqa: PLC0415
 
-    adopted = joining.adopt(site_file.load(site), policy, unsafe_unsigned=unsafe_unsigned)
+    found = site_file.load(site)
+    inside = found.file.subfederation
+    if inside is not None and policies.load(policy).federation == inside.name:
+        adopted = node.adopt(node.of(found), policy, unsafe_unsigned=unsafe_unsigned)
+    else:
+        adopted = joining.adopt(found, policy, unsafe_unsigned=unsafe_unsigned)
     told = {"federation": adopted.federation, "version": adopted.version, "policy": adopted.hash.hex()}
     said = f"{adopted.federation}: the next run here begins under version {adopted.version}, {adopted.hash.hex()[:16]}"
     show(as_json, told, said)
@@ -107,7 +134,8 @@ def site_serve(
         list[str] | None,
         typer.Option(
             metavar="NAME=SOCKET",
-            help="Where a party of this site's own sub-federation serves, or a member who holds a share of its key.",
+            help="Where a party of this site's own sub-federation serves, if its document does not say; or a member "
+            "who holds a share of its key.",
         ),
     ] = None,
     as_json: Json = False,

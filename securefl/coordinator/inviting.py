@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from securefl.documents import offer
-from securefl.documents.coordinator_file import Coordinator
 from securefl.documents.introduction import Answer, Authentic, Card, Confirmed, Invitation, NotIntroduced, Roster, Rule
 from securefl.errors import OperatorFault
 from securefl.home import adoption, identity, introduced
@@ -18,6 +19,68 @@ from securefl.terms import MemberId, Participant, PublicKey
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 
+class Invited(Protocol):
+    """One party, as its coordinator's document has it."""
+
+    @property
+    def key(self) -> str | None:
+        """Its public key, if it is known without an answer."""
+        ...
+
+    @property
+    def region(self) -> str | None:
+        """Where it stands, if that is known without an answer."""
+        ...
+
+
+class InvitingFile(Protocol):
+    """What a coordinator's document says of its federation."""
+
+    @property
+    def name(self) -> str:
+        """As its policy says."""
+        ...
+
+    @property
+    def parties(self) -> Mapping[str, Invited]:
+        """Everybody who is invited, by name."""
+        ...
+
+    @property
+    def members(self) -> Mapping[str, Invited]:
+        """Its members, by name."""
+        ...
+
+    @property
+    def offer(self) -> offer.Offer:
+        """What its invitation says is trained."""
+        ...
+
+
+class Inviting(Protocol):
+    """A coordinator, by its document: of a federation of its own, or of one that is a site of another."""
+
+    @property
+    def file(self) -> InvitingFile:
+        """What the document says."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The document."""
+        ...
+
+    @property
+    def home(self) -> Path:
+        """The folder of the coordinator's key and ledger."""
+        ...
+
+    @property
+    def policy(self) -> Path:
+        """The policy's file."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """Whom a coordinator knows: by an answer that it admitted, or by what its own document says."""
@@ -26,7 +89,7 @@ class Known:
     missing: tuple[str, ...]  # invited, and of no known key or region
 
 
-def opened(coordinator: Coordinator, now: Callable[[], int] = clock) -> Home:
+def opened(coordinator: Inviting, now: Callable[[], int] = clock) -> Home:
     """This coordinator's home.
 
     Raises:
@@ -38,7 +101,7 @@ def opened(coordinator: Coordinator, now: Callable[[], int] = clock) -> Home:
 
 
 def invite(
-    coordinator: Coordinator, days: int, *, unsafe_unsigned: bool = False, now: Callable[[], int] = clock
+    coordinator: Inviting, days: int, *, unsafe_unsigned: bool = False, now: Callable[[], int] = clock
 ) -> Authentic[Invitation]:
     """The invitation to this federation, under the policy that the document names.
 
@@ -54,7 +117,7 @@ def invite(
     return introduced.invite(home, policy, signatures, offer.text_of(coordinator.file.offer), days)
 
 
-def admit(coordinator: Coordinator, given: Confirmed[Answer], now: Callable[[], int] = clock) -> None:
+def admit(coordinator: Inviting, given: Confirmed[Answer], now: Callable[[], int] = clock) -> None:
     """Admit a party that answered: its key is pinned in this coordinator's home.
 
     Raises:
@@ -64,7 +127,7 @@ def admit(coordinator: Coordinator, given: Confirmed[Answer], now: Callable[[], 
     introduced.admit(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, given)
 
 
-def roster(coordinator: Coordinator, days: int, now: Callable[[], int] = clock) -> Authentic[Roster]:
+def roster(coordinator: Inviting, days: int, now: Callable[[], int] = clock) -> Authentic[Roster]:
     """The roster of everybody in the document.
 
     Raises:
@@ -73,7 +136,7 @@ def roster(coordinator: Coordinator, days: int, now: Callable[[], int] = clock) 
     return introduced.hand_out(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, days)
 
 
-def _check_document(coordinator: Coordinator, card: Card) -> None:
+def _check_document(coordinator: Inviting, card: Card) -> None:
     """Check that a party's card says nothing else than this coordinator's document; raise NotIntroduced otherwise."""
     due = coordinator.file.parties.get(card.name)
     if due is not None and due.key not in (None, card.key.hex()):
@@ -84,7 +147,7 @@ def _check_document(coordinator: Coordinator, card: Card) -> None:
         raise NotIntroduced(Rule.OFFER, what, "find out which is right", str(coordinator.path))
 
 
-def known(coordinator: Coordinator, home: Home) -> Known:
+def known(coordinator: Inviting, home: Home) -> Known:
     """Everybody in the document, by key and region: whoever was admitted stays so when its answer's time is over.
 
     Raises:

@@ -6,7 +6,7 @@ Nothing in it is another party's but public keys, names and regions. Paths in it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -114,19 +114,40 @@ class JoinedFile(TrustPart):
     federation: Name
 
 
+class ChildPart(Part):
+    """One party of a sub-federation: its key comes with its answer, unless it is written here."""
+
+    model_config = ConfigDict(json_schema_extra=or_name)
+
+    key: Key | None = Field(None, description=f"its public key, if it is known without an answer; {MADE_BY}")
+    region: str | None = Field(None, min_length=1, description="of a member: where it stands; else as it answers")
+    socket: str | None = Field(None, min_length=1, description="where it answers; else as `site serve --member` says")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_alone(cls, raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+        return {"key": raw} if isinstance(raw, str) else raw
+
+
 class SubfederationPart(Part):
     """The federation that this site runs itself, in place of records: its members' sums are its training."""
 
     name: Name = Field(description="as its own policy says")
     home: str = Field(description="its coordinator's home")
+    policy: str | None = Field(None, description="its own policy's file, under that of the federation above")
     rounds: Whole = Field(1, ge=1, description="its own rounds for each one of the federation above")
-    custodian: Key | None = Field(None, description="its custodian's public key, where updates are encrypted")
-    members: dict[Name, PeerPart] = Field(min_length=2)
+    custodian: ChildPart | None = Field(None, description="its custodian, or that one's key: of encrypted updates")
+    members: dict[Name, ChildPart] = Field(min_length=2, description="whom it invites")
     protection: ProtectionPart
     patience: PatiencePart | None = Field(
         None, description="how long its members are waited for; else what the federation above leaves it"
     )
     strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
+
+    @property
+    def parties(self) -> dict[str, ChildPart]:
+        """Everybody who is invited, by name."""
+        return {**self.members, **({CUSTODIAN: self.custodian} if self.custodian else {})}
 
 
 class SiteFile(Part):
@@ -274,9 +295,12 @@ def _problems(file: SiteFile) -> Iterator[tuple[Path_, str]]:
         yield from _of_trust(file, name, trust)
     if file.subfederation is not None:
         inside = file.subfederation
-        yield from _keys_apart(("subfederation",), {"custodian": inside.custodian}, inside.members)
-        if inside.protection.scheme.has_custodian != (inside.custodian is not None):
-            yield ("subfederation", "custodian"), _custodian_of(inside.protection.scheme.value, inside.custodian)
+        custodian = inside.custodian
+        yield from _keys_apart(("subfederation",), {"custodian": custodian.key if custodian else None}, inside.members)
+        if inside.protection.scheme.has_custodian != (custodian is not None):
+            yield ("subfederation", "custodian"), _custodian_of(inside.protection.scheme.value, custodian)
+        if custodian is not None and custodian.region is not None:
+            yield ("subfederation", "custodian", "region"), "a custodian has no region: leave it out"
         if inside.name in file.federations:
             yield (
                 ("subfederation", "name"),
@@ -311,12 +335,12 @@ def _of_its_role(file: SiteFile) -> Iterator[tuple[Path_, str]]:
 
 
 def _keys_apart(
-    place: Path_, roles: dict[str, str | None], members: dict[str, PeerPart]
+    place: Path_, roles: Mapping[str, str | None], members: Mapping[str, PeerPart | ChildPart]
 ) -> Iterator[tuple[Path_, str]]:
     """Each party of a federation is one key's, and no key is two parties'."""
     seen: dict[str, str] = {}
     named = [((*place, role), role, key) for role, key in roles.items() if key is not None]
-    named += [((*place, "members", name, "key"), name, each.key) for name, each in members.items()]
+    named += [((*place, "members", name, "key"), name, each.key) for name, each in members.items() if each.key]
     for where, name, key in named:
         other = seen.setdefault(key, name)
         if other != name:
@@ -358,7 +382,7 @@ def _of_custodian(place: Path_, trust: TrustPart) -> Iterator[tuple[Path_, str]]
             yield (*place, name), f"a custodian trains nothing: leave `{name}` out"
 
 
-def _custodian_of(scheme: str, custodian: str | None) -> str:
+def _custodian_of(scheme: str, custodian: ChildPart | None) -> str:
     if custodian is None:
-        return f"missing; add the key of the custodian that protection {scheme} has: {MADE_BY}"
-    return f"found a key; protection {scheme} has no custodian: leave it out"
+        return f"missing; add the key of the custodian that protection {scheme} has, or its `socket` to invite it"
+    return f"found one; protection {scheme} has no custodian: leave it out"

@@ -24,7 +24,7 @@ from securefl.progress import Progress, Silent
 from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
-from securefl.site import charged_records, custody
+from securefl.site import charged_records, custody, node
 from securefl.site.agent import Agent, CustodianAgent, MemberAgent
 from securefl.site.limits import Limits
 from securefl.site.subfederation import NestedTrainer
@@ -213,19 +213,20 @@ def _nested(
         raise OperatorFault(what, "start it with a way to reach its members", f"{site.path}: subfederation")
     assert trust.task is not None, "a member's document says what is trained"
     runtime = around.members
-    home = Home.at(site.folder / inside.home, COORDINATOR, around.clock)
-    coordinator = Participant(COORDINATOR, home.identity.public, "")
-    custodian = None if inside.custodian is None else Participant(CUSTODIAN, _key(inside.custodian), "")
-    seats = _seats(inside.members)
-    pin(home.path, inside.name, (coordinator, *((custodian,) if custodian else ()), *seats))
+    own = node.of(site)
+    home = Home.at(own.home, COORDINATOR, around.clock)
+    everybody = node.everybody(own, home)
+    custodian, seats = everybody.custodian, everybody.members
+    pin(home.path, inside.name, everybody.everybody)
     policy, signed = _laid_out(home, inside.name, around.clock())
+    node.check_under(site, policy, f"{site.path}: subfederation")
     strategy = strategy_on(shared.start, inside.strategy, trust.task.labels, f"{site.path}: subfederation.strategy")
     cover = cover_under(inside.protection, len(seats), policy, custodian.key if custodian else None)
     return NestedTrainer(
         MemberId(site.file.name),
         Inside(
-            policy, signed, cover, inside.strategy.sharing(trust.task.labels), inside.rounds, coordinator, custodian,
-            seats, None if inside.patience is None else inside.patience.patience(),
+            policy, signed, cover, inside.strategy.sharing(trust.task.labels), inside.rounds, everybody.coordinator,
+            custodian, seats, None if inside.patience is None else inside.patience.patience(),
         ),
         home,
         coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy),

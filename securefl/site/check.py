@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from securefl import files, key_files
+from securefl.coordinator import inviting
 from securefl.documents.federation import FederationFile
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.documents.site_file import Site, TrustPart
@@ -14,8 +15,9 @@ from securefl.home import adoption, identity
 from securefl.home.clock import clock
 from securefl.home.peers import pinned
 from securefl.ledger.databases import LOCAL, URL_FILE, place_of, server_of
-from securefl.site import charged_records
+from securefl.site import charged_records, node
 from securefl.site.build import check_own_key, limits_of, model_of, records_of
+from securefl.terms.parties import CUSTODIAN
 from securefl.training.sources import resolve
 
 __all__ = ["MISSING", "OK", "WRONG", "Finding", "examine"]
@@ -44,6 +46,7 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
     inside = site.file.subfederation
     if inside is not None:
         yield tried(f"policy of {inside.name}", lambda: _policy(site.folder / inside.home, inside.name))
+        yield tried(f"parties of {inside.name}", lambda: _parties(node.of(site)))
     model, data = site.file.model, site.file.data
     if model is not None:
         yield tried("model", lambda: _found("model", site, model.at or model.name))
@@ -55,6 +58,18 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
 
 def _home(site: Site) -> Finding:
     return identity.found(site.home, "it is made when the site first starts")
+
+
+def _parties(own: node.Node) -> Finding:
+    """Return whether everybody whom a sub-federation invites has a key here."""
+    what, names = f"parties of {own.file.name}", list(own.file.parties)
+    if identity.is_made(own.home):
+        names = list(inviting.known(own, inviting.opened(own)).missing)
+    elif all(each.key and (each.region or name == CUSTODIAN) for name, each in own.file.parties.items()):
+        names = []
+    if names:
+        return Finding(what, MISSING, f"{', '.join(names)}: no answer is admitted, and no key is written", node.NEXT)
+    return Finding(what, OK, f"{len(own.file.parties)} parties, each with a key")
 
 
 def _store(site: Site) -> Finding:

@@ -16,7 +16,6 @@ from securefl.site import custody, key_share
 from securefl.site.agent import Agent, check_asked
 from securefl.site.build import Environment, build
 from securefl.terms import MemberId
-from securefl.terms.parties import CUSTODIAN
 
 
 class Dispatcher:
@@ -91,7 +90,7 @@ def built(site: Site, around: Environment) -> Dispatcher:
 
 
 def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
-    """Read the sockets that a site has to ask, each given as NAME=SOCKET; None for a site with records.
+    """Read the sockets that a site has to ask, by its document or given as NAME=SOCKET; None for a site with records.
 
     Of a sub-federation these are its own parties; of a custodian whose key was split, the members who hold shares.
 
@@ -99,11 +98,17 @@ def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
         OperatorFault: one is missing, or none of the sub-federation's.
     """
     inside = site.file.subfederation
-    wanted = set() if inside is None else {*inside.members, *((CUSTODIAN,) if inside.custodian else ())}
+    written = {} if inside is None else {name: each.socket for name, each in inside.parties.items()}
+    wanted = set(written)
     if site.file.is_custodian and custody.is_split(site.home):
         wanted = {name for trust in site.file.federations.values() for name in trust.members}
     found = {name: path for name, _, path in (each.partition("=") for each in doors)}
-    strange, missing = sorted(set(found) - wanted), sorted(wanted - {name for name, path in found.items() if path})
+    known = {name: site.folder / Path(path).expanduser() for name, path in written.items() if path}
+    known |= {name: Path(path) for name, path in found.items() if path}
+    strange, missing = (
+        sorted(set(found) - wanted),
+        sorted({*(wanted - set(known)), *(name for name, path in found.items() if not path)}),
+    )
     if strange or len(found) < len(doors):
         what = (
             f"{', '.join(strange) or 'a party given twice'}, where {', '.join(sorted(wanted)) or 'nobody'} may be given"
@@ -112,7 +117,7 @@ def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
     if missing:
         remedy = " ".join(f"--member {name}=SOCKET" for name in missing)
         raise OperatorFault(f"no way to {', '.join(missing)}", f"add {remedy}", str(site.path))
-    return Sockets({MemberId(name): Path(path).absolute() for name, path in found.items()}) if wanted else None
+    return Sockets({MemberId(name): path.absolute() for name, path in known.items()}) if wanted else None
 
 
 def _signed(frame: m.Frame, agent: Agent) -> bool:

@@ -9,6 +9,8 @@ from securefl import files, key_files
 from securefl.documents import emit, site_file, strict
 from securefl.errors import OperatorFault
 from securefl.home import identity
+from securefl.policy import load as policies
+from securefl.site import node
 from securefl.site.check import WRONG, examine
 from securefl.terms import PublicKey
 
@@ -45,6 +47,18 @@ data:
   heldout: 0.2                # share that is never trained on
 """
 _WITHOUT = "without_records: true         # it takes part with noise alone, to hide who owns records\n"
+_NODE = """\
+subfederation:                # in place of records: the federation that this site runs itself
+  name: {name}              # as its own policy says
+  home: coordinator           # folder of its coordinator's key and ledger: for this user alone, as `home`
+  policy: {policy}          # its own, under that of the federation above: `parent: {{policy: FILE}}`
+  rounds: 1                   # of its own for each one of the federation above
+  protection: masking         # ckks or bfv need a `custodian:` here
+  # patience: {{train: 600}}    # else what the federation above leaves it
+  # Whom it invites, and the socket of each one's `securefl site serve`. Once this site is in the federation above:
+  # `securefl site invite FILE`, then `securefl site join FILE ANSWER` for each, then `securefl site roster FILE`.
+  members:
+{members}"""
 _CUSTODIAN = """\
 # A SITE document of a custodian: it holds the decryption key of a federation, and has no records. It is yours: edit it.
 # Check it with `securefl site check FILE`; `securefl site schema` has every field, for editors.
@@ -57,6 +71,22 @@ home: home                    # folder of its keys and ledger: for this user alo
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """What a site that is a federation has in place of records."""
+
+    policy: Path  # the sub-federation's own
+    members: tuple[str, ...]
+
+    def text(self) -> str:
+        """The part of the document, with comments."""
+        name = emit.scalar(policies.load(self.policy).federation)
+        invited = "".join(
+            f"    {emit.scalar(each)}: {{socket: {emit.scalar(f'sockets/{each}')}}}\n" for each in self.members
+        )
+        return _NODE.format(name=name, policy=emit.scalar(str(self.policy.resolve())), members=invited)
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """What a member's first SITE document says."""
 
@@ -64,19 +94,24 @@ class Member:
     region: str
     model: str
     at: str
-    data: str | None  # a file; None: it takes part without records
+    data: str | None  # a file; None: it takes part without records, or has members of its own
     text: str = "text"
     label: str = "label"
+    inside: Inside | None = None  # of a site that is a federation
 
     def document(self) -> str:
         """The document, with comments."""
         shown = {name: emit.scalar(getattr(self, name)) for name in ("name", "region", "model", "at", "text", "label")}
-        records = _WITHOUT if self.data is None else _DATA.format(file=emit.scalar(self.data), **shown)
+        records = _WITHOUT if self.inside is None else self.inside.text()
+        if self.data is not None:
+            records = _DATA.format(file=emit.scalar(self.data), **shown)
         return _MEMBER.format(dataset=shown["name"], records=records, **shown)
 
 
-def init(place: Path, member: Member | None) -> tuple[Path, PublicKey]:
+def init(place: Path, member: Member | None) -> tuple[Path, dict[str, PublicKey]]:
     """Make the document at ``place``, or in that folder, with its home and key; None makes a custodian's.
+
+    Of a site that is a federation its coordinator's home and key are made as well: ``coordinator_key``.
 
     Raises:
         OperatorFault: something is there already, or the document would not pass its check. Nothing was made.
@@ -86,13 +121,19 @@ def init(place: Path, member: Member | None) -> tuple[Path, PublicKey]:
         raise OperatorFault("there is a document already", "choose another place, or edit it", str(path))
     text = (_CUSTODIAN if member is None else member.document()).encode()
     site = site_file.of(strict.parse(text, str(path)), path)
-    if identity.is_made(site.home):
-        remedy = "choose another place; or move that home away, with its account"
-        raise OperatorFault("a party has its home here already", remedy, str(site.home))
+    homes = {"key": site.home}
+    if site.file.subfederation is not None:
+        homes["coordinator_key"] = node.of(site).home
+    for home in homes.values():
+        if identity.is_made(home):
+            remedy = "choose another place; or move that home away, with its account"
+            raise OperatorFault("a party has its home here already", remedy, str(home))
     wrong = [each for each in examine(site) if each.status == WRONG]
     if wrong:
         raise OperatorFault(tuple(f"{each.what}: {each.detail}; {each.remedy}" for each in wrong))
-    files.folder(site.home)
-    key = key_files.load_or_create(identity.place(site.home)).public
+    keys = {}
+    for name, home in homes.items():
+        files.folder(home)
+        keys[name] = key_files.load_or_create(identity.place(home)).public
     path.write_bytes(text)
-    return path, key
+    return path, keys

@@ -25,6 +25,7 @@ class Apart:
     capsys: pytest.CaptureFixture[str]
     protection: str = "masking"
     members: tuple[str, ...] = MEMBERS
+    policy: str = "policy"  # its file, without what its names end in
     mail: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,9 +88,10 @@ class Apart:
     def coordinates(self, start: bool = True, **changes: object) -> str:
         """The coordinator makes its own, and writes what is trained."""
         home = self.place(COORDINATOR, "parties")
-        self.given(COORDINATOR, "policy.yaml", "policy.approvals.json")
+        policy = f"{self.policy}.yaml"
+        self.given(COORDINATOR, policy, f"{self.policy}.approvals.json")
         invited = [part for member in self.members for part in ("--member", member)]
-        key = self.told(COORDINATOR, "coordinator", "init", home / "coordinator.yaml", "--policy", home / "policy.yaml",
+        key = self.told(COORDINATOR, "coordinator", "init", home / "coordinator.yaml", "--policy", home / policy,
                         "--model", "./model", *invited)["key"]  # fmt: skip
         document = yaml.safe_load((home / "coordinator.yaml").read_text())
         document |= {each: FEDERATION[each] for each in ("purpose", "task", "adapter", "training")}

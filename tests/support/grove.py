@@ -1,0 +1,107 @@
+"""A tree whose parties stand apart: two nodes under a coordinator, each with sites of its own, joined by commands alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.apart import COORDINATOR, Apart
+from tests.support.ground import Ground
+from tests.support.trees import Tree
+
+
+class Grove(Apart):
+    """A coordinator, its nodes, and each node's sites, each in a folder; a node's coordinator is at home at the node."""
+
+    small: Tree
+
+    def __init__(self, small: Tree, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(small, folder, capsys, members=tuple(small.nodes), policy="top.policy")
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        return (*self.leaves, *self.small.nodes)
+
+    @property
+    def leaves(self) -> dict[str, str]:
+        """Each leaf, and the node it is a member of."""
+        return {leaf: node for node, leaves in self.small.nodes.items() for leaf in leaves}
+
+    def found(self) -> dict[str, str]:
+        """Everybody makes a home, a key and a document of their own; the keys, by the way from the root."""
+        keys = {}
+        for leaf, node in self.leaves.items():
+            home = self.place(leaf, "parties")
+            self.given(leaf, "model", f"{leaf}.csv")
+            keys[f"{node}/{leaf}"] = self.told(leaf, "site", "init", home, "--name", leaf, "--region", "here", "--model",
+                                               "./model", "--data", f"{leaf}.csv")["key"]  # fmt: skip
+        for node, leaves in self.small.nodes.items():
+            told = self.planted(node, leaves)
+            keys |= {node: told["key"], f"{node}/{COORDINATOR}": told["coordinator_key"]}
+        training = {"rounds": 2, "steps": 2, "sampling_rate": "1/4", "noise_multiplier": 0.8, "clip": 0.5, "divisor": 20,
+                    "learning_rate": 0.1, "optimizer": "sgd", "max_tokens": 16, "micro_batch": 16}  # fmt: skip
+        return {**keys, COORDINATOR: self.coordinates(training=training)}
+
+    def planted(self, node: str, leaves: tuple[str, ...]) -> dict:
+        """A node makes its two homes, and writes where its members answer."""
+        home = self.place(node, "parties")
+        policies = ("top.policy", f"{node}.policy")
+        self.given(node, "model", *(f"{each}.{end}" for each in policies for end in ("yaml", "approvals.json")))
+        invited = [part for leaf in leaves for part in ("--member", leaf)]
+        told = self.told(node, "site", "init", home, "--name", node, "--region", "here", "--model", "./model",
+                         "--policy", home / f"{node}.policy.yaml", *invited)  # fmt: skip
+        document = self.document(node)
+        text = document.read_text()
+        for leaf in leaves:
+            assert f"sockets/{leaf}" in text
+            text = text.replace(f"sockets/{leaf}", str(self.door(leaf)))
+        document.write_text(text)
+        return told
+
+    def introduce(self) -> None:
+        """From the top: the nodes join the federation above, then each invites its own members."""
+        self.joined(COORDINATOR, self.members)
+        for node, leaves in self.small.nodes.items():
+            self.joined(node, leaves)
+
+    def joined(self, inviting: str, invited: tuple[str, ...]) -> None:
+        document, mail = self.document(inviting), lambda what: self.sent(inviting, what)
+        invitation = self.told(inviting, "site", "invite", document, "--out", mail("invitation"))
+        for name in invited:
+            answer = self.told(name, "site", "join", self.document(name), mail("invitation"), "--fingerprint",
+                               invitation["fingerprint"], "--out", self.sent(name, "answer"))  # fmt: skip
+            admitted = self.told(inviting, "site", "join", document, self.sent(name, "answer"), "--fingerprint",
+                                 answer["fingerprint"])  # fmt: skip
+            assert (admitted["joined"], admitted["name"]) == ("answer", name)
+        roster = self.told(inviting, "site", "roster", document, "--out", mail("roster"))
+        for name in invited:
+            self.told(name, "site", "join", self.document(name), mail("roster"), "--fingerprint", roster["fingerprint"])
+
+    def exported(self, place: Path) -> Path:
+        """Everybody's ledger, each where it belongs: the root's here, a node's in ``below/NODE``."""
+        for leaf, node in self.leaves.items():
+            self.handed(leaf, self.document(leaf), place / "below" / node)
+        for node in self.small.nodes:
+            self.handed(node, self.document(node), place)
+            self.handed(node, self.of(node) / "coordinator", place / "below" / node)
+        return place
+
+    def handed(self, name: str, party: Path, place: Path) -> None:
+        found = Path(self.told(name, "ledger", "export", party, self.mail / name)["ledger"])
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(found, place)
+
+
+class GroveGround(Grove, Ground):
+    """The same, each another user with a process, a folder and a door of its own."""
+
+    def asking(self, name: str) -> tuple[str, ...]:
+        """Who may ask this party: a leaf its node, a node the coordinator."""
+        return (self.leaves.get(name, COORDINATOR),)
+
+    def planted(self, node: str, leaves: tuple[str, ...]) -> dict:
+        told = super().planted(node, leaves)
+        self.own(node)
+        return told
