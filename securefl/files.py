@@ -123,6 +123,33 @@ def erase(path: Path) -> None:
     path.unlink()
 
 
+def keep(path: Path, data: bytes) -> None:
+    """Write the file as ``write`` does, unless it holds exactly that already.
+
+    Raises:
+        OperatorFault: it is there, and not this user's alone.
+        OSError: it cannot be written.
+    """
+    if read(path) != data:
+        write(path, data)
+
+
+@contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Hold this lock while the block runs, once whoever has it is through.
+
+    Raises:
+        OperatorFault: others may read or write the file.
+    """
+    file(lock)
+    with lock.open("ab") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(turn, fcntl.LOCK_UN)  # also for a process that was forked meanwhile and has the file, too
+
+
 @contextmanager
 def alone_in(out: Path, doing: str) -> Iterator[None]:
     """Make the folder of a run, and keep every other process out while the block runs.

@@ -6,7 +6,6 @@ in the transaction that would write the run's first entry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,25 +31,22 @@ def propose(home: Home, policy: Policy, signatures: Signatures) -> None:
     Raises:
         OperatorFault, Unapproved: this home would not adopt it.
     """
-    propose_to_all((home,), policy, signatures)
+    shown = evidence(policy, adoptable(home, policy, signatures))
+    path = staged_at(home.path, policy.federation)
+    files.keep(path, policy.text)
+    files.keep(approvals.beside(path), shown)
 
 
-def propose_to_all(homes: Iterable[Home], policy: Policy, signatures: Signatures) -> None:
-    """Lay out a policy in every one of these homes, or in none: each is asked before the first has it.
-
-    Raises:
-        OperatorFault, Unapproved: one of them would not adopt it.
-    """
-    for home, evidence_of in [(home, evidence(policy, _adoptable(home, policy, signatures))) for home in homes]:
-        path = staged_at(home.path, policy.federation)
-        files.write(path, policy.text)
-        files.write(approvals.beside(path), evidence_of)
-
-
-def _adoptable(home: Home, policy: Policy, signatures: Signatures) -> Signatures:
+def adoptable(home: Home, policy: Policy, signatures: Signatures) -> Signatures:
     """Check that this home would adopt the policy.
 
     A revocation that it is shown, it keeps, also of a policy that it refuses: one of each signer, and nobody else's.
+
+    Returns:
+        The signatures, with the revocations that this home knows.
+
+    Raises:
+        OperatorFault, Unapproved: it would not.
     """
     with home.transaction() as conn:
         authority = adopted(home.opened(conn))

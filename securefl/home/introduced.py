@@ -323,6 +323,6 @@ def _keep(home: Home, federation: str, name: str, found: Authentic[D]) -> None:
     path = _folder(home.path, federation) / name
     try:
         files.folder(path.parent)
-        files.write(path, found.text.encode())
+        files.keep(path, found.text.encode())
     except OSError as fault:
         raise Fault(f"{path}: cannot be written: {fault.strerror}") from fault

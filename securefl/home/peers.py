@@ -30,13 +30,24 @@ def pin(home: Path, federation: str, seats: tuple[Participant, ...]) -> None:
     Raises:
         OperatorFault: a party shows another key than it did before.
     """
-    path, here = pinned(home, federation), known(home, federation)
+    check(home, federation, seats)
+    path = pinned(home, federation)
+    here = known(home, federation) | {seat.member: seat.key.hex() for seat in seats}
     files.folder(path.parent)
+    files.keep(path, json.dumps(here, indent=1, sort_keys=True).encode())
+
+
+def check(home: Path, federation: str, seats: tuple[Participant, ...]) -> None:
+    """Check these parties' keys against those that are pinned; nothing is written.
+
+    Raises:
+        OperatorFault: a party shows another key than it did before.
+    """
+    here = known(home, federation)
     for seat in seats:
-        if here.setdefault(seat.member, seat.key.hex()) != seat.key.hex():
+        if here.get(seat.member, seat.key.hex()) != seat.key.hex():
             what = f"{seat.member} shows another key than it did before"
             remedy = (
                 "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
             )
-            raise OperatorFault(what, remedy, str(path))
-    files.write(path, json.dumps(here, indent=1, sort_keys=True).encode())
+            raise OperatorFault(what, remedy, str(pinned(home, federation)))

@@ -18,7 +18,6 @@ from securefl.documents.federation import Loaded
 from securefl.home import adoption
 from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home
-from securefl.home.introduced import Introduced
 from securefl.planning.plan import FirstState, check_acceptable, plan_of, strategy_of
 from securefl.policy import load as policies
 from securefl.progress import Progress, Silent
@@ -38,7 +37,7 @@ from securefl.simulation.folder import (
     save_adapter,
 )
 from securefl.simulation.instruments import instrumented, tap_of
-from securefl.simulation.introduction import descended, found_signatures, introduce
+from securefl.simulation.introduction import descended, found_signatures, introduce_tree
 from securefl.simulation.layout import SiteLayout, check_homes, folder_of
 from securefl.simulation.measure import Baselines
 from securefl.simulation.own_sites import told_to_operator
@@ -52,7 +51,6 @@ from securefl.simulation.parties import (
     runtime_of,
     without_held_out,
 )
-from securefl.simulation.site_documents import Roster
 from securefl.simulation.start_files import handed_over
 from securefl.site import custody
 from securefl.strategy.member import MemberStrategy
@@ -119,8 +117,8 @@ def run(
             shared = _trainable(loaded, policy, workbench.model(loaded))
             held = held_records(places, workbench.records)
             records = held[()]
-        rosters = {where.route: Roster(its, *introduce(where, its, signed)) for where, its, signed in tree}
-        everybody = Introduced(rosters[()].coordinator, rosters[()].custodian, rosters[()].members)
+        rosters = introduce_tree(tree)
+        everybody = rosters[()].everybody
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)
         signed = adoption.evidence(policy, signatures)
         ready = prepare(loaded, handed_over(places, shared.start), home, policy, everybody, run_id, signed)

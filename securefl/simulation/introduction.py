@@ -1,26 +1,34 @@
-"""Introduce the parties of one machine to each other: keys are pinned, policies adopted, the custodian's key split."""
+"""Introduce the parties of one machine to each other, by the signed documents that live ones exchange.
+
+The coordinator invites, each party answers, the coordinator admits it and hands out the roster, and each party takes it
+in: the functions behind `securefl site invite`, `join` and `roster`. Nothing else pins a key or lays out a policy. One
+person runs all of them, so documents are taken from their own hand, and no fingerprint is compared.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
-from securefl import key_files, keys
-from securefl.documents import federation_file
+from securefl import files, key_files, keys
+from securefl.documents import federation_file, offer
+from securefl.documents.introduction import from_own_hand
 from securefl.errors import OperatorFault
-from securefl.home import adoption, identity
+from securefl.home import adoption, identity, introduced, peers
 from securefl.home.clock import clock
 from securefl.home.home import Home
-from securefl.home.peers import pin
 from securefl.planning.plan import scheme_of
 from securefl.planning.subfederation import check_policy
 from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.protection import schemes
+from securefl.simulation import site_documents
 from securefl.simulation.layout import SiteLayout
-from securefl.site import custody
+from securefl.simulation.site_documents import Roster, Route
+from securefl.site import custody, joining
 from securefl.terms import (
     MemberId,
     Participant,
@@ -30,31 +38,86 @@ from securefl.terms.parties import COORDINATOR, CUSTODIAN
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
 
+DAYS: Final = 30  # that a document counts; an older one is signed anew
+TURN: Final = "introducing"  # of a coordinator's home: who holds it introduces its parties
 ONLY_ENCRYPTED = f"only {schemes.ENCRYPTED} have a custodian"
+Signatures = tuple[approvals.Signature, ...] | None  # None runs without
+
+
+def introduce_tree(tree: Sequence[tuple[SiteLayout, Policy, Signatures]]) -> dict[Route, Roster]:
+    """Introduce everybody in a tree, federation by federation: those below first, for a parent's document names them.
+
+    Args:
+        tree: every federation, the root first, with its policy and that one's signatures.
+
+    Raises:
+        OperatorFault, Unapproved: a home knows a party by another key, or would not adopt the policy.
+    """
+    rosters = dict[Route, Roster]()
+    for places, policy, signatures in reversed(tree):
+        rosters[places.route] = introduce(places, policy, signatures, rosters)
+    return rosters
 
 
 def introduce(
-    places: SiteLayout, policy: Policy, signatures: tuple[approvals.Signature, ...] | None
-) -> tuple[Participant, Participant | None, tuple[Participant, ...]]:
-    """Every party's seat: coordinator, custodian if the scheme has one, members.
+    places: SiteLayout, policy: Policy, signatures: Signatures, below: Mapping[Route, Roster] = MappingProxyType({})
+) -> Roster:
+    """Introduce the parties of one federation: each has everybody's key, the policy, and its SITE document then.
 
-    In one process the introduction happens here. Each home pins the keys it was first shown, and its ledger holds the
-    policies it agreed to; a later run that shows others is refused. ``signatures`` are the policy's; None runs without.
+    Every home is asked before the first is written: one that knows a party by another key, or would not adopt the
+    policy, leaves all as they were.
+
+    Args:
+        places: where everybody's home is.
+        policy: the federation's.
+        signatures: the policy's; None runs without.
+        below: the rosters of the federations below.
+
+    Raises:
+        OperatorFault, Unapproved: a home knows a party by another key, or would not adopt the policy.
     """
-    file = places.loaded.file
     homes = {name: home_of(places, name) for name in places.parties}
-    seats = tuple(
-        Participant(MemberId(member.name), homes[MemberId(member.name)].identity.public, member.region)
-        for member in file.members
-    )
-    coordinator = Participant(COORDINATOR, homes[COORDINATOR].identity.public, "")
-    custodian = Participant(CUSTODIAN, homes[CUSTODIAN].identity.public, "") if CUSTODIAN in homes else None
-    for home in homes.values():
-        pin(home.path, policy.federation, (coordinator, *((custodian,) if custodian else ()), *seats))
-    adoption.propose_to_all(homes.values(), policy, signatures)
-    if custodian:
+    _check_homes(homes, places, policy, signatures)
+    coordinator, federation = homes.pop(COORDINATOR), policy.federation
+    own = {name: site_documents.own(below, places, name) for name in homes}
+    sites = {name: site_documents.read(own[name], home.path) for name, home in homes.items()}
+    with files.in_turn(coordinator.path / TURN):  # another run of these homes may offer to train something else
+        offered = offer.text_of(site_documents.offered(places))
+        invitation = introduced.invite(coordinator, policy, signatures, offered, DAYS)
+        answers = [
+            joining.answer(site, from_own_hand(invitation), DAYS, unsafe_unsigned=signatures is None, home=homes[name])
+            for name, site in sites.items()
+        ]
+        for each in answers:
+            introduced.admit(coordinator, federation, homes, from_own_hand(each))
+        roster = from_own_hand(introduced.hand_out(coordinator, federation, homes, DAYS))
+        found = {name: introduced.take_in(home, roster) for name, home in homes.items()}
+        trusted = {
+            name: joining.trust_in(site, found[name], joining.held_offer(homes[name], federation))
+            for name, site in sites.items()
+        }
+    documents = {
+        name: site_documents.write({**own[name], "federations": {federation: trusted[name]}}, home.path, federation)
+        for name, home in homes.items()
+    }
+    if CUSTODIAN in homes:
         check_split(places, policy)
-    return coordinator, custodian, seats
+    cards = [each.document.card for each in answers]
+    return Roster(policy, introduced.everybody(invitation.document.card, cards), documents)
+
+
+def _check_homes(homes: Mapping[MemberId, Home], places: SiteLayout, policy: Policy, signatures: Signatures) -> None:
+    """Check that each home knows the others by the keys they have, and would adopt the policy; nothing is written.
+
+    Raises:
+        OperatorFault, Unapproved: one does not, or would not.
+    """
+    regions = {each.name: each.region for each in places.loaded.file.members}
+    seats = tuple(Participant(name, home.identity.public, regions.get(name, "")) for name, home in homes.items())
+    for home in homes.values():
+        peers.check(home.path, policy.federation, seats)
+    for home in homes.values():
+        adoption.adoptable(home, policy, signatures)
 
 
 def check_split(places: SiteLayout, policy: Policy) -> None:
@@ -110,14 +173,14 @@ def split_key_of(places: SiteLayout, threshold: int, cohort: int | None = None) 
     custody.split(file, threshold, homes, dealer, keys.Secret(os.urandom(32)))
 
 
-def found_signatures(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> tuple[approvals.Signature, ...] | None:
+def found_signatures(path: Path, policy: Policy, *, unsafe_unsigned: bool) -> Signatures:
     """The signatures beside a policy, and beside those above it; None if its own are too few and that was asked for."""
     return adoption.found_signatures(path, policy, clock(), unsafe_unsigned=unsafe_unsigned)
 
 
 def descended(
     places: SiteLayout, policy: Policy, *, unsafe_unsigned: bool
-) -> Iterator[tuple[SiteLayout, Policy, tuple[approvals.Signature, ...] | None]]:
+) -> Iterator[tuple[SiteLayout, Policy, Signatures]]:
     """Every federation below, from the top, with its policy, which may stand under the one above.
 
     Raises:

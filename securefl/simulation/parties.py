@@ -22,7 +22,7 @@ from securefl.seams import Runtime, Waiting
 from securefl.simulation.introduction import home_of
 from securefl.simulation.layout import SiteLayout
 from securefl.simulation.own_sites import OwnSite
-from securefl.simulation.site_documents import Roster, Route, of_tree
+from securefl.simulation.site_documents import Roster, Route
 from securefl.site import custody
 from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
@@ -32,8 +32,6 @@ from securefl.terms.parties import CUSTODIAN
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.shared_model import SharedModel
-
-Documents = Mapping[Route, Mapping[MemberId, Path]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +121,22 @@ def runtime_of(places: SiteLayout, bench: Bench) -> Runtime:
     Raises:
         OperatorFault: a site cannot be built. Nothing was reserved anywhere.
     """
-    documents = of_tree(bench.rosters, places)
     if places.loaded.file.runtime == "processes":
-        runtime: InProcess | Processes = started(_recipes(places, documents, bench.rosters, bench.entropy))
+        runtime: InProcess | Processes = started(_recipes(places, bench.rosters, bench.entropy))
         return bench.eyes.runtime(places, runtime)
-    return _in_process(places, documents, bench, bench.progress)
+    return _in_process(places, bench, bench.progress)
 
 
-def _recipes(
-    places: SiteLayout, documents: Documents, rosters: Mapping[Route, Roster], entropy: Entropy
-) -> dict[MemberId, AgentSpec]:
+def _recipes(places: SiteLayout, rosters: Mapping[Route, Roster], entropy: Entropy) -> dict[MemberId, AgentSpec]:
     def recipe(name: MemberId, site: Path) -> AgentSpec:
         inside = places.insides.get(name)
-        members = None if inside is None else _recipes(inside, documents, rosters, entropy)
+        members = None if inside is None else _recipes(inside, rosters, entropy)
         return AgentSpec(site, entropy, _shares(places, rosters) if name == CUSTODIAN else None, members)
 
-    return {name: recipe(name, site) for name, site in documents[places.route].items()}
+    return {name: recipe(name, site) for name, site in rosters[places.route].documents.items()}
 
 
-def _in_process(places: SiteLayout, documents: Documents, bench: Bench, progress: Progress) -> Runtime:
+def _in_process(places: SiteLayout, bench: Bench, progress: Progress) -> Runtime:
     insides = places.insides
 
     def built(name: MemberId, site: Path) -> Agent:
@@ -152,19 +147,19 @@ def _in_process(places: SiteLayout, documents: Documents, bench: Bench, progress
         if name in insides:
             below, roster = insides[name], bench.rosters[insides[name].route]
             here = Under(bench.progress, "/".join(below.route))
-            observe = observer_of(below, roster.policy, roster.members[0].member, here)
+            observe = observer_of(below, roster.policy, roster.everybody.members[0].member, here)
             around = Environment(
                 bench.entropy, clock, progress, bench.shared,
-                members=_in_process(below, documents, bench, here), observe=observe,
+                members=_in_process(below, bench, here), observe=observe,
             )  # fmt: skip
         return bench.eyes.party(places, build(site_file.load(site), around=around))
 
-    parties = {name: built(name, site) for name, site in documents[places.route].items()}
+    parties = {name: built(name, site) for name, site in bench.rosters[places.route].documents.items()}
     return bench.eyes.runtime(places, InProcess({name: OwnSite(each) for name, each in parties.items()}))
 
 
 def _shares(places: SiteLayout, rosters: Mapping[Route, Roster]) -> Shares | None:
-    custodian = rosters[places.route].custodian
+    custodian = rosters[places.route].everybody.custodian
     homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
     return None if custodian is None else Shares(homes, custodian.key)
 

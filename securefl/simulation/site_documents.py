@@ -1,6 +1,7 @@
-"""Write each party's SITE document from a federation's file: a simulated site is built from it like a live one.
+"""Write each party's SITE document: a simulated site is built from it like a live one.
 
-A document stands in its party's home, under a name that follows from what it says: runs that go on at once read their
+What is the party's own follows from the federation's file; whom it trusts follows from the roster that it took in. A
+document stands in its party's home, under a name that follows from what it says: runs that go on at once read their
 own.
 """
 
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from securefl import files
-from securefl.documents import emit
+from securefl.documents import emit, site_file, strict
+from securefl.documents.offer import Offer
+from securefl.documents.site_file import Site
+from securefl.home.introduced import Introduced
 from securefl.policy.load import Policy
 from securefl.simulation.layout import SiteLayout
-from securefl.terms import MemberId, Participant
+from securefl.terms import MemberId
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.training.sources import PACKED, TABLES
 
@@ -27,64 +31,63 @@ Route = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Who was introduced to each other in one federation, under which policy."""
+    """Who was introduced to each other in one federation, under which policy, and each one's SITE document."""
 
     policy: Policy
-    coordinator: Participant
-    custodian: Participant | None
-    members: tuple[Participant, ...]
-
-    def fields(self) -> dict[str, Any]:
-        """The same, as a SITE document says it."""
-        custodian = {"custodian": self.custodian.key.hex()} if self.custodian else {}
-        members = {seat.member: {"key": seat.key.hex(), "region": seat.region} for seat in self.members}
-        return {**custodian, "members": members}
+    everybody: Introduced
+    documents: Mapping[MemberId, Path]
 
 
-def write(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> Path:
-    """The SITE document of one party, readable by its user alone; ``rosters`` are by the way from the root."""
-    text, federation = emit.text_of(document(rosters, places, name), HEAD), rosters[places.route].policy.federation
-    folder = places.of(name) / FOLDER
-    files.folder(folder)
-    path = folder / f"{federation}-{hashlib.sha256(text).hexdigest()[:12]}.yaml"
-    files.write(path, text)
-    return path
+def own(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
+    """Return what a party's SITE document says before it joins its federation.
 
-
-def document(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
-    """Return what the party's SITE document says."""
-    loaded, roster, home = places.loaded, rosters[places.route], str(places.of(name).absolute())
-    trusted = {"coordinator": roster.coordinator.key.hex(), **roster.fields()}
+    Args:
+        rosters: of the federations below, by the way from the root.
+        places: of the party's federation.
+        name: whose.
+    """
+    first = {"securefl_site": 1, "name": name}
+    loaded, home = places.loaded, str(places.of(name).absolute())
     if name == CUSTODIAN:
-        trusted["protection"] = emit.fields_of(loaded.file.protection)
-        return {
-            "securefl_site": 1,
-            "name": name,
-            "home": home,
-            "federations": {roster.policy.federation: trusted},
-        }
-    file, top = loaded.file, places.top.loaded.file
+        return {**first, "home": home}
+    file = loaded.file
     member = next(each for each in file.members if each.name == name)
-    trusted |= {
-        "task": emit.fields_of(file.task),
-        "adapter": emit.fields_of(file.adapter),
-        "max_tokens": top.training.max_tokens,
-        **({"probe": [emit.fields_of(each) for each in file.strategy.probe]} if file.strategy.probe else {}),
-    }
     return {
-        "securefl_site": 1,
-        "name": name,
+        **first,
         "region": member.region,
         "home": home,
         "model": {
-            "name": top.model,
+            "name": places.top.loaded.file.model,
             "at": located(file.model, loaded.folder),
             "engine": file.training.engine,
         },
         **({"dataset": member.dataset} if member.dataset else {}),
         **_trained(rosters, places, name),
-        "federations": {roster.policy.federation: trusted},
     }
+
+
+def offered(places: SiteLayout) -> Offer:
+    """Return what the federation's coordinator offers to train."""
+    file, top = places.loaded.file, places.top.loaded.file
+    return Offer(
+        securefl_offer=1, model=top.model, task=file.task, adapter=file.adapter, max_tokens=top.training.max_tokens,
+        probe=file.strategy.probe, protection=file.protection,
+    )  # fmt: skip
+
+
+def read(fields: Mapping[str, Any], home: Path) -> Site:
+    """The SITE document of a home that says so; it stands in no file yet."""
+    path = home / FOLDER / "site.yaml"
+    return site_file.of(strict.parse(emit.text_of(fields), str(path)), path)
+
+
+def write(fields: Mapping[str, Any], home: Path, federation: str) -> Path:
+    """Write a SITE document into its party's home."""
+    text, folder = emit.text_of(fields, HEAD), home / FOLDER
+    files.folder(folder)
+    path = folder / f"{federation}-{hashlib.sha256(text).hexdigest()[:12]}.yaml"
+    files.keep(path, text)
+    return path
 
 
 def located(name: str, folder: Path) -> str:
@@ -109,22 +112,15 @@ def _trained(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId
 def _inside(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:
     inside = places.inside(name)
     loaded, roster = inside.loaded, rosters[inside.route]
+    everybody = roster.everybody
     rounds = next(each.rounds for each in places.loaded.file.members if each.name == name)
     return {
         "name": roster.policy.federation,
         "home": str(inside.of(COORDINATOR).absolute()),
         "rounds": rounds,
-        **roster.fields(),
+        **({"custodian": everybody.custodian.key.hex()} if everybody.custodian else {}),
+        "members": {seat.member: {"key": seat.key.hex(), "region": seat.region} for seat in everybody.members},
         "protection": emit.fields_of(loaded.file.protection),
         "strategy": emit.fields_of(loaded.file.strategy),
         **({"patience": emit.fields_of(loaded.file.patience)} if loaded.file.patience else {}),
     }
-
-
-def of_tree(rosters: Mapping[Route, Roster], places: SiteLayout) -> dict[Route, dict[MemberId, Path]]:
-    """Every party's document in a tree, but the coordinators': by the way to its federation, and its name."""
-    names = [each for each in places.parties if each != COORDINATOR]
-    written = {places.route: {name: write(rosters, places, name) for name in names}}
-    for inside in places.insides.values():
-        written |= of_tree(rosters, inside)
-    return written

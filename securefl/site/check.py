@@ -77,10 +77,11 @@ def _store(site: Site) -> Finding:
         files.check(site.path)  # a URL may hold a password
         if not (site.home / URL_FILE).exists() and not (site.home / LOCAL).exists():
             return Finding("store", MISSING, "the database of `store`", "it is used when the site first starts")
-    if not identity.is_made(site.home):  # a schema is named after the home's key
-        found = server_of(site.home)
-        where = str(site.home / LOCAL) if found is None else found.render_as_string()
-        return Finding("store", OK, where)
+    server = server_of(site.home)
+    if server is None:
+        return Finding("store", OK, str(site.home / LOCAL))
+    if not identity.is_made(site.home):  # the schema is named after the home's key
+        return Finding("store", OK, server.render_as_string())
     key = key_files.load(identity.place(site.home)).public
     return Finding("store", OK, str(place_of(site.home, site.file.name, key)))
 

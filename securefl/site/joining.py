@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from securefl.home.home import Home
     from securefl.policy.load import Policy
 
 HEAD = "Written by `securefl site join`: a federation that this site is in, as its roster and its invitation say."
@@ -44,10 +45,16 @@ def party_of(site: Site) -> Party:
 
 
 def answer(
-    site: Site, given: Confirmed[Invitation], days: int, *, unsafe_unsigned: bool = False,
-    now: Callable[[], int] = clock,
-) -> Authentic[Answer]:  # fmt: skip
+    site: Site, given: Confirmed[Invitation], days: int, *, unsafe_unsigned: bool = False, home: Home | None = None
+) -> Authentic[Answer]:
     """Answer an invitation: its policy is adopted, and its coordinator's key pinned, in this site's home.
+
+    Args:
+        site: who answers.
+        given: the invitation.
+        days: for how long the answer counts.
+        unsafe_unsigned: whether a policy without the signatures it needs will do.
+        home: this site's, where it is open already.
 
     Raises:
         NotIntroduced: what is trained does not fit this site (OFFER), or as for ``introduced.accept``.
@@ -59,7 +66,7 @@ def answer(
         what = f"{federation} stands under `federations` in {site.path}"
         raise OperatorFault(what, "remove its lines there: what is joined is written by this command", str(site.path))
     _check_offer(site, offer.read(given.document.offer, "the invitation's offer"))
-    return introduced.accept(opened(site, now), party_of(site), given, days, unsafe_unsigned=unsafe_unsigned)
+    return introduced.accept(home or opened(site), party_of(site), given, days, unsafe_unsigned=unsafe_unsigned)
 
 
 def complete(site: Site, given: Confirmed[Roster], now: Callable[[], int] = clock) -> Introduced:
@@ -72,11 +79,8 @@ def complete(site: Site, given: Confirmed[Roster], now: Callable[[], int] = cloc
     check_home(site)
     home, federation = opened(site, now), given.document.card.federation
     found = introduced.everybody_in(home, given)
-    held = introduced.taken_in(home, federation, introduced.INVITATION, Invitation)
-    assert held is not None, "the roster was held against it"
-    text = emit.text_of(
-        _trusted(site, found, offer.read(held.document.offer, "the invitation's offer"), federation), HEAD
-    )
+    first = {"securefl_joined": 1, "federation": federation}
+    text = emit.text_of({**first, **trust_in(site, found, held_offer(home, federation))}, HEAD)
     place = site_file.joined_at(site.home, federation)
     try:
         site_file.check_joined(site.file, strict.validate(strict.parse(text, str(place)), JoinedFile), str(place))
@@ -88,7 +92,35 @@ def complete(site: Site, given: Confirmed[Roster], now: Callable[[], int] = cloc
     return found
 
 
-def adopt(site: Site, path: Path, *, unsafe_unsigned: bool = False, now: Callable[[], int] = clock) -> Policy:
+def held_offer(home: Home, federation: str) -> Offer:
+    """Return what is trained, as the invitation has it that this home answered.
+
+    Raises:
+        NotIntroduced: it answered none.
+    """
+    held = introduced.taken_in(home, federation, introduced.INVITATION, Invitation)
+    if held is None:
+        raise NotIntroduced(Rule.INVITATION, f"no invitation to {federation} is here", "join the invitation first")
+    return offer.read(held.document.offer, "the invitation's offer")
+
+
+def trust_in(site: Site, found: Introduced, offered: Offer) -> dict[str, Any]:
+    """Return what a SITE document says of a federation whose roster and offer these are."""
+    members = {seat.member: {"key": seat.key.hex(), "region": seat.region} for seat in found.members}
+    custodian = {"custodian": found.custodian.key.hex()} if found.custodian else {}
+    first = {"coordinator": found.coordinator.key.hex(), **custodian, "members": members}
+    if site.file.is_custodian:
+        return {**first, "protection": emit.fields_of(offered.protection)}
+    return {
+        **first,
+        "task": emit.fields_of(offered.task),
+        "adapter": emit.fields_of(offered.adapter),
+        "max_tokens": offered.max_tokens,
+        **({"probe": [emit.fields_of(each) for each in offered.probe]} if offered.probe else {}),
+    }
+
+
+def adopt(site: Site, path: Path, *, unsafe_unsigned: bool = False) -> Policy:
     """Lay out a later version of a policy, with the signatures beside it, for the next run of its federation here.
 
     Raises:
@@ -100,8 +132,8 @@ def adopt(site: Site, path: Path, *, unsafe_unsigned: bool = False, now: Callabl
     if policy.federation not in site.file.federations:
         what = f"the policy of {policy.federation}, and this site is in {', '.join(site.file.federations) or 'none'}"
         raise OperatorFault(what, "join that federation first: `securefl site join`", str(path))
-    signatures = adoption.found_signatures(path, policy, now(), unsafe_unsigned=unsafe_unsigned)
-    adoption.propose(opened(site, now), policy, signatures)
+    signatures = adoption.found_signatures(path, policy, clock(), unsafe_unsigned=unsafe_unsigned)
+    adoption.propose(opened(site), policy, signatures)
     return policy
 
 
@@ -158,20 +190,3 @@ def _check_offer(site: Site, found: Offer) -> None:
         what = f"the model {found.model}, and this site has {site.file.model.name}"
         remedy = f"get that model, and write what it is called: {site.path}: model.name"
         raise NotIntroduced(Rule.OFFER, what, remedy)
-
-
-def _trusted(site: Site, found: Introduced, offered: Offer, federation: str) -> dict[str, Any]:
-    """Return what the federation's own document in this home says."""
-    members = {seat.member: {"key": seat.key.hex(), "region": seat.region} for seat in found.members}
-    custodian = {"custodian": found.custodian.key.hex()} if found.custodian else {}
-    first = {"securefl_joined": 1, "federation": federation, "coordinator": found.coordinator.key.hex(), **custodian}
-    if site.file.is_custodian:
-        return {**first, "members": members, "protection": emit.fields_of(offered.protection)}
-    return {
-        **first,
-        "members": members,
-        "task": emit.fields_of(offered.task),
-        "adapter": emit.fields_of(offered.adapter),
-        "max_tokens": offered.max_tokens,
-        **({"probe": [emit.fields_of(each) for each in offered.probe]} if offered.probe else {}),
-    }

@@ -17,7 +17,6 @@ from securefl.audit.verify import verify
 from securefl.errors import OperatorFault
 from securefl.runtime.sockets import Sockets
 from securefl.simulation import federation
-from securefl.simulation.site_documents import of_tree
 from securefl.site.serve import user_named
 from tests.support.small import MEMBERS, Small
 
@@ -46,7 +45,7 @@ def test_sites_that_are_commands_train_are_told_to_end_and_their_ledgers_hold(
     with ended_after({}) as served:
 
         def by_sockets(places, bench):
-            for name, site in of_tree(bench.rosters, places)[()].items():
+            for name, site in bench.rosters[places.route].documents.items():
                 served[name] = command(site)
             for name, process in served.items():
                 told = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")

@@ -18,9 +18,12 @@ from securefl.documents import emit, federation_file, site_file, strict, suite_f
 from securefl.documents.data_source import DataSource
 from securefl.documents.strict import Rational
 from securefl.errors import OperatorFault
+from securefl.home.introduced import Introduced
 from securefl.shown import hidden
+from securefl.simulation import site_documents
 from securefl.simulation.layout import SiteLayout
-from securefl.simulation.site_documents import Roster, document
+from securefl.simulation.site_documents import Roster
+from securefl.site import joining
 from securefl.terms import MemberId, Participant, PublicKey
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
@@ -319,10 +322,18 @@ def rosters(places: SiteLayout) -> dict:
 
     custodian = seat(CUSTODIAN) if loaded.file.protection.scheme.has_custodian else None
     members = tuple(seat(each.name, each.region) for each in loaded.file.members)
-    found = {places.route: Roster(policy, seat(COORDINATOR), custodian, members)}
+    found = {places.route: Roster(policy, Introduced(seat(COORDINATOR), custodian, members), {})}
     for inside in places.insides.values():
         found |= rosters(inside)
     return found
+
+
+def document(known: dict, places: SiteLayout, name: str) -> dict:
+    """What the party's SITE document says, once it took in the roster."""
+    own, roster = site_documents.own(known, places, MemberId(name)), known[places.route]
+    site = site_documents.read(own, places.of(name))
+    trusted = joining.trust_in(site, roster.everybody, site_documents.offered(places))
+    return {**own, "federations": {roster.policy.federation: trusted}}
 
 
 def every(places: SiteLayout):
@@ -348,7 +359,7 @@ def test_every_party_of_every_example_has_a_document_that_says_what_the_federati
                 _, trust = site.trusted(None)
                 assert site.home == places.of(name)
                 assert {n: (e.key, e.region) for n, e in trust.members.items()} == {
-                    s.member: (s.key.hex(), s.region) for s in roster.members
+                    s.member: (s.key.hex(), s.region) for s in roster.everybody.members
                 }
                 seen += 1
                 if name == CUSTODIAN:

@@ -74,19 +74,18 @@ def test_a_policy_that_was_proposed_and_never_begun_is_followed_by_nothing(home,
         adoption.propose(home, third, signed(third, mallory))
 
 
-def test_homes_take_a_successor_together_or_not_at_all(home, author, tmp_path):
+def test_a_home_that_is_asked_about_a_successor_has_nothing_laid_out(home, author, tmp_path):
     mallory = key_files.load_or_create(home.path / "mallory.key")
     other = Home.at(tmp_path / "other", MemberId("south"), clock.clock)
     first, second = policy("clinic", 1, author), policy("clinic", 2, mallory)
-    adopt(other, first, signed(first, author))
-    adoption.propose(home, first, None)
-    with pytest.raises(approvals.Unapproved, match="a successor of clinic, version 1 is not signed"):
-        adoption.propose_to_all((home, other), second, signed(second, mallory))
-    for each in (home, other):
-        assert adoption.staged(each.path, "clinic", clock.clock())[0].hash == first.hash
     third = policy("clinic", 2, author)
-    adoption.propose_to_all((home, other), third, signed(third, author))
+    adopt(other, first, signed(first, author))
+    with pytest.raises(approvals.Unapproved, match="a successor of clinic, version 1 is not signed"):
+        adoption.adoptable(other, second, signed(second, mallory))
+    assert adoption.adoptable(other, third, signed(third, author)) == signed(third, author)
+    assert adoption.staged(other.path, "clinic", clock.clock())[0].hash == first.hash
     for each in (home, other):
+        adoption.propose(each, third, signed(third, author))
         assert adoption.staged(each.path, "clinic", clock.clock())[0].hash == third.hash
 
 

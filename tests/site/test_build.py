@@ -46,15 +46,15 @@ def driven(world: Introduced, runtime, start: Start) -> coordinator_state.Ended:
     strategy = strategy_of(loaded, start)
     base = strategy.broadcast(start.state)
     custodian = roster.custodian.key if roster.custodian else None
-    plan = plan_of(loaded, roster.policy, RUN, FirstState.of(start, strategy), custodian)
+    plan = plan_of(loaded, world.policy, RUN, FirstState.of(start, strategy), custodian)
     session = m.Session(
-        RUN, roster.policy.federation, roster.policy.hash, plan.cover.scheme, plan.cover.threshold, roster.coordinator,
+        RUN, world.policy.federation, world.policy.hash, plan.cover.scheme, plan.cover.threshold, roster.coordinator,
         roster.custodian, roster.members,
     )  # fmt: skip
     home = Home.at(world.places.of(COORDINATOR), COORDINATOR, lambda: NOW)
-    _, signed = adoption.staged(home.path, roster.policy.federation, NOW)
+    _, signed = adoption.staged(home.path, world.policy.federation, NOW)
     course = coordinator_state.RunState(
-        session, roster.policy.text, loaded.file.training.rates(), plan, base, strategy.begin(base), {}, {}, {}, {},
+        session, world.policy.text, loaded.file.training.rates(), plan, base, strategy.begin(base), {}, {}, {}, {},
         signed,
     )  # fmt: skip
     ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
@@ -67,7 +67,7 @@ def by_hand(world: Introduced, name: str, shared, entropy) -> MemberAgent:
 
     loaded, roster = world.places.loaded, world.roster
     home = Home.at(world.places.of(name), MemberId(name), lambda: NOW)
-    policy, signed = adoption.staged(home.path, roster.policy.federation, NOW)
+    policy, signed = adoption.staged(home.path, world.policy.federation, NOW)
     member = next(each for each in loaded.file.members if each.name == name)
     account = member.dataset or name
     charter = member_state.SiteConfig(
@@ -241,7 +241,7 @@ def test_a_site_in_two_federations_has_an_agent_in_each_on_one_account(small: Sm
     trusts = document["federations"] | {"large": json.loads(json.dumps(document["federations"]["small"]))}
     site = world.site("north", federations=trusts)
     home = Home.at(site.home, MemberId("north"), lambda: NOW)
-    policy = policies.parse(world.roster.policy.text.replace(b"federation: small", b"federation: large"), "large")
+    policy = policies.parse(world.policy.text.replace(b"federation: small", b"federation: large"), "large")
     adoption.propose(home, policy, None)
     around = Environment(stream("north"), lambda: NOW, model=parties.load_model(world.places.loaded))
     agents = [build(site, name, around) for name in ("small", "large")]

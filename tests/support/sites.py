@@ -12,11 +12,12 @@ import yaml
 from securefl.documents import federation_file, site_file
 from securefl.documents.site_file import Site
 from securefl.errors import PeerFault
+from securefl.home.introduced import Introduced as Everybody
 from securefl.policy import load as policies
+from securefl.policy.load import Policy
 from securefl.seams import Failure
 from securefl.simulation.introduction import found_signatures, introduce
 from securefl.simulation.layout import SiteLayout
-from securefl.simulation.site_documents import Roster, of_tree
 from securefl.site.build import Environment, build
 from securefl.terms import MemberId
 from tests.support.small import Small
@@ -45,7 +46,8 @@ class Introduced:
     file: Path
     like: Introduced | None = None
     places: SiteLayout = field(init=False)
-    roster: Roster = field(init=False)
+    policy: Policy = field(init=False)
+    roster: Everybody = field(init=False)
     documents: dict[MemberId, Path] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,8 +63,8 @@ class Introduced:
             key.touch(mode=0o600)
             key.write_bytes((self.like.places.of(name) / "identity.key").read_bytes())
         signatures = found_signatures(path, policy, unsafe_unsigned=False)
-        self.roster = Roster(policy, *introduce(self.places, policy, signatures))
-        self.documents = dict(of_tree({(): self.roster}, self.places)[()])
+        made = introduce(self.places, policy, signatures)
+        self.policy, self.roster, self.documents = policy, made.everybody, dict(made.documents)
 
     def site(self, name: str, **fields: object) -> Site:
         """A party's SITE document, with other fields at its top."""
