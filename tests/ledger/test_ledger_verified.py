@@ -238,3 +238,86 @@ def test_a_state_stands_only_where_the_ledger_last_told_of_its_run(stores: Store
         assert home.saved(conn, RUN, Participant) == replace(seat, region="2")
         assert home.saved(conn, other, Participant) == replace(seat, region="1")
         assert databases.name_of(home.engine)
+
+
+# What one process remembers of a ledger.
+
+
+def test_a_ledger_is_unchanged_only_while_its_head_and_its_end_are_those_that_were_read(tmp_path: Path) -> None:
+    home = opened(tmp_path / "north")
+
+    def seen() -> verified.Verified:
+        with home.transaction() as conn:
+            return store.read(conn, home.identity.public)[0]
+
+    def unchanged(of: verified.Verified) -> bool:
+        with store.begin(home.engine) as conn:
+            return of.unchanged(conn)
+
+    fresh = verified.Verified(home.identity.public, "north")
+    assert not unchanged(fresh) and not unchanged(seen()), "there is no head yet"
+    with home.transaction() as conn:
+        home.record(conn, [note(1)])
+    assert not unchanged(fresh), "nothing was read"
+    one = seen()
+    assert unchanged(one)
+    with store.begin(home.engine) as conn:
+        values = {"leaf": wire.encode(Leaf(1_000, note(2)))}
+        conn.execute(sa.text("INSERT INTO leaves (position, leaf) VALUES (1, :leaf)"), values)
+    assert not unchanged(one), "an entry after its end"
+    with store.begin(home.engine) as conn:
+        conn.execute(sa.text("DELETE FROM leaves WHERE position = 1"))
+    assert unchanged(one)
+    with home.transaction() as conn:
+        home.record(conn, [note(3)])
+    assert not unchanged(one), "another head"
+    assert unchanged(seen())
+
+
+def test_what_is_read_again_is_there_and_what_it_was(tmp_path: Path) -> None:
+    home = opened(tmp_path / "north")
+    with home.transaction() as conn:
+        home.record(conn, [note(1), note(2), note(3)])
+        known = store.read(conn, home.identity.public)[0]
+    with store.begin(home.engine) as conn:
+        known.again(conn)
+        conn.execute(sa.text("DELETE FROM leaves WHERE position = 2"))
+        with pytest.raises(Tampered, match="an entry is gone") as fault:
+            known.again(conn)
+    assert fault.value.entry == 2
+
+
+def test_a_ledger_whose_entries_and_head_are_all_gone_was_set_back(tmp_path: Path) -> None:
+    home = opened(tmp_path / "north")
+    with home.transaction() as conn:
+        home.record(conn, [note(1)])
+        known = store.read(conn, home.identity.public)[0]
+    with store.begin(home.engine) as conn:
+        conn.execute(sa.text("DELETE FROM leaves"))
+        conn.execute(sa.text("DELETE FROM head"))
+        with pytest.raises(Tampered, match="set back to 0 entries, and this process has read 1; restore the newest"):
+            list(known.read(conn))
+        kept = Head(NORTH, 1, Hash(bytes(32)))
+        with pytest.raises(Tampered, match="set back to 0 entries, and this home has signed 1; restore the newest"):
+            list(verified.Verified(home.identity.public, "north").read(conn, kept))
+
+
+def test_a_head_that_was_kept_stands_against_a_ledger_of_the_same_length_and_against_a_longer_one(
+    tmp_path: Path,
+) -> None:
+    home = opened(tmp_path / "north")
+    with home.transaction() as conn:
+        home.record(conn, [note(1), note(2)])
+        known = store.read(conn, home.identity.public)[0]
+        leaves = [merkle.leaf_hash(data) for data in store.raw(conn)]
+    two, one = (Head(NORTH, size, merkle.root(leaves[:size])) for size in (2, 1))
+    with store.begin(home.engine) as conn:
+        assert not list(known.read(conn, two)), "nothing is new"
+        with pytest.raises(Tampered, match="another ledger of 2 entries than this home has signed; restore the newest"):
+            list(known.read(conn, replace(two, root=Hash(bytes(32)))))
+        anew = verified.Verified(home.identity.public, "north")
+        assert len(list(anew.read(conn, one))) == 2
+        for kept in (replace(one, root=Hash(bytes(32))), replace(two, root=Hash(bytes(32)))):
+            anew = verified.Verified(home.identity.public, "north")
+            with pytest.raises(Tampered, match=f"its first {kept.size} entries are not those this home has signed"):
+                list(anew.read(conn, kept))
