@@ -16,6 +16,7 @@ from securefl import keys, merkle, wire
 from securefl.audit import folder, suites
 from securefl.audit.ledger_files import read_all
 from securefl.ledger import export
+from securefl.protocol import messages as m
 from securefl.terms import (
     Closed,
     Hash,
@@ -295,6 +296,25 @@ def a_word_by_a_member(drawn: random.Random, run: Run) -> bool:
     return True
 
 
+def a_release_of_its_own(drawn: random.Random, run: Run) -> bool:
+    """The coordinator's ledger has one release more at its end, of a state that it made up and left as the adapter.
+
+    Nobody saw that end, so every head still fits; and it says anew what the run left.
+    """
+    path = run.path / folder.STATE
+    if run.identity is None or not path.is_file():
+        return False
+    leaves = list(read_all(run.path)[MemberId("coordinator")].leaves)
+    place = max(index for index, leaf in enumerate(leaves) if isinstance(leaf.entry, Closed))
+    last = next(entry for entry in (leaf.entry for leaf in reversed(leaves)) if isinstance(entry, Released))
+    state = drawn.randbytes(path.stat().st_size)
+    path.write_bytes(state)
+    leaves.insert(place, Leaf(leaves[place].at, Released(last.run, last.round + 1, m.state_digest(state))))
+    signed(run.path, "coordinator", leaves)
+    rebound(run.path)
+    return True
+
+
 def a_list_of_ledgers_cut(drawn: random.Random, run: Run) -> bool:
     """The coordinator's report was computed from fewer ledgers than there are, or from one that ends before the run."""
     if run.identity is None:
@@ -363,5 +383,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     a_bit, a_file_cut_or_longer, a_file_dropped, a_file_for_another, a_file_more, an_entry_unsigned,
     an_entry_by_its_owner, an_entry_altered_by_its_owner, a_ledger_cut_by_its_owner, a_ledger_by_another_key,
     a_ledger_dropped, the_report, the_adapter, the_policy, a_word_by_a_member, a_list_of_ledgers_cut,
-    a_file_that_is_loaded, a_key_twice, the_tasks,
+    a_file_that_is_loaded, a_key_twice, the_tasks, a_release_of_its_own,
 )  # fmt: skip

@@ -25,7 +25,6 @@ from securefl.terms import (
     PublicKey,
     Receipt,
     Refused,
-    Released,
     Reserved,
     RunId,
     RunJoined,
@@ -252,20 +251,6 @@ def _signer(ledger: Ledger, index: int, keys_: list[PublicKey], head: SignedHead
         else:
             return key
     raise ledger.wrong(why, index)
-
-
-def check_releases(ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Check that everybody who took part in a round records the same release for it.
-
-    Raises:
-        Tampered: otherwise.
-    """
-    seen: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
-    for ledger in ledgers.values():
-        for index, entry in ledger.each(Released):
-            digest, first = seen.setdefault((entry.run, entry.round), (entry.digest, ledger.owner))
-            if digest != entry.digest:
-                raise ledger.wrong(f"another release of round {entry.round} than {first} has", index)
 
 
 def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:

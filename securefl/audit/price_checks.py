@@ -260,7 +260,8 @@ def _check_openings(ledger: Ledger, ledgers: Mapping[MemberId, Ledger], plans: M
         seen.add((entry.run, entry.round))
         plan = plans.get(entry.plan)
         if plan is None:
-            continue  # of a run whose members are not part of this copy: `_settled` below finds those that are
+            _check_nobody_here(ledger, index, entry, ledgers)
+            continue  # of a run whose members are not part of this copy
         seats = {seat.member: seat for seat in plan.cohort}
         survivors = set(entry.survivors)
         if len(survivors) != len(entry.survivors) or not survivors <= set(seats):
@@ -271,3 +272,11 @@ def _check_openings(ledger: Ledger, ledgers: Mapping[MemberId, Ledger], plans: M
             owner = of_seat(ledgers, seats[member])
             if owner is not None and entry.plan not in {settled.plan for _, settled in owner.each(Settled)}:
                 raise ledger.wrong(f"a sum over {member}, whose ledger settled no such plan", index)
+
+
+def _check_nobody_here(ledger: Ledger, index: int, entry: SumOpened, ledgers: Mapping[MemberId, Ledger]) -> None:
+    """Nobody whose ledger is here reserved this plan: so none of those it was opened over has its ledger here."""
+    opened = ledger.opened(entry.run)
+    for seat in () if opened is None else opened.peers:
+        if seat.member in entry.survivors and of_seat(ledgers, seat) is not None:
+            raise ledger.wrong(f"a sum over {seat.member}, of a plan that no ledger here reserved", index)

@@ -7,12 +7,12 @@ the ledger or file and, where it can, the entry:
 2. every file and every leaf is the canonical encoding of what it should be;
 3. the head is signed by the ledger's key and covers exactly the leaves; the key is the pinned one, where keys are;
 4. every receipt is signed by its sender, under the key that all ledgers give it;
-5. what one party got from another, the other has sent; all joined the same run, under the same policy, and record the
-   same release for the same round;
+5. what one party got from another, the other has sent; all joined the same run, under the same policy;
 6. every head one party has seen of another is a prefix of that other's ledger: an older, cut or forked one is found;
 7. the account: no plan twice, no settlement above its reservation, nothing freed that left; every price is what two
    accountants say; and the policy, asked again about each plan, grants it. A round is one plan for all, and its sum was
-   opened once, over enough members who each paid for it;
+   opened once, over enough members who each paid for it. Rounds, sums and releases are the same in every ledger: one
+   that the coordinator alone has, or has left out, is found (``releases``);
 8. a run that is closed is closed everywhere it was joined, and where it finished no reservation is left open;
 9. under masks, everybody was asked about the same survivors, and the sum was opened over them;
 10. the same of every federation below, where its ledgers are here; and what it passed on is what they say;
@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import coordinated, cross_checks, folder, last_word, pins, price_checks, suites, tree
+from securefl.audit import coordinated, cross_checks, folder, last_word, pins, price_checks, releases, suites, tree
 from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
@@ -215,7 +215,6 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     left_out = cross_checks.check_complete(ledgers, runs, wanted)
     last_word.check_speakers(ledgers)
     cross_checks.check_receipts(ledgers)
-    cross_checks.check_releases(ledgers)
     cross_checks.check_heads(ledgers)
     accounts = {ledger.owner: price_checks.check_account(ledger) for ledger in ledgers.values()}
     price_checks.check_rounds(ledgers, runs)
@@ -224,7 +223,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
         _check_ends(ledger, accounts[ledger.owner])
     for run, (coordinator, opened) in runs.items():
         _check_end(run, coordinator, opened, ledgers)
-    return (*left_out, *cross_checks.unanswered(ledgers, runs))
+    return (*left_out, *cross_checks.unanswered(ledgers, runs), *releases.check(ledgers, runs))
 
 
 def _check_ends(ledger: Ledger, account: Account) -> None:
