@@ -384,6 +384,41 @@ def test_an_input_that_takes_anothers_away_leaves_no_ciphertext_and_is_refused(c
         cipher.open_sum(SECRET[cipher], {MemberId("m0"): chunks, MemberId("m1"): (negated,)}, 5, packing)
 
 
+def length(number: int) -> bytes:
+    """An integer as protocol buffers write it."""
+    written = b""
+    while number > 127:
+        number, written = number >> 7, written + bytes([number & 127 | 128])
+    return written + bytes([number])
+
+
+def modulo_another_prime() -> bytes:
+    """A public context as TenSEAL saves it, secure and of our size, whose first prime is the next one."""
+    api = tenseal_context.tenseal().sealapi
+    largest = api.CoeffModulus.Create(4096, [60, 60])
+    (other,) = (prime for prime in largest if prime.value() != residues.Q)
+    parameters, key = api.EncryptionParameters(api.SCHEME_TYPE.CKKS), api.PublicKey()
+    parameters.set_poly_modulus_degree(4096)
+    parameters.set_coeff_modulus([other, *api.CoeffModulus.Create(4096, [49])])
+    api.KeyGenerator(api.SEALContext(parameters, True, api.SEC_LEVEL_TYPE.TC128)).create_public_key(key)
+    saved = []
+    for each in (parameters, key):
+        with tenseal_context.passage() as path:
+            each.save(str(path))
+            saved.append(path.read_bytes())
+    held = b"\x0a" + length(len(saved[1])) + saved[1]
+    return b"\x0a" + length(len(saved[0])) + saved[0] + b"\x12" + length(len(held)) + held
+
+
+def test_a_context_modulo_another_prime_is_refused_before_a_mask_is_drawn_for_it() -> None:
+    """Masks are uniform modulo q: modulo a larger prime what is masked would show through."""
+    context = modulo_another_prime()
+    tenseal_context.check_public(context, "CKKS")  # of the right degree, sizes and kind
+    with pytest.raises(Unsafe, match=f"ciphertexts modulo .*, not {residues.Q}"):
+        ckks_coefficients.check_public(context)
+    ckks_coefficients.check_public(PUBLIC[ckks])
+
+
 def test_a_seal_of_another_version_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tenseal_context, "VERSION", (4, 2))  # the one that is known; what is installed writes 4.3
     with pytest.raises(Missing, match="no ciphertext of SEAL 4.2") as fault:
