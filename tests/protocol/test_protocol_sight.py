@@ -26,6 +26,7 @@ from securefl.terms import (
     SignedReceipt,
     SumOpened,
     Witnessed,
+    rules,
 )
 from tests.support.worlds import World, identity, resigned, seat, signed_head
 
@@ -92,6 +93,17 @@ def test_heads_that_cannot_be_are_refused(heads: tuple[SignedHead, ...], rule: s
     assert caught.value.rule == rule
 
 
+def test_a_ledger_that_has_not_what_its_owner_signed_is_named_apart_from_anothers() -> None:
+    """What to do differs: restore the own one; keep away from the other."""
+    with pytest.raises(Forged, match="this ledger has not the 5 entries that a has signed.*restore the newest") as own:
+        sight.relayed(charter(), heads_of(a=5), lambda _: False)
+    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
+    with pytest.raises(Forged, match="b shows a ledger of 4 entries, and has shown 5 before") as others:
+        sight.relayed(known, heads_of(b=4), lambda _: True)
+    assert (own.value.rule, others.value.rule) == ("protocol.own-ledger-set-back", "protocol.ledger-set-back")
+    assert {own.value.rule, others.value.rule} <= set(rules.FAULTS)
+
+
 def test_with_an_invitation_less_is_no_fault_but_two_ledgers_are() -> None:
     known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
     after, seen = sight.relayed(known, heads_of(b=4), lambda _: True, stale=True)
@@ -116,8 +128,7 @@ def test_a_member_whose_own_ledger_was_set_back_refuses_whatever_tells_it_so(kin
     ports = world.member_plugs
     world.member_plugs = lambda name: replace(ports(name), holds=lambda head: False)  # type: ignore[method-assign]
     world.play()
-    rules = {fault.rule for name, fault in world.faults if name == "a"}
-    assert sight.SET_BACK in rules
+    assert sight.SET_BACK in {fault.rule for name, fault in world.faults if name == "a"}
     assert kind == "Close" or world.parties["a"].trained == 0
 
 
