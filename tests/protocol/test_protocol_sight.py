@@ -265,20 +265,40 @@ def test_a_cohort_is_of_members_whose_acceptance_was_shown() -> None:
     assert [world.parties[name].trained for name in world.names] == [0, 1, 1, 0]
 
 
-def test_an_acceptance_is_shown_with_the_ledger_of_whoever_accepts() -> None:
-    world = World(rounds=1)
+def of(sender: str, accepts: tuple[m.Frame, ...]) -> m.Frame:
+    return next(each for each in accepts if each.envelope.receipt.sender == sender)
 
-    def without_bs_head(frame: m.Frame) -> m.Frame:
+
+def of_mallory(accepts: tuple[m.Frame, ...]) -> m.Frame:
+    receipt, accept = of("b", accepts).envelope.receipt, m.Accept(bytes(32), b"", ())
+    envelope = m.enclose(identity("mallory"), MemberId("mallory"), receipt.to, receipt.run, 0, accept)
+    return m.Frame(envelope, signed_head("mallory", 5))
+
+
+SPOILED = {
+    "one without its ledger": (
+        "protocol.no-ledger", lambda all_: tuple(replace(e, head=None) if e is of("b", all_) else e for e in all_)
+    ),
+    "one twice": ("protocol.stranger", lambda all_: (*all_, of("b", all_))),
+    "a stranger's": ("protocol.stranger", lambda all_: (*all_, of_mallory(all_))),
+    "not the custodian's": ("protocol.stranger", lambda all_: tuple(e for e in all_ if e is not of("custodian", all_))),
+    "not this member's own": ("protocol.swapped-key", lambda all_: tuple(e for e in all_ if e is not of("a", all_))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_no_member_goes_on_with_acceptances_that_are_not_each_partys_once_with_its_ledger(what: str) -> None:
+    world, (rule, spoil) = World(rounds=1, scheme=Scheme.CKKS), SPOILED[what]
+
+    def spoiled(frame: m.Frame) -> m.Frame:
         enrol = m.opened(frame.envelope, m.Enrol)
-        accepts = tuple(
-            replace(each, head=None) if each.envelope.receipt.sender == "b" else each for each in enrol.accepts
-        )
-        made = replace(enrol, accepts=accepts)
+        made = replace(enrol, accepts=spoil(enrol.accepts))
         return m.Frame(resigned(frame.envelope.receipt, made, "coordinator").envelope, frame.head)
 
-    world.forge["Enrol"] = without_bs_head
-    assert world.play().outcome != "finished"
-    assert {name: faults_of(world, name) for name in world.names} == dict.fromkeys(world.names, {"protocol.no-ledger"})
+    world.forge["Enrol"] = spoiled
+    world.play()
+    assert faults_of(world, "a") == {rule}
+    assert world.parties["a"].trained == 0
 
 
 def dropped(sealed: tuple[SignedReceipt, ...]) -> tuple[SignedReceipt, ...]:
