@@ -83,6 +83,8 @@ TOLD = [
     ({"ring_bits": 64, "value_bits": 63}, {}, "protection.capacity", False, "6 members", "at most 2 in this encoding", "set ring_bits to 64 and value_bits to 61"),
     ({"ring_bits": 1, "value_bits": 1, "members": 3}, {}, "protection.capacity", False, "3 members", "at most 1 in this encoding", "set ring_bits to 1 and value_bits to 1"),
     ({**CLIENT, "fraction_bits": 14}, {}, "protection.capacity", True, "6 members, 81182 grid units each", "at most 256 in this encoding, in 24 bits", ""),
+    ({**CLIENT, "fraction_bits": 14, "value_bits": 18}, {}, "protection.capacity", True, "6 members, 81182 grid units each", "at most 16384 in this encoding, in 18 bits", ""),
+    ({**CLIENT, "fraction_bits": 14, "value_bits": 17}, {}, "protection.capacity", False, "6 members, 81182 grid units each", "at most 32768 in this encoding, in 17 bits", "set ring_bits to 32 and value_bits to 17 and fraction_bits to 13"),
     ({**CLIENT, "fraction_bits": 30, "honest": 3}, {}, "protection.capacity", False, "6 members, 4442399241 grid units each", "at most 256 in this encoding, in 24 bits", "set ring_bits to 32 and value_bits to 24 and fraction_bits to 20"),
     ({"value_bits": 32}, {}, "protection.grid", False, "fraction_bits 20, value_bits 32", "fraction_bits 12 to 24, value_bits 1 to 31", "lower value_bits to 31"),
     ({"release": ["weights", "accuracy", "loss"]}, {}, "release.fields", False, "accuracy, loss", "weights", "do not release accuracy, loss"),
@@ -206,8 +208,8 @@ def test_a_file_of_a_federation_is_named_as_one_and_its_policy_with_it():
 
 def test_each_of_three_levels_pins_all_that_stands_above_it(tmp_path):
     def pin(level: int) -> dict:
-        of = load.load(tmp_path / f"level-{level}.yaml").hash.hex()
-        return {"parent": {"policy": f"level-{level}.yaml", "hash": of}}
+        texts = [(tmp_path / f"level-{n}.yaml").read_bytes() for n in range(level, 3)]
+        return {"parent": {"policy": f"level-{level}.yaml", "hash": load.policy_hash(load.ABOVE.join(texts)).hex()}}
 
     stack(tmp_path, {}, {}, {})
     top, loose = pin(2), pin(1)
@@ -229,17 +231,19 @@ def test_the_lowest_of_two_levels_is_held_against_the_upper_one(tmp_path):
     assert (tight.document.training.rank.at_most, tight.document.release.fields) == (4, ())
 
 
-def test_a_chain_in_one_text_may_be_as_long_as_its_levels_together_and_no_level_longer_than_one(tmp_path):
+def test_a_chain_in_one_text_may_be_as_long_as_its_levels_together_and_no_level_longer_than_one(tmp_path, monkeypatch):
+    parents = ("above", "above that", None)
     levels = [
-        yaml.safe_dump(changed(POLICY, {"federation": f"level-{n}", "parent": f"{n + 1}" if n < 2 else None})).encode()
-        for n in range(3)
+        yaml.safe_dump(changed(POLICY, {"federation": f"level-{n}", "parent": above})).encode()
+        for n, above in enumerate(parents)
     ]
-    padded = [level + b"#" * (strict.LIMIT_BYTES - len(level) - 2) + b"\n" for level in levels]
+    most = max(map(len, levels)) + 20
+    monkeypatch.setattr(strict, "LIMIT_BYTES", most)  # as if a level might be no longer than these are
     path = tmp_path / "copy.yaml"
-    path.write_bytes(load.ABOVE.join(padded))
+    path.write_bytes(load.ABOVE.join(level + b"#" * (most - len(level) - 1) + b"\n" for level in levels))
     assert len(load.load(path).above) == 2
-    path.write_bytes(load.ABOVE.join([levels[0] + b"#" * strict.LIMIT_BYTES + b"\n", *levels[1:]]))
-    with pytest.raises(OperatorFault, match="copy.yaml"):
+    path.write_bytes(load.ABOVE.join([levels[0] + b"#" * most + b"\n", *levels[1:]]))
+    with pytest.raises(OperatorFault, match=r"more than .* bytes"):
         load.load(path)
 
 
