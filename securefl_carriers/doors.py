@@ -13,13 +13,14 @@ import socketserver
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from securefl_carriers import frames
-from securefl_carriers.polls import Poll, Said, State, Unreadable, ticket_of
+from securefl_carriers.polls import HOLD_S, Poll, Said, State, Unreadable, ticket_of
 
 READ_S: Final = 60.0  # a request that is not whole by then is dropped
 AGAIN_S: Final = 0.5  # between two tries at a site that cannot be reached
@@ -27,7 +28,10 @@ MOST_AT_ONCE: Final = 32  # connections to one site; others are turned away, and
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")  # of a site; a file's name too
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
 
-Ask = Callable[[str, bytes], bytes]  # through the engine: a site's name and a poll; `Unreached` if it did not get there
+ALLOWED_S: Final = (HOLD_S + 5, 300.0)  # for a poll and its answer: at first, and at most, on a slow line
+
+# Through the engine: a site's name, a poll, and seconds that it may take; `Unreached` if no answer came.
+Ask = Callable[[str, bytes, float], bytes]
 
 
 class Unreached(Exception):
@@ -109,12 +113,15 @@ class _Line(socketserver.BaseRequestHandler):
         request = frames.receive(self.request, READ_S)
         ticket = ticket_of(request)
         have, bring = 0, True
+        allowed, longest = ALLOWED_S
         while not self.server.enough.is_set() and not self._hung_up():
-            poll = Poll(ticket, have, request if bring else None)
+            poll, begun = Poll(ticket, have, request if bring else None), time.monotonic()
             try:
-                said = Said.decode(self.server.ask(self.server.site, poll.encode()))
+                said = Said.decode(self.server.ask(self.server.site, poll.encode(), allowed))
             except (Unreached, Unreadable):
                 bring = False  # it may be there already: its name is enough
+                if time.monotonic() - begun >= allowed:
+                    allowed = min(2 * allowed, longest)
                 self.server.enough.wait(AGAIN_S)
                 continue
             if said.state is State.UNKNOWN:

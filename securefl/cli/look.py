@@ -54,14 +54,29 @@ def explain(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json:
         raise typer.Exit(4)
 
 
-def doctor(as_json: Json = False) -> None:
-    """What this machine has, and what would help."""
-    from securefl.cli import doctor as d  # noqa: PLC0415
+def doctor(
+    flare: Annotated[
+        Path | None, typer.Option(metavar="KIT", help="Look at this kit of NVIDIA FLARE alone; exit 2 if it is unsafe.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What this machine has, and what would help; or what a kit of an engine lets anybody do."""
+    if flare is None:
+        from securefl.cli import doctor as d  # noqa: PLC0415
 
-    findings = d.examine()
-    rows = [{"name": f.name, "status": f.status, "detail": f.detail, "remedy": f.remedy} for f in findings]
+        rows = [(f.name, f.status, f.detail, f.remedy) for f in d.examine()]
+    else:
+        from securefl.kits import flare_kit  # noqa: PLC0415
+
+        rows = [(f.name, f.status, f.detail, f.remedy) for f in flare_kit.examine(flare)]
     text = "\n".join(
-        f"{f.status:<8}{f.name:<18}{f.detail}" + (f"  ->  {f.remedy}" if f.remedy and f.status != "ok" else "")
-        for f in findings
+        f"{status:<8}{name:<18}{detail}" + (f"  ->  {remedy}" if remedy and status != "ok" else "")
+        for name, status, detail, remedy in rows
     )
-    show(as_json, {"findings": rows}, text)
+    show(
+        as_json,
+        {"findings": [dict(zip(("name", "status", "detail", "remedy"), row, strict=True)) for row in rows]},
+        text,
+    )
+    if flare is not None and any(status != "ok" for _, status, _, _ in rows):
+        raise typer.Exit(2)

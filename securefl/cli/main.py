@@ -19,6 +19,7 @@ from securefl.cli.coordinator import coordinate, coordinator_app
 from securefl.cli.keys import custodian_app, keys_app
 from securefl.cli.ledger import ledger_app
 from securefl.cli.policy import policy_app
+from securefl.cli.provision import provision_app
 from securefl.cli.site import site_app
 from securefl.cli.start import start_app
 from securefl.errors import Fault
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(policy_app, name="policy")
 app.add_typer(site_app, name="site")
 app.add_typer(coordinator_app, name="coordinator")
+app.add_typer(provision_app, name="provision")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(start_app, name="start")
 app.add_typer(budget_app, name="budget")

@@ -63,23 +63,23 @@ class Engine:
         wire.server_close()
         (self.folder / site).unlink()
 
-    def ask(self, site: str, poll: bytes) -> bytes:
+    def ask(self, site: str, poll: bytes, allowed_s: float) -> bytes:
         luck = self.luck(site, poll)
         if luck == "lost":
             raise Unreached(site)
         if luck == "twice":
-            self._carried(site, poll)
-        answer = self._carried(site, poll)
+            self._carried(site, poll, allowed_s)
+        answer = self._carried(site, poll, allowed_s)
         if luck == "deaf":
             raise Unreached(site)
         return answer
 
-    def _carried(self, site: str, poll: bytes) -> bytes:
+    def _carried(self, site: str, poll: bytes, allowed_s: float) -> bytes:
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(self.folder / site))
-                frames.send(connection, (poll,), 10)
-                return frames.receive(connection, 10)
+                frames.send(connection, (poll,), allowed_s)
+                return frames.receive(connection, allowed_s)
         except (OSError, frames.Cut) as fault:
             raise Unreached(site) from fault
 

@@ -1,0 +1,1 @@
+"""Federations to run and to read."""

@@ -1,0 +1,1 @@
+"""The six airlines over NVIDIA FLARE."""

@@ -1,0 +1,251 @@
+"""A federation over NVIDIA FLARE on one machine: each party a folder, a home and two processes of its own.
+
+Everything is a command: what one party has, another one is sent. Whatever is started here is ended by its process id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+COORDINATOR, SERVER, HOST = "coordinator", "server", "localhost"
+DOOR = "door"
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What is trained, and by whom."""
+
+    name: str
+    policy: Path
+    trained: Mapping[str, Any]  # fields of a COORDINATOR document
+    model: tuple[str, str]  # what the policy calls it, and where it is here
+    members: Mapping[str, Mapping[str, Any]]  # of each: region and data
+    custodian: bool = False
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """Whoever is asked."""
+        return (*self.members, *(("custodian",) if self.custodian else ()))
+
+
+@dataclass
+class Network:
+    """One federation's parties below ``folder``; ``engine`` is the environment of FLARE."""
+
+    federation: Federation
+    folder: Path
+    engine: Path
+    running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.doors = Path(tempfile.mkdtemp(prefix="securefl-"))  # a socket's path is short
+        for name in (*self.federation.parties, COORDINATOR):
+            self.of(name).mkdir(parents=True)
+
+    def of(self, name: str) -> Path:
+        """A party's own folder."""
+        return self.folder / "parties" / name
+
+    def document(self, name: str) -> Path:
+        """A party's own document."""
+        return self.of(name) / ("coordinator.yaml" if name == COORDINATOR else "site.yaml")
+
+    def agent(self, name: str) -> Path:
+        """The socket of a site."""
+        return self.doors / name / DOOR
+
+    def kit(self, name: str) -> Path:
+        """A party's kit of FLARE; the server's is beside the coordinator."""
+        party, called = (COORDINATOR, HOST) if name == SERVER else (name, name)
+        return self.of(party) / "kits" / self.federation.name / "prod_00" / called
+
+    def told(self, *argv: object) -> dict[str, Any]:
+        """What one command says in JSON."""
+        done = subprocess.run([*SECUREFL, *map(str, argv), "--json"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"securefl {' '.join(map(str, argv))}\n{done.stdout}{done.stderr}")
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def found(self) -> dict[str, str]:
+        """Everybody makes a home, a key and a document; the keys, by name."""
+        of, keys = self.federation, {}
+        for name in of.parties:
+            if name not in of.members:
+                keys[name] = self.told("site", "init", self.document(name), "--custodian")["key"]
+                continue
+            member, (model, at) = of.members[name], of.model
+            made = self.told("site", "init", self.document(name), "--name", name, "--region", member["region"],
+                             "--model", model, "--at", at, "--data", member["data"]["file"])  # fmt: skip
+            keys[name] = made["key"]
+            self.edit(name, {"data": member["data"]})
+        mine, invited = self.document(COORDINATOR), [part for name in of.members for part in ("--member", name)]
+        made = self.told("coordinator", "init", mine, "--policy", of.policy, "--model", of.model[0], *invited)
+        ways: dict[str, Any] = {"members": {name: str(self.doors / SERVER / name) for name in of.members}}
+        if of.custodian:
+            ways["custodian"] = str(self.doors / SERVER / "custodian")
+        model = {"name": of.model[0], "at": of.model[1]}
+        self.edit(COORDINATOR, {**of.trained, "policy": str(of.policy), "model": model, **ways})
+        start = self.of(COORDINATOR) / "first.start"
+        self.told("start", "make", mine, start)
+        self.edit(COORDINATOR, {"start": str(start)})
+        return {**keys, COORDINATOR: made["key"]}
+
+    def introduce(self) -> None:
+        """Everybody is in, by signed documents and by fingerprints that are read out."""
+        mine, mail = self.document(COORDINATOR), self.folder / "mail"
+        mail.mkdir()
+        read_out = self.told("site", "invite", mine, "--out", mail / "invitation")["fingerprint"]
+        for name in self.federation.parties:
+            answer = mail / f"{name}.answer"
+            made = self.told("site", "join", self.document(name), mail / "invitation", "--fingerprint", read_out,
+                             "--out", answer)  # fmt: skip
+            self.told("site", "join", mine, answer, "--fingerprint", made["fingerprint"])
+        read_out = self.told("site", "roster", mine, "--out", mail / "roster")["fingerprint"]
+        for name in self.federation.parties:
+            self.told("site", "join", self.document(name), mail / "roster", "--fingerprint", read_out)
+
+    def provision(self) -> None:
+        """Everybody makes a key and a kit of FLARE; the coordinator's machine has the authority and the server."""
+        project, authority, mail = (
+            self.folder / "project.yaml",
+            self.of(COORDINATOR) / "authority",
+            self.folder / "mail",
+        )
+        server = {"host": HOST, "port": free_port()}
+        document = {"securefl_project": 1, "name": self.federation.name, "server": server}
+        project.write_text(yaml.safe_dump({**document, "sites": list(self.federation.parties)}, sort_keys=False))
+        engine = ("--engine", self.engine)
+        read_out = self.told("provision", "authority", project, *engine, "--out", authority)["fingerprint"]
+        for name in (SERVER, *self.federation.parties):
+            party = self.of(COORDINATOR if name == SERVER else name)
+            asked = self.told("provision", "request", project, name, *engine, "--out", party / "request")["request"]
+            signed = self.told("provision", "approve", project, asked, *engine, "--authority", authority, "--out", mail)
+            way = ("--doors", self.doors / SERVER) if name == SERVER else ("--agent", self.agent(name))
+            made = self.told("provision", "kit", project, signed["signed"], *engine, "--request", party / "request",
+                             "--fingerprint", read_out, "--out", party / "kits", *way)  # fmt: skip
+            assert Path(made["kit"]) == self.kit(name).absolute(), made
+            self.told("doctor", "--flare", self.kit(name))
+
+    def serve(self, *names: str) -> None:
+        """Start these sites' own processes, or everybody's."""
+        for name in names or self.federation.parties:
+            argv = [*SECUREFL, "site", "serve", str(self.document(name)), "--socket", str(self.agent(name)), "--json"]
+            self._start(name, argv)
+        for name in names or self.federation.parties:
+            said = self.running[name].stdout
+            assert said is not None
+            if not json.loads("".join(iter(said.readline, "}\n")) + "}")["ok"]:
+                raise SystemExit(f"{name} does not serve")
+
+    def carry(self) -> None:
+        """Start every kit as FLARE has it: its own script keeps its process alive. Wait until all can be reached."""
+        for name in (SERVER, *self.federation.parties):
+            self.carry_at(name)
+        until(lambda: all((self.doors / SERVER / name).is_socket() for name in self.federation.parties), "the engine")
+
+    def carry_at(self, name: str) -> None:
+        """Start one kit; its script looks every five seconds whether its process lives."""
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment["PATH"] = f"{self.engine.absolute() / 'bin'}:{environment['PATH']}"
+        self._start(f"flare {name}", [str(self.kit(name) / "startup" / "sub_start.sh")], environment)
+
+    def coordinating(self, run: str = "run") -> subprocess.Popen[str]:
+        """Start the coordinator; an interrupted run goes on."""
+        out = self.of(COORDINATOR) / run
+        argv = [*SECUREFL, "coordinate", str(self.document(COORDINATOR)), "--out", str(out), "--json"]
+        return self._start(COORDINATOR, argv)
+
+    @property
+    def run(self) -> Path:
+        """What the coordinator leaves."""
+        return self.of(COORDINATOR) / "run"
+
+    def audited(self, keys: Mapping[str, str]) -> dict[str, Any]:
+        """Lay everybody's ledger beside the coordinator's, and verify all of it under these keys."""
+        for name in self.federation.parties:
+            self.told("ledger", "export", self.document(name), self.run / "ledger")
+        given = self.folder / "keys.json"
+        given.write_text(json.dumps(dict(keys)))
+        return self.told("audit", "verify", self.run, "--keys", given)
+
+    def process(self, name: str) -> int:
+        """The process of a party's kit, which its script starts again when it has ended."""
+        place = self.kit(name) / "pid.fl"
+        until(place.exists, f"FLARE at {name}")
+        return int(place.read_text())
+
+    def kill(self, name: str) -> None:
+        """Kill one process that was started here."""
+        process = self.running.pop(name)
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def log(self, name: str) -> str:
+        """What a process said so far beside its answer."""
+        return (self.folder / f"{name.replace(' ', '-')}.log").read_text()
+
+    def end(self) -> None:
+        """End whatever was started here: scripts first, so that nothing is started again."""
+        for name in [each for each in self.running if each.startswith("flare ")]:
+            self.kill(name)
+            with suppress(OSError, ValueError, SystemExit):
+                _ended(self.process(name.removeprefix("flare ")))
+        for name in list(self.running):
+            self.kill(name)
+
+    def _start(self, name: str, argv: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        with (self.folder / f"{name.replace(' ', '-')}.log").open("a") as log:
+            carries = name.startswith("flare ")
+            self.running[name] = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log if carries else subprocess.PIPE, stderr=log, text=True,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+        return self.running[name]
+
+    def edit(self, name: str, changes: Mapping[str, Any]) -> None:
+        """Change a party's own document."""
+        path = self.document(name)
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}, sort_keys=False))
+
+
+SECUREFL = (sys.executable, "-m", "securefl")
+
+
+def free_port() -> int:
+    """A port of this machine where nobody listens."""
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        port: int = tried.getsockname()[1]
+        return port
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{what}: not there after {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def _ended(pid: int) -> None:
+    """End a process of FLARE that a script of ours started."""
+    if "nvflare" in Path(f"/proc/{pid}/cmdline").read_text():
+        os.kill(pid, signal.SIGKILL)

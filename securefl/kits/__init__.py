@@ -1,0 +1,1 @@
+"""How is the kit of an engine made, and what can it be made to do?"""

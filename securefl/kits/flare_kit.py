@@ -1,0 +1,200 @@
+"""A kit of NVIDIA FLARE in which no job can bring code, nothing is streamed out, and one component of ours carries.
+
+What FLARE reads at each start is `local/*.json` in the kit, written by the kit's owner; where a file is missing it
+takes its own default. Everything else in a kit, `startup/` above all, is as FLARE made it.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from securefl.errors import OperatorFault
+
+AGENT, RELAY = "securefl_carriers.flare.parents.Agent", "securefl_carriers.flare.parents.Relay"
+OURS: Final = {AGENT: "agent", RELAY: "doors"}  # a component, and its one argument that is a path
+LEAKS: Final = ("site_log_streamer", "log_receiver")  # components that send logs to the server, and take them there
+NEVER: Final = (
+    "byoc",
+    "submit_job",
+    "clone_job",
+    "shell_commands",
+    "server-predeployed-flwr",
+)  # rights to run something
+SHARED: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are refused
+RESOURCES, RIGHTS = "resources.json", "authorization.json"
+OK, WRONG = "ok", "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at in a kit."""
+
+    name: str
+    status: str
+    detail: str
+    remedy: str = ""
+
+
+def agent(socket: Path) -> Mapping[str, Any]:
+    """The component of a site: it hands what it is asked to the socket of `securefl site serve`."""
+    return {"id": "securefl_agent", "path": AGENT, "args": {"agent": str(socket)}}
+
+
+def relay(doors: Path, users: Sequence[int] = ()) -> Mapping[str, Any]:
+    """The component of the server: a socket in ``doors`` for each site, for this user and ``users``."""
+    return {"id": "securefl_relay", "path": RELAY, "args": {"doors": str(doors), "let_in": list(users)}}
+
+
+def harden(kit: Path, component: Mapping[str, Any]) -> None:
+    """Write the kit's `local/resources.json` and `local/authorization.json`; what stood there is replaced.
+
+    Raises:
+        OperatorFault: this is no kit, or the component's path is not absolute.
+    """
+    place = component["args"][OURS[component["path"]]]
+    if not Path(place).is_absolute():
+        raise OperatorFault(f"{place} is no absolute path", "give the whole path", str(kit))
+    resources = _absolute(_default(kit, RESOURCES), kit.absolute() / "storage")
+    resources |= {"class_allow_list": [], "class_list_enforcement_mode": "enforce", "allow_log_streaming": False}
+    kept = [each for each in resources["components"] if each["id"] not in (*LEAKS, component["id"])]
+    resources["components"] = [*kept, component]
+    rights = _default(kit, RIGHTS)
+    rights["permissions"] = {role: _without_code(of) for role, of in rights["permissions"].items()}
+    for name, value in ((RESOURCES, resources), (RIGHTS, rights)):
+        path = kit / "local" / name
+        path.write_text(json.dumps(value, indent=2) + "\n")
+        path.chmod(0o600)
+
+
+def _absolute(value: Any, storage: Path) -> Any:  # noqa: ANN401 - JSON
+    """FLARE keeps jobs and snapshots in a folder that all users of a machine share; here they stay with the kit."""
+    if isinstance(value, dict):
+        return {key: _absolute(each, storage) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_absolute(each, storage) for each in value]
+    if isinstance(value, str) and _is_shared(value):
+        return str(storage / Path(value).name)
+    return value
+
+
+def _is_shared(value: str) -> bool:
+    """Whether a value is a path below a folder that all users of a machine share."""
+    path = Path(value)
+    return path.is_absolute() and any(path.is_relative_to(each) for each in (*SHARED, tempfile.gettempdir()))
+
+
+def _without_code(rights: Any) -> Any:  # noqa: ANN401 - JSON
+    """The rights of one role, without any to run something; "any" for all becomes a list of what is left."""
+    if rights == "any":
+        return {
+            **dict.fromkeys(("manage_job", "download_job", "view", "operate"), "any"),
+            **dict.fromkeys(NEVER, "none"),
+        }
+    return {**rights, **dict.fromkeys(NEVER, "none")}
+
+
+def examine(kit: Path) -> tuple[Finding, ...]:
+    """What this kit lets anybody do, as FLARE will read it at its next start. Nothing is changed.
+
+    Raises:
+        OperatorFault: this is no kit.
+    """
+    resources, rights = _read(kit, RESOURCES), _read(kit, RIGHTS)
+    return tuple(each for look in LOOKS for each in look(kit, resources, rights))
+
+
+def _code(_: Path, resources: dict[str, Any], rights: dict[str, Any]) -> Iterator[Finding]:
+    allowed = sorted(
+        f"{role}: {right}"
+        for role, of in rights.get("permissions", {"every role": "any"}).items()
+        for right in NEVER
+        if (of if of in ("any", "none") else of.get(right, "none")) != "none"
+    )
+    yield _found("code", "no role may submit a job, bring code or open a shell", allowed, RIGHTS)
+    listed = resources.get("class_allow_list", ["FLARE's own default"])
+    mode = resources.get("class_list_enforcement_mode")
+    classes = [*map(str, listed), *([] if mode == "enforce" else [f"enforcement is {mode}"])]
+    yield _found("classes", "a job can build nothing", classes[:5], RESOURCES)
+
+
+def _streams(_: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:
+    found = [each["id"] for each in resources["components"] if each["id"] in LEAKS or "log_streamer" in each["path"]]
+    if resources.get("allow_log_streaming") is not False:
+        found.append("allow_log_streaming")
+    yield _found("logs", "stay here", found, RESOURCES)
+
+
+def _storage(kit: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:
+    theirs = [each for each in resources["components"] if each["path"] not in OURS]
+    named = _texts({**resources, "components": theirs})
+    found = [each for each in named if _is_shared(each) and not Path(each).is_relative_to(kit.absolute())]
+    yield _found("storage", "absolute, and with the kit", found, RESOURCES)
+
+
+def _ours(_: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:
+    ours = [each for each in resources["components"] if each["path"].startswith("securefl_carriers.")]
+    if not ours:
+        yield Finding("carrier", WRONG, "no component of securefl", "make the kit with `securefl provision kit`")
+    for each in ours:
+        place = each["args"].get(OURS.get(each["path"], ""), "")
+        status = OK if Path(str(place)).is_absolute() and each["path"] in OURS else WRONG
+        remedy = "" if status == OK else "make the kit with `securefl provision kit`"
+        yield Finding("carrier", status, f"{each['path'].rpartition('.')[2]} at {place}", remedy)
+
+
+def _connection(kit: Path, _: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:
+    for path in sorted((kit / "startup").glob("fed_*.json")):
+        parts = json.loads(path.read_text())
+        ends = (parts.get("client") or {}, *parts["servers"])
+        found = {each["connection_security"] for each in ends if "connection_security" in each}
+        bad = sorted(found - {"mtls"}) or ([] if found else ["not said"])
+        yield _found("connection", "mutual TLS", bad, f"startup/{path.name}", "provision it anew with mtls")
+    loose = [path.name for path in (kit / "startup").glob("*.key") if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    yield _found("key", "its owner's alone", loose, "startup", "chmod 600")
+
+
+LOOKS: Final[tuple[Callable[[Path, dict[str, Any], dict[str, Any]], Iterator[Finding]], ...]] = (
+    _ours, _code, _streams, _storage, _connection,
+)  # fmt: skip
+
+
+def _found(name: str, good: str, bad: Sequence[str], file: str, remedy: str = "") -> Finding:
+    if not bad:
+        return Finding(name, OK, good)
+    return Finding(name, WRONG, f"{file}: {', '.join(bad)}", remedy or "make the kit with `securefl provision kit`")
+
+
+def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _default(kit: Path, name: str) -> dict[str, Any]:
+    return _parsed(kit / "local" / f"{name}.default")
+
+
+def _read(kit: Path, name: str) -> dict[str, Any]:
+    """What FLARE will read: the owner's file, or its default where there is none."""
+    own = kit / "local" / name
+    return _parsed(own if own.exists() else kit / "local" / f"{name}.default")
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as fault:
+        raise OperatorFault(
+            f"no kit of FLARE: {fault}", "give the folder with `startup` and `local`", str(path)
+        ) from fault
+    if not isinstance(value, dict):
+        raise OperatorFault("no kit of FLARE", "give the folder with `startup` and `local`", str(path))
+    return value

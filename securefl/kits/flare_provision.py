@@ -1,0 +1,166 @@
+"""FLARE's own offline provisioning: a key is made where it stays, and what travels is a request and its answer.
+
+All of it is done by the `nvflare` command of the engine's own environment; nothing of FLARE is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile, ZipFile
+
+from securefl import files
+from securefl.documents.project_file import SERVER, Project
+from securefl.errors import OperatorFault
+from securefl.kits import flare_kit
+
+LONGEST_S: Final = 300.0  # for one command of the engine
+MOST_BYTES: Final = 1 << 20  # of the description in a request
+CERTIFICATE_DAYS: Final = 365
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The environment of the engine: the folder with `bin/nvflare`."""
+
+    folder: Path
+
+    def __call__(self, *argv: object, notes: Path) -> None:
+        """Run one command of FLARE's; what it notes for itself it writes below ``notes``.
+
+        Raises:
+            OperatorFault: it cannot be run, or it says that something is wrong.
+        """
+        program = self.folder.absolute() / "bin" / "nvflare"
+        try:
+            done = subprocess.run(  # noqa: S603 - a program that the operator named, with paths and checked names
+                [program, *map(str, argv)], capture_output=True, text=True, timeout=LONGEST_S, check=False,
+                env={**os.environ, "HOME": str(notes)}, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except OSError as fault:
+            remedy = "give the environment in which nvflare is installed with --engine"
+            raise OperatorFault(f"the engine cannot be run: {fault.strerror}", remedy, str(program)) from fault
+        except subprocess.TimeoutExpired as fault:
+            raise OperatorFault("the engine gave no answer", "try again", str(program)) from fault
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip()[-2000:]
+            raise OperatorFault(f"nvflare {argv[0]} {argv[1]} failed: {said}", "do what it says", str(program))
+
+
+def authority(project: Project, engine: Engine, out: Path) -> str:
+    """Make the project's certificate authority in ``out``; its fingerprint, to read out to every party."""
+    files.folder(out)
+    with _profile(project) as profile:
+        engine("cert", "init", "--profile", profile, "-o", out, notes=out)
+    return fingerprint(out)
+
+
+def fingerprint(out: Path) -> str:
+    """The fingerprint of the authority in a folder.
+
+    Raises:
+        OperatorFault: there is none.
+    """
+    try:
+        return str(json.loads((out / "ca.json").read_text())["rootCA_fingerprint"])
+    except (OSError, ValueError, KeyError) as fault:
+        remedy = "make it with `securefl provision authority`"
+        raise OperatorFault("no authority of FLARE", remedy, str(out)) from fault
+
+
+def request(project: Project, engine: Engine, name: str, out: Path) -> Path:
+    """Make a party's key in ``out``, and the request that its operator approves. The key never leaves that folder."""
+    called = project.called(name)
+    what = {"name": called, "type": "server" if name == SERVER else "client", "org": called.replace(".", "-")}
+    files.folder(out)
+    with _written({"name": project.file.name, "participants": [what]}) as participant:
+        engine("cert", "request", "-p", participant, "--out", out, "--force", notes=out)
+    for key in out.glob("*.key"):
+        key.chmod(files.FILE)
+    return out / f"{called}.request.zip"
+
+
+def approve(project: Project, engine: Engine, asked: Path, authority_: Path, out: Path) -> Path:
+    """Sign a request of a party of this project.
+
+    Raises:
+        OperatorFault: it is no request, or of nobody in this project, or in a role that is not its own.
+    """
+    called, kind = _asked(asked)
+    name = SERVER if called == project.file.server.host else called
+    project.called(name)
+    if (kind == "server") != (name == SERVER) or kind not in ("server", "client"):
+        raise OperatorFault(f"{called} asks to be a {kind}", "approve none that you did not expect", str(asked))
+    with _profile(project) as profile:
+        engine(
+            "cert", "approve", asked, "--ca-dir", authority_, "--profile", profile, "--out", out,
+            "--valid-days", CERTIFICATE_DAYS, "--force", notes=authority_,
+        )  # fmt: skip
+    return out
+
+
+def kit(
+    project: Project, engine: Engine, signed: Path, requested: Path, told: str, out: Path, component: Mapping[str, Any]
+) -> Path:
+    """Make the kit of a party, in which no job can bring code; return its folder.
+
+    Args:
+        signed: what its operator sent back.
+        requested: the folder of its request, with its key.
+        told: the authority's fingerprint, as its operator read it out.
+        component: what carries, of ``flare_kit``.
+    """
+    called = signed.name.removesuffix(".signed.zip")
+    engine("package", signed, "-w", out, "--request-dir", requested, "--fingerprint", told, "--force", notes=requested)
+    made = out / project.file.name / "prod_00" / called
+    flare_kit.harden(made, component)
+    return made
+
+
+def _asked(path: Path) -> tuple[str, str]:
+    """Whom a request is of, and what it asks to be."""
+    try:
+        with ZipFile(path) as packed:
+            info = packed.getinfo("request.json")
+            if info.file_size > MOST_BYTES:
+                raise OperatorFault("a request that is too long", "ask for another", str(path))
+            told = json.loads(packed.read(info))
+        return str(told["name"]), str(told["cert_type"])
+    except (OSError, BadZipFile, ValueError, KeyError, TypeError) as fault:
+        raise OperatorFault("no request of FLARE", "give NAME.request.zip", str(path)) from fault
+
+
+def _profile(project: Project) -> _Written:
+    server = project.file.server
+    return _written(
+        {
+            "name": project.file.name, "scheme": "grpc", "connection_security": "mtls",
+            "server": {"host": server.host, "fed_learn_port": server.port, "admin_port": server.port},
+        }
+    )  # fmt: skip
+
+
+class _Written:
+    """A document for the engine, for as long as a command reads it. JSON is YAML."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self._value = value
+        self._folder = tempfile.TemporaryDirectory()
+
+    def __enter__(self) -> Path:
+        path = Path(self._folder.name) / "document.yaml"
+        path.write_text(json.dumps(self._value))
+        return path
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+
+def _written(value: Mapping[str, Any]) -> _Written:
+    return _Written(value)

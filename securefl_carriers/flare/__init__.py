@@ -1,0 +1,1 @@
+"""How does NVIDIA FLARE 2.9 carry them?"""

@@ -1,0 +1,204 @@
+"""A federation over NVIDIA FLARE 2.9 with mutual TLS, on this machine: provisioned, killed piece by piece, verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from examples.flare import engine
+from examples.flare.network import COORDINATOR, HOST, SERVER, Federation, Network, until
+from securefl.cli.main import main
+from securefl.documents import project_file
+from securefl.errors import OperatorFault
+from securefl.kits import flare_kit, flare_provision
+from securefl.ledger import export
+from securefl.terms import ReservationReleased, Reserved, Settled
+from tests.support.small import FEDERATION, MEMBERS, Small, sign
+
+CHARGES = (Reserved, Settled, ReservationReleased)
+
+
+class Here(Network):
+    """The same; what ends by itself is run in this process."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def told(self, *argv: object) -> dict[str, Any]:
+        self.capsys.readouterr()
+        try:
+            main([*map(str, argv), "--json"])
+        except SystemExit as ended:
+            assert not ended.code, self.capsys.readouterr()
+        return json.loads(self.capsys.readouterr().out)
+
+
+def made(small: Small, folder: Path, capsys: pytest.CaptureFixture[str]) -> Here:
+    folder.mkdir(parents=True)
+    policy = folder / "policy.yaml"
+    policy.write_text((small.folder / "policy.yaml").read_text().replace("min_cohort: 3", "min_cohort: 2"))
+    sign(policy)
+    trained = {key: FEDERATION[key] for key in ("name", "purpose", "task", "adapter", "protection")}
+    trained["training"] = {**FEDERATION["training"], "rounds": 3}
+    members = {
+        name: {"region": "here", "data": {"file": str(small.folder / f"{name}.csv"), "text": "text", "label": "label"}}
+        for name in MEMBERS
+    }
+    of = Federation("small", policy, trained, ("./model", str(small.folder / "model")), members)
+    network = Here(of, folder / "network", engine.made())
+    network.capsys = capsys
+    return network
+
+
+@pytest.fixture
+def network(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    network = made(small, tmp_path / "flare", capsys)
+    try:
+        yield network
+    finally:
+        network.end()
+
+
+def test_a_run_over_flare_goes_on_whatever_is_killed_and_holds(network: Here, tmp_path: Path) -> None:
+    """The coordinator, a site's own process, a client of FLARE's and its server: each once. Each is paid for once."""
+    keys = network.found()
+    network.introduce()
+    network.provision()
+    check_kits(network, tmp_path)
+    network.serve()
+    network.carry()
+    os.kill(network.running["north"].pid, signal.SIGSTOP)  # what it is asked stays open
+    network.coordinating()
+    until(lambda: "members, policy" in network.log(COORDINATOR), "the coordinator")
+    network.kill("north")
+    network.serve("north")
+    until(lambda: "round 1/3" in network.log(COORDINATOR), "the first round")
+    network.kill(COORDINATOR)
+    before = network.process("south"), network.process(SERVER)
+    for process in before:
+        os.kill(process, signal.SIGKILL)
+    process = network.coordinating()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, network.log(COORDINATOR)
+    assert json.loads(said)["outcome"]["status"] == "finished"
+    assert (network.process("south"), network.process(SERVER)) != before, "FLARE's own scripts started them again"
+    verdict = network.audited(keys)
+    assert (verdict["ok"], verdict["pinned"]) == (True, True)
+    for name in MEMBERS:
+        found = export.leaves_of(export.read(network.run / "ledger" / f"{name}.ledger"), name)
+        assert [type(each.entry) for each in found if isinstance(each.entry, CHARGES)] == [Reserved, Settled] * 3
+    check_a_dead_client_ends_nothing(network)
+
+
+def check_a_dead_client_ends_nothing(network: Here) -> None:
+    """A site whose client of FLARE dies for good within a run is left out of its rounds; the others finish them."""
+    network.edit(COORDINATOR, {"patience": {"quorum": 2, "grace": 1, "ask": 15, "close": 5}})
+    said_before = len(network.log(COORDINATOR))
+    process = network.coordinating("second")
+    until(lambda: "round 1/3" in network.log(COORDINATOR)[said_before:], "the second run")
+    network.kill("flare west")
+    os.kill(network.process("west"), signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, network.log(COORDINATOR)
+    told = json.loads(said)
+    assert told["outcome"]["status"] == "finished"
+    assert 2 in told["cohort_sizes"] or 2 in [len(each["survivors"]) for each in told["rounds"]], told
+
+
+def check_kits(network: Here, tmp_path: Path) -> None:
+    """Nobody's key is anywhere else; and whatever is loosened in a kit is found."""
+    for name in (SERVER, *MEMBERS):
+        own = network.of(COORDINATOR if name == SERVER else name)
+        kept = {path.read_bytes() for path in own.rglob("*.key")}
+        others = {path for path in network.folder.rglob("*") if path.is_file() and not path.is_relative_to(own)}
+        assert not [path for path in others if path.read_bytes() in kept]
+        assert all(each.status == flare_kit.OK for each in flare_kit.examine(network.kit(name)))
+    for name, (file, change) in LOOSER.items():
+        kit = tmp_path / "kits" / name
+        shutil.copytree(network.kit("north"), kit)
+        document = json.loads((kit / "local" / file).read_text()) if file else {}
+        change(kit, document)
+        if file:
+            (kit / "local" / file).write_text(json.dumps(document))
+        found = {each.name for each in flare_kit.examine(kit) if each.status != flare_kit.OK}
+        assert found == {name.partition(" ")[0]}, name
+    document = yaml.safe_load((network.folder / "project.yaml").read_text())
+    narrower = network.folder / "narrower.yaml"
+    narrower.write_text(yaml.safe_dump({**document, "sites": ["south"]}))
+    asked = network.of("north") / "request" / "north.request.zip"
+    with pytest.raises(OperatorFault, match="north is nobody in this project; give server, or one of south"):
+        flare_provision.approve(project_file.load(narrower), flare_provision.Engine(network.engine), asked,
+                                network.of(COORDINATOR) / "authority", tmp_path / "none")  # fmt: skip
+    narrower.write_text(yaml.safe_dump({**document, "server": {"host": "north", "port": 1}, "sites": ["south"]}))
+    with pytest.raises(OperatorFault, match="north asks to be a client"):
+        flare_provision.approve(project_file.load(narrower), flare_provision.Engine(network.engine), asked,
+                                network.of(COORDINATOR) / "authority", tmp_path / "none")  # fmt: skip
+
+
+Change = Callable[[Path, dict[str, Any]], object]
+LOOSER: dict[str, tuple[str, Change]] = {
+    "code of a role": (flare_kit.RIGHTS, lambda _, it: it["permissions"]["lead"].update(byoc="any")),
+    "code of all": (flare_kit.RIGHTS, lambda _, it: it["permissions"].update(project_admin="any")),
+    "code by default": ("", lambda kit, _: (kit / "local" / flare_kit.RIGHTS).unlink()),
+    "classes listed": (flare_kit.RESOURCES, lambda _, it: it["class_allow_list"].append("*")),
+    "classes by default": (flare_kit.RESOURCES, lambda _, it: it.pop("class_allow_list")),
+    "classes warned of": (flare_kit.RESOURCES, lambda _, it: it.update(class_list_enforcement_mode="warn")),
+    "logs allowed": (flare_kit.RESOURCES, lambda _, it: it.pop("allow_log_streaming")),
+    "logs sent": (
+        flare_kit.RESOURCES,
+        lambda _, it: it["components"].append({"id": "x", "path": "nvflare.site_log_streamer.SiteLogStreamer"}),
+    ),
+    "storage": (flare_kit.RESOURCES, lambda _, it: it["components"].append({"id": "x", "path": "y", "args": {"root_dir": "/tmp/x"}})),
+    "carrier": (flare_kit.RESOURCES, lambda _, it: it["components"].pop()),
+    "key": ("", lambda kit, _: (kit / "startup" / "client.key").chmod(0o644)),
+    "connection": ("", lambda kit, _: _in_clear(kit / "startup" / "fed_client.json")),
+}  # fmt: skip
+
+
+def _in_clear(path: Path) -> None:
+    path.write_text(path.read_text().replace('"mtls"', '"tls"'))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sites": ["a", "a"]}, "each has a name of its own"),
+        ({"sites": [HOST]}, "each has a name of its own"),
+        ({"sites": [SERVER]}, "each has a name of its own"),
+        ({"sites": ["../a"]}, "sites"),
+        ({"server": {"host": "a b"}}, "is no name of a machine"),
+        ({"engine": "carrier-pigeon"}, "engine"),
+        ({"port": 1}, "port"),
+    ],
+)
+def test_a_project_that_cannot_be_is_refused_with_its_line(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    good = {"securefl_project": 1, "name": "small", "server": {"host": HOST}, "sites": ["a", "b"]}
+    path = tmp_path / "project.yaml"
+    path.write_text(yaml.safe_dump(good, sort_keys=False))
+    assert project_file.load(path).called(SERVER) == HOST
+    path.write_text(yaml.safe_dump({**good, **change}, sort_keys=False))
+    with pytest.raises(OperatorFault, match=told) as fault:
+        project_file.load(path)
+    assert "project.yaml:" in str(fault.value)
+
+
+@pytest.mark.parametrize("written", [None, b"", b"PK", b"PK\x03\x04"])
+def test_what_is_no_request_is_refused(written: bytes | None, tmp_path: Path) -> None:
+    project = project_file.Project(
+        project_file.ProjectFile.model_validate(
+            {"securefl_project": 1, "name": "small", "server": {"host": HOST}, "sites": ("a",)}
+        ),
+        tmp_path,
+    )
+    asked = tmp_path / "a.request.zip"
+    if written is not None:
+        asked.write_bytes(written)
+    with pytest.raises(OperatorFault, match=r"no request of FLARE; give NAME\.request\.zip"):
+        flare_provision.approve(project, flare_provision.Engine(tmp_path), asked, tmp_path, tmp_path / "signed")
