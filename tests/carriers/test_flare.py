@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -139,7 +140,7 @@ LOOSER: dict[str, tuple[str, Change]] = {
         flare_kit.RESOURCES,
         lambda _, it: it["components"].append({"id": "x", "path": "nvflare.site_log_streamer.SiteLogStreamer"}),
     ),
-    "storage": (flare_kit.RESOURCES, lambda _, it: it["components"].append({"id": "x", "path": "y", "args": {"root_dir": "/tmp/x"}})),
+    "storage": (flare_kit.RESOURCES, lambda _, it: it["components"].append({"id": "x", "path": "y", "args": {"root_dir": f"{gettempdir()}/x"}})),
     "carrier": (flare_kit.RESOURCES, lambda _, it: it["components"].pop()),
     "key": ("", lambda kit, _: (kit / "startup" / "client.key").chmod(0o644)),
     "connection": ("", lambda kit, _: _in_clear(kit / "startup" / "fed_client.json")),
