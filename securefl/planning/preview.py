@@ -15,7 +15,7 @@ from securefl.documents.federation import Loaded
 from securefl.planning import explain
 from securefl.planning.explain import Explained
 from securefl.planning.plan import cover_of
-from securefl.planning.subfederation import Inside, check_policy, plan_below
+from securefl.planning.subfederation import Inside, plan_below
 from securefl.policy import load as policies
 from securefl.policy import tree as t
 from securefl.policy.load import Policy
@@ -126,10 +126,10 @@ def _levels(loaded: Loaded, policy: Policy, plan: Plan, way: str) -> Iterator[tu
             continue
         path = child.folder / child.file.policy
         its = policies.load(path)
-        check_policy(policy, its, f"{loaded.path}: members.{member.name}: {path}")
         sharing = child.file.strategy.sharing(child.file.task.labels)
         nobody = Participant(COORDINATOR, PublicKey(bytes(32)), "")
         inside = Inside(
+            policy,
             its,
             b"",
             cover_of(child, its, None),
@@ -139,6 +139,7 @@ def _levels(loaded: Loaded, policy: Policy, plan: Plan, way: str) -> Iterator[tu
             None,
             (),
             None if child.file.patience is None else child.file.patience.patience(),
+            f"{loaded.path}: members.{member.name}: {path}",
         )
         first = plan_below(plan, MemberId(member.name), inside, b"", 1)
         yield from _levels(child, its, explain.seated(first, child), f"{way}/{member.name}")

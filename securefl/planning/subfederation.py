@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from securefl.errors import Loosens, OperatorFault, Unsafe
@@ -45,6 +45,7 @@ def check_policy(parent: Policy, child: Policy, place: str) -> None:
 class Inside:
     """What the federation below has of its own, whatever its parent plans."""
 
+    above: Policy  # its parent's: no other plan is trained inside
     policy: Policy
     approvals: bytes
     cover: ProtectionSpec
@@ -54,15 +55,31 @@ class Inside:
     custodian: Participant | None
     members: tuple[Participant, ...]
     patience: Patience | None = None  # None: its parent's time, divided among its phases
+    place: str = field(default="the policy below", compare=False)  # in an error
+
+    def __post_init__(self) -> None:
+        """Check that the policy stands under its parent's; raise as for ``check_policy``."""
+        check_policy(self.above, self.policy, self.place)
+
+    def check_plan(self, plan: Plan) -> None:
+        """Check that a plan of the federation above is under the very policy that this one's stands under.
+
+        Raises:
+            Unsafe: it is under another one, such as a later version of it.
+        """
+        if plan.policy != self.above.hash:
+            what = f"a plan under another policy than the one that the policy of {self.policy.federation} stands under"
+            raise Unsafe(what, "protocol.stale-policy")
 
 
 def check_acceptable_below(plan: Plan, inside: Inside) -> None:
     """Check that members below may accept what is made of this plan, before any of them is asked.
 
     Raises:
-        Unsafe: none may, by the rule that each of them would refuse it by.
+        Unsafe: none may, by the rule that each of them would refuse it by; or as for ``Inside.check_plan``.
         PeerFault: this plan cannot be trained by rounds inside.
     """
+    inside.check_plan(plan)
     if inside.cover.scheme is Scheme.CLEAR:
         return
     learning = learning_below(plan, inside.rounds)
@@ -80,6 +97,7 @@ def plan_below(plan: Plan, name: MemberId, inside: Inside, start: bytes, dimensi
     Raises:
         PeerFault: this plan cannot be trained by rounds inside.
     """
+    inside.check_plan(plan)
     return replace(
         plan,
         federation=inside.policy.federation,

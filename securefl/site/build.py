@@ -94,7 +94,7 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
     if shared is None:
         return _custodian(home, charter, trust, policy, around)
     ports = member_state.Ports(home.identity, schemes.member_half)
-    trainer = _trainer(site, trust, home, shared, around)
+    trainer = _trainer(site, trust, home, policy, shared, around)
     price = price_in(policy, site.account)
     limits = limits_of(site, trust)
     return MemberAgent(home, charter, policy, ports, trainer, price, around.entropy, around.turns, limits.refusal)
@@ -168,10 +168,12 @@ def check_own_key(site: Site, federation: str, trust: TrustPart, own: PublicKey)
         raise OperatorFault(what, remedy, f"{site.path}: federations.{federation}.{field_}")
 
 
-def _trainer(site: Site, trust: TrustPart, home: Home, shared: SharedModel, around: Environment) -> Trainer:
+def _trainer(
+    site: Site, trust: TrustPart, home: Home, policy: Policy, shared: SharedModel, around: Environment
+) -> Trainer:
     half, probe = MemberStrategy(shared.layout, shared.initial()), trust.probe_records()
     if site.file.subfederation is not None:
-        return _nested(site, site.file.subfederation, trust, shared, around, half, probe)
+        return _nested(site, site.file.subfederation, trust, policy, shared, around, half, probe)
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
     me, reads = site.file.name, limits_of(site, trust).reads
@@ -204,7 +206,7 @@ def _custodian(
 
 
 def _nested(
-    site: Site, inside: SubfederationPart, trust: TrustPart, shared: SharedModel, around: Environment,
+    site: Site, inside: SubfederationPart, trust: TrustPart, above: Policy, shared: SharedModel, around: Environment,
     half: MemberStrategy, probe: tuple[Record, ...],
 ) -> NestedTrainer:  # fmt: skip
     """The trainer of a site that is a federation: its own coordinator, at home here, and the way to its members."""
@@ -219,14 +221,14 @@ def _nested(
     custodian, seats = everybody.custodian, everybody.members
     pin(home.path, inside.name, everybody.everybody)
     policy, signed = _laid_out(home, inside.name, around.clock())
-    node.check_under(site, policy, f"{site.path}: subfederation")
     strategy = strategy_on(shared.start, inside.strategy, trust.task.labels, f"{site.path}: subfederation.strategy")
     cover = cover_under(inside.protection, len(seats), policy, custodian.key if custodian else None)
     return NestedTrainer(
         MemberId(site.file.name),
         Inside(
-            policy, signed, cover, inside.strategy.sharing(trust.task.labels), inside.rounds, everybody.coordinator,
-            custodian, seats, None if inside.patience is None else inside.patience.patience(),
+            above, policy, signed, cover, inside.strategy.sharing(trust.task.labels), inside.rounds,
+            everybody.coordinator, custodian, seats, None if inside.patience is None else inside.patience.patience(),
+            f"{site.path}: subfederation: the policy of {inside.name}",
         ),
         home,
         coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy),

@@ -45,7 +45,7 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
         yield tried(f"policy of {name}", lambda n=name: _policy(site.home, n))  # type: ignore[misc]
     inside = site.file.subfederation
     if inside is not None:
-        yield tried(f"policy of {inside.name}", lambda: _policy(site.folder / inside.home, inside.name))
+        yield tried(f"policy of {inside.name}", lambda: _policy_below(node.of(site)))
         yield tried(f"parties of {inside.name}", lambda: _parties(node.of(site)))
     model, data = site.file.model, site.file.data
     if model is not None:
@@ -136,6 +136,15 @@ def _policy(home: Path, name: str) -> Finding:
     policy, signed = adoption.staged(home, name, clock())
     by = "signed" if signed else "UNSIGNED"
     return Finding(f"policy of {name}", OK, f"version {policy.version}, hash {policy.hash.hex()[:16]}, {by}")
+
+
+def _policy_below(own: node.Node) -> Finding:
+    """Return whether the sub-federation's policy stands under each one that this site agreed to above."""
+    found = _policy(own.home, own.file.name)
+    if found.status == OK:
+        policy, _ = adoption.staged(own.home, own.file.name, clock())
+        node.check_under(own.site, policy, str(adoption.staged_at(own.home, own.file.name)))
+    return found
 
 
 def _found(what: str, site: Site, name: str) -> Finding:

@@ -213,7 +213,7 @@ class World:
 
     def nested(self, way: tuple[str, ...], tree: Tree, above: load.Policy) -> NestedTrainer:
         policy, cover, seats, coordinator, custodian, home, runtime = self.federation(way, tree, above)
-        inside = Inside(policy, b"", cover, self.inside, self.rounds_inside, coordinator, custodian, seats)
+        inside = Inside(above, policy, b"", cover, self.inside, self.rounds_inside, coordinator, custodian, seats)
         ports = coordinator_state.Ports(
             home.identity, schemes.coordinator_half, FactorServer(LAYOUT, FedAvg(), self.inside)
         )
