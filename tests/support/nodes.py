@@ -75,7 +75,8 @@ class Node:
         document = yaml.safe_load(self.outer.documents[MemberId("north")].read_text())
         document.pop("data")
         home = self.inner.places.of("coordinator").absolute()
-        inside = {"name": "inside", "home": str(home), "protection": "masking", **self.inner.roster.fields(), **more}
+        seats = {seat.member: {"key": seat.key.hex(), "region": seat.region} for seat in self.inner.roster.members}
+        inside = {"name": "inside", "home": str(home), "protection": "masking", "members": seats, **more}
         path = self.folder / "node.yaml"
         path.write_text(yaml.safe_dump(document | {"subfederation": inside}, sort_keys=False))
         return site_file.load(path)
