@@ -56,6 +56,17 @@ def test_who_waits_has_its_turn_once_the_other_is_done_and_not_before(tmp_path: 
     assert order == ["first", "second"]
 
 
+def test_whoever_still_waits_as_its_program_ends_does_not_keep_it(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with anchor.alone(tmp_path):
+        with pytest.raises(OperatorFault, match="no turn"), anchor.alone(tmp_path, 0.1):
+            raise AssertionError("two have the home")
+        waiting = set(threading.enumerate()) - before
+        assert waiting and all(each.daemon for each in waiting)
+    for each in waiting:
+        each.join(10)
+
+
 def test_an_error_in_a_turn_ends_it(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), anchor.alone(tmp_path):
         1 / 0  # noqa: B018
