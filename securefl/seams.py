@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from securefl.errors import PeerFault
 from securefl.keys import Identity, Secret
 from securefl.terms import Aggregate, Envelope, Event, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.wire import LIMIT_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -274,9 +275,11 @@ class Waiting:
     Args:
         seconds: from now on.
         clock: seconds that only grow.
+        most_bytes: of one answer. A longer one is not read, and counts as a fault of its peer.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float], most_bytes: int = LIMIT_BYTES) -> None:
+        self.most_bytes = most_bytes
         self._clock, self._begun, self._seconds = clock, clock(), seconds
         self.late = Failure(f"silent for {seconds:.0f} s")  # what is said of whoever has not answered when it is over
 

@@ -12,6 +12,7 @@ from securefl.errors import Elsewhere, PeerFault
 from securefl.protocol import coordinator as c
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
+from securefl.protocol.message_sizes import longest_answer
 from securefl.protocol.waiting import enough, seconds
 from securefl.seams import Failure, Runtime, Waiting
 from securefl.terms import MemberId, Reason, Refused, RunId, rules
@@ -46,7 +47,7 @@ def drive(
     while not isinstance(pending.state, coordinator_state.Ended):
         state = pending.state
         asked, pending = _framed(home, pending.outbound), coordinator_state.Step(state)
-        waiting = Waiting(seconds(state), clock)
+        waiting = Waiting(seconds(state), clock, _longest_answer(state))
         for sender, answer in runtime.exchange(asked, waiting):
             if isinstance(answer, Failure):
                 _note(home, run, sender, answer.why)
@@ -63,6 +64,11 @@ def drive(
         if not pending.outbound and not isinstance(pending.state, coordinator_state.Ended):
             pending = _advance(home, pending.state, coordinator_state.Elapsed(), ports, observe)
     return pending.state
+
+
+def _longest_answer(state: coordinator_state.State) -> int:
+    course = state.course
+    return longest_answer(course.plan, len(course.session.roster) + 2)
 
 
 def _framed(home: Home, outbound: tuple[Envelope, ...]) -> Iterator[tuple[MemberId, bytes]]:

@@ -14,10 +14,12 @@ from securefl.errors import Malformed, PeerFault
 from securefl.protocol.messages import InProgress, NoAnswer
 from securefl.seams import Failure
 from securefl.shown import short
-from securefl.terms.rules import PEER
+from securefl.terms.rules import FULL, PEER
 
 ANSWER, SILENCE, WORKING = b"+", b"-", b"~"  # the first byte says what the rest is
 GONE: Final = Failure("gone: nobody answers there; start its process again, and it takes part in what follows")
+TOO_LONG: Final = Failure(str(NoAnswer(PEER)))  # nothing of it was read
+BUSY: Final = Failure(str(NoAnswer(FULL)))  # the same request may be sent again
 POLL_S: Final = (0.02, 1.0)  # between two questions whether it is done: the first wait, and the longest
 
 
@@ -43,6 +45,11 @@ def said(handler: Handler, request: bytes) -> bytes:
         return SILENCE + wire.encode(NoAnswer.by(fault))
 
 
+def heard_within(data: bytes, most: int) -> bytes | InProgress | Failure:
+    """Read what a site said, in a message of at most ``most`` bytes; a longer one is a fault of the peer."""
+    return TOO_LONG if len(data) > most + 1 else heard(data)
+
+
 def heard(data: bytes) -> bytes | InProgress | Failure:
     """Read what a site said; whatever is on no list counts as a fault of the peer."""
     kind, body = data[:1], data[1:]
@@ -57,9 +64,9 @@ def heard(data: bytes) -> bytes | InProgress | Failure:
         return Failure(str(NoAnswer(PEER)))
 
 
-def answered(data: bytes) -> bytes | Failure:
-    """Read the last thing a site said: after it, nothing comes."""
-    found = heard(data)
+def answered(data: bytes, most: int) -> bytes | Failure:
+    """Read the last thing a site said, of at most ``most`` bytes: after it, nothing comes."""
+    found = heard_within(data, most)
     return Failure(str(NoAnswer(PEER))) if isinstance(found, InProgress) else found
 
 

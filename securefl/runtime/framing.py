@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 from securefl import wire
@@ -34,21 +35,35 @@ def send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
         raise Cut(str(fault)) from fault
 
 
-def receive(connection: socket.socket, timeout_s: float, most: int = MOST) -> bytes:
+def unbounded(size: int) -> None:
+    """Let any number of bytes come."""
+    del size
+
+
+def receive(
+    connection: socket.socket, timeout_s: float, most: int = MOST, came: Callable[[int], None] = unbounded
+) -> bytes:
     """Read one frame of at most ``most`` bytes, within ``timeout_s`` seconds.
+
+    Args:
+        connection: where it comes from.
+        timeout_s: for all of it.
+        most: bytes that it may have.
+        came: is told of each piece by its size, and may refuse to go on.
 
     Raises:
         Malformed: a longer one is announced; none of it was read.
         Cut: the other side is gone, or too slow.
+        Full: ``came`` refused.
     """
     deadline = time.monotonic() + timeout_s
-    size = int.from_bytes(_exactly(connection, PREFIX, deadline), "big")
+    size = int.from_bytes(_exactly(connection, PREFIX, deadline, unbounded), "big")
     if size > most:
         raise Malformed(f"a frame of {size} bytes; at most {most} are read")
-    return _exactly(connection, size, deadline)
+    return _exactly(connection, size, deadline, came)
 
 
-def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
+def _exactly(connection: socket.socket, size: int, deadline: float, came: Callable[[int], None]) -> bytes:
     data = bytearray()
     try:
         while len(data) < size:
@@ -56,6 +71,7 @@ def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
             piece = connection.recv(min(PIECE, size - len(data)))
             if not piece:
                 raise Cut("the other side ended the connection")
+            came(len(piece))
             data += piece
             if time.monotonic() > deadline and len(data) < size:
                 raise Cut("too slow")

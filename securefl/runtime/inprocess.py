@@ -25,17 +25,17 @@ class InProcess:
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         """Call one peer after another. A call cannot be cut short: an answer that comes too late is thrown away."""
         if self._clock is None:
-            yield from ((member, self._asked(member, request)) for member, request in outbound)
+            yield from ((member, self._asked(member, request, waiting)) for member, request in outbound)
             return
         timed = list[tuple[float, MemberId, bytes | Failure]]()
         for member, request in outbound:
             begun = self._clock()
-            answer = self._asked(member, request)
+            answer = self._asked(member, request, waiting)
             timed.append((self._clock() - begun, member, answer))
         for seconds, member, answer in sorted(timed, key=lambda each: each[0]):
             waiting.took(seconds)
             yield member, waiting.late if waiting.is_over else answer
 
-    def _asked(self, member: MemberId, request: bytes) -> bytes | Failure:
+    def _asked(self, member: MemberId, request: bytes, waiting: Waiting) -> bytes | Failure:
         peer = self._peers.get(member)
-        return GONE if peer is None else answered(said(peer, request))
+        return GONE if peer is None else answered(said(peer, request), waiting.most_bytes)

@@ -72,7 +72,7 @@ class Processes:
                     self._end(member)
                     yield member, GONE
                     continue
-                yield member, answered(answer)
+                yield member, answered(answer, waiting.most_bytes)
         for member in asked.values():
             self._end(member)
             yield member, waiting.late

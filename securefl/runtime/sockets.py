@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from securefl.errors import Malformed
-from securefl.protocol.messages import InProgress, NoAnswer
+from securefl.protocol.messages import InProgress
 from securefl.runtime import framing
-from securefl.runtime.answering import GONE, POLL_S, heard
+from securefl.runtime.answering import BUSY, GONE, POLL_S, TOO_LONG, heard
 from securefl.seams import Failure, Waiting
 from securefl.terms import MemberId
-from securefl.terms.rules import PEER
 
 HEARTBEAT_S: Final = 2.0  # how often a site says that it is still at it
 SILENT_S: Final = 60.0  # with no word for so long the connection is given up, and the request sent anew
@@ -90,9 +89,12 @@ class Sockets:
                     framing.send(connection, request, SILENT_S)
                 while (left := asking.left()) > 0:
                     try:
-                        found = heard(framing.receive(connection, min(SILENT_S, left)))
+                        found = heard(framing.receive(connection, min(SILENT_S, left), asking.most_bytes + 1))
                     except Malformed:
-                        return Failure(str(NoAnswer(PEER)))
+                        return TOO_LONG
+                    if found == BUSY:  # nothing was begun: later, the same again
+                        lost = time.monotonic()
+                        break
                     if not isinstance(found, InProgress):
                         return found
                     self._watch(member, found)
@@ -109,6 +111,7 @@ class _Asking:
 
     def __init__(self, waiting: Waiting) -> None:
         self._waiting, self._enough = waiting, threading.Event()
+        self.most_bytes = waiting.most_bytes  # of one answer
         self._open = set[socket.socket]()
         self._lock = threading.Lock()
 

@@ -22,6 +22,7 @@ from securefl.seams import Unfinished
 from securefl.shown import short
 from securefl.site.turns import RoundOver, Turn, Turns
 from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, Unbounded, rules
+from securefl.wire import LIMIT_BYTES
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -57,6 +58,7 @@ class MemberAgent:
     entropy: Callable[[int], bytes]
     turns: Turns = field(default_factory=Turns, repr=False, compare=False)  # its trainer tells it of each step
     limits: Callable[[Plan], Refusal | None] = lambda _: None  # the site's own, beside those of its policy
+    most_request: int = LIMIT_BYTES  # bytes of one request
 
     def handle(self, data: bytes) -> bytes | m.InProgress:
         """Answer one request; while another one of the same run is worked on, say how far that is.
@@ -223,6 +225,7 @@ class CustodianAgent:
     ports: custodian.Ports
     entropy: Callable[[int], bytes] = field(repr=False)
     turns: Turns = field(default_factory=Turns, repr=False, compare=False)
+    most_request: int = LIMIT_BYTES  # bytes of one request: no plan is known before the first sum is to be opened
 
     def handle(self, data: bytes) -> bytes | m.InProgress:
         """Answer one request; while another one of the same run is worked on, say so.

@@ -24,6 +24,7 @@ from securefl.progress import Progress, Silent
 from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
+from securefl.protocol.message_sizes import longest_request
 from securefl.site import charged_records, custody, node
 from securefl.site.agent import Agent, CustodianAgent, MemberAgent
 from securefl.site.limits import Limits
@@ -97,7 +98,8 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
     trainer = _trainer(site, trust, home, policy, shared, around)
     price = price_in(policy, site.account)
     limits = limits_of(site, trust)
-    return MemberAgent(home, charter, policy, ports, trainer, price, around.entropy, around.turns, limits.refusal)
+    most = longest_request(len(seats) + 2, shared.layout.entries)
+    return MemberAgent(home, charter, policy, ports, trainer, price, around.entropy, around.turns, limits.refusal, most)
 
 
 def opened(site: Site, now: Callable[[], int] = clock) -> Home:

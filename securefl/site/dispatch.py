@@ -56,6 +56,11 @@ class Dispatcher:
         """Whether no request is worked on."""
         return all(each.idle for each in self._agents)
 
+    @property
+    def most_request(self) -> int:
+        """Bytes that one request may have, for whichever agent it is."""
+        return max(each.most_request for each in self._agents)
+
     def _share(self, request: bytes) -> bytes:
         """This site's share of a decryption key, for the custodian of one of its federations."""
         for agent in self._agents:

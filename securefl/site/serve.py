@@ -29,12 +29,15 @@ from securefl.errors import Malformed, OperatorFault, PeerFault
 from securefl.protocol.messages import InProgress, NoAnswer
 from securefl.runtime import framing
 from securefl.runtime.answering import SILENCE, WORKING, Handler
+from securefl.runtime.room import Claim, Full, Room
 from securefl.runtime.sockets import HEARTBEAT_S
-from securefl.site.workers import Workers
+from securefl.site.workers import Work, Workers
 
 READ_S: Final = 60.0  # a request that is not whole by then is dropped
 MOST_AT_ONCE: Final = 32  # connections; others are turned away, and try again
 MOST_WORKING: Final = 2 * MOST_AT_ONCE  # requests that are worked on, those of clients that hung up among them
+LONGEST_AT_ONCE: Final = 8  # requests of the longest kind whose bytes are held at once
+MOST_ROOM: Final = 256 << 20  # bytes of requests held at once, unless a single one is longer
 GRACE_S: Final = 10.0  # for what is under way when this process is told to end
 DOOR, LOCK = "door", "serving"  # names in a home
 LONGEST_PATH: Final = 107  # bytes of a socket's path, by the kernel
@@ -77,6 +80,11 @@ class Party(Handler, Protocol):
         """Whether nothing is worked on."""
         ...
 
+    @property
+    def most_request(self) -> int:
+        """Bytes that one request may have."""
+        ...
+
 
 class Door(socketserver.ThreadingUnixStreamServer):
     """Listens, and lets in who may ask. Each connection has a thread and asks one thing."""
@@ -84,8 +92,9 @@ class Door(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, party: Party, users: Collection[int], most: int = framing.MOST) -> None:
-        self.party, self.users, self.most = party, frozenset(users), most
+    def __init__(self, path: Path, party: Party, users: Collection[int]) -> None:
+        self.party, self.users, self.most = party, frozenset(users), party.most_request
+        self.room = Room(room_for(self.most))
         self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
         self.workers = Workers(party, MOST_WORKING)
         super().__init__(str(path), Conversation)
@@ -115,29 +124,36 @@ class Conversation(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Answer; if the client is gone meanwhile, the answer is there when it asks again."""
-        try:
-            request = framing.receive(self.request, READ_S, self.server.most)
-        except Malformed as fault:
-            framing.send(self.request, SILENCE + wire.encode(NoAnswer.by(fault)), READ_S)
-            return
-        with self.server.workers.hearing(request) as work:
-            if work is None:  # turned away
+        with Claim(self.server.room) as claim:
+            try:
+                request = framing.receive(self.request, READ_S, self.server.most, claim.more)
+            except (Malformed, Full) as fault:
+                framing.send(self.request, SILENCE + wire.encode(NoAnswer.by(fault)), READ_S)
                 return
-            while not work.done.wait(HEARTBEAT_S):
-                framing.send(self.request, WORKING + wire.encode(_progress(self.server.party, request)), READ_S)
+            with self.server.workers.hearing(request, claim) as work:
+                del request  # the worker has it
+                if work is None:  # turned away
+                    return
+                while not work.done.wait(HEARTBEAT_S):
+                    framing.send(self.request, WORKING + wire.encode(_progress(self.server.party, work)), READ_S)
         if work.answer:
             framing.send(self.request, work.answer, READ_S)
 
 
-def _progress(party: Party, request: bytes) -> InProgress:
+def room_for(longest: int) -> int:
+    """Bytes of requests that a site holds at once: some of the longest, and one of them whatever it has."""
+    return max(longest, min(LONGEST_AT_ONCE * longest, MOST_ROOM))
+
+
+def _progress(party: Party, work: Work) -> InProgress:
     try:
-        return party.progress(request)
+        return party.progress(work.request)
     except PeerFault:
         return InProgress(0, 0)
 
 
 def serve(
-    make: Callable[[], Party], path: Path, lock: Path, users: Collection[int] = (), most: int = framing.MOST,
+    make: Callable[[], Party], path: Path, lock: Path, users: Collection[int] = (),
     ready: Callable[[], None] = lambda: None, stop: threading.Event | None = None,
 ) -> bool:  # fmt: skip
     """Answer on the socket ``path`` until SIGTERM, SIGINT or ``stop``; whether all that was under way has ended.
@@ -146,7 +162,6 @@ def serve(
         make: builds the party, once this process is the only one that serves it.
         lock: a file of the party's home: one process holds it.
         users: who may ask beside this user, by uid.
-        most: bytes of a request.
         ready: is called when the socket is open.
 
     Raises:
@@ -158,7 +173,7 @@ def serve(
     with alone(lock), _until_told(stop):
         party = make()
         _clear(path)
-        with Door(path, party, {os.geteuid(), *others}, most) as door:
+        with Door(path, party, {os.geteuid(), *others}) as door:
             path.chmod(ANYBODY if others else files.FILE)
             listening = threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
             listening.start()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from securefl.protocol.messages import InProgress
 from securefl.runtime.answering import Handler, said
+from securefl.runtime.room import Claim
 from securefl.site.turns import Leaving
 
 
@@ -26,6 +27,8 @@ class Work:
     """One request, and its answer once ``done`` is set: empty if this process ends, or nobody waited."""
 
     name: bytes  # SHA-256 of the request
+    request: bytes = field(repr=False)
+    held: Claim = field(repr=False)  # the request's bytes
     listeners: int = 0
     answer: bytes = b""
     done: threading.Event = field(default_factory=threading.Event)
@@ -40,16 +43,21 @@ class Workers:
         self._under_way: dict[bytes, Work] = {}
 
     @contextmanager
-    def hearing(self, request: bytes) -> Iterator[Work | None]:
-        """Wait with the one worker of this request, which is begun if there is none; None if there is no room."""
+    def hearing(self, request: bytes, held: Claim) -> Iterator[Work | None]:
+        """Wait with the one worker of this request, which is begun if there is none; None if there is no room.
+
+        A worker that is begun keeps the request and takes over what is held for it. Nothing is held for one that
+        another connection asked before: whoever waits with its worker has no need of a copy.
+        """
         name = hashlib.sha256(request).digest()
         with self._lock:
             work = self._under_way.get(name)
             if work is None and len(self._under_way) < self._most:
-                work = self._under_way[name] = Work(name)
-                threading.Thread(target=self._answer, args=(work, request), daemon=True).start()
+                work = self._under_way[name] = Work(name, request, held.taken_over())
+                threading.Thread(target=self._answer, args=(work,), daemon=True).start()
             if work is not None:
                 work.listeners += 1
+        held.end()
         try:
             yield work
         finally:
@@ -57,13 +65,15 @@ class Workers:
                 with self._lock:
                     work.listeners -= 1
 
-    def _answer(self, work: Work, request: bytes) -> None:
+    def _answer(self, work: Work) -> None:
         try:
             with suppress(Leaving, Unheard):  # then there is no answer; the client asks whoever serves next
-                work.answer = said(_Waiting(self, work), request)
+                work.answer = said(_Waiting(self, work), work.request)
         finally:
             with self._lock:
                 self._end(work)
+            work.request = b""
+            work.held.end()
             work.done.set()
 
     def _end(self, work: Work) -> None:

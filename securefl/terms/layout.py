@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from securefl.terms import AdapterRule, Attention, Sharing
 from securefl.terms.uploads import upload_of
 
 ALL = Sharing()
+VALUE_BYTES: Final = 4  # of one entry of a state: float32
 
 A, B = ".lora_A.", ".lora_B."
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from securefl.terms.names import PublicKey
+
+ENCRYPTED_BYTES: Final = 18  # of one value that has an integer of a ciphertext to itself: 16, and what is around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class Promise:
     masks: bool = False  # whether members mask, so that a threshold of them opens a sum
     custodian: bool = False  # whether there is a decryption key, and somebody apart who holds it
     masked: str = ""  # the same encryption with masks inside, where there is one
+    value_bytes: int = 8  # of one value of an update as it is sent, at most
 
 
 class Scheme(StrEnum):
@@ -32,10 +35,10 @@ class Scheme(StrEnum):
 
     CLEAR = "clear", Promise(hides=False)
     MASKING = "masking", Promise(masks=True)
-    CKKS = "ckks", Promise(custodian=True, masked="masked-ckks")
-    BFV = "bfv", Promise(custodian=True, masked="masked-bfv")
-    MASKED_CKKS = "masked-ckks", Promise(masks=True, custodian=True)
-    MASKED_BFV = "masked-bfv", Promise(masks=True, custodian=True)
+    CKKS = "ckks", Promise(custodian=True, masked="masked-ckks", value_bytes=ENCRYPTED_BYTES)
+    BFV = "bfv", Promise(custodian=True, masked="masked-bfv", value_bytes=ENCRYPTED_BYTES)
+    MASKED_CKKS = "masked-ckks", Promise(masks=True, custodian=True, value_bytes=ENCRYPTED_BYTES)
+    MASKED_BFV = "masked-bfv", Promise(masks=True, custodian=True, value_bytes=ENCRYPTED_BYTES)
 
     @property
     def hides(self) -> bool:

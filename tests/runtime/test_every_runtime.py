@@ -154,7 +154,7 @@ def test_a_peer_that_is_busy_is_asked_until_it_has_an_answer() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"?", b"-", b"~", b"-\x81\x61a", answering.WORKING + b"\x00"])
 def test_what_is_on_no_list_counts_as_a_fault_of_the_peer(said: bytes) -> None:
-    assert answering.heard(said) == answering.answered(said) == Failure(str(NoAnswer("protocol.peer")))
+    assert answering.heard(said) == answering.answered(said, 1000) == Failure(str(NoAnswer("protocol.peer")))
 
 
 def test_a_training_that_breaks_is_paid_for_and_one_that_is_declined_is_not(tmp_path: Path) -> None:

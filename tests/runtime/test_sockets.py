@@ -23,6 +23,7 @@ from securefl.protocol import messages as m
 from securefl.runtime import framing
 from securefl.runtime.answering import GONE, SILENCE, heard
 from securefl.runtime.inprocess import InProcess
+from securefl.runtime.room import Claim, Room
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure
 from securefl.site import serve as served
@@ -316,16 +317,17 @@ def test_two_connections_wait_with_one_worker_and_a_full_house_turns_others_away
 
     party = Slow()
     workers = Workers(party, 2)
-    with workers.hearing(b"one") as first:
+    room = Room(100)
+    with workers.hearing(b"one", Claim(room)) as first:
         until(lambda: party.asked == [b"one"])
-        with workers.hearing(b"one") as same, workers.hearing(b"two") as second:
+        with workers.hearing(b"one", Claim(room)) as same, workers.hearing(b"two", Claim(room)) as second:
             assert same is first
-            with workers.hearing(b"three") as third:
+            with workers.hearing(b"three", Claim(room)) as third:
                 assert third is None
         assert second is not None
         assert second.done.wait(60), "nobody waits for it, and another one is worked on"
         assert second.answer == b""
-        with workers.hearing(b"two") as anew:
+        with workers.hearing(b"two", Claim(room)) as anew:
             assert anew is not None
             assert anew is not second
             party.go_on.set()
@@ -441,6 +443,7 @@ class Slow:
 
     may: threading.Event
     idle: bool = True
+    most_request: int = wire.LIMIT_BYTES
 
     def handle(self, data: bytes) -> bytes:
         assert self.may.wait(60)

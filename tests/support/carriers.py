@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from securefl import wire
 from securefl.errors import PeerFault
 from securefl.protocol import messages as m
 from securefl.runtime.inprocess import InProcess
@@ -39,6 +40,7 @@ class Actor:
     stage: Stage
     name: str
     idle: bool = True
+    most_request: int = wire.LIMIT_BYTES
 
     def handle(self, data: bytes) -> bytes:
         assert self.stage.world is not None

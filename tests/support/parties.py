@@ -130,6 +130,10 @@ class Unlucky:
     def idle(self) -> bool:
         return self.inner.idle
 
+    @property
+    def most_request(self) -> int:
+        return self.inner.most_request
+
 
 @dataclass(frozen=True)
 class Site:
