@@ -14,6 +14,7 @@ from securefl.wire import LIMIT_BYTES
 
 FIXED: Final = 4 << 20  # bytes: a plan, whose document has 1 MiB at most, reasons, and a key to encrypt under
 EACH_PARTY: Final = 32 << 10  # its seat, receipt, acceptance, commitments and shares
+COPIES: Final = 2  # of each entry in a state that is sent, at most: residuals may stand behind what is trained
 EACH_PAIR: Final = 512  # a signed head, or what one party sealed to another
 
 
@@ -29,7 +30,7 @@ def longest_request(parties: int, entries: int) -> int:
         parties: of the federation, its coordinator and custodian among them.
         entries: of its adapter state.
     """
-    return min(LIMIT_BYTES, said_by_protocol(parties) + entries * VALUE_BYTES)
+    return min(LIMIT_BYTES, said_by_protocol(parties) + COPIES * entries * VALUE_BYTES)
 
 
 def longest_answer(plan: Plan, parties: int) -> int:

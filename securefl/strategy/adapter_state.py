@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from securefl.terms.layout import VALUE_BYTES
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_ENTRY = 4  # bytes
-
 
 def entries(state: bytes) -> int:
     """Return how many numbers a state is."""
-    return len(state) // _ENTRY
+    return len(state) // VALUE_BYTES
 
 
 def reals(state: bytes) -> NDArray[np.float64]:
@@ -38,24 +38,24 @@ def stored(values: NDArray[np.float64]) -> bytes:
 
 def zeros(count: int) -> bytes:
     """A state of so many zeros."""
-    return bytes(_ENTRY * count)
+    return bytes(VALUE_BYTES * count)
 
 
 def split(state: bytes, count: int) -> tuple[bytes, bytes]:
     """The first ``count`` numbers of a state, and what stands behind them."""
-    return state[: _ENTRY * count], state[_ENTRY * count :]
+    return state[: VALUE_BYTES * count], state[VALUE_BYTES * count :]
 
 
 def cut(state: bytes, places: Iterable[slice]) -> bytes:
     """The numbers at these places, one after the other."""
-    return b"".join(state[_ENTRY * place.start : _ENTRY * place.stop] for place in places)
+    return b"".join(state[VALUE_BYTES * place.start : VALUE_BYTES * place.stop] for place in places)
 
 
 def put(state: bytes, places: Iterable[slice], numbers: bytes) -> bytes:
     """The state with these numbers at these places: what ``cut`` then finds there."""
     made, start = bytearray(state), 0
     for place in places:
-        size = _ENTRY * (place.stop - place.start)
-        made[_ENTRY * place.start : _ENTRY * place.stop] = numbers[start : start + size]
+        size = VALUE_BYTES * (place.stop - place.start)
+        made[VALUE_BYTES * place.start : VALUE_BYTES * place.stop] = numbers[start : start + size]
         start += size
     return bytes(made)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from securefl.terms.adapters import Adapter, Model, Task
-from securefl.terms.layout import Layout
-
-_ENTRY = 4  # bytes of a float32
+from securefl.terms.layout import VALUE_BYTES, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +30,5 @@ class Start:
             raise ValueError("a tensor without entries")
         if self.layout.rule is not self.adapter.rule:
             raise ValueError(f"a layout for the rule {self.layout.rule}, and an adapter with {self.adapter.rule}")
-        if len(self.state) != _ENTRY * self.layout.entries:
+        if len(self.state) != VALUE_BYTES * self.layout.entries:
             raise ValueError(f"{len(self.state)} bytes of values for {self.layout.entries} entries")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from securefl.errors import Malformed
+from securefl.terms.layout import VALUE_BYTES
 from securefl.training.built import Built
 
 
@@ -22,8 +23,8 @@ def load(built: Built, state: bytes) -> None:
         Malformed: it has another length, or holds what is no finite number.
     """
     entries = built.layout.entries
-    if len(state) != 4 * entries:
-        raise Malformed(f"an adapter state of {len(state)} bytes for a model with {4 * entries}")
+    if len(state) != VALUE_BYTES * entries:
+        raise Malformed(f"an adapter state of {len(state)} bytes for a model with {VALUE_BYTES * entries}")
     values = np.frombuffer(state, "<f4")
     if not np.isfinite(values).all():
         raise Malformed("an adapter state with NaN or infinity")

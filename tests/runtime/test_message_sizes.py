@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction as F
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from securefl.errors import PeerFault
 from securefl.protection import bfv_coefficients, ckks_coefficients, ckks_slots, tenseal_context
 from securefl.protection.mask_streams import Stream
 from securefl.protocol import messages as m
-from securefl.protocol.message_sizes import FIXED, longest_answer, longest_request
+from securefl.protocol.message_sizes import COPIES, FIXED, longest_answer, longest_request, said_by_protocol
 from securefl.runtime import framing
 from securefl.runtime.answering import BUSY, SILENCE, TOO_LONG
 from securefl.runtime.inprocess import InProcess
@@ -32,7 +33,9 @@ from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Waiting
 from securefl.simulation import parties
 from securefl.site import serve as served
-from securefl.terms import FixedPoint, MemberId, Scheme
+from securefl.strategy import worldlm
+from securefl.terms import AdapterRule, Attention, FixedPoint, MemberId, Scheme
+from securefl.terms.layout import VALUE_BYTES, Layout, Tensor
 from securefl.terms.parties import CUSTODIAN
 from securefl.terms.schemes import ENCRYPTED_BYTES
 from tests.support.parties import Federation, waiting
@@ -84,6 +87,14 @@ def test_no_honest_message_is_longer_than_its_bound_and_the_bound_grows_with_the
     beside = longest_answer(replace(plan, dimension=0), count)
     assert runtime.longest[False, "Accept"] <= beside, "a key to encrypt under is part of what does not grow"
     assert longest_answer(plan, count) - beside == plan.dimension * scheme.promise.value_bytes
+
+
+def test_a_state_with_residuals_of_every_tensor_is_within_the_bound() -> None:
+    layout = Layout(tuple(Tensor(f"l{number}", (1000, 700)) for number in range(3)), AdapterRule.BOTH)
+    keys_of_all = Attention(tuple(each.name for each in layout.tensors), F(5), F(1, 10), residual=True)
+    state = worldlm.broadcast(layout, keys_of_all, bytes(VALUE_BYTES * layout.entries))
+    assert len(state) == COPIES * VALUE_BYTES * layout.entries > said_by_protocol(5)
+    assert len(state) < longest_request(5, layout.entries)
 
 
 @pytest.mark.parametrize("cipher", [ckks_slots, ckks_coefficients, bfv_coefficients], ids=lambda each: each.__name__)
