@@ -79,7 +79,11 @@ class LimitsPart(Part):
     memory: AtMost | None = Field(
         None, description="bytes beside the model: a gradient of each record in memory, and what an update takes"
     )
-    patience: AtMost | None = Field(None, description="seconds that one round may take, from enrolment to its sum")
+    patience: AtMost | None = Field(
+        None,
+        description="seconds that one round may take: a plan that waits longer is refused, and when they are over, "
+        "counted here from its reservation, no step is trained and no question answered",
+    )
 
 
 class PeerPart(Part):

@@ -324,6 +324,11 @@ class Home:
         del conn
         return self.live.now.told(run)
 
+    def reserved(self, conn: sa.Connection, run: RunId) -> int | None:
+        """When this run's latest round was reserved, by this home's own clock; None if none ever was."""
+        del conn
+        return self.live.now.reserved(run)
+
     def witnessed(self, conn: sa.Connection, peers: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """The largest head seen of each of these parties' ledgers, under the key it has now."""
         del conn

@@ -55,12 +55,14 @@ class LedgerView:
         self._seen: dict[str, list[SignedHead]] = {}
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
+        self._reserved: dict[RunId, int] = {}  # when the latest round of a run was
 
     def __copy__(self) -> LedgerView:
         made = LedgerView()
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
+        made._reserved = dict(self._reserved)
         return made
 
     def with_all(self, leaves: Iterable[tuple[Leaf, Frontier]]) -> LedgerView:
@@ -77,6 +79,8 @@ class LedgerView:
         charges: list[Entry] = []
         for leaf, tree in leaves:
             entry = leaf.entry
+            if isinstance(entry, Reserved):
+                self._reserved[entry.plan.run] = leaf.at
             if isinstance(entry, Reserved | Settled | ReservationReleased):
                 charges.append(entry)
             elif isinstance(entry, RunJoined):
@@ -101,6 +105,10 @@ class LedgerView:
     def told(self, run: RunId) -> Sequence[Told]:
         """Return what this run opened, refused, proposed and reported, in order."""
         return tuple(self._told.get(run, ()))
+
+    def reserved(self, run: RunId) -> int | None:
+        """When this run's latest round was reserved, by the ledger's own clock; None if none ever was."""
+        return self._reserved.get(run)
 
     def witnessed(self, peers: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """The largest head seen of each of these parties' ledgers, under the key it has now.

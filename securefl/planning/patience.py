@@ -6,6 +6,8 @@ from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault, PeerFault
 from securefl.terms import Patience, ProtectionSpec
 
+SPARE = 10  # of a training's time one part in so many is the node's own: it decides, starts its run, and seals the sum
+
 
 def patience_of(loaded: Loaded, cover: ProtectionSpec) -> Patience:
     """Read how long a plan waits; by default everybody is waited for.
@@ -29,6 +31,8 @@ def _written(loaded: Loaded) -> Patience | None:
 def patience_below(parent: Patience, own: Patience | None, rounds: int) -> Patience:
     """How long a sub-federation waits inside one training of its parent's plan: its own run is over before that is.
 
+    A tenth of the parent's time is left for what the node does beside that run.
+
     Args:
         own: as its document says; None: its parent's time, divided among its phases.
         rounds: of its own for each of its parent's.
@@ -37,14 +41,25 @@ def patience_below(parent: Patience, own: Patience | None, rounds: int) -> Patie
         PeerFault: its phases take longer together than its parent waits; with both numbers.
     """
     have = parent.train_s
+    left = have - _spare(have)
     try:
-        patience = Patience.within(have, rounds) if own is None else own
+        patience = Patience.within(left, rounds) if own is None else own
     except ValueError as fault:
         raise PeerFault(str(fault)) from fault
     need = patience.run_s(rounds)
-    if need > have:
-        raise PeerFault(f"{rounds} rounds of the sub-federation take up to {need} s, and its parent waits {have} s")
+    if need > left:
+        what = f"{rounds} rounds of the sub-federation take up to {need} s, and its parent waits {have} s"
+        raise PeerFault(f"{what}, of which {_spare(have)} s are the node's own")
     return patience
+
+
+def _spare(have: int) -> int:
+    return -(-have // SPARE)
+
+
+def _enough(need: int) -> int:
+    """Return the least that a parent waits for rounds below that need so many seconds."""
+    return -(-need * SPARE // (SPARE - 1))
 
 
 def _check_levels(loaded: Loaded, patience: Patience) -> None:
@@ -57,7 +72,7 @@ def _check_levels(loaded: Loaded, patience: Patience) -> None:
         try:
             below = patience_below(patience, own, member.rounds)
         except PeerFault as fault:
-            need = (own or Patience()).run_s(member.rounds)
+            need = _enough((own or Patience()).run_s(member.rounds))
             remedy = f"write `patience: {{train: {need}}}` there, or shorter phases at {member.name}"
             raise OperatorFault(str(fault), remedy, f"{loaded.path}: members.{member.name}") from fault
         _check_levels(child, below)

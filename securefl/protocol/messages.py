@@ -225,9 +225,10 @@ class InProgress:
 
     @classmethod
     def coarse(cls, done: int, steps: int) -> InProgress:
-        """Say ``done`` in quarters of ``steps``, and never one step at a time."""
+        """Say ``done`` in quarters of ``steps``, and never one step at a time, nor all but the last one."""
         unit = max(2, -(-steps // 4))
-        return cls(done // unit * unit, steps)
+        told = done // unit * unit
+        return cls(told - unit if told and told == steps - 1 else told, steps)
 
 
 Request = Invite | Enrol | Propose | Ask | Close

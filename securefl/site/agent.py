@@ -20,6 +20,7 @@ from securefl.protocol import custodian, member, member_state
 from securefl.protocol import messages as m
 from securefl.seams import Unfinished
 from securefl.shown import short
+from securefl.site import round_time
 from securefl.site.turns import RoundOver, Turn, Turns
 from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, Unbounded, rules
 from securefl.wire import LIMIT_BYTES
@@ -59,6 +60,7 @@ class MemberAgent:
     turns: Turns = field(default_factory=Turns, repr=False, compare=False)  # its trainer tells it of each step
     limits: Callable[[Plan], Refusal | None] = lambda _: None  # the site's own, beside those of its policy
     most_request: int = LIMIT_BYTES  # bytes of one request
+    round_s: int | None = None  # from a round's reservation on: later no question is answered, and no step trained
 
     def handle(self, data: bytes) -> bytes | m.InProgress:
         """Answer one request; while another one of the same run is worked on, say how far that is.
@@ -96,6 +98,8 @@ class MemberAgent:
             saved = self.home.saved(conn, run, member_state.State)
             state = saved or member_state.Idle(_refreshed(self.charter, self.home, conn))
             try:
+                if isinstance(state, member_state.Sealed) and frame.envelope.receipt.kind == m.Ask.__name__:
+                    round_time.check(self.home, conn, run, self.round_s)
                 event = member_state.Received(frame.envelope, frame.head, self._secret())
                 moved = member.step(state, event, _with_ledger(self.ports, self.home))
                 self.home.commit(conn, run, moved.entries, moved.state)
@@ -121,7 +125,8 @@ class MemberAgent:
             own = self.home.own(conn, effect.plan.run, effect.plan.round)
         event: member_state.Event
         try:  # from here on records are read: whatever happens is paid for
-            with self.turns.training(turn, effect.plan.learning.event.steps):
+            late = round_time.late(self.home, effect.plan.run, self.round_s)
+            with self.turns.training(turn, effect.plan.learning.event.steps, late):
                 update, keep = self.trainer.train(effect.plan, effect.base, own)
             event = member_state.Trained(update, self._secret(), keep)
             _tell_operator(self.charter.me, effect.plan, update)

@@ -99,7 +99,9 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
     price = price_in(policy, site.account)
     limits = limits_of(site, trust)
     most = longest_request(len(seats) + 2, shared.layout.entries)
-    return MemberAgent(home, charter, policy, ports, trainer, price, around.entropy, around.turns, limits.refusal, most)
+    return MemberAgent(
+        home, charter, policy, ports, trainer, price, around.entropy, around.turns, limits.refusal, most, limits.round_s
+    )
 
 
 def opened(site: Site, now: Callable[[], int] = clock) -> Home:

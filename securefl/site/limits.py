@@ -28,6 +28,11 @@ class Limits:
     part: LimitsPart
     reads: int  # tokens of a record, as agreed: records are recognised by what is read of them
 
+    @property
+    def round_s(self) -> int | None:
+        """Seconds that one round may take here, by this site's own clock; None: as long as it takes."""
+        return None if self.part.patience is None else self.part.patience.at_most
+
     def refusal(self, plan: Plan) -> Refusal | None:
         """Every limit that the plan does not keep; None if it keeps them all."""
         broken = [each for each in self._checks(plan) if not each.held]

@@ -8,7 +8,7 @@ nothing is written down. A training whose round goes on without it ends after th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,15 +17,21 @@ from securefl.terms import Receipt, RunId
 
 
 class RoundOver(Exception):
-    """The coordinator went on without this training; ``done`` of its steps had begun."""
+    """The coordinator went on without this training, or the site gives it no more time; ``done`` steps had begun."""
 
-    def __init__(self, done: int, steps: int) -> None:
+    def __init__(self, done: int, steps: int, *, late: bool = False) -> None:
         self.done = done
-        super().__init__(f"the round went on without this site, after {done} of {steps} steps; what ran is paid for")
+        what = "the round takes longer than this site lets it" if late else "the round went on without this site"
+        super().__init__(f"{what}, after {done} of {steps} steps; what ran is paid for")
 
 
 class Leaving(BaseException):
     """This process ends. The reservation stands, and the run goes on when the site is asked again."""
+
+
+def never() -> bool:
+    """A training that may take as long as it takes."""
+    return False
 
 
 @dataclass(slots=True)
@@ -36,6 +42,7 @@ class Turn:
     done: int = 0
     steps: int = 0
     over: bool = False  # the coordinator has gone past it
+    late: Callable[[], bool] = never  # whether the site gives it no more time
 
     def progress(self) -> m.InProgress:
         """Say how far it is."""
@@ -89,14 +96,14 @@ class Turns:
             yield
 
     @contextmanager
-    def training(self, turn: Turn, steps: int) -> Iterator[None]:
-        """Have the model alone, to train ``steps`` steps for this turn.
+    def training(self, turn: Turn, steps: int, late: Callable[[], bool] = never) -> Iterator[None]:
+        """Have the model alone, to train ``steps`` steps for this turn, until it is ``late``.
 
         Raises:
-            RoundOver: the round went on meanwhile; no record was read.
+            RoundOver: the round went on meanwhile, or has no more time; no record was read.
         """
         with self._model:
-            before, self._training, turn.steps = self._training, turn, steps
+            before, self._training, turn.steps, turn.late = self._training, turn, steps, late
             try:
                 self._go_on(turn, 0)
                 yield
@@ -107,7 +114,7 @@ class Turns:
         """Note one more step of the training under way. A trainer calls this after each.
 
         Raises:
-            RoundOver: the round goes on without it.
+            RoundOver: the round goes on without it, or the site gives it no more time.
             Leaving: this process ends.
         """
         turn = self._training
@@ -130,5 +137,5 @@ class Turns:
     def _go_on(self, turn: Turn, done: int) -> None:
         if self._leaving:
             raise Leaving
-        if turn.over:
-            raise RoundOver(done, turn.steps)
+        if turn.over or turn.late():
+            raise RoundOver(done, turn.steps, late=not turn.over)

@@ -39,6 +39,7 @@ FAULTS: Final = {
     "protocol.few-survivors": "the sum would be over too few members",
     "protocol.forged": "a signature, key or digest does not match",
     "protocol.ledger-set-back": "a ledger is older than what was seen of it",
+    "protocol.late": "the round has taken longer than this site lets one take",
     "protocol.malformed": "the bytes are not the encoding of what is expected",
     "protocol.misdirected": "the message is from or for another party",
     "protocol.no-ledger": "a message shows no ledger",
