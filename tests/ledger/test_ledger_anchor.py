@@ -11,6 +11,9 @@ import pytest
 
 from securefl.errors import OperatorFault
 from securefl.ledger import anchor
+from securefl.ledger import heads as signing
+from securefl.terms import Hash, Head, MemberId
+from tests.support.worlds import identity
 
 LATE = """
 import sys
@@ -92,3 +95,11 @@ def test_a_turn_that_others_may_take_is_no_turn(tmp_path: Path) -> None:
     (tmp_path / "ledger.head-turn").chmod(0o666)
     with pytest.raises(OperatorFault, match="chmod 600"), anchor.alone(tmp_path):
         raise AssertionError("it had its turn")
+
+
+def test_a_head_that_is_kept_already_may_be_kept_again(tmp_path: Path) -> None:
+    """As by a process that ended after its transaction, and before it knew that its head was kept."""
+    five = signing.sign(identity("north"), Head(MemberId("north"), 5, Hash(bytes(32))))
+    for _ in range(2):
+        anchor.write(tmp_path, five, lambda head: head == five.head)
+    assert anchor.read(tmp_path) == five.head

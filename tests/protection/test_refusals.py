@@ -99,6 +99,32 @@ def test_a_question_that_would_open_too_little_is_refused_by_its_name(survivors:
     assert fault.value.rule == rule
 
 
+def test_a_member_whose_own_key_was_replaced_under_its_own_signature_refuses() -> None:
+    """Its identity's key was used elsewhere: a copy of its home enrolled for the same round."""
+    round_ = Round(5)
+    me = round_.names[0]
+    public = wire.decode(round_.enrolled[me], masking_terms.Public)
+    other = replace(public.statement, mask_key=keys.public_half(secret("a copy's")))
+    signature = identity(me).sign("mask-key", wire.encode(other))
+    round_.enrolled[me] = wire.encode(replace(public, statement=other, signature=signature))
+    relay = round_.coordinator.relay(tuple(round_.names), round_.enrolled)[me]
+    with pytest.raises(Forged, match="this member's own key was replaced") as fault:
+        round_.seal(me, relay=relay)
+    assert fault.value.rule == "protocol.swapped-key"
+
+
+@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize("shape", [(0,), (49,), (51,), (5, 10)])
+def test_nothing_leaves_of_an_update_that_has_not_the_plans_shape(scheme: Scheme, shape: tuple[int, ...]) -> None:
+    round_ = made(scheme)
+    name = round_.names[0]
+    round_.values[name] = np.zeros(shape)
+    with pytest.raises(fixed_point.Unsound, match="where the plan says 50 values") as fault:
+        round_.seal(name)
+    assert fault.value.exit_code == 2
+    assert not round_.sealed
+
+
 # A coordinator.
 
 
