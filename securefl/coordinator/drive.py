@@ -48,6 +48,8 @@ def drive(
         state = pending.state
         asked, pending = _framed(home, pending.outbound), coordinator_state.Step(state)
         waiting = Waiting(seconds(state), clock, _longest_answer(state))
+        if enough(state):  # by what came with the round before: whoever is asked now fell silent in it
+            waiting.shorten(state.course.plan.patience.grace_s)
         for sender, answer in runtime.exchange(asked, waiting):
             if isinstance(answer, Failure):
                 _note(home, run, sender, answer.why)

@@ -95,6 +95,22 @@ def test_a_run_over_flare_goes_on_whatever_is_killed_and_holds(network: Here, tm
     for name in MEMBERS:
         found = export.leaves_of(export.read(network.run / "ledger" / f"{name}.ledger"), name)
         assert [type(each.entry) for each in found if isinstance(each.entry, CHARGES)] == [Reserved, Settled] * 3
+    check_a_dead_client_ends_nothing(network)
+
+
+def check_a_dead_client_ends_nothing(network: Here) -> None:
+    """A site whose client of FLARE dies for good within a run is left out of its rounds; the others finish them."""
+    network.edit(COORDINATOR, {"patience": {"quorum": 2, "grace": 1, "ask": 15, "close": 5}})
+    said_before = len(network.log(COORDINATOR))
+    process = network.coordinating("second")
+    until(lambda: "round 1/3" in network.log(COORDINATOR)[said_before:], "the second run")
+    network.kill("flare west")
+    os.kill(network.process("west"), signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, network.log(COORDINATOR)
+    told = json.loads(said)
+    assert told["outcome"]["status"] == "finished"
+    assert 2 in told["cohort_sizes"] or 2 in [len(each["survivors"]) for each in told["rounds"]], told
 
 
 def check_kits(network: Here, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from securefl.protocol.messages import InProgress, NoAnswer
+from securefl import wire
+from securefl.protocol.messages import Frame, InProgress, NoAnswer
 from securefl.runtime import answering
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
@@ -98,6 +99,28 @@ def test_a_round_goes_on_without_whoever_is_too_slow(patience: Patience, passes:
     (opened,) = [each for each in ledgers["coordinator"] if isinstance(each, SumOpened)]
     assert opened.survivors == ("a", "c")
     assert not any(isinstance(each, Settled) for each in ledgers["b"])
+
+
+def test_who_fell_silent_keeps_no_later_round_waiting_for_longer_than_the_grace(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, patience=Patience(quorum=2, grace_s=7))
+    left: dict[tuple[str, int], float] = {}
+
+    class Silent(InProcess):
+        """Nobody hears of b once it was asked to train."""
+
+        def exchange(self, outbound, waiting):
+            asked = list(outbound)
+            receipt = wire.decode(asked[0][1], Frame).envelope.receipt
+            gone = receipt.kind == "Propose" or left
+            yield from super().exchange([each for each in asked if each[0] != "b" or not gone], waiting)
+            if gone and any(name == "b" for name, _ in asked):
+                left[receipt.kind, receipt.round] = waiting.left()
+                yield MemberId("b"), waiting.late
+
+    runtime = Silent({MemberId(name): federation.party(name) for name in federation.parties})
+    assert federation.drive(runtime, 3, clock=Clock()).outcome == "finished"
+    rounds = {place: seconds for place, seconds in left.items() if place[0] in ("Propose", "Enrol")}
+    assert rounds == {("Propose", 1): 7, ("Enrol", 2): 7, ("Enrol", 3): 7}
 
 
 class Dying:
