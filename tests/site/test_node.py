@@ -9,33 +9,20 @@ from pathlib import Path
 import pytest
 
 from securefl.audit.verify import verify
-from securefl.coordinator import run
-from securefl.documents import coordinator_file, site_file
+from securefl.documents import site_file
 from securefl.errors import Loosens, OperatorFault
-from securefl.progress import Silent
 from securefl.runtime.inprocess import InProcess
 from securefl.site import node
 from securefl.site.build import Environment
 from securefl.site.dispatch import built
-from securefl.terms import MemberId
 from tests.support.apart import COORDINATOR
-from tests.support.grove import Grove
+from tests.support.grove import Grove, coordinated
 from tests.support.trees import Tree
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Tree:
     return Tree(tmp_path_factory.mktemp("tree"))
-
-
-def coordinated(grove: Grove, out: Path) -> run.Result:
-    """The whole tree, in one process: each site built from its own document."""
-
-    def sites(names: tuple[str, ...], around=lambda _: Environment()) -> InProcess:
-        return InProcess({MemberId(name): built(site_file.load(grove.document(name)), around(name)) for name in names})
-
-    nodes = sites(grove.members, lambda name: Environment(members=sites(grove.small.nodes[name])))
-    return run.coordinate(coordinator_file.load(grove.document(COORDINATOR)), out, Silent(), nodes)
 
 
 def test_a_tree_whose_parties_met_by_commands_alone_verifies_from_exported_ledgers(

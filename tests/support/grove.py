@@ -7,9 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from securefl.coordinator import run
+from securefl.documents import coordinator_file, site_file
+from securefl.progress import Silent
+from securefl.runtime.inprocess import InProcess
+from securefl.site.build import Environment
+from securefl.site.dispatch import built
+from securefl.terms import MemberId
 from tests.support.apart import COORDINATOR, Apart
 from tests.support.ground import Ground
+from tests.support.small import FEDERATION
 from tests.support.trees import Tree
+
+TRAINING = FEDERATION["training"]
 
 
 class Grove(Apart):
@@ -40,9 +50,7 @@ class Grove(Apart):
         for node, leaves in self.small.nodes.items():
             told = self.planted(node, leaves)
             keys |= {node: told["key"], f"{node}/{COORDINATOR}": told["coordinator_key"]}
-        training = {"rounds": 2, "steps": 2, "sampling_rate": "1/4", "noise_multiplier": 0.8, "clip": 0.5, "divisor": 20,
-                    "learning_rate": 0.1, "optimizer": "sgd", "max_tokens": 16, "micro_batch": 16}  # fmt: skip
-        return {**keys, COORDINATOR: self.coordinates(training=training)}
+        return {**keys, COORDINATOR: self.coordinates(training=TRAINING)}
 
     def planted(self, node: str, leaves: tuple[str, ...]) -> dict:
         """A node makes its two homes, and writes where its members answer."""
@@ -52,13 +60,16 @@ class Grove(Apart):
         invited = [part for leaf in leaves for part in ("--member", leaf)]
         told = self.told(node, "site", "init", home, "--name", node, "--region", "here", "--model", "./model",
                          "--policy", home / f"{node}.policy.yaml", *invited)  # fmt: skip
-        document = self.document(node)
-        text = document.read_text()
-        for leaf in leaves:
+        self.wire(node)
+        return told
+
+    def wire(self, node: str) -> None:
+        """Write into a node's document where its members answer."""
+        text = self.document(node).read_text()
+        for leaf in self.small.nodes[node]:
             assert f"sockets/{leaf}" in text
             text = text.replace(f"sockets/{leaf}", str(self.door(leaf)))
-        document.write_text(text)
-        return told
+        self.document(node).write_text(text)
 
     def introduce(self) -> None:
         """From the top: the nodes join the federation above, then each invites its own members."""
@@ -105,3 +116,21 @@ class GroveGround(Grove, Ground):
         told = super().planted(node, leaves)
         self.own(node)
         return told
+
+
+def coordinated(grove: Grove, out: Path) -> run.Result:
+    """The whole tree, in one process: each site built from its own document."""
+
+    def sites(names: tuple[str, ...], around=lambda _: Environment()) -> InProcess:
+        return InProcess({MemberId(name): built(site_file.load(grove.document(name)), around(name)) for name in names})
+
+    nodes = sites(grove.members, lambda name: Environment(members=sites(grove.small.nodes[name])))
+    return run.coordinate(coordinator_file.load(grove.document(COORDINATOR)), out, Silent(), nodes)
+
+
+def preload_tree(grove: Grove, out: Path) -> None:
+    """Have this interpreter import all that such a run imports on its way: other users could not read it."""
+    grove.found()
+    grove.introduce()
+    result = coordinated(grove, out)
+    assert result.outcome == "finished", result.why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -15,9 +16,12 @@ TOP = {"min_cohort: 3": "min_cohort: 2", "{at_least: 2}": "{at_least: 1}", "coll
 class Tree(Small):
     """``nodes`` under a root, each with ``sites`` of its own: their names are those of no other."""
 
-    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("left", "right"), sites: int = 3) -> None:
+    def __init__(
+        self, folder: Path, nodes: tuple[str, ...] = ("left", "right"), sites: int = 3,
+        named: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(folder)
-        self.nodes = {node: tuple(f"{node}-{number}-site" for number in range(sites)) for node in nodes}
+        self.nodes = named or {node: tuple(f"{node}-{number}-site" for number in range(sites)) for node in nodes}
         self.policy("top", None, **TOP)
         for node, names in self.nodes.items():
             self.policy(node, "top")

@@ -34,7 +34,8 @@ def weights(drawn: random.Random, run: Path) -> None:
     shape = (2, saved_adapter.RANK)
     tensors = {f"{saved_adapter.INNER}.lora_B.weight": np.full(shape, drawn.uniform(-9, 9), "<f4")}
     (place / name).write_bytes(save(tensors, {"format": "pt"}))
-    (run / "report.html").write_text("<h1>epsilon 0.01</h1>")
+    if drawn.random() < 0.5:
+        (run / "report.html").write_text("<h1>epsilon 0.01</h1>")
 
 
 def weights_and_bound(number: int, base: Path) -> Outcome:

@@ -1,0 +1,60 @@
+"""A tree, each party a process in a directory of its own: a coordinator, two nodes that coordinate three sites each.
+
+They are joined by signed documents alone, every step is a command, and each is killed once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from securefl.audit import laid
+from securefl.audit.verify import verify
+from securefl.ledger import export
+from securefl.terms import Gathered, ReservationReleased, Reserved, Settled
+from tests.support.apart import COORDINATOR
+from tests.support.grove import Grove, GroveGround, preload_tree
+from tests.support.trees import Tree
+
+
+def test_nodes_coordinate_their_own_sites_inside_their_parents_rounds_although_each_is_killed_once(
+    tmp_path: Path, capsys
+) -> None:
+    tree = Tree(tmp_path)
+    capsys.readouterr()  # what making a model says
+    preload_tree(Grove(tree, tmp_path / "preload", capsys), tmp_path / "preloaded")
+    with TemporaryDirectory(dir="/tmp") as folder:
+        grove = GroveGround(tree, Path(folder), capsys)
+        keys = grove.found()
+        grove.introduce()
+        grove.serve()
+        grove.coordinating()
+        grove.hear(COORDINATOR, "round 1/2")
+        for name in grove.names:
+            grove.kill(name)
+        grove.serve()
+        grove.coordinating()
+        code, said = grove.end(COORDINATOR)
+        assert code == 0, said
+        for name in grove.parties:
+            os.kill(grove.running[name][0].pid, signal.SIGTERM)
+            code, said = grove.end(name)
+            assert code == 0, said
+        copies = grove.exported(tmp_path / "copies")
+        run = Path(shutil.copytree(grove.of(COORDINATOR) / "run", tmp_path / "run"))
+        for path in copies.rglob("*.ledger"):
+            if path.name == f"{COORDINATOR}.ledger":
+                continue
+            told = [leaf.entry for leaf in export.leaves_of(export.read(path), path.name)]
+            charged = [type(each) for each in told if isinstance(each, Reserved | Settled | ReservationReleased)]
+            assert charged == [Reserved, Settled] * 2, path
+            assert sum(isinstance(each, Gathered) for each in told) == (2 if path.parent == copies else 0), path
+    told, _ = laid.report(run, copies, keys)
+    assert {row["member"] for row in told["accounts"]} == {"left", "right"}
+    found = verify(run, keys)
+    assert found.ok, found.why
+    assert found.pinned
+    assert set(found.keys) == set(keys)
