@@ -89,7 +89,7 @@ def check(parent: Loaded, child: Loaded, rounds: int, place: str) -> None:
 
 
 def _limits(above: FederationFile, file: FederationFile, rounds: int) -> Iterator[tuple[bool, str, str]]:
-    training, strategy = file.training, file.strategy
+    training = file.training
     yield (
         training.unit is Unit.RECORD,
         "unit client prices one member's update, and a federation's is of many members",
@@ -101,18 +101,8 @@ def _limits(above: FederationFile, file: FederationFile, rounds: int) -> Iterato
         f"adapter.rule {rule.value} goes from round to round of one run, and rounds inside are runs of their own",
         "use b-only in a tree",
     )
-    named = f"{strategy.kind}{' with momentum' if strategy.momentum else ''}"
-    yield (
-        strategy.kind == "fedavg" and not strategy.momentum,
-        f"strategy {named} remembers rounds, and a run inside begins anew",
-        "use it in the root, and fedavg without momentum below",
-    )
-    sharing = strategy.sharing(file.task.labels)
-    yield (
-        not sharing.keeps and not sharing.remembers,
-        "strategy.home, pull, renewal and attention keep something, and rounds inside are runs of their own",
-        "use them in the federation above: then this federation keeps a model of its own",
-    )
+    for what, remedy in file.strategy.not_below(file.task.labels):
+        yield False, what, remedy
     yield (
         training.steps % rounds == 0,
         f"{training.steps} steps do not make {rounds} equal rounds inside, and no more are paid for above",

@@ -305,11 +305,19 @@ def _problems(file: SiteFile) -> Iterator[tuple[Path_, str]]:
             yield ("subfederation", "custodian"), _custodian_of(inside.protection.scheme.value, custodian)
         if custodian is not None and custodian.region is not None:
             yield ("subfederation", "custodian", "region"), "a custodian has no region: leave it out"
+        yield from _strategy_below(file, inside)
         if inside.name in file.federations:
-            yield (
-                ("subfederation", "name"),
-                f"found {inside.name}; it is a federation of its own: not one this site is in",
-            )
+            what = f"found {inside.name}; it is a federation of its own: not one this site is in"
+            yield ("subfederation", "name"), what
+
+
+def _strategy_below(file: SiteFile, inside: SubfederationPart) -> Iterator[tuple[Path_, str]]:
+    """Yield what a sub-federation's rounds, each a run of its own, cannot have: as in a tree's one document."""
+    place, labels = ("subfederation", "strategy"), tuple(each.label for each in inside.strategy.probe)
+    tasks = [each.task for each in file.federations.values() if each.task]
+    if any(label not in task.labels for task in tasks for label in labels):
+        yield (*place, "probe"), "found a label that is none of the task's; write one of those"
+    yield from ((place, f"{what}: {remedy}") for what, remedy in inside.strategy.not_below(labels))
 
 
 def _of_trust(file: SiteFile, name: str, trust: TrustPart) -> Iterator[tuple[Path_, str]]:

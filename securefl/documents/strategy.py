@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Literal, Self
@@ -171,6 +172,17 @@ class StrategyPart(Part):
         weightings = tuple(each.weighting(probe) for each in self.weights)
         attention = None if self.attention is None else self.attention.attention()
         return Sharing(weightings, self.home, self.pull, attention)
+
+    def not_below(self, labels: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """Yield what rounds inside another federation's round cannot have, and what would do."""
+        if self.kind != "fedavg" or self.momentum:
+            named = f"{self.kind}{' with momentum' if self.momentum else ''}"
+            what = f"strategy {named} remembers rounds, and a run inside begins anew"
+            yield what, "use it in the root, and fedavg without momentum below"
+        sharing = self.sharing(labels)
+        if sharing.keeps or sharing.remembers:
+            what = "strategy.home, pull, renewal and attention keep something, and rounds inside are runs of their own"
+            yield what, "use them in the federation above: then this federation keeps a model of its own"
 
     def probe_records(self, labels: tuple[str, ...]) -> tuple[Record, ...]:
         """The probe, with the task's labels by number."""

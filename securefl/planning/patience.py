@@ -15,13 +15,22 @@ def patience_of(loaded: Loaded, cover: ProtectionSpec) -> Patience:
     Raises:
         OperatorFault: a quorum that opens no sum, or that nobody can reach; or a sub-federation would take longer.
     """
-    patience, members = _written(loaded) or Patience(), len(loaded.file.members)
+    patience = _written(loaded) or Patience()
+    check_quorum(patience, cover, len(loaded.file.members), f"{loaded.path}: patience.quorum")
+    _check_levels(loaded, patience)
+    return patience
+
+
+def check_quorum(patience: Patience, cover: ProtectionSpec, members: int, place: str) -> None:
+    """Check that a quorum, if there is one, opens a sum and can be reached.
+
+    Raises:
+        OperatorFault: it does not; with all numbers.
+    """
     least = max(cover.min_cohort, cover.threshold if cover.scheme.has_masks else 0)
     if patience.quorum and not least <= patience.quorum <= members:
         what = f"a quorum of {patience.quorum}, where a sum needs {least} of {members} members"
-        raise OperatorFault(what, f"write {least} to {members}, or leave quorum out", f"{loaded.path}: patience.quorum")
-    _check_levels(loaded, patience)
-    return patience
+        raise OperatorFault(what, f"write {least} to {members}, or leave quorum out", place)
 
 
 def _written(loaded: Loaded) -> Patience | None:

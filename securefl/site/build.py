@@ -18,6 +18,7 @@ from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home
 from securefl.home.peers import pin
 from securefl.ledger.databases import LOCAL, URL_FILE
+from securefl.planning.patience import check_quorum
 from securefl.planning.plan import cover_under, price_in, scheme_under, strategy_on
 from securefl.planning.subfederation import Inside
 from securefl.progress import Progress, Silent
@@ -227,6 +228,8 @@ def _nested(
     policy, signed = _laid_out(home, inside.name, around.clock())
     strategy = strategy_on(shared.start, inside.strategy, trust.task.labels, f"{site.path}: subfederation.strategy")
     cover = cover_under(inside.protection, len(seats), policy, custodian.key if custodian else None)
+    if inside.patience is not None:
+        check_quorum(inside.patience.patience(), cover, len(seats), f"{site.path}: subfederation.patience.quorum")
     return NestedTrainer(
         MemberId(site.file.name),
         Inside(

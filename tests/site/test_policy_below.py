@@ -85,3 +85,26 @@ def test_a_node_follows_a_parent_that_tightens_by_adopting_both_policies(small: 
     assert told(node)["policy of inside"][0] == OK
     assert node.agent().trainer._inside.policy.version == 2
     assert adoption.staged(node.inner.places.of("coordinator"), "inside", clock())[0].version == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"strategy": {"kind": "fedadam"}}, "strategy fedadam remembers rounds, and a run inside begins anew"),
+        ({"strategy": {"momentum": "1/2"}}, "strategy fedavg with momentum remembers rounds"),
+        ({"strategy": {"home": ["head"]}}, "keep something, and rounds inside are runs of their own"),
+        (
+            {"strategy": {"weights": [{"kind": "probe", "sharpness": 1}], "probe": [{"text": "x", "label": "?"}]}},
+            "label",
+        ),
+        ({"patience": {"train": 100, "quorum": 1}}, "a quorum of 1, where a sum needs 3 of 3 members"),
+        ({"patience": {"train": 100, "quorum": 4}}, "a quorum of 4, where a sum needs 3 of 3 members"),
+    ],
+)
+def test_a_node_has_nothing_below_that_a_trees_document_could_not_have(
+    small: Small, tmp_path: Path, more: dict, words: str
+) -> None:
+    node = Node(small, tmp_path)
+    with pytest.raises(OperatorFault, match=words) as raised:
+        node.agent(**more)
+    assert "subfederation" in str(raised.value)
