@@ -19,6 +19,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import ClassVar, Final, Generic, TypeVar
 
 from securefl import keys, wire
@@ -33,6 +34,7 @@ SKEW_S: Final = 300  # how far ahead of this clock its author's may be
 LIMIT_BYTES: Final = 4 * 1024 * 1024  # of a document's text
 BEGIN, END = "-----BEGIN SECUREFL DOCUMENT-----", "-----END SECUREFL DOCUMENT-----"
 BITS: Final = 100  # of a fingerprint
+_REMEMBERED: Final = 512  # documents whose signatures this process has verified
 _GROUP: Final = 4  # characters, 20 bits
 
 
@@ -232,16 +234,8 @@ def authentic(
         NotIntroduced: 1. FORM: it is no document; 2. SIGNATURE: its key did not sign it; 3. ROLE: its author may not
             say it, or is not called as its role is; 4. EARLY or EXPIRED.
     """
-    try:
-        signed: Signed = wire.decode(encoded, Signed)
-    except Malformed as fault:
-        raise NotIntroduced(Rule.FORM, str(fault), "ask its author to send it again", place) from fault
-    document, card = signed.document, signed.document.card
-    try:
-        keys.verify(card.key, LABEL, wire.encode(document), signed.signature)
-    except Forged as fault:
-        what = f"{card.name}'s key did not sign this"
-        raise NotIntroduced(Rule.SIGNATURE, what, "ask its author to send it again", place) from fault
+    document = _signed(encoded, place).document
+    card = document.card
     _check_role(document, place)
     if now is not None:
         _check_time(card, now, place)
@@ -250,6 +244,28 @@ def authentic(
     if isinstance(document, Answer):
         return Authentic(document, encoded)
     return Authentic(document, encoded)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _signed(encoded: bytes, place: str) -> Signed:
+    """The document in these bytes, once checks 1 and 2 hold: what they give once, they give always.
+
+    Every member of a roster is shown every answer. Where one process has many homes, each is verified once.
+
+    Raises:
+        NotIntroduced: by FORM or SIGNATURE.
+    """
+    try:
+        signed: Signed = wire.decode(encoded, Signed)
+    except Malformed as fault:
+        raise NotIntroduced(Rule.FORM, str(fault), "ask its author to send it again", place) from fault
+    card = signed.document.card
+    try:
+        keys.verify(card.key, LABEL, wire.encode(signed.document), signed.signature)
+    except Forged as fault:
+        what = f"{card.name}'s key did not sign this"
+        raise NotIntroduced(Rule.SIGNATURE, what, "ask its author to send it again", place) from fault
+    return signed
 
 
 def _check_time(card: Card, now: int, place: str) -> None:

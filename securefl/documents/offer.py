@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pydantic import Field
 
 from securefl.documents import emit, strict
@@ -28,6 +30,7 @@ def text_of(offer: Offer) -> bytes:
     return emit.text_of(emit.fields_of(offer))
 
 
+@lru_cache(maxsize=64)  # the parties of one process are shown the same one
 def read(text: bytes, place: str) -> Offer:
     """The offer in a text; ``place`` is what an error calls it.
 

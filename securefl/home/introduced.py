@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
 
 D = TypeVar("D", Invitation, Answer, Roster)
+_parsed = lru_cache(maxsize=64)(policies.parse)  # the parties of one process are shown the same one
 FOLDER = "introduced"  # of a home
 INVITATION, ANSWER, ROSTER, ANSWERS = "invitation", "answer", "roster", "answers"
 
@@ -237,7 +239,7 @@ def policy_of(
         OperatorFault: it is no policy.
     """
     card, name = invitation.card, "the invitation's policy"
-    policy = policies.parse(invitation.policy, name)
+    policy = _parsed(invitation.policy, name)
     if policy.hash != card.policy:
         raise NotIntroduced(Rule.POLICY, "the card names another policy than is offered", "ask for a new invitation")
     if policy.federation != card.federation:
