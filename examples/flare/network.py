@@ -175,13 +175,14 @@ class Network:
         """What the coordinator leaves."""
         return self.of(COORDINATOR) / "run"
 
-    def audited(self, keys: Mapping[str, str]) -> dict[str, Any]:
+    def audited(self, keys: Mapping[str, str], run: str = "run") -> dict[str, Any]:
         """Lay everybody's ledger beside the coordinator's, and verify all of it under these keys."""
+        left = self.of(COORDINATOR) / run
         for name in self.federation.parties:
-            self.told("ledger", "export", self.document(name), self.run / "ledger")
+            self.told("ledger", "export", self.document(name), left / "ledger")
         given = self.folder / "keys.json"
         given.write_text(json.dumps(dict(keys)))
-        return self.told("audit", "verify", self.run, "--keys", given)
+        return self.told("audit", "verify", left, "--keys", given)
 
     def process(self, name: str) -> int:
         """The process of a party's kit, which its script starts again when it has ended."""
