@@ -1,8 +1,8 @@
 """Kill one process of a federation over NVIDIA FLARE in the midst of a run, at several points, several times each.
 
-`python -m audits.engines.kills --repeats 5 --json` writes how each run ended and in how many seconds, whether the ledgers
-of all of them hold, and whether each site was charged once for each round. Only processes that were started here are
-killed, by their id.
+`python -m audits.engines.kills --repeats 5 --json` writes how each run ended and in how many seconds, whether the
+ledgers of all of them hold, and whether each site was charged once for each round. Only processes that were started
+here are killed, by their id.
 """
 
 from __future__ import annotations
