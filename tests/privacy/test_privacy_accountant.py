@@ -263,9 +263,9 @@ def test_a_filter_is_the_conversion_of_one_order_at_its_part_of_delta() -> None:
 
 def test_a_ledger_of_many_rounds_is_priced_on_a_small_stack() -> None:
     """Each event is one composition more upon the one before it: without a stop on the way they nest."""
-    events = [event(0.125, noise, 1) for noise in range(2, 272)]
+    events = [event(0.125, noise, 1) for noise in range(2, 192)]
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(len(inspect.stack(0)) + 380)
+    sys.setrecursionlimit(len(inspect.stack(0)) + 310)
     try:
         found = epsilon_filter(events, DELTA)
     finally:
