@@ -58,6 +58,9 @@ def covered(ledgers: Mapping[MemberId, Ledger]) -> Runs:
 def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: frozenset[RunId] | None) -> tuple[str, ...]:
     """What is left out, if no ledger is missing of the runs that are wanted, and none is here that is a stranger's.
 
+    Whoever stands in a run's roster and has no ledger here is named, whatever its coordinator says: it may have been
+    away, or it trained and paid, and both its ledger and every word on it were left out.
+
     Args:
         wanted: the runs that this copy is to show, whatever its ledgers speak of last; None: every run it has.
 
@@ -76,21 +79,23 @@ def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: froze
         heard = _heard(run, coordinator, ledgers)
         for seat in opened.peers:
             joined = of_seat(ledgers, seat)
-            if seat.member not in heard or (joined is not None and joined.opened(run) is not None):
+            if joined is not None and (seat.member not in heard or joined.opened(run) is not None):
                 continue
-            if wanted is None or run in wanted:
+            if seat.member in heard and (wanted is None or run in wanted):
                 why = "missing" if joined is None else "it never joined the run"
                 raise Tampered(f"{seat.member}.ledger", f"{why}, and {coordinator.owner} heard from its owner")
-            absent[seat.member] = f"run {run.hex()[:12]}: no ledger of {seat.member}, who took part in it"
+            part = "who took part in it" if seat.member in heard else f"whom {coordinator.owner} names and never heard"
+            absent[seat.member] = f"run {run.hex()[:12]}: no ledger of {seat.member}, {part}"
     elsewhere = {entry.run for ledger in ledgers.values() for _, entry in ledger.each(RunJoined)} - set(runs)
     told = [f"run {run.hex()[:12]}: its coordinator's ledger is not here" for run in sorted(elsewhere)]
     return (*(each for _, each in sorted(absent.items())), *told)
 
 
 def _heard(run: RunId, coordinator: Ledger, ledgers: Mapping[MemberId, Ledger]) -> set[MemberId]:
-    """Return who took part in a run: by what its coordinator got, opened and asked for, and by the cohorts of plans."""
+    """Return who took part in a run: by what its coordinator got and asked for, by sums and cohorts."""
     heard = {got.receipt.sender for _, got in coordinator.each(MessageReceived) if got.receipt.run == run}
-    heard |= {each for _, opening in coordinator.each(SumOpened) if opening.run == run for each in opening.survivors}
+    openings = (opening for ledger in ledgers.values() for _, opening in ledger.each(SumOpened) if opening.run == run)
+    heard |= {each for opening in openings for each in opening.survivors}
     heard |= {sent.to for sent in _proposed(run, coordinator)}
     plans = (entry.plan for ledger in ledgers.values() for _, entry in ledger.each(Reserved))
     return heard | {seat.member for plan in plans if plan.run == run for seat in plan.cohort} | {coordinator.owner}

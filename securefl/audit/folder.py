@@ -8,6 +8,7 @@ ledgers say that there was a report, and the folder has none, it is not verified
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from securefl.audit import adapter_files, figures, json_files, last_word
 from securefl.audit.ledger_files import Ledger
 from securefl.errors import Tampered
 from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Released, Reported, RunId, RunJoined
+from securefl.terms.names import NAME_FORM
 
 RUN, REPORT, KEYS, ADAPTER = "run.json", "report.json", "keys.json", "adapter"
 COORDINATED = "coordinated.json"  # in place of a report, where a coordinator has its own ledger alone
@@ -249,9 +251,20 @@ def wanted(run: Path) -> frozenset[RunId] | None:
     if (run / SUITE).is_file():
         tasks = json_files.mapping(run / SUITE).get(TASKS)
         if tasks is not None:
-            return frozenset(named(run / TASKS / name) or _unnamed(name) for name in tasks)
+            return frozenset(named(run / TASKS / task_name(name)) or _unnamed(name) for name in tasks)
     own = named(run)
     return None if own is None else frozenset((own,))
+
+
+def task_name(name: str) -> str:
+    """The name of a task, which is its folder's too: no way to another folder.
+
+    Raises:
+        Tampered: it is none.
+    """
+    if not re.fullmatch(NAME_FORM, name):
+        raise Tampered(SUITE, f"no name of a task: {name!r}")
+    return name
 
 
 def _unnamed(task: str) -> RunId:

@@ -6,7 +6,7 @@ Without that, one person can make up a whole run, every key in it, and every sig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from securefl.audit import json_files
@@ -59,3 +59,14 @@ def check(name: str, key: PublicKey, pins: Pins) -> None:
         raise Tampered(where, f"no key is pinned for {name}: this one is {fingerprint(key)}")
     if due not in (key.hex(), fingerprint(key)):
         raise Tampered(where, f"signed with another key than the pinned one: {fingerprint(key)}, not {due[:32]}")
+
+
+def of(pins: Pins | None, here: Collection[str]) -> Pins | None:
+    """The pins of the parties here and of all below them: of one task of many, that others take no part in."""
+    return None if pins is None else {name: key for name, key in pins.items() if name.partition("/")[0] in here}
+
+
+def unused(names: Iterable[str], here: Collection[str]) -> tuple[str, ...]:
+    """Name whom an auditor knows and got no ledger of: they took no part, or their ledgers were left out."""
+    absent = sorted(name for name in names if "/" not in name and name not in here)
+    return tuple(f"no ledger of {name}, whose key is pinned" for name in absent)

@@ -55,7 +55,31 @@ def tasks(run: Path) -> Mapping[str, Path]:
     report = json_files.mapping(run / folder.SUITE)
     if report.get("outcome", ...) is None:
         raise Tampered(folder.SUITE, "the run with tasks has not ended")
-    return {name: run / folder.TASKS / name for name in suite_report.read(report).tasks}
+    return {name: run / folder.TASKS / folder.task_name(name) for name in suite_report.read(report).tasks}
+
+
+def check_tasks(run: Path, ledgers: Ledgers) -> tuple[Ledger, tuple[int, Reported]]:
+    """The one who coordinated every task, and its word on what all of them left, which names this very report.
+
+    Raises:
+        Tampered: nobody says so of these tasks; or a folder stands among theirs that is no task's, or none of a task.
+    """
+    places = tasks(run)
+    report = suite_report.read(json_files.mapping(run / folder.SUITE))
+    runs: dict[str, RunId] = {}
+    for task, path in places.items():
+        run_id = folder.named(path)
+        if run_id is None or run_id.hex() != report.tasks[task].run:
+            raise Tampered(f"{folder.TASKS}/{task}", f"not the run that {folder.SUITE} names")
+        runs[task] = run_id
+    coordinator, word = _word(report, runs, ledgers)
+    digest = hashlib.sha256((run / folder.SUITE).read_bytes()).digest()
+    if not any((each.path, each.digest) == (folder.SUITE, digest) for each in word[1].files):
+        raise Tampered(folder.SUITE, f"another file than {coordinator.owner} wrote it down when the run ended")
+    beside = sorted(path.name for path in (run / folder.TASKS).iterdir() if path.name not in places)
+    if beside:
+        raise Tampered(f"{folder.TASKS}/{beside[0]}", "no task of this run, and it stands among them")
+    return coordinator, word
 
 
 def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
@@ -70,15 +94,12 @@ def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     report, places = suite_report.read(written), tasks(run)
     own = {task: json_files.mapping(path / folder.REPORT, f"{folder.TASKS}/{task}") for task, path in places.items()}
     runs = {task: RunId(bytes.fromhex(each["run"])) for task, each in own.items()}
-    coordinator, word = _word(report, runs, ledgers)
+    coordinator, word = check_tasks(run, ledgers)
     notes = folder.check_files(run, coordinator, word[1])
     last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()))
     for name in (folder.RUN, folder.REPORT, folder.COORDINATED):
         if (run / name).exists():
             raise Tampered(name, "a run's, in the folder of a run with tasks: each task has its own")
-    beside = sorted(path.name for path in (run / folder.TASKS).iterdir() if path.name not in places)
-    if beside:
-        raise Tampered(f"{folder.TASKS}/{beside[0]}", "no task of this run, and it stands among them")
     for task, path in places.items():
         _check_same(task, read_all(path), ledgers)
     figures.compare(folder.SUITE, suite_report.figures(own, report.base.parameters), written)

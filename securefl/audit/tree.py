@@ -117,13 +117,13 @@ def check(name: MemberId, node: Ledger | None, inside: Mapping[MemberId, Ledger]
             raise node.wrong("a result of a run below that this plan does not name", index)
         if entry.run not in runs:
             raise node.wrong("a result of a run below whose coordinator's ledger is not here", index)
-        coordinator, opened = runs[entry.run]
+        coordinator, _ = runs[entry.run]
         _check_totals(node, index, entry, coordinator)
-        _check_policy(node, index, plan, opened)
         _check_result(node, index, entry, plan, inside)
     _check_told(node, plans, runs)
     below = {run_below(plan, node.owner): plan for plan in plans.values()}
     for ledger in inside.values():
+        _check_policies(node, below, ledger)
         _check_plans(node, below, ledger)
         _check_charges(node, below, ledger)
     return _apart(node, runs, below, inside)
@@ -149,10 +149,17 @@ def _check_totals(node: Ledger, index: int, entry: Gathered, coordinator: Ledger
         raise node.wrong("the head of another ledger than its coordinator's below", index)
 
 
-def _check_policy(node: Ledger, index: int, plan: Plan, opened: RunJoined) -> None:
-    joined = node.opened(plan.run)
-    if joined is None or opened.policy.partition(ABOVE)[2] != joined.policy:
-        raise node.wrong("the policy below does not stand under the one that the node joined with", index)
+def _check_policies(node: Ledger, below: Mapping[RunId, Plan], ledger: Ledger) -> None:
+    """Whoever below joined a run for a plan of the node did so under the node's own policy, with or without a result.
+
+    What stands above a policy is a part of it, and no policy is read that loosens what stands above.
+    """
+    for index, opened in ledger.each(RunJoined):
+        plan = below.get(opened.run)
+        joined = None if plan is None else node.opened(plan.run)
+        if plan is not None and (joined is None or opened.policy.partition(ABOVE)[2] != joined.policy):
+            what = f"the policy below does not stand under the one that {node.owner} joined with"
+            raise ledger.wrong(what, index)
 
 
 def _check_result(node: Ledger, index: int, entry: Gathered, plan: Plan, inside: Mapping[MemberId, Ledger]) -> None:

@@ -119,6 +119,7 @@ def _verify(
     below = [_below(name, inside, ledgers, known, place, own) for name, inside in tree.folders(run, ledgers)]
     beneath = [name.removeprefix(way) for name in known or () if name.startswith(way) and "/" in name.removeprefix(way)]
     left_out += (*tree.absent(run, ledgers, beneath), *tree.idle(run, ledgers), *folder.working(run))
+    left_out += pins.unused([name.removeprefix(way) for name in known or () if name.startswith(way)], ledgers)
     opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(RunJoined)]
     unsigned = {each.run.hex() for each in opened if not each.approvals}
     prints = {name: pins.fingerprint(key) for name, key in keys.items()}
@@ -190,13 +191,14 @@ def _suite(run: Path, known: pins.Pins | None) -> Verdict:
     found = []
     for name, task in suites.tasks(run).items():
         try:
-            found.append(_verify(task, read_all(task), known))
+            ledgers = read_all(task)
+            found.append(_verify(task, ledgers, pins.of(known, ledgers)))
         except Tampered as fault:
             raise Tampered(f"{folder.TASKS}/{name}/{fault.where}", fault.why, fault.entry) from fault
     own = read_all(run)
     left_out = suites.check(run, own)
-    ledgers = _verify(run / "ledger", own, known, _Place(runs=folder.wanted(run)))
-    first = replace(ledgers, unverified=(*(each for each in ledgers.unverified if each != folder.ALONE), *left_out))
+    whole = _verify(run / "ledger", own, known, _Place(runs=folder.wanted(run)))
+    first = replace(whole, unverified=(*(each for each in whole.unverified if each != folder.ALONE), *left_out))
     return replace(_together(first, found), entries=first.entries)
 
 
@@ -246,7 +248,9 @@ def _open(account: Account, run: RunId) -> bool:
 
 
 def _check_end(run: RunId, coordinator: Ledger, opened: RunJoined, ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Who said goodbye ended the run; all who did, did so alike; and the coordinator too, if its ledger ends with it.
+    """Who said goodbye ended the run; all who did, did so alike, outcome and reason; so does the coordinator.
+
+    The coordinator does, if its ledger ends with it.
 
     Runs may overlap: one that was killed while it said goodbye stands there, unended, before the end of another.
     """
@@ -262,8 +266,9 @@ def _check_end(run: RunId, coordinator: Ledger, opened: RunJoined, ledgers: Mapp
             raise peer.wrong("its owner said goodbye, and it does not end the run")
         if ended is not None and told is None and run == _last(coordinator):
             raise coordinator.wrong(f"the run that {peer.owner} saw end does not end", len(coordinator.leaves))
-        if None not in (ended, told) and ended != told:
-            raise peer.wrong(f"the run ended {ended!r} here, and {told!r} for {coordinator.owner}")
+        if ended is not None and told is not None and ended != told:
+            here, there = (each.outcome if ended.outcome != told.outcome else each.why for each in (ended, told))
+            raise peer.wrong(f"the run ended {here!r} here, and {there!r} for {coordinator.owner}")
 
 
 def _last(ledger: Ledger) -> RunId | None:
@@ -277,5 +282,6 @@ def _last(ledger: Ledger) -> RunId | None:
     return None
 
 
-def _end(ledger: Ledger, run: RunId) -> str | None:
-    return next((entry.outcome for _, entry in ledger.each(Closed) if entry.run == run), None)
+def _end(ledger: Ledger, run: RunId) -> Closed | None:
+    """Return how a run ended and why: everybody who was told, was told both."""
+    return next((entry for _, entry in ledger.each(Closed) if entry.run == run), None)

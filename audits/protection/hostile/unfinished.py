@@ -22,6 +22,7 @@ from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import Verdict, verify
 from securefl.errors import Tampered
 from securefl.ledger import export
+from securefl.planning import subfederation
 from securefl.planning.plan import price_in
 from securefl.planning.subfederation import plan_below
 from securefl.policy import load
@@ -36,6 +37,12 @@ ALTERED = (  # what costs more than the plan above says, for the same number of 
     {"noise_multiplier": Fraction(1, 2)},
     {"sampling_rate": Fraction(1, 5)},
     {"noise_multiplier": Fraction(3, 4), "sampling_rate": Fraction(1, 8)},
+)
+LOOSER = (  # what a node would allow that its parent does not
+    ("epsilon: 20", "epsilon: 2000"),
+    ("noise_multiplier: {at_least: 0.5}", "noise_multiplier: {at_least: 0.01}"),
+    ("purposes: [testing]", "purposes: [testing, selling]"),
+    ("regions: [here]", "regions: [here, elsewhere]"),
 )
 
 
@@ -102,6 +109,44 @@ def less_noise_below(number: int, base: Path) -> Outcome:
     return Outcome(found.ok, check_of(found.why))
 
 
+class Loosened(Treed):
+    """A tree whose node ``left`` runs its members under a policy that stands under none: limits above are gone."""
+
+    looser: tuple[tuple[str, str], ...] = LOOSER
+
+    def chained(self, way: tuple[str, ...], above: load.Policy | None) -> load.Policy:
+        """The policy of a federation: what the node allows itself."""
+        if way != ("left",):
+            return super().chained(way, above)
+        text = nested.POLICY.format(name="f-left", least=3, colluding=1)
+        for right, wrong in self.looser:
+            assert right in text, "there is something to loosen"
+            text = text.replace(right, wrong)
+        return load.parse(text.encode(), "p.yaml")
+
+
+@cache
+def _loosened(kind: int, *, result: bool) -> Path:
+    """The ledgers of such a tree: one limit is looser, or all are."""
+    base = Path(mkdtemp(prefix="unfinished-"))
+    (base / "homes").mkdir(mode=0o700)
+    made = Loosened(base / "homes", TREE, rounds=1, rounds_inside=2, prices=price_in)
+    made.looser, made.hostile = LOOSER[kind : kind + 1] or LOOSER, None if result else {}
+    honest, subfederation.check_policy = subfederation.check_policy, lambda *_: None  # the node's own program
+    try:
+        return made.left(base / "run")
+    finally:
+        subfederation.check_policy = honest
+
+
+def policy_of_its_own_below(number: int, base: Path) -> Outcome:
+    """A node trains its members for its parent's plan under looser limits; it passes a result on, or says it failed."""
+    run = base / "run"
+    shutil.copytree(_loosened(number % (len(LOOSER) + 1), result=number % 2 == 0), run)
+    found = verify(run)
+    return Outcome(found.ok, check_of(found.why))
+
+
 def another_run_below(number: int, base: Path) -> Outcome:
     """A node has its members train once more, in a run that no plan of its parent made."""
     made = world(base)
@@ -156,6 +201,7 @@ def _names_left(found: Verdict) -> bool:
 
 ATTEMPTS = (
     Attempt("a node trains its members with less noise than its parent's plan and says it failed", less_noise_below),
+    Attempt("a node trains its members for its parent's plan under looser limits", policy_of_its_own_below),
     Attempt("a node trains its members in a run that no plan of its parent made", another_run_below),
     Attempt("a member below settles for more than its node was charged", settled_for_more_below),
     Attempt("somebody removes what a federation without a result left", partial(removed, pinned=False)),
