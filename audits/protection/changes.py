@@ -175,7 +175,8 @@ def _altered(drawn: random.Random, entry: object, owner: str) -> object:
         case Released():
             return replace(entry, digest=other)
         case Closed():
-            return replace(entry, outcome="aborted" if entry.outcome == "finished" else "finished")
+            another = replace(entry, outcome="aborted" if entry.outcome == "finished" else "finished")
+            return another if drawn.random() < 0.5 else replace(entry, why=f"{entry.why} and so on")
     return entry
 
 

@@ -44,7 +44,7 @@ def report(
 def explain(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
     """Which protections were on, measured from the run; exit 4 if one that was asked for did not hold.
 
-    Of a run with tasks every task is told; of a tree every federation.
+    Of a run with tasks every task is told; of a tree every federation. What is not there is told as not measured.
     """
     from securefl.audit import run_tree  # noqa: PLC0415
 

@@ -329,6 +329,7 @@ LIES: dict[str, tuple[Lie, str, str]] = {
     "an end kept secret by a member": (lies("north", Closed, lambda e: ()), "said goodbye", "north.ledger"),
     "an end kept secret by the coordinator": (lies("coordinator", Closed, lambda e: ()), "does not end", "coordinator.ledger"),
     "another end": (lies("north", Closed, lambda e: (replace(e, outcome="aborted"),)), "the run ended 'aborted' here", "north.ledger"),
+    "another reason for the end": (lies("north", Closed, lambda e: (replace(e, why="power"),)), "the run ended 'power' here, and '' for", "north.ledger"),
     "an end before the beginning": (lies("north", RunJoined, lambda e: (Closed(e.run, "finished", ""), e)), "had not begun", "north.ledger"),
     "an end twice": (lies("north", Closed, lambda e: (e, e)), "or had ended", "north.ledger"),
 }  # fmt: skip
