@@ -37,7 +37,8 @@ def drive(
     Args:
         clock: seconds that only grow, by which the plan's patience is measured.
     """
-    run, ports = start.course.session.run, replace(ports, head=home.head)
+    session = start.course.session
+    run, ports = session.run, replace(ports, head=home.head, standing=home.standing_in(session.federation))
     with home.transaction() as conn:
         saved = home.saved(conn, run, coordinator_state.State)
     state: coordinator_state.State = saved or start

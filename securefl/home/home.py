@@ -334,6 +334,14 @@ class Home:
         del conn
         return self.live.now.witnessed(peers)
 
+    def standing_in(self, federation: str) -> Callable[[Participant], None]:
+        """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``."""
+
+        def check(seat: Participant) -> None:
+            self.live.now.standings.check(federation, seat, self.clock())
+
+        return check
+
     def ledger(self) -> export.LedgerFile | None:
         """A copy of the whole ledger that can be checked without this home; None before its first entry.
 

@@ -13,13 +13,17 @@ from securefl.errors import Forged
 from securefl.ledger import heads
 from securefl.merkle import Frontier
 from securefl.privacy.account import Account
+from securefl.protocol.standing import Standings
 from securefl.terms import (
     Closed,
     Entry,
+    Handover,
     Hash,
     Leaf,
     MessageReceived,
     MessageSent,
+    Notice,
+    Noticed,
     Participant,
     Refused,
     Released,
@@ -52,6 +56,7 @@ class LedgerView:
     def __init__(self) -> None:
         self.account = Account()
         self.opened: list[tuple[int, RunJoined]] = []  # each with its time
+        self.standings = Standings()
         self._seen: dict[str, list[SignedHead]] = {}
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
@@ -60,6 +65,7 @@ class LedgerView:
     def __copy__(self) -> LedgerView:
         made = LedgerView()
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
+        made.standings = self.standings
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
         made._reserved = dict(self._reserved)
@@ -87,6 +93,8 @@ class LedgerView:
                 self.opened.append((leaf.at, entry))
             elif isinstance(entry, Witnessed):
                 self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
+            elif isinstance(entry, Noticed):
+                self._notice(entry.notice.notice)
             elif isinstance(entry, SumOpened | Refused | Reported):
                 self._told.setdefault(entry.run, []).append(entry)
             elif isinstance(entry, MessageSent) and entry.receipt.kind == ASKED_TO_TRAIN:
@@ -96,6 +104,11 @@ class LedgerView:
                 self._marks[run] = tree
         if charges:
             self.account = self.account.after(charges)
+
+    def _notice(self, notice: Notice) -> None:
+        self.standings = self.standings.after(notice)
+        if isinstance(notice, Handover) and notice.head is not None:  # a new key is no new ledger
+            self._seen.setdefault(notice.party, []).append(notice.head)
 
     def mark(self, run: RunId) -> Mark:
         """Return where the ledger last told that this run moved; size 0 if it never did."""

@@ -18,7 +18,7 @@ from securefl.errors import Forged, OutOfTurn, PeerFault
 from securefl.protection import max_update
 from securefl.protocol import answers
 from securefl.protocol import messages as m
-from securefl.protocol.coordinator_messages import ask_members, close_round, enrol_members, propose_plan
+from securefl.protocol.coordinator_messages import ask_members, close_round, counts, enrol_members, propose_plan
 from securefl.protocol.coordinator_state import (
     Asking,
     Closing,
@@ -139,6 +139,8 @@ def on_declined(state: Collecting, event: Received, ports: Ports) -> Step:
 def collected(state: Collecting, ports: Ports) -> Step:
     """Ask the survivors, or end cleanly if they are too few."""
     course = replace(state.course, unanswered={})
+    gone = {seat.member for seat in course.plan.cohort if not counts(seat, ports)}
+    state = replace(state, sealed={name: each for name, each in state.sealed.items() if name not in gone})
     if len(state.sealed) < course.need:
         if state.declined:
             member, reasons = min(state.declined.items())
@@ -319,7 +321,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     kind: type = type(event)
     if isinstance(event, Received):
         kind = REPLIES.get(event.frame.envelope.receipt.kind, type(None))
-        _check(state.course, event)
+        _check(state.course, event, ports)
         if event.sender not in state.course.unanswered and (type(state), kind) in RULES:
             return ignore(state, event, ports)
     rule = RULES.get((type(state), kind))
@@ -333,14 +335,18 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     return moved
 
 
-def _check(course: RunState, event: Received) -> None:
-    """The answer is from the peer it came from, under the key the run began with, and its ledger did not shrink."""
+def _check(course: RunState, event: Received, ports: Ports) -> None:
+    """The answer is from the peer it came from, under the key the run began with, and its ledger did not shrink.
+
+    That key counts now: it was not revoked, its overlap with a successor is not over, and its owner has not left.
+    """
     session = course.session
     peers = (*session.roster, *((session.custodian,) if session.custodian else ()))
-    known = {seat.member: seat.key for seat in peers}
+    known = {seat.member: seat for seat in peers}
     if event.sender not in known:
         raise Forged(f"{event.sender} is no peer of this run")
-    key = known[event.sender]
+    key = known[event.sender].key
+    ports.standing(known[event.sender])
     m.check(event.frame.envelope, event.sender, session.coordinator.member, session.run, key)
     if event.frame.head is None:
         raise Forged(f"{event.sender} shows no ledger")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from securefl import wire
+from securefl.errors import PeerFault
 from securefl.protocol import messages as m
 from securefl.protocol.coordinator_state import (
     Asking,
@@ -60,8 +61,12 @@ def enrol_members(course: RunState, ports: Ports) -> Step:
 
 
 def propose_plan(course: RunState, ports: Ports) -> Step:
-    """Propose the round to all who have keys for it; close the run if they are too few."""
-    cohort: tuple[Participant, ...] = tuple(seat for seat in course.session.roster if seat.member in course.enrolled)
+    """Propose the round to all who have keys for it that count now; close the run if they are too few."""
+    cohort: tuple[Participant, ...] = tuple(
+        seat for seat in course.session.roster if seat.member in course.enrolled and counts(seat, ports)
+    )
+    if course.session.custodian is not None and not counts(course.session.custodian, ports):
+        return close_round(course, "aborted", "the custodian's key does not count any more", ports)
     if len(cohort) < course.need:
         why = f"{len(cohort)} members are ready for round {course.plan.round}; {course.need} are needed"
         return close_round(course, "aborted", why, ports)
@@ -74,6 +79,15 @@ def propose_plan(course: RunState, ports: Ports) -> Step:
         name: m.Propose(plan, course.state, relayed.get(name, b""), heads) for name in names
     }
     return ask_members(Collecting(course, {}, {}, {}), asked, plan.round, ports)
+
+
+def counts(seat: Participant, ports: Ports) -> bool:
+    """Whether this party still takes part, by the key it has in this run."""
+    try:
+        ports.standing(seat)
+    except PeerFault:
+        return False
+    return True
 
 
 def heads_for(course: RunState) -> tuple[SignedHead, ...]:

@@ -13,6 +13,7 @@ from securefl.terms import (
     Entry,
     Envelope,
     MemberId,
+    Participant,
     Plan,
     Reason,
     SignedHead,
@@ -27,6 +28,7 @@ class Ports:
     protection: Callable[[str], CoordinatorProtection]
     strategy: Strategy
     head: Callable[[], SignedHead | None] = lambda: None  # of its own ledger, as it was committed last: a home is asked
+    standing: Callable[[Participant], None] = lambda _: None  # raises if that key does not count now: a home is asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from securefl.terms import (
     MemberId,
     MessageReceived,
     MessageSent,
+    Participant,
     Plan,
     Reason,
     Refused,
@@ -56,6 +57,7 @@ class Ports:
     min_cohort: int  # from the custodian's own copy of the policy
     holds: Callable[[Head], bool] = lambda _: True  # as a member's
     head: Callable[[], SignedHead | None] = lambda: None  # as a member's
+    standing: Callable[[Participant], None] = lambda _: None  # as a member's
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,9 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
         raise Forged("another coordinator or custodian than this one was set up with", "protocol.another-party")
     if any(seat not in charter.peers for seat in session.roster) or len(set(session.roster)) != len(session.roster):
         raise Forged("a roster with strangers or doubles", "protocol.stranger")
+    ports.standing(session.coordinator)
+    if session.custodian is not None:  # its own: it may have left, or revoked its key
+        ports.standing(session.custodian)
     box = keys.derive(event.rand, "session-box")
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
     told = sight.told(charter, (each.member for each in everybody))
@@ -211,6 +216,7 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
     # 2. every input is signed by a member of the cohort for this very plan, and each member stands there once
     if any(seat not in session.roster for seat in plan.cohort):
         raise Forged("a cohort with strangers", "protocol.stranger")
+    _check_senders(question, ports)
     known = {seat.member: seat.key for seat in plan.cohort}
     payloads: dict[MemberId, bytes] = {}
     shown = list[SignedHead]()
@@ -235,6 +241,14 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
     enrolled = {MemberId(member): public for member, public in question.enrolled.items()}
     answers = {MemberId(member): answer for member, answer in question.answers.items()}
     return plan, ports.holder.prepare(plan, Secret(state.box), payloads, enrolled, answers), shown
+
+
+def _check_senders(question: Summation, ports: Ports) -> None:
+    """Check that every input is of a party that takes part, under a key that counts now."""
+    given = {each.receipt.sender for each in question.inputs}
+    for seat in question.plan.cohort:
+        if seat.member in given:
+            ports.standing(seat)
 
 
 def _what_became(session: m.Session, asked: Decrypting, answer: bytes) -> Entry:
@@ -296,6 +310,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     charter = state.charter
     run = receipt.run if isinstance(state, Idle) else state.session.run
     m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
+    ports.standing(charter.coordinator)
     if not isinstance(state, Idle) and state.request == receipt.digest:
         return ask_again(state, event, ports)
     kind = REQUESTS.get(receipt.kind, type(None))

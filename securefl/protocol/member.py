@@ -93,6 +93,10 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
         raise Forged(f"a roster with strangers or doubles: {', '.join(strangers) or 'doubles'}", "protocol.stranger")
     if charter.me not in {seat.member for seat in session.roster}:
         raise Unsafe("a roster without this member", "protocol.without-me")
+    # 3. those keys count whom every round needs, and its own; each other one is asked about with each plan
+    own = next(seat for seat in session.roster if seat.member == charter.me)
+    for seat in (session.coordinator, own, *((session.custodian,) if session.custodian else ())):
+        ports.standing(seat)
     box = keys.derive(event.rand, "session-box")
     seat = Seated(charter, session, box.raw, {}, b"", 1, b"", Hash(b""), None)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
@@ -148,8 +152,10 @@ def on_propose(state: Ready | Sealed, event: Received, ports: Ports) -> Step:
     receipt = event.envelope.receipt
     if (receipt.plan, receipt.round) != (wire.plan_hash(plan), plan.round):
         raise Forged("a plan that is not the one its receipt names", "protocol.another-plan")
-    # 2. its cohort is part of the roster, with this member in it
+    # 2. its cohort is part of the roster, with this member in it, and each takes part under a key that counts now
     check_cohort(seat, plan)
+    for peer in (*plan.cohort, *((session.custodian,) if session.custodian else ())):
+        ports.standing(peer)
     # 3. it is covered as the session says, and for the model that is loaded here
     check_as_agreed(seat, plan)
     # 4. it starts from the state it names
@@ -334,6 +340,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
         charter = state.charter if isinstance(state, Idle) else state.seat.charter
         run = receipt.run if isinstance(state, Idle) else state.seat.session.run
         m.check(event.envelope, charter.coordinator.member, charter.me, run, charter.coordinator.key)
+        ports.standing(charter.coordinator)
         if not isinstance(state, Idle) and state.seat.request == receipt.digest:
             if state.seat.reply is not None:
                 return Step(state, outbound=state.seat.reply)

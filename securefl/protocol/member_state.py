@@ -53,6 +53,7 @@ class Ports:
         True
     )  # whether its own ledger had this head: a home is asked, if it has one
     head: Callable[[], SignedHead | None] = lambda: None  # of its own ledger, as it was committed last: a home is asked
+    standing: Callable[[Participant], None] = lambda _: None  # raises if that key does not count now: a home is asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class MemberAgent:
                 if isinstance(state, member_state.Sealed) and frame.envelope.receipt.kind == m.Ask.__name__:
                     round_time.check(self.home, conn, run, self.round_s)
                 event = member_state.Received(frame.envelope, frame.head, self._secret())
-                moved = member.step(state, event, _with_ledger(self.ports, self.home))
+                moved = member.step(state, event, _with_ledger(self.ports, self.home, self.charter))
                 self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
@@ -176,7 +176,9 @@ class MemberAgent:
                         else decide(self.policy, plan, account, price, now, effect.base),
                     )
                 )
-                moved = member.step(state, member_state.Decided(answer), _with_ledger(self.ports, self.home))
+                moved = member.step(
+                    state, member_state.Decided(answer), _with_ledger(self.ports, self.home, self.charter)
+                )
                 self.home.commit(conn, plan.run, moved.entries, moved.state, now)
             if isinstance(answer, Refusal):
                 _tell_why(self.charter.me, plan, answer)
@@ -209,7 +211,7 @@ class MemberAgent:
         return Refusal((Reason("policy.version", str(mine.version), f"at least {max(versions)}", fix),))
 
     def _move(self, state: member_state.State, plan: Plan, event: member_state.Event) -> member_state.Step:
-        moved = member.step(state, event, _with_ledger(self.ports, self.home))
+        moved = member.step(state, event, _with_ledger(self.ports, self.home, self.charter))
         with self.home.transaction() as conn:
             _check_stands(self.home, conn, plan.run, state)
             self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
@@ -264,7 +266,7 @@ class CustodianAgent:
             moved: custodian.Step | PeerFault
             try:
                 event = member_state.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
-                moved = custodian.step(state, event, _with_ledger(self.ports, self.home))
+                moved = custodian.step(state, event, _with_ledger(self.ports, self.home, self.charter))
                 self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
@@ -285,7 +287,7 @@ class CustodianAgent:
         except Exception as fault:  # noqa: BLE001 - something may have been decrypted, so it is not tried again
             print(short(f"custodian: no sum was opened: {type(fault).__name__}: {fault}"), file=sys.stderr)
             found = custodian.Decrypted.not_at_all(fault)
-        after = custodian.step(moved.state, found, _with_ledger(self.ports, self.home))
+        after = custodian.step(moved.state, found, _with_ledger(self.ports, self.home, self.charter))
         with self.home.transaction() as conn:
             _check_stands(self.home, conn, run, moved.state)
             self.home.commit(conn, run, after.entries, after.state)
@@ -296,9 +298,9 @@ Agent = MemberAgent | CustodianAgent
 P = TypeVar("P", member_state.Ports, custodian.Ports)
 
 
-def _with_ledger(ports: P, home: Home) -> P:
+def _with_ledger(ports: P, home: Home, charter: member_state.SiteConfig) -> P:
     """Return what a machine asks of its own ledger, answered by its home."""
-    return replace(ports, holds=home.holds, head=home.head)
+    return replace(ports, holds=home.holds, head=home.head, standing=home.standing_in(charter.federation))
 
 
 def _check_own(home: Home, conn: sa.Connection, federation: str, run: RunId) -> None:

@@ -16,6 +16,7 @@ from securefl.terms.entries import (
     Leaf,
     MessageReceived,
     MessageSent,
+    Noticed,
     Refused,
     Released,
     Reported,
@@ -43,6 +44,7 @@ from securefl.terms.heads import Head, SignedHead
 from securefl.terms.learning import MOST_SHARE, Automatic, Clipping, Flat, Learning, Quantile
 from securefl.terms.losses import CrossEntropy, Loss, NotTrueDistillation, PseudoLabels, Scorer, SoftLabels
 from securefl.terms.names import Accountant, Hash, Level, MemberId, Neighbours, PublicKey, RunId, Unit
+from securefl.terms.notices import Departure, Handover, Notice, Revocation, SignedNotice
 from securefl.terms.patience import Patience
 from securefl.terms.plans import Participant, Plan
 from securefl.terms.schemes import FixedPoint, ProtectionSpec, Scheme
@@ -64,6 +66,7 @@ __all__ = [
     "Clipping",
     "Closed",
     "CrossEntropy",
+    "Departure",
     "DistributedDiscreteGaussian",
     "Entry",
     "Envelope",
@@ -73,6 +76,7 @@ __all__ = [
     "Flat",
     "Gathered",
     "Grant",
+    "Handover",
     "Hash",
     "Head",
     "Leaf",
@@ -88,6 +92,8 @@ __all__ = [
     "Model",
     "Neighbours",
     "NotTrueDistillation",
+    "Notice",
+    "Noticed",
     "Participant",
     "Patience",
     "Plan",
@@ -106,6 +112,7 @@ __all__ = [
     "Reported",
     "ReservationReleased",
     "Reserved",
+    "Revocation",
     "RunId",
     "RunJoined",
     "Scheme",
@@ -113,6 +120,7 @@ __all__ = [
     "Settled",
     "Sharing",
     "SignedHead",
+    "SignedNotice",
     "SignedReceipt",
     "SoftLabels",
     "SumOpened",

@@ -9,6 +9,7 @@ from securefl.terms.envelopes import Receipt
 from securefl.terms.events import Event
 from securefl.terms.heads import Head, SignedHead
 from securefl.terms.names import Hash, MemberId, RunId, text_made_plain
+from securefl.terms.notices import SignedNotice
 from securefl.terms.plans import Participant, Plan
 
 
@@ -123,6 +124,13 @@ class Witnessed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """What the owner of a key has said of it, taken in here: from now on it counts here."""
+
+    notice: SignedNotice
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """A run ended here: ``finished``, ``refused`` or ``aborted``, and why."""
 
@@ -153,7 +161,7 @@ class Reported:
 
 Entry = (
     RunJoined | Reserved | Settled | Gathered | ReservationReleased | Refused | MessageSent | MessageReceived
-    | SumOpened | Released | Witnessed | Closed | Reported
+    | SumOpened | Released | Witnessed | Noticed | Closed | Reported
 )  # fmt: skip
 
 

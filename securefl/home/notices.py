@@ -1,0 +1,103 @@
+"""What parties say of their keys: a home says it of its own, and takes in what others said of theirs.
+
+Both are entries of its ledger, from which each round is judged. A notice travels as a signed text, by whatever way.
+"""
+
+from __future__ import annotations
+
+import base64
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from securefl import wire
+from securefl.errors import Malformed, OperatorFault
+from securefl.home.peers import known
+from securefl.protocol import standing
+from securefl.protocol.standing import NotTaken
+from securefl.terms import Departure, MemberId, Noticed, PublicKey, Revocation, SignedNotice
+
+if TYPE_CHECKING:
+    from securefl.home.home import Home
+
+BEGIN, END = "-----BEGIN SECUREFL KEY NOTICE-----", "-----END SECUREFL KEY NOTICE-----"
+LIMIT_BYTES: Final = 8192
+
+
+def revoke(home: Home, federation: str) -> SignedNotice:
+    """This home's key speaks for it no more in this federation.
+
+    Raises:
+        OperatorFault: the home is in no such federation.
+    """
+    _check_in(home, federation)
+    notice = Revocation(federation, home.owner, home.identity.public, home.clock())
+    return _written(home, standing.sign(home.identity, notice))
+
+
+def leave(home: Home, federation: str) -> SignedNotice:
+    """This home's owner takes part in no later round of this federation.
+
+    Raises:
+        OperatorFault: the home is in no such federation.
+        NotTaken: its key was revoked there: whoever cannot sign cannot leave, and takes part in nothing either.
+    """
+    _check_in(home, federation)
+    notice = Departure(federation, home.owner, home.identity.public, home.clock())
+    return _written(home, standing.sign(home.identity, notice))
+
+
+def take(home: Home, federation: str, signed: SignedNotice) -> bool:
+    """Take in what another party said of its key; return whether that was new. From now on each round asks for it.
+
+    Raises:
+        NotTaken: by a named rule; nothing was written.
+    """
+    with home.transaction() as conn:
+        now = home.clock()
+        is_new = home.live.now.standings.admit(signed, federation, _keys(home, federation), now)
+        if is_new:
+            home.record(conn, (Noticed(signed),))
+    return is_new
+
+
+def text_of(signed: SignedNotice) -> str:
+    """The notice as a file or a mail has it."""
+    return "\n".join((BEGIN, *textwrap.wrap(base64.b64encode(wire.encode(signed)).decode(), 64), END, ""))
+
+
+def read(text: bytes, place: str) -> SignedNotice:
+    """The notice in a text; whose it is, is not asked here.
+
+    Raises:
+        NotTaken: there is none.
+    """
+    words = text[: LIMIT_BYTES + 1].decode("ascii", "replace").split()
+    begin, end = BEGIN.split(), END.split()
+    what = f"no `{BEGIN}` and `{END}` around at most {LIMIT_BYTES} bytes"
+    if len(text) <= LIMIT_BYTES and words[: len(begin)] == begin and words[-len(end) :] == end:
+        try:
+            data = base64.b64decode("".join(words[len(begin) : -len(end)]), validate=True)
+            signed: SignedNotice = wire.decode(data, SignedNotice)
+        except (Malformed, ValueError) as fault:
+            what = str(fault)
+        else:
+            return signed
+    raise NotTaken(f"{place}: not a notice of a key: {what}; ask its author to send it again", "keys.form")
+
+
+def _keys(home: Home, federation: str) -> Mapping[MemberId, PublicKey]:
+    pinned = known(home.path, federation)
+    return {MemberId(name): PublicKey(bytes.fromhex(key)) for name, key in pinned.items()}
+
+
+def _check_in(home: Home, federation: str) -> None:
+    pinned = known(home.path, federation)
+    if home.owner not in pinned:
+        among = ", ".join(sorted(path.stem for path in (home.path / "peers").glob("*.json"))) or "none"
+        raise OperatorFault(f"{home.owner} is in no federation {federation}", f"it is in {among}", str(home.path))
+
+
+def _written(home: Home, signed: SignedNotice) -> SignedNotice:
+    take(home, signed.notice.federation, signed)
+    return signed
