@@ -26,6 +26,7 @@ from securefl.keys import Identity, Secret
 
 ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 SECRET: Final = 32  # bytes
+FORMER: Final = ".former"  # a folder beside the key
 
 
 def load_or_create(path: Path, passphrase: bytes | None = None) -> Identity:
@@ -38,7 +39,7 @@ def load_or_create(path: Path, passphrase: bytes | None = None) -> Identity:
     Raises:
         OperatorFault: the file is not a key, others may read it, or its passphrase is not the one given.
     """
-    return Identity(secret(path, passphrase))
+    return Identity(secret(path, passphrase), tuple(Identity(secret(each, passphrase)) for each in former(path)))
 
 
 def load(path: Path) -> Identity:
@@ -66,6 +67,21 @@ def secret(path: Path, passphrase: bytes | None = None) -> Secret:
         return made.raw if under is None else encrypted(made, under)
 
     return _opened(kept(path, fresh), path, passphrase)
+
+
+def passphrase_of(path: Path) -> bytes:
+    """The passphrase of the key at ``path``, which is encrypted.
+
+    Raises:
+        OperatorFault, Missing: no source of this process has it.
+    """
+    return passphrases.of_process(path)
+
+
+def former(path: Path) -> tuple[Path, ...]:
+    """Return the files of the keys that the one at ``path`` took the place of, newest first."""
+    folder = path.with_suffix(FORMER)
+    return tuple(sorted(folder.glob("*.key"), reverse=True)) if folder.is_dir() else ()
 
 
 def is_encrypted(path: Path) -> bool:

@@ -5,6 +5,7 @@ Randomness is always an argument. A secret prints as its length.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -41,8 +42,8 @@ def derive(secret: Secret, label: str, context: bytes = b"") -> Secret:
 class Identity:
     """A long-term signing key. Everything it signs carries a label, so no statement passes for another."""
 
-    def __init__(self, seed: Secret) -> None:
-        self._seed = seed
+    def __init__(self, seed: Secret, former: tuple[Identity, ...] = ()) -> None:
+        self._seed, self.former = seed, former  # newest first: what they sealed is still opened, what they began ended
         self._key = Ed25519PrivateKey.from_private_bytes(seed.raw)
         self.public = PublicKey(self._key.public_key().public_bytes_raw())
 
@@ -52,6 +53,27 @@ class Identity:
     def sign(self, label: str, statement: bytes) -> bytes:
         """64 bytes that only this identity can make for this label and statement (RFC 8032)."""
         return self._key.sign(_labelled(label, statement))
+
+    @property
+    def every(self) -> tuple[Identity, ...]:
+        """This identity, then those it took the place of, newest first."""
+        return (self, *self.former)
+
+    def under(self, key: PublicKey) -> Identity | None:
+        """The one of these identities that has this public key; None if none has."""
+        return next((each for each in self.every if each.public == key), None)
+
+    def opened_at_rest(self, context: bytes, sealed: bytes, within: bytes | None = None) -> bytes:
+        """What one of these identities sealed in ``context``; ``within`` is a secret that it was sealed under, too.
+
+        Raises:
+            Forged: altered, or sealed by nobody of these.
+        """
+        for each in self.every:
+            key = each.at_rest(context) if within is None else derive(each.at_rest(within), "at-rest", context)
+            with suppress(Forged):
+                return open_at_rest(key, context, sealed)
+        raise Forged("what was stored does not open", "protocol.box")
 
     def at_rest(self, context: bytes) -> Secret:
         """The key of what this identity's owner stores where others may look: one for each context."""

@@ -69,7 +69,7 @@ def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: froze
     """
     seats = {(seat.member, seat.key) for _, opened in runs.values() for seat in opened.peers}
     for ledger in ledgers.values():
-        if (ledger.owner, ledger.key) not in seats:
+        if not any((ledger.owner, key) in seats for key in ledger.keys):
             raise ledger.wrong("its owner, under this key, takes part in no run of these ledgers")
     for run in wanted or ():
         if run not in runs:
@@ -147,7 +147,7 @@ def check_openings(ledger: Ledger, runs: Runs) -> None:
         if opened.run in joined:
             raise ledger.wrong("the same run begins twice", index)
         joined.add(opened.run)
-        if not any((seat.member, seat.key) == (ledger.owner, ledger.key) for seat in opened.peers):
+        if not any(seat.member == ledger.owner and seat.key in ledger.keys for seat in opened.peers):
             raise ledger.wrong("a run without its own seat in it", index)
         if opened.run not in runs:
             continue
@@ -210,7 +210,9 @@ def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
     """
     seen: dict[tuple[MemberId, PublicKey, int], tuple[Hash, MemberId]] = {}
     for ledger in ledgers.values():
-        for key, head in _seen_by(ledger):
+        for signer, head in _seen_by(ledger):
+            its = of_seat(ledgers, Participant(head.owner, signer, ""))
+            key = signer if its is None else its.key  # a ledger is one, whatever keys its owner had
             root, witness = seen.setdefault((head.owner, key, head.size), (head.root, ledger.owner))
             if root != head.root:
                 raise Tampered(f"{head.owner}.ledger", f"{witness} and {ledger.owner} saw two of {head.size} entries")

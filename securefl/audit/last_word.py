@@ -15,6 +15,7 @@ are here: each is held against what was known of it, and that nothing was cut of
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from securefl import merkle
@@ -193,8 +194,8 @@ def _before(
 
 
 def _is_of(ledger: Ledger, head: SignedHead) -> bool:
-    try:
-        heads.verify(ledger.key, head)
-    except Forged:
-        return False
-    return head.head.size <= len(ledger.hashes)
+    for key in ledger.keys:
+        with suppress(Forged):
+            heads.verify(key, head)
+            return head.head.size <= len(ledger.hashes)
+    return False

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from securefl import merkle
-from securefl.errors import Forged, OperatorFault, Tampered
+from securefl.errors import Forged, OperatorFault, PeerFault, Tampered
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
-from securefl.terms import Hash, Leaf, MemberId, Participant, PublicKey, RunId, RunJoined
+from securefl.protocol import standing
+from securefl.terms import Handover, Hash, Leaf, MemberId, Noticed, Participant, PublicKey, RunId, RunJoined
 
 T = TypeVar("T")
 
@@ -25,6 +26,12 @@ class Ledger:
     key: PublicKey
     leaves: tuple[Leaf, ...]
     hashes: tuple[Hash, ...]
+    former: tuple[PublicKey, ...] = ()  # keys that were handed over to ``key``, step by step, as its own entries say
+
+    @property
+    def keys(self) -> tuple[PublicKey, ...]:
+        """Every key that its owner has spoken by."""
+        return (self.key, *self.former)
 
     @property
     def name(self) -> str:
@@ -66,7 +73,7 @@ def _policy(text: bytes) -> policies.Policy:
 def of_seat(ledgers: Mapping[MemberId, Ledger], seat: Participant) -> Ledger | None:
     """The ledger of this very party: the same name, and the same key."""
     ledger = ledgers.get(seat.member)
-    return ledger if ledger is not None and ledger.key == seat.key else None
+    return ledger if ledger is not None and seat.key in ledger.keys else None
 
 
 def read_all(run: Path) -> Mapping[MemberId, Ledger]:
@@ -114,4 +121,27 @@ def read_one(path: Path) -> Ledger:
     hashes = tuple(merkle.leaf_hash(data) for data in file.leaves)
     if (head.size, head.root) != (len(hashes), merkle.root(hashes)):
         raise Tampered(path.name, f"{len(hashes)} entries do not give the root its owner signed over {head.size}")
-    return Ledger(file.owner, file.key, leaves, hashes)
+    return Ledger(file.owner, file.key, leaves, hashes, former_keys(file.owner, file.key, leaves))
+
+
+def former_keys(owner: MemberId, key: PublicKey, leaves: tuple[Leaf, ...]) -> tuple[PublicKey, ...]:
+    """The keys that were handed over to this one, by both their signatures, as its owner's ledger tells; newest first.
+
+    Raises:
+        Tampered: a notice of its owner's own is not signed.
+    """
+    handed: dict[PublicKey, PublicKey] = {}
+    for index, leaf in enumerate(leaves):
+        if not isinstance(leaf.entry, Noticed) or leaf.entry.notice.notice.party != owner:
+            continue
+        notice = leaf.entry.notice.notice
+        try:
+            standing.check_signatures(leaf.entry.notice)
+        except PeerFault as fault:
+            raise Tampered(f"{owner}{export.SUFFIX}", str(fault), index) from fault
+        if isinstance(notice, Handover):
+            handed.setdefault(notice.successor, notice.key)
+    found = [key]
+    while (before := handed.get(found[-1])) is not None and before not in found:
+        found.append(before)
+    return tuple(found[1:])

@@ -48,16 +48,16 @@ def read(paths: Iterable[Path]) -> Pins:
     return found
 
 
-def check(name: str, key: PublicKey, pins: Pins) -> None:
-    """Check that this party is pinned, to this key.
+def check(name: str, keys: tuple[PublicKey, ...], pins: Pins) -> None:
+    """Check that this party is pinned, to its key: the first of these, or one that was handed over to it.
 
     Raises:
         Tampered: it is not.
     """
-    where, due = f"{name}.ledger", pins.get(name)
+    where, due, key = f"{name}.ledger", pins.get(name), keys[0]
     if due is None:
         raise Tampered(where, f"no key is pinned for {name}: this one is {fingerprint(key)}")
-    if due not in (key.hex(), fingerprint(key)):
+    if not any(due in (each.hex(), fingerprint(each)) for each in keys):
         raise Tampered(where, f"signed with another key than the pinned one: {fingerprint(key)}, not {due[:32]}")
 
 

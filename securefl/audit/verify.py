@@ -111,8 +111,8 @@ def _verify(
     """
     way = place.way
     keys = {f"{way}{ledger.owner}": ledger.key for ledger in ledgers.values()}
-    for name, key in keys.items() if known is not None else ():
-        pins.check(name, key, known or {})
+    for ledger in ledgers.values() if known is not None else ():
+        pins.check(f"{way}{ledger.owner}", ledger.keys, known or {})
     own = None if place.way else folder.named(run)
     left_out = check(ledgers, place.runs or folder.wanted(run))
     left_out += _files(run, ledgers, place, own)

@@ -19,6 +19,7 @@ from securefl.terms import MemberId, Reason, Refused, RunId, rules
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
+    from securefl.keys import Identity
     from securefl.terms import Envelope
 
 Observer = Callable[[coordinator_state.State, coordinator_state.Step], None]
@@ -37,17 +38,21 @@ def drive(
     Args:
         clock: seconds that only grow, by which the plan's patience is measured.
     """
-    session = start.course.session
-    run, ports = session.run, replace(ports, head=home.head, standing=home.standing_in(session.federation))
+    run = start.course.session.run
     with home.transaction() as conn:
         saved = home.saved(conn, run, coordinator_state.State)
     state: coordinator_state.State = saved or start
+    session = state.course.session
+    signer = home.under(session.coordinator.key)  # the key that the run began with, while both count
+    ports = replace(
+        ports, identity=signer, head=lambda: home.head_under(signer), standing=home.standing_in(session.federation)
+    )
     pending = _advance(
         home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), ports, observe
     )
     while not isinstance(pending.state, coordinator_state.Ended):
         state = pending.state
-        asked, pending = _framed(home, pending.outbound), coordinator_state.Step(state)
+        asked, pending = _framed(home, signer, pending.outbound), coordinator_state.Step(state)
         waiting = Waiting(seconds(state), clock, _longest_answer(state))
         if enough(state):  # by what came with the round before: whoever is asked now fell silent in it
             waiting.shorten(state.course.plan.patience.grace_s)
@@ -74,11 +79,11 @@ def _longest_answer(state: coordinator_state.State) -> int:
     return longest_answer(course.plan, len(course.session.roster) + 2)
 
 
-def _framed(home: Home, outbound: tuple[Envelope, ...]) -> Iterator[tuple[MemberId, bytes]]:
+def _framed(home: Home, signer: Identity, outbound: tuple[Envelope, ...]) -> Iterator[tuple[MemberId, bytes]]:
     """Each message beside the ledger's head as it is when the message leaves: other runs may go on meanwhile."""
     for envelope in outbound:
         with home.transaction():
-            head = home.head()
+            head = home.head_under(signer)
         yield envelope.receipt.to, wire.encode(m.Frame(envelope, head))
 
 

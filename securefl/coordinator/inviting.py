@@ -164,7 +164,8 @@ def known(coordinator: Inviting, home: Home) -> Known:
         if key is None or (region is None and name != CUSTODIAN):
             missing.append(name)
         else:
-            found[name] = Participant(MemberId(name), PublicKey(bytes.fromhex(key)), region or "")
+            seat = Participant(MemberId(name), PublicKey(bytes.fromhex(key)), region or "")
+            found[name] = home.live.now.standings.current(coordinator.file.name, seat)
     if missing:
         return Known(None, tuple(missing))
     members = tuple(found[name] for name in coordinator.file.members)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from securefl import files, key_files, keys, merkle, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import identity as identity_file
-from securefl.home import opening
+from securefl.home import opening, ring
 from securefl.home.bodies import Bodies, Body, Known
 from securefl.home.ledger_view import Mark, Told
 from securefl.home.live import Live
@@ -28,7 +28,7 @@ from securefl.privacy.account import Account, Standing
 from securefl.protocol import coordinator_state, custodian, member_state
 from securefl.protocol.member_state import Kept
 from securefl.seams import Own
-from securefl.terms import Entry, Head, MemberId, Participant, RunId, RunJoined, SignedHead
+from securefl.terms import Entry, Head, MemberId, Noticed, Participant, PublicKey, RunId, RunJoined, SignedHead
 
 MACHINE = "machine"
 OVER = (member_state.Left, custodian.Left, coordinator_state.Ended)  # states of a run that is over: they hold no secret
@@ -49,10 +49,14 @@ class Home:
 
     owner: MemberId
     path: Path
-    identity: keys.Identity
     engine: sa.Engine
     clock: Callable[[], int]
     live: Live = field(repr=False, compare=False)
+
+    @property
+    def identity(self) -> keys.Identity:
+        """Who signs for this party now, with its former keys."""
+        return self.live.identity
 
     @classmethod
     def at(cls, path: Path, owner: MemberId, clock: Callable[[], int]) -> Home:
@@ -66,7 +70,9 @@ class Home:
         files.folder(path)
         identity = key_files.load_or_create(identity_file.place(path))
         engine = store.open_store(databases.place_of(path, owner, identity.public))
-        home = cls(owner, path, identity, engine, clock, Live(identity.public, databases.name_of(engine)))
+        home = cls(owner, path, engine, clock, Live(identity, databases.name_of(engine)))
+        if ring.pending(path):
+            home.exchange_key()
         with home.transaction() as conn:
             head = home.head()
             if head is not None and head.head.owner != owner:
@@ -88,6 +94,7 @@ class Home:
             Tampered: the ledger is not what this home signed last.
         """
         with anchor.alone(self.path):
+            self._refresh()
             with store.begin(self.engine) as conn:
                 kept = anchor.read(self.path)
                 self.live.begin(conn, kept)
@@ -99,6 +106,23 @@ class Home:
             for run, saved in self.live.saved.items():
                 Bodies.of(self.path, self.owner, run).keep(saved)
                 self.live.know(run, saved if self.live.fresh.get(run) else None)
+            self.live.behind(self.path)  # what is kept now, this process has seen
+
+    def _refresh(self) -> None:
+        """Go on under the key that is here: another process of this party may have exchanged it."""
+        looks, exchanging = ring.looks(self.path), bool(ring.pending(self.path))
+        if (looks, exchanging) != self.live.looks:
+            self.live.take(key_files.load(identity_file.place(self.path)), exchanging=exchanging)
+            self.live.looks = (looks, exchanging)
+
+    def exchange_key(self) -> None:
+        """End the exchange of this home's key, from wherever it stands; see ``home.rotation``."""
+        ring.exchange(self.path)
+        with self.transaction() as conn:
+            new = tuple(each for each in ring.pending(self.path) if each not in self.live.now.noticed)
+            if new:
+                self.record(conn, tuple(map(Noticed, new)))
+        ring.end(self.path)
 
     def _sign(self, head: Head | None, kept: Head | None) -> None:
         """Sign the head of what is committed, and keep it in the home; nothing is signed that is not kept."""
@@ -174,7 +198,7 @@ class Home:
         context = wire.encode((MACHINE, bytes(run), self.owner))
         for key in Ratchet.of(self.path, run).held():
             with suppress(Forged):
-                return keys.open_at_rest(self._of_state(key, context), context, sealed), key
+                return self.identity.opened_at_rest(context, sealed, within=key.raw), key
         return self.open(MACHINE, run, sealed), None
 
     def _settle_all(self, conn: sa.Connection) -> None:
@@ -222,6 +246,22 @@ class Home:
         In a transaction it is that of what was committed before. Of each size there is one, whatever a store refuses.
         """
         return self.live.signed
+
+    def head_under(self, identity: keys.Identity) -> SignedHead | None:
+        """The same head, under one of this party's keys: in a run that began under it, peers know that one."""
+        signed = self.live.signed
+        return signed if signed is None or identity is self.identity else heads.sign(identity, signed.head)
+
+    def under(self, key: PublicKey) -> keys.Identity:
+        """The identity of this party that has this key.
+
+        Raises:
+            Forged: none has.
+        """
+        found = self.identity.under(key)
+        if found is None:
+            raise Forged(f"{key.hex()[:16]} is no key of {self.owner}", "protocol.another-party")
+        return found
 
     def holds(self, head: Head) -> bool:
         """Return whether this home's ledger is one that had this head before: not set back, and not begun again."""
@@ -300,7 +340,7 @@ class Home:
         """
         context = wire.encode((what, bytes(run), self.owner))
         try:
-            return keys.open_at_rest(self.identity.at_rest(context), context, sealed)
+            return self.identity.opened_at_rest(context, sealed)
         except Forged as fault:
             where = f"{databases.name_of(self.engine)}, {what} of run {run.hex()}"
             raise Tampered(where, "altered, or moved here from another place") from fault
@@ -333,6 +373,16 @@ class Home:
         """The largest head seen of each of these parties' ledgers, under the key it has now."""
         del conn
         return self.live.now.witnessed(peers)
+
+    def chain(self, federation: str, key: PublicKey) -> tuple[PublicKey, ...]:
+        """This key of a party and its successors, as this ledger has them, oldest first.
+
+        No store is opened, unless another process of this home has written since: it may have taken in a notice.
+        """
+        if self.live.behind(self.path):
+            with self.transaction():
+                pass
+        return self.live.now.standings.chain(federation, key)
 
     def standing_in(self, federation: str) -> Callable[[Participant], None]:
         """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``."""

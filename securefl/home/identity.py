@@ -29,7 +29,8 @@ def secrets(path: Path) -> tuple[Path, ...]:
     Raises:
         OperatorFault: there is no key.
     """
-    found = tuple(path / name for name in SECRETS if (path / name).is_file()) if path.is_dir() else (path,)
+    names = [path / name for name in SECRETS if (path / name).is_file()] if path.is_dir() else [path]
+    found = (*names, *key_files.former(names[0])) if names else ()
     if not found or not found[0].is_file():
         raise OperatorFault("no key here", "give the file of a key, or a home", str(path))
     return found

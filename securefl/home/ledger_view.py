@@ -34,6 +34,7 @@ from securefl.terms import (
     RunJoined,
     Settled,
     SignedHead,
+    SignedNotice,
     SumOpened,
     Witnessed,
 )
@@ -57,6 +58,7 @@ class LedgerView:
         self.account = Account()
         self.opened: list[tuple[int, RunJoined]] = []  # each with its time
         self.standings = Standings()
+        self.noticed: frozenset[SignedNotice] = frozenset()
         self._seen: dict[str, list[SignedHead]] = {}
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
@@ -65,7 +67,7 @@ class LedgerView:
     def __copy__(self) -> LedgerView:
         made = LedgerView()
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
-        made.standings = self.standings
+        made.standings, made.noticed = self.standings, self.noticed
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
         made._reserved = dict(self._reserved)
@@ -94,6 +96,7 @@ class LedgerView:
             elif isinstance(entry, Witnessed):
                 self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
             elif isinstance(entry, Noticed):
+                self.noticed |= {entry.notice}
                 self._notice(entry.notice.notice)
             elif isinstance(entry, SumOpened | Refused | Reported):
                 self._told.setdefault(entry.run, []).append(entry)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securefl.errors import Tampered
 from securefl.home.ledger_view import LedgerView
+from securefl.ledger import anchor
 from securefl.ledger.verified import LOST, Verified
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from securefl.home.bodies import Known
-    from securefl.keys import Secret
+    from securefl.keys import Identity, Secret
     from securefl.merkle import Frontier
-    from securefl.terms import Head, Leaf, PublicKey, RunId, SignedHead
+    from securefl.terms import Head, Leaf, RunId, SignedHead
 
 RUNS = 4  # whose states stay in memory
 
@@ -24,12 +26,14 @@ RUNS = 4  # whose states stay in memory
 class Live:
     """Only what was committed and read back is kept; the home's lock lets one transaction at a time use the rest."""
 
-    def __init__(self, key: PublicKey, where: str) -> None:
-        self._where = where
-        self.verified, self._view = Verified(key, where), LedgerView()
+    def __init__(self, identity: Identity, where: str) -> None:
+        self._where, self.identity = where, identity
+        self.verified, self._view = Verified(identity.public, where), LedgerView()
         self.now, self.tree = self._view, self.verified.tree  # with what this transaction wrote
         self.signed: SignedHead | None = None  # of what is committed, and kept in the home
         self.written: Head | None = None
+        self._last: object = None  # of the head that is kept, as it looked
+        self.looks: object = None  # of the key's file, as it was read
         self.saved: dict[RunId, Known | None] = {}  # states this transaction wrote; None: without bodies
         self._known: dict[RunId, Known] = {}  # states that stand, latest last
         self.fresh: dict[RunId, Secret | None] = {}  # keys of the states this transaction wrote; None: a run is over
@@ -55,6 +59,26 @@ class Live:
         """Let the rest of this transaction see what it wrote."""
         self.now = self.now.with_all(written)
         self.tree, self.written = written[-1][1], head
+
+    def behind(self, home: Path) -> bool:
+        """Return whether another process has written to this home since this one looked."""
+        looks = anchor.looks(home)
+        if looks == self._last:
+            return False
+        self._last = looks
+        return True
+
+    def take(self, identity: Identity, *, exchanging: bool) -> None:
+        """Go on under this identity: its key was exchanged, by whatever process.
+
+        Args:
+            identity: with those before it.
+            exchanging: whether the store's head may still be under the one before.
+        """
+        if identity.public != self.identity.public:
+            self.signed = None  # it is signed anew
+        self.identity = identity
+        self.verified.keys = (identity.public, *(each.public for each in identity.former[: int(exchanging)]))
 
     def knows(self, run: RunId) -> Known | None:
         """The state with bodies that this process wrote or read last; it may not stand any more."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from securefl import wire
 from securefl.errors import Malformed, OperatorFault
-from securefl.home.peers import known
+from securefl.home.peers import federations, known, replaced
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
-from securefl.terms import Departure, MemberId, Noticed, PublicKey, Revocation, SignedNotice
+from securefl.terms import Departure, Handover, MemberId, Noticed, Participant, PublicKey, Revocation, SignedNotice
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
@@ -58,6 +58,11 @@ def take(home: Home, federation: str, signed: SignedNotice) -> bool:
         is_new = home.live.now.standings.admit(signed, federation, _keys(home, federation), now)
         if is_new:
             home.record(conn, (Noticed(signed),))
+        notice = signed.notice
+    if isinstance(notice, Handover):
+        newest = home.live.now.standings.current(federation, Participant(notice.party, notice.key, ""))
+        if known(home.path, federation).get(notice.party) != newest.key.hex():
+            replaced(home.path, federation, newest)
     return is_new
 
 
@@ -94,7 +99,7 @@ def _keys(home: Home, federation: str) -> Mapping[MemberId, PublicKey]:
 def _check_in(home: Home, federation: str) -> None:
     pinned = known(home.path, federation)
     if home.owner not in pinned:
-        among = ", ".join(sorted(path.stem for path in (home.path / "peers").glob("*.json"))) or "none"
+        among = ", ".join(federations(home.path)) or "none"
         raise OperatorFault(f"{home.owner} is in no federation {federation}", f"it is in {among}", str(home.path))
 
 

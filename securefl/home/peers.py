@@ -51,3 +51,14 @@ def check(home: Path, federation: str, seats: tuple[Participant, ...]) -> None:
                 "if its key was replaced on purpose, remove its line here; if not, find out who answers in its name"
             )
             raise OperatorFault(what, remedy, str(pinned(home, federation)))
+
+
+def replaced(home: Path, federation: str, seat: Participant) -> None:
+    """Pin another key of a party: the one that it handed its own over to, as a notice that was taken in says."""
+    here = known(home, federation) | {seat.member: seat.key.hex()}
+    files.write(pinned(home, federation), json.dumps(here, indent=1, sort_keys=True).encode())
+
+
+def federations(home: Path) -> tuple[str, ...]:
+    """Return the federations in which a home knows somebody."""
+    return tuple(sorted(path.stem for path in (home / "peers").glob("*.json")))

@@ -70,6 +70,15 @@ def read(home: Path) -> Head | None:
     return signed.head
 
 
+def looks(home: Path) -> tuple[int, int] | None:
+    """Return what changes whenever a head is kept; None before the first."""
+    try:
+        found = (home / NAME).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def write(home: Path, signed: SignedHead, holds: Callable[[Head], bool]) -> None:
     """Keep this head, on the disk. The caller is ``alone`` since it read the head that is kept.
 

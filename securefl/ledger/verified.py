@@ -8,6 +8,7 @@ memory, so a transaction reads only what is new.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -27,7 +28,8 @@ class Verified:
     """A prefix of one ledger, as it was when it was read last. ``where`` names its store in errors."""
 
     def __init__(self, key: PublicKey, where: str) -> None:
-        self._key, self._where = key, where
+        self.keys: tuple[PublicKey, ...] = (key,)  # of whoever owns it: while it exchanges its key, two
+        self._where = where
         self._hashes = bytearray()  # of every leaf, one after the other
         self._next = 0  # the leaf to be read again next
         self._roots: dict[int, Hash] = {}  # of some of its prefixes
@@ -35,7 +37,8 @@ class Verified:
         self.stored: StoredHead | None = None
 
     def __copy__(self) -> Verified:
-        made = Verified(self._key, self._where)
+        made = Verified(self.keys[0], self._where)
+        made.keys = self.keys
         made._hashes, made._next, made._roots = bytearray(self._hashes), self._next, dict(self._roots)
         made.tree, made.stored = self.tree, self.stored
         return made
@@ -128,7 +131,15 @@ class Verified:
             return None
         try:
             stored: StoredHead = wire.decode(row.signed or b"", StoredHead)
-            signing.verify_stored(self._key, stored)
+            _verify_by_one(self.keys, stored)
         except (Malformed, Forged) as fault:
             raise Tampered(self._where, str(fault)) from fault
         return stored
+
+
+def _verify_by_one(own: tuple[PublicKey, ...], stored: StoredHead) -> None:
+    for key in own[1:]:
+        with suppress(Forged):
+            signing.verify_stored(key, stored)
+            return
+    signing.verify_stored(own[0], stored)

@@ -49,7 +49,7 @@ class KeyFile:
 
         sealed = key_files.kept(self.path, counted)
         try:
-            secret = keys.open_at_rest(self.identity.at_rest(CONTEXT), CONTEXT, sealed)
+            secret = self.identity.opened_at_rest(CONTEXT, sealed)
         except Forged as fault:
             what, remedy = "this decryption key was altered, or is another party's", "restore it from its backup"
             raise OperatorFault(what, remedy, str(self.path)) from fault

@@ -99,7 +99,7 @@ class Standings:
         if notice.federation != federation:
             raise NotTaken(f"a notice of {notice.federation}, where {federation} is expected", "keys.federation")
         own = known.get(notice.party)
-        if own is None or not self._is_one_party(federation, own, notice.key):
+        if own is None or not self.is_one_party(federation, own, notice.key):
             raise NotTaken(f"{notice.key.hex()[:16]} is no key of {notice.party} here", "keys.stranger")
         check_signatures(signed)
         if notice.issued > now + SKEW_S:
@@ -132,7 +132,8 @@ class Standings:
             raise NotTaken(f"{notice.party} handed its key over {MOST_HANDOVERS} times", "keys.too-many")
         return True
 
-    def _is_one_party(self, federation: str, one: PublicKey, other: PublicKey) -> bool:
+    def is_one_party(self, federation: str, one: PublicKey, other: PublicKey) -> bool:
+        """Whether one of these keys was handed over to the other, step by step."""
         return other in self.chain(federation, one) or one in self.chain(federation, other)
 
 

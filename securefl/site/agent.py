@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from securefl import keys, wire
 from securefl.errors import Elsewhere, Fault, PeerFault, Unsafe
@@ -21,6 +21,7 @@ from securefl.protocol import messages as m
 from securefl.seams import Unfinished
 from securefl.shown import short
 from securefl.site import round_time
+from securefl.site.run_keys import authentic, refreshed, signer_of, with_ledger
 from securefl.site.turns import RoundOver, Turn, Turns
 from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, Unbounded, rules
 from securefl.wire import LIMIT_BYTES
@@ -69,7 +70,7 @@ class MemberAgent:
             PeerFault: the request is not allowed; that is in the ledger, and nothing moved. Of a request that is not
                 signed by the coordinator nothing is written, nowhere.
         """
-        frame = authentic(data, self.charter)
+        frame = authentic(data, self.charter, self.home)
         with self.turns.taken(self.charter.federation, frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame, turn)
 
@@ -79,7 +80,9 @@ class MemberAgent:
         Raises:
             PeerFault: the request is not the coordinator's.
         """
-        return self.turns.progress(self.charter.federation, authentic(data, self.charter).envelope.receipt.run)
+        return self.turns.progress(
+            self.charter.federation, authentic(data, self.charter, self.home).envelope.receipt.run
+        )
 
     def leave(self) -> None:
         """End trainings after the step that they are in; their reservations stand."""
@@ -96,12 +99,12 @@ class MemberAgent:
             moved: member_state.Step | PeerFault
             _check_own(self.home, conn, self.charter.federation, run)
             saved = self.home.saved(conn, run, member_state.State)
-            state = saved or member_state.Idle(_refreshed(self.charter, self.home, conn))
+            state = saved or member_state.Idle(refreshed(self.charter, self.home, conn, frame))
             try:
                 if isinstance(state, member_state.Sealed) and frame.envelope.receipt.kind == m.Ask.__name__:
                     round_time.check(self.home, conn, run, self.round_s)
                 event = member_state.Received(frame.envelope, frame.head, self._secret())
-                moved = member.step(state, event, _with_ledger(self.ports, self.home, self.charter))
+                moved = member.step(state, event, with_ledger(self.ports, self.home, state, frame))
                 self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
@@ -115,7 +118,7 @@ class MemberAgent:
             return self._answered(frame, turn)  # what was done here is thrown away; the other's reply stands, or comes
         if isinstance(state, member_state.Sealed) and frame.envelope.receipt.kind == m.Enrol.__name__:
             _tell_late(self.charter.me, state.plan)
-        return _answer(moved.outbound, self.home)
+        return _answer(moved.outbound, self.home, signer_of(self.home, moved.state))
 
     def _perform(self, moved: member_state.Step, turn: Turn) -> member_state.Step:
         effect = moved.effects[0]
@@ -176,9 +179,7 @@ class MemberAgent:
                         else decide(self.policy, plan, account, price, now, effect.base),
                     )
                 )
-                moved = member.step(
-                    state, member_state.Decided(answer), _with_ledger(self.ports, self.home, self.charter)
-                )
+                moved = member.step(state, member_state.Decided(answer), with_ledger(self.ports, self.home, state))
                 self.home.commit(conn, plan.run, moved.entries, moved.state, now)
             if isinstance(answer, Refusal):
                 _tell_why(self.charter.me, plan, answer)
@@ -211,7 +212,7 @@ class MemberAgent:
         return Refusal((Reason("policy.version", str(mine.version), f"at least {max(versions)}", fix),))
 
     def _move(self, state: member_state.State, plan: Plan, event: member_state.Event) -> member_state.Step:
-        moved = member.step(state, event, _with_ledger(self.ports, self.home, self.charter))
+        moved = member.step(state, event, with_ledger(self.ports, self.home, state))
         with self.home.transaction() as conn:
             _check_stands(self.home, conn, plan.run, state)
             self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
@@ -240,13 +241,15 @@ class CustodianAgent:
         Raises:
             PeerFault: as for a member.
         """
-        frame = authentic(data, self.charter)
+        frame = authentic(data, self.charter, self.home)
         with self.turns.taken(self.charter.federation, frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame)
 
     def progress(self, data: bytes) -> m.InProgress:
         """As for a member."""
-        return self.turns.progress(self.charter.federation, authentic(data, self.charter).envelope.receipt.run)
+        return self.turns.progress(
+            self.charter.federation, authentic(data, self.charter, self.home).envelope.receipt.run
+        )
 
     def leave(self) -> None:
         """As for a member; what it opens takes no steps."""
@@ -262,11 +265,11 @@ class CustodianAgent:
         with self.home.transaction() as conn:
             _check_own(self.home, conn, self.charter.federation, run)
             saved = self.home.saved(conn, run, custodian.State)
-            state = saved or custodian.Idle(_refreshed(self.charter, self.home, conn))
+            state = saved or custodian.Idle(refreshed(self.charter, self.home, conn, frame))
             moved: custodian.Step | PeerFault
             try:
                 event = member_state.Received(frame.envelope, frame.head, keys.Secret(self.entropy(32)))
-                moved = custodian.step(state, event, _with_ledger(self.ports, self.home, self.charter))
+                moved = custodian.step(state, event, with_ledger(self.ports, self.home, state, frame))
                 self.home.commit(conn, run, moved.entries, moved.state)
             except PeerFault as fault:
                 moved = fault
@@ -278,7 +281,7 @@ class CustodianAgent:
                 moved = self._perform(moved, run)
         except Overtaken:
             return self._answered(frame)  # both decrypted the same sum
-        return _answer(moved.outbound, self.home)
+        return _answer(moved.outbound, self.home, signer_of(self.home, moved.state))
 
     def _perform(self, moved: custodian.Step, run: RunId) -> custodian.Step:
         """Decrypt what the committed step asks for: the home remembers it by now, whatever its database shows."""
@@ -287,7 +290,7 @@ class CustodianAgent:
         except Exception as fault:  # noqa: BLE001 - something may have been decrypted, so it is not tried again
             print(short(f"custodian: no sum was opened: {type(fault).__name__}: {fault}"), file=sys.stderr)
             found = custodian.Decrypted.not_at_all(fault)
-        after = custodian.step(moved.state, found, _with_ledger(self.ports, self.home, self.charter))
+        after = custodian.step(moved.state, found, with_ledger(self.ports, self.home, moved.state))
         with self.home.transaction() as conn:
             _check_stands(self.home, conn, run, moved.state)
             self.home.commit(conn, run, after.entries, after.state)
@@ -295,12 +298,6 @@ class CustodianAgent:
 
 
 Agent = MemberAgent | CustodianAgent
-P = TypeVar("P", member_state.Ports, custodian.Ports)
-
-
-def _with_ledger(ports: P, home: Home, charter: member_state.SiteConfig) -> P:
-    """Return what a machine asks of its own ledger, answered by its home."""
-    return replace(ports, holds=home.holds, head=home.head, standing=home.standing_in(charter.federation))
 
 
 def _check_own(home: Home, conn: sa.Connection, federation: str, run: RunId) -> None:
@@ -359,32 +356,6 @@ def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:
         print(f"{me}: {clamped} of {plan.dimension} values were clamped to the grid; {fix}", file=sys.stderr)
 
 
-def _refreshed(charter: member_state.SiteConfig, home: Home, conn: sa.Connection) -> member_state.SiteConfig:
-    custodian = (charter.custodian,) if charter.custodian else ()
-    return replace(charter, witnessed=home.witnessed(conn, (*charter.peers, charter.coordinator, *custodian)))
-
-
-def authentic(data: bytes, charter: member_state.SiteConfig) -> m.Frame:
-    """The frame, once the coordinator's signature over it holds; before that no store is opened and nothing is kept.
-
-    Raises:
-        Malformed, Forged: it is no frame, or not from this site's coordinator to it.
-    """
-    frame: m.Frame = wire.decode(data, m.Frame)
-    check_asked(frame, charter)
-    return frame
-
-
-def check_asked(frame: m.Frame, charter: member_state.SiteConfig) -> None:
-    """Check that this site's coordinator asks it.
-
-    Raises:
-        Forged: it is somebody else, or somebody else is asked.
-    """
-    coordinator = charter.coordinator
-    m.check(frame.envelope, coordinator.member, charter.me, frame.envelope.receipt.run, coordinator.key)
-
-
 def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:
     """Refused, by which rule: in the words of the closed list, whatever the fault itself says."""
     receipt, said = envelope.receipt, m.NoAnswer.by(fault)
@@ -393,6 +364,6 @@ def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:
         home.record(conn, (Refused(receipt.run, receipt.round, receipt.kind, (reason,)),))
 
 
-def _answer(outbound: Envelope | None, home: Home) -> bytes:
+def _answer(outbound: Envelope | None, home: Home, signer: keys.Identity) -> bytes:
     assert outbound is not None, "every step without effects answers"
-    return wire.encode(m.Frame(outbound, home.head()))
+    return wire.encode(m.Frame(outbound, home.head_under(signer)))

@@ -85,7 +85,10 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
     home = opened(site, around.clock)
     custodian = None if trust.custodian is None else Participant(CUSTODIAN, _key(trust.custodian), "")
     coordinator, seats = Participant(COORDINATOR, _key(trust.coordinator), ""), _seats(trust.members)
-    check_own_key(site, name, trust, home.identity.public)
+    check_own_key(site, name, trust, home.identity)
+    known = home.live.now.standings  # the document has keys as they were: each speaks by the one it was handed over to
+    coordinator, seats = known.current(name, coordinator), tuple(known.current(name, seat) for seat in seats)
+    custodian = None if custodian is None else known.current(name, custodian)
     pin(home.path, name, (coordinator, *((custodian,) if custodian else ()), *seats))
     policy, signed = _laid_out(home, name, around.clock())
     shared = None if site.file.is_custodian else around.model or model_of(site, name)
@@ -163,12 +166,12 @@ def limits_of(site: Site, trust: TrustPart) -> Limits:
     return Limits(site.file.limits, trust.max_tokens)
 
 
-def check_own_key(site: Site, federation: str, trust: TrustPart, own: PublicKey) -> None:
-    """Check that the document names this home's own key as this party's; raise otherwise."""
+def check_own_key(site: Site, federation: str, trust: TrustPart, own: keys.Identity) -> None:
+    """Check that the document names this home's own key as this party's, or one it handed over; raise otherwise."""
     field_ = "custodian" if site.file.is_custodian else f"members.{site.file.name}.key"
     named = trust.custodian if site.file.is_custodian else trust.members[site.file.name].key
-    if named != own.hex():
-        what = f"found the key {str(named)[:16]}..., and this home's is {own.hex()[:16]}..."
+    if named is None or own.under(_key(named)) is None:
+        what = f"found the key {str(named)[:16]}..., and this home's is {own.public.hex()[:16]}..."
         remedy = f"write this party's own key, or the home it belongs to: {MADE_BY}"
         raise OperatorFault(what, remedy, f"{site.path}: federations.{federation}.{field_}")
 

@@ -89,7 +89,7 @@ def _store(site: Site) -> Finding:
 def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:
     known = pinned(site.home, name)
     if identity.is_made(site.home):
-        check_own_key(site, name, trust, key_files.load(identity.place(site.home)).public)
+        check_own_key(site, name, trust, key_files.load(identity.place(site.home)))
     pins: dict[str, str] = json.loads(known.read_text()) if known.exists() else {}
     named = {"coordinator": trust.coordinator, **({"custodian": trust.custodian} if trust.custodian else {})}
     named |= {member: each.key for member, each in trust.members.items()}

@@ -13,8 +13,9 @@ from securefl.protection import key_shares
 from securefl.protocol import messages as m
 from securefl.runtime.sockets import Sockets
 from securefl.site import custody, key_share
-from securefl.site.agent import Agent, check_asked
+from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
+from securefl.site.run_keys import check_asked
 from securefl.terms import MemberId
 
 
@@ -65,7 +66,7 @@ class Dispatcher:
         """This site's share of a decryption key, for the custodian of one of its federations."""
         for agent in self._agents:
             custodian = agent.charter.custodian
-            if custodian is not None and custodian.key != agent.home.identity.public:
+            if custodian is not None and agent.home.identity.under(custodian.key) is None:
                 with suppress(Forged):
                     return key_share.answer(agent.home, custodian.key, request)
         raise Forged("a request of nobody whom this site answers")
@@ -127,7 +128,7 @@ def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
 
 def _signed(frame: m.Frame, agent: Agent) -> bool:
     try:
-        check_asked(frame, agent.charter)
+        check_asked(frame, agent.charter, agent.home)
     except PeerFault:
         return False
     return True

@@ -57,7 +57,7 @@ def keep(home: Home, custodians: Iterable[PublicKey], data: bytes, place: str) -
     try:
         share: key_shares.Share = wire.decode(data, key_shares.Share)
         for custodian in custodians:
-            if key_shares.is_mine(home.owner, share, home.identity.box, custodian):
+            if any(key_shares.is_mine(home.owner, share, each.box, custodian) for each in home.identity.every):
                 path = _place(home, custodian, share.statement.key)
                 files.folder(path.parent)
                 files.write(path, data)

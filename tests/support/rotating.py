@@ -1,0 +1,113 @@
+"""A federation whose parties live long, and exchange their keys, revoke them or leave while runs go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from securefl import key_files
+from securefl.home import notices
+from securefl.home.home import Home
+from securefl.home.peers import pin
+from securefl.home.rotation import rotate
+from securefl.protocol import coordinator_state
+from securefl.runtime.inprocess import InProcess
+from securefl.seams import Runtime
+from securefl.terms import MemberId, Participant, RunId, SignedNotice
+from tests.support.parties import COORDINATOR, NOW, Federation, InOrder
+
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Rotating(Federation):
+    """Its parties' keys are those that their homes have; its time passes as it is told."""
+
+    time: list[int] = field(default_factory=lambda: [NOW])
+
+    def home(self, name: str) -> Home:
+        made = super().home(name)
+        made.engine.dispose()
+        return Home.at(made.path, made.owner, lambda: self.time[0])
+
+    def seat(self, name: str) -> Participant:
+        path = self.place(name) / "identity.key"
+        seat = super().seat(name)
+        return replace(seat, key=key_files.load(path).public) if path.exists() else seat
+
+    def made(self) -> Rotating:
+        """Everybody has a home, and knows the others."""
+        session = self.session()
+        for name in (COORDINATOR, *self.parties):
+            home = self.home(name)
+            pin(home.path, self.name, (session.coordinator, *filter(None, (session.custodian,)), *session.roster))
+            home.engine.dispose()
+        return self
+
+    def everybody(self) -> tuple[str, ...]:
+        return (COORDINATOR, *self.parties)
+
+    def say(self, name: str, how: Callable[[Home], SignedNotice]) -> SignedNotice:
+        """What one party says of its key, by a process of its own."""
+        home = self.home(name)
+        try:
+            return how(home)
+        finally:
+            home.engine.dispose()
+
+    def taken(self, signed: SignedNotice, *, by: tuple[str, ...] = ()) -> None:
+        """The others take it in, each by a process of its own."""
+        for name in by or self.everybody():
+            home = self.home(name)
+            notices.take(home, self.name, notices.read(notices.text_of(signed).encode(), "mail"))
+            home.engine.dispose()
+
+    def rotated(self, name: str, overlap_s: int = HOUR) -> SignedNotice:
+        return self.say(name, lambda home: rotate(home, overlap_s)[0])
+
+    def in_run(self, number: int) -> Rotating:
+        return replace(self, run=RunId(number.to_bytes(16, "big")))
+
+
+class Living:
+    """Agents that outlive every run and every exchange of a key: each was built once."""
+
+    def __init__(self, federation: Rotating) -> None:
+        self.federation = federation
+        self.agents = {MemberId(name): federation.party(name) for name in federation.parties}
+
+    def play(
+        self, number: int, rounds: int = 1, before: Callable[[str, int], None] = lambda kind, times: None
+    ) -> tuple[coordinator_state.Ended, InOrder]:
+        """A run; ``before`` is told of each exchange, by its kind and how often that came before."""
+        runtime = InOrder(Telling(InProcess(self.agents), before))
+        return self.federation.in_run(number).drive(runtime, rounds), runtime
+
+
+class Telling:
+    """The same runtime, which says what it is about to ask."""
+
+    def __init__(self, inner: Runtime, before: Callable[[str, int], None]) -> None:
+        self.inner, self.before, self.times = inner, before, dict[str, int]()
+
+    def exchange(self, outbound, waiting):
+        from securefl import wire
+        from securefl.protocol import messages as m
+
+        asked = list(outbound)
+        kind = wire.decode(asked[0][1], m.Frame).envelope.receipt.kind
+        self.before(kind, self.times.setdefault(kind, 0))
+        self.times[kind] += 1
+        yield from self.inner.exchange(asked, waiting)
+
+
+def folder_of(federation: Federation, copies: Path) -> Path:
+    """Everybody's exported ledger, as an auditor has them."""
+    from securefl.home import export
+
+    for name in (COORDINATOR, *federation.parties):
+        home = federation.home(name)
+        export.one(home, copies)
+        home.engine.dispose()
+    return copies
