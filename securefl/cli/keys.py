@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from securefl.cli import notices
 from securefl.cli.options import Json, show
 from securefl.cli.train import is_suite
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
 custodian_app = typer.Typer(help="Who holds the decryption key.", no_args_is_help=True)
+
+
+keys_app.command("rotate")(notices.rotate)
+keys_app.command("revoke")(notices.revoke)
+keys_app.command("leave")(notices.leave)
+keys_app.command("take")(notices.take)
+keys_app.command("list")(notices.list_)
 
 
 @keys_app.command("init")

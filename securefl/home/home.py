@@ -374,15 +374,15 @@ class Home:
         del conn
         return self.live.now.witnessed(peers)
 
-    def chain(self, federation: str, key: PublicKey) -> tuple[PublicKey, ...]:
-        """This key of a party and its successors, as this ledger has them, oldest first.
+    def line(self, federation: str, key: PublicKey) -> tuple[PublicKey, ...]:
+        """Every key of the party that has this one, as this ledger has their hand-overs; oldest first.
 
         No store is opened, unless another process of this home has written since: it may have taken in a notice.
         """
         if self.live.behind(self.path):
             with self.transaction():
                 pass
-        return self.live.now.standings.chain(federation, key)
+        return self.live.now.standings.line(federation, key)
 
     def standing_in(self, federation: str) -> Callable[[Participant], None]:
         """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``."""

@@ -22,9 +22,9 @@ from securefl.terms import (
     Leaf,
     MessageReceived,
     MessageSent,
-    Notice,
     Noticed,
     Participant,
+    PublicKey,
     Refused,
     Released,
     Reported,
@@ -59,6 +59,7 @@ class LedgerView:
         self.opened: list[tuple[int, RunJoined]] = []  # each with its time
         self.standings = Standings()
         self.noticed: frozenset[SignedNotice] = frozenset()
+        self.since: dict[tuple[str, PublicKey], int] = {}  # when a key was first known here, by federation
         self._seen: dict[str, list[SignedHead]] = {}
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
@@ -67,7 +68,7 @@ class LedgerView:
     def __copy__(self) -> LedgerView:
         made = LedgerView()
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
-        made.standings, made.noticed = self.standings, self.noticed
+        made.standings, made.noticed, made.since = self.standings, self.noticed, dict(self.since)
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
         made._reserved = dict(self._reserved)
@@ -92,12 +93,11 @@ class LedgerView:
             if isinstance(entry, Reserved | Settled | ReservationReleased):
                 charges.append(entry)
             elif isinstance(entry, RunJoined):
-                self.opened.append((leaf.at, entry))
+                self._joined(entry, leaf.at)
             elif isinstance(entry, Witnessed):
                 self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
             elif isinstance(entry, Noticed):
-                self.noticed |= {entry.notice}
-                self._notice(entry.notice.notice)
+                self._notice(entry.notice, leaf.at)
             elif isinstance(entry, SumOpened | Refused | Reported):
                 self._told.setdefault(entry.run, []).append(entry)
             elif isinstance(entry, MessageSent) and entry.receipt.kind == ASKED_TO_TRAIN:
@@ -108,8 +108,16 @@ class LedgerView:
         if charges:
             self.account = self.account.after(charges)
 
-    def _notice(self, notice: Notice) -> None:
+    def _joined(self, entry: RunJoined, at: int) -> None:
+        self.opened.append((at, entry))
+        for seat in entry.peers:
+            self.since.setdefault((entry.federation, seat.key), at)
+
+    def _notice(self, signed: SignedNotice, at: int) -> None:
+        notice, self.noticed = signed.notice, self.noticed | {signed}
         self.standings = self.standings.after(notice)
+        if isinstance(notice, Handover):
+            self.since.setdefault((notice.federation, notice.successor), at)
         if isinstance(notice, Handover) and notice.head is not None:  # a new key is no new ledger
             self._seen.setdefault(notice.party, []).append(notice.head)
 

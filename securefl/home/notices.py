@@ -6,12 +6,14 @@ Both are entries of its ledger, from which each round is judged. A notice travel
 from __future__ import annotations
 
 import base64
+import hashlib
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from securefl import wire
-from securefl.errors import Malformed, OperatorFault
+from securefl.errors import Malformed, OperatorFault, PeerFault
 from securefl.home.peers import federations, known, replaced
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
@@ -64,6 +66,36 @@ def take(home: Home, federation: str, signed: SignedNotice) -> bool:
         if known(home.path, federation).get(notice.party) != newest.key.hex():
             replaced(home.path, federation, newest)
     return is_new
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One party's key, as a home knows it."""
+
+    federation: str
+    party: str
+    key: PublicKey
+    fingerprint: str
+    since: int | None  # seconds since 1970, when this home first began a run with it or took it in; None: not yet
+    standing: str  # "counts", or why not
+
+
+def listed(home: Home) -> tuple[Listed, ...]:
+    """Every key that this home knows, in the order of federations and names."""
+    found = list[Listed]()
+    with home.transaction():
+        view, now = home.live.now, home.clock()
+        for federation in federations(home.path):
+            for name, key in sorted(_keys(home, federation).items()):
+                try:
+                    view.standings.check(federation, Participant(name, key, ""), now)
+                except PeerFault as fault:
+                    why = str(fault)
+                else:
+                    why = "counts"
+                since = view.since.get((federation, key))
+                found.append(Listed(federation, name, key, hashlib.sha256(key).hexdigest()[:32], since, why))
+    return tuple(found)
 
 
 def text_of(signed: SignedNotice) -> str:

@@ -62,6 +62,15 @@ class Standings:
             found.append(handed.successor)
         return tuple(found)
 
+    def line(self, federation: str, key: PublicKey) -> tuple[PublicKey, ...]:
+        """Every key of this key's line: those that were handed over to it, itself, and its successors; oldest first."""
+        before = {each.successor: each.key for (of, _), each in self.handovers.items() if of == federation}
+        first, seen = key, {key}
+        while (earlier := before.get(first)) is not None and earlier not in seen:
+            first = earlier
+            seen.add(first)
+        return self.chain(federation, first)
+
     def current(self, federation: str, seat: Participant) -> Participant:
         """The party, under the newest key that its own was handed over to."""
         return replace(seat, key=self.chain(federation, seat.key)[-1])
@@ -93,7 +102,7 @@ class Standings:
         Raises:
             NotTaken: 1. another federation's; 2. of a key that is not this party's here; 3. not signed by it, or by
                 the successor; 4. of a time that has not come, or with too long an overlap; 5. the key was revoked, or
-                handed over to another; or too often.
+                handed over, to another where it is to be handed over again; or too often.
         """
         notice = signed.notice
         if notice.federation != federation:
@@ -109,6 +118,8 @@ class Standings:
         if isinstance(notice, Departure):
             if (federation, notice.key) in self.revoked:
                 raise NotTaken(f"signed by a key of {notice.party} that was revoked", "keys.revoked")
+            if (federation, notice.key) in self.handovers:  # all that it can still say is that it is revoked
+                raise NotTaken(f"signed by a key of {notice.party} that was handed over", "keys.handed-over")
             return (federation, notice.party) not in self.left
         return (federation, notice.key) not in self.revoked
 

@@ -87,7 +87,7 @@ def check_asked(frame: m.Frame, charter: member_state.SiteConfig, home: Home) ->
         Forged: it is somebody else, or somebody else is asked.
     """
     coordinator = charter.coordinator
-    for key in reversed(home.chain(charter.federation, coordinator.key)[1:]):
+    for key in reversed(home.line(charter.federation, coordinator.key)):
         with suppress(Forged):
             m.check(frame.envelope, coordinator.member, charter.me, frame.envelope.receipt.run, key)
             return

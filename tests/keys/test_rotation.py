@@ -229,6 +229,10 @@ def test_a_key_is_handed_over_once_and_not_when_it_was_revoked() -> None:
         handed.admit(handover(to=OTHER), "f", KEYS, 0)
     with pytest.raises(NotTaken, match="already"):
         handed.admit(handover(by=B, party="b", to=NEW), "f", KEYS, 0)
+    with pytest.raises(NotTaken, match="that was handed over"):
+        handed.admit(signed(A, Departure("f", "a", A.public, 0)), "f", KEYS, 0)
+    assert handed.admit(signed(NEW, Departure("f", "a", NEW.public, 0)), "f", KEYS, 0)
+    assert handed.admit(signed(A, Revocation("f", "a", A.public, 0)), "f", KEYS, 0)
     revoked = none.after(Revocation("f", "a", A.public, 0))
     with pytest.raises(NotTaken, match="was revoked"):
         revoked.admit(handover(), "f", KEYS, 0)

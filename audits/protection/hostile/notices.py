@@ -1,0 +1,123 @@
+"""Somebody says of a key what its owner did not say: hands it over, revokes it, or declares its owner gone."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from audits.protection.attempt import Attempt, Outcome
+from securefl import wire
+from securefl.errors import PeerFault
+from securefl.home import notices
+from securefl.keys import Identity, Secret
+from securefl.protocol import messages as m
+from securefl.protocol import standing
+from securefl.protocol.standing import NotTaken
+from securefl.site.run_keys import authentic
+from securefl.terms import Departure, Handover, Notice, RunId, SignedNotice
+from tests.support.rotating import COORDINATOR, HOUR, Rotating
+
+
+def _tried(federation: Rotating, signed: SignedNotice, by: str) -> Outcome:
+    """Have a party take a notice in, and look whether anything came of it."""
+    home = federation.home(by)
+    with home.transaction():
+        before = home.live.now.standings
+    try:
+        notices.take(home, federation.name, signed)
+        stopped = "nothing"
+    except NotTaken as refused:
+        stopped = refused.rule
+    with home.transaction():
+        changed = home.live.now.standings != before
+    home.engine.dispose()
+    return Outcome(changed, stopped)
+
+
+def _seed(drawn: random.Random) -> Identity:
+    return Identity(Secret(drawn.randbytes(32)))
+
+
+def _of(federation: Rotating, name: str) -> Identity:
+    home = federation.home(name)
+    home.engine.dispose()
+    return home.identity
+
+
+def tombstone(number: int, folder: Path) -> Outcome:
+    """Sign, as coordinator, that a member has left; or put a member's name on the coordinator's own tombstone."""
+    drawn, federation = random.Random(number), Rotating(folder).made()  # noqa: S311
+    victim, by = drawn.sample(federation.names, 2)
+    centre, key = _of(federation, COORDINATOR), federation.seat(victim).key
+    forged = Departure(federation.name, federation.seat(victim).member, key, federation.time[0])
+    data = wire.encode(forged)
+    ways = (
+        SignedNotice(forged, centre.sign(standing.LABEL, data)),
+        SignedNotice(forged, drawn.randbytes(64)),
+        standing.sign(centre, Departure(federation.name, forged.party, centre.public, federation.time[0])),
+        SignedNotice(forged, federation.say(victim, lambda home: standing.sign(
+            home.identity, Departure("another", forged.party, key, federation.time[0]))).signature),
+    )  # fmt: skip
+    return _tried(federation, ways[number % len(ways)], by)
+
+
+def by_revoked(number: int, folder: Path) -> Outcome:
+    """Have whoever stole a key that was revoked since hand it over to a key of the thief's."""
+    drawn, federation = random.Random(number), Rotating(folder).made()  # noqa: S311
+    victim, by = drawn.sample(federation.everybody(), 2)
+    stolen = _of(federation, victim)
+    federation.taken(federation.say(victim, lambda home: notices.revoke(home, federation.name)))
+    now, thief = federation.time[0] + drawn.randint(0, HOUR), _seed(drawn)
+    federation.time[0] = now
+    owner = federation.seat(victim).member
+    said: Notice = Handover(federation.name, owner, stolen.public, now - HOUR, thief.public, now + HOUR, None)
+    return _tried(federation, standing.sign(stolen, said, thief), by)
+
+
+def replayed(number: int, folder: Path) -> Outcome:
+    """Carry a hand-over of one federation into another one that the same keys are in; or claim a key that is there."""
+    drawn = random.Random(number)  # noqa: S311
+    first, second = Rotating(folder / "f").made(), Rotating(folder / "g", name="g").made()
+    victim, by = drawn.sample(first.everybody(), 2)
+    signed = first.rotated(victim)
+    if number % 2:
+        return _tried(second, signed, by)
+    other = next(name for name in first.everybody() if name not in (victim, by))
+    thief, known = _of(first, other), first.seat(victim)
+    said = Handover("f", first.seat(other).member, thief.public, first.time[0], known.key, first.time[0] + HOUR, None)
+    return _tried(first, SignedNotice(said, thief.sign(standing.LABEL, wire.encode(said)), signed.by_successor), by)
+
+
+def rotated_away(number: int, folder: Path) -> Outcome:
+    """Sign an invitation with a coordinator's key that was handed over, when only the new one counts, or revoked."""
+    drawn, federation = random.Random(number), Rotating(folder).made()  # noqa: S311
+    old, session, victim = _of(federation, COORDINATOR), federation.session(), drawn.choice(federation.names)
+    if number % 2:
+        federation.taken(federation.rotated(COORDINATOR, drawn.randint(0, HOUR)))
+        federation.time[0] += HOUR + 1 + drawn.randint(0, HOUR)
+    else:
+        federation.taken(federation.say(COORDINATOR, lambda home: notices.revoke(home, federation.name)))
+    agent = federation.agent(victim)
+    home = federation.home(COORDINATOR)
+    run = RunId(drawn.randbytes(16))
+    invite = m.Invite(m.Session(run, *(getattr(session, name) for name in m.Session.__slots__[1:])))
+    head = home.head_under(old)
+    sender, to = session.coordinator.member, federation.seat(victim).member
+    data = wire.encode(m.Frame(m.enclose(old, sender, to, run, 0, invite, head=head), head))
+    home.engine.dispose()
+    try:
+        authentic(data, agent.charter, agent.home)
+        agent.handle(data)
+        outcome = Outcome(succeeded=True, stopped_by="nothing")
+    except PeerFault as fault:
+        outcome = Outcome(succeeded=False, stopped_by=fault.rule)
+    agent.home.engine.dispose()
+    return outcome
+
+
+ATTEMPTS = (
+    Attempt("A coordinator declares a member gone", tombstone),
+    Attempt("A key that was revoked is handed over to whoever stole it", by_revoked),
+    Attempt("A hand-over is replayed to another federation, or claims a key that is somebody's", replayed),
+    Attempt("A coordinator's key that was handed over or revoked signs an invitation", rotated_away),
+)
