@@ -98,15 +98,19 @@ class LedgerView:
                 self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
             elif isinstance(entry, Noticed):
                 self._notice(entry.notice, leaf.at)
-            elif isinstance(entry, SumOpened | Refused | Reported):
-                self._told.setdefault(entry.run, []).append(entry)
-            elif isinstance(entry, MessageSent) and entry.receipt.kind == ASKED_TO_TRAIN:
-                self._told.setdefault(entry.receipt.run, []).append(entry)
+            elif isinstance(entry, SumOpened | Refused | Reported | MessageSent):
+                self._tells(entry)
             run = run_of(entry)
             if run is not None:
                 self._marks[run] = tree
         if charges:
             self.account = self.account.after(charges)
+
+    def _tells(self, entry: Told) -> None:
+        if not isinstance(entry, MessageSent):
+            self._told.setdefault(entry.run, []).append(entry)
+        elif entry.receipt.kind == ASKED_TO_TRAIN:
+            self._told.setdefault(entry.receipt.run, []).append(entry)
 
     def _joined(self, entry: RunJoined, at: int) -> None:
         self.opened.append((at, entry))
