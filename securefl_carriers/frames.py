@@ -30,13 +30,13 @@ def unpacked(data: bytes) -> tuple[bytes, ...]:
     Raises:
         Cut: it does not end with a frame.
     """
-    found = []
-    while data:
-        size = int.from_bytes(data[:PREFIX], "big")
-        if len(data) < PREFIX + size:
+    found, at = [], 0
+    while at < len(data):
+        end = at + PREFIX + int.from_bytes(data[at : at + PREFIX], "big")
+        if len(data) < end or len(data) < at + PREFIX:
             raise Cut("the last frame is not whole")
-        found.append(data[PREFIX : PREFIX + size])
-        data = data[PREFIX + size :]
+        found.append(data[at + PREFIX : end])
+        at = end
     return tuple(found)
 
 

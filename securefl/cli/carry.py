@@ -24,7 +24,7 @@ def carry_answer(
     from securefl.documents import site_file  # noqa: PLC0415
     from securefl.home import identity  # noqa: PLC0415
     from securefl.progress import progress  # noqa: PLC0415
-    from securefl.site import carry  # noqa: PLC0415
+    from securefl.site import carry, serve  # noqa: PLC0415
     from securefl.site.build import Environment  # noqa: PLC0415
     from securefl.site.dispatch import built  # noqa: PLC0415
     from securefl.terms import MemberId, PublicKey  # noqa: PLC0415
@@ -34,7 +34,9 @@ def carry_answer(
     with progress() as shown:
         dispatcher = built(found, Environment(progress=shown))
         key = key_files.load(identity.place(found.home))
-        handled = carry.answer_all(dispatcher, key, MemberId(found.file.name), coordinators, taken, into)
+        me, most = MemberId(found.file.name), dispatcher.most_request
+        with serve.alone(found.home / serve.LOCK):  # one process of a site trains at a time
+            handled = carry.answer_all(dispatcher, key, me, coordinators, taken, into, most=most)
     told = [
         {"package": str(each.package), "answer": str(each.answer) if each.answer else None,
          "refused": each.refused.rule.value if each.refused else None}

@@ -27,6 +27,8 @@ NEVER: Final = (
     "server-predeployed-flwr",
 )  # rights to run something
 SHARED: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are refused
+HARMLESS: Final = ("manage_job", "download_job", "view", "operate")  # where no job can be submitted
+LOGGING = "log_config.json"
 RESOURCES, RIGHTS = "resources.json", "authorization.json"
 OK, WRONG = "ok", "missing"
 
@@ -93,7 +95,7 @@ def _without_code(rights: Any) -> Any:  # noqa: ANN401 - JSON
     """The rights of one role, without any to run something; "any" for all becomes a list of what is left."""
     if rights == "any":
         return {
-            **dict.fromkeys(("manage_job", "download_job", "view", "operate"), "any"),
+            **dict.fromkeys(HARMLESS, "any"),
             **dict.fromkeys(NEVER, "none"),
         }
     return {**rights, **dict.fromkeys(NEVER, "none")}
@@ -110,12 +112,9 @@ def examine(kit: Path) -> tuple[Finding, ...]:
 
 
 def _code(_: Path, resources: dict[str, Any], rights: dict[str, Any]) -> Iterator[Finding]:
-    allowed = sorted(
-        f"{role}: {right}"
-        for role, of in rights.get("permissions", {"every role": "any"}).items()
-        for right in NEVER
-        if (of if of in ("any", "none") else of.get(right, "none")) != "none"
-    )
+    roles = rights.get("permissions", {"every role": "any"})
+    roles = roles if isinstance(roles, dict) else {"every role": roles}
+    allowed = sorted(f"{role}: {right}" for role, of in roles.items() for right in _beyond(of))
     yield _found("code", "no role may submit a job, bring code or open a shell", allowed, RIGHTS)
     listed = resources.get("class_allow_list", ["FLARE's own default"])
     mode = resources.get("class_list_enforcement_mode")
@@ -123,10 +122,22 @@ def _code(_: Path, resources: dict[str, Any], rights: dict[str, Any]) -> Iterato
     yield _found("classes", "a job can build nothing", classes[:5], RESOURCES)
 
 
-def _streams(_: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:
+def _beyond(of: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    """What a role may do that is not known to be harmless; FLARE reads names in any case, and single commands."""
+    if of == "none":
+        return
+    for right, value in of.items() if isinstance(of, dict) else [("everything", of)]:
+        if not (right in HARMLESS or (right in NEVER and value == "none")):
+            yield str(right)
+
+
+def _streams(kit: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:
     found = [each["id"] for each in resources["components"] if each["id"] in LEAKS or "log_streamer" in each["path"]]
     if resources.get("allow_log_streaming") is not False:
         found.append("allow_log_streaming")
+    own, theirs = kit / "local" / LOGGING, kit / "local" / f"{LOGGING}.default"
+    if own.exists() and not (theirs.exists() and own.read_bytes() == theirs.read_bytes()):
+        found.append(f"a {LOGGING} that is not FLARE's own")
     yield _found("logs", "stay here", found, RESOURCES)
 
 

@@ -69,7 +69,7 @@ class Couriers:
             packages.write(self._folder / TO / member, self._identity, Way.ASKED, ticket, COORDINATOR, member, request)
         while asked:
             for member, ticket in list(asked.items()):
-                answer = self._brought(member, ticket)
+                answer = self._brought(member, ticket, waiting.most_bytes)
                 if answer is not None:
                     del asked[member]
                     self._forget(member, ticket)
@@ -81,11 +81,11 @@ class Couriers:
             self._forget(member, ticket)
             yield member, waiting.late
 
-    def _brought(self, member: MemberId, ticket: Hash) -> bytes | Failure | None:
+    def _brought(self, member: MemberId, ticket: Hash, most: int) -> bytes | Failure | None:
         """The answer of this peer to this request; None while none is here."""
         for package in packages.packages_in(self._folder / FROM / member):
             try:
-                manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, {member: self._known[member]})
+                manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, {member: self._known[member]}, most)
             except NotCarried as fault:
                 self._refuse(package, fault)
                 continue

@@ -20,12 +20,12 @@ from typing import ClassVar, Final
 from securefl import keys, wire
 from securefl.errors import Fault, Forged, Malformed
 from securefl.protocol import messages as m
-from securefl.runtime import framing
 from securefl.terms import Hash, MemberId, PublicKey
 
 LABEL: Final = "carried"
 MANIFEST, FRAME = "manifest", "frame"
 MOST_MANIFEST: Final = 4096  # bytes
+TICKET: Final = 32  # bytes
 
 
 class Way(StrEnum):
@@ -108,7 +108,10 @@ def write(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        for name in (FRAME, MANIFEST):  # a package, and nothing else that may lie there
+            (place / name).unlink(missing_ok=True)
+        place.rmdir()
     beside.rename(place)
     return place
 
@@ -121,7 +124,7 @@ def packages_in(folder: Path) -> tuple[Path, ...]:
 
 
 def read(
-    package: Path, way: Way, me: MemberId, known: Mapping[MemberId, tuple[PublicKey, ...]]
+    package: Path, way: Way, me: MemberId, known: Mapping[MemberId, tuple[PublicKey, ...]], most: int
 ) -> tuple[Manifest, bytes]:
     """The manifest and the frame of a package.
 
@@ -130,6 +133,7 @@ def read(
         way: which way it must go.
         me: for whom it must be.
         known: the keys of everybody it may be from.
+        most: bytes that its frame may have.
 
     Raises:
         NotCarried: 1. FORM; 2. MISDIRECTED; 3. SIGNATURE; 4. TRUNCATED; 5. ALTERED.
@@ -144,11 +148,15 @@ def read(
         raise NotCarried(Rule.MISDIRECTED, what, package)
     if not any(_signed_by(key, signed) for key in known[manifest.sender]):
         raise NotCarried(Rule.SIGNATURE, f"{manifest.sender}'s key did not sign it", package)
-    data = _bytes(package / FRAME, framing.MOST)
+    if len(manifest.ticket) != TICKET:
+        raise NotCarried(Rule.FORM, f"a ticket of {len(manifest.ticket)} bytes", package)
+    data = _bytes(package / FRAME, most)
     if len(data) < manifest.size:
         raise NotCarried(Rule.TRUNCATED, f"{len(data)} of {manifest.size} bytes", package)
     if hashlib.sha256(data).digest() != manifest.digest:
         raise NotCarried(Rule.ALTERED, "its frame is another one", package)
+    if way is Way.ASKED and ticket_of(data) != manifest.ticket:
+        raise NotCarried(Rule.FORM, "its ticket names another request", package)
     return manifest, data
 
 
@@ -168,8 +176,13 @@ def _bytes(path: Path, most: int) -> bytes:
         raise NotCarried(Rule.TRUNCATED, f"without its {path.name}", path.parent) from fault
     except OSError as fault:
         raise NotCarried(Rule.FORM, f"its {path.name} cannot be read: {fault.strerror}", path.parent) from fault
-    with os.fdopen(opened, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode) or found.st_size > most:
             raise NotCarried(Rule.FORM, f"its {path.name} is no file of at most {most} bytes", path.parent)
-        return file.read(most)
+        with os.fdopen(os.dup(opened), "rb") as file:
+            return file.read(most)
+    except OSError as fault:
+        raise NotCarried(Rule.FORM, f"its {path.name} cannot be read: {fault.strerror}", path.parent) from fault
+    finally:
+        os.close(opened)

@@ -28,11 +28,28 @@ class Handled:
 
 
 def answer_all(
-    handler: Handler, identity: Identity, me: MemberId, coordinators: tuple[PublicKey, ...], taken: Path, into: Path
+    handler: Handler,
+    identity: Identity,
+    me: MemberId,
+    coordinators: tuple[PublicKey, ...],
+    taken: Path,
+    into: Path,
+    *,
+    most: int,
 ) -> tuple[Handled, ...]:
     """Answer every package in ``taken``, which may be one itself; the answers lie in ``into``.
 
-    A package that was answered before gets the same answer: a site does nothing twice.
+    The last package of a run that is brought again gets the same answer. An older one is refused in this party's
+    ledger, as any request is that comes out of turn.
+
+    Args:
+        handler: whoever answers.
+        identity: whose packages the answers are.
+        me: that party.
+        coordinators: whose packages are taken in.
+        taken: a package, or a folder of some.
+        into: where the answers are laid.
+        most: bytes that one request may have.
 
     Raises:
         OperatorFault: there is none, or ``into`` cannot be written.
@@ -45,7 +62,7 @@ def answer_all(
     handled = list[Handled]()
     for package in found:
         try:
-            manifest, request = packages.read(package, Way.ASKED, me, known)
+            manifest, request = packages.read(package, Way.ASKED, me, known, most)
         except NotCarried as fault:
             handled.append(Handled(package, None, fault))
             continue

@@ -60,7 +60,7 @@ class Dispatcher:
     @property
     def most_request(self) -> int:
         """Bytes that one request may have, for whichever agent it is."""
-        return max(each.most_request for each in self._agents)
+        return max((each.most_request for each in self._agents), default=wire.LIMIT_BYTES)
 
     def _share(self, request: bytes) -> bytes:
         """This site's share of a decryption key, for the custodian of one of its federations."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
@@ -16,6 +17,7 @@ from securefl.runtime import packages
 from securefl.runtime.couriers import Couriers
 from securefl.runtime.packages import Manifest, NotCarried, Rule, SignedManifest, Way
 from securefl.seams import Failure
+from securefl.site.carry import answer_all
 from securefl.terms import Hash, MemberId, PublicKey, Refused, Settled, SumOpened
 from tests.support.parties import Federation, InOrder, by_couriers, in_process, waiting
 from tests.support.walk import lay
@@ -157,19 +159,57 @@ SPOILT: dict[str, tuple[Callable[[Path], object], Rule]] = {
     "a longer frame": (lambda p: (p / "frame").write_bytes(b"+frame and more"), Rule.ALTERED),
     "a link": (a_link, Rule.FORM),
     "a pipe": (a_pipe, Rule.FORM),
+    "a folder for a manifest": (lambda p: a_folder(p / "manifest"), Rule.FORM),
+    "a folder for a frame": (lambda p: a_folder(p / "frame"), Rule.FORM),
+    "more than is read here": (lambda p: (p / "frame").write_bytes(bytes((1 << 16) + 1)), Rule.FORM),
 }  # fmt: skip
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("ticket", [b"", b"t", b"t" * 32])
+def test_a_request_whose_ticket_is_not_its_own_is_refused_and_nothing_is_removed(tmp_path: Path, ticket: bytes) -> None:
+    """A signed manifest that names a folder of the site's instead of a request."""
+    into = tmp_path / "back"
+    (into / "kept").mkdir(parents=True)
+    (into / "kept" / "thesis.txt").write_text("years of work")
+    package = packages.write(tmp_path / "to", CENTRE, Way.ASKED, Hash(b"x" * 32), COORDINATOR, NORTH, b"what?")
+    manifest = Manifest(Way.ASKED, Hash(ticket), COORDINATOR, NORTH, Hash(hashlib.sha256(b"what?").digest()), 5)
+    signed = packages.SignedManifest(manifest, CENTRE.sign(packages.LABEL, wire.encode(manifest)))
+    (package / "manifest").write_bytes(wire.encode(signed))
+    (handled,) = answer_all(Silent(), OWN, NORTH, (CENTRE.public,), package, into, most=1 << 16)
+    assert handled.refused is not None
+    assert handled.refused.rule is Rule.FORM
+    assert (into / "kept" / "thesis.txt").read_text() == "years of work"
+
+
+class Silent:
+    def handle(self, data: bytes) -> bytes:
+        raise AssertionError("nothing reaches it")
+
+
+def test_a_package_takes_the_place_of_a_package_alone(tmp_path: Path) -> None:
+    there = packages.place_of(tmp_path, Hash(b"x" * 32))
+    there.mkdir()
+    (there / "thesis.txt").write_text("years of work")
+    with pytest.raises(OSError, match="not empty"):
+        packages.write(tmp_path, CENTRE, Way.ASKED, Hash(b"x" * 32), COORDINATOR, NORTH, b"what?")
+    assert (there / "thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("case", SPOILT)
 def test_a_package_that_is_not_what_its_sender_wrote_is_refused_by_name(case: str, tmp_path: Path) -> None:
     known: dict[MemberId, tuple[PublicKey, ...]] = {NORTH: (OWN.public,)}
     package = a_package(tmp_path)
-    manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, known)
+    manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, known, 1 << 16)
     assert (manifest.sender, data) == (NORTH, b"+frame")
     spoil, rule = SPOILT[case]
     spoil(package)
     with pytest.raises(NotCarried) as refused:
-        packages.read(package, Way.ANSWERED, COORDINATOR, known)
+        packages.read(package, Way.ANSWERED, COORDINATOR, known, 1 << 16)
     assert refused.value.rule is rule
 
 

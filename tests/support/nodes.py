@@ -63,7 +63,10 @@ class Node:
         policy = policies.load(path)
         signatures = found_signatures(path, policy, unsafe_unsigned=False)
         homes = [home_of(self.inner.places, name) for name in self.inner.places.parties]
-        adoption.propose_to_all(homes, policy, signatures)
+        for home in homes:
+            adoption.adoptable(home, policy, signatures)
+        for home in homes:
+            adoption.propose(home, policy, signatures)
 
     @cached_property
     def shared(self):

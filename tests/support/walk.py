@@ -13,6 +13,7 @@ from securefl.runtime.answering import Handler
 from securefl.runtime.packages import packages_in
 from securefl.site.carry import answer_all
 from securefl.terms import MemberId, PublicKey
+from securefl.wire import LIMIT_BYTES
 
 Meddle = Callable[[str, Path, Path], None]  # whose courier, the package on its medium, where it is carried
 
@@ -68,7 +69,9 @@ class Walk:
 
     def _answer(self, package: Path) -> None:
         own = self.home.path / "answers"
-        (handled,) = answer_all(self.party, self.home.identity, MemberId(self.name), self.centre, package, own)
+        (handled,) = answer_all(
+            self.party, self.home.identity, MemberId(self.name), self.centre, package, own, most=LIMIT_BYTES
+        )
         shutil.rmtree(package)
         if handled.refused:
             self.said.append(str(handled.refused))
