@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from securefl.privacy.account import Standing
 from securefl.protocol import declining
 from securefl.protocol import messages as m
 from securefl.protocol.member_state import Kept, State
-from securefl.seams import Own, Unfinished
+from securefl.seams import Own, Unfinished, Waiting
 from securefl.site.turns import Turn, Turns
 from securefl.strategy.member import MemberStrategy
 from securefl.terms import (
@@ -290,7 +291,7 @@ def closed_node(number: int, folder: Path) -> Outcome:
     envelope = m.enclose(home.identity, seat.member, MemberId("left"), RunId(bytes(16)), 0, close)
     with home.transaction():
         head = home.head()
-    list(runtime().exchange([(MemberId("left"), wire.encode(m.Frame(envelope, head)))], 1.0))
+    list(runtime().exchange([(MemberId("left"), wire.encode(m.Frame(envelope, head)))], Waiting(1.0, time.monotonic)))
     steps = {way: _steps(world, ("left", *way)) for way in ((), ("l1",), ("l2",), ("l3",))}
     free = any(steps[way] > steps[()] for way in steps if way)
     node = world.home(("left",))
