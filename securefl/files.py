@@ -104,11 +104,20 @@ def write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
-    entry = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    names_on_disk(path.parent)
+
+
+def names_on_disk(folder: Path) -> None:
+    """Have the names of a folder's files outlive a power cut, as their contents do.
+
+    Raises:
+        OSError: they could not be written.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(entry)
+        os.fsync(opened)
     finally:
-        os.close(entry)
+        os.close(opened)
 
 
 def erase(path: Path) -> None:

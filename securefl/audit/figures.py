@@ -87,7 +87,8 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
     """
     coordinator = coordinator_of(ledgers, run)
     found, policy, openings = of_coordinator(coordinator, run)
-    rows = spent.accounts_of(ledgers)
+    members = _members(ledgers, run)
+    rows = spent.accounts_of(members)
     found |= {
         "rounds": _rounds(ledgers, coordinator, run, openings),
         "epsilon": _epsilon(policy, rows),
@@ -100,7 +101,7 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
     by_filter = found["epsilon"]["bound"] == Accountant.FILTER and unit is Unit.RECORD
     found["epsilon"] |= {
         "unit": unit.value, "mechanism": MECHANISMS[type(plan.learning.event)], **_ACCOUNTANTS[unit],
-        **(_FILTERED if by_filter else {}), "rdp": _rdp(ledgers, unit),
+        **(_FILTERED if by_filter else {}), "rdp": _rdp(members, unit),
     }  # fmt: skip
     found["protections"] |= protections(plan, len(found["members"]))
     return found | {
@@ -306,6 +307,16 @@ def _rounds(
         }
         for number in sorted({*openings, *spent_at})
     ]
+
+
+def _members(ledgers: Ledgers, run: RunId) -> Ledgers:
+    """The ledgers of those who joined this run with records: whoever else lies there has no part in its figures.
+
+    Where nobody joined, the report of the run that was refused tells how everybody's accounts stand.
+    """
+    opened = {owner: ledger.opened(run) for owner, ledger in ledgers.items()}
+    joined = {owner for owner, entry in opened.items() if entry is not None and entry.role == "member"}
+    return {owner: ledgers[owner] for owner in joined} if joined else ledgers
 
 
 def _epsilon(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +22,7 @@ from functools import lru_cache
 from typing import ClassVar, Final, Generic, TypeVar
 
 from securefl import keys, wire
+from securefl.documents.armour import armoured, unarmoured
 from securefl.errors import Fault, Forged, Malformed
 from securefl.terms import Hash, PublicKey
 from securefl.terms.names import NAME_FORM
@@ -151,7 +151,7 @@ class Authentic(Generic[D]):
     @property
     def text(self) -> str:
         """The document as a file or a mail has it."""
-        return _armoured(self.encoded)
+        return armoured(self.encoded, BEGIN, END)
 
     @property
     def fingerprint(self) -> str:
@@ -357,18 +357,9 @@ def _check_role(document: Document, place: str) -> None:
         raise NotIntroduced(Rule.ROLE, what, "a member has a name of its own and a region; a custodian neither", place)
 
 
-def _armoured(data: bytes) -> str:
-    return "\n".join((BEGIN, *textwrap.wrap(base64.b64encode(data).decode(), 64), END, ""))
-
-
 def _unarmoured(text: bytes, place: str) -> bytes:
-    words = text[: LIMIT_BYTES + 1].decode("ascii", "replace").split()
-    begin, end = BEGIN.split(), END.split()
-    what = f"no `{BEGIN}` and `{END}` around at most {LIMIT_BYTES} bytes"
-    if len(text) <= LIMIT_BYTES and words[: len(begin)] == begin and words[-len(end) :] == end:
-        try:
-            return base64.b64decode("".join(words[len(begin) : -len(end)]), validate=True)
-        except ValueError as fault:
-            what = str(fault)
-    remedy = "give the whole file that its author sent"
-    raise NotIntroduced(Rule.FORM, f"not a document of introduction: {what}", remedy, place)
+    try:
+        return unarmoured(text, BEGIN, END, LIMIT_BYTES)
+    except ValueError as fault:
+        what, remedy = f"not a document of introduction: {fault}", "give the whole file that its author sent"
+        raise NotIntroduced(Rule.FORM, what, remedy, place) from fault

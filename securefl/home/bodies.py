@@ -198,7 +198,7 @@ class _Saving:
         for each in (folder.parent, folder):
             if not each.exists():
                 files.folder(each)
-                _sync(each.parent)
+                files.names_on_disk(each.parent)
         files.check(folder)
         for name, data in self._new.items():
             place = folder / name.hex()
@@ -208,14 +208,8 @@ class _Saving:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync(folder)
+        files.names_on_disk(folder)
 
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(opened)
-    os.close(opened)

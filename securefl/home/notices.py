@@ -5,14 +5,13 @@ Both are entries of its ledger, from which each round is judged. A notice travel
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from securefl import wire
+from securefl.documents.armour import armoured, unarmoured
 from securefl.errors import Malformed, OperatorFault, PeerFault
 from securefl.home.peers import federations, known, replaced
 from securefl.protocol import standing
@@ -100,7 +99,7 @@ def listed(home: Home) -> tuple[Listed, ...]:
 
 def text_of(signed: SignedNotice) -> str:
     """The notice as a file or a mail has it."""
-    return "\n".join((BEGIN, *textwrap.wrap(base64.b64encode(wire.encode(signed)).decode(), 64), END, ""))
+    return armoured(wire.encode(signed), BEGIN, END)
 
 
 def read(text: bytes, place: str) -> SignedNotice:
@@ -109,18 +108,12 @@ def read(text: bytes, place: str) -> SignedNotice:
     Raises:
         NotTaken: there is none.
     """
-    words = text[: LIMIT_BYTES + 1].decode("ascii", "replace").split()
-    begin, end = BEGIN.split(), END.split()
-    what = f"no `{BEGIN}` and `{END}` around at most {LIMIT_BYTES} bytes"
-    if len(text) <= LIMIT_BYTES and words[: len(begin)] == begin and words[-len(end) :] == end:
-        try:
-            data = base64.b64decode("".join(words[len(begin) : -len(end)]), validate=True)
-            signed: SignedNotice = wire.decode(data, SignedNotice)
-        except (Malformed, ValueError) as fault:
-            what = str(fault)
-        else:
-            return signed
-    raise NotTaken(f"{place}: not a notice of a key: {what}; ask its author to send it again", "keys.form")
+    try:
+        signed: SignedNotice = wire.decode(unarmoured(text, BEGIN, END, LIMIT_BYTES), SignedNotice)
+    except (Malformed, ValueError) as fault:
+        what = f"{place}: not a notice of a key: {fault}; ask its author to send it again"
+        raise NotTaken(what, "keys.form") from fault
+    return signed
 
 
 def _keys(home: Home, federation: str) -> Mapping[MemberId, PublicKey]:

@@ -46,9 +46,7 @@ class Ratchet:
         files.file(self.path)
         self._write(KEY if first else 0, made)
         if new:
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            os.fsync(folder)
-            os.close(folder)
+            files.names_on_disk(self.path.parent)
         return Secret(made)
 
     def settle(self, newest: Secret | None) -> None:

@@ -59,11 +59,7 @@ def exchange(home: Path) -> None:
     if not any(each.read_bytes() == present for each in folder.glob("*.key")):
         files.write(folder / f"{len(list(folder.glob('*.key'))):06d}.key", present)
     after.replace(place)
-    opened = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    files.names_on_disk(home)
 
 
 def end(home: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from securefl.terms import Plan, Scheme
+from securefl.terms import Plan
 from securefl.terms.layout import VALUE_BYTES
 from securefl.wire import LIMIT_BYTES
 
@@ -35,9 +35,4 @@ def longest_request(parties: int, entries: int) -> int:
 
 def longest_answer(plan: Plan, parties: int) -> int:
     """The longest answer in a round of this plan: an update as its scheme hides it, or the sum of all of them."""
-    return min(LIMIT_BYTES, said_by_protocol(parties) + plan.dimension * hidden_value(plan.cover.scheme))
-
-
-def hidden_value(scheme: Scheme) -> int:
-    """Bytes of one value of an update, at most, as a scheme hides it."""
-    return scheme.promise.value_bytes
+    return min(LIMIT_BYTES, said_by_protocol(parties) + plan.dimension * plan.cover.scheme.promise.value_bytes)

@@ -41,6 +41,7 @@ from securefl.terms import (
     SignedReceipt,
     rules,
 )
+from securefl.terms.names import RUN_BYTES
 
 OUTCOMES: Final = frozenset({"finished", "refused", "aborted"})
 MOST_WHY: Final = 2000  # characters of why a run ended, which every party writes down
@@ -59,6 +60,10 @@ class Session:
     coordinator: Participant
     custodian: Participant | None
     roster: tuple[Participant, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.run) != RUN_BYTES:  # an operator names runs, and folders are named after them
+            raise ValueError(f"a run named by {len(self.run)} bytes; each has {RUN_BYTES}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,7 @@ def _bytes(path: Path, most: int) -> bytes:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode) or found.st_size > most:
             raise NotCarried(Rule.FORM, f"its {path.name} is no file of at most {most} bytes", path.parent)
-        with os.fdopen(os.dup(opened), "rb") as file:
+        with os.fdopen(opened, "rb", closefd=False) as file:
             return file.read(most)
     except OSError as fault:
         raise NotCarried(Rule.FORM, f"its {path.name} cannot be read: {fault.strerror}", path.parent) from fault

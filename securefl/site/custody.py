@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -47,9 +46,9 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     dealt, shares = key_shares.split(secret, key, threshold, boxes, identity, rand)
     for member, home in members.items():
         files.write(home / _share(file, dealt), shares[member])
-        _on_disk(home)
+        files.names_on_disk(home)
     files.write(vault, dealt)
-    _on_disk(vault.parent)
+    files.names_on_disk(vault.parent)
     _erase_old(file, dealt, members.values())
 
 
@@ -69,7 +68,7 @@ def dealt(
 def exchange(file: Path, vault: bytes) -> None:
     """Put a vault in the place of the key in ``file``, and erase the key: every share is on a disk by now."""
     files.write(vault_of(file), vault)
-    _on_disk(vault_of(file).parent)
+    files.names_on_disk(vault_of(file).parent)
     _erase_old(file, vault, ())
 
 
@@ -84,15 +83,6 @@ def _erase_old(file: Path, vault: bytes, homes: Iterable[Path]) -> None:
     for path in sorted((*begun, *shares)):
         if path.name != _share(file, vault):
             files.erase(path)
-
-
-def _on_disk(folder: Path) -> None:
-    """The names of a folder's files outlive a power cut, as their contents do."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def check_floor(threshold: int, members: int, colluding: int, place: str) -> None:

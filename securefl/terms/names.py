@@ -13,11 +13,12 @@ NAME_FORM: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"  # of a party
 ENGINE_NAME_FORM: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # a DNS label (RFC 1123, 2.1); FLARE takes more
 ENGINE_OWN: Final = frozenset({"server"})  # what an engine calls itself: FLARE's root cell
 _ESCAPES: Final = {"-": "--h", ".": "--d", "_": "--u"}
+RUN_BYTES: Final = 16
 _OWN: Final = "--x"  # behind a name that is an engine's own
 
 MemberId = NewType("MemberId", str)
 Hash = NewType("Hash", bytes)  # SHA-256, 32 bytes
-RunId = NewType("RunId", bytes)  # 16 bytes, drawn once per run
+RunId = NewType("RunId", bytes)  # RUN_BYTES, drawn once per run
 PublicKey = NewType("PublicKey", bytes)  # Ed25519, 32 bytes
 
 

@@ -31,6 +31,36 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return run, base / "exported"
 
 
+def test_parties_of_another_run_have_no_part_in_the_figures_of_this_one(tmp_path: Path) -> None:
+    """Laid beside or left out, they change no figure, however much they spent."""
+    others = ("zeta", "eta", "theta", "iota")
+    limits = (("epsilon: 8", "epsilon: 60"), ("per_round: {epsilon: 4}", "per_round: {epsilon: 40}"))
+    policy = audited.POLICY
+    for before, after in limits:
+        policy = policy.replace(before, after)
+    story = audited.Story(cohort=others, names=(*audited.MEMBERS, *others), policy=policy)
+    story.begin()
+    for number in range(1, 4):
+        story.round(number)
+    story.close()
+    story.cohort = audited.MEMBERS
+    story.begin()
+    story.round(1)
+    story.close()
+    story.leave_own(tmp_path / "run")
+    exported = Path(shutil.move(tmp_path / "run" / "ledger", tmp_path / "exported"))
+    (tmp_path / "run" / "ledger").mkdir()
+    shutil.copy(exported / "coordinator.ledger", tmp_path / "run" / "ledger")
+    alone = Path(shutil.copytree(tmp_path / "run", tmp_path / "alone"))
+    told, found = laid.report(tmp_path / "run", exported)
+    assert found.ok, found.why
+    for name in others:
+        (exported / f"{name}.ledger").unlink()
+    assert laid.report(alone, exported)[0] == told
+    assert {row["member"] for row in told["accounts"]} == set(audited.MEMBERS)
+    assert told["epsilon"]["member"] in audited.MEMBERS
+
+
 @pytest.fixture
 def run(left: tuple[Path, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(left[0], tmp_path / "run"))

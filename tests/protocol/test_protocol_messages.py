@@ -10,9 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securefl import wire
-from securefl.errors import Forged, PeerFault
+from securefl.errors import Forged, Malformed, PeerFault
 from securefl.protocol import messages as m
-from securefl.terms import Hash, Head, MicroEpsilon, Reason, Receipt, RunId, SignedHead, SignedReceipt, rules
+from securefl.terms import (
+    Hash,
+    Head,
+    MicroEpsilon,
+    Participant,
+    Reason,
+    Receipt,
+    RunId,
+    Scheme,
+    SignedHead,
+    SignedReceipt,
+    rules,
+)
 from tests.support.worlds import identity, signed_head
 
 RUN, PLAN = RunId(bytes(16)), Hash(bytes(32))
@@ -33,6 +45,18 @@ def test_a_receipt_says_what_left_and_what_it_cost() -> None:
     )
     plain = m.enclose(identity("a"), "a", "coordinator", RUN, 1, m.Bye("finished")).receipt
     assert (plain.plan, plain.cost, plain.head) == (None, MicroEpsilon(0), None)
+
+
+@pytest.mark.parametrize("name", [b"", b"r", bytes(15), bytes(17)])
+def test_a_run_that_nobody_could_name_is_no_run(name: bytes) -> None:
+    """A run's price is settled, and its folders are made, by its name: the coordinator does not choose its length."""
+    seat, run = Participant("coordinator", identity("c").public, ""), RunId(b"a run of 16 byte")
+    good = wire.encode(m.Session(run, "f", PLAN, Scheme.CLEAR, 0, seat, None, ()))
+    assert wire.decode(good, m.Session).run == run
+    other = good.replace(b"\x50" + run, bytes([0x40 + len(name)]) + name)
+    assert other != good
+    with pytest.raises(Malformed):
+        wire.decode(other, m.Session)
 
 
 def refused(envelope: object, **changes: object) -> tuple[str, str]:
