@@ -76,6 +76,8 @@ def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
             if not piece:
                 raise Cut("the other side ended the connection")
             data += piece
+            if time.monotonic() > deadline and len(data) < size:
+                raise Cut("too slow")
     except OSError as fault:
         raise Cut(str(fault)) from fault
     return bytes(data)

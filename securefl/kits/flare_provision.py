@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -136,7 +137,7 @@ def _asked(path: Path) -> tuple[str, str]:
         raise OperatorFault("no request of FLARE", "give NAME.request.zip", str(path)) from fault
 
 
-def _profile(project: Project) -> _Written:
+def _profile(project: Project) -> AbstractContextManager[Path]:
     server = project.file.server
     return _written(
         {
@@ -146,21 +147,10 @@ def _profile(project: Project) -> _Written:
     )  # fmt: skip
 
 
-class _Written:
+@contextmanager
+def _written(value: Mapping[str, Any]) -> Iterator[Path]:
     """A document for the engine, for as long as a command reads it. JSON is YAML."""
-
-    def __init__(self, value: Mapping[str, Any]) -> None:
-        self._value = value
-        self._folder = tempfile.TemporaryDirectory()
-
-    def __enter__(self) -> Path:
-        path = Path(self._folder.name) / "document.yaml"
-        path.write_text(json.dumps(self._value))
-        return path
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
-
-
-def _written(value: Mapping[str, Any]) -> _Written:
-    return _Written(value)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "document.yaml"
+        path.write_text(json.dumps(value))
+        yield path

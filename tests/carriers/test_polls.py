@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,3 +67,18 @@ def test_what_is_cut_short_is_no_message(data: bytes) -> None:
 
 def test_frames_are_those_of_the_products_sockets() -> None:
     assert (frames.PREFIX, frames.MOST) == (framing.PREFIX, framing.MOST)
+
+
+@pytest.mark.parametrize(("receive", "fault"), [(frames.receive, frames.Cut), (framing.receive, framing.Cut)])
+def test_who_sends_one_byte_after_the_other_holds_nobody_for_longer_than_was_allowed(
+    receive, fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))  # each byte takes a second
+    for module in (frames, framing):
+        monkeypatch.setattr(module, "PIECE", 1)
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(frames.packed(bytes(1000)))
+        with pytest.raises(fault, match="too slow"):
+            receive(here, 60.0)
