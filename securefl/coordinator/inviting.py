@@ -123,8 +123,9 @@ def admit(coordinator: Inviting, given: Confirmed[Answer], now: Callable[[], int
     Raises:
         NotIntroduced: as for ``introduced.admit``; or its key or region is not the one in the document (KEY, OFFER).
     """
-    _check_document(coordinator, given.document.card)
-    introduced.admit(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, given)
+    home = opened(coordinator, now)
+    _check_document(coordinator, given.document.card, home)
+    introduced.admit(home, coordinator.file.name, coordinator.file.parties, given)
 
 
 def roster(coordinator: Inviting, days: int, now: Callable[[], int] = clock) -> Authentic[Roster]:
@@ -136,10 +137,14 @@ def roster(coordinator: Inviting, days: int, now: Callable[[], int] = clock) -> 
     return introduced.hand_out(opened(coordinator, now), coordinator.file.name, coordinator.file.parties, days)
 
 
-def _check_document(coordinator: Inviting, card: Card) -> None:
-    """Check that a party's card says nothing else than this coordinator's document; raise NotIntroduced otherwise."""
+def _check_document(coordinator: Inviting, card: Card, home: Home) -> None:
+    """Check that a party's card says nothing else than this coordinator's document; raise NotIntroduced otherwise.
+
+    A key that was handed over to another one, by a notice in this home's ledger, is the same party's.
+    """
     due = coordinator.file.parties.get(card.name)
-    if due is not None and due.key not in (None, card.key.hex()):
+    same = {None, *(key.hex() for key in home.line(coordinator.file.name, card.key))}
+    if due is not None and due.key not in same:
         what = f"{card.name} under {card.key.hex()[:16]}..., and the document has {str(due.key)[:16]}..."
         raise NotIntroduced(Rule.KEY, what, "find out which is its own", str(coordinator.path))
     if due is not None and due.region not in (None, card.region):
@@ -158,7 +163,7 @@ def known(coordinator: Inviting, home: Home) -> Known:
     for name, part in coordinator.file.parties.items():
         answer = answers.get(name)
         if answer is not None:
-            _check_document(coordinator, answer.document.card)
+            _check_document(coordinator, answer.document.card, home)
         key = answer.document.card.key.hex() if answer else part.key
         region = answer.document.card.region if answer else part.region
         if key is None or (region is None and name != CUSTODIAN):

@@ -18,11 +18,11 @@ from securefl.documents import federation_file, offer
 from securefl.documents.introduction import from_own_hand
 from securefl.errors import OperatorFault
 from securefl.home import adoption, identity, introduced, peers
+from securefl.home.adoption import Signatures
 from securefl.home.clock import clock
 from securefl.home.home import Home
 from securefl.planning.plan import scheme_of
 from securefl.planning.subfederation import check_policy
-from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.simulation import site_documents
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 DAYS: Final = 30  # that a document counts; an older one is signed anew
 TURN: Final = "introducing"  # of a coordinator's home: who holds it introduces its parties
 ONLY_ENCRYPTED = f"only {schemes.ENCRYPTED} have a custodian"
-Signatures = tuple[approvals.Signature, ...] | None  # None runs without
 
 
 def introduce_tree(tree: Sequence[tuple[SiteLayout, Policy, Signatures]]) -> dict[Route, Roster]:

@@ -14,7 +14,7 @@ from securefl.coordinator import inviting, run
 from securefl.documents import coordinator_file, introduction, site_file
 from securefl.documents.introduction import NotIntroduced, Rule, from_own_hand
 from securefl.errors import OperatorFault
-from securefl.home import adoption, introduced
+from securefl.home import adoption, introduced, notices, rotation
 from securefl.home.clock import clock
 from securefl.policy import approvals
 from securefl.site import build, joining
@@ -155,6 +155,25 @@ def test_a_coordinators_document_is_not_overruled_by_an_answer_it_admitted(
     with pytest.raises(NotIntroduced) as fault:
         run.everyone(changed_, inviting.opened(changed_))
     assert fault.value.rule is rule
+
+
+def test_a_document_may_name_the_key_that_a_partys_own_was_handed_over_to(world: World) -> None:
+    world.roster()
+    home = build.opened(world.sites["north"])
+    (notice,) = rotation.rotate(home, 3600)
+    centre = inviting.opened(world.coordinator)
+    new = home.identity.public.hex()
+    path = world.apart.document("coordinator")
+    written = yaml.safe_load(path.read_text())
+    written["members"]["north"] = (written["members"]["north"] or {}) | {"key": new}
+    path.write_text(yaml.safe_dump(written, sort_keys=False))
+    changed_ = coordinator_file.load(path)
+    with pytest.raises(NotIntroduced) as fault:  # nobody handed anything over, as far as this coordinator knows
+        run.everyone(changed_, centre)
+    assert fault.value.rule is Rule.KEY
+    notices.take(centre, changed_.file.name, notice)
+    members = {seat.member: seat.key.hex() for seat in run.everyone(changed_, centre).members}
+    assert members["north"] == new
 
 
 def rewritten(path: Path, field: str, value: str, load):
