@@ -233,7 +233,9 @@ class InProgress:
         """Say ``done`` in quarters of ``steps``, and never one step at a time, nor all but the last one."""
         unit = max(2, -(-steps // 4))
         told = done // unit * unit
-        return cls(told - unit if told and told == steps - 1 else told, steps)
+        if told and told == steps - 1:
+            told = steps if done == steps else told - unit
+        return cls(told, steps)
 
 
 Request = Invite | Enrol | Propose | Ask | Close

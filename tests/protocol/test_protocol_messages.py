@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from securefl import wire
@@ -176,7 +177,18 @@ def test_no_other_word_is_said_in_place_of_an_answer() -> None:
     assert m.NoAnswer.by(OSError("disk of Ann")).rule == "site.fault"
 
 
+def test_no_step_is_told_by_itself_up_to_the_result() -> None:
+    for steps in range(2, 301):
+        told = [m.InProgress.coarse(done, steps).done for done in range(steps + 1)]
+        assert told == sorted(told)
+        heard = [done for done in range(1, steps + 1) if told[done] != told[done - 1]]
+        ends = sorted({0, *heard, steps})  # the result is heard too
+        assert all(after - before >= 2 for before, after in pairwise(ends)), (steps, ends)
+
+
 @given(done=st.integers(0, 300), steps=st.integers(0, 300))
+@example(done=3, steps=3)
+@example(done=13, steps=13)
 def test_progress_is_told_in_quarters_and_never_step_by_step(done: int, steps: int) -> None:
     if done > steps:
         with pytest.raises(ValueError, match=f"{done} steps of {steps}"):
