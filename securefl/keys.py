@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from securefl.errors import Forged
 from securefl.terms import PublicKey
+from securefl.terms.names import BoxKey, SignatureBytes
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,9 +51,9 @@ class Identity:
     def __repr__(self) -> str:
         return f"Identity({self.public.hex()[:16]})"
 
-    def sign(self, label: str, statement: bytes) -> bytes:
+    def sign(self, label: str, statement: bytes) -> SignatureBytes:
         """64 bytes that only this identity can make for this label and statement (RFC 8032)."""
-        return self._key.sign(_labelled(label, statement))
+        return SignatureBytes(self._key.sign(_labelled(label, statement)))
 
     @property
     def every(self) -> tuple[Identity, ...]:
@@ -102,9 +103,9 @@ def _labelled(label: str, statement: bytes) -> bytes:
     return b"securefl/1/" + label.encode() + b"\0" + statement
 
 
-def public_half(secret: Secret) -> bytes:
+def public_half(secret: Secret) -> BoxKey:
     """The X25519 public key of a secret: 32 bytes (RFC 7748)."""
-    return X25519PrivateKey.from_private_bytes(secret.raw).public_key().public_bytes_raw()
+    return BoxKey(X25519PrivateKey.from_private_bytes(secret.raw).public_key().public_bytes_raw())
 
 
 def agree(secret: Secret, public: bytes) -> Secret:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from securefl.errors import PeerFault
 from securefl.keys import Identity, Secret
 from securefl.terms import Aggregate, Envelope, Event, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms.names import BoxKey
 from securefl.wire import LIMIT_BYTES
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class KeyHolder(Protocol):
 
     scheme: Scheme
 
-    def material(self, box: bytes) -> bytes:
+    def material(self, box: BoxKey) -> bytes:
         """Return what members need to encrypt and to seal to ``box``, signed by the custodian."""
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from securefl.errors import Malformed
 from securefl.shown import hidden
 from securefl.terms import Aggregate, Hash, Plan, Update
 from securefl.terms.layout import Layout
+from securefl.terms.names import NAME_FORM, SIZES, MemberId
 
 LIMIT_BYTES = 256 * 1024 * 1024  # larger frames are refused before they are parsed
 LONG = 256  # bytes from which on a part of a value may be kept elsewhere
@@ -226,7 +228,13 @@ def _most(expected: Any) -> int:  # noqa: ANN401
 
 
 @cache
-def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - one return per kind of type
+def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+    if expected in SIZES:
+        return lambda raw: _sized(expected, raw)
+    return _party if expected is MemberId else _unpacker_of_form(expected)
+
+
+def _unpacker_of_form(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - one return per kind of type
     while hasattr(expected, "__supertype__"):
         expected = expected.__supertype__
     origin, args = typing.get_origin(expected), typing.get_args(expected)
@@ -284,6 +292,20 @@ def _member(cls: type[Enum], raw: Any) -> Enum:  # noqa: ANN401
 def _fraction(raw: Any) -> Fraction:  # noqa: ANN401
     numerator, denominator = (_exactly(part, int) for part in _exactly(raw, list))
     return Fraction(numerator, denominator)
+
+
+def _sized(expected: Any, raw: Any) -> bytes:  # noqa: ANN401
+    found: bytes = _exactly(raw, bytes)
+    if len(found) != SIZES[expected]:
+        raise ValueError(f"a {_name(expected)} of {len(found)} bytes: each has {SIZES[expected]}")
+    return found
+
+
+def _party(raw: Any) -> str:  # noqa: ANN401
+    found: str = _exactly(raw, str)
+    if not re.fullmatch(NAME_FORM, found):
+        raise ValueError(f"{found[:MOST_SHOWN]!r} is no party's name")
+    return found
 
 
 def _exactly(raw: Any, cls: type) -> Any:  # noqa: ANN401

@@ -25,7 +25,7 @@ from securefl import keys, wire
 from securefl.documents.armour import armoured, unarmoured
 from securefl.errors import Fault, Forged, Malformed
 from securefl.terms import Hash, PublicKey
-from securefl.terms.names import NAME_FORM
+from securefl.terms.names import NAME_FORM, BoxKey, SignatureBytes
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 LABEL: Final = "introduction"
@@ -90,7 +90,7 @@ class Card:
     role: Role
     region: str  # empty for a coordinator and a custodian
     key: PublicKey  # its identity, under which the document is
-    box: bytes  # X25519 public key, 32 bytes: what shares of a decryption key are sealed to
+    box: BoxKey
     federation: str
     policy: Hash  # the policy that it accepts
     issued: int  # seconds since 1970
@@ -133,7 +133,7 @@ class Signed:
     """A document under its author's key."""
 
     document: Document
-    signature: bytes  # 64 bytes, Ed25519
+    signature: SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from securefl import keys, wire
 from securefl.errors import Forged
 from securefl.terms import Head, PublicKey, SignedHead
+from securefl.terms.names import SignatureBytes
 
 LABEL = "head"
 STORED = "stored-head"
@@ -22,7 +23,7 @@ class StoredHead:
     """A head as a store has it: its owner's word to itself. Of one size there may be several: commits are refused."""
 
     head: Head
-    signature: bytes
+    signature: SignatureBytes
 
 
 def sign(identity: keys.Identity, head: Head) -> SignedHead:

@@ -12,6 +12,7 @@ from securefl.policy.load import Policy
 from securefl.policy.rule import Balance, Question
 from securefl.policy.rule_table import RULES
 from securefl.terms import Grant, Plan, Price, Reason, Refusal
+from securefl.terms.names import Nonce
 
 
 def decide(
@@ -43,4 +44,4 @@ def decided(checks: tuple[Check, ...], price: Price) -> Grant | Refusal:
     if failed:
         return Refusal(failed)
     # that the price is of this plan and this account is one of the rules that held
-    return Grant(price.plan, price, wire.digest("grant", (price.plan, price.account))[:16])
+    return Grant(price.plan, price, Nonce(wire.digest("grant", (price.plan, price.account))[:16]))

@@ -44,6 +44,7 @@ from securefl.terms import (
     Update,
     rules,
 )
+from securefl.terms.names import BoxKey, SignatureBytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,8 +90,8 @@ class Material:
     """What members encrypt with and seal to, under the custodian's signature."""
 
     context: bytes  # public TenSEAL context
-    box: bytes  # X25519 public key of the custodian, for one run
-    signature: bytes  # over both
+    box: BoxKey  # the custodian's, for one run
+    signature: SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +296,7 @@ class Holder(ABC, Generic[C]):
             file.spent(whole)
         return cls(scheme, cipher, whole or file.kept(cipher.new_context), identity, file)
 
-    def material(self, box: bytes) -> bytes:
+    def material(self, box: BoxKey) -> bytes:
         """The public context and the run's box key, signed."""
         signature = self._identity.sign("he-key", wire.encode((self._public, box)))
         return wire.encode(Material(self._public, box, signature))

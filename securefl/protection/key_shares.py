@@ -16,6 +16,7 @@ from securefl.errors import Forged, OperatorFault, PeerFault
 from securefl.keys import Identity, Secret
 from securefl.protection import shamir
 from securefl.terms import Hash, MemberId, PublicKey
+from securefl.terms.names import SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Share:
     """What one member keeps."""
 
     statement: Statement
-    signature: bytes
+    signature: SignatureBytes
     box: bytes
 
 
@@ -52,7 +53,7 @@ class Request:
 
     key: Hash
     box: bytes
-    signature: bytes
+    signature: SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from securefl import wire
 from securefl.errors import PeerFault
 from securefl.terms import Hash, MemberId, RunId
+from securefl.terms.names import SignatureBytes
 
 
 class TooFew(PeerFault):
@@ -35,7 +36,7 @@ class Public:
     """A statement, its signature, what the statement's hashes are of, and a box for each peer."""
 
     statement: Statement
-    signature: bytes
+    signature: SignatureBytes
     roster: tuple[MemberId, ...]  # sorted; a member's point is its place here, from 1
     commitments: tuple[bytes, ...]  # of a key's share and a seed's, 64 bytes, in roster order
     boxes: Mapping[str, bytes]
@@ -65,7 +66,7 @@ class Relayed:
     """What one member of a cohort is given of one peer's enrolment."""
 
     statement: Statement
-    signature: bytes
+    signature: SignatureBytes
     box: bytes  # empty for a member's own
     path: bytes  # from the receiver's commitments to the root in the statement
 

@@ -41,7 +41,7 @@ from securefl.terms import (
     SignedReceipt,
     rules,
 )
-from securefl.terms.names import RUN_BYTES
+from securefl.terms.names import RUN_BYTES, BoxKey
 
 OUTCOMES: Final = frozenset({"finished", "refused", "aborted"})
 MOST_WHY: Final = 2000  # characters of why a run ended, which every party writes down
@@ -82,7 +82,7 @@ class Accept:
     from a home that was set back what others saw of it.
     """
 
-    box: bytes  # X25519 public key, 32 bytes
+    box: BoxKey
     material: bytes
     seen: tuple[SignedHead, ...] = ()
 

@@ -21,6 +21,7 @@ from securefl import keys, wire
 from securefl.errors import Fault, Forged, Malformed
 from securefl.protocol import messages as m
 from securefl.terms import Hash, MemberId, PublicKey
+from securefl.terms.names import SignatureBytes
 
 LABEL: Final = "carried"
 MANIFEST, FRAME = "manifest", "frame"
@@ -72,7 +73,7 @@ class SignedManifest:
     """A manifest under its sender's identity."""
 
     manifest: Manifest
-    signature: bytes  # 64 bytes, Ed25519
+    signature: SignatureBytes
 
 
 def ticket_of(request: bytes) -> Hash:

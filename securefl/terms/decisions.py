@@ -9,7 +9,7 @@ from fractions import Fraction
 from securefl.shown import plain
 from securefl.terms import rules
 from securefl.terms.events import MicroEpsilon
-from securefl.terms.names import Accountant, Hash, Level, text_made_plain
+from securefl.terms.names import Accountant, Hash, Level, Nonce, text_made_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Grant:
 
     plan: Hash
     price: Price
-    nonce: bytes  # 16 bytes: one grant, one reservation
+    nonce: Nonce
 
 
 @dataclass(frozen=True, slots=True)

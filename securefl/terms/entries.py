@@ -8,7 +8,7 @@ from securefl.terms.decisions import Price, Reason
 from securefl.terms.envelopes import Receipt
 from securefl.terms.events import Event
 from securefl.terms.heads import Head, SignedHead
-from securefl.terms.names import Hash, MemberId, RunId, text_made_plain
+from securefl.terms.names import Hash, MemberId, Nonce, RunId, SignatureBytes, text_made_plain
 from securefl.terms.notices import SignedNotice
 from securefl.terms.plans import Participant, Plan
 
@@ -33,7 +33,7 @@ class Reserved:
     plan: Plan
     dataset: str
     price: Price
-    nonce: bytes
+    nonce: Nonce
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class MessageSent:
     """A message left this party."""
 
     receipt: Receipt
-    signature: bytes
+    signature: SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class MessageReceived:
     """A message arrived here, and its signature held."""
 
     receipt: Receipt
-    signature: bytes
+    signature: SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from securefl.terms.events import MicroEpsilon
 from securefl.terms.heads import SignedHead
-from securefl.terms.names import Hash, MemberId, RunId
+from securefl.terms.names import Hash, MemberId, RunId, SignatureBytes
 
 KINDS = frozenset({  # every message there is
     "Invite", "Accept", "Enrol", "Enrolled", "Propose", "Submitted", "Declined", "Ask", "Answered", "Close", "Bye",
@@ -40,7 +40,7 @@ class SignedReceipt:
     """A receipt that its sender signed, without the body: shows that this very message was sent."""
 
     receipt: Receipt
-    signature: bytes  # 64 bytes, Ed25519 over the receipt
+    signature: SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +48,5 @@ class Envelope:
     """A message on its way: a receipt, its signature, and the body the receipt speaks of."""
 
     receipt: Receipt
-    signature: bytes  # 64 bytes, Ed25519 over the receipt
+    signature: SignatureBytes
     body: bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from securefl.terms.names import Hash, MemberId
+from securefl.terms.names import Hash, MemberId, SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,4 +21,4 @@ class SignedHead:
     """A head, under its owner's key. It is signed once it is certain, so there is one of each size."""
 
     head: Head
-    signature: bytes
+    signature: SignatureBytes

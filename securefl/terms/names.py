@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NewType
 
@@ -20,6 +21,17 @@ MemberId = NewType("MemberId", str)
 Hash = NewType("Hash", bytes)  # SHA-256, 32 bytes
 RunId = NewType("RunId", bytes)  # RUN_BYTES, drawn once per run
 PublicKey = NewType("PublicKey", bytes)  # Ed25519, 32 bytes
+BoxKey = NewType("BoxKey", bytes)  # X25519, the public half, 32 bytes
+SignatureBytes = NewType("SignatureBytes", bytes)  # an Ed25519 signature, 64 bytes
+Nonce = NewType("Nonce", bytes)  # 16 bytes: one grant, one reservation
+SIZES: Final[Mapping[object, int]] = {
+    Hash: 32,
+    RunId: RUN_BYTES,
+    PublicKey: 32,
+    BoxKey: 32,
+    SignatureBytes: 64,
+    Nonce: 16,
+}  # bytes of each; nothing shorter or longer is decoded as one
 
 
 class Unit(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from securefl.terms.heads import SignedHead
-from securefl.terms.names import MemberId, PublicKey
+from securefl.terms.names import MemberId, PublicKey, SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +49,5 @@ class SignedNotice:
     """A notice under the key that it is of; a hand-over under its successor too, so that nobody takes another's key."""
 
     notice: Notice
-    signature: bytes  # 64 bytes, Ed25519
+    signature: SignatureBytes
     by_successor: bytes = b""  # 64 bytes for a hand-over; empty for all others

@@ -72,9 +72,9 @@ def test_json_reads_back_the_same_and_hides_nothing(value: object) -> None:
 
 @pytest.mark.parametrize("mark", HIDES)
 def test_a_name_that_hides_something_is_neither_written_nor_read(mark: str) -> None:
-    honest = wire.encode(Participant(MemberId("north!"), PublicKey(bytes(32)), "here"))
+    honest = wire.encode(Participant(MemberId("north"), PublicKey(bytes(32)), "here"))
     raw = cbor2.loads(honest)
-    assert wire.decode(honest, Participant).member == "north!"
+    assert wire.decode(honest, Participant).member == "north"
     for place in (1, 3):
         spoiled = [f"{each}{mark}" if index == place else each for index, each in enumerate(raw)]
         with pytest.raises(Malformed, match="does not show as itself"):
