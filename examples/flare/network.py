@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-COORDINATOR, SERVER, HOST = "coordinator", "server", "localhost"
+COORDINATOR, CUSTODIAN, SERVER, HOST = "coordinator", "custodian", "server", "localhost"
 DOOR = "door"
 
 
@@ -39,7 +39,7 @@ class Federation:
     @property
     def parties(self) -> tuple[str, ...]:
         """Whoever is asked."""
-        return (*self.members, *(("custodian",) if self.custodian else ()))
+        return (*self.members, *((CUSTODIAN,) if self.custodian else ()))
 
 
 @dataclass
@@ -68,6 +68,10 @@ class Network:
         """The socket of a site."""
         return self.doors / name / DOOR
 
+    def asked_at(self, name: str) -> Path:
+        """Where the server's or the custodian's engine has a socket for each whom it asks."""
+        return self.doors / f"asked-by-{name}"
+
     def kit(self, name: str) -> Path:
         """A party's kit of FLARE; the server's is beside the coordinator."""
         party, called = (COORDINATOR, HOST) if name == SERVER else (name, name)
@@ -95,9 +99,9 @@ class Network:
             self.edit(name, {"data": member["data"]})
         mine, invited = self.document(COORDINATOR), [part for name in of.members for part in ("--member", name)]
         made = self.told("coordinator", "init", mine, "--policy", of.policy, "--model", of.model[0], *invited)
-        ways: dict[str, Any] = {"members": {name: str(self.doors / SERVER / name) for name in of.members}}
+        ways: dict[str, Any] = {"members": {name: str(self.asked_at(SERVER) / name) for name in of.members}}
         if of.custodian:
-            ways["custodian"] = str(self.doors / SERVER / "custodian")
+            ways["custodian"] = str(self.asked_at(SERVER) / CUSTODIAN)
         model = {"name": of.model[0], "at": of.model[1]}
         self.edit(COORDINATOR, {**of.trained, "policy": str(of.policy), "model": model, **ways})
         start = self.of(COORDINATOR) / "first.start"
@@ -135,9 +139,11 @@ class Network:
             party = self.of(COORDINATOR if name == SERVER else name)
             asked = self.told("provision", "request", project, name, *engine, "--out", party / "request")["request"]
             signed = self.told("provision", "approve", project, asked, *engine, "--authority", authority, "--out", mail)
-            way = ("--doors", self.doors / SERVER) if name == SERVER else ("--agent", self.agent(name))
+            way = () if name == SERVER else ("--agent", self.agent(name))
+            asks = ("--doors", self.asked_at(name)) if name in (SERVER, CUSTODIAN) else ()
+            mine = ("--party", self.document(COORDINATOR if name == SERVER else name))
             made = self.told("provision", "kit", project, signed["signed"], *engine, "--request", party / "request",
-                             "--fingerprint", read_out, "--out", party / "kits", *way)  # fmt: skip
+                             "--fingerprint", read_out, "--out", party / "kits", *way, *asks, *mine)  # fmt: skip
             assert Path(made["kit"]) == self.kit(name).absolute(), made
             self.told("doctor", "--flare", self.kit(name))
 
@@ -145,18 +151,28 @@ class Network:
         """Start these sites' own processes, or everybody's."""
         for name in names or self.federation.parties:
             argv = [*SECUREFL, "site", "serve", str(self.document(name)), "--socket", str(self.agent(name)), "--json"]
-            self._start(name, argv)
+            split = name == CUSTODIAN and any((self.of(name) / "home").glob("*.split"))
+            holders = self.federation.members if split else ()
+            ways = [f"--member={each}={self.asked_at(name) / each}" for each in holders]
+            self._start(name, [*argv, *ways])
         for name in names or self.federation.parties:
             said = self.running[name].stdout
             assert said is not None
             if not json.loads("".join(iter(said.readline, "}\n")) + "}")["ok"]:
                 raise SystemExit(f"{name} does not serve")
 
+    def split(self) -> None:
+        """The custodian, who is not served now, splits its key; each member keeps the share that it was sent."""
+        shares = self.folder / "mail" / "shares"
+        self.told("custodian", "split", self.document(CUSTODIAN), "--threshold", 2, "--out", shares)
+        for name in self.federation.members:
+            self.told("custodian", "keep", self.document(name), shares / f"{name}.share")
+
     def carry(self) -> None:
         """Start every kit as FLARE has it: its own script keeps its process alive. Wait until all can be reached."""
         for name in (SERVER, *self.federation.parties):
             self.carry_at(name)
-        until(lambda: all((self.doors / SERVER / name).is_socket() for name in self.federation.parties), "the engine")
+        until(lambda: all((self.asked_at(SERVER) / name).is_socket() for name in self.federation.parties), "the engine")
 
     def carry_at(self, name: str) -> None:
         """Start one kit; its script looks every five seconds whether its process lives."""

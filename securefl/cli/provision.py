@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from securefl.cli.options import Json, show
+
+if TYPE_CHECKING:
+    from securefl.home.carried import Carried
 
 provision_app = typer.Typer(
     help="Kits of NVIDIA FLARE, in which no job can bring code; each party's key is made where it stays.",
@@ -76,11 +79,19 @@ def provision_kit(
     request: Annotated[Path, typer.Option(help="The folder of the request, with the key.")],
     fingerprint: Annotated[str, typer.Option(help="The authority's, as its operator read it out.")],
     out: Annotated[Path, typer.Option(help="The folder that the kit is made in.")],
-    agent: Annotated[Path | None, typer.Option(help="Of a site: the socket of its `securefl site serve`.")] = None,
-    doors: Annotated[Path | None, typer.Option(help="Of the server: the folder for a socket of each site.")] = None,
-    let_in: Annotated[
-        list[str] | None, typer.Option("--let-in", metavar="USER", help="Who may ask at the server beside its user.")
+    agent: Annotated[
+        Path | None, typer.Option(help="Of who is asked: the socket of its `securefl site serve`.")
     ] = None,
+    doors: Annotated[
+        Path | None, typer.Option(help="Of who asks, a server or a custodian: the folder for a socket of each site.")
+    ] = None,
+    let_in: Annotated[
+        list[str] | None, typer.Option("--let-in", metavar="USER", help="Who may ask there beside the engine's user.")
+    ] = None,
+    party: Annotated[
+        Path | None, typer.Option(help="This party's SITE or COORDINATOR document: its roster says who asks whom.")
+    ] = None,
+    federation: Annotated[str | None, typer.Option(help="Whose roster; else the one called as the project.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a party's kit, and start it as FLARE says: `KIT/startup/start.sh`, with the engine's bin/ first on PATH."""
@@ -90,14 +101,33 @@ def provision_kit(
     from securefl.kits import flare_provision as p  # noqa: PLC0415
     from securefl.site.serve import user_named  # noqa: PLC0415
 
-    if agent is not None and doors is None:
-        component = flare_kit.agent(agent.absolute())
-    elif doors is not None and agent is None:
-        component = flare_kit.relay(doors.absolute(), [user_named(each) for each in let_in or ()])
-    else:
-        raise OperatorFault("a kit is a site's or the server's", "give --agent, or --doors", "provision kit")
+    loaded = project_file.load(project)
+    others = None if party is None else _carried(party, federation or loaded.file.name, at_server=agent is None)
+    if agent is None and doors is None:
+        raise OperatorFault("a kit is of who asks or of who is asked", "give --agent, or --doors", "provision kit")
+    if agent is not None and doors is not None and not (others and others.asks and others.asked_by):
+        remedy = "give --agent at a site, --doors at the server, both with --party at a custodian"
+        raise OperatorFault("only a custodian is asked and asks", remedy, "provision kit")
+    components = []
+    if agent is not None:
+        components.append(flare_kit.agent(agent.absolute(), others.asked_by if others else (project_file.SERVER,)))
+    if doors is not None:
+        users = [user_named(each) for each in let_in or ()]
+        components.append(flare_kit.relay(doors.absolute(), users, others.asks if others else None))
     made = p.kit(
-        project_file.load(project), p.Engine(engine), signed.absolute(), request.absolute(), fingerprint,
-        out.absolute(), component,
-    )  # fmt: skip
+        loaded, p.Engine(engine), signed.absolute(), request.absolute(), fingerprint, out.absolute(), components
+    )
     show(as_json, {"kit": str(made)}, f"{made}\ncheck it with: securefl doctor --flare {made}")
+
+
+def _carried(document: Path, federation: str, *, at_server: bool) -> Carried:
+    """Return who asks this party and whom it asks; at its own server, a site that is a federation is a coordinator."""
+    from securefl.coordinator import inviting  # noqa: PLC0415
+    from securefl.documents import coordinator_file, site_file, strict  # noqa: PLC0415
+    from securefl.home.carried import carried  # noqa: PLC0415
+    from securefl.site import build, node  # noqa: PLC0415
+
+    if strict.read(document).has("securefl_coordinator"):
+        return carried(inviting.opened(coordinator_file.load(document)), federation)
+    site = site_file.load(document)
+    return carried(inviting.opened(node.of(site)) if at_server else build.opened(site), federation)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from securefl.documents.project_file import SERVER
 from securefl.errors import OperatorFault
 
 AGENT, RELAY = "securefl_carriers.flare.parents.Agent", "securefl_carriers.flare.parents.Relay"
@@ -43,29 +44,35 @@ class Finding:
     remedy: str = ""
 
 
-def agent(socket: Path) -> Mapping[str, Any]:
-    """The component of a site: it hands what it is asked to the socket of `securefl site serve`."""
-    return {"id": "securefl_agent", "path": AGENT, "args": {"agent": str(socket)}}
+def agent(socket: Path, asked_by: Collection[str] = (SERVER,)) -> Mapping[str, Any]:
+    """The component of who is asked: it hands what these participants ask to the socket of `securefl site serve`."""
+    return {"id": "securefl_agent", "path": AGENT, "args": {"agent": str(socket), "asked_by": list(asked_by)}}
 
 
-def relay(doors: Path, users: Sequence[int] = ()) -> Mapping[str, Any]:
-    """The component of the server: a socket in ``doors`` for each site, for this user and ``users``."""
-    return {"id": "securefl_relay", "path": RELAY, "args": {"doors": str(doors), "let_in": list(users)}}
+def relay(doors: Path, users: Sequence[int] = (), sites: Collection[str] | None = None) -> Mapping[str, Any]:
+    """The component of who asks: a socket in ``doors`` for each of ``sites``, for this user and ``users``.
+
+    ``None``: at the server, for whoever joins.
+    """
+    told = {"doors": str(doors), "let_in": list(users), **({} if sites is None else {"sites": list(sites)})}
+    return {"id": "securefl_relay", "path": RELAY, "args": told}
 
 
-def harden(kit: Path, component: Mapping[str, Any]) -> None:
+def harden(kit: Path, *components: Mapping[str, Any]) -> None:
     """Write the kit's `local/resources.json` and `local/authorization.json`; what stood there is replaced.
 
     Raises:
-        OperatorFault: this is no kit, or the component's path is not absolute.
+        OperatorFault: this is no kit, or a component's path is not absolute.
     """
-    place = component["args"][OURS[component["path"]]]
-    if not Path(place).is_absolute():
-        raise OperatorFault(f"{place} is no absolute path", "give the whole path", str(kit))
+    for component in components:
+        place = component["args"][OURS[component["path"]]]
+        if not Path(place).is_absolute():
+            raise OperatorFault(f"{place} is no absolute path", "give the whole path", str(kit))
     resources = _absolute(_default(kit, RESOURCES), kit.absolute() / "storage")
     resources |= {"class_allow_list": [], "class_list_enforcement_mode": "enforce", "allow_log_streaming": False}
-    kept = [each for each in resources["components"] if each["id"] not in (*LEAKS, component["id"])]
-    resources["components"] = [*kept, component]
+    ours = {component["id"] for component in components}
+    kept = [each for each in resources["components"] if each["id"] not in {*LEAKS, *ours}]
+    resources["components"] = [*kept, *components]
     rights = _default(kit, RIGHTS)
     rights["permissions"] = {role: _without_code(of) for role, of in rights["permissions"].items()}
     for name, value in ((RESOURCES, resources), (RIGHTS, rights)):
@@ -153,10 +160,13 @@ def _ours(_: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Fi
     if not ours:
         yield Finding("carrier", WRONG, "no component of securefl", "make the kit with `securefl provision kit`")
     for each in ours:
-        place = each["args"].get(OURS.get(each["path"], ""), "")
+        given = each.get("args", {})
+        place = given.get(OURS.get(each["path"], ""), "")
         status = OK if Path(str(place)).is_absolute() and each["path"] in OURS else WRONG
         remedy = "" if status == OK else "make the kit with `securefl provision kit`"
-        yield Finding("carrier", status, f"{each['path'].rpartition('.')[2]} at {place}", remedy)
+        others = given.get("asked_by", given.get("sites"))
+        who = "whoever joins" if others is None else ", ".join(map(str, others))
+        yield Finding("carrier", status, f"{each['path'].rpartition('.')[2]} at {place}, for {who}", remedy)
 
 
 def _connection(kit: Path, _: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,20 +107,21 @@ def approve(project: Project, engine: Engine, asked: Path, authority_: Path, out
 
 
 def kit(
-    project: Project, engine: Engine, signed: Path, requested: Path, told: str, out: Path, component: Mapping[str, Any]
-) -> Path:
+    project: Project, engine: Engine, signed: Path, requested: Path, told: str, out: Path,
+    components: Sequence[Mapping[str, Any]],
+) -> Path:  # fmt: skip
     """Make the kit of a party, in which no job can bring code; return its folder.
 
     Args:
         signed: what its operator sent back.
         requested: the folder of its request, with its key.
         told: the authority's fingerprint, as its operator read it out.
-        component: what carries, of ``flare_kit``.
+        components: what carries, of ``flare_kit``.
     """
     called = signed.name.removesuffix(".signed.zip")
     engine("package", signed, "-w", out, "--request-dir", requested, "--fingerprint", told, "--force", notes=requested)
     made = out / project.file.name / "prod_00" / called
-    flare_kit.harden(made, component)
+    flare_kit.harden(made, *components)
     return made
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from examples.flare import engine
-from examples.flare.network import COORDINATOR, HOST, SERVER, Federation, Network, until
+from examples.flare.network import COORDINATOR, CUSTODIAN, HOST, SERVER, Federation, Network, until
 from securefl.cli.main import main
 from securefl.documents import project_file
 from securefl.errors import OperatorFault
@@ -41,18 +41,21 @@ class Here(Network):
         return json.loads(self.capsys.readouterr().out)
 
 
-def made(small: Small, folder: Path, capsys: pytest.CaptureFixture[str]) -> Here:
+def made(
+    small: Small, folder: Path, capsys: pytest.CaptureFixture[str], protection: str = "masking", rounds: int = 3
+) -> Here:
     folder.mkdir(parents=True)
     policy = folder / "policy.yaml"
     policy.write_text((small.folder / "policy.yaml").read_text().replace("min_cohort: 3", "min_cohort: 2"))
     sign(policy)
-    trained = {key: FEDERATION[key] for key in ("name", "purpose", "task", "adapter", "protection")}
-    trained["training"] = {**FEDERATION["training"], "rounds": 3}
+    trained = {key: FEDERATION[key] for key in ("name", "purpose", "task", "adapter")}
+    trained |= {"protection": protection, "training": {**FEDERATION["training"], "rounds": rounds}}
     members = {
         name: {"region": "here", "data": {"file": str(small.folder / f"{name}.csv"), "text": "text", "label": "label"}}
         for name in MEMBERS
     }
-    of = Federation("small", policy, trained, ("./model", str(small.folder / "model")), members)
+    model = ("./model", str(small.folder / "model"))
+    of = Federation("small", policy, trained, model, members, custodian=protection == "masked-ckks")
     network = Here(of, folder / "network", engine.made())
     network.capsys = capsys
     return network
@@ -96,6 +99,33 @@ def test_a_run_over_flare_goes_on_whatever_is_killed_and_holds(network: Here, tm
         found = export.leaves_of(export.read(network.run / "ledger" / f"{name}.ledger"), name)
         assert [type(each.entry) for each in found if isinstance(each.entry, CHARGES)] == [Reserved, Settled] * 3
     check_a_dead_client_ends_nothing(network)
+
+
+def test_a_custodian_over_flare_opens_the_sums_and_its_key_is_split_within_a_run(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shares come from members over the engine: its clients ask each other, by the roster, and nobody else."""
+    network = made(small, tmp_path / "flare", capsys, "masked-ckks", 2)
+    try:
+        keys = network.found()
+        network.introduce()
+        network.provision()
+        network.serve()
+        network.carry()
+        process = network.coordinating()
+        until(lambda: "round 1/2" in network.log(COORDINATOR), "the first round")
+        network.kill(CUSTODIAN)
+        network.split()
+        network.serve(CUSTODIAN)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, network.log(COORDINATOR)
+        assert json.loads(said)["outcome"]["status"] == "finished"
+        (vault,) = (network.of(CUSTODIAN) / "home").glob("*.split")
+        assert not vault.with_suffix("").exists(), "the whole key is on no disk"
+        verdict = network.audited(keys)
+        assert (verdict["ok"], verdict["pinned"]) == (True, True)
+    finally:
+        network.end()
 
 
 def check_a_dead_client_ends_nothing(network: Here) -> None:
