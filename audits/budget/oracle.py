@@ -84,6 +84,7 @@ LADDERS: dict[str, list[Any]] = {
     "protection.threshold.at_least": [1, 4, 5, 7],
     "protection.colluding": [0, 1, 2],
     "protection.trust": [["custodian"], []],
+    "keys.max_age_days": [None, 365, 90, 30],
     "release.fields": [["weights", "accuracy"], ["weights"], []],
     "context.purposes": [["customer-service", "advertising"], ["customer-service"], []],
     "context.regions": [["CA", "EU", "US"], ["US", "CA"], ["US"], ["CA"], []],

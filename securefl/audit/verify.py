@@ -6,7 +6,8 @@ the ledger or file and, where it can, the entry:
 1. the folder holds ledgers, and nothing else, each named by its owner; nobody's who was heard in the run is missing;
 2. every file and every leaf is the canonical encoding of what it should be;
 3. the head is signed by the ledger's key and covers exactly the leaves; the key is the pinned one, where keys are;
-4. every receipt is signed by its sender, under the key that all ledgers give it;
+4. every receipt is signed by its sender, under the key that all ledgers give it, and no key was older than the policy
+   lets one be, by the ledger of whoever heard it (``key_checks``);
 5. what one party got from another, the other has sent; all joined the same run, under the same policy;
 6. every head one party has seen of another is a prefix of that other's ledger: an older, cut or forked one is found;
 7. the account: no plan twice, no settlement above its reservation, nothing freed that left; every price is what two
@@ -33,7 +34,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import coordinated, cross_checks, folder, last_word, pins, price_checks, releases, suites, tree
+from securefl.audit import (
+    coordinated,
+    cross_checks,
+    folder,
+    key_checks,
+    last_word,
+    pins,
+    price_checks,
+    releases,
+    suites,
+    tree,
+)
 from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
 from securefl.privacy.account import Account, Standing
@@ -217,6 +229,8 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     left_out = cross_checks.check_complete(ledgers, runs, wanted)
     last_word.check_speakers(ledgers)
     cross_checks.check_receipts(ledgers)
+    for ledger in ledgers.values():
+        key_checks.check(ledger)
     cross_checks.check_heads(ledgers)
     accounts = {ledger.owner: price_checks.check_account(ledger) for ledger in ledgers.values()}
     price_checks.check_rounds(ledgers, runs)

@@ -83,17 +83,26 @@ def take(
 
 
 def list_(party: Party, as_json: Json = False) -> None:
-    """Everybody's key as this party knows it, with its fingerprint, since when, and whether it counts now."""
+    """Everybody's key as this party knows it: fingerprint, age beside what the policy allows, whether it counts now."""
     from securefl.home import notices  # noqa: PLC0415
 
     rows = notices.listed(_home(party))
     told = [
         {"federation": each.federation, "party": each.party, "key": each.key.hex(), "fingerprint": each.fingerprint,
-         "since": each.since, "standing": each.standing}
+         "since": each.since, "standing": each.standing, "age_days": _days(each.age.age_s),
+         "max_age_days": _days(each.age.most_s)}
         for each in rows
     ]  # fmt: skip
-    lines = [f"{each.federation}  {each.party:<16}{each.fingerprint}  {each.standing}" for each in rows]
+    lines = [
+        f"{each.federation}  {each.party:<16}{each.fingerprint}  {each.age!s:<20}{each.standing}"
+        + ("; SOON TOO OLD: its owner runs `securefl keys rotate`" if each.age.is_soon and not each.age.is_over else "")
+        for each in rows
+    ]
     show(as_json, {"keys": told}, "\n".join(lines))
+
+
+def _days(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds // (24 * HOUR_S)
 
 
 def _written(said: Iterable[SignedNotice], out: Path, *, as_json: bool) -> None:

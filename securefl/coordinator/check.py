@@ -9,11 +9,11 @@ from securefl.coordinator import inviting
 from securefl.coordinator.run import start_of
 from securefl.documents.coordinator_file import Coordinator
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
-from securefl.home import adoption, identity
+from securefl.home import adoption, ageing, identity
 from securefl.home.clock import clock
 from securefl.planning import start_file
 from securefl.planning.plan import check_first_plan
-from securefl.policy import approvals
+from securefl.policy import approvals, key_age
 from securefl.policy import load as policies
 
 __all__ = ["MISSING", "OK", "WRONG", "Finding", "examine"]
@@ -27,6 +27,7 @@ def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
 def _examined(coordinator: Coordinator) -> Iterator[Finding]:
     looks: dict[str, Callable[[Coordinator], Finding]] = {
         "home": _home, "policy": _policy, "start": _start, "plan": _plan, "parties": _parties,
+        "keys": _keys,
     }  # fmt: skip
     for what, look in looks.items():
         yield tried(what, lambda look=look: look(coordinator))  # type: ignore[misc]
@@ -65,6 +66,13 @@ def _plan(coordinator: Coordinator) -> Finding:
     loaded = coordinator.whoever_answers()
     check_first_plan(loaded, policies.load(coordinator.policy), start_of(coordinator, loaded))
     return Finding("plan", OK, f"members may accept it: {len(coordinator.file.members)} of them")
+
+
+def _keys(coordinator: Coordinator) -> Finding:
+    if not identity.is_made(coordinator.home):
+        return Finding("keys", MISSING, "nobody answered yet", "invite them: `securefl site invite`")
+    limit = key_age.most_age_s(policies.load(coordinator.policy))
+    return ageing.found(inviting.opened(coordinator), coordinator.file.name, limit)
 
 
 def _parties(coordinator: Coordinator) -> Finding:

@@ -45,8 +45,9 @@ def drive(
     session = state.course.session
     signer = home.under(session.coordinator.key)  # the key that the run began with, while both count
     ports = replace(
-        ports, identity=signer, head=lambda: home.head_under(signer), standing=home.standing_in(session.federation)
-    )
+        ports, identity=signer, head=lambda: home.head_under(signer),
+        standing=home.standing_in(session.federation, state.course.policy_text),
+    )  # fmt: skip
     pending = _advance(
         home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), ports, observe
     )

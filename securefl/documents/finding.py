@@ -1,4 +1,4 @@
-"""What a check of a document finds, line by line: ok, missing (it may still come), or wrong."""
+"""What a check of a document finds, line by line: ok, soon (it will not be any more), missing, or wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 from securefl.errors import Fault
 
 OK: Final = "ok"
-MISSING: Final = "missing"
+SOON: Final = "soon"  # it holds now, and somebody has to act before it does not
+MISSING: Final = "missing"  # it may still come
 WRONG: Final = "wrong"
 
 

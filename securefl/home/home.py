@@ -24,6 +24,7 @@ from securefl.home.live import Live
 from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
 from securefl.ledger import anchor, databases, export, heads, store
 from securefl.ledger.tables import machines, owned
+from securefl.policy import key_age
 from securefl.privacy.account import Account, Standing
 from securefl.protocol import coordinator_state, custodian, member_state
 from securefl.protocol.member_state import Kept
@@ -384,11 +385,19 @@ class Home:
                 pass
         return self.live.now.standings.line(federation, key)
 
-    def standing_in(self, federation: str) -> Callable[[Participant], None]:
-        """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``."""
+    def standing_in(self, federation: str, policy: bytes) -> Callable[[Participant], None]:
+        """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``.
+
+        Args:
+            federation: in which notices count.
+            policy: the text that the run is under: how old a key may be.
+        """
+        most_s = key_age.most_age_in(policy)
 
         def check(seat: Participant) -> None:
-            self.live.now.standings.check(federation, seat, self.clock())
+            now = self.clock()
+            self.live.now.standings.check(federation, seat, now)
+            self.live.now.ages.check(seat, now, most_s)
 
         return check
 

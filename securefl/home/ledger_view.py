@@ -13,6 +13,7 @@ from securefl.errors import Forged
 from securefl.ledger import heads
 from securefl.merkle import Frontier
 from securefl.privacy.account import Account
+from securefl.protocol.key_ages import KeyAges
 from securefl.protocol.standing import Standings
 from securefl.terms import (
     Closed,
@@ -24,7 +25,6 @@ from securefl.terms import (
     MessageSent,
     Noticed,
     Participant,
-    PublicKey,
     Refused,
     Released,
     Reported,
@@ -59,7 +59,7 @@ class LedgerView:
         self.opened: list[tuple[int, RunJoined]] = []  # each with its time
         self.standings = Standings()
         self.noticed: frozenset[SignedNotice] = frozenset()
-        self.since: dict[tuple[str, PublicKey], int] = {}  # when a key was first known here, by federation
+        self.ages = KeyAges()
         self._seen: dict[str, list[SignedHead]] = {}
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
@@ -68,7 +68,7 @@ class LedgerView:
     def __copy__(self) -> LedgerView:
         made = LedgerView()
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
-        made.standings, made.noticed, made.since = self.standings, self.noticed, dict(self.since)
+        made.standings, made.noticed, made.ages = self.standings, self.noticed, self.ages
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
         made._reserved = dict(self._reserved)
@@ -87,17 +87,17 @@ class LedgerView:
     def _take(self, leaves: Iterable[tuple[Leaf, Frontier]]) -> None:
         charges: list[Entry] = []
         for leaf, tree in leaves:
-            entry = leaf.entry
+            entry, self.ages = leaf.entry, self.ages.after(leaf)
             if isinstance(entry, Reserved):
                 self._reserved[entry.plan.run] = leaf.at
             if isinstance(entry, Reserved | Settled | ReservationReleased):
                 charges.append(entry)
             elif isinstance(entry, RunJoined):
-                self._joined(entry, leaf.at)
+                self.opened.append((leaf.at, entry))
             elif isinstance(entry, Witnessed):
                 self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
             elif isinstance(entry, Noticed):
-                self._notice(entry.notice, leaf.at)
+                self._notice(entry.notice)
             elif isinstance(entry, SumOpened | Refused | Reported | MessageSent):
                 self._tells(entry)
             run = run_of(entry)
@@ -112,16 +112,9 @@ class LedgerView:
         elif entry.receipt.kind == ASKED_TO_TRAIN:
             self._told.setdefault(entry.receipt.run, []).append(entry)
 
-    def _joined(self, entry: RunJoined, at: int) -> None:
-        self.opened.append((at, entry))
-        for seat in entry.peers:
-            self.since.setdefault((entry.federation, seat.key), at)
-
-    def _notice(self, signed: SignedNotice, at: int) -> None:
+    def _notice(self, signed: SignedNotice) -> None:
         notice, self.noticed = signed.notice, self.noticed | {signed}
         self.standings = self.standings.after(notice)
-        if isinstance(notice, Handover):
-            self.since.setdefault((notice.federation, notice.successor), at)
         if isinstance(notice, Handover) and notice.head is not None:  # a new key is no new ledger
             self._seen.setdefault(notice.party, []).append(notice.head)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 from securefl import wire
 from securefl.documents.armour import armoured, unarmoured
 from securefl.errors import Malformed, OperatorFault, PeerFault
+from securefl.home import ageing
+from securefl.home.ageing import Age
 from securefl.home.peers import federations, known, replaced
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
@@ -77,6 +79,7 @@ class Listed:
     fingerprint: str
     since: int | None  # seconds since 1970, when this home first began a run with it or took it in; None: not yet
     standing: str  # "counts", or why not
+    age: Age
 
 
 def listed(home: Home) -> tuple[Listed, ...]:
@@ -84,16 +87,19 @@ def listed(home: Home) -> tuple[Listed, ...]:
     found = list[Listed]()
     with home.transaction():
         view, now = home.live.now, home.clock()
-        for federation in federations(home.path):
-            for name, key in sorted(_keys(home, federation).items()):
-                try:
-                    view.standings.check(federation, Participant(name, key, ""), now)
-                except PeerFault as fault:
-                    why = str(fault)
-                else:
-                    why = "counts"
-                since = view.since.get((federation, key))
-                found.append(Listed(federation, name, key, hashlib.sha256(key).hexdigest()[:32], since, why))
+    for federation in federations(home.path):
+        most_s = ageing.most_s(home, federation)
+        for age in ageing.ages(home, federation, most_s):
+            seat = Participant(age.party, age.key, "")
+            try:
+                view.standings.check(federation, seat, now)
+                view.ages.check(seat, now, most_s)
+            except PeerFault as fault:
+                why = str(fault)
+            else:
+                why = "counts"
+            print_ = hashlib.sha256(age.key).hexdigest()[:32]
+            found.append(Listed(federation, age.party, age.key, print_, view.ages.since.get(age.key), why, age))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from securefl.documents.strict import First, Rational, Whole
-from securefl.policy.limits import Name, Positive, Protection, Section, Sharing, Training
+from securefl.policy.limits import KeyLimits, Name, Positive, Protection, Section, Sharing, Training
 from securefl.terms import Accountant, MicroEpsilon, Neighbours, Unit
 
 
@@ -151,6 +151,7 @@ class PolicyDocument(Section):
     training: Training
     sharing: Sharing = Field(default_factory=lambda: Sharing.model_validate({}))
     protection: Protection
+    keys: KeyLimits = Field(default_factory=lambda: KeyLimits.model_validate({}))
     release: Release
     context: Context
     parent: Annotated[Parent | None, BeforeValidator(_short_parent)] = Field(

@@ -195,6 +195,16 @@ class Sharing(Section):
     weight_ratio: RatioLimit = Field(default_factory=lambda: RatioLimit.model_validate({}))
 
 
+class KeyLimits(Section):
+    """How long a party may speak by one key. Not given: as long as it likes."""
+
+    max_age_days: Annotated[Whole, Field(ge=1, le=36_500)] | None = Field(
+        None,
+        description="if given, each party counts by its own ledger and clock, from when it first knew the key; "
+        "an older one is refused in each round",
+    )
+
+
 class Protection(Section):
     """How updates must be hidden."""
 

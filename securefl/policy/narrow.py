@@ -52,6 +52,11 @@ def _least_given(parent: PerRun | None, child: PerRun | None) -> PerRun | None:
     return min(parent, child, key=lambda limit: limit.epsilon)
 
 
+def _fewest_given(parent: int | None, child: int | None) -> int | None:
+    """Nothing given is no limit."""
+    return min((value for value in (parent, child) if value is not None), default=None)
+
+
 def _common_models(parent: tuple[str, ...], child: tuple[str, ...]) -> tuple[str, ...]:
     """``any`` is every model, so the other list is what both allow."""
     if ANY_MODEL in parent:
@@ -62,6 +67,7 @@ def _common_models(parent: tuple[str, ...], child: tuple[str, ...]) -> tuple[str
 AT_MOST = Row("at most", min)
 AT_LEAST = Row("at least", max)
 AT_MOST_IF_GIVEN = Row("at most", _least_given)
+FEWEST_IF_GIVEN = Row("at most", _fewest_given)
 AMONG = Row("nothing but", _common)
 AMONG_MODELS = Row("nothing but", _common_models)
 ONLY_IF = Row("at most", lambda parent, child: parent and child)
@@ -116,6 +122,7 @@ ROWS = {
     "protection.grid.fraction_bits.at_most": AT_MOST,
     "protection.grid.value_bits.at_most": AT_MOST,
     "protection.trust": AMONG,
+    "keys.max_age_days": FEWEST_IF_GIVEN,
     "release.fields": AMONG,
     "release.to": SAME,
     "context.purposes": AMONG,

@@ -11,12 +11,15 @@ from securefl.coordinator import inviting
 from securefl.documents.federation import FederationFile
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.documents.site_file import Site, TrustPart
-from securefl.home import adoption, identity
+from securefl.home import adoption, ageing, identity
 from securefl.home.clock import clock
 from securefl.home.peers import pinned
+from securefl.ledger import anchor
 from securefl.ledger.databases import LOCAL, URL_FILE, place_of, server_of
+from securefl.policy import key_age
+from securefl.policy import load as policies
 from securefl.site import charged_records, node
-from securefl.site.build import check_own_key, limits_of, model_of, records_of
+from securefl.site.build import check_own_key, limits_of, model_of, opened, records_of
 from securefl.terms.parties import CUSTODIAN
 from securefl.training.sources import resolve
 
@@ -43,6 +46,8 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
     for name, trust in site.file.federations.items():
         yield tried(f"federations.{name}", lambda n=name, t=trust: _trusted(site, n, t))  # type: ignore[misc]
         yield tried(f"policy of {name}", lambda n=name: _policy(site.home, n))  # type: ignore[misc]
+        if identity.is_made(site.home) and anchor.read(site.home) is not None:  # a ledger, so keys are known
+            yield tried(f"keys in {name}", lambda n=name: _keys(site, n))  # type: ignore[misc]
     inside = site.file.subfederation
     if inside is not None:
         yield tried(f"policy of {inside.name}", lambda: _policy_below(node.of(site)))
@@ -136,6 +141,14 @@ def _policy(home: Path, name: str) -> Finding:
     policy, signed = adoption.staged(home, name, clock())
     by = "signed" if signed else "UNSIGNED"
     return Finding(f"policy of {name}", OK, f"version {policy.version}, hash {policy.hash.hex()[:16]}, {by}")
+
+
+def _keys(site: Site, name: str) -> Finding:
+    policy, home = policies.load(adoption.staged_at(site.home, name)), opened(site)
+    try:
+        return ageing.found(home, name, key_age.most_age_s(policy))
+    finally:
+        home.engine.dispose()
 
 
 def _policy_below(own: node.Node) -> Finding:

@@ -28,10 +28,10 @@ State = member_state.State | custodian.State
 
 def with_ledger(ports: P, home: Home, state: State, frame: m.Frame | None = None) -> P:
     """Return what a machine asks of its own ledger, answered by its home; and the key that signs in this run."""
-    signer = signer_of(home, state, frame)
+    signer, charter = signer_of(home, state, frame), _charter(state)
     return replace(
         ports, identity=signer, holds=home.holds, head=lambda: home.head_under(signer),
-        standing=home.standing_in(_charter(state).federation),
+        standing=home.standing_in(charter.federation, charter.policy_text),
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ FAULTS: Final = {
     "protocol.forged": "a signature, key or digest does not match",
     "protocol.key-handed-over": "a key was handed over, and the time in which both count is over",
     "protocol.key-revoked": "a key was revoked by its owner",
+    "protocol.key-too-old": "a key is older than the policy lets one be, or its age cannot be told",
     "protocol.ledger-set-back": "a ledger is older than what was seen of it",
     "protocol.late": "the round has taken longer than this site lets one take",
     "protocol.malformed": "the bytes are not the encoding of what is expected",

@@ -36,6 +36,7 @@ POLICY = {
         "schemes": ["masking", "ckks", "bfv", "masked-ckks", "masked-bfv"], "min_cohort": 3, "threshold": {"at_least": 4}, "colluding": 1, "trust": ["custodian"],
         "grid": {"fraction_bits": {"at_least": 12, "at_most": 24}, "value_bits": {"at_most": 31}},
     },
+    "keys": {"max_age_days": 90},
     "release": {"fields": ["weights"], "to": "members"},
     "context": {"purposes": ["customer-service"], "regions": ["US", "CA"]},
     "parent": None,
@@ -258,6 +259,9 @@ def loosens(parent: dict, child: dict) -> bool:  # noqa: C901, PLR0912 - one lin
             return True
     runs = [policy["budget"].get("per_run") for policy in (up, low)]
     if runs[0] and not (runs[1] and number(runs[1]["epsilon"]) <= number(runs[0]["epsilon"])):
+        return True
+    ages = [policy["keys"]["max_age_days"] for policy in (up, low)]
+    if ages[0] and not (ages[1] and ages[1] <= ages[0]):
         return True
     if up["budget"].get("bound") == "renyi-filter" != low["budget"].get("bound"):
         return True

@@ -11,6 +11,7 @@ from securefl.home import notices
 from securefl.home.home import Home
 from securefl.home.peers import pin
 from securefl.home.rotation import rotate
+from securefl.policy import load
 from securefl.protocol import coordinator_state
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Runtime
@@ -25,6 +26,14 @@ class Rotating(Federation):
     """Its parties' keys are those that their homes have; its time passes as it is told."""
 
     time: list[int] = field(default_factory=lambda: [NOW])
+    max_age_days: int | None = None
+
+    @property
+    def policy(self) -> load.Policy:
+        text = super().policy.text
+        if self.max_age_days is not None:
+            text += f"keys: {{max_age_days: {self.max_age_days}}}\n".encode()
+        return load.parse(text, "policy.yaml")
 
     def home(self, name: str) -> Home:
         made = super().home(name)

@@ -15,7 +15,7 @@ from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
 from securefl.site.run_keys import authentic
 from securefl.terms import Departure, Handover, Notice, RunId, SignedNotice
-from tests.support.rotating import COORDINATOR, HOUR, Rotating
+from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating
 
 
 def _tried(federation: Rotating, signed: SignedNotice, by: str) -> Outcome:
@@ -91,12 +91,31 @@ def replayed(number: int, folder: Path) -> Outcome:
 def rotated_away(number: int, folder: Path) -> Outcome:
     """Sign an invitation with a coordinator's key that was handed over, when only the new one counts, or revoked."""
     drawn, federation = random.Random(number), Rotating(folder).made()  # noqa: S311
-    old, session, victim = _of(federation, COORDINATOR), federation.session(), drawn.choice(federation.names)
+    old = _of(federation, COORDINATOR)
     if number % 2:
         federation.taken(federation.rotated(COORDINATOR, drawn.randint(0, HOUR)))
         federation.time[0] += HOUR + 1 + drawn.randint(0, HOUR)
     else:
         federation.taken(federation.say(COORDINATOR, lambda home: notices.revoke(home, federation.name)))
+    return _invited_by(old, federation, drawn)
+
+
+def too_old(number: int, folder: Path) -> Outcome:
+    """Sign an invitation with a key that was stolen long ago, under a policy that bounds a key's age."""
+    drawn = random.Random(number)  # noqa: S311
+    federation = Rotating(folder, max_age_days=drawn.randint(1, 400)).made()
+    old, days = _of(federation, COORDINATOR), federation.max_age_days or 0
+    if number % 2:  # the thief hands the key over to itself, and says that it did so just now
+        federation.taken(federation.rotated(COORDINATOR, drawn.randint(0, 90) * 24 * HOUR))
+        old = _of(federation, COORDINATOR)
+    assert Living(federation).play(1)[0].outcome == "finished"
+    federation.time[0] += days * 24 * HOUR + drawn.randint(1, 10**8)
+    return _invited_by(old, federation, drawn)
+
+
+def _invited_by(old: Identity, federation: Rotating, drawn: random.Random) -> Outcome:
+    """What a member makes of an invitation that this key signed."""
+    session, victim = federation.session(), drawn.choice(federation.names)
     agent = federation.agent(victim)
     home = federation.home(COORDINATOR)
     run = RunId(drawn.randbytes(16))
@@ -120,4 +139,5 @@ ATTEMPTS = (
     Attempt("A key that was revoked is handed over to whoever stole it", by_revoked),
     Attempt("A hand-over is replayed to another federation, or claims a key that is somebody's", replayed),
     Attempt("A coordinator's key that was handed over or revoked signs an invitation", rotated_away),
+    Attempt("A coordinator's key that is older than the policy lets one be signs an invitation", too_old),
 )
