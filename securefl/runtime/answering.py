@@ -23,6 +23,10 @@ BUSY: Final = Failure(str(NoAnswer(FULL)))  # the same request may be sent again
 POLL_S: Final = (0.02, 1.0)  # between two questions whether it is done: the first wait, and the longest
 
 
+class Leaving(BaseException):
+    """This process ends, so there is no answer. A reservation stands; the run goes on when its party is asked again."""
+
+
 class Handler(Protocol):
     """Whoever answers requests."""
 

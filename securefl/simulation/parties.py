@@ -16,7 +16,9 @@ from securefl.home.clock import Entropy, clock
 from securefl.privacy.account import Charge, bound_of
 from securefl.progress import Progress, Under
 from securefl.protocol import coordinator_state
+from securefl.protocol.messages import InProgress
 from securefl.runtime.inprocess import InProcess
+from securefl.runtime.peer_process import Party
 from securefl.runtime.processes import Processes
 from securefl.seams import Runtime, Waiting
 from securefl.simulation.introduction import home_of
@@ -47,6 +49,23 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """A site that is a federation, whose members are processes that it started."""
+
+    agent: Agent
+    members: Processes
+
+    def handle(self, data: bytes) -> bytes | InProgress:
+        """As the site does."""
+        return self.agent.handle(data)
+
+    def leave(self) -> None:
+        """End its members' processes, too; the rounds inside go on when it is asked again."""
+        self.agent.leave()
+        self.members.close()
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """One party, by the path of its SITE document; plain values, so it can cross a process border."""
 
@@ -55,13 +74,14 @@ class AgentSpec:
     shares: Shares | None = None  # of a custodian
     members: Mapping[MemberId, AgentSpec] | None = None  # of a site that is a federation
 
-    def __call__(self) -> Agent:
+    def __call__(self) -> Party:
         """The party, with its own model in memory; its members are started as processes of its own."""
         runtime = None if self.members is None else started(self.members)
-        return build(
+        agent = build(
             site_file.load(self.site),
             around=Environment(entropy=self.entropy, clock=clock, members=runtime, shares=self.shares),
         )
+        return agent if runtime is None else Parent(agent, runtime)
 
     @property
     def is_parent(self) -> bool:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from securefl.protocol import messages as m
+from securefl.runtime.answering import Leaving
 from securefl.terms import Receipt, RunId
 
 
@@ -23,10 +24,6 @@ class RoundOver(Exception):
         self.done = done
         what = "the round takes longer than this site lets it" if late else "the round went on without this site"
         super().__init__(f"{what}, after {done} of {steps} steps; what ran is paid for")
-
-
-class Leaving(BaseException):
-    """This process ends. The reservation stands, and the run goes on when the site is asked again."""
 
 
 def never() -> bool:

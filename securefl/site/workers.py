@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from securefl.protocol.messages import InProgress
-from securefl.runtime.answering import Handler, said
+from securefl.runtime.answering import Handler, Leaving, said
 from securefl.runtime.room import Claim
-from securefl.site.turns import Leaving
 
 
 class Unheard(BaseException):

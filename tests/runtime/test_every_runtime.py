@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from securefl import wire
 from securefl.protocol.messages import Frame, InProgress, NoAnswer
-from securefl.runtime import answering
+from securefl.runtime import answering, processes
+from securefl.runtime.answering import Leaving
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Runtime
-from securefl.terms import MemberId, Patience, Refused, ReservationReleased, Scheme, Settled, SumOpened, rules
-from tests.support.parties import RELEASED, RUNTIMES, SECRET, Clock, Federation, InOrder, in_process, waiting
+from securefl.terms import MemberId, Patience, Refused, ReservationReleased, Reserved, Scheme, Settled, SumOpened, rules
+from tests.support.parties import (
+    RELEASED,
+    RUNTIMES,
+    SECRET,
+    Clock,
+    Federation,
+    InOrder,
+    in_process,
+    in_processes,
+    waiting,
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +42,14 @@ class Story:
     scheme: Scheme = Scheme.MASKING
     luck: tuple[tuple[str, str], ...] = ()
     mishap: tuple[str, str, str] | None = None
+    ran: int | None = None  # steps that b pays for, if that is told
 
 
 STORIES = {
     "all goes well": Story(rounds=2),
     "a member declines": Story(luck=(("b", "refuses"),)),
     "a training breaks": Story(luck=(("b", "breaks"),)),
+    "a training takes longer than its site lets it": Story(luck=(("b", "late"),), ran=3),
     "a peer's fault": Story(silences=(("b", "protocol.unsafe"),), mishap=("b", "Propose", "peer")),
     "a site's fault": Story(silences=(("b", "site.fault"),), mishap=("b", "Enrol", "operator")),
     "a bug": Story(silences=(("b", "site.fault"),), mishap=("b", "Propose", "bug")),
@@ -60,6 +74,8 @@ def test_a_story_is_told_alike_by_every_runtime(name: str, tmp_path: Path, capfd
     for kind, (other, *rest, _) in told.items():
         assert rest == [silences, ledgers], kind
         assert other.course.state == end.course.state
+    if story.ran is not None:
+        assert [each.did.steps for each in ledgers["b"] if isinstance(each, Settled)] == [story.ran]
     for entries in ledgers.values():
         assert SECRET not in repr([each for each in entries if isinstance(each, Refused) and each.what != "plan"])
     if {"bug", "operator"} & set(story.mishap or ()):
@@ -101,6 +117,53 @@ def test_a_round_goes_on_without_whoever_is_too_slow(patience: Patience, passes:
     assert not any(isinstance(each, Settled) for each in ledgers["b"])
 
 
+def test_a_late_party_ends_with_its_round_pays_for_what_ran_and_takes_part_in_the_next_one(tmp_path: Path) -> None:
+    told = {}
+    for kind in ("processes", "sockets"):
+        federation = Federation(tmp_path / kind, luck=(("b", "waits"),), patience=Patience(train_s=50))
+        clock, pids = Clock(), set[int | None]()
+        with RUNTIMES[kind](federation) as carrier:
+
+            def pass_time(asked: str, clock: Clock = clock, pids: set[int | None] = pids, carrier=carrier) -> None:
+                pids.add(carrier.pid(MemberId("b")) if isinstance(carrier, Processes) else None)
+                clock.now += 51 if asked == "Propose" and not clock.now else 0
+
+            runtime = InOrder(carrier, ("b",), pass_time)
+            end = federation.drive(runtime, 2, clock)
+        told[kind] = (end.outcome, end.last_round, runtime.silences, federation.ledgers())
+        assert len(pids) == 1, "nothing was killed"
+    outcome, last_round, silences, ledgers = told["processes"]
+    assert (outcome, last_round, silences) == ("finished", 2, [("b", "silent for 50 s")])
+    assert [each.did.steps for each in ledgers["b"] if isinstance(each, Settled)] == [2, 4], "what ran is paid for"
+    assert [each.survivors for each in ledgers["coordinator"] if isinstance(each, SumOpened)] == [("a", "c"), ("a", "b", "c")]  # fmt: skip
+    assert told["sockets"] == told["processes"]
+
+
+class Stop(BaseException):
+    """Ctrl-C, at a moment that a test chooses."""
+
+
+def test_a_training_ends_after_its_step_when_its_process_is_ended_and_the_run_goes_on(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, luck=(("b", "waits"),))
+
+    def stop(asked: str) -> None:
+        if asked == "Propose":
+            raise Stop
+
+    with in_processes(federation) as runtime:
+        with pytest.raises(Stop):
+            federation.drive(InOrder(runtime, ("b",), stop))
+        running = [each.process for each in runtime._running.values()]
+        runtime.close()
+        assert [each.exitcode for each in running] == [0, 0, 0], "nothing was killed"
+        with pytest.raises(Leaving):
+            heard(runtime)
+    assert [type(each) for each in federation.entries("b") if isinstance(each, Reserved | Settled)] == [Reserved]
+    with in_processes(replace(federation, luck=())) as runtime:
+        assert federation.drive(runtime).outcome == "finished"
+    assert [each.did.steps for each in federation.entries("b") if isinstance(each, Settled)] == [4], "the whole price"
+
+
 def test_who_fell_silent_keeps_no_later_round_waiting_for_longer_than_the_grace(tmp_path: Path) -> None:
     federation = Federation(tmp_path, patience=Patience(quorum=2, grace_s=7))
     left: dict[tuple[str, int], float] = {}
@@ -123,7 +186,14 @@ def test_who_fell_silent_keeps_no_later_round_waiting_for_longer_than_the_grace(
     assert rounds == {("Propose", 1): 7, ("Enrol", 2): 7, ("Enrol", 3): 7}
 
 
-class Dying:
+class Idle:
+    """A party that has nothing under way when it is told to leave."""
+
+    def leave(self) -> None:
+        pass
+
+
+class Dying(Idle):
     """A party that cannot be built, or dies of it."""
 
     def __init__(self, how: str) -> None:
@@ -153,7 +223,7 @@ def test_a_party_that_cannot_be_built_is_a_fault_of_its_site() -> None:
     broken.close()
 
 
-class Busy:
+class Busy(Idle):
     """A party that is worked on by somebody else, for a while."""
 
     def __init__(self, left: int) -> None:
@@ -168,11 +238,12 @@ class Busy:
 
 
 def test_a_peer_that_is_busy_is_asked_until_it_has_an_answer() -> None:
-    processes = Processes({MemberId("a"): Busy(2)})
-    assert heard(InProcess({MemberId("a"): Busy(2)})) == heard(processes) == b"anything"
-    processes.close()
+    busy = Processes({MemberId("a"): Busy(2)})
+    assert heard(InProcess({MemberId("a"): Busy(2)})) == heard(busy) == b"anything"
+    busy.close()
     slow = Processes({MemberId("a"): Busy(10_000)})
     assert heard(slow, 2.0) == waiting(2.0).late
+    slow.close()
 
 
 @pytest.mark.parametrize("said", [b"", b"?", b"-", b"~", b"-\x81\x61a", answering.WORKING + b"\x00"])
@@ -188,3 +259,26 @@ def test_a_training_that_breaks_is_paid_for_and_one_that_is_declined_is_not(tmp_
         Settled
     ]
     assert not any(isinstance(each, Settled | ReservationReleased) for each in federation.entries("c"))
+
+
+class Deaf(Idle):
+    """A party that does not leave when it is told to."""
+
+    def __call__(self) -> Deaf:
+        return self
+
+    def handle(self, data: bytes) -> bytes:
+        return data
+
+    def leave(self) -> None:
+        threading.Event().wait()
+
+
+def test_a_process_that_does_not_end_is_killed_after_a_bound_that_is_said(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(processes, "KILL_S", 0.2)
+    runtime = Processes({MemberId("a"): Deaf()}, grace_s=0)
+    assert heard(runtime) == b"anything"
+    (peer,) = runtime._running.values()
+    runtime.close()
+    assert peer.process.exitcode == -signal.SIGKILL
+    assert "a: its process had not ended after 0.2 s, and was killed" in capfd.readouterr().err

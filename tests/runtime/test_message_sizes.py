@@ -268,6 +268,9 @@ class Loud:
     def handle(self, data: bytes) -> bytes:
         return bytes(len(data) + 5001)
 
+    def leave(self) -> None:
+        pass
+
 
 def test_an_answer_that_is_longer_than_its_plan_gives_is_the_same_fault_on_every_runtime(tmp_path: Path) -> None:
     def asked(runtime, most: int):

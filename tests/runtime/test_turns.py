@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from securefl import wire
 from securefl.errors import Forged
 from securefl.protocol import messages as m
+from securefl.runtime.answering import Leaving
 from securefl.runtime.inprocess import InProcess
 from securefl.site.agent import MemberAgent
-from securefl.site.turns import Leaving, Turn, Turns
+from securefl.site.turns import Turn, Turns
 from securefl.terms import (
     Entry,
     Hash,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from securefl import wire
 from securefl.protocol import messages as m
+from securefl.runtime.answering import Leaving
 from securefl.runtime.inprocess import InProcess
-from securefl.site.turns import Leaving
 from securefl.terms import MemberId, MessageSent, Refused, Reserved, Settled
 from tests.support.late import Timed
 from tests.support.parties import NOW, Federation

@@ -140,7 +140,7 @@ class Site:
     """A trainer that needs no records: it steps, tells of each step, and may refuse or break."""
 
     name: str
-    luck: str  # "" | "refuses" | "breaks" | "leaves"
+    luck: str  # "" | "refuses" | "breaks" | "leaves" | "waits": in round 1, until the round is over | "late", see agent
     turns: Turns
     dimension: int = DIMENSION
     stepped: Callable[[int], None] = lambda _: None
@@ -156,6 +156,9 @@ class Site:
             raise KeyboardInterrupt
         for done in range(1, plan.learning.event.steps + 1):
             self.stepped(done)
+            while self.luck == "waits" and (plan.round, done) == (1, 3):
+                self.turns.step(2, plan.learning.event.steps)
+                time.sleep(0.002)  # another thread hears that the round is over
             self.turns.step(done, plan.learning.event.steps)
         return Update(an_update(self.name, plan.round, self.dimension), plan.learning.event), Own()
 
@@ -238,10 +241,20 @@ class Federation:
         if name == CUSTODIAN:
             holder = schemes.key_holder(self.scheme, home.identity, home.path)
             return CustodianAgent(home, charter, u.Ports(home.identity, holder, 2), entropy(name), turns)
-        trainer = Site(name, dict(self.luck).get(name, ""), turns, self.dimension, stepped)
+        luck, round_s = dict(self.luck).get(name, ""), None
+        if luck == "late":  # this site's own clock goes past what it lets a round take, in the third step
+            now, round_s = Clock(NOW), 100
+            home = replace(home, clock=now)
+
+            def stepped(done: int, now: Clock = now) -> None:
+                now.now += 101 if done == 3 else 0
+
+        trainer = Site(name, luck, turns, self.dimension, stepped)
         ports = member_state.Ports(home.identity, schemes.member_half)
         price = (price_in if self.priced else nested.price_in)(policy, name)
-        return MemberAgent(home, charter, policy, ports, trainer, price, entropy(name), turns)
+        return MemberAgent(
+            home, charter, policy, ports, trainer, price, entropy(name), turns, round_s=round_s
+        )  # fmt: skip
 
     def drive(
         self,
@@ -328,7 +341,7 @@ def in_process(federation: Federation) -> Iterator[InProcess]:
 
 @contextmanager
 def in_processes(federation: Federation) -> Iterator[Processes]:
-    runtime = Processes({MemberId(name): Maker(federation, name) for name in federation.parties})
+    runtime = Processes({MemberId(name): Maker(federation, name) for name in federation.parties}, grace_s=1)
     try:
         yield runtime
     finally:
