@@ -1,31 +1,26 @@
 """Where keys are kept: each in a file that its owner alone may read, written whole or not at all.
 
-A secret of 32 bytes lies there as it is, or encrypted under a passphrase as PKCS#8 (RFC 5958), which OpenSSL reads too:
-``openssl pkey -in identity.key``. Where this process has a source of passphrases, what it makes is encrypted.
+A secret of 32 bytes lies there as it is, or encrypted under a passphrase: scrypt (RFC 7914) with a salt of the file's
+own, then AES-256-GCM. Where this process has a source of passphrases, what it makes is encrypted.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from securefl import files, passphrases
-from securefl.errors import OperatorFault
-from securefl.keys import Identity, Secret
+from securefl.errors import Forged, OperatorFault
+from securefl.keys import Identity, Secret, open_at_rest, seal_at_rest
 
-ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
-SECRET: Final = 32  # bytes
+ENCRYPTED: Final = b"securefl encrypted key 1\n"  # then the salt, and what is sealed
+SECRET, SALT, NONCE = 32, 16, 12  # bytes
+COST: Final = 17  # each guess takes 128 MiB and half a second: OWASP's first choice for scrypt (2^17, 8, 1)
 FORMER: Final = ".former"  # a folder beside the key
 
 
@@ -91,9 +86,14 @@ def is_encrypted(path: Path) -> bool:
 
 
 def encrypted(held: Secret, passphrase: bytes) -> bytes:
-    """The secret as PKCS#8, under the best encryption that the library knows for it."""
-    key = Ed25519PrivateKey.from_private_bytes(held.raw)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
+    """What lies on the disk of a secret under a passphrase; of an altered one nothing opens."""
+    salt = os.urandom(SALT)
+    return ENCRYPTED + salt + seal_at_rest(_stretched(passphrase, salt), ENCRYPTED, held.raw, os.urandom(NONCE))
+
+
+@lru_cache(maxsize=64)  # a process opens one key many times
+def _stretched(passphrase: bytes, salt: bytes) -> Secret:
+    return Secret(Scrypt(salt=salt, length=SECRET, n=1 << COST, r=8, p=1).derive(passphrase))
 
 
 def exchange(path: Path, data: bytes) -> None:
@@ -137,13 +137,12 @@ def _opened(data: bytes, path: Path, passphrase: bytes | None) -> Secret:
             remedy = "restore it from its backup, or move it away to become a new identity"
             raise OperatorFault(f"{len(data)} bytes where a key has {SECRET}", remedy, str(path))
         return Secret(data)
+    salt, sealed = data[len(ENCRYPTED) :][:SALT], data[len(ENCRYPTED) + SALT :]
     try:
-        key = load_pem_private_key(data, passphrase or passphrases.of_process(path))
-    except (ValueError, UnsupportedAlgorithm) as fault:
+        return Secret(open_at_rest(_stretched(passphrase or passphrases.of_process(path), salt), ENCRYPTED, sealed))
+    except (Forged, ValueError) as fault:
         what = "this passphrase does not open the key, or the file was altered"
-        raise OperatorFault(
-            what, "give the passphrase it was encrypted with, or restore the file", str(path)
-        ) from fault
-    if not isinstance(key, Ed25519PrivateKey):
-        raise OperatorFault("a key of another kind than Ed25519", "give the key that was made here", str(path))
-    return Secret(key.private_bytes_raw())
+        remedy = (
+            "give the passphrase it was encrypted with; run `keys encrypt` again if it was cut off; or restore the file"
+        )
+        raise OperatorFault(what, remedy, str(path)) from fault

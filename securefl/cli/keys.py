@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from securefl.cli.options import Json, show
 from securefl.cli.train import is_suite
 
 if TYPE_CHECKING:
+    from securefl.keys import Secret
     from securefl.terms import PublicKey
 
 keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
@@ -66,11 +68,13 @@ def keys_encrypt(
     from securefl import key_files, passphrases  # noqa: PLC0415
     from securefl.home import identity  # noqa: PLC0415
 
-    held = identity.secrets(path)
-    opened = [key_files.secret(each) for each in held]  # under the old passphrase, if any has one
-    passphrase = passphrases.chosen(path, to)
-    for each, secret in zip(held, opened, strict=True):
-        key_files.exchange(each, key_files.encrypted(secret, passphrase))
+    following = None if to is None else passphrases.chosen(path, to)
+    with identity.in_turn(path):
+        held = identity.secrets(path)
+        opened = [_opened(each, following) for each in held]
+        passphrase = following or passphrases.chosen(path)
+        for each, secret in zip(held, opened, strict=True):
+            key_files.exchange(each, key_files.encrypted(secret, passphrase))
     show(as_json, {"encrypted": [str(each) for each in held]}, f"encrypted: {', '.join(map(str, held))}")
 
 
@@ -80,10 +84,22 @@ def keys_decrypt(path: Path, as_json: Json = False) -> None:
     from securefl import key_files  # noqa: PLC0415
     from securefl.home import identity  # noqa: PLC0415
 
-    held = identity.secrets(path)
-    for each, secret in [(each, key_files.secret(each)) for each in held]:
-        key_files.exchange(each, secret.raw)
+    with identity.in_turn(path):
+        held = identity.secrets(path)
+        for each, secret in [(each, key_files.secret(each)) for each in held]:
+            key_files.exchange(each, secret.raw)
     show(as_json, {"decrypted": [str(each) for each in held]}, f"not encrypted: {', '.join(map(str, held))}")
+
+
+def _opened(path: Path, following: bytes | None) -> Secret:
+    """What is kept at ``path``, under this process's passphrase, or already under the one that follows it."""
+    from securefl import key_files  # noqa: PLC0415
+    from securefl.errors import OperatorFault  # noqa: PLC0415
+
+    if following is not None and key_files.is_encrypted(path):  # a change that was cut off is made again
+        with suppress(OperatorFault):
+            return key_files.secret(path, following)
+    return key_files.secret(path)
 
 
 def _told(path: Path, public: PublicKey) -> dict[str, Any]:

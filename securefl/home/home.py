@@ -73,7 +73,8 @@ class Home:
         engine = store.open_store(databases.place_of(path, owner, identity.public))
         home = cls(owner, path, engine, clock, Live(identity, databases.name_of(engine)))
         if ring.pending(path):
-            home.exchange_key()
+            with identity_file.in_turn(path):
+                home.exchange_key()
         with home.transaction() as conn:
             head = home.head()
             if head is not None and head.head.owner != owner:

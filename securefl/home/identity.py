@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,8 @@ from securefl.documents.finding import MISSING, OK, Finding
 from securefl.errors import OperatorFault
 
 NAME: Final = "identity.key"
+NEXT: Final = ".next"  # the key that is to come, while it is exchanged
+TURN: Final = ".turn"
 SECRETS: Final = (NAME, "texts.key")  # 32 bytes each: who signs, and what records are fingerprinted with
 
 
@@ -29,11 +33,24 @@ def secrets(path: Path) -> tuple[Path, ...]:
     Raises:
         OperatorFault: there is no key.
     """
-    names = [path / name for name in SECRETS if (path / name).is_file()] if path.is_dir() else [path]
+    every = (NAME, place(path).with_suffix(NEXT).name, *SECRETS[1:])
+    names = [path / name for name in every if (path / name).is_file()] if path.is_dir() else [path]
     found = (*names, *key_files.former(names[0])) if names else ()
     if not found or not found[0].is_file():
         raise OperatorFault("no key here", "give the file of a key, or a home", str(path))
     return found
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Exchange the secrets of a home, or the key of one, while no other process does; another file's has no turn.
+
+    Raises:
+        OperatorFault: others may read or write the file of the turn.
+    """
+    home = path if path.is_dir() else path.parent
+    with files.in_turn(place(home).with_suffix(TURN)) if path == home or path.name == NAME else nullcontext():
+        yield
 
 
 def check(home: Path, whose: str, remedy: str) -> None:

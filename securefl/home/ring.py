@@ -1,5 +1,6 @@
 """The files in which a home exchanges its key: the next one, what is said of the exchange, and those before.
 
+    identity.turn       whoever exchanges it has this lock
     identity.next       the key that is to come
     identity.notices    what is said of it: signed, and not in the ledger yet
     identity.former/    keys that it took the place of: they open what they sealed, and end the runs they began
@@ -18,7 +19,6 @@ from securefl import files, key_files, keys, wire
 from securefl.home import identity
 from securefl.terms import SignedNotice
 
-NEXT: Final = ".next"
 NOTICES: Final = ".notices"
 
 
@@ -32,7 +32,7 @@ def pending(home: Path) -> tuple[SignedNotice, ...]:
 def drawn(home: Path) -> keys.Identity:
     """A new key, on the disk, and of no use yet; one that an exchange left which never began is thrown away."""
     place = identity.place(home)
-    after = place.with_suffix(NEXT)
+    after = place.with_suffix(identity.NEXT)
     if after.exists():
         files.erase(after)
     made = keys.Secret(os.urandom(key_files.SECRET))
@@ -51,7 +51,7 @@ def begin(home: Path, notices: tuple[SignedNotice, ...]) -> None:
 def exchange(home: Path) -> None:
     """Put the next key in the place of the present one, which is kept among the former; nothing if that was done."""
     place = identity.place(home)
-    after, folder = place.with_suffix(NEXT), place.with_suffix(key_files.FORMER)
+    after, folder = place.with_suffix(identity.NEXT), place.with_suffix(key_files.FORMER)
     if not after.exists():
         return
     files.folder(folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from securefl.errors import OperatorFault
-from securefl.home import ring
+from securefl.home import identity, ring
 from securefl.home.peers import federations, known, replaced
 from securefl.ledger import heads
 from securefl.protocol import standing
@@ -38,23 +38,28 @@ def rotate(home: Home, overlap_s: int) -> tuple[SignedNotice, ...]:
         raise OperatorFault(what, "make a new home, or join a federation first", str(home.path))
     if not 0 <= overlap_s <= standing.MOST_OVERLAP_S:
         raise OperatorFault(f"an overlap of {overlap_s} s", f"give 0 to {standing.MOST_OVERLAP_S}", str(home.path))
-    old, new = home.identity, ring.drawn(home.path)
-    with home.transaction():
-        now, head = home.clock(), home.head()
-        signed = None if head is None else heads.sign(new, head.head)
-        notices = tuple(
-            standing.sign(
-                old,
-                Handover(name, home.owner, old.public, now, new.public, now + overlap_s, signed),
-                new,
+    with identity.in_turn(home.path):
+        if ring.pending(home.path):
+            home.exchange_key()  # that another process began
+        with home.transaction():
+            old = home.identity  # as another process left it
+        new = ring.drawn(home.path)
+        with home.transaction():
+            now, head = home.clock(), home.head()
+            signed = None if head is None else heads.sign(new, head.head)
+            notices = tuple(
+                standing.sign(
+                    old,
+                    Handover(name, home.owner, old.public, now, new.public, now + overlap_s, signed),
+                    new,
+                )
+                for name in among
             )
-            for name in among
-        )
-        for notice in notices:
-            home.live.now.standings.admit(notice, notice.notice.federation, {home.owner: old.public}, now)
-    ring.begin(home.path, notices)
-    home.exchange_key()
-    for name in among:
-        if known(home.path, name).get(home.owner) == old.public.hex():
-            replaced(home.path, name, Participant(home.owner, new.public, ""))
+            for notice in notices:
+                home.live.now.standings.admit(notice, notice.notice.federation, {home.owner: old.public}, now)
+        ring.begin(home.path, notices)
+        home.exchange_key()
+        for name in among:
+            if known(home.path, name).get(home.owner) == old.public.hex():
+                replaced(home.path, name, Participant(home.owner, new.public, ""))
     return notices

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securefl import key_files, passphrases
+from securefl import files, key_files, passphrases
+from securefl.cli.keys import keys_encrypt
 from securefl.errors import Missing, OperatorFault
 from securefl.home.home import Home
 from securefl.keys import Identity, Secret
@@ -22,6 +23,11 @@ from securefl.protection.key_file import KeyFile
 from securefl.terms import Closed, MemberId, Participant, PublicKey, RunId
 
 GOOD, OTHER = b"six words that nobody guesses", b"six others that nobody guesses"
+WRITTEN = (
+    "736563757265666c20656e63727970746564206b657920310a1bb349a642ee81d5120a3261d29a5c49fe6f7c27f4af2d0769"
+    "1ef4cd9324aef94ca8bd58636aae5256a73c8a32b25f859cb80b25f2977e7f7bc843035b788d8cc28fc9946f3493a06c8b32"
+    "c0"
+)
 NORTH, RUN = MemberId("north"), RunId(bytes(16))
 
 
@@ -48,7 +54,7 @@ def command(*arguments: str, fds: tuple[int, ...] = (), **environment: str) -> s
     )  # fmt: skip
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.binary(min_size=32, max_size=32), passphrase=st.binary(min_size=12, max_size=64))
 def test_whoever_has_the_passphrase_has_the_key_and_the_file_shows_nothing(
     tmp_path_factory, seed: bytes, passphrase: bytes
@@ -191,11 +197,67 @@ def test_a_home_is_encrypted_changed_and_left_open_by_command_and_stays_the_same
     assert command("keys", "decrypt", str(home), **second).returncode == 0
     assert key_files.load(home / "identity.key").public.hex() == public
     assert key_files.secret(home / "texts.key").raw == texts
-    assert sorted(path.name for path in home.iterdir()) == ["identity.key", "texts.key"], "nothing old is left"
+    assert sorted(path.name for path in home.iterdir()) == ["identity.key", "identity.turn", "texts.key"]
+
+
+@pytest.mark.parametrize("last", range(3))
+def test_a_change_of_passphrase_that_is_cut_off_is_made_by_the_same_command_again(
+    last: int, tmp_path: Path, given_file: Path, monkeypatch
+) -> None:
+    """After ``last`` of three files, one of them the key that is to come: a mixed home says what to do, and is mended."""
+    monkeypatch.setattr(key_files, "COST", 2)
+    home, new, done = tmp_path / "home", tmp_path / "new", itertools.count()
+    files.folder(home)
+    new.write_bytes(OTHER)
+    new.chmod(0o600)
+    names = ("identity.key", "identity.next", "texts.key")
+    held = {name: key_files.secret(home / name) for name in names}
+    whole = key_files.exchange
+
+    def cut_off(path: Path, data: bytes) -> None:
+        if next(done) == last:
+            raise SystemExit
+        whole(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(key_files, "exchange", cut_off)
+        keys_encrypt(home, new)
+    if last:
+        with pytest.raises(OperatorFault, match="run `keys encrypt` again"):
+            key_files.load(home / "identity.key")
+    keys_encrypt(home, new)
+    assert {name: key_files.secret(home / name, OTHER) for name in names} == held
+
+
+@settings(max_examples=20, deadline=None)
+@given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_of_an_encrypted_key_that_was_altered_nothing_opens(tmp_path_factory, place: int, bit: int) -> None:
+    path = tmp_path_factory.mktemp("key") / "identity.key"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(key_files, "COST", 2)
+        data = bytearray(key_files.encrypted(Secret(b"7" * 32), GOOD))
+        place %= len(data)
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+        path.chmod(0o600)
+        with pytest.raises(OperatorFault):
+            key_files.secret(path, GOOD)
+        path.write_bytes(data[:place])
+        with pytest.raises(OperatorFault):
+            key_files.secret(path, GOOD)
+
+
+def test_a_key_that_was_encrypted_before_opens_and_a_guess_costs_what_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "identity.key"
+    path.write_bytes(bytes.fromhex(WRITTEN))
+    path.chmod(0o600)
+    assert key_files.secret(path, GOOD).raw == b"7" * 32
+    assert key_files.COST >= 17
 
 
 def test_however_often_an_exchange_of_a_key_is_ended_it_is_there_in_one_form(tmp_path: Path, monkeypatch) -> None:
     """Each of three goes ends at its n-th call of the operating system, whichever that is."""
+    monkeypatch.setattr(key_files, "COST", 2)  # 500 passphrases are stretched
     for number, goes in enumerate(itertools.product(range(1, 6), repeat=3)):
         path = tmp_path / str(number) / "identity.key"
         path.parent.mkdir()

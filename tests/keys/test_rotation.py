@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -239,6 +240,32 @@ def test_a_key_is_handed_over_once_and_not_when_it_was_revoked() -> None:
     with pytest.raises(NotTaken, match="was revoked"):
         revoked.admit(signed(A, Departure("f", "a", A.public, 0)), "f", KEYS, 0)
     assert revoked.admit(handover(by=B, party="b"), "f", KEYS, 0)
+
+
+def test_two_processes_that_exchange_one_key_at_once_do_it_one_after_the_other(
+    federation: Rotating, monkeypatch
+) -> None:
+    """The second one begins where the first has drawn its key. Without turns it would draw over it, vouched for by none."""
+    first, second, old = federation.home("a"), federation.home("a"), federation.seat("a").key
+    other, drawn = Thread(target=rotate, args=(second, HOUR)), ring.drawn
+
+    def and_meanwhile(home: Path) -> Identity:
+        made = drawn(home)
+        if other.ident is None:
+            other.start()
+            other.join(0.3)  # it waits for its turn
+        return made
+
+    monkeypatch.setattr(ring, "drawn", and_meanwhile)
+    rotate(first, HOUR)
+    other.join()
+    for home in (first, second):
+        home.engine.dispose()
+    last = federation.home("a")
+    with last.transaction():
+        chain = last.live.now.standings.chain("f", old)
+    assert (len(chain), chain[-1]) == (3, last.identity.public)
+    last.engine.dispose()
 
 
 def test_one_rotation_tells_every_federation_of_the_home_and_each_takes_its_own(tmp_path: Path) -> None:
