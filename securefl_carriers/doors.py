@@ -28,7 +28,8 @@ MOST_AT_ONCE: Final = 32  # connections to one site; others are turned away, and
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")  # of a site; a file's name too
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
 
-ALLOWED_S: Final = (HOLD_S + 5, 300.0)  # for a poll and its answer: at first, and at most, on a slow line
+WAY_S: Final = 5.0  # for an engine to bring a poll there and its answer back, where it does not say how slow it is
+LONGEST_S: Final = 300.0  # for a poll and its answer, on a line that gets slower
 
 # Through the engine: a site's name, a poll, and seconds that it may take; `Unreached` if no answer came.
 Ask = Callable[[str, bytes, float], bytes]
@@ -39,10 +40,13 @@ class Unreached(Exception):
 
 
 class Doors:
-    """Sockets called ``NAME`` in ``folder``, for this process's user and for ``users``, by uid."""
+    """Sockets called ``NAME`` in ``folder``, for this process's user and for ``users``, by uid.
 
-    def __init__(self, folder: Path, ask: Ask, users: Collection[int] = ()) -> None:
-        self._folder, self._ask = folder, ask
+    ``way_s`` is how long this engine takes there and back; a line that turns out slower is given more by and by.
+    """
+
+    def __init__(self, folder: Path, ask: Ask, users: Collection[int] = (), way_s: float = WAY_S) -> None:
+        self._folder, self._ask, self._allowed_s = folder, ask, HOLD_S + way_s
         self._users = {os.geteuid(), *users}
         self._open: dict[str, _Door] = {}
         self._shared = bool(self._users - {os.geteuid()})
@@ -56,7 +60,7 @@ class Doors:
         if name not in self._open:
             path = self._folder / name
             path.unlink(missing_ok=True)  # of a process that was killed: the folder is this one's alone
-            door = self._open[name] = _Door(path, name, self._ask, self._users)
+            door = self._open[name] = _Door(path, name, self._ask, self._users, self._allowed_s)
             path.chmod(0o666 if self._shared else 0o600)  # the kernel says who connects
             threading.Thread(target=door.serve_forever, args=(0.1,), daemon=True, name=f"door of {name}").start()
         return True
@@ -81,8 +85,8 @@ class _Door(socketserver.ThreadingUnixStreamServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, path: Path, site: str, ask: Ask, users: Collection[int]) -> None:
-        self.site, self.ask, self._users = site, ask, users
+    def __init__(self, path: Path, site: str, ask: Ask, users: Collection[int], allowed_s: float) -> None:
+        self.site, self.ask, self.allowed_s, self._users = site, ask, allowed_s, users
         self.enough = threading.Event()
         self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
         super().__init__(str(path), _Line)
@@ -113,7 +117,7 @@ class _Line(socketserver.BaseRequestHandler):
         request = frames.receive(self.request, READ_S)
         ticket = ticket_of(request)
         have, bring = 0, True
-        allowed, longest = ALLOWED_S
+        allowed = self.server.allowed_s
         while not self.server.enough.is_set() and not self._hung_up():
             poll, begun = Poll(ticket, have, request if bring else None), time.monotonic()
             try:
@@ -121,7 +125,7 @@ class _Line(socketserver.BaseRequestHandler):
             except (Unreached, Unreadable):
                 bring = False  # it may be there already: its name is enough
                 if time.monotonic() - begun >= allowed:
-                    allowed = min(2 * allowed, longest)
+                    allowed = min(2 * allowed, LONGEST_S)
                 self.server.enough.wait(AGAIN_S)
                 continue
             if said.state is State.UNKNOWN:

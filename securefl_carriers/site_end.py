@@ -24,10 +24,14 @@ LEFT_S: Final = 30.0  # a request that nobody polled for so long is given up
 
 
 class SiteEnd:
-    """Answers polls. One for each site; any number of threads may ask."""
+    """Answers polls. One for each site; any number of threads may ask.
 
-    def __init__(self, agent: Path) -> None:
-        self._agent = agent
+    Where a message costs an engine more than a wait, the end is ``patient``: it answers when the site has said its last
+    word, or after ``HOLD_S``, and not at every word.
+    """
+
+    def __init__(self, agent: Path, *, patient: bool = False) -> None:
+        self._agent, self._patient = agent, patient
         self._lock = threading.Lock()
         self._under_way: dict[bytes, _Conversation] = {}
 
@@ -47,7 +51,7 @@ class SiteEnd:
                 if len(self._under_way) >= MOST_AT_ONCE:
                     return Said(State.FULL).encode()
                 found = self._under_way[poll.ticket] = _Conversation(self._agent, poll.request)
-        said = found.since(poll.have)
+        said = found.since(poll.have, patient=self._patient)
         if said.state is State.OVER:
             with self._lock:
                 if self._under_way.get(poll.ticket) is found:
@@ -80,15 +84,15 @@ class _Conversation:
         self._connection: socket.socket | None = None
         threading.Thread(target=self._ask, args=(request,), daemon=True, name="asking the site").start()
 
-    def since(self, have: int) -> Said:
-        """What was said after the first ``have`` frames; waits for something."""
+    def since(self, have: int, *, patient: bool = False) -> Said:
+        """What was said after the first ``have`` frames; waits for something, or for the end if ``patient``."""
         with self._changed:
             self._polling += 1
             try:
                 while self._dropped < have <= self._said:
                     self._frames.popleft()
                     self._dropped += 1
-                self._changed.wait_for(lambda: self._frames or self._over, HOLD_S)
+                self._changed.wait_for(lambda: self._over or (self._frames and not patient), HOLD_S)
                 return Said(State.OVER if self._over else State.GOING, self._said, tuple(self._frames))
             finally:
                 self._polling -= 1

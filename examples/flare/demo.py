@@ -31,15 +31,18 @@ def airlines(rounds: int, policy: Path) -> Federation:
     return Federation(file["name"], policy, trained, (file["model"], file["model"]), members)
 
 
-def signed(folder: Path) -> Path:
-    """Copy the airlines' policy, signed by an officer who is made up for this run."""
+def signed(folder: Path, **changed: str) -> Path:
+    """Copy the airlines' policy, signed by an officer who is made up for this run; some values may be other ones."""
     folder.mkdir(parents=True)
     policy, key = folder / "policy.yaml", folder / "officer.key"
     securefl = [sys.executable, "-m", "securefl"]
     made = subprocess.run([*securefl, "keys", "init", key], capture_output=True, text=True, check=True).stdout.strip()
     text = (AIRLINES.parent / yaml.safe_load(AIRLINES.read_text())["policy"]).read_text()
     keys = f"approvals: {{required: 0, keys: {{officer: {made}}}}}"
-    policy.write_text(re.sub("^approvals:.*", keys, text, flags=re.MULTILINE))
+    text = re.sub("^approvals:.*", keys, text, flags=re.MULTILINE)
+    for field, value in changed.items():
+        text = re.sub(f"{field}: {{[^}}]*}}", f"{field}: {value}", text)
+    policy.write_text(text)
     subprocess.run([*securefl, "policy", "sign", policy, "--key", key], capture_output=True, check=True)
     return policy
 

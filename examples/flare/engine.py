@@ -1,4 +1,4 @@
-"""Make the environment of NVIDIA FLARE from its own lock, with the carriers in it: run this file."""
+"""Make the environment of an engine from its own lock, with the carriers in it: run this file for NVIDIA FLARE's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCK = CARRIERS / "requirements-flare.lock"
 FLARE = ROOT / "build" / "flare"
 
 
-def made(folder: Path = FLARE) -> Path:
+def made(folder: Path = FLARE, lock: Path = LOCK) -> Path:
     """Return the environment, made if it is not there or not of this lock; the carriers are those of this tree.
 
     Whoever comes second waits for who came first.
@@ -25,11 +25,11 @@ def made(folder: Path = FLARE) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        if not _is(folder / ".engine", wanted := _digest((LOCK,))):
+        if not _is(folder / ".engine", wanted := _digest((lock,))):
             venv.create(folder, with_pip=True, clear=True)
-            _pip(folder, "-r", LOCK)
+            _pip(folder, "-r", lock)
             (folder / ".engine").write_text(wanted)
-        if not _is(folder / ".carriers", wanted := _digest(sorted((ROOT / "securefl_carriers").rglob("*.py")))):
+        if not _is(folder / ".carriers", wanted := _digest(_carriers())):
             with tempfile.TemporaryDirectory() as wheels:
                 build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", wheels]
                 subprocess.run(build, cwd=CARRIERS, check=True, capture_output=True)
@@ -37,6 +37,10 @@ def made(folder: Path = FLARE) -> Path:
                 _pip(folder, "--no-deps", "--force-reinstall", wheel)
             (folder / ".carriers").write_text(wanted)
     return folder
+
+
+def _carriers() -> list[Path]:
+    return sorted(path for path in (ROOT / "securefl_carriers").rglob("*.*") if path.suffix in (".py", ".toml"))
 
 
 def _is(stamp: Path, wanted: str) -> bool:

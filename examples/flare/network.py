@@ -178,7 +178,7 @@ class Network:
         """Start one kit; its script looks every five seconds whether its process lives."""
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment["PATH"] = f"{self.engine.absolute() / 'bin'}:{environment['PATH']}"
-        self._start(f"flare {name}", [str(self.kit(name) / "startup" / "sub_start.sh")], environment)
+        self._start(f"flare {name}", [str(self.kit(name) / "startup" / "sub_start.sh")], environment, quiet=True)
 
     def coordinating(self, run: str = "run") -> subprocess.Popen[str]:
         """Start the coordinator; an interrupted run goes on."""
@@ -227,11 +227,13 @@ class Network:
         for name in list(self.running):
             self.kill(name)
 
-    def _start(self, name: str, argv: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def _start(
+        self, name: str, argv: list[str], environment: dict[str, str] | None = None, *, quiet: bool = False
+    ) -> subprocess.Popen[str]:
+        """Start one process; what a ``quiet`` one says goes to its log, as everybody's complaints do."""
         with (self.folder / f"{name.replace(' ', '-')}.log").open("a") as log:
-            carries = name.startswith("flare ")
             self.running[name] = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log if carries else subprocess.PIPE, stderr=log, text=True,
+                argv, stdin=subprocess.DEVNULL, stdout=log if quiet else subprocess.PIPE, stderr=log, text=True,
                 env=environment, start_new_session=True,
             )  # fmt: skip
         return self.running[name]

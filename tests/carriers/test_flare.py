@@ -15,55 +15,25 @@ import pytest
 import yaml
 
 from examples.flare import engine
-from examples.flare.network import COORDINATOR, CUSTODIAN, HOST, SERVER, Federation, Network, until
-from securefl.cli.main import main
+from examples.flare.network import COORDINATOR, CUSTODIAN, HOST, SERVER, Network, until
 from securefl.documents import project_file
 from securefl.errors import OperatorFault
 from securefl.kits import flare_kit, flare_provision
 from securefl.ledger import export
 from securefl.terms import ReservationReleased, Reserved, Settled
-from tests.support.small import FEDERATION, MEMBERS, Small, sign
+from tests.support.over_engines import InThisProcess, small_over
+from tests.support.small import MEMBERS, Small
 
 CHARGES = (Reserved, Settled, ReservationReleased)
 
 
-class Here(Network):
+class Here(InThisProcess, Network):
     """The same; what ends by itself is run in this process."""
-
-    capsys: pytest.CaptureFixture[str]
-
-    def told(self, *argv: object) -> dict[str, Any]:
-        self.capsys.readouterr()
-        try:
-            main([*map(str, argv), "--json"])
-        except SystemExit as ended:
-            assert not ended.code, self.capsys.readouterr()
-        return json.loads(self.capsys.readouterr().out)
-
-
-def made(
-    small: Small, folder: Path, capsys: pytest.CaptureFixture[str], protection: str = "masking", rounds: int = 3
-) -> Here:
-    folder.mkdir(parents=True)
-    policy = folder / "policy.yaml"
-    policy.write_text((small.folder / "policy.yaml").read_text().replace("min_cohort: 3", "min_cohort: 2"))
-    sign(policy)
-    trained = {key: FEDERATION[key] for key in ("name", "purpose", "task", "adapter")}
-    trained |= {"protection": protection, "training": {**FEDERATION["training"], "rounds": rounds}}
-    members = {
-        name: {"region": "here", "data": {"file": str(small.folder / f"{name}.csv"), "text": "text", "label": "label"}}
-        for name in MEMBERS
-    }
-    model = ("./model", str(small.folder / "model"))
-    of = Federation("small", policy, trained, model, members, custodian=protection == "masked-ckks")
-    network = Here(of, folder / "network", engine.made())
-    network.capsys = capsys
-    return network
 
 
 @pytest.fixture
 def network(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    network = made(small, tmp_path / "flare", capsys)
+    network = small_over(Here, small, tmp_path / "flare", engine.made(), capsys)
     try:
         yield network
     finally:
@@ -105,7 +75,7 @@ def test_a_custodian_over_flare_opens_the_sums_and_its_key_is_split_within_a_run
     small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Shares come from members over the engine: its clients ask each other, by the roster, and nobody else."""
-    network = made(small, tmp_path / "flare", capsys, "masked-ckks", 2)
+    network = small_over(Here, small, tmp_path / "flare", engine.made(), capsys, 2, "masked-ckks")
     try:
         keys = network.found()
         network.introduce()

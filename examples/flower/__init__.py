@@ -1,0 +1,1 @@
+"""Three of the airlines over Flower."""

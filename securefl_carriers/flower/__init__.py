@@ -1,0 +1,1 @@
+"""How does Flower 1.42 carry them?"""

@@ -1,0 +1,1 @@
+"""The package that a run of Flower must have."""

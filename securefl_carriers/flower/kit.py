@@ -1,0 +1,325 @@
+"""A party's folder for Flower: its keys, what it trusts, and one JSON file in which its owner wrote four lines.
+
+There is nothing in it that could loosen anything: `serve.py` composes every option that Flower is started with.
+Keys are made where they stay. What travels are a certificate and public keys, with fingerprints to read out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import hashlib
+import ipaddress
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from securefl_carriers.doors import NAME
+
+FILE: Final = "kit.json"
+KIT: Final = "SECUREFL_FLOWER_KIT"  # of this process: the folder
+DAYS: Final = 365  # that a certificate is good for
+AUTHORITY: Final = "securefl authority"  # of one server, in its own kit
+LOOPBACK: Final = "127.0.0.1"
+SECRET: Final = 32  # bytes that a Flower process and what works for it on the same machine share
+
+
+class NoKit(Exception):
+    """The folder is no kit, or what was asked for is no part of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteKit:
+    """What a site's owner wrote."""
+
+    folder: Path
+    name: str
+    superlink: str  # host:port, of the gate
+    agent: Path  # the socket of `securefl site serve`
+    port: int  # of the SuperNode itself, on this machine only
+
+    kind: ClassVar[str] = "site"
+
+    def __post_init__(self) -> None:
+        _named(self.name)
+        _absolute("agent", self.agent)
+        address(self.superlink)
+
+    @classmethod
+    def load(cls, folder: Path) -> SiteKit:
+        """Read one.
+
+        Raises:
+            NoKit: it is none.
+        """
+        told = _told(folder, cls.kind)
+        return cls(folder, told["name"], told["superlink"], Path(told["agent"]), int(told["port"]))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerKit:
+    """What the server's owner wrote."""
+
+    folder: Path
+    public: str  # host:port where the gate listens
+    port: int  # of the SuperLink itself, on this machine only
+    doors: Path
+    let_in: Sequence[int] = ()
+
+    kind: ClassVar[str] = "server"
+
+    def __post_init__(self) -> None:
+        _absolute("doors", self.doors)
+        address(self.public)
+
+    @classmethod
+    def load(cls, folder: Path) -> ServerKit:
+        """Read one.
+
+        Raises:
+            NoKit: it is none.
+        """
+        told = _told(folder, cls.kind)
+        return cls(folder, told["public"], int(told["port"]), Path(told["doors"]), tuple(told["let_in"]))
+
+    @classmethod
+    def of_this_process(cls) -> ServerKit:
+        """Return the one that this process was started for."""
+        return cls.load(Path(os.environ[KIT]))
+
+    @property
+    def turn(self) -> Path:
+        """Who holds the lock on this file carries."""
+        return self.folder / "turn"
+
+    @property
+    def admitted(self) -> tuple[Path, ...]:
+        """The public keys of the sites that may connect, called as they are."""
+        return tuple(sorted((self.folder / "nodes").glob("*.pub")))
+
+    def nodes(self) -> Mapping[str, int]:
+        """Return Flower's number of each site that is registered."""
+        with suppress(FileNotFoundError):
+            return {str(name): int(node) for name, node in json.loads((self.folder / "nodes.json").read_text()).items()}
+        return {}
+
+    def register(self, name: str, node: int) -> None:
+        """Note Flower's number of a site."""
+        _write(self.folder / "nodes.json", json.dumps({**self.nodes(), name: node}).encode())
+
+
+def make_server(kit: ServerKit, host: str) -> str:
+    """Make the server's kit; return the fingerprint of its authority, to read out to every site."""
+    folder = kit.folder
+    (folder / "nodes").mkdir(mode=0o700, parents=True)
+    folder.chmod(0o700)
+    authority, ours = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+    root = _certificate(AUTHORITY, authority, authority, ())
+    leaf = _certificate("securefl server", ours, authority, (host, "localhost", LOOPBACK))
+    _write(folder / "ca.key", _pem(authority))
+    _write(folder / "ca.crt", root.public_bytes(serialization.Encoding.PEM))
+    _write(folder / "server.key", _pem(ours))
+    _write(folder / "server.crt", leaf.public_bytes(serialization.Encoding.PEM))
+    _finish(kit)
+    return fingerprint(folder / "ca.crt")
+
+
+def make_site(kit: SiteKit, root: Path, told: str) -> str:
+    """Make a site's kit, with a key of its own; return the fingerprint of that key, to read out to the server.
+
+    Raises:
+        NoKit: the authority's certificate is not the one whose fingerprint was read out.
+    """
+    if fingerprint(root) != told:
+        raise NoKit(f"{root}: its fingerprint is {fingerprint(root)}")
+    folder = kit.folder
+    folder.mkdir(mode=0o700, parents=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    ssh = serialization.PrivateFormat.OpenSSH
+    _write(folder / "node.key", key.private_bytes(serialization.Encoding.PEM, ssh, serialization.NoEncryption()))
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    _write(folder / "node.pub", public)
+    _write(folder / "ca.crt", root.read_bytes())
+    _finish(kit)
+    return fingerprint(folder / "node.pub")
+
+
+def admit(folder: Path, name: str, key: Path, told: str) -> None:
+    """Let a site connect, by its public key.
+
+    Raises:
+        NoKit: the key is not the one whose fingerprint was read out, or another one has that name.
+    """
+    ServerKit.load(folder)
+    _named(name)
+    if fingerprint(key) != told:
+        raise NoKit(f"{key}: its fingerprint is {fingerprint(key)}")
+    place = folder / "nodes" / f"{name}.pub"
+    if place.exists():
+        raise NoKit(f"{name} is admitted already")
+    _write(place, key.read_bytes())
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of what a public file says."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _finish(kit: SiteKit | ServerKit) -> None:
+    _write(kit.folder / "secret", secrets.token_bytes(SECRET))
+    told = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(kit).items()}
+    told.pop("folder")
+    _write(kit.folder / FILE, json.dumps({"securefl_flower_kit": kit.kind, **told}, indent=2).encode())
+
+
+def _told(folder: Path, kind: str) -> dict[str, Any]:
+    try:
+        told = json.loads((folder / FILE).read_text())
+        if told.pop("securefl_flower_kit") != kind:
+            raise NoKit(f"{folder} is not the kit of a {kind}")
+    except (OSError, ValueError, KeyError, AttributeError) as fault:
+        raise NoKit(f"{folder} is no kit: {fault}") from fault
+    return dict(told)
+
+
+def kind_of(folder: Path) -> str:
+    """Return whose kit a folder is, a site's or the server's.
+
+    Raises:
+        NoKit: nobody's.
+    """
+    try:
+        return str(json.loads((folder / FILE).read_text())["securefl_flower_kit"])
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise NoKit(f"{folder} is no kit: {fault}") from fault
+
+
+def _named(name: str) -> None:
+    if NAME.fullmatch(name) is None or name == ServerKit.kind:
+        raise NoKit(f"{name} is no name of a site")
+
+
+def _absolute(what: str, path: Path) -> None:
+    if not path.is_absolute():
+        raise NoKit(f"{what}: {path} is no absolute path")
+
+
+def address(text: str) -> tuple[str, int]:
+    """Split host:port.
+
+    Raises:
+        NoKit: it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise NoKit(f"{text} is no host:port")
+    return host, int(port)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey, hosts: Sequence[str]
+) -> x509.Certificate:
+    """Make a certificate: of an authority if there are no hosts, of a server otherwise."""
+    now, leaf = dt.datetime.now(dt.UTC), bool(hosts)
+    usage = {
+        "digital_signature": leaf, "key_cert_sign": not leaf, "crl_sign": not leaf, "content_commitment": False,
+        "key_encipherment": False, "data_encipherment": False, "key_agreement": False, "encipher_only": False,
+        "decipher_only": False,
+    }  # fmt: skip
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(_called(name))
+        .issuer_name(_called(AUTHORITY))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=DAYS))
+        .add_extension(x509.BasicConstraints(ca=not leaf, path_length=None if leaf else 0), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+    if leaf:
+        names = x509.SubjectAlternativeName([_alternative(host) for host in dict.fromkeys(hosts)])
+        made = made.add_extension(names, critical=False)
+        made = made.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    return made.sign(signer, hashes.SHA384())
+
+
+def _called(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole, for its owner alone."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def main() -> None:
+    """Make a kit, or admit a site."""
+    parser = argparse.ArgumentParser(prog="python -m securefl_carriers.flower.kit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    of_server = commands.add_parser("server", help="make the server's kit")
+    of_server.add_argument("kit", type=Path)
+    of_server.add_argument("--host", required=True, help="its name, as sites connect to it")
+    of_server.add_argument("--public", default="0.0.0.0:8443", help="where sites connect")
+    of_server.add_argument("--port", type=int, default=8000, help="of the SuperLink, on this machine only")
+    of_server.add_argument("--doors", type=Path, required=True, help="folder of sockets for the coordinator")
+    of_server.add_argument("--let-in", type=int, action="append", default=[], help="a user, by uid, who may ask too")
+    of_site = commands.add_parser("site", help="make a site's kit")
+    of_site.add_argument("kit", type=Path)
+    of_site.add_argument("--name", required=True)
+    of_site.add_argument("--superlink", required=True, help="host:port of the server")
+    of_site.add_argument("--agent", type=Path, required=True, help="socket of `securefl site serve`")
+    of_site.add_argument("--port", type=int, default=9094, help="of the SuperNode, on this machine only")
+    of_site.add_argument("--ca", type=Path, required=True, help="the authority's certificate, from the server")
+    of_site.add_argument("--fingerprint", required=True, help="of that, as it was read out")
+    of_admit = commands.add_parser("admit", help="let a site connect")
+    of_admit.add_argument("kit", type=Path)
+    of_admit.add_argument("--name", required=True)
+    of_admit.add_argument("--key", type=Path, required=True, help="the site's node.pub")
+    of_admit.add_argument("--fingerprint", required=True, help="of that, as it was read out")
+    asked = parser.parse_args()
+    try:
+        if asked.command == "server":
+            print(make_server(ServerKit(asked.kit, asked.public, asked.port, asked.doors, asked.let_in), asked.host))
+        elif asked.command == "site":
+            kit = SiteKit(asked.kit, asked.name, asked.superlink, asked.agent, asked.port)
+            print(make_site(kit, asked.ca, asked.fingerprint))
+        else:
+            admit(asked.kit, asked.name, asked.key, asked.fingerprint)
+    except (NoKit, OSError) as fault:
+        sys.exit(str(fault))
+
+
+if __name__ == "__main__":
+    main()

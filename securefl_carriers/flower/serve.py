@@ -1,0 +1,182 @@
+"""Run a kit: Flower's own process with the options that are safe, and beside it what carries. It ends when asked to.
+
+At a site: `flower-supernode`, which runs no code, and the worker that answers its messages. At the server:
+`flower-superlink` on this machine only, the gate that sites connect to, the worker that carries, and the one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from securefl_carriers.flower.executor import Worker
+from securefl_carriers.flower.gate import gate
+from securefl_carriers.flower.kit import KIT, LOOPBACK, NoKit, ServerKit, SiteKit, kind_of
+
+APP: Final = Path(__file__).parent / "app"  # the stub
+BIN: Final = Path(sys.executable).parent  # of Flower's own commands
+SOON_S: Final = 10.0  # for a run that was submitted to begin
+AGAIN_S: Final = 1.0  # before a process that ended is started again
+CONNECTION: Final = "here"  # what Flower's command line calls the SuperLink of this machine
+PR_SET_PDEATHSIG: Final = 1
+_SYSTEM: Final = ctypes.CDLL(None)
+QUIET: Final = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+def supernode(kit: SiteKit) -> list[str]:
+    """Compose the command of a site's SuperNode."""
+    own = kit.folder
+    return [
+        str(BIN / "flower-supernode"), "--isolation", "process", "--superexec-auth-secret-file", str(own / "secret"),
+        "--superlink", kit.superlink, "--root-certificates", str(own / "ca.crt"),
+        "--auth-supernode-private-key", str(own / "node.key"), "--host", LOOPBACK, "--port", str(kit.port),
+        "--node-config", f"agent={json.dumps(str(kit.agent))}",
+    ]  # fmt: skip
+
+
+def superlink(kit: ServerKit) -> list[str]:
+    """Compose the command of the server's SuperLink."""
+    own = kit.folder
+    return [
+        str(BIN / "flower-superlink"), "--isolation", "process", "--superexec-auth-secret-file", str(own / "secret"),
+        "--ssl-ca-certfile", str(own / "ca.crt"), "--ssl-certfile", str(own / "server.crt"),
+        "--ssl-keyfile", str(own / "server.key"), "--enable-supernode-auth", "--host", LOOPBACK,
+        "--port", str(kit.port), "--database", str(own / "state.db"), "--disable-runtime-dependency-installation",
+    ]  # fmt: skip
+
+
+class House:
+    """What runs for one kit: processes that are started again when they end, until it is enough."""
+
+    def __init__(self, kit: SiteKit | ServerKit) -> None:
+        self.kit, self.enough, self.fault = kit, threading.Event(), ""
+        home = kit.folder / "flower"
+        home.mkdir(mode=0o700, exist_ok=True)
+        self._environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        os.environ[KIT] = str(kit.folder)
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Run, until a signal ends it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.enough.set())
+        worker = Worker(self.kit, self.enough)
+        threads = [self._kept, worker.work]
+        if isinstance(self.kit, ServerKit):
+            _connect(self.kit, Path(self._environment["FLWR_HOME"]))
+            threads += [partial(self._gated, self.kit), partial(self._submitted, self.kit, worker)]
+        for each in threads:
+            threading.Thread(target=each, daemon=True).start()
+        self.enough.wait()
+        self.end()
+
+    def _gated(self, kit: ServerKit) -> None:
+        try:
+            gate(kit).run()
+        finally:
+            if not self.enough.is_set():
+                self.fault = f"nobody can connect: is {kit.public} taken?"
+                self.enough.set()
+
+    def _kept(self) -> None:
+        """Keep Flower's process alive."""
+        command = superlink(self.kit) if isinstance(self.kit, ServerKit) else supernode(self.kit)
+        while not self.enough.is_set():
+            self._done("flower", command)
+            self.enough.wait(AGAIN_S)
+
+    def _submitted(self, kit: ServerKit, worker: Worker) -> None:
+        """Register every site that is admitted, and keep one run submitted."""
+        flwr = str(BIN / "flwr")
+        while not self.enough.is_set():
+            if not self._listens():
+                self.enough.wait(AGAIN_S / 5)
+                continue
+            for key in kit.admitted:
+                if key.stem not in kit.nodes():
+                    said = self._done("flwr", [flwr, "supernode", "register", str(key), CONNECTION, "--format", "json"])
+                    with suppress(ValueError, KeyError):
+                        kit.register(key.stem, int(json.loads(said)["node-id"]))
+            if not worker.carrying.is_set():
+                self._done("flwr", [flwr, "run", str(APP), CONNECTION])
+                worker.carrying.wait(SOON_S)
+            self.enough.wait(AGAIN_S)
+
+    def _listens(self) -> bool:
+        with socket.socket() as tried:
+            return tried.connect_ex((LOOPBACK, self.kit.port)) == 0
+
+    def _done(self, name: str, command: list[str]) -> str:
+        """Run one process to its end; return what a command said."""
+        with self._lock:
+            if self.enough.is_set():
+                return ""
+            process = self._running[name] = subprocess.Popen(  # noqa: S603 - what this module composed
+                command, stdin=subprocess.DEVNULL, stdout=None if name == "flower" else subprocess.PIPE, text=True,
+                env=self._environment, start_new_session=True,
+                preexec_fn=_ends_with_us,  # noqa: PLW1509 - one system call, of a library that is loaded
+            )  # fmt: skip
+        said, _ = process.communicate()
+        return said or ""
+
+    def end(self) -> None:
+        """End what was started here."""
+        with self._lock:
+            self.enough.set()
+            for process in self._running.values():
+                process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _ends_with_us() -> None:
+    """In a process to be: end when the thread that started it does, be it killed; each thread here outlives its own."""
+    _SYSTEM.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _connect(kit: ServerKit, home: Path) -> None:
+    """Tell Flower's command line where the SuperLink of this machine is."""
+    told = {"address": f"{LOOPBACK}:{kit.port}", "root-certificates": str(kit.folder / "ca.crt")}
+    lines = [f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]"]
+    (home / "config.toml").write_text("\n".join([*lines, *(f"{key} = {json.dumps(told[key])}" for key in told), ""]))
+
+
+def loaded(folder: Path) -> SiteKit | ServerKit:
+    """Read a kit of either kind.
+
+    Raises:
+        NoKit: it is none.
+    """
+    return ServerKit.load(folder) if kind_of(folder) == ServerKit.kind else SiteKit.load(folder)
+
+
+def main() -> None:
+    """Run a kit."""
+    parser = argparse.ArgumentParser(prog="python -m securefl_carriers.flower.serve", description=__doc__)
+    parser.add_argument("kit", type=Path)
+    try:
+        house = House(loaded(parser.parse_args().kit.absolute()))
+        house.run()
+        sys.exit(house.fault or None)
+    except NoKit as fault:
+        sys.exit(str(fault))
+
+
+if __name__ == "__main__":
+    main()
