@@ -31,6 +31,7 @@ from securefl.runtime import framing
 from securefl.runtime.answering import SILENCE, WORKING, Handler
 from securefl.runtime.room import Claim, Full, Room
 from securefl.runtime.sockets import HEARTBEAT_S
+from securefl.site.counts import CUT, STRANGER, TURNED_AWAY, Counts
 from securefl.site.workers import Work, Workers
 
 READ_S: Final = 60.0  # a request that is not whole by then is dropped
@@ -92,16 +93,23 @@ class Door(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, party: Party, users: Collection[int]) -> None:
+    def __init__(self, path: Path, party: Party, users: Collection[int], counts: Counts | None = None) -> None:
+        self.counts = counts or Counts()
         self.party, self.users, self.most = party, frozenset(users), party.most_request
         self.room = Room(room_for(self.most))
         self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
-        self.workers = Workers(party, MOST_WORKING)
+        self.workers = Workers(party, MOST_WORKING, self.counts)
         super().__init__(str(path), Conversation)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - as the library has it
         """Let in the users who may ask, while there is room; of whoever else connects nothing is read."""
-        return peer_uid(request) in self.users and self._room.acquire(blocking=False)
+        if peer_uid(request) not in self.users:
+            self.counts.ended(STRANGER)
+            return False
+        if not self._room.acquire(blocking=False):
+            self.counts.ended(TURNED_AWAY)
+            return False
+        return True
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
         """Serve, then make room."""
@@ -128,11 +136,16 @@ class Conversation(socketserver.BaseRequestHandler):
             try:
                 request = framing.receive(self.request, READ_S, self.server.most, claim.more)
             except (Malformed, Full) as fault:
+                self.server.counts.refused(NoAnswer.by(fault).rule)
                 framing.send(self.request, SILENCE + wire.encode(NoAnswer.by(fault)), READ_S)
+                return
+            except framing.Cut:  # hung up, or too slow
+                self.server.counts.ended(CUT)
                 return
             with self.server.workers.hearing(request, claim) as work:
                 del request  # the worker has it
-                if work is None:  # turned away
+                if work is None:
+                    self.server.counts.ended(TURNED_AWAY)
                     return
                 while not work.done.wait(HEARTBEAT_S):
                     framing.send(self.request, WORKING + wire.encode(_progress(self.server.party, work)), READ_S)
@@ -154,7 +167,7 @@ def _progress(party: Party, work: Work) -> InProgress:
 
 def serve(
     make: Callable[[], Party], path: Path, lock: Path, users: Collection[int] = (),
-    ready: Callable[[], None] = lambda: None, stop: threading.Event | None = None,
+    ready: Callable[[], None] = lambda: None, stop: threading.Event | None = None, counts: Counts | None = None,
 ) -> bool:  # fmt: skip
     """Answer on the socket ``path`` until SIGTERM, SIGINT or ``stop``; whether all that was under way has ended.
 
@@ -163,6 +176,7 @@ def serve(
         lock: a file of the party's home: one process holds it.
         users: who may ask beside this user, by uid.
         ready: is called when the socket is open.
+        counts: how requests end.
 
     Raises:
         OperatorFault: another process serves this party, the socket cannot be made, or the party cannot be built.
@@ -173,7 +187,7 @@ def serve(
     with alone(lock), _until_told(stop):
         party = make()
         _clear(path)
-        with Door(path, party, {os.geteuid(), *others}) as door:
+        with Door(path, party, {os.geteuid(), *others}, counts) as door:
             path.chmod(ANYBODY if others else files.FILE)
             listening = threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
             listening.start()

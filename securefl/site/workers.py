@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from securefl.protocol.messages import InProgress
 from securefl.runtime.answering import Handler, Leaving, said
 from securefl.runtime.room import Claim
+from securefl.site.counts import Counts
 
 
 class Unheard(BaseException):
@@ -36,8 +37,8 @@ class Work:
 class Workers:
     """All the requests that one process is asked."""
 
-    def __init__(self, party: Handler, most: int) -> None:
-        self._party, self._most = party, most
+    def __init__(self, party: Handler, most: int, counts: Counts | None = None) -> None:
+        self._party, self._most, self._counts = party, most, counts or Counts()
         self._lock = threading.Lock()
         self._under_way: dict[bytes, Work] = {}
 
@@ -53,6 +54,7 @@ class Workers:
             work = self._under_way.get(name)
             if work is None and len(self._under_way) < self._most:
                 work = self._under_way[name] = Work(name, request, held.taken_over())
+                self._counts.working(len(self._under_way))
                 threading.Thread(target=self._answer, args=(work,), daemon=True).start()
             if work is not None:
                 work.listeners += 1
@@ -69,6 +71,7 @@ class Workers:
             with suppress(Leaving, Unheard):  # then there is no answer; the client asks whoever serves next
                 work.answer = said(_Waiting(self, work), work.request)
         finally:
+            self._counts.said(work.answer)
             with self._lock:
                 self._end(work)
             work.request = b""
@@ -78,6 +81,7 @@ class Workers:
     def _end(self, work: Work) -> None:
         if self._under_way.get(work.name) is work:
             del self._under_way[work.name]
+            self._counts.working(len(self._under_way))
 
     def handle(self, work: Work, data: bytes) -> bytes | InProgress:
         """Have the party answer.
