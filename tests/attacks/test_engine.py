@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audits.protection.engine_field import trial
-from audits.protection.hostile.engine import ATTACKS, ATTEMPTS
+from audits.protection.hostile.engine import ATTACKS, TWENTY
 from securefl.protocol import messages as m
 from securefl.site.counts import Counts
 
@@ -19,7 +19,7 @@ WORDS = (
 
 
 def test_there_are_twenty_attacks_and_each_is_another() -> None:
-    assert len(ATTEMPTS) == len({each.name for each in ATTEMPTS}) == 20
+    assert len(TWENTY) == len({each.name for each in TWENTY}) == 20
     for word in WORDS:
         assert sum(word in name for name in ATTACKS) == 1, word
 
