@@ -124,7 +124,7 @@ def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
     from securefl.cli import main as cli
     from securefl.documents.coordinator_file import CoordinatorFile
     from securefl.documents.federation import FederationFile
-    from securefl.documents.site_file import SiteFile
+    from securefl.documents.site_parts import SiteFile
     from securefl.policy.document import PolicyDocument
     from securefl.policy.plan_document import PlanDocument
     from securefl.simulation import federation

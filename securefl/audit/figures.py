@@ -24,7 +24,6 @@ from securefl.protection.trust_statement import what_silence_does, who_can_open
 from securefl.protocol.coordinator import DECLINED
 from securefl.terms import (
     Accountant,
-    AdapterRule,
     Closed,
     DistributedDiscreteGaussian,
     Hash,
@@ -357,10 +356,7 @@ def protections(plan: Plan, members: int) -> dict[str, Any]:
 
 def warnings(plan: Plan) -> tuple[str, ...]:
     """Return what a person should know before the run begins."""
-    if plan.adapter.rule is not AdapterRule.BOTH:
-        return ()
-    bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
-    return (f"{bias} of B and A; and noise on one factor is multiplied by the other. Use b-only, alternating or svd.",)
+    return plan.adapter.rule.warnings
 
 
 def _shares(plan: Plan) -> str:

@@ -107,9 +107,11 @@ def coordinate(
             return _over(home, out)
         pin(home.path, policy.federation, everybody.everybody)
         adoption.propose(home, policy, signatures)
-        prepared = prepare(loaded, begin, home, policy, everybody, run_id, adoption.evidence(policy, signatures))
+        signed = adoption.evidence(policy, signatures)
+        prepared = prepare(loaded, begin, home, policy, everybody, run_id, signed)
         shown.say(f"{policy.federation}: {len(everybody.members)} members, policy {policy.hash.hex()[:12]}")
-        for warning in figures.warnings(prepared.course.plan):
+        unsigned = () if signed else (f"the policy is unsigned: {coordinator.policy}",)
+        for warning in (*unsigned, *figures.warnings(prepared.course.plan)):
             shown.say(f"WARNING: {warning}")
         start = coordinator_state.Planned(prepared.course)
         ended = drive(home, start, prepared.ports, runtime, _observer(shown))

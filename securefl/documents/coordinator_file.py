@@ -19,7 +19,7 @@ from securefl.documents.federation import RESERVED_NAMES, FederationFile, Key, L
 from securefl.documents.offer import Offer
 from securefl.documents.patience import PatiencePart
 from securefl.documents.protection import ProtectionPart
-from securefl.documents.site_file import MADE_BY, ModelPart
+from securefl.documents.site_parts import MADE_BY, ModelPart
 from securefl.documents.strategy import StrategyPart
 from securefl.documents.strict import Document, First, Part, Path_, or_name
 from securefl.documents.task import AdapterPart, TaskPart

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from securefl.documents.data_source import DataSource
+from securefl.documents.fitting import misfits
 from securefl.documents.patience import PatiencePart
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import StrategyPart
 from securefl.documents.strict import First, Part, Whole
 from securefl.documents.task import AdapterPart, TaskPart
 from securefl.documents.training import TrainingPart
-from securefl.terms import AdapterKind, AdapterRule
 from securefl.terms.names import NAME_FORM
 
 Name = Annotated[str, Field(pattern=NAME_FORM)]
@@ -122,47 +122,8 @@ class FederationFile(Part):
                 raise ValueError(f"two members are called {name}")
             if name in RESERVED_NAMES:
                 raise ValueError(f"no member can be called {name}")
-        if self.adapter.rule is AdapterRule.ALTERNATING and self.strategy.momentum:
-            raise ValueError(
-                "momentum with the rule alternating needs the state before last, which is not kept: "
-                "set strategy.momentum to 0, or use another rule"
-            )
-        rests = self.adapter.kind.has_factors and self.adapter.rule in (AdapterRule.ALTERNATING, AdapterRule.SVD)
-        if rests and (self.strategy.kind != "fedavg" or self.strategy.sharing(self.task.labels).keeps):
-            raise ValueError(
-                f"adapter.rule {self.adapter.rule.value} changes what its numbers mean from round to round: use b-only "
-                f"with {self.strategy.kind} and with own models"
-            )
-        if self.strategy.loss.kind == "fedntd" and len(self.task.labels) < 3:
-            raise ValueError(
-                "strategy.loss fedntd compares the labels a record does not have: use fedlsd for two labels"
-            )
-        if self.task.kind == "prompt" and not self.adapter.kind.has_targets:
-            raise ValueError(
-                f"task.kind prompt trains no head and reads a fixed gap, which kind {self.adapter.kind.value} has not: "
-                "use lora, rslora or bottleneck"
-            )
-        if len(set(self.task.labels)) != len(self.task.labels):
-            raise ValueError("a label stands twice")
-        return self
-
-    @model_validator(mode="after")
-    def _probe_of_its_labels(self) -> FederationFile:
-        strange = [each.label for each in self.strategy.probe if each.label not in self.task.labels]
-        if strange:
-            raise ValueError(
-                f"strategy.probe has the label {strange[0]}, which is none of {', '.join(self.task.labels)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _as_language(self) -> FederationFile:
-        if self.task.kind != "language":
-            return self
-        if self.adapter.kind not in (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL):
-            raise ValueError(f"adapter.kind {self.adapter.kind.value} is for classifiers: use lora, rslora or full")
-        if self.strategy.loss.kind != "own-label" or self.strategy.weights:
-            raise ValueError("a language model has no labels to compare: leave strategy.loss and weights out")
+        for what, remedy in misfits(self.task, self.adapter, self.strategy):
+            raise ValueError(f"{what}: {remedy}")
         return self
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from securefl.documents import inherit, strict
 from securefl.documents.data_source import DataSource
 from securefl.documents.federation import SIMULATION, FederationFile, Loaded
+from securefl.documents.strategy import WITHOUT_LABELS
 from securefl.documents.strict import Document, Path_
 from securefl.errors import OperatorFault
 
@@ -51,9 +52,10 @@ def with_data(file: FederationFile, document: Document, path: Path, above: tuple
         if member.federation is not None or member.key is not None:
             continue
         sources[member.name] = _source(_merged(file, index, place), place)
-        if sources[member.name].has_unlabelled and file.strategy.loss.kind != "soft-labels":
+        if sources[member.name].has_unlabelled and file.strategy.loss.kind not in WITHOUT_LABELS:
             what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
-            raise OperatorFault(what, "set strategy.loss to soft-labels, or `unlabelled` to drop", place)
+            remedy = f"set strategy.loss to {' or '.join(WITHOUT_LABELS)}, or `unlabelled` to drop"
+            raise OperatorFault(what, remedy, place)
     loaded = Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
     for member in file.members:
         if member.federation is None:

@@ -1,4 +1,4 @@
-"""What a check of a document finds, line by line: ok, soon (it will not be any more), missing, or wrong."""
+"""What a check of a document finds, line by line: ok, warning, soon (it will not be any more), missing, or wrong."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from securefl.errors import Fault
 
 OK: Final = "ok"
+WARNING: Final = "warning"  # it holds, and somebody should know what comes of it
 SOON: Final = "soon"  # it holds now, and somebody has to act before it does not
 MISSING: Final = "missing"  # it may still come
 WRONG: Final = "wrong"

@@ -13,7 +13,7 @@ from securefl.documents import strict
 from securefl.documents.federation import FederationFile, Loaded
 from securefl.documents.strict import Document
 from securefl.errors import OperatorFault
-from securefl.terms import AdapterRule, Unit
+from securefl.terms import Unit
 
 BELOW = "below"  # a node's folder for what it has of the federation it stands for
 DEEPEST = 7  # levels below the root: policies go no deeper
@@ -95,13 +95,7 @@ def _limits(above: FederationFile, file: FederationFile, rounds: int) -> Iterato
         "unit client prices one member's update, and a federation's is of many members",
         "use unit record in a tree",
     )
-    rule = file.adapter.rule
-    yield (
-        rule in (AdapterRule.B_ONLY, AdapterRule.BOTH),
-        f"adapter.rule {rule.value} goes from round to round of one run, and rounds inside are runs of their own",
-        "use b-only in a tree",
-    )
-    for what, remedy in file.strategy.not_below(file.task.labels):
+    for what, remedy in (*file.adapter.rule_below(), *file.strategy.not_below(file.task.labels)):
         yield False, what, remedy
     yield (
         training.steps % rounds == 0,

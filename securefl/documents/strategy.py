@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -26,6 +26,7 @@ from securefl.terms.records import Record
 from securefl.wire import digest
 
 LossName = Literal["own-label", "fedntd", "fedlsd", "soft-labels", "pseudo-labels"]
+WITHOUT_LABELS: Final[tuple[LossName, ...]] = ("soft-labels",)  # losses that a record without a label has
 
 
 class ServerOptimizer(StrEnum):
@@ -165,6 +166,11 @@ class StrategyPart(Part):
         if any(each.kind == "probe" for each in self.weights) != bool(self.probe):
             raise ValueError("weights by probe and `probe` belong together: give both or neither")
         return self
+
+    @property
+    def keeps(self) -> bool:
+        """Whether members keep a model of their own from round to round."""
+        return bool(self.home) or self.pull is not None or self.attention is not None
 
     def sharing(self, labels: tuple[str, ...]) -> Sharing:
         """The members' half, as plans name it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -70,6 +71,12 @@ class AdapterPart(Part):
         if not self.kind.has_factors and self.rule is not AdapterRule.B_ONLY:
             raise ValueError(f"kind {self.kind.value} has no factors A and B: leave `rule` out")
         return self
+
+    def rule_below(self) -> Iterator[tuple[str, str]]:
+        """Yield why its rule cannot be trained by rounds inside another federation's round, and what would do."""
+        if self.rule not in (AdapterRule.B_ONLY, AdapterRule.BOTH):
+            what = f"adapter.rule {self.rule.value} goes from round to round of one run"
+            yield f"{what}, and rounds inside are runs of their own", "use b-only in a tree"
 
     def adapter(self) -> Adapter:
         """As plans name it."""

@@ -29,6 +29,7 @@ class _Peer:
     asked: int = 0
 
     def send(self, request: bytes) -> None:
+        """Send a request, under the next number."""
         self.asked += 1
         self.pipe.send_bytes(NUMBER.pack(self.asked) + request)
 

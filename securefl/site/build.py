@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from securefl import files, keys
-from securefl.documents.site_file import MADE_BY, PeerPart, Site, SubfederationPart, TrustPart
+from securefl.documents.site_file import Site
+from securefl.documents.site_parts import MADE_BY, PeerPart, SubfederationPart, TrustPart
 from securefl.errors import OperatorFault
 from securefl.home import adoption
 from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home
 from securefl.home.peers import pin
 from securefl.ledger.databases import LOCAL, URL_FILE
-from securefl.planning.patience import check_quorum
 from securefl.planning.plan import cover_under, price_in, scheme_under, strategy_on
 from securefl.planning.subfederation import Inside
 from securefl.progress import Progress, Silent
@@ -163,7 +163,8 @@ def records_of(site: Site, trust: TrustPart) -> Records:
 def limits_of(site: Site, trust: TrustPart) -> Limits:
     """Return what this site lets a federation's plans ask."""
     assert trust.max_tokens is not None, "a member's document says what is read"
-    return Limits(site.file.limits, trust.max_tokens)
+    data = site.file.data
+    return Limits(site.file.limits, trust.max_tokens, data is not None and data.has_unlabelled)
 
 
 def check_own_key(site: Site, federation: str, trust: TrustPart, own: keys.Identity) -> None:
@@ -231,8 +232,7 @@ def _nested(
     policy, signed = _laid_out(home, inside.name, around.clock())
     strategy = strategy_on(shared.start, inside.strategy, trust.task.labels, f"{site.path}: subfederation.strategy")
     cover = cover_under(inside.protection, len(seats), policy, custodian.key if custodian else None)
-    if inside.patience is not None:
-        check_quorum(inside.patience.patience(), cover, len(seats), f"{site.path}: subfederation.patience.quorum")
+    node.check_quorum(own, policy)
     return NestedTrainer(
         MemberId(site.file.name),
         Inside(

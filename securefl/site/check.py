@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from securefl import files, key_files
 from securefl.coordinator import inviting
 from securefl.documents.federation import FederationFile
-from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
-from securefl.documents.site_file import Site, TrustPart
+from securefl.documents.finding import MISSING, OK, WARNING, WRONG, Finding, tried
+from securefl.documents.site_file import Site
+from securefl.documents.site_parts import TrustPart
+from securefl.errors import OperatorFault
 from securefl.home import adoption, ageing, identity
 from securefl.home.clock import clock
-from securefl.home.peers import pinned
 from securefl.ledger import anchor
 from securefl.ledger.databases import LOCAL, URL_FILE, place_of, server_of
+from securefl.planning.plan import scheme_under
 from securefl.policy import key_age
 from securefl.policy import load as policies
-from securefl.site import charged_records, node
-from securefl.site.build import check_own_key, limits_of, model_of, opened, records_of
+from securefl.protection import schemes
+from securefl.site import charged_records, custody, labels, node, shown_keys
+from securefl.site.build import limits_of, model_of, opened, records_of
+from securefl.terms import MemberId
 from securefl.terms.parties import CUSTODIAN
 from securefl.training.sources import resolve
 
-__all__ = ["MISSING", "OK", "WRONG", "Finding", "examine"]
+__all__ = ["MISSING", "OK", "WARNING", "WRONG", "Finding", "examine"]
+
+AGES: Final = "keys in "  # what a finding is about that only time decides
 
 
 def examine(site: Site, *, load: bool = False, federation: FederationFile | None = None) -> tuple[Finding, ...]:
@@ -44,10 +50,7 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
     if not site.file.federations:
         yield Finding("federations", MISSING, "none: it answers nobody", "write whom this site trusts")
     for name, trust in site.file.federations.items():
-        yield tried(f"federations.{name}", lambda n=name, t=trust: _trusted(site, n, t))  # type: ignore[misc]
-        yield tried(f"policy of {name}", lambda n=name: _policy(site.home, n))  # type: ignore[misc]
-        if identity.is_made(site.home) and anchor.read(site.home) is not None:  # a ledger, so keys are known
-            yield tried(f"keys in {name}", lambda n=name: _keys(site, n))  # type: ignore[misc]
+        yield from _in_federation(site, name, trust)
     inside = site.file.subfederation
     if inside is not None:
         yield tried(f"policy of {inside.name}", lambda: _policy_below(node.of(site)))
@@ -61,13 +64,31 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
         yield tried(f"records in {name}", lambda n=name, t=trust: _records(site, n, t))  # type: ignore[misc]
 
 
+def _in_federation(site: Site, name: str, trust: TrustPart) -> Iterator[Finding]:
+    yield tried(f"federations.{name}", lambda: _trusted(site, name, trust))
+    yield tried(f"policy of {name}", lambda: _policy(site.home, name))
+    if adoption.staged_at(site.home, name).exists():
+        if site.file.data is not None:
+            yield tried(f"labels in {name}", lambda: _labels(site, name))
+        if site.file.is_custodian:
+            yield tried(f"key in {name}", lambda: _key(site, name, trust))
+    if trust.adapter is not None:
+        yield from (Finding(f"adapter in {name}", WARNING, told) for told in trust.adapter.rule.warnings)
+    if identity.is_made(site.home) and anchor.read(site.home) is not None:  # a ledger, so keys are known
+        yield tried(f"{AGES}{name}", lambda: _keys(site, name))
+
+
 def _home(site: Site) -> Finding:
+    if site.file.subfederation is not None and (below := node.of(site).home).resolve() == site.home.resolve():
+        what = f"{site.file.name} and the coordinator of {site.file.subfederation.name} would share a home"
+        raise OperatorFault(what, "write another folder under `subfederation.home`", str(below))
     return identity.found(site.home, "it is made when the site first starts")
 
 
 def _parties(own: node.Node) -> Finding:
     """Return whether everybody whom a sub-federation invites has a key here."""
     what, names = f"parties of {own.file.name}", list(own.file.parties)
+    shown_keys.check_below(own)
     if identity.is_made(own.home):
         names = list(inviting.known(own, inviting.opened(own)).missing)
     elif all(each.key and (each.region or name == CUSTODIAN) for name, each in own.file.parties.items()):
@@ -92,17 +113,27 @@ def _store(site: Site) -> Finding:
 
 
 def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:
-    known = pinned(site.home, name)
-    if identity.is_made(site.home):
-        check_own_key(site, name, trust, key_files.load(identity.place(site.home)))
-    pins: dict[str, str] = json.loads(known.read_text()) if known.exists() else {}
-    named = {"coordinator": trust.coordinator, **({"custodian": trust.custodian} if trust.custodian else {})}
-    named |= {member: each.key for member, each in trust.members.items()}
-    for party, key in named.items():
-        if pins.get(party, key) != key:
-            detail = f"{party} has the key {key[:16]}... here, and showed {pins[party][:16]}... to this home before"
-            return Finding(f"federations.{name}", WRONG, detail, f"find out which is right; {known} holds the other")
+    shown_keys.check_trusted(site, name, trust)
     return Finding(f"federations.{name}", OK, f"{len(trust.members)} members, coordinator {trust.coordinator[:16]}...")
+
+
+def _labels(site: Site, name: str) -> Finding:
+    return Finding(f"labels in {name}", OK, labels.check(site, policies.load(adoption.staged_at(site.home, name))))
+
+
+def _key(site: Site, name: str, trust: TrustPart) -> Finding:
+    """Return whether a custodian's key, if it was split, bears the policy that is laid out and the roster."""
+    what = f"key in {name}"
+    assert trust.protection is not None, "a custodian's document says what it opens"
+    policy = policies.load(adoption.staged_at(site.home, name))
+    file = site.home / schemes.key_name(scheme_under(trust.protection, policy))
+    members = [MemberId(each) for each in trust.members]
+    custody.check_split(file, members, max(policy.protection.colluding, trust.protection.colluding or 0))
+    custody.check_one(file)
+    threshold = custody.threshold_of(file)
+    if threshold is not None:
+        return Finding(what, OK, f"split: {threshold} of {len(members)} members' shares give it")
+    return Finding(what, OK, f"whole, in {file}" if file.exists() else "it is made when the site first starts")
 
 
 def _agrees(site: Site, federation: FederationFile) -> Finding:
@@ -139,8 +170,11 @@ def _policy(home: Path, name: str) -> Finding:
     if not adoption.staged_at(home, name).exists():
         return Finding(f"policy of {name}", MISSING, "none is laid out in this home", "agree on one, and lay it out")
     policy, signed = adoption.staged(home, name, clock())
-    by = "signed" if signed else "UNSIGNED"
-    return Finding(f"policy of {name}", OK, f"version {policy.version}, hash {policy.hash.hex()[:16]}, {by}")
+    told = f"version {policy.version}, hash {policy.hash.hex()[:16]}"
+    if not signed:
+        what = f"{told}, UNSIGNED: every ledger and report will say so"
+        return Finding(f"policy of {name}", WARNING, what, "have it signed: `securefl policy sign`")
+    return Finding(f"policy of {name}", OK, f"{told}, signed")
 
 
 def _keys(site: Site, name: str) -> Finding:
@@ -154,9 +188,10 @@ def _keys(site: Site, name: str) -> Finding:
 def _policy_below(own: node.Node) -> Finding:
     """Return whether the sub-federation's policy stands under each one that this site agreed to above."""
     found = _policy(own.home, own.file.name)
-    if found.status == OK:
+    if found.status != MISSING:
         policy, _ = adoption.staged(own.home, own.file.name, clock())
         node.check_under(own.site, policy, str(adoption.staged_at(own.home, own.file.name)))
+        node.check_quorum(own, policy)
     return found
 
 
@@ -172,5 +207,9 @@ def _records(site: Site, name: str, trust: TrustPart) -> Finding:
     records = records_of(site, trust)
     forms = charged_records.forms_of(shared, records, limits_of(site, trust).reads)
     charged_records.check(site.home, site.account, forms)
+    if site.file.data.heldout and not records.heldout:
+        what = f"none of {len(records.train)} rows is held out at heldout={site.file.data.heldout}"
+        remedy = "raise `heldout`, or give more rows"
+        return Finding(f"records in {name}", WARNING, f"{what}, so its accuracy says nothing", remedy)
     detail = f"{len(records.train)} to train on, {len(records.heldout)} held out, on the account {site.account!r}"
     return Finding(f"records in {name}", OK, detail)

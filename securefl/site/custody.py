@@ -124,6 +124,13 @@ def check_split(file: Path, members: Collection[MemberId], colluding: int) -> No
         ) from fault
 
 
+def check_one(file: Path) -> None:
+    """Check that no whole key lies beside its vault; raise OperatorFault otherwise."""
+    if vault_of(file).is_file() and file.exists():
+        remedy = "run `securefl custodian split` again: it erases the key"
+        raise OperatorFault("a key lies here that was split", remedy, str(file))
+
+
 def check_here(file: Path) -> None:
     """Check that there is a decryption key.
 
@@ -161,10 +168,7 @@ def assembled(file: Path, identity: Identity, gather: Gather, rand: Secret) -> b
     vault = vault_of(file)
     if not vault.is_file():
         return None
-    if file.exists():
-        raise OperatorFault(
-            "a key lies here that was split", "run `securefl custodian split` again: it erases the key", str(file)
-        )
+    check_one(file)
     whole = key_shares.assemble(vault.read_bytes(), identity, gather, rand)
     if _erased(file).exists():  # a split that ended midway left it
         files.erase(_erased(file))

@@ -12,7 +12,7 @@ from securefl.errors import Forged, OperatorFault, PeerFault, Unsafe
 from securefl.protection import key_shares
 from securefl.protocol import messages as m
 from securefl.runtime.sockets import Sockets
-from securefl.site import custody, key_share
+from securefl.site import custody, door, key_share
 from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
 from securefl.site.run_keys import check_asked
@@ -84,14 +84,15 @@ class Dispatcher:
 
 
 def built(site: Site, around: Environment) -> Dispatcher:
-    """Build this site's agents, one for each federation in its document.
+    """Build this site's agents, one for each federation in its document, and say what its operator should know.
 
     Raises:
-        OperatorFault: the document names none, or one cannot be built.
+        OperatorFault: the document names none, one cannot be built, or something that a run would trip over is wrong.
     """
     if not site.file.federations:
         remedy = "write whom this site trusts under `federations`"
         raise OperatorFault("a site that is in no federation", remedy, f"{site.path}: federations")
+    door.check(site, around.progress)
     return Dispatcher([build(site, name, around) for name in site.file.federations])
 
 

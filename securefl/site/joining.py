@@ -12,7 +12,8 @@ from securefl import files, keys
 from securefl.documents import emit, offer, site_file, strict
 from securefl.documents.introduction import Answer, Authentic, Confirmed, Invitation, NotIntroduced, Role, Roster, Rule
 from securefl.documents.offer import Offer
-from securefl.documents.site_file import JoinedFile, Site
+from securefl.documents.site_file import Site
+from securefl.documents.site_parts import JoinedFile
 from securefl.errors import OperatorFault
 from securefl.home import adoption, identity, introduced
 from securefl.home.clock import clock

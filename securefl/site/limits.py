@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from securefl.documents.site_file import LimitsPart
-from securefl.documents.strategy import named
+from securefl.documents.site_parts import LimitsPart
+from securefl.documents.strategy import WITHOUT_LABELS, named
 from securefl.policy.checks import Check, among, between
 from securefl.terms import Plan, Reason, Refusal
 
@@ -27,6 +27,7 @@ class Limits:
 
     part: LimitsPart
     reads: int  # tokens of a record, as agreed: records are recognised by what is read of them
+    unlabelled: bool = False  # whether this site's rows may have no label: then a loss must not need one
 
     @property
     def round_s(self) -> int | None:
@@ -43,6 +44,8 @@ class Limits:
         yield between("site.tokens", "max_tokens", learning.max_tokens, self.reads, self.reads)
         if part.tokens is not None:
             yield between("site.tokens", "micro_tokens", at_once, 1, part.tokens.at_most)
+        if self.unlabelled:
+            yield among("site.labels", "the loss", (named(learning.loss),), WITHOUT_LABELS)
         if part.losses is not None:
             yield among("site.losses", "the loss", (named(learning.loss),), tuple(part.losses))
         if part.sharing is not None:

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 from securefl.coordinator import inviting
 from securefl.documents.offer import Offer
-from securefl.documents.site_file import ChildPart, Site, SubfederationPart
+from securefl.documents.site_file import Site
+from securefl.documents.site_parts import ChildPart, SubfederationPart
 from securefl.errors import OperatorFault
 from securefl.home import adoption
 from securefl.home.clock import clock
 from securefl.home.introduced import Introduced
+from securefl.planning import patience
+from securefl.planning.plan import cover_under
 from securefl.planning.subfederation import check_policy
 from securefl.policy import load as policies
 
@@ -153,6 +156,19 @@ def check_under(site: Site, policy: Policy, place: str) -> None:
         above = adoption.staged_at(site.home, federation)
         if above.exists():
             check_policy(policies.load(above), policy, place)
+
+
+def check_quorum(node: Node, policy: Policy) -> None:
+    """Check that the quorum its document asks for, if any, opens a sum of the sub-federation and can be reached.
+
+    Raises:
+        OperatorFault: it does not; with all numbers.
+    """
+    inside = node.file.inside
+    if inside.patience is not None:
+        cover = cover_under(inside.protection, len(inside.members), policy, None)
+        place = f"{node.path}: subfederation.patience.quorum"
+        patience.check_quorum(inside.patience.patience(), cover, len(inside.members), place)
 
 
 def everybody(node: Node, home: Home) -> Introduced:

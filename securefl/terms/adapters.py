@@ -43,6 +43,15 @@ class AdapterRule(StrEnum):
     SVD = "svd"  # B; after each sum A and B are those of the product's SVD (FedSVD, Lee et al. 2025)
     BOTH = "both"  # B and A, each averaged: biased, for comparison
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before it is used."""
+        if self is not AdapterRule.BOTH:
+            return ()
+        bias = "rule `both` averages A and B apart: mean(B) mean(A) is not mean(BA), but off by the members' covariance"
+        noise = "noise on one factor is multiplied by the other"
+        return (f"{bias} of B and A; and {noise}. Use b-only, alternating or svd.",)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -14,7 +14,7 @@ CLOSED = {  # of other federations, of the site itself, of its records and ledge
     "approvals.revoked", "approvals.self", "approvals.stranger",
     "budget.above.epsilon", "budget.others.epsilon", "budget.per_dataset.epsilon", "budget.price", "budget.unit",
     "policy.authority", "policy.error", "policy.version",
-    "site.fault", "site.full", "site.learning_rate", "site.losses", "site.memory", "site.micro_batch", "site.patience", "site.sharing", "site.tokens",
+    "site.fault", "site.full", "site.labels", "site.learning_rate", "site.losses", "site.memory", "site.micro_batch", "site.patience", "site.sharing", "site.tokens",
     "training", "training.unfinished",
 }  # fmt: skip
 WORDS = st.text(max_size=8).filter(lambda word: word not in rules.DECISIONS)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securefl.documents.site_file import LimitsPart
+from securefl.documents.site_parts import LimitsPart
 from securefl.site.limits import Limits, bytes_beside_the_model, sharing_of, tokens_at_once
 from securefl.terms import (
     Adapter,
@@ -92,7 +92,7 @@ def limits(draw: st.DrawFn) -> Limits:
         "patience": {"at_most": draw(st.integers(1, 200))},
     }
     given_ = draw(st.sets(st.sampled_from(sorted(chosen))))
-    return Limits(LimitsPart.model_validate({name: chosen[name] for name in given_}), draw(SMALL))
+    return Limits(LimitsPart.model_validate({name: chosen[name] for name in given_}), draw(SMALL), draw(st.booleans()))
 
 
 def beyond(held: Limits, plan: Plan) -> set[str]:
@@ -105,6 +105,7 @@ def beyond(held: Limits, plan: Plan) -> set[str]:
     broken = {
         "site.tokens": learning.max_tokens != held.reads or (part.tokens is not None and at_once > part.tokens.at_most),
         "site.losses": part.losses is not None and loss not in part.losses,
+        "site.labels": held.unlabelled and loss != "soft-labels",
         "site.sharing": part.sharing is not None and not set(shared) <= set(part.sharing),
         "site.learning_rate": rate is not None and not rate.at_least <= learning.learning_rate <= rate.at_most,
         "site.patience": part.patience is not None

@@ -13,7 +13,7 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import check_of
 from securefl import wire
 from securefl.audit.verify import verify
-from securefl.documents.site_file import LimitsPart
+from securefl.documents.site_parts import LimitsPart
 from securefl.protocol import messages as m
 from securefl.site.limits import Limits, bytes_beside_the_model
 from securefl.terms import AdapterKind, Plan, Scheme
