@@ -15,6 +15,7 @@ import random
 import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Engine:
         self.replies: list[bytes] = []  # genuine replies of anybody
         self.kept: bytes | None = None
         self.answers: list[bytes | Failure | None] = []  # what the site said to each forged request; None: nothing
-        self.tried = False
+        self.tries: list[Try] = []
         self.attack: Attack | None = None
 
     def ask(self, site: str, poll: bytes, allowed_s: float) -> bytes:
@@ -66,11 +67,21 @@ class Engine:
         if request is not None and request not in self.asked:
             frame: m.Frame = wire.decode(request, m.Frame)
             receipt, attack = frame.envelope.receipt, self.attack
-            if attack and not self.tried and (receipt.kind, receipt.round) == (attack.kind, attack.round):
-                self.tried = True
-                attack.act(self, frame, request)
+            if attack and not self.tries and (receipt.kind, receipt.round) == (attack.kind, attack.round):
+                for _ in range(attack.tries):
+                    self.tries.append(self._tried(attack, frame, request))
             self.asked.append(request)
         return self.end.answer(poll)
+
+    def _tried(self, attack: Attack, frame: m.Frame, request: bytes) -> Try:
+        self.answers = []
+        before = self.counts.metrics.numbers()
+        attack.act(self, frame, request)
+        now = self.counts.metrics.numbers()
+        more = {name: number - before[name] for name, number in now.items() if number != before[name]}
+        refused = {rule: number for (family, rule), number in more.items() if family == "refused_total"}
+        ended = {how: number for (family, how), number in more.items() if family == "requests_total"}
+        return Try(tuple(self.answers), refused, ended)
 
     def send(self, data: bytes) -> None:
         """Put one request before the site, and keep what it says."""
@@ -91,6 +102,31 @@ def asked_at(site: Path, data: bytes) -> bytes | Failure | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """What a site said to one try, and what it counted meanwhile."""
+
+    answers: tuple[bytes | Failure | None, ...]
+    refused: dict[str, int]
+    ended: dict[str, int]
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the site did not refuse something."""
+        return any(not isinstance(each, Failure) for each in self.answers)
+
+    @property
+    def named(self) -> list[str]:
+        """The rules that the site named."""
+        return [each.why.partition(":")[0] for each in self.answers if isinstance(each, Failure)]
+
+    def stopped_by(self, attack: Attack) -> str:
+        """The names by which all of it was refused, where each was counted once; else nothing."""
+        named = self.named
+        counted = dict(Counter(named)) == self.refused and all(map(self.ended.get, attack.connections))
+        return ", ".join(sorted({*named, *attack.connections})) if counted and set(named) <= attack.names else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Attack:
     """What the engine does, once: before which message, and by which names each try is to be refused."""
 
@@ -101,6 +137,7 @@ class Attack:
     in_ledger: bool = False  # whether a coordinator had signed what is tried
     connections: frozenset[str] = frozenset()  # how connections end on which no whole request came
     read_s: float = 20.0  # for so long the site waits for a request to be whole; 60 where nothing is patched
+    tries: int = 20  # in one run
     is_late: bool = False  # whether it keeps the victim's first plan until the round is over
 
 
@@ -199,7 +236,7 @@ class _Ways:
 @lru_cache
 def honest(victim: MemberId, rounds: int, *, is_late: bool) -> tuple[bytes, tuple[type[Entry], ...]]:
     """The state of a run that nobody attacks, and the kinds of the site's entries."""
-    calm = Attack(lambda *_: None, round=rounds, is_late=is_late)
+    calm = Attack(lambda *_: None, round=rounds, tries=1, is_late=is_late)
     with TemporaryDirectory() as folder:
         run = Run(Path(folder), victim, random.Random(0), calm)  # noqa: S311 - of nothing secret
         end = run.play()
@@ -207,34 +244,30 @@ def honest(victim: MemberId, rounds: int, *, is_late: bool) -> tuple[bytes, tupl
         return end.course.state, tuple(run.written()[0])
 
 
-def trial(attack: Attack, drawn: random.Random, folder: Path) -> Outcome:
-    """One attack in one run."""
+def outcomes(attack: Attack, name: str, block: int, folder: Path) -> tuple[Outcome, ...]:
+    """What ``attack.tries`` tries of one attack came to, all in one run and before one message.
+
+    Args:
+        attack: what is tried.
+        name: seeds it, with ``block``: which of its runs this is.
+        folder: an empty one.
+    """
+    drawn = random.Random(f"engine/{name}/{block}")  # noqa: S311 - to be repeated
     run = Run(folder, MemberId(drawn.choice(NAMES)), drawn, attack)
     end = run.play()
-    assert run.engine.tried, "an attack was tried"
+    assert len(run.engine.tries) == attack.tries, "every attack was tried"
     state, kinds = honest(run.victim, run.rounds, is_late=attack.is_late)
     written, in_ledger = run.written()
     acted = (
-        any(not isinstance(each, Failure) for each in run.engine.answers)
-        or (end.outcome, end.course.state) != ("finished", state)
+        (end.outcome, end.course.state) != ("finished", state)
         or tuple(written) != kinds
         or CANARY in run.left
         or not all(LINE.fullmatch(line) for line in run.log.getvalue().splitlines())
     )
-    return Outcome(acted, "" if acted else _recorded(run, attack, in_ledger))
-
-
-def _recorded(run: Run, attack: Attack, in_ledger: list[str]) -> str:
-    """The names by which everything was refused, once all of it is recorded; else nothing."""
-    named = [each.why.partition(":")[0] if isinstance(each, Failure) else "" for each in run.engine.answers]
-    counted = run.counts.metrics.numbers()
-    if not set(named) <= attack.names or sum(counted["refused_total", each] for each in set(named)) != len(named):
-        return ""
-    if not all(counted["requests_total", each] for each in attack.connections):
-        return ""
-    if attack.in_ledger and sorted(in_ledger) != sorted(named):
-        return ""
-    said = run.log.getvalue()
-    if not all(each in said for each in (*named, *(f"connection {each}" for each in attack.connections))):
-        return ""
-    return ", ".join(sorted({*named, *attack.connections}))
+    named = [each for one in run.engine.tries for each in one.named]
+    lost = attack.in_ledger and sorted(in_ledger) != sorted(named)
+    told = all(each in run.log.getvalue() for each in (*named, *(f"connection {how}" for how in attack.connections)))
+    return tuple(
+        Outcome(acted or one.is_answered, one.stopped_by(attack) if told and not lost else "")
+        for one in run.engine.tries
+    )

@@ -9,6 +9,7 @@ import typer
 
 from securefl.cli.introduction import CoordinatorArgument
 from securefl.cli.options import Json, Unsigned, show
+from securefl.cli.publishing import Log, LogForm, MetricsFile, published
 from securefl.errors import Interrupted
 
 coordinator_app = typer.Typer(help="A coordinator's own document.", no_args_is_help=True)
@@ -65,6 +66,8 @@ def coordinate(
     carry: Annotated[
         Path | None, typer.Option(help="A folder for couriers, in the place of sockets: see `securefl carry answer`.")
     ] = None,
+    metrics: MetricsFile = None,
+    log: LogForm = Log.TEXT,
     unsafe_unsigned: Unsigned = False,
     as_json: Json = False,
 ) -> None:
@@ -74,14 +77,15 @@ def coordinate(
     others' exported ledgers are here.
     """
     from securefl.coordinator import run  # noqa: PLC0415
+    from securefl.coordinator.counts import Counts  # noqa: PLC0415
     from securefl.documents import coordinator_file  # noqa: PLC0415
     from securefl.progress import progress  # noqa: PLC0415
 
-    found = coordinator_file.load(coordinator)
+    found, counts = coordinator_file.load(coordinator), Counts()
     try:
-        with progress() as shown:
+        with published(counts.metrics, metrics, log, found.home), progress() as shown:
             runtime = run.sockets_of(found, shown) if carry is None else run.couriers_of(found, carry)
-            result = run.coordinate(found, out, shown, runtime, unsafe_unsigned=unsafe_unsigned)
+            result = run.coordinate(found, out, shown, runtime, unsafe_unsigned=unsafe_unsigned, counts=counts)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what was done is recorded, and the same command goes on from here") from None
     told = result.told

@@ -11,6 +11,7 @@ import typer
 
 from securefl.cli import introduction
 from securefl.cli.options import Json, Unsigned, say, show
+from securefl.cli.publishing import Log, LogForm, MetricsFile, published
 
 site_app = typer.Typer(help="One party's own document, and how parties are introduced.", no_args_is_help=True)
 for name in ("invite", "join", "roster"):
@@ -138,6 +139,8 @@ def site_serve(
             "who holds a share of its key.",
         ),
     ] = None,
+    metrics: MetricsFile = None,
+    log: LogForm = Log.TEXT,
     as_json: Json = False,
 ) -> None:
     """Answer the coordinators of this site's federations, until SIGTERM. Whoever asks may come and go."""
@@ -145,6 +148,7 @@ def site_serve(
     from securefl.progress import progress  # noqa: PLC0415
     from securefl.site import serve  # noqa: PLC0415
     from securefl.site.build import Environment  # noqa: PLC0415
+    from securefl.site.counts import Counts  # noqa: PLC0415
     from securefl.site.dispatch import built, way_to_members  # noqa: PLC0415
     from securefl.site.key_share import asked_over  # noqa: PLC0415
 
@@ -160,13 +164,15 @@ def site_serve(
         show(as_json, told, f"{name}: answering at {door}, in {', '.join(among)}; end it with: kill {os.getpid()}")
         sys.stdout.flush()
 
-    with progress() as shown:
+    counts = Counts()
+    with published(counts.metrics, metrics, log, found.home), progress() as shown:
         all_ended = serve.serve(
             lambda: built(found, Environment(progress=shown, members=members, shares=holders)),
             door,
             found.home / serve.LOCK,
             users,
             ready=ready,
+            counts=counts,
         )
     say(f"{name}: ended" if all_ended else f"{name}: ended within a step; its reservation stands")
     if not all_ended:  # a thread that is left in a step would be torn apart with the interpreter

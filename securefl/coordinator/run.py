@@ -16,6 +16,7 @@ from securefl import __version__
 from securefl.audit import coordinated, figures, folder
 from securefl.audit.ledger_files import read_all
 from securefl.coordinator import evidence, inviting, run_folder
+from securefl.coordinator.counts import Counted, Counts
 from securefl.coordinator.drive import drive
 from securefl.documents.coordinator_file import Coordinator
 from securefl.errors import Missing, OperatorFault
@@ -85,7 +86,13 @@ def couriers_of(coordinator: Coordinator, folder: Path) -> Couriers:
 
 
 def coordinate(
-    coordinator: Coordinator, out: Path, shown: Progress, runtime: Runtime, *, unsafe_unsigned: bool = False
+    coordinator: Coordinator,
+    out: Path,
+    shown: Progress,
+    runtime: Runtime,
+    *,
+    unsafe_unsigned: bool = False,
+    counts: Counts | None = None,
 ) -> Result:
     """Run the federation; the folder ``out`` has the coordinator's ledger, its figures and the released state then.
 
@@ -114,7 +121,8 @@ def coordinate(
         for warning in (*unsigned, *figures.warnings(prepared.course.plan)):
             shown.say(f"WARNING: {warning}")
         start = coordinator_state.Planned(prepared.course)
-        ended = drive(home, start, prepared.ports, runtime, _observer(shown))
+        counts = counts or Counts()
+        ended = drive(home, start, prepared.ports, Counted(runtime, counts), _observer(shown, counts))
         _leave(home, out, ended, prepared, everybody, round(time.monotonic() - began, 3))
         return _over(home, out)
 
@@ -182,8 +190,9 @@ def start_of(coordinator: Coordinator, loaded: Loaded) -> Start:
     return SharedModel.load(model.at or model.name, coordinator.folder, task, adapter, model.engine, model.name).start
 
 
-def _observer(shown: Progress) -> Any:  # noqa: ANN401 - coordinator.drive.Observer
+def _observer(shown: Progress, counts: Counts) -> Any:  # noqa: ANN401 - coordinator.drive.Observer
     def observe(before: coordinator_state.State, moved: coordinator_state.Step) -> None:
+        counts.observe(moved)
         collecting = coordinator_state.Collecting
         if isinstance(moved.state, collecting) and not isinstance(before, collecting):
             course = moved.state.course

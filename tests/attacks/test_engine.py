@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from audits.protection.engine_field import trial
-from audits.protection.hostile.engine import ATTACKS, TWENTY
+from audits.protection.engine_field import outcomes
+from audits.protection.hostile.engine import ATTACKS, ATTEMPTS
 from securefl.protocol import messages as m
 from securefl.site.counts import Counts
 
@@ -19,7 +19,7 @@ WORDS = (
 
 
 def test_there_are_twenty_attacks_and_each_is_another() -> None:
-    assert len(TWENTY) == len({each.name for each in TWENTY}) == 20
+    assert len(ATTEMPTS) == len({each.name for each in ATTEMPTS}) == 20
     for word in WORDS:
         assert sum(word in name for name in ATTACKS) == 1, word
 
@@ -27,10 +27,10 @@ def test_there_are_twenty_attacks_and_each_is_another() -> None:
 @pytest.mark.parametrize("name", ["changes sigma", "changes the state that a round starts from"])
 def test_a_site_that_does_not_look_who_signed_is_found_to_have_acted(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(m, "check", lambda *_: None)
-    assert trial(ATTACKS[name], random.Random(0), tmp_path).succeeded
+    assert any(each.succeeded for each in outcomes(ATTACKS[name], name, 0, tmp_path))
 
 
 def test_a_refusal_that_is_recorded_nowhere_stopped_nothing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Counts, "refused", lambda *_: None)
-    came = trial(ATTACKS["sends code"], random.Random(1), tmp_path)
-    assert (came.succeeded, came.stopped_by) == (False, "")
+    came = outcomes(replace(ATTACKS["sends code"], tries=2), "sends code", 0, tmp_path)
+    assert [(each.succeeded, each.stopped_by) for each in came] == [(False, "")] * 2
