@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from securefl.errors import PeerFault
 from securefl.keys import Identity, Secret
-from securefl.terms import Aggregate, Envelope, Event, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import (
+    Aggregate,
+    Envelope,
+    Event,
+    MemberId,
+    Plan,
+    PublicKey,
+    RunId,
+    Scheme,
+    SignedReceipt,
+    Update,
+)
 from securefl.terms.names import BoxKey
 from securefl.wire import LIMIT_BYTES
 
@@ -102,11 +113,27 @@ class CoordinatorProtection(Protocol):
         """Return what each member of the cohort is given with the plan."""
         ...
 
+    def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> bytes | None:
+        """The inputs that came so far and this one, added: what is kept of them.
+
+        None if this coordinator adds nothing: inputs are kept then as they were signed, for whoever adds them.
+
+        Args:
+            total: what this returned for the input before; empty for the first.
+
+        Raises:
+            PeerFault: it is no input of this plan, and counts as none.
+        """
+        ...
+
     def ask(
-        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
-        answers: Mapping[MemberId, bytes],
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes],
+        sealed: Mapping[MemberId, Envelope | SignedReceipt], answers: Mapping[MemberId, bytes],
     ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """Return who is asked what in this phase, from 0, with what was answered in those before.
+
+        Args:
+            sealed: whose inputs came: as they were signed, or their receipts where the inputs were added.
 
         Raises:
             PeerFault: too few answers to go on: a clean abort.
@@ -114,10 +141,10 @@ class CoordinatorProtection(Protocol):
         ...
 
     def open(
-        self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,
         answers: Mapping[MemberId, bytes],
     ) -> Aggregate:  # fmt: skip
-        """The sum over the members in ``sealed``.
+        """The sum over the survivors, whose inputs ``add`` made ``total`` of, or somebody else added.
 
         Raises:
             PeerFault: too few answers, or answers that do not fit: a clean abort, never a wrong sum.

@@ -35,6 +35,7 @@ from securefl.terms import (
 )
 from securefl.terms.layout import Layout, Tensor
 from securefl.terms.start import Start
+from tests.support.sums import sum_of
 from tests.support.worlds import World, identity, seat
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -134,7 +135,7 @@ def masked_round() -> dict[str, Any]:
             "question": question.hex(), "answer": answers[name].hex(),
         }  # fmt: skip
     made["enrolled"] = {name: public.hex() for name, public in enrolled.items()}
-    made["total"] = [int(each) for each in coordinator.open(plan, enrolled, sealed, answers).total]
+    made["total"] = [int(each) for each in sum_of(coordinator, plan, enrolled, sealed, answers).total]
     return {"good": made, "bad": bad_rounds(plan, made, relays, answers)}
 
 

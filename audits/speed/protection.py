@@ -42,6 +42,7 @@ from securefl.protection.masking import MaskingCoordinator, MaskingMember, _open
 from securefl.protection.masking_terms import Masked, Private, Public, Relayed, Revealed, Survivors
 from securefl.protocol.messages import Submitted
 from securefl.terms import FixedPoint, MemberId, Plan, RunId, Update
+from tests.support.sums import sum_of
 from tests.support.worlds import EVENT, World, identity, seat
 
 BAR, BYTES_BAR, BYTES_SPARE, MEMORY_BAR, MANY_BAR = 1.3, 1.02, 2048, 600, 1.1
@@ -169,7 +170,7 @@ def _coordinator(n: int, dimension: int) -> Mapping[str, Arm]:
     streams = len(survivors) * (1 + n - len(survivors))
 
     def opening() -> None:
-        cohort.coordinator.open(cohort.plan, cohort.enrolled, sealed, answers)
+        sum_of(cohort.coordinator, cohort.plan, cohort.enrolled, sealed, answers)
 
     return {"floor": floor(streams, dimension), "open": opening}
 
@@ -195,7 +196,7 @@ def many(n: int, dimension: int) -> list[Figure]:
             )
             print(f"\r{n} members, {dropped} dropped: answer {place + 1}  ", end="", file=sys.stderr, flush=True)
         began = time.process_time()
-        cohort.coordinator.open(cohort.plan, cohort.enrolled, dict.fromkeys(present, payload), answers)
+        sum_of(cohort.coordinator, cohort.plan, cohort.enrolled, dict.fromkeys(present, payload), answers)
         spent[dropped] = time.process_time() - began
     (_, none), (dropped, some) = spent.items()
     return [

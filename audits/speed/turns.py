@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +92,7 @@ def paired(arms: Mapping[str, Arm], turns: int) -> dict[str, list[Spent]]:
         for place in range(len(order)):
             name = order[(turn + place) % len(order)]
             took = arms[name].round()
+            print(f"turn {turn}: {name} {took.cpu_s:.2f} s CPU, {took.wall_s:.2f} s", file=sys.stderr, flush=True)
             if turn:
                 spent[name].append(took)
     for arm in arms.values():

@@ -13,7 +13,18 @@ from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point
 from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.seams import Enrolment
-from securefl.terms import Aggregate, Envelope, MemberId, Plan, ProtectionSpec, PublicKey, RunId, Scheme, Update
+from securefl.terms import (
+    Aggregate,
+    Envelope,
+    MemberId,
+    Plan,
+    ProtectionSpec,
+    PublicKey,
+    RunId,
+    Scheme,
+    SignedReceipt,
+    Update,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,28 +90,34 @@ class ClearCoordinator:
         del enrolled
         return dict.fromkeys(cohort, b"")
 
+    def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> bytes:
+        """The vectors so far and this one.
+
+        Raises:
+            Forged: it is no vector of this plan.
+        """
+        bare: Bare = wire.decode(payload, Bare)
+        if len(bare.values) != 8 * plan.dimension:
+            raise Forged(f"{member} sent {len(bare.values)} bytes where {8 * plan.dimension} belong")
+        values = np.frombuffer(bare.values, "<i8")
+        return (np.frombuffer(total, "<i8") + values if total else values).tobytes()
+
     def ask(
-        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
-        answers: Mapping[MemberId, bytes],
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes],
+        sealed: Mapping[MemberId, Envelope | SignedReceipt], answers: Mapping[MemberId, bytes],
     ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """Nothing to ask."""
         del phase, plan, enrolled, sealed, answers
         return {}
 
     def open(
-        self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,
         answers: Mapping[MemberId, bytes],
     ) -> Aggregate:  # fmt: skip
         """The sum."""
         del enrolled, answers
         fixed_point.check_plan(plan)
-        total = np.zeros(plan.dimension, np.int64)
-        for member, payload in sorted(sealed.items()):
-            bare: Bare = wire.decode(payload, Bare)
-            if len(bare.values) != total.nbytes:
-                raise Forged(f"{member} sent {len(bare.values)} bytes where {total.nbytes} belong")
-            total += np.frombuffer(bare.values, "<i8")
-        return Aggregate(total, tuple(sorted(sealed)), plan.cover.encoding)
+        return Aggregate(np.frombuffer(total, "<i8"), survivors, plan.cover.encoding)
 
 
 def _statement(cover: ProtectionSpec, shares: int | None) -> str:

@@ -41,6 +41,7 @@ from securefl.terms import (
     PublicKey,
     RunId,
     Scheme,
+    SignedReceipt,
     Update,
     rules,
 )
@@ -222,16 +223,19 @@ class EncryptedCoordinator:
         del enrolled
         return dict.fromkeys(cohort, b"")
 
+    def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> None:
+        """Nothing: the custodian adds, from inputs as their members signed them."""
+
     def ask(
-        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
-        answers: Mapping[MemberId, bytes],
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes],
+        sealed: Mapping[MemberId, Envelope | SignedReceipt], answers: Mapping[MemberId, bytes],
     ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """One question, to the custodian."""
         del phase, enrolled, answers
-        return {CUSTODIAN: wire.encode(Summation(plan, tuple(envelope for _, envelope in sorted(sealed.items()))))}
+        return {CUSTODIAN: wire.encode(Summation(plan, whole(sealed)))}
 
     def open(
-        self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,
         answers: Mapping[MemberId, bytes],
     ) -> Aggregate:  # fmt: skip
         """The sum, as the custodian opened it.
@@ -240,13 +244,20 @@ class EncryptedCoordinator:
             Forged: there is no answer, it is no sum, or it is of other members or another shape.
             Unsafe: the plan is priced for more noise than its sums are sure to have.
         """
-        del enrolled
+        del enrolled, total
         fixed_point.check_plan(plan)
-        return Aggregate(summed(sealed, answers, plan.dimension), tuple(sorted(sealed)), plan.cover.encoding)
+        return Aggregate(summed(survivors, answers, plan.dimension), survivors, plan.cover.encoding)
 
 
-def summed(sealed: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes], count: int) -> NDArray[np.int64]:
-    """The custodian's ``count`` integers, over exactly the members in ``sealed``.
+def whole(sealed: Mapping[MemberId, Envelope | SignedReceipt]) -> tuple[Envelope, ...]:
+    """The inputs as their members signed them, in order of names."""
+    kept = tuple(each for _, each in sorted(sealed.items()) if isinstance(each, Envelope))
+    assert len(kept) == len(sealed), "a coordinator that adds nothing keeps every input"
+    return kept
+
+
+def summed(survivors: tuple[MemberId, ...], answers: Mapping[MemberId, bytes], count: int) -> NDArray[np.int64]:
+    """The custodian's ``count`` integers, over exactly these survivors.
 
     Raises:
         Forged: there is no answer, it is no sum, or it is of other members or another shape.
@@ -257,7 +268,7 @@ def summed(sealed: Mapping[MemberId, bytes], answers: Mapping[MemberId, bytes], 
     if isinstance(given, Unopened):
         rule = given.why if given.why in rules.FAULTS else NO_SUM
         raise Forged(f"the custodian opened no sum: {rules.FAULTS[rule]}", rule)
-    if given.members != tuple(sorted(sealed)) or len(given.values) != 8 * count:
+    if given.members != survivors or len(given.values) != 8 * count:
         raise Forged("a sum over other members than were asked for, or of another shape")
     return np.frombuffer(given.values, "<i8")
 

@@ -27,7 +27,7 @@ from securefl.protection.masking_terms import Revealed, TooFew
 from securefl.protection.slot_packing import Packing
 from securefl.protection.summation import Summation
 from securefl.seams import Enrolment
-from securefl.terms import Envelope, MemberId, Plan, PublicKey, RunId, Scheme, Update
+from securefl.terms import Envelope, MemberId, Plan, PublicKey, RunId, Scheme, SignedReceipt, Update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,8 +107,8 @@ class MaskedCoordinator(EncryptedCoordinator):
         return self._masks.relay(cohort, enrolled)
 
     def ask(
-        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
-        answers: Mapping[MemberId, bytes],
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes],
+        sealed: Mapping[MemberId, Envelope | SignedReceipt], answers: Mapping[MemberId, bytes],
     ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """The survivors for shares; then the custodian for the sum, with what they answered.
 
@@ -126,9 +126,8 @@ class MaskedCoordinator(EncryptedCoordinator):
             usable[str(member)] = answer
         if len(usable) < plan.cover.threshold:
             raise TooFew(f"{len(usable)} members gave shares; {plan.cover.threshold} are needed")
-        inputs = tuple(envelope for _, envelope in sorted(sealed.items()))
         cohort = {str(seat.member): enrolled[seat.member] for seat in plan.cohort}
-        return {CUSTODIAN: wire.encode(Summation(plan, inputs, cohort, usable))}
+        return {CUSTODIAN: wire.encode(Summation(plan, encrypted.whole(sealed), cohort, usable))}
 
 
 def check_revealed(plan: Plan, survivors: tuple[MemberId, ...], member: MemberId, answer: bytes) -> None:

@@ -53,7 +53,19 @@ from securefl.protection.masking_terms import (
 from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.protection.unmasking import masks_left
 from securefl.seams import Enrolment
-from securefl.terms import Aggregate, Envelope, Hash, MemberId, Plan, ProtectionSpec, PublicKey, RunId, Scheme, Update
+from securefl.terms import (
+    Aggregate,
+    Envelope,
+    Hash,
+    MemberId,
+    Plan,
+    ProtectionSpec,
+    PublicKey,
+    RunId,
+    Scheme,
+    SignedReceipt,
+    Update,
+)
 
 
 class MaskingMember:
@@ -236,39 +248,46 @@ class MaskingCoordinator:
             relays[receiver] = wire.encode(Relay(publics[receiver].roster, peers))
         return relays
 
+    def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> bytes:
+        """The masked vectors so far and this one, modulo the ring.
+
+        Raises:
+            Forged: it is no vector of this plan.
+        """
+        width, dtype = sum_bits(plan), fixed_point.ring_dtype(plan.cover.encoding.ring_bits)
+        masked: Masked = wire.decode(payload, Masked)
+        added = np.frombuffer(total, dtype).copy() if total else np.zeros(plan.dimension, dtype)
+        try:
+            for start, block in packing.unpacked(masked.elements, plan.dimension, width, dtype):
+                added[start : start + len(block)] += block
+        except ValueError as error:
+            raise Forged(f"{member} sent {error}") from error
+        return added.tobytes()
+
     def ask(
-        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, Envelope],
-        answers: Mapping[MemberId, bytes],
+        self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes],
+        sealed: Mapping[MemberId, Envelope | SignedReceipt], answers: Mapping[MemberId, bytes],
     ) -> Mapping[MemberId, bytes]:  # fmt: skip
         """The same question to every survivor: the audit holds what each was asked against this."""
         del phase, plan, enrolled, answers
         return dict.fromkeys(sealed, question_about(sealed))
 
     def open(
-        self, plan: Plan, enrolled: Mapping[MemberId, bytes], sealed: Mapping[MemberId, bytes],
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,
         answers: Mapping[MemberId, bytes],
     ) -> Aggregate:  # fmt: skip
         """The exact integer sum over the survivors.
 
         Raises:
             TooFew: fewer survivors or usable answers than the plan needs.
-            Forged: a vector is not what the plan says.
+            Forged: a secret that comes out is not what its member published.
             Unsafe: the plan is priced for more noise than its sums are sure to have.
         """
         fixed_point.check_plan(plan)
-        survivors = tuple(sorted(sealed))
-        bits = plan.cover.encoding.ring_bits
-        width, dtype = sum_bits(plan), fixed_point.ring_dtype(bits)
-        total, masks = np.zeros(plan.dimension, dtype), masks_left(plan, enrolled, survivors, answers)
-        for member in survivors:
-            masked: Masked = wire.decode(sealed[member], Masked)
-            try:
-                for start, block in packing.unpacked(masked.elements, plan.dimension, width, dtype):
-                    total[start : start + len(block)] += block
-            except ValueError as error:
-                raise Forged(f"{member} sent {error}") from error
-        mask(total, masks)
-        return Aggregate(fixed_point.from_ring(total, bits, width), survivors, plan.cover.encoding)
+        bits, masks = plan.cover.encoding.ring_bits, masks_left(plan, enrolled, survivors, answers)
+        opened = np.frombuffer(total, fixed_point.ring_dtype(bits)).copy()
+        mask(opened, masks)
+        return Aggregate(fixed_point.from_ring(opened, bits, sum_bits(plan)), survivors, plan.cover.encoding)
 
 
 def _paths(public: Public) -> dict[MemberId, bytes]:

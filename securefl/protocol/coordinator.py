@@ -113,13 +113,16 @@ def enlisted(state: Enrolling, ports: Ports) -> Step:
 
 
 def on_submitted(state: Collecting, event: Received, ports: Ports) -> Step:
-    """Keep a sealed result; when everybody has spoken, ask what opening the sum needs."""
+    """Add a sealed result, or keep it for the custodian; when everybody has spoken, ask what opening the sum needs."""
     submitted = m.opened(event.frame.envelope, m.Submitted)
     assert isinstance(submitted, m.Submitted)
     course = _answered(state.course, event)
     _check_relayable(course, event.sender, submitted.following, ports)
+    protection, envelope = ports.protection(course.session.scheme), event.frame.envelope
+    added = protection.add(course.plan, state.total, event.sender, submitted.payload)
+    kept = envelope if added is None else SignedReceipt(envelope.receipt, envelope.signature)
     state = replace(
-        state, course=course, sealed={**state.sealed, event.sender: event.frame.envelope},
+        state, course=course, sealed={**state.sealed, event.sender: kept}, total=added or b"",
         following={**state.following, event.sender: submitted.following},
     )  # fmt: skip
     return _when_answered(state, event, ports, collected)
@@ -140,7 +143,8 @@ def collected(state: Collecting, ports: Ports) -> Step:
     """Ask the survivors, or end cleanly if they are too few."""
     course = replace(state.course, unanswered={})
     gone = {seat.member for seat in course.plan.cohort if not counts(seat, ports)}
-    state = replace(state, sealed={name: each for name, each in state.sealed.items() if name not in gone})
+    left = {n: kept for n, kept in state.sealed.items() if n not in gone or isinstance(kept, SignedReceipt)}
+    state = replace(state, sealed=left)  # what was added came under a key that counted, and stays
     if len(state.sealed) < course.need:
         if state.declined:
             member, reasons = min(state.declined.items())
@@ -150,7 +154,7 @@ def collected(state: Collecting, ports: Ports) -> Step:
             return close_round(course, "refused", why, ports)
         why = f"{len(state.sealed)} of {len(course.plan.cohort)} sealed results arrived; {course.need} are needed"
         return close_round(course, "aborted", why, ports)
-    return _next_question(Asking(course, state.sealed, state.following, {}), ports)
+    return _next_question(Asking(course, state.sealed, state.following, {}, total=state.total), ports)
 
 
 def asked(state: Asking, ports: Ports) -> Step:
@@ -164,7 +168,7 @@ def _next_question(state: Asking, ports: Ports) -> Step:
     protection, plan = ports.protection(course.session.scheme), course.plan
     if state.phase >= protection.phases:
         return opened(state, ports)
-    sealed = {MemberId(name): envelope for name, envelope in state.sealed.items()}
+    sealed = {MemberId(name): kept for name, kept in state.sealed.items()}
     answers = {MemberId(name): answer for name, answer in state.answers.items()}
     try:
         questions = protection.ask(state.phase, plan, _enrolled(course), sealed, answers)
@@ -190,14 +194,12 @@ def on_answered(state: Asking, event: Received, ports: Ports) -> Step:
 def opened(state: Asking, ports: Ports) -> Step:
     """Open the sum, make the next adapter state of it, and go on to the next round."""
     course, plan = replace(state.course, unanswered={}), state.course.plan
-    payloads = {}
-    for name, envelope in state.sealed.items():
-        submitted = m.opened(envelope, m.Submitted)
-        assert isinstance(submitted, m.Submitted)
-        payloads[MemberId(name)] = submitted.payload
+    survivors = tuple(sorted(map(MemberId, state.sealed)))
     answers = {MemberId(name): answer for name, answer in state.answers.items()}
     try:
-        aggregate = ports.protection(course.session.scheme).open(plan, _enrolled(course), payloads, answers)
+        aggregate = ports.protection(course.session.scheme).open(
+            plan, _enrolled(course), survivors, state.total, answers
+        )
         max_update.check_sum(plan, aggregate)
         after, memory = ports.strategy.advance(plan.round, course.state, course.previous, aggregate)
     except PeerFault as fault:

@@ -17,6 +17,7 @@ from securefl.terms import (
     Plan,
     Reason,
     SignedHead,
+    SignedReceipt,
 )
 
 
@@ -106,14 +107,18 @@ class Enrolling:
     course: RunState
 
 
+Sealed = Envelope | SignedReceipt  # whole, for a custodian; or the receipt of what was added
+
+
 @dataclass(frozen=True, slots=True)
 class Collecting:
-    """Waiting for sealed results."""
+    """Waiting for sealed results: each is added as it comes and its receipt kept, or it is kept for a custodian."""
 
     course: RunState
-    sealed: Mapping[str, Envelope]
+    sealed: Mapping[str, Sealed]
     following: Mapping[str, bytes]
     declined: Mapping[str, tuple[Reason, ...]]
+    total: bytes = b""  # of those that were added; as the scheme has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,11 @@ class Asking:
     """Waiting for what opening the sum needs. A scheme may ask in phases: each begins when the one before is over."""
 
     course: RunState
-    sealed: Mapping[str, Envelope]
+    sealed: Mapping[str, Sealed]
     following: Mapping[str, bytes]
     answers: Mapping[str, bytes]
     phase: int = 0
+    total: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

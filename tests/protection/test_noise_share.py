@@ -204,7 +204,7 @@ def test_a_sum_with_less_noise_than_its_price_says_is_refused_at_both_ends(schem
     with pytest.raises(Unsafe):
         schemes.member_half(scheme).admit("a", spoiled, fresh(), b"", b"", b"material")
     with pytest.raises(Unsafe):
-        schemes.coordinator_half(scheme).open(spoiled, {}, {"custodian": b""}, {"custodian": b""})
+        schemes.coordinator_half(scheme).open(spoiled, {}, ("custodian",), b"", {"custodian": b""})
     if scheme.has_custodian:
         with pytest.raises(Unsafe):
             schemes.key_holder(scheme, identity("custodian")).prepare(spoiled, fresh(), {}, {}, {})

@@ -36,6 +36,7 @@ from securefl.protection import (
 )
 from securefl.protection.summation import Unopened
 from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Plan, Receipt, RunId, Scheme, Update
+from tests.support.sums import sum_of
 from tests.support.worlds import EVENT, World, identity, seat
 
 RUN = RunId(bytes(16))
@@ -114,7 +115,7 @@ class Round:
             for name, question in questions.items()
             if name not in silent
         }
-        return self.coordinator.open(self.plan, self.enrolled, self.sealed, answers).total
+        return sum_of(self.coordinator, self.plan, self.enrolled, self.sealed, answers).total
 
     def expected(self) -> np.ndarray:
         return sum(np.rint(self.values[name] * 2**16).astype(np.int64) for name in self.sealed)
@@ -452,7 +453,7 @@ class Encrypted(Round):
     def sum(self) -> np.ndarray:
         """The sum, through the members, where there are masks, and the custodian."""
         answers = {**self.answers(), encrypted.CUSTODIAN: self.opened()}
-        return self.coordinator.open(self.plan, self.enrolled, self.sealed, answers).total
+        return sum_of(self.coordinator, self.plan, self.enrolled, self.sealed, answers).total
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED)

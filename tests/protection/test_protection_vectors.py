@@ -12,6 +12,7 @@ from securefl.keys import Secret
 from securefl.protection import masking, masking_terms
 from securefl.terms import MemberId, Plan, Update
 from tests import make_vectors
+from tests.support.sums import sum_of
 
 KNOWN = json.loads((make_vectors.FOLDER / "protection" / "masked_round.json").read_text())
 GOOD = KNOWN["good"]
@@ -42,7 +43,7 @@ def total(field: str = "", name: str = "", hexed: str = "") -> list[int]:
     enrolled = {MemberId(each): bytes.fromhex(public) for each, public in GOOD["enrolled"].items()}
     sealed = {MemberId(each): bytes.fromhex(given["payload"]) for each, given in members.items()}
     answers = {MemberId(each): bytes.fromhex(given["answer"]) for each, given in members.items()}
-    return [int(each) for each in masking.MaskingCoordinator().open(plan(), enrolled, sealed, answers).total]
+    return [int(each) for each in sum_of(masking.MaskingCoordinator(), plan(), enrolled, sealed, answers).total]
 
 
 def test_the_generator_still_makes_this_round() -> None:

@@ -16,6 +16,7 @@ from securefl.seams import Enrolment
 from securefl.terms import Envelope, FixedPoint, Hash, MemberId, Receipt, RunId, Scheme
 from tests.attacks.test_protection_attacks import enrolled_again
 from tests.protection.test_protection import ENCRYPTED, MASKED, Encrypted, Round, secret
+from tests.support.sums import sum_of
 from tests.support.worlds import identity
 
 RUN = RunId(bytes(16))
@@ -136,8 +137,8 @@ def test_a_vector_in_the_clear_of_another_length_is_named_and_never_added(length
         round_.seal(name)
     sealed = {**round_.sealed, round_.names[1]: wire.encode(clear.Bare(bytes(8 * length)))}
     with pytest.raises(Forged, match=f"m01 sent {8 * length} bytes where 400 belong"):
-        round_.coordinator.open(round_.plan, round_.enrolled, sealed, {})
-    total = round_.coordinator.open(round_.plan, round_.enrolled, round_.sealed, {}).total
+        sum_of(round_.coordinator, round_.plan, round_.enrolled, sealed, {})
+    total = sum_of(round_.coordinator, round_.plan, round_.enrolled, round_.sealed, {}).total
     assert np.array_equal(total, round_.expected())
 
 
@@ -151,7 +152,7 @@ def test_a_sum_of_fewer_than_the_least_is_not_opened_whatever_shares_there_are()
         plan = replace(round_.plan, cover=least)
         sealed = dict(list(round_.sealed.items())[:4])
         with pytest.raises(masking_terms.TooFew, match="4 survivors; 5 are needed"):
-            round_.coordinator.open(plan, round_.enrolled, sealed, answers)
+            sum_of(round_.coordinator, plan, round_.enrolled, sealed, answers)
 
 
 def dealt_of_another(what: str) -> Round:
@@ -189,12 +190,12 @@ def test_answers_that_are_none_or_of_members_who_are_no_survivors_are_left_out()
     question = masking_terms.question_about(round_.sealed)
     answers = {name: round_.member.answer(name, round_.plan, round_.kept[name], question) for name in round_.sealed}
     spoiled = {**answers, round_.names[0]: b"no answer", late: answers[round_.names[1]]}
-    total = round_.coordinator.open(round_.plan, round_.enrolled, round_.sealed, spoiled).total
+    total = sum_of(round_.coordinator, round_.plan, round_.enrolled, round_.sealed, spoiled).total
     assert np.array_equal(total, round_.expected())
     few = dict(list(spoiled.items())[:4])  # three good ones are left, and four are needed
     few[late] = answers[round_.names[4]]
     with pytest.raises(masking_terms.TooFew, match="3 good seed shares"):
-        round_.coordinator.open(round_.plan, round_.enrolled, round_.sealed, few)
+        sum_of(round_.coordinator, round_.plan, round_.enrolled, round_.sealed, few)
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED)
@@ -205,7 +206,7 @@ def test_no_sum_is_read_but_the_custodians_over_the_very_members_and_values_that
     everybody = tuple(round_.names)
 
     def read(given: dict[MemberId, bytes]) -> np.ndarray:
-        return round_.coordinator.open(round_.plan, round_.enrolled, round_.sealed, given).total
+        return sum_of(round_.coordinator, round_.plan, round_.enrolled, round_.sealed, given).total
 
     assert read({encrypted.CUSTODIAN: wire.encode(Summed(bytes(400), everybody))}).shape == (50,)
     with pytest.raises(Forged, match="did not answer") as fault:

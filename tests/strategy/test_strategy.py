@@ -43,6 +43,7 @@ from tests.policy.test_policy_decide import PLAN, question
 from tests.protection.test_protection import secret
 from tests.support.decoded import traced
 from tests.support.nested import LAYOUT, trained
+from tests.support.sums import sum_of
 from tests.support.worlds import EVENT, World, identity, seat
 
 HEAD = 8  # the first entries
@@ -174,7 +175,7 @@ def opened(
             0, plan, enrolled, {n: Envelope(replace(receipt, sender=n), b"", b"") for n in alive}, {}
         )
         answers = {n: member.answer(n, plan, kept[n], question) for n, question in questions.items()}
-    return coordinator.open(plan, enrolled, sealed, answers)
+    return sum_of(coordinator, plan, enrolled, sealed, answers)
 
 
 def check(scheme: Scheme, optimizer: str, sharing: Sharing, members: int, draw) -> None:
