@@ -106,7 +106,9 @@ class Round:
 
     def finish(self, silent: tuple[MemberId, ...] = ()) -> np.ndarray:
         envelopes = {
-            name: Envelope(Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(bytes(32)), 0), b"", b"")
+            name: Envelope(
+                Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(bytes(32)), 0), bytes(64), b""
+            )
             for name in self.sealed
         }
         questions = self.coordinator.ask(0, self.plan, self.enrolled, envelopes, {})

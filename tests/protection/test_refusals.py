@@ -29,7 +29,7 @@ def made(scheme: Scheme, n: int = 4) -> Round:
 
 def envelopes(names: list[MemberId]) -> dict[MemberId, Envelope]:
     return {
-        name: Envelope(Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(bytes(32)), 0), b"", b"")
+        name: Envelope(Receipt(name, MemberId("c"), RUN, 1, "Submitted", None, 0, Hash(bytes(32)), 0), bytes(64), b"")
         for name in names
     }
 
