@@ -11,7 +11,8 @@ from typing import Any
 from securefl.audit import adapter_files, folder
 from securefl.audit.ledger_files import read_all
 from securefl.errors import Tampered
-from securefl.home.home import Home, export_all
+from securefl.home.export import export_all
+from securefl.home.home import Home
 from securefl.terms import MemberId, PublicKey, Reported, RunId
 from securefl.terms.layout import Layout
 

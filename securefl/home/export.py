@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from securefl.documents import coordinator_file, site_file, strict
@@ -42,6 +43,20 @@ def one(home: Home, out: Path) -> tuple[Path, LedgerFile]:
     path = out / f"{file.owner}{export.SUFFIX}"
     export.write(path, file)
     return path, file
+
+
+def export_all(homes: Sequence[Home], folder: Path) -> None:
+    """These parties' ledgers in ``folder``, as all of them stood at one moment.
+
+    Raises:
+        OperatorFault: they cannot be written, or never stood still.
+    """
+
+    def copies() -> tuple[export.LedgerFile, ...]:
+        return tuple(file for home in homes if (file := home.ledger()) is not None)
+
+    for file in export.steady(copies):
+        export.write(folder / f"{file.owner}{export.SUFFIX}", file)
 
 
 def _by_document(path: Path) -> Path:

@@ -17,15 +17,15 @@ import sqlalchemy as sa
 from securefl import files, key_files, keys, merkle, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import identity as identity_file
-from securefl.home import opening, ring
+from securefl.home import leftovers, opening, ring
 from securefl.home.bodies import Bodies, Body, Known
 from securefl.home.ledger_view import Mark, Told
 from securefl.home.live import Live
 from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
 from securefl.ledger import anchor, databases, export, heads, store
-from securefl.ledger.tables import machines, owned
+from securefl.ledger.tables import machines
 from securefl.policy import key_age
-from securefl.privacy.account import Account, Standing
+from securefl.privacy.account import Account
 from securefl.protocol import coordinator_state, custodian, member_state
 from securefl.protocol.member_state import Kept
 from securefl.seams import Own
@@ -156,7 +156,7 @@ class Home:
         conn.execute(sa.delete(machines).where(machines.c.run == row["run"]))
         conn.execute(sa.insert(machines).values(**row))
         if keep is not None:
-            self._keep(conn, run, keep)
+            leftovers.keep(conn, run, keep, self.seal)
 
     def _sealed(self, conn: sa.Connection, run: RunId, state: object, before: Known | None) -> bytes:
         """The state, under a key that no older one has and no newer one will; of a run that is over, the home's own."""
@@ -210,29 +210,9 @@ class Home:
                 with suppress(Tampered, ValueError):  # whoever goes on with that run is told
                     self._row(conn, RunId(bytes.fromhex(path.name[len(PREFIX) : -len(SUFFIX)])))
 
-    def _keep(self, conn: sa.Connection, run: RunId, keep: Kept) -> None:
-        """Keep what one training left, beside that of the round before; earlier ones are of no more use."""
-        here = owned.c.run == bytes(run)
-        before = [row.round for row in conn.execute(sa.select(owned.c.round).where(here).order_by(owned.c.round))]
-        conn.execute(sa.delete(owned).where(here & owned.c.round.in_([*before[:-1], keep.round])))
-        row = {
-            "run": bytes(run),
-            "round": keep.round,
-            "plan": bytes(keep.plan),
-            "own": self.seal(_owned(keep.round, keep.plan), run, wire.encode(keep.own)),
-        }
-        conn.execute(sa.insert(owned).values(**row))
-
     def own(self, conn: sa.Connection, run: RunId, before: int) -> Own:
         """What the latest training before this round left to be kept; nothing is read whose plan is not settled."""
-        query = sa.select(owned).where((owned.c.run == bytes(run)) & (owned.c.round < before))
-        charges = self.account(conn).by_plan
-        for row in conn.execute(query.order_by(owned.c.round.desc())):
-            charge = charges.get(row.plan)
-            if charge is not None and charge.standing is Standing.SETTLED:
-                kept: Own = wire.decode(self.open(_owned(row.round, row.plan), run, row.own), Own)
-                return kept
-        return Own()
+        return leftovers.latest(conn, run, before, self.account(conn), self.open)
 
     def record(self, conn: sa.Connection, entries: Sequence[Entry]) -> None:
         """Write down what moved no machine: a refused message."""
@@ -416,21 +396,3 @@ class Home:
         if merkle.root([merkle.leaf_hash(leaf) for leaf in leaves]) != head.head.root:
             raise Tampered(databases.name_of(self.engine), "its entries are not those that were signed")
         return export.LedgerFile(self.owner, self.identity.public, leaves, head)
-
-
-def _owned(round_: int, plan: bytes) -> str:
-    return f"what round {round_} left under plan {bytes(plan).hex()}"
-
-
-def export_all(homes: Sequence[Home], folder: Path) -> None:
-    """These parties' ledgers in ``folder``, as all of them stood at one moment.
-
-    Raises:
-        OperatorFault: they cannot be written, or never stood still.
-    """
-
-    def copies() -> tuple[export.LedgerFile, ...]:
-        return tuple(file for home in homes if (file := home.ledger()) is not None)
-
-    for file in export.steady(copies):
-        export.write(folder / f"{file.owner}{export.SUFFIX}", file)

@@ -363,14 +363,9 @@ def step(state: State, event: Event, ports: Ports) -> Step:
 
 
 def _enveloped(
-    seat: Seated,
-    ports: Ports,
-    message: m.Reply,
-    round_: int,
-    plan: Hash | None = None,
-    cost: MicroEpsilon | None = None,
-    release: tuple[str, ...] = (),
-) -> Envelope:
+    seat: Seated, ports: Ports, message: m.Reply, round_: int,
+    plan: Hash | None = None, cost: MicroEpsilon | None = None, release: tuple[str, ...] = (),
+) -> Envelope:  # fmt: skip
     to, run = seat.session.coordinator.member, seat.session.run
     price = MicroEpsilon(0) if cost is None else cost
     return m.enclose(ports.identity, seat.charter.me, to, run, round_, message, plan, price, release, ports.head())

@@ -12,7 +12,8 @@ from securefl.coordinator import evidence, run_folder
 from securefl.documents.federation import Loaded
 from securefl.home import identity
 from securefl.home.clock import clock
-from securefl.home.home import Home, export_all
+from securefl.home.export import export_all
+from securefl.home.home import Home
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
 from securefl.simulation.introduction import home_of

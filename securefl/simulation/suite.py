@@ -23,7 +23,8 @@ from securefl.documents.federation import Loaded
 from securefl.documents.suite_file import OwnedTask, Suite
 from securefl.errors import OperatorFault
 from securefl.home.clock import Entropy, clock
-from securefl.home.home import Home, export_all
+from securefl.home.export import export_all
+from securefl.home.home import Home
 from securefl.planning import explain
 from securefl.policy import load as policies
 from securefl.progress import Progress, Silent

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from securefl.errors import PeerFault
 from securefl.terms import (
     Adapter,
     AdapterRule,
@@ -23,7 +22,6 @@ from securefl.terms import (
     Hash,
     Loss,
     Model,
-    NotTrueDistillation,
     Plan,
     PseudoLabels,
     Sharing,
@@ -36,18 +34,19 @@ from securefl.terms.records import UNKNOWN
 from securefl.terms.start import Start
 from securefl.training import (
     adapter_tensors,
+    admission,
     client_sgd,
     device,
     invariance,
     language,
     language_model,
-    optimizers,
     preflight,
     pseudo_labels,
     sameness,
     saving,
     step,
 )
+from securefl.training.admission import Mismatch
 from securefl.training.built import Built
 from securefl.training.data import tokenizable
 from securefl.training.engines.choose import wrap
@@ -62,17 +61,13 @@ from securefl.training.prompt import pattern_of
 from securefl.training.shapes import Shapes
 from securefl.training.sources import resolve
 from securefl.training.step import Encoded
-from securefl.wire import digest, layout_digest
+from securefl.wire import digest
 
 if TYPE_CHECKING:
     from securefl.seams import StepWatch
     from securefl.terms.layout import Layout
     from securefl.terms.records import Record
     from securefl.training.noise import Entropy
-
-
-class Mismatch(PeerFault):
-    """The plan is for another model, task or adapter than the one that is loaded here."""
 
 
 class SharedModel:
@@ -185,50 +180,15 @@ class SharedModel:
             Mismatch: the plan is for another model, task or adapter, or asks what no training here can do.
             OperatorFault: the model fails preflight.
         """
-        for what, asked, here in (
-            ("the base model's digest", plan.model.digest, self.model.digest),
-            ("task", plan.task, self.task),
-            ("adapter", plan.adapter, self.adapter),
-            ("dimension", plan.dimension, self.layout.dimension(plan.round, plan.sharing)),
-            ("the state's layout", plan.layout, layout_digest(self.layout)),
-            (
-                "the first state",
-                plan.start if self.adapter.kind.starts_alike else self._start_digest,
-                self._start_digest,
+        admission.check(
+            plan,
+            admission.Loaded(
+                self.model, self.task, self.adapter, self.layout, self._start_digest, self._built.longest,
+                0 if self._pattern is None else self._pattern.taken,
             ),
-        ):
-            if asked != here:
-                said, has = (each.hex()[:16] if isinstance(each, bytes) else each for each in (asked, here))
-                raise Mismatch(f"the plan's {what} is {said}; what is loaded here, {self.model.name}, has {has}")
-        learning, longest = plan.learning, self._built.longest
-        try:  # once more: what was built right can have been changed in memory
-            replace(learning, event=replace(learning.event))
-        except (ValueError, TypeError) as fault:
-            raise Mismatch(f"the plan has no event that noise can be drawn for: {fault}") from fault
-        if isinstance(learning.event, DistributedDiscreteGaussian) and plan.sharing != Sharing():
-            raise Mismatch("an update noised where it leaves is shared whole and unweighted: its norm is priced")
-        if self.task.kind == language.KIND and (learning.loss != CrossEntropy() or plan.sharing.weightings):
-            raise Mismatch("a language model has no labels: no loss compares them, and no score of members does")
-        if (
-            isinstance(learning.loss, NotTrueDistillation)
-            and not learning.loss.true_label
-            and len(self.task.labels) < 3
-        ):
-            raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
-        taken = 0 if self._pattern is None else self._pattern.taken
-        if taken >= learning.max_tokens:
-            raise Mismatch(f"max_tokens {learning.max_tokens} leaves no room for a text: the pattern takes {taken}")
-        possible = (
-            learning.optimizer in optimizers.NAMES,
-            learning.micro_tokens is None or learning.micro_tokens >= learning.max_tokens,
-            2**-64 <= learning.clip_l2 <= 2**64 and learning.learning_rate > 0,
-            learning.divisor >= 1 and learning.micro_batch >= 1 and learning.max_tokens >= 1,
-            longest is None or learning.max_tokens <= longest,
-        )
-        if not all(possible):
-            raise Mismatch(f"no training here can do {learning} with a model of {longest} positions")
-        if learning.loss not in self._safe:
-            self.preflight(loss=learning.loss)
+        )  # fmt: skip
+        if plan.learning.loss not in self._safe:
+            self.preflight(loss=plan.learning.loss)
 
     def train(
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from securefl.home.home import export_all
+from securefl.home.export import export_all
 from securefl.runtime.inprocess import InProcess
 from securefl.simulation import parties
 from securefl.site.build import Environment

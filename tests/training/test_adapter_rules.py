@@ -21,8 +21,9 @@ from securefl.strategy.rules import FactorServer, in_basis_of, rebased
 from securefl.terms import AdapterKind, AdapterRule, Aggregate, FixedPoint, MemberId
 from securefl.terms.layout import Layout, Tensor
 from securefl.training import adapter_tensors, saving
+from securefl.training.admission import Mismatch
 from securefl.training.noise import repeatable
-from securefl.training.shared_model import Mismatch, SharedModel
+from securefl.training.shared_model import SharedModel
 from tests.support.small import MEMBERS, POLICY, Small
 from tests.support.tiny_models import KINDS, TASK, F, adapter, encoder, plan, saved
 from tests.training.test_training_model import records

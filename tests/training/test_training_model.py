@@ -16,12 +16,13 @@ from securefl.seams import Own
 from securefl.terms import DistributedDiscreteGaussian, PoissonGaussian, Task, Update
 from securefl.terms.records import Record
 from securefl.training import adapter_tensors, client_sgd, saving
+from securefl.training.admission import Mismatch
 from securefl.training.data import Records
 from securefl.training.evaluate import Scores, pooled
 from securefl.training.model import build
 from securefl.training.model_files import model_digest
 from securefl.training.noise import repeatable
-from securefl.training.shared_model import Mismatch, SharedModel
+from securefl.training.shared_model import SharedModel
 from securefl.training.trainer import LoraTrainer
 from tests.support.tiny_models import KINDS, TASK, UNREAD, F, adapter, encoder, plan, saved, shared
 

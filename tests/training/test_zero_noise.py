@@ -22,8 +22,8 @@ from securefl.privacy.accountant import calibrate, epsilon_pld
 from securefl.protocol import member, member_state
 from securefl.seams import Own
 from securefl.terms import Hash, MessageSent, PoissonGaussian, Refused, Reserved, Settled, Unbounded, Update
+from securefl.training.admission import Mismatch
 from securefl.training.noise import ClippedSum, NoisedSum, noised
-from securefl.training.shared_model import Mismatch
 from securefl.training.trainer import LoraTrainer
 from tests.policy.test_policy_decide import question
 from tests.policy.test_policy_oracle import PLAN, POLICY, changed
