@@ -64,6 +64,7 @@ def main() -> None:
     network = Network(airlines(asked.rounds, signed(asked.out / "officer")), asked.out, flare)
     try:
         keys = network.found()
+        network.request()
         network.introduce()
         say(f"{len(keys)} parties have a home and a key each, and are introduced by signed documents")
         network.provision()

@@ -44,11 +44,11 @@ class Federation:
 
 @dataclass
 class Network:
-    """One federation's parties below ``folder``; ``engine`` is the environment of FLARE."""
+    """One federation's parties below ``folder``; ``engine`` is the environment of FLARE, or the sockets themselves."""
 
     federation: Federation
     folder: Path
-    engine: Path
+    engine: Path | None
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,10 +72,30 @@ class Network:
         """Where the server's or the custodian's engine has a socket for each whom it asks."""
         return self.doors / f"asked-by-{name}"
 
+    def way(self, name: str) -> Path:
+        """Where the coordinator asks a party."""
+        return self.agent(name) if self.engine is None else self.asked_at(SERVER) / name
+
     def kit(self, name: str) -> Path:
         """A party's kit of FLARE; the server's is beside the coordinator."""
-        party, called = (COORDINATOR, HOST) if name == SERVER else (name, name)
-        return self.of(party) / "kits" / self.federation.name / "prod_00" / called
+        return self.kits(name) / self.federation.name / "prod_00" / (HOST if name == SERVER else name)
+
+    def kits(self, name: str) -> Path:
+        """Where a party makes it."""
+        return self.of(COORDINATOR if name == SERVER else name) / "kits"
+
+    def asking(self, name: str) -> Path:
+        """Where a party, or the server, keeps its key of FLARE and what it asks the authority."""
+        return self.of(COORDINATOR if name == SERVER else name) / "request"
+
+    def document_of(self, name: str) -> Path:
+        """The document of the party at whose machine a participant of FLARE is."""
+        return self.document(COORDINATOR if name == SERVER else name)
+
+    @property
+    def project(self) -> Path:
+        """Who takes part in FLARE's network."""
+        return self.folder / "project.yaml"
 
     def told(self, *argv: object) -> dict[str, Any]:
         """What one command says in JSON."""
@@ -99,9 +119,9 @@ class Network:
             self.edit(name, {"data": member["data"]})
         mine, invited = self.document(COORDINATOR), [part for name in of.members for part in ("--member", name)]
         made = self.told("coordinator", "init", mine, "--policy", of.policy, "--model", of.model[0], *invited)
-        ways: dict[str, Any] = {"members": {name: str(self.asked_at(SERVER) / name) for name in of.members}}
+        ways: dict[str, Any] = {"members": {name: str(self.way(name)) for name in of.members}}
         if of.custodian:
-            ways["custodian"] = str(self.asked_at(SERVER) / CUSTODIAN)
+            ways["custodian"] = str(self.way(CUSTODIAN))
         model = {"name": of.model[0], "at": of.model[1]}
         self.edit(COORDINATOR, {**of.trained, "policy": str(of.policy), "model": model, **ways})
         start = self.of(COORDINATOR) / "first.start"
@@ -123,29 +143,32 @@ class Network:
         for name in self.federation.parties:
             self.told("site", "join", self.document(name), mail / "roster", "--fingerprint", read_out)
 
-    def provision(self) -> None:
-        """Everybody makes a key and a kit of FLARE; the coordinator's machine has the authority and the server."""
-        project, authority, mail = (
-            self.folder / "project.yaml",
-            self.of(COORDINATOR) / "authority",
-            self.folder / "mail",
-        )
+    def request(self) -> None:
+        """Everybody makes a key for FLARE, which what they sign of themselves from now on names."""
         server = {"host": HOST, "port": free_port()}
         document = {"securefl_project": 1, "name": self.federation.name, "server": server}
-        project.write_text(yaml.safe_dump({**document, "sites": list(self.federation.parties)}, sort_keys=False))
-        engine = ("--engine", self.engine)
-        read_out = self.told("provision", "authority", project, *engine, "--out", authority)["fingerprint"]
+        written = {**document, "sites": list(self.federation.parties)}
+        self.project.write_text(yaml.safe_dump(written, sort_keys=False))
         for name in (SERVER, *self.federation.parties):
-            party = self.of(COORDINATOR if name == SERVER else name)
-            asked = self.told("provision", "request", project, name, *engine, "--out", party / "request")["request"]
-            signed = self.told("provision", "approve", project, asked, *engine, "--authority", authority, "--out", mail)
+            self.told("provision", "request", self.project, name, "--engine", self.engine,
+                      "--out", self.asking(name), "--party", self.document_of(name))  # fmt: skip
+
+    def provision(self) -> None:
+        """Everybody gets a certificate and makes a kit; the coordinator's machine has the authority and the server."""
+        authority, mail = self.of(COORDINATOR) / "authority", self.folder / "mail"
+        engine = ("--engine", self.engine)
+        read_out = self.told("provision", "authority", self.project, *engine, "--out", authority)["fingerprint"]
+        for name in (SERVER, *self.federation.parties):
+            (asked,) = self.asking(name).glob("*.request.zip")
+            signed = self.told("provision", "approve", self.project, asked, *engine, "--authority", authority,
+                               "--out", mail)["signed"]  # fmt: skip
             way = () if name == SERVER else ("--agent", self.agent(name))
             asks = ("--doors", self.asked_at(name)) if name in (SERVER, CUSTODIAN) else ()
-            mine = ("--party", self.document(COORDINATOR if name == SERVER else name))
-            made = self.told("provision", "kit", project, signed["signed"], *engine, "--request", party / "request",
-                             "--fingerprint", read_out, "--out", party / "kits", *way, *asks, *mine)  # fmt: skip
+            made = self.told("provision", "kit", self.project, signed, *engine, "--request", self.asking(name),
+                             "--fingerprint", read_out, "--out", self.kits(name), *way, *asks,
+                             "--party", self.document_of(name))  # fmt: skip
             assert Path(made["kit"]) == self.kit(name).absolute(), made
-            self.told("doctor", "--flare", self.kit(name))
+            self.told("doctor", "--flare", self.kit(name), "--party", self.document_of(name))
 
     def serve(self, *names: str) -> None:
         """Start these sites' own processes, or everybody's."""
@@ -177,6 +200,7 @@ class Network:
     def carry_at(self, name: str) -> None:
         """Start one kit; its script looks every five seconds whether its process lives."""
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        assert self.engine is not None
         environment["PATH"] = f"{self.engine.absolute() / 'bin'}:{environment['PATH']}"
         self._start(f"flare {name}", [str(self.kit(name) / "startup" / "sub_start.sh")], environment, quiet=True)
 

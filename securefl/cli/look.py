@@ -58,6 +58,10 @@ def doctor(
     flare: Annotated[
         Path | None, typer.Option(metavar="KIT", help="Look at this kit of NVIDIA FLARE alone; exit 2 if it is unsafe.")
     ] = None,
+    party: Annotated[
+        Path | None, typer.Option(help="Hold the kit against this party's roster: its SITE or COORDINATOR document.")
+    ] = None,
+    federation: Annotated[str | None, typer.Option(help="Whose roster; else the one called as the project.")] = None,
     as_json: Json = False,
 ) -> None:
     """What this machine has, and what would help; or what a kit of an engine lets anybody do."""
@@ -66,9 +70,12 @@ def doctor(
 
         rows = [(f.name, f.status, f.detail, f.remedy) for f in d.examine()]
     else:
+        from securefl.cli.provision import neighbours  # noqa: PLC0415
         from securefl.kits import flare_kit  # noqa: PLC0415
 
-        rows = [(f.name, f.status, f.detail, f.remedy) for f in flare_kit.examine(flare)]
+        name, at_server = federation or flare_kit.project_of(flare), flare_kit.is_servers(flare)
+        roster = None if party is None else neighbours(party, name, at_server=at_server)
+        rows = [(f.name, f.status, f.detail, f.remedy) for f in flare_kit.examine(flare, roster)]
     text = "\n".join(
         f"{status:<8}{name:<18}{detail}" + (f"  ->  {remedy}" if remedy and status != "ok" else "")
         for name, status, detail, remedy in rows

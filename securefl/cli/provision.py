@@ -10,7 +10,7 @@ import typer
 from securefl.cli.options import Json, show
 
 if TYPE_CHECKING:
-    from securefl.home.carried import Carried
+    from securefl.documents.participants import Neighbours
 
 provision_app = typer.Typer(
     help="Kits of NVIDIA FLARE, in which no job can bring code; each party's key is made where it stays.",
@@ -18,6 +18,12 @@ provision_app = typer.Typer(
 )
 Document = Annotated[Path, typer.Argument(metavar="PROJECT", help="A PROJECT document.")]
 EngineFolder = Annotated[Path, typer.Option("--engine", help="The engine's own environment: the folder with bin/.")]
+Party = Annotated[
+    Path | None, typer.Option("--party", help="This party's SITE or COORDINATOR document.", show_default=False)
+]
+FederationName = Annotated[
+    str | None, typer.Option("--federation", help="Whose roster; else the one called as the project.")
+]
 Authority = Annotated[Path, typer.Option("--authority", help="The folder of the authority.")]
 
 
@@ -42,14 +48,25 @@ def provision_request(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A site of the project, or `server`.")],
     engine: EngineFolder,
     out: Annotated[Path, typer.Option(help="The folder to make; the key stays in it.")],
+    party: Party = None,
     as_json: Json = False,
 ) -> None:
-    """Make a party's key, where it stays, and a request for its operator to approve."""
+    """Make a party's key, where it stays, and a request for its operator to approve.
+
+    With --party, what that party signs of itself from now on names this key: give it before the party joins.
+    """
     from securefl.documents import project_file  # noqa: PLC0415
+    from securefl.home import engine_key, identity  # noqa: PLC0415
     from securefl.kits import flare_provision as p  # noqa: PLC0415
 
-    made = p.request(project_file.load(project), p.Engine(engine), name, out.absolute())
-    show(as_json, {"request": str(made), "name": name}, f"{made}: send it to whoever runs the server")
+    home = None if party is None else _home(party, at_server=name == project_file.SERVER)[0]
+    if home is not None:
+        identity.check(home, "this party", "make one: `securefl site init`, or `securefl coordinator init`")
+    made, key = p.request(project_file.load(project), p.Engine(engine), name, out.absolute())
+    if home is not None:
+        engine_key.say(home, key)
+    told = {"request": str(made), "name": name, "key": key.hex()}
+    show(as_json, told, f"{made}: send it to whoever runs the server\nkey  {key.hex()}")
 
 
 @provision_app.command("approve")
@@ -88,13 +105,14 @@ def provision_kit(
     let_in: Annotated[
         list[str] | None, typer.Option("--let-in", metavar="USER", help="Who may ask there beside the engine's user.")
     ] = None,
-    party: Annotated[
-        Path | None, typer.Option(help="This party's SITE or COORDINATOR document: its roster says who asks whom.")
-    ] = None,
-    federation: Annotated[str | None, typer.Option(help="Whose roster; else the one called as the project.")] = None,
+    party: Party = None,
+    federation: FederationName = None,
     as_json: Json = False,
 ) -> None:
-    """Make a party's kit, and start it as FLARE says: `KIT/startup/start.sh`, with the engine's bin/ first on PATH."""
+    """Make a party's kit, and start it as FLARE says: `KIT/startup/start.sh`, with the engine's bin/ first on PATH.
+
+    With --party, the roster of its home says who asks whom, and by which key each is known.
+    """
     from securefl.documents import project_file  # noqa: PLC0415
     from securefl.errors import OperatorFault  # noqa: PLC0415
     from securefl.kits import flare_kit  # noqa: PLC0415
@@ -102,7 +120,11 @@ def provision_kit(
     from securefl.site.serve import user_named  # noqa: PLC0415
 
     loaded = project_file.load(project)
-    others = None if party is None else _carried(party, federation or loaded.file.name, at_server=agent is None)
+    others = None if party is None else neighbours(party, federation or loaded.file.name, at_server=agent is None)
+    if others is not None and p.key_in(request.absolute(), signed) != others.own:
+        what = "the key of this request is not the one that the party's card names"
+        remedy = "say it with `securefl provision request --party`, and join anew; or give that request"
+        raise OperatorFault(what, remedy, str(request))
     if agent is None and doors is None:
         raise OperatorFault("a kit is of who asks or of who is asked", "give --agent, or --doors", "provision kit")
     if agent is not None and doors is not None and not (others and others.asks and others.asked_by):
@@ -110,7 +132,7 @@ def provision_kit(
         raise OperatorFault("only a custodian is asked and asks", remedy, "provision kit")
     components = []
     if agent is not None:
-        components.append(flare_kit.agent(agent.absolute(), others.asked_by if others else (project_file.SERVER,)))
+        components.append(flare_kit.agent(agent.absolute(), others.asked_by if others else None))
     if doors is not None:
         users = [user_named(each) for each in let_in or ()]
         components.append(flare_kit.relay(doors.absolute(), users, others.asks if others else None))
@@ -120,14 +142,22 @@ def provision_kit(
     show(as_json, {"kit": str(made)}, f"{made}\ncheck it with: securefl doctor --flare {made}")
 
 
-def _carried(document: Path, federation: str, *, at_server: bool) -> Carried:
-    """Return who asks this party and whom it asks; at its own server, a site that is a federation is a coordinator."""
-    from securefl.coordinator import inviting  # noqa: PLC0415
+def neighbours(document: Path, federation: str, *, at_server: bool) -> Neighbours:
+    """Return who asks this party and whom it asks, by the roster of its home."""
+    from securefl.documents import participants  # noqa: PLC0415
+    from securefl.home import introduced  # noqa: PLC0415
+
+    home, owner = _home(document, at_server=at_server)
+    return participants.neighbours(introduced.roster_at(home, federation), owner)
+
+
+def _home(document: Path, *, at_server: bool) -> tuple[Path, str]:
+    """Return the home of the party with this document, and its name; at its own server, a node is a coordinator."""
     from securefl.documents import coordinator_file, site_file, strict  # noqa: PLC0415
-    from securefl.home.carried import carried  # noqa: PLC0415
-    from securefl.site import build, node  # noqa: PLC0415
+    from securefl.site import node  # noqa: PLC0415
+    from securefl.terms.parties import COORDINATOR  # noqa: PLC0415
 
     if strict.read(document).has("securefl_coordinator"):
-        return carried(inviting.opened(coordinator_file.load(document)), federation)
+        return coordinator_file.load(document).home, COORDINATOR
     site = site_file.load(document)
-    return carried(inviting.opened(node.of(site)) if at_server else build.opened(site), federation)
+    return (node.of(site).home, COORDINATOR) if at_server else (site.home, site.file.name)

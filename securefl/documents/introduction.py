@@ -95,6 +95,7 @@ class Card:
     policy: Hash  # the policy that it accepts
     issued: int  # seconds since 1970
     expires: int  # the last second that the document counts
+    engine_key: Hash | None = None  # of the certificate by which an engine knows it: SHA-256 of the public key, DER
 
 
 @dataclass(frozen=True, slots=True)

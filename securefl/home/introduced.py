@@ -26,7 +26,7 @@ from securefl.documents.introduction import (
     Rule,
 )
 from securefl.errors import Fault, OperatorFault
-from securefl.home import adoption
+from securefl.home import adoption, engine_key
 from securefl.home.peers import known, pin
 from securefl.policy import approvals
 from securefl.policy import load as policies
@@ -213,12 +213,22 @@ def boxes(home: Home, federation: str) -> dict[MemberId, bytes]:
     Raises:
         OperatorFault: it took in none.
     """
-    held = taken_in(home, federation, ROSTER, Roster)
-    if held is None:
-        remedy = "join by signed documents: a share is sealed to the box of a member's own card"
-        raise OperatorFault(f"no roster of {federation} is here", remedy, str(home.path))
+    held = roster_at(home.path, federation)
     cards = [each.document.card for each in introduction.answers_of(held)]
     return {MemberId(card.name): card.box for card in cards if card.role.has_records}
+
+
+def roster_at(home: Path, federation: str) -> Authentic[Roster]:
+    """Return the roster that was taken in, or handed out, in the home at this path.
+
+    Raises:
+        OperatorFault: it has none.
+    """
+    held = _taken_in(home, federation, ROSTER, Roster)
+    if held is None:
+        remedy = "join by signed documents: what a party says of itself stands on its own card"
+        raise OperatorFault(f"no roster of {federation} is here", remedy, str(home))
+    return held
 
 
 def everybody(coordinator: Card, cards: Collection[Card]) -> Introduced:
@@ -263,7 +273,11 @@ def taken_in(home: Home, federation: str, name: str, kind: type[D]) -> Authentic
 
     How long a document counts is asked when it comes: once it is in, the keys that were pinned by it count.
     """
-    path = _folder(home.path, federation) / name
+    return _taken_in(home.path, federation, name, kind)
+
+
+def _taken_in(home: Path, federation: str, name: str, kind: type[D]) -> Authentic[D] | None:
+    path = _folder(home, federation) / name
     text = files.read(path)
     return None if text is None else introduction.read(text, kind, None, str(path))
 
@@ -289,7 +303,7 @@ def _card(home: Home, party: Party, policy: Policy, days: int) -> Card:
     now, box = home.clock(), keys.public_half(home.identity.box)
     return Card(
         party.name, party.role, party.region, home.identity.public, box, policy.federation, policy.hash, now,
-        now + days * introduction.DAY_S,
+        now + days * introduction.DAY_S, engine_key.said(home.path),
     )  # fmt: skip
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from securefl.documents.project_file import SERVER
+from securefl.documents.participants import Neighbours
 from securefl.errors import OperatorFault
+from securefl.kits import engine_certificates
+from securefl.terms import Hash
 
 AGENT, RELAY = "securefl_carriers.flare.parents.Agent", "securefl_carriers.flare.parents.Relay"
 OURS: Final = {AGENT: "agent", RELAY: "doors"}  # a component, and its one argument that is a path
+PEERS: Final = {AGENT: "asked_by", RELAY: "sites"}  # and the one that lists participants
 LEAKS: Final = ("site_log_streamer", "log_receiver")  # components that send logs to the server, and take them there
 NEVER: Final = (
     "byoc",
@@ -44,18 +47,26 @@ class Finding:
     remedy: str = ""
 
 
-def agent(socket: Path, asked_by: Collection[str] = (SERVER,)) -> Mapping[str, Any]:
-    """The component of who is asked: it hands what these participants ask to the socket of `securefl site serve`."""
-    return {"id": "securefl_agent", "path": AGENT, "args": {"agent": str(socket), "asked_by": list(asked_by)}}
+def agent(socket: Path, asked_by: Mapping[str, Hash] | None = None) -> Mapping[str, Any]:
+    """The component of who is asked: it hands what these participants ask to the socket of `securefl site serve`.
+
+    ``None``: whoever the engine calls the server, under any key.
+    """
+    return {"id": "securefl_agent", "path": AGENT, "args": {"agent": str(socket), **_listed("asked_by", asked_by)}}
 
 
-def relay(doors: Path, users: Sequence[int] = (), sites: Collection[str] | None = None) -> Mapping[str, Any]:
+def relay(doors: Path, users: Sequence[int] = (), sites: Mapping[str, Hash] | None = None) -> Mapping[str, Any]:
     """The component of who asks: a socket in ``doors`` for each of ``sites``, for this user and ``users``.
 
-    ``None``: at the server, for whoever joins.
+    ``None``: at the server, for whoever joins, under any key.
     """
-    told = {"doors": str(doors), "let_in": list(users), **({} if sites is None else {"sites": list(sites)})}
+    told = {"doors": str(doors), "let_in": list(users), **_listed("sites", sites)}
     return {"id": "securefl_relay", "path": RELAY, "args": told}
+
+
+def _listed(name: str, known: Mapping[str, Hash] | None) -> Mapping[str, Any]:
+    """The argument ``name`` of a component: participants with their keys, as NAME=HEX."""
+    return {} if known is None else {name: [f"{each}={key.hex()}" for each, key in known.items()]}
 
 
 def harden(kit: Path, *components: Mapping[str, Any]) -> None:
@@ -108,14 +119,35 @@ def _without_code(rights: Any) -> Any:  # noqa: ANN401 - JSON
     return {**rights, **dict.fromkeys(NEVER, "none")}
 
 
-def examine(kit: Path) -> tuple[Finding, ...]:
+def examine(kit: Path, neighbours: Neighbours | None = None) -> tuple[Finding, ...]:
     """What this kit lets anybody do, as FLARE will read it at its next start. Nothing is changed.
+
+    Args:
+        kit: its folder.
+        neighbours: whom the party's roster names, with which keys; the kit is held against them.
 
     Raises:
         OperatorFault: this is no kit.
     """
     resources, rights = _read(kit, RESOURCES), _read(kit, RIGHTS)
-    return tuple(each for look in LOOKS for each in look(kit, resources, rights))
+    found = [each for look in LOOKS for each in look(kit, resources, rights)]
+    return (*found, *_peers(resources, neighbours), *(_identity(kit, neighbours) if neighbours else ()))
+
+
+def is_servers(kit: Path) -> bool:
+    """Whether this is the kit of the server."""
+    return (kit / "startup" / "fed_server.json").exists()
+
+
+def project_of(kit: Path) -> str:
+    """Return what the project of a kit is called.
+
+    Raises:
+        OperatorFault: this is no kit.
+    """
+    told = _parsed(kit / "startup" / f"fed_{'server' if is_servers(kit) else 'client'}.json")
+    servers = told.get("servers") or [{}]
+    return str(servers[0].get("name", ""))
 
 
 def _code(_: Path, resources: dict[str, Any], rights: dict[str, Any]) -> Iterator[Finding]:
@@ -164,9 +196,35 @@ def _ours(_: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Fi
         place = given.get(OURS.get(each["path"], ""), "")
         status = OK if Path(str(place)).is_absolute() and each["path"] in OURS else WRONG
         remedy = "" if status == OK else "make the kit with `securefl provision kit`"
-        others = given.get("asked_by", given.get("sites"))
-        who = "whoever joins" if others is None else ", ".join(map(str, others))
-        yield Finding("carrier", status, f"{each['path'].rpartition('.')[2]} at {place}, for {who}", remedy)
+        yield Finding("carrier", status, f"{each['path'].rpartition('.')[2]} at {place}", remedy)
+
+
+def _peers(resources: dict[str, Any], neighbours: Neighbours | None) -> Iterator[Finding]:
+    """Whom the carriers know, and whether by the keys that the roster has."""
+    lists = [each.get("args", {}).get(PEERS[each["path"]]) for each in resources["components"] if each["path"] in PEERS]
+    parts = [str(each).partition("=") for listed in lists for each in listed or ()]
+    known = {name: key for name, _, key in parts}
+    bad = [f"{name} under any key" for name, key in known.items() if not key]
+    if None in lists:
+        bad.append("whoever joins")
+    if neighbours is not None:
+        expected = {name: key.hex() for name, key in neighbours.everybody.items()}
+        bad += [f"{name} is not in the roster" for name in known if name not in expected]
+        bad += [f"{name} is missing" for name in expected if name not in known]
+        bad += [
+            f"{name}: not the key of its card" for name, key in known.items() if key and expected.get(name, key) != key
+        ]
+    remedy = "make the kit with `securefl provision kit --party`"
+    yield _found("peers", f"{', '.join(known)}: each by its key", bad, RESOURCES, remedy)
+
+
+def _identity(kit: Path, neighbours: Neighbours) -> Iterator[Finding]:
+    """Whether this kit is the one of the party whose roster it is held against."""
+    file = kit / "startup" / ("server.crt" if is_servers(kit) else "client.crt")
+    is_own = engine_certificates.key_of_certificate(file) == neighbours.own
+    bad = [] if is_own else ["its key is not the one that this party's card names"]
+    remedy = "say it: `securefl provision request --party`, then join anew"
+    yield _found("identity", "its key is the one that this party's card names", bad, f"startup/{file.name}", remedy)
 
 
 def _connection(kit: Path, _: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:

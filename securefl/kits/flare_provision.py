@@ -19,7 +19,8 @@ from zipfile import BadZipFile, ZipFile
 from securefl import files
 from securefl.documents.project_file import SERVER, Project
 from securefl.errors import OperatorFault
-from securefl.kits import flare_kit
+from securefl.kits import engine_certificates, flare_kit
+from securefl.terms import Hash
 
 LONGEST_S: Final = 300.0  # for one command of the engine
 MOST_BYTES: Final = 1 << 20  # of the description in a request
@@ -75,8 +76,12 @@ def fingerprint(out: Path) -> str:
         raise OperatorFault("no authority of FLARE", remedy, str(out)) from fault
 
 
-def request(project: Project, engine: Engine, name: str, out: Path) -> Path:
-    """Make a party's key in ``out``, and the request that its operator approves. The key never leaves that folder."""
+def request(project: Project, engine: Engine, name: str, out: Path) -> tuple[Path, Hash]:
+    """Make a party's key in ``out``, and the request that its operator approves. The key never leaves that folder.
+
+    Returns:
+        the request, and the public half of the key as ``engine_certificates`` has it.
+    """
     called = project.called(name)
     what = {"name": called, "type": "server" if name == SERVER else "client", "org": called.replace(".", "-")}
     files.folder(out)
@@ -84,7 +89,16 @@ def request(project: Project, engine: Engine, name: str, out: Path) -> Path:
         engine("cert", "request", "-p", participant, "--out", out, "--force", notes=out)
     for key in out.glob("*.key"):
         key.chmod(files.FILE)
-    return out / f"{called}.request.zip"
+    return out / f"{called}.request.zip", engine_certificates.key_of_private(out / f"{called}.key")
+
+
+def key_in(requested: Path, signed: Path) -> Hash:
+    """The key that a request was made with, of the party that ``signed`` answers.
+
+    Raises:
+        OperatorFault: there is none.
+    """
+    return engine_certificates.key_of_private(requested / f"{_called(signed)}.key")
 
 
 def approve(project: Project, engine: Engine, asked: Path, authority_: Path, out: Path) -> Path:
@@ -118,11 +132,15 @@ def kit(
         told: the authority's fingerprint, as its operator read it out.
         components: what carries, of ``flare_kit``.
     """
-    called = signed.name.removesuffix(".signed.zip")
+    called = _called(signed)
     engine("package", signed, "-w", out, "--request-dir", requested, "--fingerprint", told, "--force", notes=requested)
     made = out / project.file.name / "prod_00" / called
     flare_kit.harden(made, *components)
     return made
+
+
+def _called(signed: Path) -> str:
+    return signed.name.removesuffix(".signed.zip")
 
 
 def _asked(path: Path) -> tuple[str, str]:

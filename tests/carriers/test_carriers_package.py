@@ -12,7 +12,7 @@ from securefl import __version__
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "securefl_carriers").rglob("*.py"))
 # A folder may import one engine, and what that engine itself stands on.
-ENGINES = {"flare": {"nvflare"}, "flower": {"flwr", "httpx", "starlette", "uvicorn", "cryptography"}}
+ENGINES = {"flare": {"nvflare", "cryptography"}, "flower": {"flwr", "httpx", "starlette", "uvicorn", "cryptography"}}
 PRODUCTS = {"cryptography"}  # what the product stands on too
 
 

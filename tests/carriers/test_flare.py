@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 import signal
+import socketserver
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -16,12 +19,16 @@ import yaml
 
 from examples.flare import engine
 from examples.flare.network import COORDINATOR, CUSTODIAN, HOST, SERVER, Network, until
-from securefl.documents import project_file
+from securefl.cli import provision
+from securefl.cli.main import main
+from securefl.documents import participants, project_file
 from securefl.errors import OperatorFault
 from securefl.kits import flare_kit, flare_provision
 from securefl.ledger import export
-from securefl.terms import ReservationReleased, Reserved, Settled
+from securefl.runtime.sockets import Sockets
+from securefl.terms import Hash, MemberId, ReservationReleased, Reserved, Settled
 from tests.support.over_engines import InThisProcess, small_over
+from tests.support.parties import waiting
 from tests.support.small import MEMBERS, Small
 
 CHARGES = (Reserved, Settled, ReservationReleased)
@@ -43,6 +50,7 @@ def network(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_run_over_flare_goes_on_whatever_is_killed_and_holds(network: Here, tmp_path: Path) -> None:
     """The coordinator, a site's own process, a client of FLARE's and its server: each once. Each is paid for once."""
     keys = network.found()
+    network.request()
     network.introduce()
     network.provision()
     check_kits(network, tmp_path)
@@ -69,6 +77,7 @@ def test_a_run_over_flare_goes_on_whatever_is_killed_and_holds(network: Here, tm
         found = export.leaves_of(export.read(network.run / "ledger" / f"{name}.ledger"), name)
         assert [type(each.entry) for each in found if isinstance(each.entry, CHARGES)] == [Reserved, Settled] * 3
     check_a_dead_client_ends_nothing(network)
+    check_a_second_certificate_is_nobodys(network, tmp_path / "impostor")
 
 
 def test_a_custodian_over_flare_opens_the_sums_and_its_key_is_split_within_a_run(
@@ -78,6 +87,7 @@ def test_a_custodian_over_flare_opens_the_sums_and_its_key_is_split_within_a_run
     network = small_over(Here, small, tmp_path / "flare", engine.made(), capsys, 2, "masked-ckks")
     try:
         keys = network.found()
+        network.request()
         network.introduce()
         network.provision()
         network.serve()
@@ -120,7 +130,8 @@ def check_kits(network: Here, tmp_path: Path) -> None:
         kept = {path.read_bytes() for path in own.rglob("*.key")}
         others = {path for path in network.folder.rglob("*") if path.is_file() and not path.is_relative_to(own)}
         assert not [path for path in others if path.read_bytes() in kept]
-        assert all(each.status == flare_kit.OK for each in flare_kit.examine(network.kit(name)))
+        assert all(each.status == flare_kit.OK for each in flare_kit.examine(network.kit(name), known(network, name)))
+    check_whose_kit(network)
     for name, (file, change) in LOOSER.items():
         kit = tmp_path / "kits" / name
         shutil.copytree(network.kit("north"), kit)
@@ -143,6 +154,58 @@ def check_kits(network: Here, tmp_path: Path) -> None:
                                 network.of(COORDINATOR) / "authority", tmp_path / "none")  # fmt: skip
 
 
+def known(network: Here, name: str) -> participants.Neighbours:
+    return provision.neighbours(network.document_of(name), "small", at_server=name == SERVER)
+
+
+def check_whose_kit(network: Here) -> None:
+    """A kit is held against the roster: whose it is, and whom it knows by which key."""
+    north, kit = known(network, "north"), network.kit("north")
+    other = Hash(bytes(32))
+    for changed, told in (
+        (known(network, "south"), {"identity"}),
+        (replace(north, own=other), {"identity"}),
+        (replace(north, asked_by={SERVER: other}), {"peers"}),
+        (replace(north, asked_by={**north.asked_by, "custodian": other}), {"peers"}),
+        (replace(north, asked_by={}), {"peers"}),
+    ):
+        assert {each.name for each in flare_kit.examine(kit, changed) if each.status != flare_kit.OK} == told
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--flare", str(kit), "--party", str(network.document("south"))])
+    assert ended.value.code == 2
+
+
+def check_a_second_certificate_is_nobodys(network: Here, folder: Path) -> None:
+    """The authority gives somebody else a certificate for west, which FLARE takes for west: it reads nothing."""
+    heard: list[bytes] = []
+    with socketserver.ThreadingUnixStreamServer(str(network.doors / "impostor"), Listening) as agent:
+        agent.heard = heard
+        threading.Thread(target=agent.serve_forever, args=(0.05,), daemon=True).start()
+        engine, authority = ("--engine", network.engine), network.of(COORDINATOR) / "authority"
+        asked = network.told("provision", "request", network.project, "west", *engine, "--out", folder / "request")
+        signed = network.told("provision", "approve", network.project, asked["request"], *engine, "--authority", authority, "--out", folder)  # fmt: skip
+        made = network.told("provision", "kit", network.project, signed["signed"], *engine, "--request", folder / "request",
+                            "--fingerprint", flare_provision.fingerprint(authority), "--out", folder / "kits",
+                            "--agent", network.doors / "impostor")  # fmt: skip
+        found = [each for each in flare_kit.examine(Path(made["kit"])) if each.status != flare_kit.OK]
+        assert [each.name for each in found] == ["peers"], "it knows the server by its name alone"
+        os.kill(network.process(SERVER), signal.SIGKILL)  # started again it knows nobody's certificate
+        shutil.rmtree(network.kit("west"))
+        Path(made["kit"]).rename(network.kit("west"))
+        network.carry_at("west")
+        west = MemberId("west")
+        asking = Sockets({west: network.asked_at(SERVER) / west}).exchange([(west, b"anything")], waiting(60))
+        threading.Thread(target=lambda: list(asking), daemon=True).start()
+        until(lambda: "west: its certificate has another key" in network.log(f"flare {SERVER}"), "a refusal")
+        agent.shutdown()
+    assert heard == []
+
+
+class Listening(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.server.heard.append(self.request.recv(1000))
+
+
 Change = Callable[[Path, dict[str, Any]], object]
 LOOSER: dict[str, tuple[str, Change]] = {
     "code of a role": (flare_kit.RIGHTS, lambda _, it: it["permissions"]["lead"].update(byoc="any")),
@@ -158,6 +221,8 @@ LOOSER: dict[str, tuple[str, Change]] = {
     ),
     "storage": (flare_kit.RESOURCES, lambda _, it: it["components"].append({"id": "x", "path": "y", "args": {"root_dir": f"{gettempdir()}/x"}})),
     "carrier": (flare_kit.RESOURCES, lambda _, it: it["components"].pop()),
+    "peers by name": (flare_kit.RESOURCES, lambda _, it: it["components"][-1]["args"].update(asked_by=[SERVER])),
+    "peers whoever": (flare_kit.RESOURCES, lambda _, it: it["components"][-1]["args"].pop("asked_by")),
     "key": ("", lambda kit, _: (kit / "startup" / "client.key").chmod(0o644)),
     "connection": ("", lambda kit, _: _in_clear(kit / "startup" / "fed_client.json")),
 }  # fmt: skip
