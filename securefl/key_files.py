@@ -34,7 +34,9 @@ def load_or_create(path: Path, passphrase: bytes | None = None) -> Identity:
     Raises:
         OperatorFault: the file is not a key, others may read it, or its passphrase is not the one given.
     """
-    return Identity(secret(path, passphrase), tuple(Identity(secret(each, passphrase)) for each in former(path)))
+    present, before = secret(path, passphrase), former(path)
+    under = passphrase_of(path) if passphrase is None and before and is_encrypted(path) else passphrase
+    return Identity(present, tuple(Identity(secret(each, under)) for each in before))
 
 
 def load(path: Path) -> Identity:

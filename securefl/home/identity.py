@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from securefl import files, key_files
 from securefl.documents.finding import MISSING, OK, Finding
 from securefl.errors import OperatorFault
 
+if TYPE_CHECKING:
+    from securefl.keys import Secret
+
 NAME: Final = "identity.key"
 NEXT: Final = ".next"  # the key that is to come, while it is exchanged
 TURN: Final = ".turn"
-SECRETS: Final = (NAME, "texts.key")  # 32 bytes each: who signs, and what records are fingerprinted with
+TEXTS: Final = "texts.key"  # what charged records are fingerprinted with
+SECRETS: Final = (NAME, TEXTS)  # 32 bytes each
 
 
 def place(home: Path) -> Path:
@@ -27,14 +31,30 @@ def is_made(home: Path) -> bool:
     return place(home).exists()
 
 
+def secret(home: Path, name: str) -> Secret:
+    """The secret of this name in a home, beside its key; drawn if there is none, and encrypted where the key is.
+
+    So of a passphrase that was typed it is asked no second time, and nothing that a home draws is left without it.
+
+    Raises:
+        OperatorFault: it is no secret, others may read it, or the passphrase of the home's key does not open it.
+    """
+    key = place(home)
+    under = key_files.passphrase_of(key) if is_made(home) and key_files.is_encrypted(key) else None
+    return key_files.secret(home / name, under)
+
+
 def secrets(path: Path) -> tuple[Path, ...]:
     """Return the files of a home's secrets, or the one file that was given: the rest of a home is sealed under these.
+
+    A home's key stands for its home: none of its secrets lies in the clear beside one that is encrypted.
 
     Raises:
         OperatorFault: there is no key.
     """
     every = (NAME, place(path).with_suffix(NEXT).name, *SECRETS[1:])
-    names = [path / name for name in every if (path / name).is_file()] if path.is_dir() else [path]
+    home = path.parent if path.name == NAME else path
+    names = [home / name for name in every if (home / name).is_file()] if home.is_dir() else [path]
     found = (*names, *key_files.former(names[0])) if names else ()
     if not found or not found[0].is_file():
         raise OperatorFault("no key here", "give the file of a key, or a home", str(path))

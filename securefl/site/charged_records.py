@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from securefl import files, key_files
+from securefl import files
 from securefl.errors import OperatorFault
+from securefl.home import identity
 from securefl.home.home import Home
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from securefl.training.data import Records
     from securefl.training.shared_model import SharedModel
 
-FOLDER, KEY, SUFFIX, SIZE = "texts", "texts.key", ".texts", 16  # bytes of a hash
+FOLDER, KEY, SUFFIX, SIZE = "texts", identity.TEXTS, ".texts", 16  # bytes of a hash
 _RESTORE = "restore `texts.key` and the folder `texts` from one backup of this home"
 OF_KEY = b"what the forms of charged records are hashed under"
 
@@ -109,7 +110,7 @@ def _key(home: Path) -> Secret:
     written = sorted((home / FOLDER).glob(f"*{SUFFIX}"))
     if written and not (home / KEY).exists():
         raise OperatorFault("the key is lost that charged records are known by", _RESTORE, str(home / KEY))
-    key = key_files.secret(home / KEY)
+    key = identity.secret(home, KEY)
     for path in written:
         if path.read_bytes()[:SIZE] != _mark(key):
             raise OperatorFault("charged records that were written down under another key", _RESTORE, str(path))

@@ -17,9 +17,13 @@ from hypothesis import strategies as st
 from securefl import files, key_files, passphrases
 from securefl.cli.keys import keys_encrypt
 from securefl.errors import Missing, OperatorFault
+from securefl.home import ring
 from securefl.home.home import Home
+from securefl.home.peers import pin
+from securefl.home.rotation import rotate
 from securefl.keys import Identity, Secret
 from securefl.protection.key_file import KeyFile
+from securefl.site import charged_records
 from securefl.terms import Closed, MemberId, Participant, PublicKey, RunId
 
 GOOD, OTHER = b"six words that nobody guesses", b"six others that nobody guesses"
@@ -104,6 +108,60 @@ def test_a_home_under_a_passphrase_has_no_secret_in_the_clear(tmp_path: Path, gi
         again.live.identity = Identity(Secret(slots[:32]))
         again.saved(conn, RUN, Participant)
     again.engine.dispose()
+
+
+@pytest.fixture
+def typed(monkeypatch) -> list[str]:
+    """Somebody sits at the terminal, and types the good passphrase; what was asked is told."""
+    asked: list[str] = []
+    monkeypatch.setattr(key_files, "COST", 2)
+    monkeypatch.setattr(passphrases, "_read_once", {})
+    monkeypatch.setattr(passphrases, "getpass", lambda prompt: asked.append(prompt) or GOOD.decode())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    return asked
+
+
+def in_the_clear(home: Path) -> list[str]:
+    """The files of a home that are named as secrets are, and lie in the clear."""
+    found = (
+        path for path in home.rglob("*") if path.is_file() and (path.suffix == ".key" or path.name[-5:] == ".next")
+    )
+    return [path.name for path in found if not key_files.is_encrypted(path)]
+
+
+def test_what_a_home_draws_is_encrypted_as_its_key_is_where_the_passphrase_is_typed_and_it_is_typed_once(
+    tmp_path: Path, typed: list[str]
+) -> None:
+    home = Home.at(tmp_path / "north", NORTH, lambda: 1)
+    keys_encrypt(home.path)
+    typed.clear()
+    charged_records.remember(home, "d", [b"a record"])
+    assert in_the_clear(home.path) == []
+    pin(home.path, "f", (Participant(NORTH, home.identity.public, "EU"),))
+    rotate(home, 10)
+    rotate(home, 10)
+    home.engine.dispose()
+    assert in_the_clear(home.path) == []
+    passphrases._read_once.clear()
+    typed.clear()
+    again = Home.at(home.path, NORTH, lambda: 2)  # two keys before this one
+    again.engine.dispose()
+    with pytest.raises(OperatorFault, match="charged to 'd'"):
+        charged_records.check(again.path, "another", [b"a record"])
+    assert typed == [f"Passphrase of {again.path / 'identity.key'}: "]
+
+
+@pytest.mark.parametrize("given", ["", "identity.key"])
+def test_with_the_key_of_a_home_everything_secret_in_it_is_encrypted(
+    given: str, tmp_path: Path, typed: list[str]
+) -> None:
+    home = Home.at(tmp_path / "north", NORTH, lambda: 1)
+    charged_records.remember(home, "d", [b"a record"])
+    ring.drawn(home.path)
+    home.engine.dispose()
+    assert sorted(in_the_clear(home.path)) == ["identity.key", "identity.next", "texts.key"]
+    keys_encrypt(home.path / given)
+    assert in_the_clear(home.path) == []
 
 
 def test_a_decryption_key_opens_for_its_own_custodian_alone(tmp_path: Path) -> None:

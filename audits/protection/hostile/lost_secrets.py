@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import hmac
+import io
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from unittest import mock
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl import key_files, keys, wire
+from securefl import key_files, keys, passphrases, wire
+from securefl.cli.keys import keys_encrypt
 from securefl.errors import OperatorFault, PeerFault
-from securefl.home import adoption
+from securefl.home import adoption, identity, ring
 from securefl.home.home import Home
 from securefl.keys import Identity, Secret
 from securefl.policy import approvals, load
@@ -194,10 +197,39 @@ def policies_blocked(number: int, folder: Path) -> Outcome:
     return Outcome(succeeded=kept > 0, stopped_by="approvals.forged-is-not-kept")
 
 
+# Drawn.
+
+
+def found_on_disk(number: int, folder: Path) -> Outcome:
+    """Whoever has the disk of a home whose passphrase is typed at a terminal asks whether somebody is in it."""
+    drawn, record, account = _drawn(number), _drawn(number).randbytes(20), "d"
+    home = Home.at(folder / "home", NAMES[0], lambda: audited.NOW)
+    with (
+        mock.patch.object(key_files, "COST", 2),
+        mock.patch.object(passphrases, "_read_once", {}),
+        mock.patch.object(passphrases, "getpass", return_value=(PASSPHRASE * 2).decode()),
+        mock.patch.object(passphrases.sys, "stdin", mock.Mock(isatty=mock.Mock(return_value=True))),
+    ):
+        if drawn.random() < 1 / 2:  # it was drawn before
+            charged_records.remember(home, account, [b"another"])
+        if drawn.random() < 1 / 2:
+            ring.drawn(home.path)
+        with redirect_stdout(io.StringIO()):
+            keys_encrypt(home.path / drawn.choice(("", identity.NAME)))
+        charged_records.remember(home, account, [record])
+    home.engine.dispose()
+    written = [path.read_bytes() for path in home.path.rglob("*") if path.is_file()]
+    known = b"".join(written)
+    told = any(hmac.digest(each, record, "sha256")[: charged_records.SIZE] in known for each in written)
+    clear = any(not key_files.is_encrypted(path) for path in identity.secrets(home.path))
+    return Outcome(succeeded=told or clear, stopped_by="keys.encrypted")
+
+
 ATTEMPTS = (
     Attempt("a full disk turns a site's identity into another", another_identity),
     Attempt("charged records are new once the key they are known by was lost", new_records),
     Attempt("another federation's custodian deals over this one's shares", share_replaced),
     Attempt("a share is read from two answers to one request", share_read),
+    Attempt("who has the disk of a home whose passphrase is typed asks who is in its records", found_on_disk),
     Attempt("revocations that nobody made keep a federation's policies out", policies_blocked),
 )
