@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,6 +17,13 @@ LIBRARIES = ("dp-accounting", "numpy", "pydantic", "sqlalchemy")
 def figure(name: str, value: float, bar: str, holds: bool) -> dict[str, Any]:  # noqa: FBT001
     """One line of a result."""
     return {"name": name, "value": value, "bar": bar, "holds": holds}
+
+
+def circumstances() -> dict[str, Any]:
+    """What a figure was measured at: the commit, and how busy the machine was; more than its cores is a busy one."""
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+    return {"commit": commit, "load": [round(each, 1) for each in os.getloadavg()]}
 
 
 def report(

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from audits.figures import figure, report
+from audits.figures import circumstances, figure, report
 from securefl.coordinator import drive as driving
 from securefl.protocol import coordinator_state
 from tests.support.parties import RUNTIMES, Federation
@@ -64,6 +64,12 @@ def look(rounds: int, folder: Path) -> Look:
     )
 
 
+def driven(federation: Federation, rounds: int, over: str) -> coordinator_state.Ended:
+    """How the run ended; nobody who took part is referred to afterwards."""
+    with RUNTIMES[over](federation) as runtime:
+        return federation.drive(runtime, rounds)
+
+
 def watched(rounds: int, over: str) -> tuple[list[Look], Look, Look]:
     """Looks during the run, and before and after it, when everybody has left."""
     looks = list[Look]()
@@ -86,8 +92,7 @@ def watched(rounds: int, over: str) -> tuple[list[Look], Look, Look]:
 
         driving._advance = observed  # noqa: SLF001
         try:
-            with RUNTIMES[over](federation) as runtime:
-                end = federation.drive(runtime, rounds)
+            end = driven(federation, rounds, over)
         finally:
             driving._advance = advance  # noqa: SLF001
         assert end.outcome == "finished", end.why
@@ -132,7 +137,7 @@ def main() -> int:
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     looks, before, after = watched(chosen.rounds, chosen.over)
-    return report(figures_of(looks, before, after, chosen.over), as_json=chosen.json)
+    return report(figures_of(looks, before, after, chosen.over), as_json=chosen.json, also=circumstances())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from audits.figures import figure, report
+from audits.figures import circumstances, figure, report
 from audits.speed.federations import Lent, ours, plain, serving, written
 from audits.speed.turns import Arm, Spent, paired, ratio
 from securefl.training.sources import resolve
@@ -124,7 +124,7 @@ def main() -> int:
         figures += found
         for each in found:
             print(each["name"], each["value"], each["bar"], file=sys.stderr, flush=True)
-    return report(figures, as_json=chosen.json, beside=LIBRARIES)
+    return report(figures, as_json=chosen.json, beside=LIBRARIES, also=circumstances())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from audits.figures import figure, report
+from audits.figures import circumstances, figure, report
 from audits.speed.protection import EVENT, Cohort, _secret, many
 from securefl import wire
 from securefl.protection.masking_terms import Survivors
@@ -203,7 +203,7 @@ def main() -> int:
         print(json.dumps(PARTS[chosen.here](size)))
         return 0
     figures = [each for part in PARTS if chosen.only in (None, part) for each in apart(part, size)]
-    return report(figures, as_json=chosen.json, beside=("cryptography", "torch"))
+    return report(figures, as_json=chosen.json, beside=("cryptography", "torch"), also=circumstances())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from securefl.terms import (
     MessageSent,
     Noticed,
     Participant,
+    PublicKey,
     Refused,
     Released,
     Reported,
@@ -40,6 +41,7 @@ from securefl.terms import (
 )
 
 ASKED_TO_TRAIN = "Propose"
+SEEN = 64  # heads of one party, a power of two, that are kept as they came
 Told = SumOpened | Refused | Reported | MessageSent
 
 
@@ -61,6 +63,7 @@ class LedgerView:
         self.noticed: frozenset[SignedNotice] = frozenset()
         self.ages = KeyAges()
         self._seen: dict[str, list[SignedHead]] = {}
+        self._keys: dict[str, frozenset[PublicKey]] = {}  # that a party had in some run, or was handed over to
         self._marks: dict[RunId, Frontier] = {}
         self._told: dict[RunId, list[Told]] = {}
         self._reserved: dict[RunId, int] = {}  # when the latest round of a run was
@@ -69,6 +72,7 @@ class LedgerView:
         made = LedgerView()
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
         made.standings, made.noticed, made.ages = self.standings, self.noticed, self.ages
+        made._keys = dict(self._keys)
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
         made._reserved = dict(self._reserved)
@@ -93,9 +97,9 @@ class LedgerView:
             if isinstance(entry, Reserved | Settled | ReservationReleased):
                 charges.append(entry)
             elif isinstance(entry, RunJoined):
-                self.opened.append((leaf.at, entry))
+                self._opens(leaf.at, entry)
             elif isinstance(entry, Witnessed):
-                self._seen.setdefault(entry.head.head.owner, []).append(entry.head)
+                self._sees(entry.head)
             elif isinstance(entry, Noticed):
                 self._notice(entry.notice)
             elif isinstance(entry, SumOpened | Refused | Reported | MessageSent):
@@ -105,6 +109,11 @@ class LedgerView:
                 self._marks[run] = tree
         if charges:
             self.account = self.account.after(charges)
+
+    def _opens(self, at: int, entry: RunJoined) -> None:
+        self.opened.append((at, entry))
+        for seat in entry.peers:
+            self._keys[seat.member] = self._keys.get(seat.member, frozenset()) | {seat.key}
 
     def _tells(self, entry: Told) -> None:
         if not isinstance(entry, MessageSent):
@@ -116,7 +125,25 @@ class LedgerView:
         notice, self.noticed = signed.notice, self.noticed | {signed}
         self.standings = self.standings.after(notice)
         if isinstance(notice, Handover) and notice.head is not None:  # a new key is no new ledger
-            self._seen.setdefault(notice.party, []).append(notice.head)
+            self._keys[notice.party] = self._keys.get(notice.party, frozenset()) | {notice.successor}
+            self._sees(notice.head)
+
+    def _sees(self, head: SignedHead) -> None:
+        """Keep a head; of many of one party, the largest under each key that it had, and those under no such key.
+
+        Looked through whenever they are twice as many, so that each head costs one signature or two.
+        """
+        owner = head.head.owner
+        found = self._seen.setdefault(owner, [])
+        found.append(head)
+        if len(found) >= SEEN and len(found).bit_count() == 1:
+            left, kept = set(self._keys.get(owner, ())), list[SignedHead]()
+            for each in sorted(found, key=lambda one: one.head.size, reverse=True):
+                key = next((key for key in self._keys.get(owner, ()) if _holds_under(key, each)), None)
+                if key is None or key in left:
+                    kept.append(each)
+                    left -= {key}
+            self._seen[owner] = kept
 
     def mark(self, run: RunId) -> Mark:
         """Return where the ledger last told that this run moved; size 0 if it never did."""
@@ -139,13 +166,19 @@ class LedgerView:
         largest: dict[str, SignedHead] = {}
         for seat in peers:
             for head in sorted(self._seen.get(seat.member, ()), key=lambda each: each.head.size, reverse=True):
-                try:
-                    heads.verify(seat.key, head)
-                except Forged:
-                    continue
-                largest[seat.member] = head
-                break
+                if _holds_under(seat.key, head):
+                    largest[seat.member] = head
+                    break
         return largest
+
+
+def _holds_under(key: PublicKey, head: SignedHead) -> bool:
+    """Whether this key signed the head."""
+    try:
+        heads.verify(key, head)
+    except Forged:
+        return False
+    return True
 
 
 def run_of(entry: Entry) -> RunId | None:

@@ -20,6 +20,7 @@ from securefl.ledger.tables import heads, leaves
 from securefl.merkle import Frontier
 from securefl.terms import Hash, Head, Leaf, PublicKey
 
+ROOTS = 1024  # of prefixes that are kept; peers show this ledger as it was a few rounds ago
 HASH, AGAIN = 32, 1024  # bytes of a hash; leaves that are read again at once
 LOST = "restore the newest copy of the database; a ledger that lost entries cannot go on, and its peers refuse it"
 
@@ -123,7 +124,12 @@ class Verified:
             what = f"{self.tree.size} entries do not give the root of the head over {head.size}"
             raise Tampered(self._where, what)
         self.stored = stored
+        self._keep_root()
+
+    def _keep_root(self) -> None:
         self._roots[self.tree.size] = self.tree.root()
+        while len(self._roots) > ROOTS:
+            del self._roots[next(iter(self._roots))]  # the oldest: it can be computed again
 
     def _head(self, conn: sa.Connection) -> StoredHead | None:
         row = conn.execute(sa.select(heads.c.signed)).first()
