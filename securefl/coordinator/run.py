@@ -164,10 +164,10 @@ def prepare(
         everybody.members,
     )  # fmt: skip
     with home.transaction() as conn:
-        heads = dict(home.witnessed(conn, everybody.everybody[1:]))
+        seen = home.witnessed(conn, policy.federation, everybody.everybody[1:])
     course = coordinator_state.RunState(
-        session, policy.text, loaded.file.training.rates(), plan, start, strategy.begin(start), {}, {}, heads, {},
-        signed,
+        session, policy.text, loaded.file.training.rates(), plan, start, strategy.begin(start), {}, {},
+        seen.shown, {}, signed, seen.former,
     )  # fmt: skip
     return Prepared(course, coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy), begin.layout)
 

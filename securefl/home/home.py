@@ -6,7 +6,7 @@ A home outlives every run: whatever a run's output folder is called, the same ac
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from securefl.policy import key_age
 from securefl.privacy.account import Account
 from securefl.protocol import coordinator_state, custodian, member_state
 from securefl.protocol.member_state import Kept
+from securefl.protocol.sight import Seen
 from securefl.seams import Own
 from securefl.terms import Entry, Head, MemberId, Noticed, Participant, PublicKey, RunId, RunJoined, SignedHead
 
@@ -351,10 +352,10 @@ class Home:
         del conn
         return self.live.now.reserved(run)
 
-    def witnessed(self, conn: sa.Connection, peers: Iterable[Participant]) -> Mapping[str, SignedHead]:
-        """The largest head seen of each of these parties' ledgers, under the key it has now."""
+    def witnessed(self, conn: sa.Connection, federation: str, peers: Iterable[Participant]) -> Seen:
+        """The longest heads seen of each of these parties' ledgers, under whatever key it had in this federation."""
         del conn
-        return self.live.now.witnessed(peers)
+        return self.live.now.witnessed(federation, peers)
 
     def line(self, federation: str, key: PublicKey) -> tuple[PublicKey, ...]:
         """Every key of the party that has this one, as this ledger has their hand-overs; oldest first.

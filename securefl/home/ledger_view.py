@@ -5,15 +5,15 @@ A fold, so it cannot differ from the ledger. Nothing here is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 
-from securefl.errors import Forged
 from securefl.ledger import heads
 from securefl.merkle import Frontier
 from securefl.privacy.account import Account
 from securefl.protocol.key_ages import KeyAges
+from securefl.protocol.sight import Seen
 from securefl.protocol.standing import Standings
 from securefl.terms import (
     Closed,
@@ -139,7 +139,7 @@ class LedgerView:
         if len(found) >= SEEN and len(found).bit_count() == 1:
             left, kept = set(self._keys.get(owner, ())), list[SignedHead]()
             for each in sorted(found, key=lambda one: one.head.size, reverse=True):
-                key = next((key for key in self._keys.get(owner, ()) if _holds_under(key, each)), None)
+                key = next((key for key in self._keys.get(owner, ()) if heads.is_under((key,), each)), None)
                 if key is None or key in left:
                     kept.append(each)
                     left -= {key}
@@ -158,27 +158,31 @@ class LedgerView:
         """When this run's latest round was reserved, by the ledger's own clock; None if none ever was."""
         return self._reserved.get(run)
 
-    def witnessed(self, peers: Iterable[Participant]) -> Mapping[str, SignedHead]:
-        """The largest head seen of each of these parties' ledgers, under the key it has now.
+    def witnessed(self, federation: str, peers: Iterable[Participant]) -> Seen:
+        """The longest heads seen of each of these parties' ledgers, under any key of its line in this federation.
 
-        Whoever is no peer any more, or was given a new key and so a new ledger, is held to nothing it showed before.
+        A key that was handed over, revoked, or is too old signed what it signed: its owner has one ledger, and is held
+        to all that it showed of it. Whoever is no peer any more, or came back under a key that no hand-over leads to,
+        is held to nothing it showed before.
         """
-        largest: dict[str, SignedHead] = {}
+        shown, former = dict[str, SignedHead](), dict[str, SignedHead]()
         for seat in peers:
+            line = self.standings.line(federation, seat.key)
             for head in sorted(self._seen.get(seat.member, ()), key=lambda each: each.head.size, reverse=True):
-                if _holds_under(seat.key, head):
-                    largest[seat.member] = head
+                if heads.is_under((seat.key,), head):
+                    shown[seat.member] = head
                     break
-        return largest
+                if seat.member not in former and heads.is_under(line, head):
+                    former[seat.member] = head
+        return Seen(shown, former)
 
-
-def _holds_under(key: PublicKey, head: SignedHead) -> bool:
-    """Whether this key signed the head."""
-    try:
-        heads.verify(key, head)
-    except Forged:
-        return False
-    return True
+    def is_another_ledger(self, handover: Handover) -> bool:
+        """Whether the head in a hand-over is of another ledger than its party has shown under the keys before it."""
+        head, line = handover.head, self.standings.line(handover.federation, handover.key)
+        return head is not None and any(
+            each.head.size == head.head.size and each.head.root != head.head.root and heads.is_under(line, each)
+            for each in self._seen.get(handover.party, ())
+        )
 
 
 def run_of(entry: Entry) -> RunId | None:

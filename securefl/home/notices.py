@@ -59,9 +59,12 @@ def take(home: Home, federation: str, signed: SignedNotice) -> bool:
     with home.transaction() as conn:
         now = home.clock()
         is_new = home.live.now.standings.admit(signed, federation, _keys(home, federation), now)
+        notice = signed.notice
+        if isinstance(notice, Handover) and home.live.now.is_another_ledger(notice):
+            what = f"{notice.party} hands over a ledger that is not the one it has shown"
+            raise NotTaken(f"{what}; ask its owner which copy of its home was put back", "keys.another-ledger")
         if is_new:
             home.record(conn, (Noticed(signed),))
-        notice = signed.notice
     if isinstance(notice, Handover):
         newest = home.live.now.standings.current(federation, Participant(notice.party, notice.key, ""))
         if known(home.path, federation).get(notice.party) != newest.key.hex():

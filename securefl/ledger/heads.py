@@ -7,6 +7,8 @@ shown is signed once it is certain.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from securefl import keys, wire
@@ -38,6 +40,15 @@ def verify(key: PublicKey, signed: SignedHead) -> None:
         Forged: it did not.
     """
     _verify(key, LABEL, signed)
+
+
+def is_under(keys_: Iterable[PublicKey], signed: SignedHead) -> bool:
+    """Whether the holder of one of these keys signed this head."""
+    for key in keys_:
+        with suppress(Forged):
+            verify(key, signed)
+            return True
+    return False
 
 
 def sign_stored(identity: keys.Identity, head: Head) -> StoredHead:

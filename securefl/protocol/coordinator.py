@@ -16,7 +16,7 @@ from typing import Any, Final
 from securefl import wire
 from securefl.errors import Forged, OutOfTurn, PeerFault
 from securefl.protection import max_update
-from securefl.protocol import answers
+from securefl.protocol import answers, sight
 from securefl.protocol import messages as m
 from securefl.protocol.coordinator_messages import ask_members, close_round, counts, enrol_members, propose_plan
 from securefl.protocol.coordinator_state import (
@@ -353,7 +353,7 @@ def _check(course: RunState, event: Received, ports: Ports) -> None:
     if event.frame.head is None:
         raise Forged(f"{event.sender} shows no ledger")
     m.check_head(event.frame.head, event.sender, key)
-    m.check_progress(course.heads.get(event.sender), event.frame.head)
+    sight.check_grown((course.heads.get(event.sender), course.former.get(event.sender)), event.frame.head)
     named = event.frame.envelope.receipt.head
     if named is not None:
         m.check_head(named, event.sender, key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from securefl.keys import Identity
@@ -73,6 +73,7 @@ class RunState:
     heads: Mapping[str, SignedHead]  # the latest seen of each peer's ledger, in this run or an earlier one
     unanswered: Mapping[str, Envelope]  # asked, not answered
     approvals: bytes = b""  # the policy's signatures; empty if it is unsigned
+    former: Mapping[str, SignedHead] = field(default_factory=dict)  # longer heads, under other keys of a peer's line
 
     @property
     def rounds(self) -> int:

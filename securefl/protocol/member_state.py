@@ -38,9 +38,10 @@ class SiteConfig:
     coordinator: Participant
     custodian: Participant | None
     peers: tuple[Participant, ...]  # every member, this one among them
-    witnessed: Mapping[str, SignedHead]  # the last head seen of each peer's ledger
+    witnessed: Mapping[str, SignedHead]  # the last head seen of each peer's ledger, under the key that it has here
     model: Model | None  # what is loaded here, by this site's own name for it; None at a custodian
     approvals: bytes = b""  # the signatures this site found for its policy; empty if it agreed to run without
+    former: Mapping[str, SignedHead] = field(default_factory=dict)  # longer ones, under other keys of the same line
 
 
 @dataclass(frozen=True, slots=True)

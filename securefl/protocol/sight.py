@@ -8,7 +8,7 @@ peer signed that it saw. What a coordinator lays beside a message, it may leave 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from securefl.errors import Forged
@@ -22,6 +22,24 @@ SET_BACK = "protocol.own-ledger-set-back"
 OTHERS_SET_BACK = "protocol.ledger-set-back"
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The longest heads that one party saw of others' ledgers. A party is a line of keys, and it has one ledger."""
+
+    shown: Mapping[str, SignedHead]  # under the key that each has in a run: everybody in it can check these
+    former: Mapping[str, SignedHead]  # longer ones under other keys of its line: held against it, and not handed on
+
+
+def check_grown(known: Iterable[SignedHead | None], head: SignedHead) -> None:
+    """Check that a ledger is no less than any of these heads of it, whatever keys they are under.
+
+    Raises:
+        Forged: it was longer before, or is another ledger.
+    """
+    for before in known:
+        m.check_progress(before, head)
+
+
 def beside(charter: SiteConfig, head: SignedHead | None) -> tuple[SiteConfig, tuple[Witnessed, ...]]:
     """Take in the head of the coordinator's ledger that came beside a message.
 
@@ -32,7 +50,7 @@ def beside(charter: SiteConfig, head: SignedHead | None) -> tuple[SiteConfig, tu
     if head is None:
         raise Forged(f"a message of {coordinator.member} without its ledger's head", "protocol.no-ledger")
     m.check_head(head, coordinator.member, coordinator.key)
-    m.check_progress(charter.witnessed.get(coordinator.member), head)
+    check_grown(_known(charter, coordinator.member), head)
     return _with(charter, {coordinator.member: head})
 
 
@@ -56,8 +74,8 @@ def relayed(
         owner = head.head.owner
         if owner not in known and owner != charter.me:
             raise Forged(f"a head of {owner}, who is no peer", "protocol.stranger")
-        before = grown.get(owner, charter.witnessed.get(owner))
-        if head == before:
+        before = (grown.get(owner, charter.witnessed.get(owner)), charter.former.get(owner))
+        if head == before[0] and (stale or before[1] is None):
             continue
         if owner in known:
             m.check_head(head, owner, known[owner])
@@ -66,9 +84,9 @@ def relayed(
                 what = f"this ledger has not the {head.head.size} entries that {owner} has signed: it was set back"
                 raise Forged(f"{what}; restore the newest copy of it", SET_BACK)
             continue
-        if stale and before is not None and head.head.size < before.head.size:
+        if stale and any(each is not None and head.head.size < each.head.size for each in before):
             continue
-        m.check_progress(before, head)
+        check_grown(before, head)
         grown[owner] = head
     return _with(charter, grown)
 
@@ -87,10 +105,15 @@ def bound(charter: SiteConfig, receipt: Receipt) -> tuple[SignedHead, ...]:
     """
     if receipt.head is not None:
         return (receipt.head,)
-    if receipt.sender in charter.witnessed:
-        was = charter.witnessed[receipt.sender].head.size
+    if before := [each for each in _known(charter, receipt.sender) if each is not None]:
+        was = max(each.head.size for each in before)
         raise Forged(f"{receipt.sender} shows an empty ledger, and has shown {was} entries before", OTHERS_SET_BACK)
     return ()
+
+
+def _known(charter: SiteConfig, owner: MemberId) -> tuple[SignedHead | None, ...]:
+    """Return what this party's ledger has to be no less than, under this key or another one of its line."""
+    return charter.witnessed.get(owner), charter.former.get(owner)
 
 
 def _with(charter: SiteConfig, seen: Mapping[str, SignedHead]) -> tuple[SiteConfig, tuple[Witnessed, ...]]:

@@ -66,7 +66,8 @@ def refreshed(
         custodian=None if charter.custodian is None else of(charter.custodian),
     )  # fmt: skip
     parties = (*charter.peers, charter.coordinator, *filter(None, (charter.custodian,)))
-    return replace(charter, witnessed=home.witnessed(conn, parties))
+    seen = home.witnessed(conn, charter.federation, parties)
+    return replace(charter, witnessed=seen.shown, former=seen.former)
 
 
 def authentic(data: bytes, charter: member_state.SiteConfig, home: Home) -> m.Frame:

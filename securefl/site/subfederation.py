@@ -98,11 +98,11 @@ class NestedTrainer:
             inside.coordinator, inside.custodian, inside.members,
         )  # fmt: skip
         with self._home.transaction() as conn:
-            heads = dict(self._home.witnessed(conn, peers))
+            seen = self._home.witnessed(conn, session.federation, peers)
         rates = (plan.learning.learning_rate,) * inside.rounds
         course = coordinator_state.RunState(
-            session, inside.policy.text, rates, plan, start, self._plugs.strategy.begin(start), {}, {}, heads, {},
-            inside.approvals,
+            session, inside.policy.text, rates, plan, start, self._plugs.strategy.begin(start), {}, {},
+            seen.shown, {}, inside.approvals, seen.former,
         )  # fmt: skip
         if self._runtime is None:
             self._runtime = self._make()

@@ -194,10 +194,10 @@ class World:
 
         return policy, cover, seats, coordinator, custodian, home, runtime
 
-    def known(self, home: Home, seats: Iterable[Participant]) -> Mapping[str, SignedHead]:
+    def known(self, home: Home, federation: str, seats: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """The longest ledger a coordinator saw of each of these."""
         with home.transaction() as conn:
-            return home.witnessed(conn, seats)
+            return home.witnessed(conn, federation, seats).shown
 
     def carried(self, way: tuple[str, ...], runtime: InProcess) -> Runtime:
         """What carries a federation's messages: as they are."""
@@ -238,7 +238,7 @@ class World:
         plan = Plan(policy.federation, policy.hash, RunId(run), 1, "testing", MODEL,
                     Task("classification", ("x", "y")), Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",),
                     m.state_digest(state), strategy.dimension(1, state), self.sharing)  # fmt: skip
-        heads = self.known(home, (*seats, *((custodian,) if custodian else ())))
+        heads = self.known(home, policy.federation, (*seats, *((custodian,) if custodian else ())))
         course = coordinator_state.RunState(session, policy.text, (learning.learning_rate,) * self.rounds, plan, state,
                           strategy.begin(state), {}, {}, heads, {})  # fmt: skip
 

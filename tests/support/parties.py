@@ -28,6 +28,7 @@ from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
 from securefl.protocol import messages as m
+from securefl.protocol.sight import Seen
 from securefl.runtime.couriers import Couriers
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
@@ -276,14 +277,19 @@ class Federation:
         learning = Learning(replace(nested.EVENT, steps=self.steps), F(1, 2), 100, F(1), "sgd", 48, 32)
         plan = Plan(self.name, policy.hash, self.run, 1, "testing", MODEL, Task("classification", ("x", "y")),
                     Adapter(("query",), 8, 16, 1), learning, cover, (), ("weights",), m.state_digest(start), self.dimension, patience=self.patience)  # fmt: skip
-        strategy = FedAvg()
+        strategy, seen = FedAvg(), self.seen(home, session)
         course = coordinator_state.RunState(session, policy.text, (learning.learning_rate,) * rounds, plan, start,
-                                          strategy.begin(start), {}, {}, {}, {})  # fmt: skip
+                                          strategy.begin(start), {}, {}, seen.shown, {}, former=seen.former)  # fmt: skip
         ports = coordinator_state.Ports(home.identity, schemes.coordinator_half, strategy)
         try:
             return drive(home, coordinator_state.Planned(course), ports, runtime, lambda *_: None, clock)
         finally:
             home.engine.dispose()
+
+    def seen(self, home: Home, session: m.Session) -> Seen:
+        """What the coordinator knows of others' ledgers as a run begins: nothing."""
+        del home, session
+        return Seen({}, {})
 
     def entries(self, name: str) -> list[Entry]:
         """A party's ledger, without times."""

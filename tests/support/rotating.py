@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +13,12 @@ from securefl.home.home import Home
 from securefl.home.peers import pin
 from securefl.home.rotation import rotate
 from securefl.policy import load
-from securefl.protocol import coordinator_state
+from securefl.protocol import coordinator_state, standing
+from securefl.protocol import messages as m
+from securefl.protocol.sight import Seen
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Runtime
-from securefl.terms import MemberId, Participant, RunId, SignedNotice
+from securefl.terms import MemberId, Participant, Revocation, RunId, SignedNotice
 from tests.support.parties import COORDINATOR, NOW, Federation, InOrder
 
 HOUR = 3600
@@ -27,6 +30,7 @@ class Rotating(Federation):
 
     time: list[int] = field(default_factory=lambda: [NOW])
     max_age_days: int | None = None
+    forgets: bool = False  # whether its coordinator holds nobody to what it saw
 
     @property
     def policy(self) -> load.Policy:
@@ -39,6 +43,13 @@ class Rotating(Federation):
         made = super().home(name)
         made.engine.dispose()
         return Home.at(made.path, made.owner, lambda: self.time[0])
+
+    def seen(self, home: Home, session: m.Session) -> Seen:
+        """What the coordinator's ledger has, as a live one begins."""
+        if self.forgets:
+            return Seen({}, {})
+        with home.transaction() as conn:
+            return home.witnessed(conn, self.name, (*session.roster, *filter(None, (session.custodian,))))
 
     def seat(self, name: str) -> Participant:
         path = self.place(name) / "identity.key"
@@ -75,8 +86,48 @@ class Rotating(Federation):
     def rotated(self, name: str, overlap_s: int = HOUR) -> SignedNotice:
         return self.say(name, lambda home: rotate(home, overlap_s)[0])
 
+    def copied(self, name: str) -> None:
+        """Back this party's home up, as it is now."""
+        backup = self.folder / f"backup of {name}"
+        shutil.rmtree(backup, ignore_errors=True)
+        shutil.copytree(self.place(name), backup)
+
+    def put_back(self, name: str) -> None:
+        """Restore the whole home from its copy, a minute later."""
+        shutil.rmtree(self.place(name))
+        shutil.copytree(self.folder / f"backup of {name}", self.place(name))
+        self.time[0] += 60
+
+    def inviting(self, seat: Participant) -> Rotating:
+        """The same federation, whose coordinator invites a party by this key of its line."""
+        asked, whole = replace(self), self.seat
+        object.__setattr__(asked, "seat", lambda name: seat if name == seat.member else whole(name))
+        object.__setattr__(asked, "in_run", lambda number: self.in_run(number).inviting(seat))
+        return asked
+
     def in_run(self, number: int) -> Rotating:
         return replace(self, run=RunId(number.to_bytes(16, "big")))
+
+
+def _rotated(federation: Rotating, name: str) -> None:
+    federation.taken(federation.rotated(name))
+
+
+def _rotated_twice(federation: Rotating, name: str) -> None:
+    _rotated(federation, name)
+    _rotated(federation, name)
+
+
+def _rotated_and_revoked(federation: Rotating, name: str) -> None:
+    home = federation.home(name)
+    home.engine.dispose()
+    old = home.identity
+    _rotated(federation, name)
+    said = Revocation(federation.name, federation.seat(name).member, old.public, federation.time[0])
+    federation.taken(standing.sign(old, said))
+
+
+ROTATIONS = {"rotated": _rotated, "rotated twice": _rotated_twice, "rotated, the old key revoked": _rotated_and_revoked}
 
 
 class Living:

@@ -87,9 +87,9 @@ class Hiding(nested.World):
     number: int = 0
     longest: SignedHead | None = field(default=None)
 
-    def known(self, home: Home, seats: Iterable[Participant]) -> Mapping[str, SignedHead]:
+    def known(self, home: Home, federation: str, seats: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """All but the victim's: the coordinator minds nothing that the victim shows."""
-        found = dict(super().known(home, seats))
+        found = dict(super().known(home, federation, seats))
         self.longest = found.pop(self.victim, None)
         return found
 
