@@ -47,7 +47,8 @@ def main() -> None:
         print(over.log(COORDINATOR), end="")
         if process.returncode:
             sys.exit(process.returncode)
-        say(f"{asked.rounds} rounds are over")
+        costs = ", ".join(f"{name} {over.messages(name)}" for name in three.members)
+        say(f"{asked.rounds} rounds are over; messages of Flower's to {costs}")
         verdict = over.audited(keys)
         say(f"verified: {verdict['entries']} entries hold, under the keys of {', '.join(verdict['keys'])}")
     finally:

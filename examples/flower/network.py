@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class FlowerNetwork(Network):
             told = self.kits("site", own, "--name", name, "--superlink", f"{HOST}:{port}", "--agent", self.agent(name),
                              "--port", free_port(), "--ca", server / "ca.crt", "--fingerprint", read_out)  # fmt: skip
             self.kits("admit", server, "--name", name, "--key", own / "node.pub", "--fingerprint", told)
+        for name in (SERVER, *self.federation.parties):
+            self.told("doctor", "--flower", self.kit(name))
 
     def carry(self) -> None:
         """Start every kit, the server's first. Wait until all sites can be reached."""
@@ -70,6 +73,10 @@ class FlowerNetwork(Network):
         """What the engine's own environment is given of this one."""
         return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
+    def messages(self, name: str) -> int:
+        """How many messages of Flower's a site has answered."""
+        return self.log(f"flower {name}").count("Receiving: query.")
+
     def process(self, name: str) -> int:
         """The process of Flower's that a kit keeps alive."""
         serving = self.running[f"flower {name}"].pid
@@ -83,7 +90,8 @@ class FlowerNetwork(Network):
         for name in carrying:
             self.running[name].send_signal(signal.SIGTERM)
         for name in carrying:
-            self.running.pop(name).wait(30)
+            with suppress(subprocess.TimeoutExpired):
+                self.running[name].wait(30)
         super().end()
 
 

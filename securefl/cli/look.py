@@ -9,6 +9,7 @@ import typer
 
 from securefl.cli.audit import Keys
 from securefl.cli.options import Json, show
+from securefl.errors import OperatorFault
 
 
 def report(
@@ -62,10 +63,19 @@ def doctor(
         Path | None, typer.Option(help="Hold the kit against this party's roster: its SITE or COORDINATOR document.")
     ] = None,
     federation: Annotated[str | None, typer.Option(help="Whose roster; else the one called as the project.")] = None,
+    flower: Annotated[
+        Path | None, typer.Option(metavar="KIT", help="Look at this kit for Flower alone; exit 2 if it is unsafe.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What this machine has, and what would help; or what a kit of an engine lets anybody do."""
-    if flare is None:
+    if flare is not None and flower is not None:
+        raise OperatorFault("two kits", "look at one kit at a time", "--flare, --flower")
+    if flower is not None:
+        from securefl.kits import flower_kit  # noqa: PLC0415
+
+        rows = [(f.name, f.status, f.detail, f.remedy) for f in flower_kit.examine(flower)]
+    elif flare is None:
         from securefl.cli import doctor as d  # noqa: PLC0415
 
         rows = [(f.name, f.status, f.detail, f.remedy) for f in d.examine()]
@@ -85,5 +95,5 @@ def doctor(
         {"findings": [dict(zip(("name", "status", "detail", "remedy"), row, strict=True)) for row in rows]},
         text,
     )
-    if flare is not None and any(status != "ok" for _, status, _, _ in rows):
+    if (flare or flower) is not None and any(status != "ok" for _, status, _, _ in rows):
         raise typer.Exit(2)

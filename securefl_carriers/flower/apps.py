@@ -7,7 +7,6 @@ socket, and no run brings a setting.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import queue
 import time
@@ -56,8 +55,7 @@ def carry(grid: Grid, _: Context) -> None:
     """Carry between doors and sites, until Flower ends the run. A second run waits for the first one's end."""
     kit = ServerKit.of_this_process()
     kit.doors.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with kit.turn.open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with kit.turn():
         mail = Mail(grid)
         doors = Doors(kit.doors, mail.ask, kit.let_in, WAY_S)
         try:

@@ -2,11 +2,17 @@
 
 Started with `--isolation process`, a SuperLink or a SuperNode runs no code. Whoever holds its secret asks it for tasks,
 and does them: Flower's own `flower-superexec` would install and import what the run brought. This does not.
+
+It is a process of its own: Flower interrupts the process that works for a run which somebody has ended.
 """
 
 from __future__ import annotations
 
-import threading
+import os
+import signal
+import sys
+import time
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -28,7 +34,7 @@ from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from securefl_carriers.flower import apps
-from securefl_carriers.flower.kit import LOOPBACK, ServerKit, SiteKit
+from securefl_carriers.flower.kit import LOOPBACK, NoKit, ServerKit, SiteKit, loaded
 
 AGAIN_S: Final = 0.2  # between two questions for a task: Flower has no other way to hear of one
 ACQUIRE: Final = frozenset({"/flwr.proto.Runtime/AcquireTask"})
@@ -36,21 +42,21 @@ NOT_CARRIED: Final = 403  # the code of an answer to a message of another kind
 
 
 class Worker:
-    """Does tasks of one kind for the Flower process of a kit, one after the other; says whether it is ``carrying``."""
+    """Does tasks of one kind for the Flower process of a kit, one after the other."""
 
-    def __init__(self, kit: SiteKit | ServerKit, enough: threading.Event) -> None:
-        self._kit, self._enough, self.carrying = kit, enough, threading.Event()
+    def __init__(self, kit: SiteKit | ServerKit) -> None:
+        self._kit = kit
         self._address = f"{LOOPBACK}:{kit.port}"
         self._root = (kit.folder / "ca.crt").read_bytes() if isinstance(kit, ServerKit) else None
 
     def work(self) -> None:
-        """Do what there is to do, until it is enough."""
+        """Do what there is to do, until this process is interrupted."""
         server = isinstance(self._kit, ServerKit)
         kind, task = (TaskType.SERVER_APP, self._carry) if server else (TaskType.CLIENT_APP, self._answer)
         secret = (self._kit.folder / "secret").read_bytes()
         signs = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE)
         with self._client("SuperExec", signs) as asking:
-            while not self._enough.is_set():
+            while True:
                 try:
                     token = asking.AcquireTask(AcquireTaskRequest(supported_task_types=[kind])).token
                     if token:
@@ -59,7 +65,7 @@ class Worker:
                 except (httpx.HTTPError, RuntimeError, ValueError) as fault:
                     if not isinstance(fault, httpx.TransportError):  # it is not there yet, or no longer
                         print(f"securefl: a task ended by {type(fault).__name__}", flush=True)
-                self._enough.wait(AGAIN_S)
+                time.sleep(AGAIN_S)
 
     def _answer(self, token: str) -> None:
         """Answer one message at a site."""
@@ -78,7 +84,6 @@ class Worker:
         with self._client("flwr-serverapp", RuntimeTokenHttpInterceptor(token)) as client:
             alive = HeartbeatSender(make_task_heartbeat_fn_http(client))
             alive.start()
-            self.carrying.set()
             try:
                 told = client.PullTaskInput(PullTaskInputRequest())
                 run = run_from_proto(told.run)
@@ -87,7 +92,6 @@ class Worker:
                 grid.set_run(run)
                 apps.server(grid, context_from_proto(told.context))
             finally:
-                self.carrying.clear()
                 alive.stop()
                 grid.close()
 
@@ -95,3 +99,18 @@ class Worker:
         return RuntimeHttpClient.from_server_address(
             self._address, self._root is None, self._root, [RuntimeVersionHttpInterceptor(component_name=name), *more]
         )
+
+
+def main() -> None:
+    """Work for a kit, until interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        Worker(loaded(Path(sys.argv[1]))).work()
+    except NoKit as fault:
+        sys.exit(str(fault))
+    except KeyboardInterrupt:
+        os._exit(0)  # doors are closed; Flower's own threads may wait for a SuperLink that has ended, and for ever
+
+
+if __name__ == "__main__":
+    main()

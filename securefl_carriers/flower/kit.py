@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import fcntl
 import hashlib
 import ipaddress
 import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -27,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from securefl_carriers.doors import NAME
 
-FILE: Final = "kit.json"
+FILE, MARK = "kit.json", "securefl_flower_kit"
 KIT: Final = "SECUREFL_FLOWER_KIT"  # of this process: the folder
 DAYS: Final = 365  # that a certificate is good for
 AUTHORITY: Final = "securefl authority"  # of one server, in its own kit
@@ -63,8 +64,8 @@ class SiteKit:
         Raises:
             NoKit: it is none.
         """
-        told = _told(folder, cls.kind)
-        return cls(folder, told["name"], told["superlink"], Path(told["agent"]), int(told["port"]))
+        told = _told(folder, cls.kind, {"name": str, "superlink": str, "agent": str, "port": int})
+        return cls(folder, told["name"], told["superlink"], Path(told["agent"]), told["port"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +91,33 @@ class ServerKit:
         Raises:
             NoKit: it is none.
         """
-        told = _told(folder, cls.kind)
-        return cls(folder, told["public"], int(told["port"]), Path(told["doors"]), tuple(told["let_in"]))
+        told = _told(folder, cls.kind, {"public": str, "port": int, "doors": str, "let_in": list})
+        return cls(folder, told["public"], told["port"], Path(told["doors"]), tuple(told["let_in"]))
 
     @classmethod
     def of_this_process(cls) -> ServerKit:
         """Return the one that this process was started for."""
         return cls.load(Path(os.environ[KIT]))
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Carry: one run does, another waits for its end."""
+        with self._turn.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     @property
-    def turn(self) -> Path:
-        """Who holds the lock on this file carries."""
+    def is_carried(self) -> bool:
+        """Whether a run carries now."""
+        with self._turn.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    @property
+    def _turn(self) -> Path:
         return self.folder / "turn"
 
     @property
@@ -180,17 +197,16 @@ def _finish(kit: SiteKit | ServerKit) -> None:
     _write(kit.folder / "secret", secrets.token_bytes(SECRET))
     told = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(kit).items()}
     told.pop("folder")
-    _write(kit.folder / FILE, json.dumps({"securefl_flower_kit": kit.kind, **told}, indent=2).encode())
+    _write(kit.folder / FILE, json.dumps({MARK: kit.kind, **told}, indent=2).encode())
 
 
-def _told(folder: Path, kind: str) -> dict[str, Any]:
-    try:
-        told = json.loads((folder / FILE).read_text())
-        if told.pop("securefl_flower_kit") != kind:
-            raise NoKit(f"{folder} is not the kit of a {kind}")
-    except (OSError, ValueError, KeyError, AttributeError) as fault:
-        raise NoKit(f"{folder} is no kit: {fault}") from fault
-    return dict(told)
+def _told(folder: Path, kind: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    told = _read(folder)
+    if told.pop(MARK) != kind:
+        raise NoKit(f"{folder} is not the kit of a {kind}")
+    if {name: type(value) for name, value in told.items()} != fields:
+        raise NoKit(f"{folder / FILE} has not what the kit of a {kind} has: {', '.join(fields)}")
+    return told
 
 
 def kind_of(folder: Path) -> str:
@@ -199,10 +215,26 @@ def kind_of(folder: Path) -> str:
     Raises:
         NoKit: nobody's.
     """
+    return str(_read(folder)[MARK])
+
+
+def loaded(folder: Path) -> SiteKit | ServerKit:
+    """Read a kit of either kind.
+
+    Raises:
+        NoKit: it is none.
+    """
+    return ServerKit.load(folder) if kind_of(folder) == ServerKit.kind else SiteKit.load(folder)
+
+
+def _read(folder: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((folder / FILE).read_text())["securefl_flower_kit"])
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+        told = json.loads((folder / FILE).read_text())
+    except (OSError, ValueError) as fault:
         raise NoKit(f"{folder} is no kit: {fault}") from fault
+    if not isinstance(told, dict) or MARK not in told:
+        raise NoKit(f"{folder} is no kit")
+    return told
 
 
 def _named(name: str) -> None:
@@ -284,7 +316,7 @@ def _write(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make a kit, or admit a site."""
     parser = argparse.ArgumentParser(prog="python -m securefl_carriers.flower.kit", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -308,7 +340,7 @@ def main() -> None:
     of_admit.add_argument("--name", required=True)
     of_admit.add_argument("--key", type=Path, required=True, help="the site's node.pub")
     of_admit.add_argument("--fingerprint", required=True, help="of that, as it was read out")
-    asked = parser.parse_args()
+    asked = parser.parse_args(argv)
     try:
         if asked.command == "server":
             print(make_server(ServerKit(asked.kit, asked.public, asked.port, asked.doors, asked.let_in), asked.host))

@@ -15,14 +15,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from securefl_carriers.flower.executor import Worker
 from securefl_carriers.flower.gate import gate
-from securefl_carriers.flower.kit import KIT, LOOPBACK, NoKit, ServerKit, SiteKit, kind_of
+from securefl_carriers.flower.kit import KIT, LOOPBACK, NoKit, ServerKit, SiteKit, loaded
 
 APP: Final = Path(__file__).parent / "app"  # the stub
 BIN: Final = Path(sys.executable).parent  # of Flower's own commands
@@ -63,8 +63,8 @@ class House:
         self.kit, self.enough, self.fault = kit, threading.Event(), ""
         home = kit.folder / "flower"
         home.mkdir(mode=0o700, exist_ok=True)
-        self._environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
-        os.environ[KIT] = str(kit.folder)
+        own = {KIT: str(kit.folder), "FLWR_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        self._environment = {**os.environ, **QUIET, **own}
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._lock = threading.Lock()
 
@@ -72,11 +72,11 @@ class House:
         """Run, until a signal ends it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.enough.set())
-        worker = Worker(self.kit, self.enough)
-        threads = [self._kept, worker.work]
+        work = [sys.executable, "-m", "securefl_carriers.flower.executor", str(self.kit.folder)]
+        threads = [partial(self._kept, "flower", self._command()), partial(self._kept, "worker", work)]
         if isinstance(self.kit, ServerKit):
             _connect(self.kit, Path(self._environment["FLWR_HOME"]))
-            threads += [partial(self._gated, self.kit), partial(self._submitted, self.kit, worker)]
+            threads += [partial(self._gated, self.kit), partial(self._submitted, self.kit)]
         for each in threads:
             threading.Thread(target=each, daemon=True).start()
         self.enough.wait()
@@ -90,14 +90,16 @@ class House:
                 self.fault = f"nobody can connect: is {kit.public} taken?"
                 self.enough.set()
 
-    def _kept(self) -> None:
-        """Keep Flower's process alive."""
-        command = superlink(self.kit) if isinstance(self.kit, ServerKit) else supernode(self.kit)
+    def _command(self) -> list[str]:
+        return superlink(self.kit) if isinstance(self.kit, ServerKit) else supernode(self.kit)
+
+    def _kept(self, name: str, command: list[str]) -> None:
+        """Keep a process alive."""
         while not self.enough.is_set():
-            self._done("flower", command)
+            self._done(name, command)
             self.enough.wait(AGAIN_S)
 
-    def _submitted(self, kit: ServerKit, worker: Worker) -> None:
+    def _submitted(self, kit: ServerKit) -> None:
         """Register every site that is admitted, and keep one run submitted."""
         flwr = str(BIN / "flwr")
         while not self.enough.is_set():
@@ -109,10 +111,17 @@ class House:
                     said = self._done("flwr", [flwr, "supernode", "register", str(key), CONNECTION, "--format", "json"])
                     with suppress(ValueError, KeyError):
                         kit.register(key.stem, int(json.loads(said)["node-id"]))
-            if not worker.carrying.is_set():
+            if not kit.is_carried:
                 self._done("flwr", [flwr, "run", str(APP), CONNECTION])
-                worker.carrying.wait(SOON_S)
+                self._begun(kit)
             self.enough.wait(AGAIN_S)
+
+    def _begun(self, kit: ServerKit) -> None:
+        """Wait until the run that was submitted carries, for a while."""
+        deadline = time.monotonic() + SOON_S
+        while time.monotonic() < deadline and not self.enough.wait(AGAIN_S / 5):
+            if kit.is_carried:
+                return
 
     def _listens(self) -> bool:
         with socket.socket() as tried:
@@ -124,7 +133,7 @@ class House:
             if self.enough.is_set():
                 return ""
             process = self._running[name] = subprocess.Popen(  # noqa: S603 - what this module composed
-                command, stdin=subprocess.DEVNULL, stdout=None if name == "flower" else subprocess.PIPE, text=True,
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if name == "flwr" else None, text=True,
                 env=self._environment, start_new_session=True,
                 preexec_fn=_ends_with_us,  # noqa: PLW1509 - one system call, of a library that is loaded
             )  # fmt: skip
@@ -157,15 +166,6 @@ def _connect(kit: ServerKit, home: Path) -> None:
     (home / "config.toml").write_text("\n".join([*lines, *(f"{key} = {json.dumps(told[key])}" for key in told), ""]))
 
 
-def loaded(folder: Path) -> SiteKit | ServerKit:
-    """Read a kit of either kind.
-
-    Raises:
-        NoKit: it is none.
-    """
-    return ServerKit.load(folder) if kind_of(folder) == ServerKit.kind else SiteKit.load(folder)
-
-
 def main() -> None:
     """Run a kit."""
     parser = argparse.ArgumentParser(prog="python -m securefl_carriers.flower.serve", description=__doc__)
@@ -173,9 +173,9 @@ def main() -> None:
     try:
         house = House(loaded(parser.parse_args().kit.absolute()))
         house.run()
-        sys.exit(house.fault or None)
     except NoKit as fault:
         sys.exit(str(fault))
+    sys.exit(house.fault or None)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from examples.flare.network import COORDINATOR, SERVER, until
+from examples.flare.network import COORDINATOR, HOST, SERVER, until
 from examples.flower.network import FlowerNetwork, made
 from securefl.ledger import export
 from securefl.terms import ReservationReleased, Reserved, Settled
+from securefl_carriers.flower import kit
 from tests.support.over_engines import InThisProcess, small_over
 from tests.support.small import MEMBERS, Small
 
@@ -23,6 +27,11 @@ ROUNDS = 2
 
 class Here(InThisProcess, FlowerNetwork):
     """The same; what ends by itself is run in this process."""
+
+    def kits(self, *argv: object) -> str:
+        self.capsys.readouterr()
+        kit.main([*map(str, argv)])
+        return self.capsys.readouterr().out.strip()
 
 
 @pytest.fixture
@@ -34,6 +43,41 @@ def network(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         network.end()
 
 
+# What Flower serves on one port: its own interface to nodes, and what submits runs, registers nodes and hands out work.
+OPEN = ("/v1/control/start-run", "/v1/control/register-node", "/v1/runtime/acquire-task", "/docs", "/openapi.json")
+CLOSED = ("/v1/fleet/register-node", "/v1/fleet/unregister-node", "/v1/fleet/x", "/v1/fleet/x/../../control/start-run")
+BAD = (403, 404, 405)
+
+
+def check_the_gate(network: Here) -> None:
+    """Whoever reaches the port that sites reach can do what a registered node does, if it is one, and nothing else."""
+    server = network.kit(SERVER)
+    trusted = ssl.create_default_context(cafile=server / "ca.crt")
+    host, _, port = json.loads((server / "kit.json").read_text())["public"].rpartition(":")
+
+    def asked(method: str, path: str) -> int:
+        connection = http.client.HTTPSConnection(host, int(port), context=trusted, timeout=30)
+        connection.request(method, path, b"", {"content-type": "application/protobuf"})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    for path in (*OPEN, *CLOSED):
+        assert {asked("GET", path), asked("POST", path)} <= set(BAD), path
+    assert asked("POST", "/v1/fleet/pull-messages") == 401, "passed on: a SuperLink asks for a node's signature"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        with socket.create_connection((host, int(port))) as plain:
+            ssl.create_default_context().wrap_socket(plain, server_hostname=HOST)
+
+
+def check_no_code_of_a_run_was_installed(network: Here) -> None:
+    """Where Flower's own executors put what a run ships, before they import it, is nothing."""
+    for name in (SERVER, *MEMBERS):
+        home = network.kit(name) / "flower"
+        assert home.is_dir()
+        assert not [path for path in home.rglob("*") if path.suffix == ".py" or path.name == "apps"]
+
+
 def test_a_run_over_flower_goes_on_when_its_server_is_killed_and_holds(network: Here) -> None:
     keys = network.found()
     network.introduce()
@@ -42,6 +86,7 @@ def test_a_run_over_flower_goes_on_when_its_server_is_killed_and_holds(network: 
     network.carry()
     process = network.coordinating()
     until(lambda: "round 1/" in network.log(COORDINATOR), "the first round")
+    check_the_gate(network)
     os.kill(network.process(SERVER), signal.SIGKILL)
     said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, network.log(COORDINATOR)
@@ -51,3 +96,7 @@ def test_a_run_over_flower_goes_on_when_its_server_is_killed_and_holds(network: 
     for name in MEMBERS:
         found = export.leaves_of(export.read(network.run / "ledger" / f"{name}.ledger"), name)
         assert [type(each.entry) for each in found if isinstance(each.entry, CHARGES)] == [Reserved, Settled] * ROUNDS
+    check_no_code_of_a_run_was_installed(network)
+    serving = [process for name, process in network.running.items() if name.startswith("flower ")]
+    network.end()
+    assert [each.returncode for each in serving] == [0] * len(serving), "each ended when it was asked to"

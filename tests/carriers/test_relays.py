@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from securefl import wire
+from securefl.protocol import messages
 from securefl.protocol.messages import InProgress
 from securefl.runtime import framing
 from securefl.runtime.answering import ANSWER, WORKING
+from securefl.runtime.inprocess import InProcess
 from securefl.seams import Failure
 from securefl.terms import MemberId, Reserved, Scheme, Settled
 from securefl_carriers import doors, frames, site_end
@@ -119,6 +121,55 @@ def one_agent(folder: Path) -> Iterator[Agent]:
     agent.go_on.set()
     agent.shutdown()
     agent.server_close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "a_round"),
+    [
+        (Scheme.CLEAR, ["Propose"]),
+        (Scheme.CKKS, ["Propose"]),
+        (Scheme.MASKING, ["Propose", "Ask"]),
+        (Scheme.MASKED_CKKS, ["Propose", "Ask"]),
+    ],
+)
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_member_is_asked_as_often_as_the_pages_say(
+    scheme: Scheme, a_round: list[str], rounds: int, tmp_path: Path
+) -> None:
+    """Each is a message of the engine's: Flower takes seconds for one."""
+    federation, asked = Federation(tmp_path, scheme), list[tuple[str, str]]()
+
+    class Counted(InProcess):
+        def exchange(self, outbound, waiting):
+            given = list(outbound)
+            asked.extend((name, wire.decode(data, messages.Frame).envelope.receipt.kind) for name, data in given)
+            yield from super().exchange(given, waiting)
+
+    assert (
+        federation.drive(
+            Counted({name: federation.party(name) for name in federation.parties}, lambda: 0.0), rounds
+        ).outcome
+        == "finished"
+    )
+    assert [kind for name, kind in asked if name == "a"] == ["Invite", "Enrol", *a_round * rounds, "Close"]
+    assert [kind for name, kind in asked if name == "custodian"] == (
+        ["Invite", *["Ask"] * rounds, "Close"] if scheme.has_custodian else []
+    )
+
+
+def test_a_patient_end_answers_with_all_that_was_said_and_not_before(tmp_path: Path) -> None:
+    answers = list[Said]()
+    with one_agent(tmp_path) as agent:
+        end = site_end.SiteEnd(tmp_path / "agent", patient=True)
+        poll = Poll(ticket_of(b"request"), 0, b"request")
+        asking = threading.Thread(target=lambda: answers.append(Said.decode(end.answer(poll.encode()))))
+        asking.start()
+        until(lambda: bool(agent.asked))
+        assert not answers
+        agent.go_on.set()
+        asking.join(10)
+    assert [(said.state, said.have, len(said.frames)) for said in answers] == [(State.OVER, 4, 4)]
+    assert answers[0].frames[-1] == ANSWER + b"request"
 
 
 def test_a_request_is_handed_on_once_whoever_asks_for_it_and_how_often(tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""A kit for Flower: keys are made where they stay, what travels is checked by fingerprint, and what is loosened is found."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from securefl.cli.main import main
+from securefl.errors import OperatorFault
+from securefl.kits import flower_kit
+from securefl_carriers.flower import kit as kits
+from securefl_carriers.flower.kit import NoKit, ServerKit, SiteKit
+
+PORT = 28000
+HEAD = "  sl  local_address rem_address   st tx_queue"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A server's kit that admits a site, and that site's."""
+    server = ServerKit(tmp_path / "server", "0.0.0.0:8443", PORT, tmp_path / "doors", (1000,))
+    told = kits.make_server(server, "flower.example.org")
+    site = SiteKit(tmp_path / "north", "north", "flower.example.org:8443", tmp_path / "door", 9094)
+    own = kits.make_site(site, server.folder / "ca.crt", told)
+    kits.admit(server.folder, "north", site.folder / "node.pub", own)
+    return tmp_path
+
+
+def wrong(kit: Path, *tables: Path) -> set[str]:
+    return {each.name for each in flower_kit.examine(kit, tables) if each.status != flower_kit.OK}
+
+
+def table(tmp_path: Path, *local: str, state: str = "0A") -> Path:
+    """The kernel's own, of these addresses."""
+    path = tmp_path / "tcp"
+    path.write_text("\n".join([HEAD, *(f"   0: {each} 00000000:0000 {state} 00000000:00000000" for each in local), ""]))
+    return path
+
+
+def test_what_is_made_is_read_again_and_has_nothing_loose(made: Path) -> None:
+    assert ServerKit.load(made / "server").admitted == (made / "server" / "nodes" / "north.pub",)
+    assert SiteKit.load(made / "north").superlink == "flower.example.org:8443"
+    for name in ("server", "north"):
+        assert wrong(made / name, table(made, f"0100007F:{PORT:04X}")) == set()
+    secret = {path.read_bytes() for path in (made / "north").iterdir() if path.name in ("node.key", "secret")}
+    assert not [path for path in (made / "server").rglob("*") if path.is_file() and path.read_bytes() in secret]
+
+
+Change = Callable[[Path], object]
+
+
+def told(**changes: object) -> Change:
+    def change(kit: Path) -> None:
+        path = kit / flower_kit.FILE
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+def copied(source: str, target: str) -> Change:
+    return lambda kit: (kit / target).write_bytes((kit / source).read_bytes())
+
+
+def other_authority(kit: Path) -> None:
+    server = ServerKit(kit.parent / f"another-{kit.name}", "0.0.0.0:8443", PORT, kit)
+    kits.make_server(server, "flower.example.org")
+    shutil.copyfile(server.folder / "ca.crt", kit / "ca.crt")
+
+
+LOOSER: dict[str, tuple[str, Change]] = {
+    "settings more": ("server", told(isolation="subprocess")),
+    "settings of the other": ("north", told(doors="/x")),
+    "carrier": ("north", told(agent="door")),
+    "carrier of the server": ("server", told(doors="doors")),
+    "folder open": ("north", lambda kit: kit.chmod(0o755)),
+    "folder written": ("server", lambda kit: (kit / "nodes").chmod(0o770)),
+    "folder with a key for all": ("north", lambda kit: (kit / "node.key").chmod(0o640)),
+    "folder with a secret for all": ("server", lambda kit: (kit / "secret").chmod(0o604)),
+    "key of somebody else": ("north", lambda kit: (kit / "node.pub").write_bytes(b"ssh-rsa AAAA")),
+    "key gone": ("north", lambda kit: (kit / "node.key").unlink()),
+    "sites by one key": ("server", copied("nodes/north.pub", "nodes/south.pub")),
+    "connection under another": ("server", other_authority),
+    "connection under nobody": ("north", lambda kit: (kit / "ca.crt").write_text("")),
+}
+
+
+@pytest.mark.parametrize("name", LOOSER)
+def test_whatever_is_loosened_is_found(name: str, made: Path) -> None:
+    whose, change = LOOSER[name]
+    change(made / whose)
+    assert wrong(made / whose) == {name.partition(" ")[0]}
+
+
+@pytest.mark.parametrize(
+    ("local", "state", "found"),
+    [
+        (f"00000000:{PORT:04X}", "0A", {"interface"}),
+        (f"0500A8C0:{PORT:04X}", "0A", {"interface"}),
+        (f"00000000000000000000000000000000:{PORT:04X}", "0A", {"interface"}),
+        (f"00000000000000000000000001000000:{PORT:04X}", "0A", set()),
+        (f"00000000:{PORT:04X}", "01", set()),  # a connection, nobody who listens
+        (f"00000000:{PORT + 1:04X}", "0A", set()),
+    ],
+)
+def test_flowers_own_port_must_be_this_machines_alone(local: str, state: str, found: set[str], made: Path) -> None:
+    assert wrong(made / "server", table(made, local, state=state)) == found
+
+
+def test_the_doctor_says_it_and_ends_with_2(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def doctor(*argv: object) -> int:
+        with pytest.raises(SystemExit) as ended:
+            main(["doctor", *map(str, argv)])
+        return int(str(ended.value.code or 0))
+
+    assert doctor("--flower", made / "north") == 0
+    (made / "north").chmod(0o755)
+    assert doctor("--flower", made / "north") == 2
+    assert "chmod" in capsys.readouterr().out
+    assert doctor("--flower", made / "north", "--flare", made) == 2
+    assert "one kit at a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", "{}", '{"securefl_flower_kit": "site"}', '{"securefl_flower_kit": "x", "port": 1}']
+)
+def test_what_is_no_kit_is_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / flower_kit.FILE).write_text(text)
+    with pytest.raises(OperatorFault, match="no kit of Flower"):
+        flower_kit.examine(tmp_path)
+    for load in (ServerKit.load, SiteKit.load, kits.kind_of):
+        if load is not kits.kind_of or not text or "securefl" not in text:
+            with pytest.raises(NoKit):
+                load(tmp_path)
+
+
+def test_a_setting_that_is_none_is_refused(made: Path) -> None:
+    told(isolation="subprocess")(made / "server")
+    with pytest.raises(NoKit, match="has not what the kit of a server has"):
+        ServerKit.load(made / "server")
+
+
+def test_nobody_is_let_in_under_another_ones_name_or_key(made: Path) -> None:
+    key = made / "north" / "node.pub"
+    own = kits.fingerprint(key)
+    for name, told, why in (
+        ("north", own, "admitted already"),
+        ("south", own[:-1] + ("0" if own[-1] != "0" else "1"), "its fingerprint is"),
+        ("../x", own, "no name of a site"),
+        ("server", own, "no name of a site"),
+    ):
+        with pytest.raises(NoKit, match=re.escape(why)):
+            kits.admit(made / "server", name, key, told)
+    with pytest.raises(NoKit, match="its fingerprint is"):
+        kits.make_site(SiteKit(made / "s", "s", "h:1", made / "door", 1), made / "server" / "ca.crt", own)
+    assert not (made / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [({"agent": Path("door")}, "no absolute path"), ({"superlink": "h"}, "no host:port"), ({"name": "a/b"}, "no name")],
+)
+def test_a_kit_that_cannot_be_is_not_made(changed: dict[str, object], why: str, tmp_path: Path) -> None:
+    good = {"folder": tmp_path, "name": "a", "superlink": "h:1", "agent": tmp_path, "port": 1}
+    SiteKit(**good)
+    with pytest.raises(NoKit, match=why):
+        SiteKit(**{**good, **changed})
