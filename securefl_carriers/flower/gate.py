@@ -40,14 +40,14 @@ def gate(kit: ServerKit) -> uvicorn.Server:
     host, port = address(kit.public)
     return uvicorn.Server(
         uvicorn.Config(
-            _application(f"https://{LOOPBACK}:{kit.port}", ssl.create_default_context(cafile=kit.folder / "ca.crt")),
+            _application(httpx.URL(scheme="https", host=LOOPBACK, port=kit.port), ssl.create_default_context(cafile=kit.folder / "ca.crt")),
             host=host, port=port, log_level="warning", lifespan="on", timeout_keep_alive=30, server_header=False,
             ssl_certfile=str(kit.folder / "server.crt"), ssl_keyfile=str(kit.folder / "server.key"),
         )
     )  # fmt: skip
 
 
-def _application(superlink: str, trusted: ssl.SSLContext) -> Starlette:
+def _application(superlink: httpx.URL, trusted: ssl.SSLContext) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[Mapping[str, httpx.AsyncClient]]:
         async with httpx.AsyncClient(base_url=superlink, verify=trusted, timeout=TIMEOUT_S) as client:
