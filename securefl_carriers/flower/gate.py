@@ -38,9 +38,11 @@ NOT_PASSED: Final = (
 def gate(kit: ServerKit) -> uvicorn.Server:
     """Make the gate of a server's kit; run it with `run`."""
     host, port = address(kit.public)
+    superlink = httpx.URL(scheme="https", host=LOOPBACK, port=kit.port)
+    trusted = ssl.create_default_context(cafile=kit.folder / "ca.crt")
     return uvicorn.Server(
         uvicorn.Config(
-            _application(httpx.URL(scheme="https", host=LOOPBACK, port=kit.port), ssl.create_default_context(cafile=kit.folder / "ca.crt")),
+            _application(superlink, trusted),
             host=host, port=port, log_level="warning", lifespan="on", timeout_keep_alive=30, server_header=False,
             ssl_certfile=str(kit.folder / "server.crt"), ssl_keyfile=str(kit.folder / "server.key"),
         )
