@@ -135,13 +135,14 @@ def members(size: str) -> Figures:
     from tests.support.trees import Tree  # noqa: PLC0415
 
     nodes, sites = NODES[size]
-    marks = list[tuple[float, float, float]]()
+    marks, models = list[tuple[float, float, float]](), set[int]()
 
     class Watched(Silent):
         """Notes where the root's rounds begin and the run ends."""
 
         def round(self, *_: object) -> None:
             """A round begins; those of federations below come prefixed, as words."""
+            models.update(id(each) for each in gc.get_objects() if type(each) is SharedModel)
             marks.append((time.process_time(), time.monotonic(), memory_mib("VmRSS")))
             print(f"round {len(marks)}: {marks[-1]}", file=sys.stderr, flush=True)
 
@@ -158,7 +159,6 @@ def members(size: str) -> Figures:
         cache = simulation.ResourceCache(page=False)
         result = simulation.run(loaded, folder / "out", sites=folder / "sites", progress=Watched(), workbench=cache)
         assert result.outcome == "finished", result.why
-        models = sum(isinstance(each, SharedModel) for each in gc.get_objects())
     what = f"{nodes * sites} members below {nodes} nodes, in one process"
     first, rounds = marks[0], list(pairwise(marks))
     return [
@@ -169,7 +169,7 @@ def members(size: str) -> Figures:
             for place, kind in enumerate(("CPU seconds", "seconds", "MiB more than before"))
         ),
         told(f"{what}: MiB", memory_mib()),
-        told(f"{what}: base models in memory", models, 1),
+        told(f"{what}: base models in memory", len(models), 1),
     ]
 
 
