@@ -16,6 +16,8 @@ from securefl import keys, merkle, wire
 from securefl.keys import Secret
 from securefl.ledger import heads
 from securefl.planning import start_file
+from securefl.policy import key_age
+from securefl.policy import load as policies
 from securefl.protection import enrolments, mask_streams, masking, masking_terms, shamir
 from securefl.terms import (
     Adapter,
@@ -36,7 +38,7 @@ from securefl.terms import (
 from securefl.terms.layout import Layout, Tensor
 from securefl.terms.start import Start
 from tests.support.sums import sum_of
-from tests.support.worlds import World, identity, seat
+from tests.support.worlds import POLICY, World, identity, seat
 
 FOLDER = Path(__file__).parent / "vectors"
 START = Start(
@@ -59,6 +61,11 @@ OTHER_FORMS = {  # of the fraction 1/8, which is [1, 8]
 }
 
 
+def bounded(days: object) -> bytes:
+    """A policy under which keys are as old as this at most."""
+    return POLICY + f"keys: {{max_age_days: {days}}}\n".encode()
+
+
 def good() -> dict[str, dict[str, str]]:
     shares = shamir.split(ONE, 3, (1, 2, 3, 4, 5), TWO)
     pair = mask_streams.pair_key(ONE, keys.public_half(TWO), Hash(bytes(32)), MemberId("a"), MemberId("b"))
@@ -76,6 +83,8 @@ def good() -> dict[str, dict[str, str]]:
         "event": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 8), Fraction(9, 10), 4)).hex()},
         "event with large integers": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 1 << 4095), Fraction(9, 10), 4)).hex()},
         "leaf": {"entry": "00", "hash": merkle.leaf_hash(b"\0").hex()},
+        "policy": {"text": POLICY.hex(), "hash": policies.policy_hash(POLICY).hex(), "age": str(key_age.most_age_in(POLICY))},
+        "policy that bounds keys": {"text": bounded(90).hex(), "hash": policies.policy_hash(bounded(90)).hex(), "age": str(key_age.most_age_in(bounded(90)))},
         "start": {"bytes": wire.encode(START).hex(), "digest": start_file.digest(START).hex(), "layout": wire.layout_digest(START.layout).hex()},
     }  # fmt: skip
 
@@ -103,6 +112,10 @@ def bad() -> dict[str, dict[str, str]]:
         "a start with a value too few": {
             "start": wire.encode(START).replace(b"\x48", b"\x44")[:-4].hex(),
             "fails": "Malformed",
+        },
+        **{
+            f"a key's age of {days} days": {"policy": bounded(days).hex(), "fails": "OperatorFault"}
+            for days in ("0", "-1", "1.5", "true", "36501")
         },
         "a head under another label": {"signature": keys.Identity(ONE).sign("receipt", b"x").hex(), "fails": "Forged"},
     }

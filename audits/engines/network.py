@@ -37,7 +37,7 @@ def killed() -> None:
 
 
 def once(scheme: Scheme, number: int, folder: Path) -> dict[str, Any]:
-    """One run: a site dies at the first plan, the coordinator after it, and the partition begins with the second plan."""
+    """One run: a site dies at the first plan, the coordinator after it; the partition begins with the second plan."""
     state, ledgers = calm(Federation(folder / "calm", scheme), ROUNDS)
     federation, sky = Federation(folder / "rough", scheme), Sky(Weather(), number)
     begun = time.monotonic()

@@ -18,7 +18,6 @@ from securefl.home.clock import clock
 from securefl.ledger import anchor
 from securefl.ledger.databases import LOCAL, URL_FILE, place_of, server_of
 from securefl.planning.plan import scheme_under
-from securefl.policy import key_age
 from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.site import charged_records, custody, labels, node, shown_keys
@@ -55,6 +54,8 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
     if inside is not None:
         yield tried(f"policy of {inside.name}", lambda: _policy_below(node.of(site)))
         yield tried(f"parties of {inside.name}", lambda: _parties(node.of(site)))
+        if anchor.read(node.of(site).home) is not None:
+            yield tried(f"keys in {inside.name}", lambda: _keys_below(node.of(site)))
     model, data = site.file.model, site.file.data
     if model is not None:
         yield tried("model", lambda: _found("model", site, model.at or model.name))
@@ -178,9 +179,18 @@ def _policy(home: Path, name: str) -> Finding:
 
 
 def _keys(site: Site, name: str) -> Finding:
-    policy, home = policies.load(adoption.staged_at(site.home, name)), opened(site)
+    home = opened(site)
     try:
-        return ageing.found(home, name, key_age.most_age_s(policy))
+        return ageing.found(home, name, ageing.most_s(home, name))
+    finally:
+        home.engine.dispose()
+
+
+def _keys_below(own: node.Node) -> Finding:
+    """Return how old the keys are that a sub-federation's coordinator asks."""
+    home = inviting.opened(own)
+    try:
+        return ageing.found(home, own.file.name, ageing.most_s(home, own.file.name))
     finally:
         home.engine.dispose()
 

@@ -10,6 +10,8 @@ import pytest
 from securefl import errors, keys, merkle, wire
 from securefl.keys import Secret
 from securefl.planning import start_file
+from securefl.policy import key_age
+from securefl.policy import load as policies
 from securefl.protection import shamir
 from securefl.terms import Head, PoissonGaussian
 from securefl.terms.start import Start
@@ -49,6 +51,13 @@ def test_events_are_read_back_whole() -> None:
         assert wire.decode(raw("good", name, "bytes"), PoissonGaussian) == event
 
 
+def test_a_policy_has_the_hash_and_the_age_that_are_written() -> None:
+    for name, age in (("policy", "None"), ("policy that bounds keys", str(90 * 24 * 3600))):
+        text = raw("good", name, "text")
+        assert policies.parse(text, name).hash == raw("good", name, "hash")
+        assert str(key_age.most_age_in(text)) == KNOWN["good"][name]["age"] == age
+
+
 def test_any_three_shares_give_the_secret() -> None:
     shares = {int(k.split()[1]): bytes.fromhex(v) for k, v in KNOWN["good"]["shamir"].items() if k.startswith("share")}
     assert shamir.combine({p: shares[p] for p in (2, 4, 5)}, 3).raw == raw("good", "shamir", "secret")
@@ -63,6 +72,8 @@ def test_bad_vectors_fail_as_they_say(name: str) -> None:
             keys.open_box(make_vectors.TWO, "shares", b"c", bytes.fromhex(case["box"]))
         elif "event" in case:
             wire.decode(bytes.fromhex(case["event"]), PoissonGaussian)
+        elif "policy" in case:
+            policies.parse(bytes.fromhex(case["policy"]), "policy.yaml")
         elif "start" in case:
             wire.decode(bytes.fromhex(case["start"]), Start)
         else:
