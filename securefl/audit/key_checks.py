@@ -1,4 +1,8 @@
-"""Was each key young enough? Check 4 of ``verify``: whom a party heard, and whom it trained with, by its own ledger.
+"""Did each key count? Check 4 of ``verify``: whom a party heard, trained with and summed, by its own ledger.
+
+A key counts at an entry if the notices that were taken in before it neither revoke it, nor hand it over longer ago than
+the overlap, nor say that its owner has left, and if it is no older than the run's policy lets it be. A party is held to
+what it knew: a notice that it took in later, or never, judges nothing.
 
 A ledger knows one time: its owner's clock, as it stands at each entry. A key's age is counted from the first entry that
 names it, as its owner counts it live; nothing is compared across ledgers. So whoever sets its own clock back hides the
@@ -15,54 +19,100 @@ from securefl.audit.ledger_files import Ledger
 from securefl.errors import Forged
 from securefl.policy import key_age
 from securefl.protocol.key_ages import KeyAges
-from securefl.terms import Leaf, MemberId, MessageReceived, Participant, Reserved, RunId, RunJoined
+from securefl.protocol.standing import Standings
+from securefl.terms import (
+    Leaf,
+    MemberId,
+    MessageReceived,
+    Noticed,
+    Participant,
+    Reserved,
+    RunId,
+    RunJoined,
+    SumOpened,
+)
 
 SLACK_S: Final = 3600  # what may be computed between the check of a message and the time of its entry
+ROUND: Final = ("Propose", "Ask")  # what whoever trains and whoever decrypts are asked for: keys are judged as it comes
 
 
 def check(ledger: Ledger) -> None:
-    """Check that this party heard nobody, and trained with nobody, by a key older than its policy lets one be.
+    """Check that this party heard nobody, trained with nobody and summed nobody's input by a key that did not count.
 
     Raises:
         Tampered: it did.
     """
-    runs = _Runs(ledger.owner)
+    known = _Known(ledger.owner)
     for index, leaf in enumerate(ledger.leaves):
-        seats, at, most_s = runs.heard(leaf)
-        for seat in seats:
-            try:
-                runs.ages.check(seat, at, most_s)
-            except Forged as fault:
-                raise ledger.wrong(str(fault), index) from fault
+        try:
+            known.judge(leaf)
+        except Forged as fault:
+            raise ledger.wrong(str(fault), index) from fault
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run that a ledger tells of: who is in it, for whom the ledger speaks, and how old a key may be."""
+
+    opened: RunJoined
+    most_s: int | None
+
+    @property
+    def seats(self) -> dict[MemberId, Participant]:
+        return {seat.member: seat for seat in self.opened.peers}
+
+    def named(self, *names: MemberId) -> list[Participant]:
+        """The seats of these parties; of one without a seat there is none."""
+        return [self.seats[name] for name in names if name in self.seats]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What counted, and the ledger's time, when something was asked."""
+
+    standings: Standings
+    at: int
 
 
 @dataclass(slots=True)
-class _Runs:
-    """The runs that one ledger has told of so far: who is in each, and how old a key may be."""
+class _Known:
+    """What one ledger has told so far: of keys, and of the runs in which they spoke."""
 
     owner: MemberId
     ages: KeyAges = KeyAges()  # noqa: RUF009 - frozen
-    _seats: dict[RunId, dict[MemberId, Participant]] = field(default_factory=dict)
-    _most_s: dict[RunId, int | None] = field(default_factory=dict)
-    _proposed: dict[RunId, int] = field(default_factory=dict)  # when each run's latest plan came
+    standings: Standings = Standings()  # noqa: RUF009 - frozen
+    _runs: dict[RunId, _Run] = field(default_factory=dict)
+    _asked: dict[RunId, _Moment] = field(default_factory=dict)  # of each run's latest round
 
-    def heard(self, leaf: Leaf) -> tuple[tuple[Participant, ...], int, int | None]:
-        """Who speaks or is trained with by this entry, when that was checked, and the age that is allowed."""
+    def judge(self, leaf: Leaf) -> None:
+        """Take in an entry, and check every key by which it was written.
+
+        Raises:
+            Forged: one did not count.
+        """
         self.ages, entry = self.ages.after(leaf), leaf.entry
-        if isinstance(entry, RunJoined):
-            self._seats[entry.run] = {seat.member: seat for seat in entry.peers}
+        now = _Moment(self.standings, leaf.at)
+        if isinstance(entry, Noticed):
+            self.standings = self.standings.after(entry.notice.notice)
+        elif isinstance(entry, RunJoined):
             limit = key_age.most_age_in(entry.policy)
-            self._most_s[entry.run] = None if limit is None else limit + SLACK_S
-            return self._of(entry.run, self.owner, leaf.at)
-        if isinstance(entry, MessageReceived):
-            if entry.receipt.kind == "Propose":
-                self._proposed[entry.receipt.run] = leaf.at
-            return self._of(entry.receipt.run, entry.receipt.sender, leaf.at)
-        if isinstance(entry, Reserved):
-            run = entry.plan.run
-            return entry.plan.cohort, self._proposed.get(run, leaf.at), self._most_s.get(run)
-        return (), leaf.at, None
+            run = self._runs[entry.run] = _Run(entry, None if limit is None else limit + SLACK_S)
+            self._check(run, run.named(self.owner), now)
+        elif isinstance(entry, MessageReceived) and entry.receipt.run in self._runs:
+            run = self._runs[entry.receipt.run]
+            self._check(run, run.named(entry.receipt.sender), now)
+            if entry.receipt.kind in ROUND:
+                self._asked[entry.receipt.run] = now
+        elif isinstance(entry, Reserved) and entry.plan.run in self._runs:
+            run = self._runs[entry.plan.run]
+            custodian = [seat for seat in run.opened.peers if seat.key == entry.plan.cover.custodian]
+            self._check(run, [*entry.plan.cohort, *custodian], self._asked.get(entry.plan.run, now))
+        elif isinstance(entry, SumOpened) and entry.run in self._runs:
+            run = self._runs[entry.run]
+            if run.opened.role == "custodian":
+                self._check(run, run.named(*entry.survivors, self.owner), self._asked.get(entry.run, now))
 
-    def _of(self, run: RunId, party: MemberId, at: int) -> tuple[tuple[Participant, ...], int, int | None]:
-        seat = self._seats.get(run, {}).get(party)
-        return (() if seat is None else (seat,)), at, self._most_s.get(run)
+    def _check(self, run: _Run, seats: list[Participant], moment: _Moment) -> None:
+        for seat in seats:
+            moment.standings.check(run.opened.federation, seat, moment.at - SLACK_S)
+            self.ages.check(seat, moment.at, run.most_s)

@@ -95,14 +95,26 @@ def _advance(
     ports: coordinator_state.Ports,
     observe: Observer,
 ) -> coordinator_state.Step:
-    moved, run = c.step(state, event, ports), state.course.session.run
-    with home.transaction() as conn:
-        if not home.stands(conn, run, state):
-            remedy = "let one command go on with it, from one folder"
-            raise Elsewhere(f"another process goes on with run {run.hex()} too", remedy, str(home.path))
-        home.commit(conn, run, moved.entries, moved.state)
-    observe(state, moved)
-    return moved
+    """One step, judged by the keys that count as it is written: adding up may take long, and holds no lock.
+
+    Raises:
+        Elsewhere: another process moved the run.
+        PeerFault: as for the machine; nothing is written.
+    """
+    run = state.course.session.run
+    while True:
+        home.catch_up()
+        known = home.live.now.standings
+        moved = c.step(state, event, ports)
+        with home.transaction() as conn:
+            if home.live.now.standings != known:
+                continue  # a notice was taken in meanwhile
+            if not home.stands(conn, run, state):
+                remedy = "let one command go on with it, from one folder"
+                raise Elsewhere(f"another process goes on with run {run.hex()} too", remedy, str(home.path))
+            home.commit(conn, run, moved.entries, moved.state)
+        observe(state, moved)
+        return moved
 
 
 def _note(home: Home, run: RunId, sender: MemberId, why: str, rule: str = "protocol.no-answer") -> None:

@@ -358,14 +358,15 @@ class Home:
         return self.live.now.witnessed(federation, peers)
 
     def line(self, federation: str, key: PublicKey) -> tuple[PublicKey, ...]:
-        """Every key of the party that has this one, as this ledger has their hand-overs; oldest first.
+        """Every key of the party that has this one, as this ledger has their hand-overs; oldest first."""
+        self.catch_up()
+        return self.live.now.standings.line(federation, key)
 
-        No store is opened, unless another process of this home has written since: it may have taken in a notice.
-        """
+    def catch_up(self) -> None:
+        """Know what other processes of this home wrote, such as a notice; where none did, no store is opened."""
         if self.live.behind(self.path):
             with self.transaction():
                 pass
-        return self.live.now.standings.line(federation, key)
 
     def standing_in(self, federation: str, policy: bytes) -> Callable[[Participant], None]:
         """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``.

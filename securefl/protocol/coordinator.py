@@ -14,11 +14,19 @@ from dataclasses import replace
 from typing import Any, Final
 
 from securefl import wire
-from securefl.errors import Forged, OutOfTurn, PeerFault
+from securefl.errors import OutOfTurn, PeerFault
 from securefl.protection import max_update
-from securefl.protocol import answers, sight
+from securefl.protocol import answers
 from securefl.protocol import messages as m
-from securefl.protocol.coordinator_messages import ask_members, close_round, counts, enrol_members, propose_plan
+from securefl.protocol.coordinator_checks import check_answer, with_seen
+from securefl.protocol.coordinator_messages import (
+    ask_members,
+    close_round,
+    counts,
+    ended_keys,
+    enrol_members,
+    propose_plan,
+)
 from securefl.protocol.coordinator_state import (
     Asking,
     Closing,
@@ -77,7 +85,7 @@ def on_accept(state: Inviting, event: Received, ports: Ports) -> Step:
     """Note who takes part; when everybody has spoken, enrol them."""
     accept = m.opened(event.frame.envelope, m.Accept)
     assert isinstance(accept, m.Accept)
-    course = _with_seen(_answered(state.course, event), accept)
+    course = with_seen(_answered(state.course, event), accept)
     course = replace(course, accepts={**course.accepts, event.sender: event.frame})
     return _when_answered(replace(state, course=course), event, ports, invited)
 
@@ -142,6 +150,8 @@ def on_declined(state: Collecting, event: Received, ports: Ports) -> Step:
 def collected(state: Collecting, ports: Ports) -> Step:
     """Ask the survivors, or end cleanly if they are too few."""
     course = replace(state.course, unanswered={})
+    if ended := ended_keys(course, ports):
+        return close_round(course, "aborted", ended, ports)
     gone = {seat.member for seat in course.plan.cohort if not counts(seat, ports)}
     left = {n: kept for n, kept in state.sealed.items() if n not in gone or isinstance(kept, SignedReceipt)}
     state = replace(state, sealed=left)  # what was added came under a key that counted, and stays
@@ -323,7 +333,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     kind: type = type(event)
     if isinstance(event, Received):
         kind = REPLIES.get(event.frame.envelope.receipt.kind, type(None))
-        _check(state.course, event, ports)
+        check_answer(state.course, event, ports)
         if event.sender not in state.course.unanswered and (type(state), kind) in RULES:
             return ignore(state, event, ports)
     rule = RULES.get((type(state), kind))
@@ -335,48 +345,6 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     moved = act(state, event, ports)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
     return moved
-
-
-def _check(course: RunState, event: Received, ports: Ports) -> None:
-    """The answer is from the peer it came from, under the key the run began with, and its ledger did not shrink.
-
-    That key counts now: it was not revoked, its overlap with a successor is not over, and its owner has not left.
-    """
-    session = course.session
-    peers = (*session.roster, *((session.custodian,) if session.custodian else ()))
-    known = {seat.member: seat for seat in peers}
-    if event.sender not in known:
-        raise Forged(f"{event.sender} is no peer of this run")
-    key = known[event.sender].key
-    ports.standing(known[event.sender])
-    m.check(event.frame.envelope, event.sender, session.coordinator.member, session.run, key)
-    if event.frame.head is None:
-        raise Forged(f"{event.sender} shows no ledger")
-    m.check_head(event.frame.head, event.sender, key)
-    sight.check_grown((course.heads.get(event.sender), course.former.get(event.sender)), event.frame.head)
-    named = event.frame.envelope.receipt.head
-    if named is not None:
-        m.check_head(named, event.sender, key)
-        m.check_progress(named, event.frame.head)
-
-
-def _with_seen(course: RunState, accept: m.Accept) -> RunState:
-    """Take in what a peer saw of the others: whoever shows less from now on is left out of the run.
-
-    Raises:
-        Forged: a head is a stranger's, or not signed by its owner: everybody would refuse the acceptance that has it.
-    """
-    session, heads = course.session, dict(course.heads)
-    everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
-    known = {seat.member: seat.key for seat in everybody}
-    for seen in accept.seen:
-        if seen.head.owner not in known:
-            raise Forged(f"a head of {seen.head.owner}, who is no peer", "protocol.stranger")
-        m.check_head(seen, seen.head.owner, known[seen.head.owner])
-        before = heads.get(seen.head.owner)
-        if seen.head.owner != session.coordinator.member and (before is None or before.head.size < seen.head.size):
-            heads[seen.head.owner] = seen
-    return replace(course, heads=heads)
 
 
 def _check_relayable(course: RunState, sender: MemberId, public: bytes, ports: Ports) -> None:

@@ -65,8 +65,8 @@ def propose_plan(course: RunState, ports: Ports) -> Step:
     cohort: tuple[Participant, ...] = tuple(
         seat for seat in course.session.roster if seat.member in course.enrolled and counts(seat, ports)
     )
-    if course.session.custodian is not None and not counts(course.session.custodian, ports):
-        return close_round(course, "aborted", "the custodian's key does not count any more", ports)
+    if ended := ended_keys(course, ports):
+        return close_round(course, "aborted", ended, ports)
     if len(cohort) < course.need:
         why = f"{len(cohort)} members are ready for round {course.plan.round}; {course.need} are needed"
         return close_round(course, "aborted", why, ports)
@@ -79,6 +79,13 @@ def propose_plan(course: RunState, ports: Ports) -> Step:
         name: m.Propose(plan, course.state, relayed.get(name, b""), heads) for name in names
     }
     return ask_members(Collecting(course, {}, {}, {}), asked, plan.round, ports)
+
+
+def ended_keys(course: RunState, ports: Ports) -> str:
+    """Whose key does not count any more, of those without whom there is no round; empty if none has ended."""
+    needed = (course.session.coordinator, *filter(None, (course.session.custodian,)))
+    ended = ", ".join(seat.member for seat in needed if not counts(seat, ports))
+    return ended and f"the key of {ended} does not count any more"
 
 
 def counts(seat: Participant, ports: Ports) -> bool:

@@ -216,7 +216,7 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
     # 2. every input is signed by a member of the cohort for this very plan, and each member stands there once
     if any(seat not in session.roster for seat in plan.cohort):
         raise Forged("a cohort with strangers", "protocol.stranger")
-    _check_senders(question, ports)
+    _check_keys(question, session, ports)
     known = {seat.member: seat.key for seat in plan.cohort}
     payloads: dict[MemberId, bytes] = {}
     shown = list[SignedHead]()
@@ -243,12 +243,12 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
     return plan, ports.holder.prepare(plan, Secret(state.box), payloads, enrolled, answers), shown
 
 
-def _check_senders(question: Summation, ports: Ports) -> None:
-    """Check that every input is of a party that takes part, under a key that counts now."""
+def _check_keys(question: Summation, session: m.Session, ports: Ports) -> None:
+    """Check that every input is of a party that takes part, under a key that counts now; and the custodian's own does."""
     given = {each.receipt.sender for each in question.inputs}
-    for seat in question.plan.cohort:
-        if seat.member in given:
-            ports.standing(seat)
+    asked = [seat for seat in question.plan.cohort if seat.member in given]
+    for seat in (*asked, *filter(None, (session.custodian,))):
+        ports.standing(seat)
 
 
 def _what_became(session: m.Session, asked: Decrypting, answer: bytes) -> Entry:

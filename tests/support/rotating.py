@@ -138,18 +138,27 @@ class Living:
         self.agents = {MemberId(name): federation.party(name) for name in federation.parties}
 
     def play(
-        self, number: int, rounds: int = 1, before: Callable[[str, int], None] = lambda kind, times: None
+        self,
+        number: int,
+        rounds: int = 1,
+        before: Callable[[str, int], None] = lambda kind, times: None,
+        *,
+        last: str = "",
     ) -> tuple[coordinator_state.Ended, InOrder]:
-        """A run; ``before`` is told of each exchange, by its kind and how often that came before."""
-        runtime = InOrder(Telling(InProcess(self.agents), before))
+        """A run; ``before`` is told of each exchange, by its kind and how often that came before.
+
+        Args:
+            last: whose answer comes last; then ``before`` is told when all the others have come.
+        """
+        runtime = InOrder(Telling(InProcess(self.agents), before, last))
         return self.federation.in_run(number).drive(runtime, rounds), runtime
 
 
 class Telling:
-    """The same runtime, which says what it is about to ask."""
+    """The same runtime, which says what it is about to ask; or, of an answer that comes last, that it is to come."""
 
-    def __init__(self, inner: Runtime, before: Callable[[str, int], None]) -> None:
-        self.inner, self.before, self.times = inner, before, dict[str, int]()
+    def __init__(self, inner: Runtime, before: Callable[[str, int], None], last: str = "") -> None:
+        self.inner, self.before, self.last, self.times = inner, before, last, dict[str, int]()
 
     def exchange(self, outbound, waiting):
         from securefl import wire
@@ -157,9 +166,16 @@ class Telling:
 
         asked = list(outbound)
         kind = wire.decode(asked[0][1], m.Frame).envelope.receipt.kind
-        self.before(kind, self.times.setdefault(kind, 0))
+        times = self.times.setdefault(kind, 0)
         self.times[kind] += 1
-        yield from self.inner.exchange(asked, waiting)
+        if not self.last:
+            self.before(kind, times)
+            yield from self.inner.exchange(asked, waiting)
+            return
+        came = list(self.inner.exchange(asked, waiting))
+        yield from (each for each in came if each[0] != self.last)
+        self.before(kind, times)
+        yield from (each for each in came if each[0] == self.last)
 
 
 def folder_of(federation: Federation, copies: Path) -> Path:
