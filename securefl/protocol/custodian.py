@@ -244,7 +244,7 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
 
 
 def _check_keys(question: Summation, session: m.Session, ports: Ports) -> None:
-    """Check that every input is of a party that takes part, under a key that counts now; and the custodian's own does."""
+    """Check that the custodian, and each party that an input is of, takes part, under a key that counts now."""
     given = {each.receipt.sender for each in question.inputs}
     asked = [seat for seat in question.plan.cohort if seat.member in given]
     for seat in (*asked, *filter(None, (session.custodian,))):

@@ -78,12 +78,15 @@ class Standings:
     def check(self, federation: str, seat: Participant, now: int) -> None:
         """Check that this party still takes part, and speaks by this key.
 
+        A revocation ends every key that was handed over to the revoked one too: whoever has a home has all of them.
+
         Raises:
-            Forged: it has left, or the key was revoked, or handed over longer ago than the overlap.
+            Forged: it has left, or the key was revoked, or one that it was handed over to; or it was handed over
+                longer ago than the overlap.
         """
         if (federation, seat.member) in self.left:
             raise Forged(f"{seat.member} has left {federation}", "protocol.party-left")
-        if (federation, seat.key) in self.revoked:
+        if any((federation, key) in self.revoked for key in self.chain(federation, seat.key)):
             raise Forged(f"a key of {seat.member} that was revoked: {seat.key.hex()[:16]}", "protocol.key-revoked")
         handed = self.handovers.get((federation, seat.key))
         if handed is not None and now > handed.until:

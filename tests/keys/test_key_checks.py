@@ -110,7 +110,7 @@ STORIES = [
     for story in product(ENDS, ["a", COORDINATOR, CUSTODIAN], MOMENTS, [True, False], ["", "a"])
     if story[1] == "a" or not story[4]
 ]
-SOME = STORIES[::13]  # each moment, end, party and way to hear of it; all of them took a quarter of an hour, and held
+SOME = STORIES[::13]  # each end, party and way to hear of it
 
 
 @pytest.mark.parametrize("story", SOME, ids=str)

@@ -10,6 +10,7 @@ from threading import Thread
 import pytest
 
 from securefl.audit.verify import verify
+from securefl.errors import Forged
 from securefl.home import notices, ring
 from securefl.home.home import Home
 from securefl.home.peers import known, pin
@@ -17,7 +18,7 @@ from securefl.home.rotation import rotate
 from securefl.keys import Identity, Secret
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
-from securefl.terms import Departure, Handover, Noticed, Refused, Revocation, SumOpened
+from securefl.terms import Departure, Handover, MemberId, Noticed, Participant, Refused, Revocation, SumOpened
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating, folder_of
 
 
@@ -240,6 +241,26 @@ def test_a_key_is_handed_over_once_and_not_when_it_was_revoked() -> None:
     with pytest.raises(NotTaken, match="was revoked"):
         revoked.admit(signed(A, Departure("f", "a", A.public, 0)), "f", KEYS, 0)
     assert revoked.admit(handover(by=B, party="b"), "f", KEYS, 0)
+
+
+@pytest.mark.parametrize("revoked", range(4))
+def test_a_revocation_ends_the_key_and_each_that_was_handed_over_to_it_and_no_successor(revoked: int) -> None:
+    """Within every overlap; another federation's key of the same bytes, and another party's, count as before."""
+    line = (A, NEW, OTHER, Identity(Secret(bytes([5]) * 32)))
+    known_ = standing.Standings()
+    for one, other in zip(line, line[1:], strict=False):
+        known_ = known_.after(handover(one, other, until=10**6).notice)
+    known_ = known_.after(Revocation("f", "a", line[revoked].public, 0))
+    for place, key in enumerate(line):
+        seat = Participant(MemberId("a"), key.public, "")
+        known_.check("g", seat, 1)
+        if place > revoked:
+            known_.check("f", seat, 1)
+            continue
+        with pytest.raises(Forged) as refused:
+            known_.check("f", seat, 1)
+        assert refused.value.rule == "protocol.key-revoked"
+    known_.check("f", Participant(MemberId("b"), B.public, ""), 1)
 
 
 def test_two_processes_that_exchange_one_key_at_once_do_it_one_after_the_other(
