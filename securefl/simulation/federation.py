@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from securefl.audit import figures
 from securefl.coordinator import evidence
 from securefl.coordinator.drive import drive
 from securefl.coordinator.run import prepare
+from securefl.documents import site_file
 from securefl.documents.federation import Loaded
 from securefl.home import adoption
 from securefl.home.clock import Entropy, clock
@@ -53,6 +54,8 @@ from securefl.simulation.parties import (
 )
 from securefl.simulation.start_files import handed_over
 from securefl.site import custody
+from securefl.site.build import opened
+from securefl.site.evaluation import Release, as_used
 from securefl.strategy.member import MemberStrategy
 from securefl.terms import (
     MemberId,
@@ -143,7 +146,7 @@ def run(
             shown.say("evaluating on held-out rows of this bench")
             measured = measure.measure(
                 shared, ready.course.state, ended, records, plan, ready.ports.strategy, arms, shown,
-                own_models(places, shared, ended, plan),
+                own_models(rosters[()].documents, shared, ended, plan),
             )  # fmt: skip
         adapter = save_adapter(shared, ended, plan, out)
         who = _who(places, plan)
@@ -154,17 +157,17 @@ def run(
 
 
 def own_models(
-    places: SiteLayout, shared: SharedModel, ended: coordinator_state.Ended, plan: Plan
+    documents: Mapping[MemberId, Path], shared: SharedModel, ended: coordinator_state.Ended, plan: Plan
 ) -> Callable[[str], bytes]:
-    """What each member would use after the run: the last state, and as much of its own as the strategy leaves it."""
-    half, last = MemberStrategy(shared.layout, shared.initial()), ended.last_round + 1
+    """What each member would use after the run, by its own SITE document: as `securefl site evaluate` has it."""
+    half, release = MemberStrategy(shared.layout, shared.initial()), Release(plan.run, ended.last_round, plan)
 
     def of(name: str) -> bytes:
-        if not plan.sharing.keeps:
-            return half.start(plan, ended.course.state, b"")
-        home = Home.at(places.of(name), MemberId(name), clock)
-        with home.transaction() as conn:
-            return half.start(plan, ended.course.state, home.own(conn, plan.run, last).model)
+        home = opened(site_file.load(documents[MemberId(name)]))
+        try:
+            return as_used(home, release, half, ended.course.state)
+        finally:
+            home.engine.dispose()
 
     return of
 

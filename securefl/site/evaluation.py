@@ -52,7 +52,7 @@ def evaluate(site: Site, path: Path, federation: str | None = None) -> dict[str,
         remedy = "keep some out of training: `data.heldout`, from the next run on"
         raise OperatorFault("none of this site's rows are held out", remedy, str(site.path))
     shared, reads = model_of(site, name), limits_of(site, trust).reads
-    own = _own(home, release, MemberStrategy(shared.layout, shared.initial()), state)
+    own = as_used(home, release, MemberStrategy(shared.layout, shared.initial()), state)
     before, after = (shared.evaluate(each, heldout, reads) for each in (shared.initial(), own))
     told: dict[str, Any] = {"measure": "nats per token" if shared.task.kind == "language" else "accuracy"}
     told |= {"n": after.n, "majority": after.majority, "before": before.accuracy, "after": after.accuracy}
@@ -80,7 +80,7 @@ def released(home: Home, federation: str, state: bytes, place: str) -> Release:
     return Release(last.run, last.round, plans[-1] if plans else None)
 
 
-def _own(home: Home, release: Release, half: MemberStrategy, state: bytes) -> bytes:
+def as_used(home: Home, release: Release, half: MemberStrategy, state: bytes) -> bytes:
     """The state as this site would use it: as much of its own model as the strategy leaves it."""
     if release.plan is None or not release.plan.sharing.keeps:
         return state

@@ -1,6 +1,7 @@
 """A tree, each party a process in a directory of its own: a coordinator, two nodes that coordinate three sites each.
 
-They are joined by signed documents alone, every step is a command, and each is killed once.
+They are joined by signed documents alone, every step is a command, and each is killed once. The updates of the left
+node's sites are masked inside a ciphertext, whose key the custodian of that sub-federation holds.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from tempfile import TemporaryDirectory
 from securefl.audit import laid
 from securefl.audit.verify import verify
 from securefl.ledger import export
-from securefl.terms import Gathered, ReservationReleased, Reserved, Settled
-from tests.support.apart import COORDINATOR
+from securefl.terms import Gathered, MessageSent, ReservationReleased, Reserved, Scheme, Settled
+from tests.support.apart import COORDINATOR, CUSTODIAN
 from tests.support.grove import Grove, GroveGround, preload_tree
 from tests.support.trees import Tree
+
+ENCRYPTED = {"left": "ckks"}  # with masks inside, for the policy does not trust the custodian
 
 
 def test_nodes_coordinate_their_own_sites_inside_their_parents_rounds_although_each_is_killed_once(
@@ -25,9 +28,9 @@ def test_nodes_coordinate_their_own_sites_inside_their_parents_rounds_although_e
 ) -> None:
     tree = Tree(tmp_path)
     capsys.readouterr()  # what making a model says
-    preload_tree(Grove(tree, tmp_path / "preload", capsys), tmp_path / "preloaded")
+    preload_tree(Grove(tree, tmp_path / "preload", capsys, ENCRYPTED), tmp_path / "preloaded")
     with TemporaryDirectory(dir="/tmp") as folder:
-        grove = GroveGround(tree, Path(folder), capsys)
+        grove = GroveGround(tree, Path(folder), capsys, ENCRYPTED)
         keys = grove.found()
         grove.introduce()
         grove.serve()
@@ -46,12 +49,17 @@ def test_nodes_coordinate_their_own_sites_inside_their_parents_rounds_although_e
         copies = grove.exported(tmp_path / "copies")
         run = Path(shutil.copytree(grove.of(COORDINATOR) / "run", tmp_path / "run"))
         for path in copies.rglob("*.ledger"):
-            if path.name == f"{COORDINATOR}.ledger":
+            if path.stem in (COORDINATOR, CUSTODIAN):
                 continue
             told = [leaf.entry for leaf in export.leaves_of(export.read(path), path.name)]
             charged = [type(each) for each in told if isinstance(each, Reserved | Settled | ReservationReleased)]
             assert charged == [Reserved, Settled] * 2, path
+            schemes = {each.plan.cover.scheme for each in told if isinstance(each, Reserved)}
+            assert schemes == {Scheme.MASKED_CKKS if path.parent.name == "left" else Scheme.MASKING}, path
             assert sum(isinstance(each, Gathered) for each in told) == (2 if path.parent == copies else 0), path
+    opened = export.leaves_of(export.read(copies / "below" / "left" / f"{CUSTODIAN}.ledger"), CUSTODIAN)
+    sent = [leaf.entry.receipt.kind for leaf in opened if isinstance(leaf.entry, MessageSent)]
+    assert sent.count("Answered") == 2, "a sum a round"
     told, _ = laid.report(run, copies, keys)
     assert {row["member"] for row in told["accounts"]} == {"left", "right"}
     found = verify(run, keys)

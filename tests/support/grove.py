@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from securefl.runtime.inprocess import InProcess
 from securefl.site.build import Environment
 from securefl.site.dispatch import built
 from securefl.terms import MemberId
-from tests.support.apart import COORDINATOR, Apart
+from tests.support.apart import COORDINATOR, CUSTODIAN, Apart
 from tests.support.ground import Ground
 from tests.support.small import FEDERATION
 from tests.support.trees import Tree
@@ -23,16 +24,31 @@ TRAINING = FEDERATION["training"]
 
 
 class Grove(Apart):
-    """A coordinator, its nodes, and each node's sites, each in a folder; a node's coordinator is at home at the node."""
+    """A coordinator, its nodes, and each node's sites, each in a folder; a node's coordinator is at home at the node.
+
+    ``encrypted`` are the nodes whose sub-federation has a custodian of its own, and under which protection.
+    """
 
     small: Tree
 
-    def __init__(self, small: Tree, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, small: Tree, folder: Path, capsys: pytest.CaptureFixture[str], encrypted: Mapping[str, str] | None = None
+    ) -> None:
+        self.encrypted = dict(encrypted or {})
         super().__init__(small, folder, capsys, members=tuple(small.nodes), policy="top.policy")
 
     @property
     def parties(self) -> tuple[str, ...]:
-        return (*self.leaves, *self.small.nodes)
+        return (*self.leaves, *self.custodians, *self.small.nodes)
+
+    @property
+    def custodians(self) -> dict[str, str]:
+        """The custodian of each node that has one, and the node."""
+        return {f"{node}-custodian": node for node in self.encrypted}
+
+    def below(self, node: str) -> tuple[str, ...]:
+        """Whom a node invites."""
+        return (*self.small.nodes[node], *(name for name, of in self.custodians.items() if of == node))
 
     @property
     def leaves(self) -> dict[str, str]:
@@ -47,6 +63,9 @@ class Grove(Apart):
             self.given(leaf, "model", f"{leaf}.csv")
             keys[f"{node}/{leaf}"] = self.told(leaf, "site", "init", home, "--name", leaf, "--region", "here", "--model",
                                                "./model", "--data", f"{leaf}.csv")["key"]  # fmt: skip
+        for name, node in self.custodians.items():
+            told = self.told(name, "site", "init", self.place(name, "parties"), "--custodian")
+            keys[f"{node}/{CUSTODIAN}"] = told["key"]
         for node, leaves in self.small.nodes.items():
             told = self.planted(node, leaves)
             keys |= {node: told["key"], f"{node}/{COORDINATOR}": told["coordinator_key"]}
@@ -69,13 +88,21 @@ class Grove(Apart):
         for leaf in self.small.nodes[node]:
             assert f"sockets/{leaf}" in text
             text = text.replace(f"sockets/{leaf}", str(self.door(leaf)))
+        for name in self.below(node)[len(self.small.nodes[node]) :]:
+            assert "  protection: masking" in text
+            protection = f"  custodian: {{socket: {self.door(name)}}}\n  protection: {self.encrypted[node]}"
+            text = text.replace("  protection: masking", protection)
         self.document(node).write_text(text)
 
     def introduce(self) -> None:
         """From the top: the nodes join the federation above, then each invites its own members."""
         self.joined(COORDINATOR, self.members)
-        for node, leaves in self.small.nodes.items():
-            self.joined(node, leaves)
+        for node in self.small.nodes:
+            self.joined(node, self.below(node))
+
+    def called(self, name: str) -> str:
+        """What a party is called in its federation: each has one custodian."""
+        return CUSTODIAN if name in self.custodians else name
 
     def joined(self, inviting: str, invited: tuple[str, ...]) -> None:
         document, mail = self.document(inviting), lambda what: self.sent(inviting, what)
@@ -85,14 +112,14 @@ class Grove(Apart):
                                invitation["fingerprint"], "--out", self.sent(name, "answer"))  # fmt: skip
             admitted = self.told(inviting, "site", "join", document, self.sent(name, "answer"), "--fingerprint",
                                  answer["fingerprint"])  # fmt: skip
-            assert (admitted["joined"], admitted["name"]) == ("answer", name)
+            assert (admitted["joined"], admitted["name"]) == ("answer", self.called(name))
         roster = self.told(inviting, "site", "roster", document, "--out", mail("roster"))
         for name in invited:
             self.told(name, "site", "join", self.document(name), mail("roster"), "--fingerprint", roster["fingerprint"])
 
     def exported(self, place: Path) -> Path:
         """Everybody's ledger, each where it belongs: the root's here, a node's in ``below/NODE``."""
-        for leaf, node in self.leaves.items():
+        for leaf, node in {**self.leaves, **self.custodians}.items():
             self.handed(leaf, self.document(leaf), place / "below" / node)
         for node in self.small.nodes:
             self.handed(node, self.document(node), place)
@@ -110,7 +137,7 @@ class GroveGround(Grove, Ground):
 
     def asking(self, name: str) -> tuple[str, ...]:
         """Who may ask this party: a leaf its node, a node the coordinator."""
-        return (self.leaves.get(name, COORDINATOR),)
+        return ({**self.leaves, **self.custodians}.get(name, COORDINATOR),)
 
     def planted(self, node: str, leaves: tuple[str, ...]) -> dict:
         told = super().planted(node, leaves)
@@ -122,9 +149,11 @@ def coordinated(grove: Grove, out: Path) -> run.Result:
     """The whole tree, in one process: each site built from its own document."""
 
     def sites(names: tuple[str, ...], around=lambda _: Environment()) -> InProcess:
-        return InProcess({MemberId(name): built(site_file.load(grove.document(name)), around(name)) for name in names})
+        return InProcess(
+            {MemberId(grove.called(name)): built(site_file.load(grove.document(name)), around(name)) for name in names}
+        )
 
-    nodes = sites(grove.members, lambda name: Environment(members=sites(grove.small.nodes[name])))
+    nodes = sites(grove.members, lambda name: Environment(members=sites(grove.below(name))))
     return run.coordinate(coordinator_file.load(grove.document(COORDINATOR)), out, Silent(), nodes)
 
 
