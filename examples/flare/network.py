@@ -49,6 +49,7 @@ class Network:
     federation: Federation
     folder: Path
     engine: Path | None
+    by_job: bool = field(default=False, kw_only=True)  # FLARE's parents carry, or a job
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,7 +167,7 @@ class Network:
             asks = ("--doors", self.asked_at(name)) if name in (SERVER, CUSTODIAN) else ()
             made = self.told("provision", "kit", self.project, signed, *engine, "--request", self.asking(name),
                              "--fingerprint", read_out, "--out", self.kits(name), *way, *asks,
-                             "--party", self.document_of(name))  # fmt: skip
+                             "--party", self.document_of(name), *(("--by-job",) if self.by_job else ()))  # fmt: skip
             assert Path(made["kit"]) == self.kit(name).absolute(), made
             self.told("doctor", "--flare", self.kit(name), "--party", self.document_of(name))
 

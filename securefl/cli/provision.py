@@ -107,6 +107,9 @@ def provision_kit(
     ] = None,
     party: Party = None,
     federation: FederationName = None,
+    by_job: Annotated[
+        bool, typer.Option("--by-job", help="A job carries, which the server submits; needs --party, and no custodian.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a party's kit, and start it as FLARE says: `KIT/startup/start.sh`, with the engine's bin/ first on PATH.
@@ -136,6 +139,10 @@ def provision_kit(
     if doors is not None:
         users = [user_named(each) for each in let_in or ()]
         components.append(flare_kit.relay(doors.absolute(), users, others.asks if others else None))
+    if by_job and (others is None or len(components) > 1):
+        remedy = "give --party; a custodian whose members hold shares needs the other arrangement"
+        raise OperatorFault("a job carries for parties that a roster names", remedy, "--by-job")
+    components = [flare_kit.by_job(each) for each in components] if by_job else components
     made = p.kit(
         loaded, p.Engine(engine), signed.absolute(), request.absolute(), fingerprint, out.absolute(), components
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +20,12 @@ from securefl.kits import engine_certificates
 from securefl.terms import Hash
 
 AGENT, RELAY = "securefl_carriers.flare.parents.Agent", "securefl_carriers.flare.parents.Relay"
-OURS: Final = {AGENT: "agent", RELAY: "doors"}  # a component, and its one argument that is a path
-PEERS: Final = {AGENT: "asked_by", RELAY: "sites"}  # and the one that lists participants
+_JOBS = "securefl_carriers.flare.jobs"
+SUPERVISED, SUBMITTING = f"{_JOBS}.Supervised", f"{_JOBS}.Submitting"
+JOB_CLASSES: Final = (f"{_JOBS}.JobAgent", f"{_JOBS}.JobRelay")  # what the one job of that arrangement builds
+SUBMITTER = "securefl"  # a role that no certificate can have: it is said of the job that the server's kit submits
+OURS: Final = {AGENT: "agent", RELAY: "doors", SUPERVISED: "agent", SUBMITTING: "doors"}  # each one's path
+PEERS: Final = {AGENT: "asked_by", RELAY: "sites", SUPERVISED: "asked_by", SUBMITTING: "sites"}  # and its participants
 LEAKS: Final = ("site_log_streamer", "log_receiver")  # components that send logs to the server, and take them there
 NEVER: Final = (
     "byoc",
@@ -64,6 +68,17 @@ def relay(doors: Path, users: Sequence[int] = (), sites: Mapping[str, Hash] | No
     return {"id": "securefl_relay", "path": RELAY, "args": told}
 
 
+def by_job(component: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The component that has a job carry, in the place of one that carries itself."""
+    if component["path"] == AGENT:
+        return {**component, "id": "process_launcher", "path": SUPERVISED}
+    return {**component, "path": SUBMITTING}
+
+
+def _has_job(components: Iterable[Mapping[str, Any]]) -> bool:
+    return any(each["path"] in (SUPERVISED, SUBMITTING) for each in components)
+
+
 def _listed(name: str, known: Mapping[str, Hash] | None) -> Mapping[str, Any]:
     """The argument ``name`` of a component: participants with their keys, as NAME=HEX."""
     return {} if known is None else {name: [f"{each}={key.hex()}" for each, key in known.items()]}
@@ -80,12 +95,16 @@ def harden(kit: Path, *components: Mapping[str, Any]) -> None:
         if not Path(place).is_absolute():
             raise OperatorFault(f"{place} is no absolute path", "give the whole path", str(kit))
     resources = _absolute(_default(kit, RESOURCES), kit.absolute() / "storage")
-    resources |= {"class_allow_list": [], "class_list_enforcement_mode": "enforce", "allow_log_streaming": False}
+    by_job = _has_job(components)
+    classes = [*JOB_CLASSES] if by_job else []
+    resources |= {"class_allow_list": classes, "class_list_enforcement_mode": "enforce", "allow_log_streaming": False}
     ours = {component["id"] for component in components}
     kept = [each for each in resources["components"] if each["id"] not in {*LEAKS, *ours}]
     resources["components"] = [*kept, *components]
     rights = _default(kit, RIGHTS)
     rights["permissions"] = {role: _without_code(of) for role, of in rights["permissions"].items()}
+    if by_job:
+        rights["permissions"][SUBMITTER] = {"submit_job": "any"}
     for name, value in ((RESOURCES, resources), (RIGHTS, rights)):
         path = kit / "local" / name
         path.write_text(json.dumps(value, indent=2) + "\n")
@@ -153,12 +172,15 @@ def project_of(kit: Path) -> str:
 def _code(_: Path, resources: dict[str, Any], rights: dict[str, Any]) -> Iterator[Finding]:
     roles = rights.get("permissions", {"every role": "any"})
     roles = roles if isinstance(roles, dict) else {"every role": roles}
-    allowed = sorted(f"{role}: {right}" for role, of in roles.items() for right in _beyond(of))
+    ours = JOB_CLASSES if _has_job(resources["components"]) else ()
+    persons = {role: of for role, of in roles.items() if not ours or (role, of) != (SUBMITTER, {"submit_job": "any"})}
+    allowed = sorted(f"{role}: {right}" for role, of in persons.items() for right in _beyond(of))
     yield _found("code", "no role may submit a job, bring code or open a shell", allowed, RIGHTS)
     listed = resources.get("class_allow_list", ["FLARE's own default"])
     mode = resources.get("class_list_enforcement_mode")
-    classes = [*map(str, listed), *([] if mode == "enforce" else [f"enforcement is {mode}"])]
-    yield _found("classes", "a job can build nothing", classes[:5], RESOURCES)
+    more = [str(each) for each in listed if each not in ours]
+    classes = [*more, *([] if mode == "enforce" else [f"enforcement is {mode}"])]
+    yield _found("classes", f"a job can build {'what carries' if ours else 'nothing'}", classes[:5], RESOURCES)
 
 
 def _beyond(of: Any) -> Iterator[str]:  # noqa: ANN401 - JSON

@@ -132,6 +132,7 @@ def check_kits(network: Here, tmp_path: Path) -> None:
         assert not [path for path in others if path.read_bytes() in kept]
         assert all(each.status == flare_kit.OK for each in flare_kit.examine(network.kit(name), known(network, name)))
     check_whose_kit(network)
+    check_kits_of_a_job(network, tmp_path / "by-job")
     for name, (file, change) in LOOSER.items():
         kit = tmp_path / "kits" / name
         shutil.copytree(network.kit("north"), kit)
@@ -152,6 +153,35 @@ def check_kits(network: Here, tmp_path: Path) -> None:
     with pytest.raises(OperatorFault, match="north asks to be a client"):
         flare_provision.approve(project_file.load(narrower), flare_provision.Engine(network.engine), asked,
                                 network.of(COORDINATOR) / "authority", tmp_path / "none")  # fmt: skip
+
+
+def check_kits_of_a_job(network: Here, folder: Path) -> None:
+    """A kit by which a job carries lets in that job alone; what is loosened in it is found, too."""
+    shutil.copytree(network.kit("north"), folder)
+    component = flare_kit.by_job(flare_kit.agent(network.agent("north"), known(network, "north").asked_by))
+    flare_kit.harden(folder, component)
+
+    def wrong() -> set[str]:
+        return {each.name for each in flare_kit.examine(folder, known(network, "north")) if each.status != flare_kit.OK}
+
+    assert wrong() == set()
+    rights, resources = folder / "local" / flare_kit.RIGHTS, folder / "local" / flare_kit.RESOURCES
+    good = json.loads(rights.read_text()), json.loads(resources.read_text())
+    for person in (
+        {"lead": {"submit_job": "any"}},
+        {flare_kit.SUBMITTER: {"submit_job": "any", "byoc": "any"}},
+        {flare_kit.SUBMITTER: "any"},
+    ):
+        rights.write_text(json.dumps({**good[0], "permissions": {**good[0]["permissions"], **person}}))
+        assert wrong() == {"code"}
+    rights.write_text(json.dumps(good[0]))
+    resources.write_text(json.dumps({**good[1], "class_allow_list": [*flare_kit.JOB_CLASSES, "nvflare.x"]}))
+    assert wrong() == {"classes"}
+    flare_kit.harden(folder, flare_kit.agent(network.agent("north"), known(network, "north").asked_by))
+    assert wrong() == set()
+    assert json.loads(resources.read_text())["class_allow_list"] == []
+    rights.write_text(json.dumps(good[0]))
+    assert wrong() == {"code"}, "without a job nobody submits one"
 
 
 def known(network: Here, name: str) -> participants.Neighbours:
