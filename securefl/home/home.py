@@ -27,6 +27,7 @@ from securefl.ledger.tables import machines
 from securefl.policy import key_age
 from securefl.privacy.account import Account
 from securefl.protocol import coordinator_state, custodian, member_state
+from securefl.protocol.key_line import KeyLine
 from securefl.protocol.member_state import Kept
 from securefl.protocol.sight import Seen
 from securefl.seams import Own
@@ -368,14 +369,19 @@ class Home:
             with self.transaction():
                 pass
 
-    def standing_in(self, federation: str, policy: bytes) -> Callable[[Participant], None]:
+    def key_line(self, federation: str, seat: Participant, policy: bytes | None = None) -> KeyLine:
+        """What this ledger has now of a party's keys in one federation; ``policy`` as in ``standing_in``."""
+        keys_ = tuple(reversed(self.line(federation, seat.key)))
+        return KeyLine(seat, keys_, self.standing_in(federation, policy))
+
+    def standing_in(self, federation: str, policy: bytes | None) -> Callable[[Participant], None]:
         """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``.
 
         Args:
             federation: in which notices count.
-            policy: the text that the run is under: how old a key may be.
+            policy: the text that the run is under: how old a key may be. None: a key's age is asked elsewhere.
         """
-        most_s = key_age.most_age_in(policy)
+        most_s = None if policy is None else key_age.most_age_in(policy)
 
         def check(seat: Participant) -> None:
             now = self.clock()

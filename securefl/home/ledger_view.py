@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from securefl.ledger import heads
 from securefl.merkle import Frontier
 from securefl.privacy.account import Account
+from securefl.protocol import key_ages, standing
 from securefl.protocol.key_ages import KeyAges
 from securefl.protocol.sight import Seen
 from securefl.protocol.standing import Standings
@@ -42,6 +43,7 @@ from securefl.terms import (
 
 ASKED_TO_TRAIN = "Propose"
 SEEN = 64  # heads of one party, a power of two, that are kept as they came
+DEAD_KEYS = frozenset({standing.REVOKED, standing.HANDED_OVER, standing.LEFT, key_ages.RULE})
 Told = SumOpened | Refused | Reported | MessageSent
 
 
@@ -62,6 +64,7 @@ class LedgerView:
         self.standings = Standings()
         self.noticed: frozenset[SignedNotice] = frozenset()
         self.ages = KeyAges()
+        self.turned_away: frozenset[str] = frozenset()  # rules by which a key was refused since a run or a notice
         self._seen: dict[str, list[SignedHead]] = {}
         self._keys: dict[str, frozenset[PublicKey]] = {}  # that a party had in some run, or was handed over to
         self._marks: dict[RunId, Frontier] = {}
@@ -73,6 +76,7 @@ class LedgerView:
         made.account, made.opened, made._marks = self.account, list(self.opened), dict(self._marks)
         made.standings, made.noticed, made.ages = self.standings, self.noticed, self.ages
         made._keys = dict(self._keys)
+        made.turned_away = self.turned_away
         made._seen = {owner: list(found) for owner, found in self._seen.items()}
         made._told = {run: list(told) for run, told in self._told.items()}
         made._reserved = dict(self._reserved)
@@ -112,17 +116,20 @@ class LedgerView:
 
     def _opens(self, at: int, entry: RunJoined) -> None:
         self.opened.append((at, entry))
+        self.turned_away = frozenset()
         for seat in entry.peers:
             self._keys[seat.member] = self._keys.get(seat.member, frozenset()) | {seat.key}
 
     def _tells(self, entry: Told) -> None:
+        if isinstance(entry, Refused):
+            self.turned_away |= {reason.rule for reason in entry.reasons} & DEAD_KEYS
         if not isinstance(entry, MessageSent):
             self._told.setdefault(entry.run, []).append(entry)
         elif entry.receipt.kind == ASKED_TO_TRAIN:
             self._told.setdefault(entry.receipt.run, []).append(entry)
 
     def _notice(self, signed: SignedNotice) -> None:
-        notice, self.noticed = signed.notice, self.noticed | {signed}
+        notice, self.noticed, self.turned_away = signed.notice, self.noticed | {signed}, frozenset()
         self.standings = self.standings.after(notice)
         if isinstance(notice, Handover) and notice.head is not None:  # a new key is no new ledger
             self._keys[notice.party] = self._keys.get(notice.party, frozenset()) | {notice.successor}

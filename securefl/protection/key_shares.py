@@ -9,6 +9,7 @@ shares has the key.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from securefl import keys, wire
@@ -95,11 +96,16 @@ def check_asks(asked: Request, custodian: PublicKey) -> None:
     keys.verify(custodian, "key-share-request", asked.key + asked.box, asked.signature)
 
 
+def check_dealt(share: Share, custodian: PublicKey) -> None:
+    """Check that this custodian signed what a share is of; raise Forged otherwise. Whether it opens is not asked."""
+    keys.verify(custodian, "key-shares", wire.encode(share.statement), share.signature)
+
+
 def is_mine(member: MemberId, share: Share, box: Secret, custodian: PublicKey) -> bool:
     """Return whether this custodian dealt the share to this member: it opens, and is the one that was committed to."""
     statement = share.statement
     try:
-        keys.verify(custodian, "key-shares", wire.encode(statement), share.signature)
+        check_dealt(share, custodian)
         opened = keys.open_box(box, "key-share", statement.key, share.box)
         point = statement.roster.index(member) + 1
         due = statement.commitments[point - 1]
@@ -108,21 +114,34 @@ def is_mine(member: MemberId, share: Share, box: Secret, custodian: PublicKey) -
     return shamir.commitment(statement.key, "he-key", point, opened) == due
 
 
-def answer(member: MemberId, share: bytes, box: Secret, request: bytes, custodian: PublicKey) -> bytes:
+def answer(
+    member: MemberId, share: bytes, boxes: Iterable[Secret], request: bytes, asking: PublicKey, dealer: PublicKey
+) -> bytes:
     """This member's share, for the custodian that asks now.
+
+    Args:
+        member: whose share it is.
+        share: as it was dealt.
+        boxes: of every key that the member has had: the share is sealed to one of them.
+        request: what the custodian sent.
+        asking: the custodian's key that counts now.
+        dealer: its key under which the share was dealt: the same, or one that was handed over to it.
 
     Raises:
         Forged: it is not the custodian who asks, or who dealt the share; or it asks for another key's.
     """
     asked: Request = wire.decode(request, Request)
     held: Share = wire.decode(share, Share)
-    check_asks(asked, custodian)
-    keys.verify(custodian, "key-shares", wire.encode(held.statement), held.signature)
+    check_asks(asked, asking)
+    check_dealt(held, dealer)
     if asked.key != held.statement.key:
         raise Forged("a request for the shares of another key")
-    opened = keys.open_box(box, "key-share", asked.key, held.box)
-    fresh = keys.derive(box, "key-share-answer", asked.box + asked.key + opened)  # of one request and one share
-    return wire.encode(Answer(member, keys.seal_box(asked.box, "key-share-answer", asked.key, opened, fresh)))
+    for box in boxes:
+        with suppress(Forged):
+            opened = keys.open_box(box, "key-share", asked.key, held.box)
+            fresh = keys.derive(box, "key-share-answer", asked.box + asked.key + opened)  # of one request and one share
+            return wire.encode(Answer(member, keys.seal_box(asked.box, "key-share-answer", asked.key, opened, fresh)))
+    raise Forged(f"a share that no key of {member} opens")
 
 
 def assemble(vault: bytes, identity: Identity, gather: Callable[[bytes], Iterable[bytes]], rand: Secret) -> bytes:

@@ -26,6 +26,7 @@ from securefl.terms import (
 )
 
 LABEL: Final = "key-notice"
+REVOKED, HANDED_OVER, LEFT = "protocol.key-revoked", "protocol.key-handed-over", "protocol.party-left"
 SKEW_S: Final = 300  # how far ahead of this clock its author's may be
 MOST_OVERLAP_S: Final = 90 * 24 * 3600
 MOST_HANDOVERS: Final = 1024  # from one key on: whoever hands over for ever fills no ledger
@@ -84,14 +85,14 @@ class Standings:
             Forged: it has left, or the key was revoked, or one that it was handed over to; or it was handed over
                 longer ago than the overlap.
         """
-        if (federation, seat.member) in self.left:
-            raise Forged(f"{seat.member} has left {federation}", "protocol.party-left")
         if any((federation, key) in self.revoked for key in self.chain(federation, seat.key)):
-            raise Forged(f"a key of {seat.member} that was revoked: {seat.key.hex()[:16]}", "protocol.key-revoked")
+            raise Forged(f"a key of {seat.member} that was revoked: {seat.key.hex()[:16]}", REVOKED)
+        if (federation, seat.member) in self.left:  # after that: a stolen key stays one, left or not
+            raise Forged(f"{seat.member} has left {federation}", LEFT)
         handed = self.handovers.get((federation, seat.key))
         if handed is not None and now > handed.until:
             what = f"a key of {seat.member} that was handed over, {now - handed.until} s after both counted"
-            raise Forged(f"{what}: {seat.key.hex()[:16]}", "protocol.key-handed-over")
+            raise Forged(f"{what}: {seat.key.hex()[:16]}", HANDED_OVER)
 
     def admit(self, signed: SignedNotice, federation: str, known: Mapping[MemberId, PublicKey], now: int) -> bool:
         """Check that a notice may be taken in; return whether it says anything new.

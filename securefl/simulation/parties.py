@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from securefl import key_files
 from securefl.documents import site_file
 from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault
+from securefl.home import identity
 from securefl.home.clock import Entropy, clock
 from securefl.privacy.account import Charge, bound_of
 from securefl.progress import Progress, Under
@@ -28,7 +30,7 @@ from securefl.simulation.site_documents import Roster, Route
 from securefl.site import custody
 from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
-from securefl.terms import Accountant, Level, MemberId, Patience, PublicKey, Unbounded
+from securefl.terms import Accountant, Level, MemberId, Patience, Unbounded
 from securefl.terms.parties import CUSTODIAN
 
 if TYPE_CHECKING:
@@ -41,11 +43,10 @@ class Shares:
     """The members' homes of one machine, asked for their shares of a decryption key: each answers for itself."""
 
     homes: Mapping[MemberId, Path]
-    custodian: PublicKey
 
     def __call__(self, file: Path) -> custody.Gather:
-        """The way to the shares of the key in ``file``."""
-        return custody.gather_from(file, self.homes, self.custodian)
+        """The way to the shares of the key in ``file``, which is in its custodian's home."""
+        return custody.gather_from(file, self.homes, key_files.load(identity.place(file.parent)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ def _in_process(places: SiteLayout, bench: Bench, progress: Progress) -> Runtime
 def _shares(places: SiteLayout, rosters: Mapping[Route, Roster]) -> Shares | None:
     custodian = rosters[places.route].everybody.custodian
     homes = {MemberId(each.name): places.of(each.name) for each in places.loaded.file.members}
-    return None if custodian is None else Shares(homes, custodian.key)
+    return None if custodian is None else Shares(homes)
 
 
 def records_of(loaded: Loaded, name: str) -> Any:  # noqa: ANN401 - training.data.Records

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from securefl import keys, wire
 from securefl.errors import Elsewhere, Fault, PeerFault, Unsafe
+from securefl.home.ledger_view import DEAD_KEYS
 from securefl.policy import load as policies
 from securefl.policy.decide import decide
 from securefl.protection import fixed_point
@@ -70,7 +71,7 @@ class MemberAgent:
             PeerFault: the request is not allowed; that is in the ledger, and nothing moved. Of a request that is not
                 signed by the coordinator nothing is written, nowhere.
         """
-        frame = authentic(data, self.charter, self.home)
+        frame = _asked(data, self.charter, self.home)
         with self.turns.taken(self.charter.federation, frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame, turn)
 
@@ -241,7 +242,7 @@ class CustodianAgent:
         Raises:
             PeerFault: as for a member.
         """
-        frame = authentic(data, self.charter, self.home)
+        frame = _asked(data, self.charter, self.home)
         with self.turns.taken(self.charter.federation, frame.envelope.receipt) as turn:
             return turn if isinstance(turn, m.InProgress) else self._answered(frame)
 
@@ -298,6 +299,24 @@ class CustodianAgent:
 
 
 Agent = MemberAgent | CustodianAgent
+
+
+def _asked(data: bytes, charter: member_state.SiteConfig, home: Home) -> m.Frame:
+    """The frame, as ``authentic`` has it. A coordinator's key that counts no more is written down once, by its rule.
+
+    It is again after the next run or notice here: whoever has such a key fills no ledger with what it asks.
+    """
+    try:
+        return authentic(data, charter, home)
+    except PeerFault as fault:
+        if fault.rule in DEAD_KEYS:
+            frame: m.Frame = wire.decode(data, m.Frame)
+            with home.transaction() as conn:
+                _check_own(home, conn, charter.federation, frame.envelope.receipt.run)
+                is_known = fault.rule in home.live.now.turned_away
+            if not is_known:
+                _write_down(home, frame.envelope, fault)
+        raise
 
 
 def _check_own(home: Home, conn: sa.Connection, federation: str, run: RunId) -> None:

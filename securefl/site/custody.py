@@ -14,7 +14,7 @@ from securefl.policy.load import safe_threshold
 from securefl.protection import key_shares, tenseal_context
 from securefl.protection.encrypted import key_id
 from securefl.protection.key_file import KeyFile
-from securefl.terms import MemberId, PublicKey
+from securefl.terms import MemberId
 
 Gather = Callable[[bytes], Iterable[bytes]]
 
@@ -36,7 +36,7 @@ def split(file: Path, threshold: int, members: Mapping[MemberId, Path], identity
     vault = vault_of(file)
     if vault.is_file() and not file.exists():
         again = keys.derive(rand, "split-again")
-        secret = assembled(file, identity, gather_from(file, members, identity.public), again)
+        secret = assembled(file, identity, gather_from(file, members, identity), again)
         assert secret is not None, "there is a vault"
     else:
         check_here(file)
@@ -143,20 +143,32 @@ def check_here(file: Path) -> None:
         )
 
 
-def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: PublicKey) -> Gather:
-    """Return who to ask for shares: these homes, each of which answers for itself or not at all."""
+def gather_from(file: Path, members: Mapping[MemberId, Path], custodian: Identity) -> Gather:
+    """Return who to ask for shares: these homes, each of which answers for itself or not at all.
+
+    A share may have been dealt under a former key of the custodian's, and to a former one of the member's.
+    """
 
     def gather(request: bytes) -> Iterator[bytes]:
         name = _share(file, vault_of(file).read_bytes())
         for member, home in members.items():
             share = home / name
             if share.is_file():
-                try:
-                    yield key_shares.answer(member, share.read_bytes(), _box(home), request, custodian)
-                except PeerFault:
-                    continue
+                yield from _answers(member, home, share.read_bytes(), request, custodian)
 
     return gather
+
+
+def _answers(member: MemberId, home: Path, share: bytes, request: bytes, custodian: Identity) -> Iterator[bytes]:
+    """One member's answer; none where its share opens under no key of these two parties."""
+    boxes = [each.box for each in key_files.load(identity.place(home)).every]
+    for dealer in custodian.every:
+        try:
+            answer = key_shares.answer(member, share, boxes, request, custodian.public, dealer.public)
+        except PeerFault:
+            continue
+        yield answer
+        return
 
 
 def assembled(file: Path, identity: Identity, gather: Gather, rand: Secret) -> bytes | None:

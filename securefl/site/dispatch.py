@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from securefl import wire
 from securefl.documents.site_file import Site
-from securefl.errors import Forged, OperatorFault, PeerFault, Unsafe
+from securefl.errors import Forged, OperatorFault, Unsafe
 from securefl.protection import key_shares
 from securefl.protocol import messages as m
 from securefl.runtime.sockets import Sockets
 from securefl.site import custody, door, key_share
 from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
-from securefl.site.run_keys import check_asked
+from securefl.site.run_keys import is_from_coordinator
 from securefl.terms import MemberId
 
 
@@ -63,16 +62,20 @@ class Dispatcher:
         return max((each.most_request for each in self._agents), default=wire.LIMIT_BYTES)
 
     def _share(self, request: bytes) -> bytes:
-        """This site's share of a decryption key, for the custodian of one of its federations."""
+        """This site's share of a decryption key, for the custodian of one of its federations.
+
+        Raises:
+            Forged: no custodian of this site asks, or none by a key that counts; or it was revoked in any federation.
+        """
+        lines = []
         for agent in self._agents:
-            custodian = agent.charter.custodian
-            if custodian is not None and agent.home.identity.under(custodian.key) is None:
-                with suppress(Forged):
-                    return key_share.answer(agent.home, custodian.key, request)
-        raise Forged("a request of nobody whom this site answers")
+            charter, home = agent.charter, agent.home
+            if charter.custodian is not None and home.identity.under(charter.custodian.key) is None:
+                lines.append(home.key_line(charter.federation, charter.custodian, charter.policy_text))
+        return key_share.answer(self._agents[0].home, lines, request)
 
     def _asked(self, frame: m.Frame) -> Agent:
-        mine = [each for each in self._agents if _signed(frame, each)]
+        mine = [each for each in self._agents if is_from_coordinator(frame, each.charter, each.home)]
         if not mine:
             raise Forged("a request of nobody whom this site answers")
         if len(mine) > 1:
@@ -125,14 +128,6 @@ def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
         remedy = " ".join(f"--member {name}=SOCKET" for name in missing)
         raise OperatorFault(f"no way to {', '.join(missing)}", f"add {remedy}", str(site.path))
     return Sockets({MemberId(name): path.absolute() for name, path in known.items()}) if wanted else None
-
-
-def _signed(frame: m.Frame, agent: Agent) -> bool:
-    try:
-        check_asked(frame, agent.charter, agent.home)
-    except PeerFault:
-        return False
-    return True
 
 
 def _federation(frame: m.Frame, agents: Sequence[Agent]) -> str:

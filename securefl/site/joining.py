@@ -23,7 +23,7 @@ from securefl.policy import load as policies
 from securefl.protection import schemes
 from securefl.site import custody, key_share
 from securefl.site.build import opened
-from securefl.terms import Hash, MemberId, PublicKey
+from securefl.terms import Hash, MemberId, Participant, PublicKey
 from securefl.terms.parties import CUSTODIAN
 
 if TYPE_CHECKING:
@@ -162,11 +162,16 @@ def keep_share(site: Site, data: bytes, place: str) -> tuple[Hash, int]:
     """Keep a share that the custodian of one of this site's federations dealt to it: of which key, and the threshold.
 
     Raises:
-        OperatorFault: it is none, or another party's.
+        OperatorFault: it is none, another party's, or dealt under a key that does not count now.
     """
     check_home(site)
-    custodians = [PublicKey(bytes.fromhex(each.custodian)) for each in site.file.federations.values() if each.custodian]
-    statement = key_share.keep(opened(site), custodians, data, place)
+    home = opened(site)
+    custodians = [
+        home.key_line(name, Participant(CUSTODIAN, PublicKey(bytes.fromhex(each.custodian)), ""))
+        for name, each in site.file.federations.items()
+        if each.custodian
+    ]
+    statement = key_share.keep(home, custodians, data, place)
     return statement.key, statement.threshold
 
 

@@ -6,7 +6,6 @@ before, for as long as both count, and joins later ones under whichever the invi
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
     from securefl import keys
     from securefl.home.home import Home
-    from securefl.terms import Participant
+    from securefl.protocol.key_line import KeyLine
+    from securefl.terms import Participant, PublicKey, RunJoined
 
 P = TypeVar("P", member_state.Ports, custodian.Ports)
 State = member_state.State | custodian.State
@@ -71,10 +71,10 @@ def refreshed(
 
 
 def authentic(data: bytes, charter: member_state.SiteConfig, home: Home) -> m.Frame:
-    """The frame, once the coordinator's signature over it holds; before that no store is opened and nothing is kept.
+    """The frame, once its coordinator sent it by a key that counts; of anything else nothing is kept, and nothing ends.
 
     Raises:
-        Malformed, Forged: it is no frame, or not from this site's coordinator to it.
+        Malformed, Forged: it is no frame, or not from this site's coordinator to it, or by a key that does not count.
     """
     frame: m.Frame = wire.decode(data, m.Frame)
     check_asked(frame, charter, home)
@@ -82,17 +82,42 @@ def authentic(data: bytes, charter: member_state.SiteConfig, home: Home) -> m.Fr
 
 
 def check_asked(frame: m.Frame, charter: member_state.SiteConfig, home: Home) -> None:
-    """Check that this site's coordinator asks it, by any key that it handed over: whether that counts is asked later.
+    """Check that this site's coordinator asks it, by a key that counts now: in a run that began here, by the run's own.
 
     Raises:
-        Forged: it is somebody else, or somebody else is asked.
+        Forged: it is somebody else, or somebody else is asked; or its key does not count, by that name.
     """
-    coordinator = charter.coordinator
-    for key in reversed(home.line(charter.federation, coordinator.key)):
-        with suppress(Forged):
-            m.check(frame.envelope, coordinator.member, charter.me, frame.envelope.receipt.run, key)
-            return
-    m.check(frame.envelope, coordinator.member, charter.me, frame.envelope.receipt.run, coordinator.key)
+    line, began = _coordinator(charter, home), _began(frame, charter, home)
+    if began is not None:
+        line = replace(line, counts=home.standing_in(charter.federation, began.policy))
+    asking = line.speaker(lambda key: _holds(frame, charter, key))
+    if began is not None and asking not in {replace(seat, region=asking.region) for seat in began.peers}:
+        what = f"{asking.member} asks by another key than the one that the run began with: {asking.key.hex()[:16]}"
+        raise Forged(what, "protocol.signature")
+
+
+def is_from_coordinator(frame: m.Frame, charter: member_state.SiteConfig, home: Home) -> bool:
+    """Return whether this charter's coordinator signed a frame to this site, by whichever of its keys."""
+    try:
+        _coordinator(charter, home).author(lambda key: _holds(frame, charter, key))
+    except Forged:
+        return False
+    return True
+
+
+def _coordinator(charter: member_state.SiteConfig, home: Home) -> KeyLine:
+    return home.key_line(charter.federation, charter.coordinator, charter.policy_text)
+
+
+def _holds(frame: m.Frame, charter: member_state.SiteConfig, key: PublicKey) -> None:
+    m.check(frame.envelope, charter.coordinator.member, charter.me, frame.envelope.receipt.run, key)
+
+
+def _began(frame: m.Frame, charter: member_state.SiteConfig, home: Home) -> RunJoined | None:
+    """How the frame's run began here; None if it has not."""
+    run = frame.envelope.receipt.run
+    found = (each for _, each in home.live.now.opened if (each.run, each.federation) == (run, charter.federation))
+    return next(found, None)
 
 
 def _charter(state: State) -> member_state.SiteConfig:

@@ -24,6 +24,7 @@ from tests.support.worlds import World, identity
 KEY = Hash(b"k" * 32)
 BOX = {MemberId(name): Secret(name.encode() * 32) for name in "abcd"}
 WHOLE = b"the secret context" * 1000
+CUSTODIAN = identity("custodian").public
 VAULT, SHARES = key_shares.split(
     WHOLE, KEY, 3, {name: keys.public_half(box) for name, box in BOX.items()}, identity("custodian"), Secret(b"r" * 32)
 )
@@ -34,7 +35,7 @@ def opened(names: str, rand: bytes = b"q" * 32, **changed: bytes) -> bytes:
         for name in names:
             member = MemberId(name)
             given = changed.get(name, SHARES[member])
-            yield key_shares.answer(member, given, BOX[member], request, identity("custodian").public)
+            yield key_shares.answer(member, given, [BOX[member]], request, CUSTODIAN, CUSTODIAN)
 
     return key_shares.assemble(VAULT, identity("custodian"), gather, Secret(rand))
 
@@ -56,8 +57,8 @@ def test_a_share_goes_to_the_custodian_alone_and_only_as_it_was_dealt() -> None:
     for who, key in (("mallory", KEY), ("custodian", Hash(b"o" * 32))):
         request = key_shares.Request(key, box, identity(who).sign("key-share-request", key + box))
         with pytest.raises(Forged):
-            key_shares.answer(MemberId("a"), SHARES[MemberId("a")], BOX[MemberId("a")], wire.encode(request),
-                              identity("custodian").public)  # fmt: skip
+            key_shares.answer(MemberId("a"), SHARES[MemberId("a")], [BOX[MemberId("a")]], wire.encode(request),
+                              CUSTODIAN, CUSTODIAN)  # fmt: skip
     held = wire.decode(SHARES[MemberId("a")], key_shares.Share)
     forged = wire.encode(replace(held, statement=replace(held.statement, threshold=1)))
     with pytest.raises(Forged):
@@ -68,9 +69,7 @@ def test_an_answer_to_another_request_or_in_another_members_name_is_left_out() -
     kept: list[bytes] = []
 
     def old(request: bytes) -> list[bytes]:
-        kept[:] = [
-            key_shares.answer(name, SHARES[name], BOX[name], request, identity("custodian").public) for name in BOX
-        ]
+        kept[:] = [key_shares.answer(name, SHARES[name], [BOX[name]], request, CUSTODIAN, CUSTODIAN) for name in BOX]
         return []
 
     for rand, gather in ((b"1", old), (b"2", lambda _: kept)):

@@ -53,7 +53,7 @@ def found(base: Path) -> bytes:
     identity, members = key_files.load(base / "custodian" / "identity.key"), {name: base / name for name in NAMES}
     if file.exists():
         return KeyFile(file, identity).kept(lambda: b"")
-    gather = custody.gather_from(file, members, identity.public)
+    gather = custody.gather_from(file, members, identity)
     whole = custody.assembled(file, identity, gather, Secret(b"q" * 32))
     assert whole is not None
     return whole

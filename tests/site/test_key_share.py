@@ -12,8 +12,9 @@ from securefl import keys, wire
 from securefl.errors import Forged, Malformed, OperatorFault, PeerFault
 from securefl.home.home import Home
 from securefl.protection import key_shares
+from securefl.protocol.key_line import KeyLine
 from securefl.site import key_share
-from securefl.terms import Hash, MemberId
+from securefl.terms import Hash, MemberId, Participant
 from tests.support.apart import everything
 
 NAMES = ("north", "south", "west")
@@ -30,6 +31,10 @@ def homes(tmp_path: Path) -> dict[MemberId, Home]:
     return {MemberId(name): Home.at(tmp_path / name, MemberId(name), lambda: 0) for name in NAMES}
 
 
+def lines(home: Home, *custodians: keys.Identity) -> list[KeyLine]:
+    return [home.key_line("f", Participant(MemberId("custodian"), each.public, "")) for each in custodians]
+
+
 def dealt(homes, identity: keys.Identity = CUSTODIAN) -> tuple[bytes, dict[MemberId, bytes]]:
     boxes = {name: keys.public_half(home.identity.box) for name, home in homes.items()}
     return key_shares.split(b"the key", KEY, 2, boxes, identity, rand("deal"))
@@ -38,7 +43,7 @@ def dealt(homes, identity: keys.Identity = CUSTODIAN) -> tuple[bytes, dict[Membe
 def test_enough_members_that_kept_what_they_were_sent_give_the_key(homes) -> None:
     vault, shares = dealt(homes)
     for name in NAMES[:2]:
-        statement = key_share.keep(homes[name], [MALLORY.public, CUSTODIAN.public], shares[name], "share")
+        statement = key_share.keep(homes[name], lines(homes[name], MALLORY, CUSTODIAN), shares[name], "share")
         assert (statement.key, statement.threshold) == (KEY, 2)
     asked: list[str] = []
 
@@ -46,7 +51,7 @@ def test_enough_members_that_kept_what_they_were_sent_give_the_key(homes) -> Non
         assert wire.decode(request, key_shares.Request)
         for name, home in homes.items():
             asked.append(name)
-            yield key_share.answer(home, CUSTODIAN.public, request)
+            yield key_share.answer(home, lines(home, CUSTODIAN), request)
 
     assert key_shares.assemble(vault, CUSTODIAN, gather, rand("ask")) == b"the key"
     assert asked == ["north", "south"], "nobody is waited for once there are enough"
@@ -61,7 +66,7 @@ def test_a_share_that_is_another_partys_altered_or_of_no_custodian_is_not_kept(h
     before = everything(north.path)
     for data in (shares["south"], forged["north"], wire.encode(swapped), b"", shares["north"] + b"\0"):
         with pytest.raises(OperatorFault):
-            key_share.keep(north, [CUSTODIAN.public], data, "share")
+            key_share.keep(north, lines(north, CUSTODIAN), data, "share")
     assert everything(north.path) == before
     with pytest.raises(OperatorFault, match="dealt to north"):
         key_share.keep(north, [], shares["north"], "share")
@@ -72,10 +77,10 @@ def test_another_custodians_share_takes_no_share_s_place_whatever_it_is_called(h
     _, others = dealt(homes, MALLORY)  # of a key that it calls by the same hash
     for name, home in homes.items():
         for data in (shares[name], others[name]):
-            key_share.keep(home, [MALLORY.public, CUSTODIAN.public], data, "share")
+            key_share.keep(home, lines(home, MALLORY, CUSTODIAN), data, "share")
 
     def gather(request: bytes):
-        return [key_share.answer(home, CUSTODIAN.public, request) for home in homes.values()]
+        return [key_share.answer(home, lines(home, CUSTODIAN), request) for home in homes.values()]
 
     assert key_shares.assemble(vault, CUSTODIAN, gather, rand("ask")) == b"the key"
 
@@ -89,9 +94,9 @@ def test_two_shares_for_one_request_are_sealed_under_two_keys(homes) -> None:
     for deal in ("first", "second"):
         boxes = {name: keys.public_half(home.identity.box) for name, home in homes.items()}
         _, shares = key_shares.split(b"the key", KEY, 2, boxes, CUSTODIAN, rand(deal))
-        key_share.keep(north, [CUSTODIAN.public], shares[MemberId("north")], "share")
-        given = key_share.answer(north, CUSTODIAN.public, request)
-        assert key_share.answer(north, CUSTODIAN.public, request) == given
+        key_share.keep(north, lines(north, CUSTODIAN), shares[MemberId("north")], "share")
+        given = key_share.answer(north, lines(north, CUSTODIAN), request)
+        assert key_share.answer(north, lines(north, CUSTODIAN), request) == given
         answers.append(wire.decode(given, key_shares.Answer).box)
     assert answers[0][:32] != answers[1][:32], "one ephemeral key for two messages"
 
@@ -99,18 +104,18 @@ def test_two_shares_for_one_request_are_sealed_under_two_keys(homes) -> None:
 def test_nobody_else_is_given_a_share_and_what_is_given_opens_for_the_request_alone(homes) -> None:
     vault, shares = dealt(homes)
     north = homes[MemberId("north")]
-    key_share.keep(north, [CUSTODIAN.public], shares["north"], "share")
+    key_share.keep(north, lines(north, CUSTODIAN), shares["north"], "share")
     requests: list[bytes] = []
     for identity in (CUSTODIAN, MALLORY):
         with pytest.raises(OperatorFault, match="0 good shares"):
             key_shares.assemble(vault, identity, lambda request: requests.append(request) or (), rand("ask"))
     good, strange = requests
     with pytest.raises(PeerFault):
-        key_share.answer(north, CUSTODIAN.public, strange)
-    given = wire.decode(key_share.answer(north, CUSTODIAN.public, good), key_shares.Answer)
+        key_share.answer(north, lines(north, CUSTODIAN), strange)
+    given = wire.decode(key_share.answer(north, lines(north, CUSTODIAN), good), key_shares.Answer)
     with pytest.raises(Forged):
         keys.open_box(rand("another"), "key-share-answer", KEY, given.box)
     with pytest.raises(Forged, match="not here"):
-        key_share.answer(homes[MemberId("south")], CUSTODIAN.public, good)
+        key_share.answer(homes[MemberId("south")], lines(homes[MemberId("south")], CUSTODIAN), good)
     with pytest.raises(Malformed):
         wire.decode(shares["north"], key_shares.Request)

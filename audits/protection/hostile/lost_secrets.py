@@ -21,8 +21,10 @@ from securefl.home.home import Home
 from securefl.keys import Identity, Secret
 from securefl.policy import approvals, load
 from securefl.protection import key_shares
+from securefl.protocol.key_line import KeyLine
 from securefl.site import charged_records, key_share
-from securefl.terms import Hash, MemberId, PublicKey
+from securefl.terms import Hash, MemberId, Participant, PublicKey
+from securefl.terms.parties import CUSTODIAN
 from tests.support import audited
 
 PASSPHRASE = b"of this home"
@@ -108,11 +110,15 @@ def _homes(folder: Path) -> dict[MemberId, Home]:
     return {name: Home.at(folder / name, name, lambda: 0) for name in NAMES}
 
 
+def _lines(home: Home, custodian: Identity) -> list[KeyLine]:
+    return [home.key_line("f", Participant(CUSTODIAN, custodian.public, ""))]
+
+
 def _dealt(homes: dict[MemberId, Home], key: Hash, threshold: int, by: Identity, drawn: random.Random) -> bytes:
     boxes = {name: keys.public_half(home.identity.box) for name, home in homes.items()}
     vault, shares = key_shares.split(b"the key", key, threshold, boxes, by, Secret(drawn.randbytes(32)))
     for name, home in homes.items():
-        key_share.keep(home, [by.public], shares[name], "share")
+        key_share.keep(home, _lines(home, by), shares[name], "share")
     return vault
 
 
@@ -127,7 +133,7 @@ def share_replaced(number: int, folder: Path) -> Outcome:
     def gather(request: bytes) -> Iterator[bytes]:
         for home in homes.values():
             with suppress(PeerFault):  # a member that does not answer
-                yield key_share.answer(home, own.public, request)
+                yield key_share.answer(home, _lines(home, own), request)
 
     try:
         whole = key_shares.assemble(vault, own, gather, Secret(drawn.randbytes(32)))
@@ -149,7 +155,8 @@ def share_read(number: int, folder: Path) -> Outcome:
     victim, given, opened = homes[NAMES[0]], list[bytes](), list[bytes]()
     for threshold in (2, drawn.randint(3, 4)):
         _dealt(homes, key, threshold, custodian, drawn)
-        answer: key_shares.Answer = wire.decode(key_share.answer(victim, custodian.public, asked), key_shares.Answer)
+        answered = key_share.answer(victim, _lines(victim, custodian), asked)
+        answer: key_shares.Answer = wire.decode(answered, key_shares.Answer)
         given.append(answer.box)
         opened.append(_share_of(victim, custodian.public, key))
     seen = bytes(a ^ b for a, b in zip(given[0][32:-16], given[1][32:-16], strict=True))

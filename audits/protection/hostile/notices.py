@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from audits.protection.attempt import Attempt, Outcome
-from securefl import wire
+from securefl import keys, wire
 from securefl.errors import PeerFault
 from securefl.home import notices
 from securefl.keys import Identity, Secret
+from securefl.protection import key_shares
 from securefl.protocol import messages as m
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
+from securefl.site import key_share
+from securefl.site.dispatch import Dispatcher
 from securefl.site.run_keys import authentic
-from securefl.terms import Departure, Handover, Notice, RunId, SignedNotice
+from securefl.terms import Departure, Handover, Hash, MemberId, Notice, Revocation, RunId, Scheme, SignedNotice
+from securefl.terms.parties import CUSTODIAN
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating
 
 
@@ -113,6 +118,57 @@ def too_old(number: int, folder: Path) -> Outcome:
     return _invited_by(old, federation, drawn)
 
 
+def share_by_dead_key(number: int, folder: Path) -> Outcome:
+    """Ask members for their shares with a stolen custodian's key that was revoked, handed over or whose owner left."""
+    drawn, federation = random.Random(number), Rotating(folder, Scheme.MASKED_CKKS).made()  # noqa: S311
+    stolen, victim = _of(federation, CUSTODIAN), drawn.choice(federation.names)
+    home, key, seat = federation.home(victim), Hash(drawn.randbytes(32)), federation.seat(CUSTODIAN)
+    boxes = {MemberId(victim): keys.public_half(home.identity.box), MemberId("z"): keys.public_half(stolen.box)}
+    _, shares = key_shares.split(b"the key", key, 2, boxes, stolen, Secret(drawn.randbytes(32)))
+    key_share.keep(home, [home.key_line(federation.name, seat)], shares[MemberId(victim)], "share")
+    home.engine.dispose()
+    site = Dispatcher([federation.agent(victim)])
+    if number % 3 == 0:
+        federation.taken(federation.rotated(CUSTODIAN, drawn.randint(0, HOUR)))
+        federation.time[0] += HOUR + 1 + drawn.randint(0, HOUR)
+    else:
+        say = notices.revoke if number % 3 == 1 else notices.leave
+        federation.taken(federation.say(CUSTODIAN, lambda home: say(home, federation.name)))
+    box = keys.public_half(Secret(drawn.randbytes(32)))
+    asked = key_shares.Request(key, box, stolen.sign("key-share-request", key + box))
+    try:
+        site.handle(wire.encode(asked))
+    except PeerFault as refused:
+        return Outcome(succeeded=False, stopped_by=refused.rule)
+    return Outcome(succeeded=True, stopped_by="nothing")
+
+
+def ended_by_dead_key(number: int, folder: Path) -> Outcome:
+    """End a member's training, or ask how far it is, with a coordinator's key that was revoked or handed over."""
+    drawn, federation = random.Random(number), Rotating(folder).made()  # noqa: S311
+    stolen, victim, run = _of(federation, COORDINATOR), drawn.choice(federation.names), RunId(drawn.randbytes(16))
+    federation.taken(federation.rotated(COORDINATOR, drawn.randint(0, HOUR)))
+    if number % 2:
+        said = Revocation(federation.name, federation.seat(COORDINATOR).member, stolen.public, federation.time[0])
+        federation.taken(standing.sign(stolen, said))
+    else:
+        federation.time[0] += HOUR + 1
+    agent, close = federation.agent(victim), m.Close("aborted", "x", 0, b"", ())
+    sender, to = federation.seat(COORDINATOR).member, federation.seat(victim).member
+    data = wire.encode(m.Frame(m.enclose(stolen, sender, to, run, 0, close, head=None), None))
+    under_way = replace(m.enclose(stolen, sender, to, run, 1, close, head=None).receipt, kind=m.Propose.__name__)
+    with agent.turns.taken(federation.name, under_way) as turn:
+        assert not isinstance(turn, m.InProgress)
+        told, stopped = 0, "nothing"
+        for ask in (agent.progress, agent.handle):
+            try:
+                ask(data)
+                told += 1
+            except PeerFault as refused:
+                stopped = refused.rule
+        return Outcome(succeeded=bool(told or turn.over), stopped_by=stopped)
+
+
 def _invited_by(old: Identity, federation: Rotating, drawn: random.Random) -> Outcome:
     """What a member makes of an invitation that this key signed."""
     session, victim = federation.session(), drawn.choice(federation.names)
@@ -139,5 +195,7 @@ ATTEMPTS = (
     Attempt("A key that was revoked is handed over to whoever stole it", by_revoked),
     Attempt("A hand-over is replayed to another federation, or claims a key that is somebody's", replayed),
     Attempt("A coordinator's key that was handed over or revoked signs an invitation", rotated_away),
+    Attempt("A custodian's key that counts no more asks for shares", share_by_dead_key),
+    Attempt("A coordinator's key that was revoked or handed over ends a training, or hears of it", ended_by_dead_key),
     Attempt("A coordinator's key that is older than the policy lets one be signs an invitation", too_old),
 )

@@ -348,7 +348,7 @@ def split_key(number: int, folder: Path) -> Outcome:
     found = set[bool]()
     for again in (2, 3):  # as it was left, and after it was split once more
         try:
-            gather = custody.gather_from(file, homes, identity.public)
+            gather = custody.gather_from(file, homes, identity)
             found.add(custody.assembled(file, identity, gather, _rand(number, 10 * again)) == whole)
             custody.split(file, 2, homes, identity, _rand(number, again))
         except Fault:

@@ -1,0 +1,51 @@
+"""A party as its line of keys: each handed over to the next. Whoever asks by which it spoke is told one that counts.
+
+A key that was handed over too long ago, was revoked or is too old decides nothing, and neither does one of a party that
+left. What a key signed while it counted, such as a share that it dealt, is still its party's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from securefl.errors import Forged
+from securefl.terms import Participant, PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """One party of one federation, as one ledger has it now."""
+
+    seat: Participant  # under any key of the line
+    keys: tuple[PublicKey, ...]  # newest first, at least one
+    counts: Callable[[Participant], None]  # raises Forged for a key that does not count now
+
+    def speaker(self, holds: Callable[[PublicKey], None]) -> Participant:
+        """The party under the key by which it spoke.
+
+        Args:
+            holds: raises Forged where what was said is not signed by that key.
+
+        Raises:
+            Forged: no key of the line signed it; or the one that did does not count now, by that name.
+        """
+        seat = self.author(holds)
+        self.counts(seat)
+        return seat
+
+    def author(self, holds: Callable[[PublicKey], None]) -> Participant:
+        """The party under the key that signed this, also where that key does not count any more.
+
+        Raises:
+            Forged: no key of the line signed it, as ``holds`` has it of the last.
+        """
+        *newer, last = self.keys
+        for key in newer:
+            try:
+                holds(key)
+            except Forged:
+                continue
+            return replace(self.seat, key=key)
+        holds(last)
+        return replace(self.seat, key=last)
