@@ -25,7 +25,7 @@ from securefl.errors import Malformed
 from securefl.shown import hidden
 from securefl.terms import Aggregate, Hash, Plan, Update
 from securefl.terms.layout import Layout
-from securefl.terms.names import NAME_FORM, SIZES, MemberId
+from securefl.terms.names import NAME_FORM, NAMED, SIZES
 
 LIMIT_BYTES = 256 * 1024 * 1024  # larger frames are refused before they are parsed
 LONG = 256  # bytes from which on a part of a value may be kept elsewhere
@@ -231,7 +231,9 @@ def _most(expected: Any) -> int:  # noqa: ANN401
 def _unpacker(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401
     if expected in SIZES:
         return lambda raw: _sized(expected, raw)
-    return _party if expected is MemberId else _unpacker_of_form(expected)
+    if expected in NAMED:
+        return lambda raw: _named(NAMED[expected], raw)
+    return _unpacker_of_form(expected)
 
 
 def _unpacker_of_form(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - one return per kind of type
@@ -301,10 +303,10 @@ def _sized(expected: Any, raw: Any) -> bytes:  # noqa: ANN401
     return found
 
 
-def _party(raw: Any) -> str:  # noqa: ANN401
+def _named(what: str, raw: Any) -> str:  # noqa: ANN401
     found: str = _exactly(raw, str)
     if not re.fullmatch(NAME_FORM, found):
-        raise ValueError(f"{found[:MOST_SHOWN]!r} is no party's name")
+        raise ValueError(f"{found[:MOST_SHOWN]!r} is no {what}'s name")
     return found
 
 

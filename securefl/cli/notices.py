@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 Party = Annotated[Path, typer.Argument(metavar="PARTY", help="A SITE or COORDINATOR document, or a home.")]
 Into = Annotated[Path, typer.Option("--out", help="A folder for the notices that the other parties take in.")]
 Federation = Annotated[str, typer.Option(help="In which federation.")]
+Key = Annotated[
+    str | None, typer.Option(help="Which of this party's keys, or its fingerprint; a former one too: see `keys list`.")
+]
 HOUR_S = 3600
 
 
@@ -49,11 +53,18 @@ def rotate(
     _written(exchange(home, overlap * HOUR_S), out, as_json=as_json)
 
 
-def revoke(party: Party, federation: Federation, out: Into, as_json: Json = False) -> None:
-    """This party's present key speaks for it no more: from the next message on, whoever takes the notice refuses it."""
+def revoke(party: Party, federation: Federation, out: Into, key: Key = None, as_json: Json = False) -> None:
+    """A key of this party speaks for it no more: from the next message on, whoever takes the notice refuses it.
+
+    Without `--key`, the one that counts. While two do, because the old one of a rotation still does, say which.
+    """
     from securefl.home import notices  # noqa: PLC0415
 
-    _written((notices.revoke(_home(party), federation),), out, as_json=as_json)
+    home = _home(party)
+    said = notices.revoke(home, federation, key)
+    if said.notice.key != home.identity.public:
+        print("a former key: whoever has not taken its hand-over in does so first, and then this", file=sys.stderr)
+    _written((said,), out, as_json=as_json)
 
 
 def leave(party: Party, federation: Federation, out: Into, as_json: Json = False) -> None:

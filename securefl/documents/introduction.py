@@ -25,7 +25,7 @@ from securefl import keys, wire
 from securefl.documents.armour import armoured, unarmoured
 from securefl.errors import Fault, Forged, Malformed
 from securefl.terms import Hash, PublicKey
-from securefl.terms.names import NAME_FORM, BoxKey, SignatureBytes
+from securefl.terms.names import NAME_FORM, BoxKey, FederationName, SignatureBytes
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 
 LABEL: Final = "introduction"
@@ -91,7 +91,7 @@ class Card:
     region: str  # empty for a coordinator and a custodian
     key: PublicKey  # its identity, under which the document is
     box: BoxKey
-    federation: str
+    federation: FederationName
     policy: Hash  # the policy that it accepts
     issued: int  # seconds since 1970
     expires: int  # the last second that the document counts

@@ -14,6 +14,7 @@ from securefl.documents.site_parts import JoinedFile, SiteFile, TrustPart
 from securefl.documents.site_problems import of_trust, problems
 from securefl.documents.strict import Document
 from securefl.errors import OperatorFault
+from securefl.terms.names import file_name
 
 JOINED = "federations"  # folder of a home
 
@@ -67,7 +68,7 @@ def load(path: Path) -> Site:
 
 def joined_at(home: Path, federation: str) -> Path:
     """Return where a home has a federation that this party joined by signed documents."""
-    return home / JOINED / f"{federation}.yaml"
+    return home / JOINED / file_name(federation, ".yaml")
 
 
 def _with_joined(site: Site) -> Site:

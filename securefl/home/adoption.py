@@ -15,6 +15,7 @@ from securefl.home.opening import adopted
 from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.authority import levels
+from securefl.terms.names import file_name
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
@@ -90,7 +91,7 @@ def found_signatures(
 
 def staged_at(home: Path, federation: str) -> Path:
     """Return where a home's proposed policy of one federation lies."""
-    return home / "policies" / f"{federation}.yaml"
+    return home / "policies" / file_name(federation, ".yaml")
 
 
 def staged(home: Path, federation: str, now: int) -> tuple[Policy, bytes]:

@@ -28,9 +28,11 @@ from securefl.documents.introduction import (
 from securefl.errors import Fault, OperatorFault
 from securefl.home import adoption, engine_key
 from securefl.home.peers import known, pin
+from securefl.home.peers import pinned as pinned_at
 from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.terms import MemberId, Participant
+from securefl.terms.names import file_name
 from securefl.terms.parties import COORDINATOR
 
 if TYPE_CHECKING:
@@ -328,11 +330,11 @@ def _check_keys(home: Home, federation: str, cards: Collection[Card]) -> None:
         if pinned.get(card.name, card.key.hex()) != card.key.hex():
             what = f"{card.name} under {card.key.hex()[:16]}..., and under {pinned[card.name][:16]}... before"
             remedy = "find out who answers in its name; if its key was replaced on purpose, remove its line there"
-            raise NotIntroduced(Rule.KEY, what, remedy, str(home.path / "peers" / f"{federation}.json"))
+            raise NotIntroduced(Rule.KEY, what, remedy, str(pinned_at(home.path, federation)))
 
 
 def _folder(home: Path, federation: str) -> Path:
-    return home / FOLDER / federation
+    return home / FOLDER / file_name(federation)
 
 
 def _keep(home: Home, federation: str, name: str, found: Authentic[D]) -> None:

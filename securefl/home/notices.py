@@ -18,7 +18,9 @@ from securefl.home.ageing import Age
 from securefl.home.peers import federations, known, replaced
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
+from securefl.shown import short
 from securefl.terms import Departure, Handover, MemberId, Noticed, Participant, PublicKey, Revocation, SignedNotice
+from securefl.terms.names import FederationName
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
@@ -27,15 +29,39 @@ BEGIN, END = "-----BEGIN SECUREFL KEY NOTICE-----", "-----END SECUREFL KEY NOTIC
 LIMIT_BYTES: Final = 8192
 
 
-def revoke(home: Home, federation: str) -> SignedNotice:
-    """This home's key speaks for it no more in this federation.
+def revoke(home: Home, federation: str, key: str | None = None) -> SignedNotice:
+    """A key speaks for this home's owner no more in this federation.
+
+    Args:
+        home: whose key.
+        federation: where it is to count no more.
+        key: which, in hex, or its fingerprint: a former one stays revocable for ever. None: the only one that counts.
+            Where several do, because the overlap of a rotation is not over, none is guessed: one of them was stolen,
+            and the other is what the owner goes on by.
 
     Raises:
-        OperatorFault: the home is in no such federation.
+        OperatorFault: the home is in no such federation, ``key`` is none of its own, or it is not said which.
     """
-    _check_in(home, federation)
-    notice = Revocation(federation, home.owner, home.identity.public, home.clock())
-    return _written(home, standing.sign(home.identity, notice))
+    name = _check_in(home, federation)
+    with home.transaction():
+        known_, own, now = home.live.now.standings, home.identity, home.clock()
+    line = known_.line(name, own.public)
+    seats = [Participant(home.owner, each.public, "") for each in own.every if each.public in line]
+    if key is None:
+        meant = [seat.key for seat in seats if known_.counts(name, seat, now)] or [own.public]
+    else:
+        meant = [seat.key for seat in seats if key.lower() in (seat.key.hex(), fingerprint(seat.key))]
+    if len(meant) != 1:
+        what = f"{home.owner} has {len(meant) or 'no'} {'such keys' if key else 'keys that count'} in {name}"
+        shown = ", ".join(f"{fingerprint(s.key)}{' (present)' if s.key == own.public else ''}" for s in seats)
+        raise OperatorFault(what, f"say which: `--key` with one of {shown}", str(home.path))
+    signer = home.under(meant[0])
+    return _written(home, standing.sign(signer, Revocation(name, home.owner, signer.public, home.clock())))
+
+
+def fingerprint(key: PublicKey) -> str:
+    """What people read out of a key: the first 16 bytes of its SHA-256, in hex."""
+    return hashlib.sha256(key).hexdigest()[:32]
 
 
 def leave(home: Home, federation: str) -> SignedNotice:
@@ -45,8 +71,7 @@ def leave(home: Home, federation: str) -> SignedNotice:
         OperatorFault: the home is in no such federation.
         NotTaken: its key was revoked there: whoever cannot sign cannot leave, and takes part in nothing either.
     """
-    _check_in(home, federation)
-    notice = Departure(federation, home.owner, home.identity.public, home.clock())
+    notice = Departure(_check_in(home, federation), home.owner, home.identity.public, home.clock())
     return _written(home, standing.sign(home.identity, notice))
 
 
@@ -56,6 +81,8 @@ def take(home: Home, federation: str, signed: SignedNotice) -> bool:
     Raises:
         NotTaken: by a named rule; nothing was written.
     """
+    if federation not in federations(home.path):
+        raise NotTaken(f"this home is in no federation {short(federation)}", "keys.federation")
     with home.transaction() as conn:
         now = home.clock()
         is_new = home.live.now.standings.admit(signed, federation, _keys(home, federation), now)
@@ -101,8 +128,9 @@ def listed(home: Home) -> tuple[Listed, ...]:
                 why = str(fault)
             else:
                 why = "counts"
-            print_ = hashlib.sha256(age.key).hexdigest()[:32]
-            found.append(Listed(federation, age.party, age.key, print_, view.ages.since.get(age.key), why, age))
+            found.append(
+                Listed(federation, age.party, age.key, fingerprint(age.key), view.ages.since.get(age.key), why, age)
+            )
     return tuple(found)
 
 
@@ -130,11 +158,12 @@ def _keys(home: Home, federation: str) -> Mapping[MemberId, PublicKey]:
     return {MemberId(name): PublicKey(bytes.fromhex(key)) for name, key in pinned.items()}
 
 
-def _check_in(home: Home, federation: str) -> None:
+def _check_in(home: Home, federation: str) -> FederationName:
     pinned = known(home.path, federation)
     if home.owner not in pinned:
         among = ", ".join(federations(home.path)) or "none"
         raise OperatorFault(f"{home.owner} is in no federation {federation}", f"it is in {among}", str(home.path))
+    return FederationName(federation)
 
 
 def _written(home: Home, signed: SignedNotice) -> SignedNotice:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from securefl import files
 from securefl.errors import OperatorFault
-from securefl.terms import (
-    Participant,
-)
+from securefl.terms import Participant
+from securefl.terms.names import file_name
 
 
 def pinned(home: Path, federation: str) -> Path:
     """Return who a home knows in one federation: in another one, the same name may be another party's."""
-    return home / "peers" / f"{federation}.json"
+    return home / "peers" / file_name(federation, ".json")
 
 
 def known(home: Path, federation: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from securefl.home.peers import federations, known, replaced
 from securefl.ledger import heads
 from securefl.protocol import standing
 from securefl.terms import Handover, Participant
+from securefl.terms.names import FederationName
 
 if TYPE_CHECKING:
     from securefl.home.home import Home
@@ -50,7 +51,7 @@ def rotate(home: Home, overlap_s: int) -> tuple[SignedNotice, ...]:
             notices = tuple(
                 standing.sign(
                     old,
-                    Handover(name, home.owner, old.public, now, new.public, now + overlap_s, signed),
+                    Handover(FederationName(name), home.owner, old.public, now, new.public, now + overlap_s, signed),
                     new,
                 )
                 for name in among

@@ -38,6 +38,7 @@ from securefl.terms import (
     Scheme,
     Unit,
 )
+from securefl.terms.names import FederationName
 from securefl.terms.plans import NOTHING
 from securefl.terms.start import Start
 
@@ -73,7 +74,7 @@ def plan_of(loaded: Loaded, policy: Policy, run: RunId, first: FirstState, custo
     except ValueError as fault:  # noise that was calibrated is known only here
         raise OperatorFault(str(fault), "or give a larger epsilon", f"{loaded.path}: training.clipping") from fault
     return Plan(
-        federation=file.name,
+        federation=FederationName(file.name),
         policy=policy.hash,
         run=run,
         round=1,

@@ -17,6 +17,7 @@ from securefl.policy.document import Budget, Context, PolicyDocument, Release, V
 from securefl.policy.limits import Protection, Sharing, Training
 from securefl.policy.narrow import decimal, narrow, origin
 from securefl.terms import Hash, Level, Limit, RunId, Unit
+from securefl.terms.names import FederationName
 
 LIMIT_LEVELS = 8
 LIMIT_CAPS = 1024  # kept answers
@@ -62,9 +63,9 @@ class Policy:
         return self._origins[limits]
 
     @property
-    def federation(self) -> str:
+    def federation(self) -> FederationName:
         """Whose policy it is."""
-        return self.document.federation
+        return FederationName(self.document.federation)
 
     @property
     def version(self) -> int:

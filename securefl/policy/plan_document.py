@@ -37,6 +37,7 @@ from securefl.terms import (
     Task,
     Unit,
 )
+from securefl.terms.names import FederationName
 
 Positive = Annotated[Rational, Field(gt=0)]
 
@@ -126,7 +127,7 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         FixedPoint(written.value_bits, written.fraction_bits, written.ring_bits), custodian,
     )  # fmt: skip
     return Plan(
-        written.federation, policy, RunId(bytes(16)), written.round, written.purpose,
+        FederationName(written.federation), policy, RunId(bytes(16)), written.round, written.purpose,
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),
         Adapter(written.targets, written.rank, written.alpha, 0, written.kind, written.rule),
         Learning(

@@ -25,6 +25,7 @@ from securefl.protocol.coordinator_messages import (
     counts,
     ended_keys,
     enrol_members,
+    is_revoked,
     propose_plan,
 )
 from securefl.protocol.coordinator_state import (
@@ -176,6 +177,10 @@ def _next_question(state: Asking, ports: Ports) -> Step:
     """Ask what this phase asks; when there is no such phase, open the sum."""
     course = replace(state.course, unanswered={})
     protection, plan = ports.protection(course.session.scheme), course.plan
+    revoked = [seat.member for seat in plan.cohort if seat.member in state.sealed and is_revoked(seat, ports)]
+    if revoked:  # whoever stole that key may have made the input: no sum with it is asked for, or opened
+        why = f"round {plan.round} has an input under a key that was revoked: {', '.join(revoked)}"
+        return close_round(course, "aborted", why, ports)
     if state.phase >= protection.phases:
         return opened(state, ports)
     sealed = {MemberId(name): kept for name, kept in state.sealed.items()}

@@ -220,6 +220,8 @@ def _submitted(state: UnderWay, event: Trained, ports: Ports) -> Step:
     name, below = wire.plan_hash(plan), event.update.below
     if event.update.did != plan.learning.event:
         raise Unsafe(f"trained {event.update.did}, and {plan.learning.event} was priced")
+    if seat.session.custodian is not None:  # an update is sealed to it for as long as its key counts
+        ports.standing(seat.session.custodian)
     payload, kept = protection.seal(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, state.proposal.relayed, seat.material,
         event.update, keys.derive(event.rand, "seal"),
@@ -253,7 +255,7 @@ def on_ask(state: Sealed, event: Received, ports: Ports) -> Step:
         raise OutOfTurn(f"a question about round {ask.round} in round {plan.round}", "protocol.another-round")
     protection = ports.protection(seat.session.scheme)
     answer = protection.answer(seat.charter.me, plan, state.kept, ask.question)
-    shown = inputs_of(seat, plan, ask.sealed, protection.about(ask.question))
+    shown = inputs_of(seat, plan, ask.sealed, protection.about(ask.question), ports.standing)
     charter, seen = sight.relayed(seat.charter, shown, ports.holds)
     seat, message = replace(seat, charter=charter), m.Answered(plan.round, answer)
     return _replied(seat, Ready, event, ports, message, plan.round, plan=wire.plan_hash(plan), entries=seen)

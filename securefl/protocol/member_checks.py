@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from securefl import keys, wire
@@ -11,6 +11,7 @@ from securefl.keys import Secret
 from securefl.protocol import messages as m
 from securefl.protocol import sight
 from securefl.protocol.member_state import Seated
+from securefl.protocol.standing import REVOKED
 from securefl.terms import AdapterRule, MemberId, Participant, Plan, SignedHead, SignedReceipt
 from securefl.terms.uploads import upload_of
 
@@ -98,19 +99,29 @@ def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> Accepted:
     return Accepted(boxes, material, tuple(shown), tuple(seen))
 
 
-def inputs_of(seat: Seated, plan: Plan, sealed: tuple[SignedReceipt, ...], about: frozenset[str]) -> list[SignedHead]:
+def inputs_of(
+    seat: Seated, plan: Plan, sealed: tuple[SignedReceipt, ...], about: frozenset[str],
+    standing: Callable[[Participant], None],
+) -> list[SignedHead]:  # fmt: skip
     """The ledger that each member of a sum named as it handed its input in: what paid for the input stands in it.
 
     Args:
         about: whose inputs the sum is of.
+        standing: raises Forged if a party's key does not count now. Of an input only this is asked, that its sender's
+            key was not revoked: one that counted with the round's plan, and was handed over or left behind since,
+            signed an input that its owner meant.
 
     Raises:
-        Forged: a receipt is missing or stands there twice, is not its sender's, or is of another plan or message.
+        Forged: a receipt is missing or stands there twice, is not its sender's, or is of another plan or message; or
+            its sender's key was revoked.
     """
     session, name = seat.session, wire.plan_hash(plan)
     keys_of = {each.member: each.key for each in plan.cohort}
     if len(sealed) != len(about) or {each.receipt.sender for each in sealed} != about:
         raise Forged("a question about other members than the receipts that came with it", "protocol.another-set")
+    for sender in plan.cohort:
+        if sender.member in about:
+            _check_not_revoked(sender, standing)
     shown = list[SignedHead]()
     for each in sealed:
         receipt = each.receipt
@@ -121,6 +132,14 @@ def inputs_of(seat: Seated, plan: Plan, sealed: tuple[SignedReceipt, ...], about
             raise Forged(f"an input of {receipt.sender} without its ledger's head", "protocol.no-ledger")
         shown.append(receipt.head)
     return shown
+
+
+def _check_not_revoked(seat: Participant, standing: Callable[[Participant], None]) -> None:
+    try:
+        standing(seat)
+    except Forged as fault:
+        if fault.rule == REVOKED:
+            raise
 
 
 def members_only(seat: Seated) -> dict[MemberId, bytes]:

@@ -24,6 +24,7 @@ from securefl.terms import (
     Update,
 )
 from securefl.terms import Event as PrivacyEvent
+from securefl.terms.names import FederationName
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class SiteConfig:
     """What this member knows on its own authority, whatever a coordinator says."""
 
     me: MemberId
-    federation: str
+    federation: FederationName
     policy: Hash
     policy_text: bytes
     dataset: str

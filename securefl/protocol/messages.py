@@ -41,7 +41,7 @@ from securefl.terms import (
     SignedReceipt,
     rules,
 )
-from securefl.terms.names import RUN_BYTES, BoxKey
+from securefl.terms.names import RUN_BYTES, BoxKey, FederationName
 
 OUTCOMES: Final = frozenset({"finished", "refused", "aborted"})
 MOST_WHY: Final = 2000  # characters of why a run ended, which every party writes down
@@ -53,7 +53,7 @@ class Session:
     """What a whole run has in common; a member agrees to it once."""
 
     run: RunId
-    federation: str
+    federation: FederationName
     policy: Hash
     scheme: Scheme
     threshold: int

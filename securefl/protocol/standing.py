@@ -94,6 +94,14 @@ class Standings:
             what = f"a key of {seat.member} that was handed over, {now - handed.until} s after both counted"
             raise Forged(f"{what}: {seat.key.hex()[:16]}", HANDED_OVER)
 
+    def counts(self, federation: str, seat: Participant, now: int) -> bool:
+        """Whether this party still takes part, and speaks by this key."""
+        try:
+            self.check(federation, seat, now)
+        except Forged:
+            return False
+        return True
+
     def admit(self, signed: SignedNotice, federation: str, known: Mapping[MemberId, PublicKey], now: int) -> bool:
         """Check that a notice may be taken in; return whether it says anything new.
 

@@ -213,6 +213,7 @@ class MemberAgent:
         return Refusal((Reason("policy.version", str(mine.version), f"at least {max(versions)}", fix),))
 
     def _move(self, state: member_state.State, plan: Plan, event: member_state.Event) -> member_state.Step:
+        self.home.catch_up()  # training took long: a key may have been revoked meanwhile
         moved = member.step(state, event, with_ledger(self.ports, self.home, state))
         with self.home.transaction() as conn:
             _check_stands(self.home, conn, plan.run, state)

@@ -33,6 +33,7 @@ from securefl.site.subfederation import NestedTrainer
 from securefl.site.turns import Turns
 from securefl.strategy.member import MemberStrategy
 from securefl.terms import MemberId, Participant, PublicKey
+from securefl.terms.names import FederationName
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.wire import digest
 
@@ -93,7 +94,7 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
     policy, signed = _laid_out(home, name, around.clock())
     shared = None if site.file.is_custodian else around.model or model_of(site, name)
     charter = member_state.SiteConfig(
-        me, name, policy.hash, policy.text, site.account, coordinator, custodian, seats, {},
+        me, FederationName(name), policy.hash, policy.text, site.account, coordinator, custodian, seats, {},
         None if shared is None else shared.model, signed,
     )  # fmt: skip
     if shared is None:

@@ -8,7 +8,7 @@ from securefl.terms.decisions import Price, Reason
 from securefl.terms.envelopes import Receipt
 from securefl.terms.events import Event
 from securefl.terms.heads import Head, SignedHead
-from securefl.terms.names import Hash, MemberId, Nonce, RunId, SignatureBytes, text_made_plain
+from securefl.terms.names import FederationName, Hash, MemberId, Nonce, RunId, SignatureBytes, text_made_plain
 from securefl.terms.notices import SignedNotice
 from securefl.terms.plans import Participant, Plan
 
@@ -18,7 +18,7 @@ class RunJoined:
     """A run begins, here, under this policy, with these peers."""
 
     run: RunId
-    federation: str
+    federation: FederationName
     role: str  # "member" | "coordinator" | "custodian"
     policy: bytes  # the document itself, so that a copied ledger can be checked alone
     dataset: str  # the account's root at this site; empty where no records are held

@@ -10,7 +10,7 @@ from typing import Final, NewType
 from securefl.errors import OperatorFault
 from securefl.shown import short
 
-NAME_FORM: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"  # of a party
+NAME_FORM: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"  # of a party, and of a federation: no path, whatever is put behind
 ENGINE_NAME_FORM: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"  # a DNS label (RFC 1123, 2.1); FLARE takes more
 ENGINE_OWN: Final = frozenset({"server"})  # what an engine calls itself: FLARE's root cell
 _ESCAPES: Final = {"-": "--h", ".": "--d", "_": "--u"}
@@ -18,6 +18,7 @@ RUN_BYTES: Final = 16
 _OWN: Final = "--x"  # behind a name that is an engine's own
 
 MemberId = NewType("MemberId", str)
+FederationName = NewType("FederationName", str)
 Hash = NewType("Hash", bytes)  # SHA-256, 32 bytes
 RunId = NewType("RunId", bytes)  # RUN_BYTES, drawn once per run
 PublicKey = NewType("PublicKey", bytes)  # Ed25519, 32 bytes
@@ -32,6 +33,7 @@ SIZES: Final[Mapping[object, int]] = {
     SignatureBytes: 64,
     Nonce: 16,
 }  # bytes of each; nothing shorter or longer is decoded as one
+NAMED: Final[Mapping[object, str]] = {MemberId: "party", FederationName: "federation"}  # each of ``NAME_FORM``
 
 
 class Unit(StrEnum):
@@ -94,6 +96,18 @@ def party_named(engine: str) -> MemberId:
     if not re.fullmatch(NAME_FORM, party) or engine_name(party) != engine:
         raise OperatorFault(f"{engine!r} is no party's name at an engine", "connect sites under names that we gave")
     return party
+
+
+def file_name(federation: str, suffix: str = "") -> str:
+    """The name of a file or folder that a home keeps for one federation.
+
+    Raises:
+        OperatorFault: it is no federation's name. What looks like a path leads nowhere.
+    """
+    if not re.fullmatch(NAME_FORM, federation):
+        what = f"{short(federation)!r} is no federation's name"
+        raise OperatorFault(what, "write one of small letters and digits, and `._-` inside")
+    return f"{federation}{suffix}"
 
 
 def text_made_plain(value: object, *names: str) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from securefl.terms.heads import SignedHead
-from securefl.terms.names import MemberId, PublicKey, SignatureBytes
+from securefl.terms.names import FederationName, MemberId, PublicKey, SignatureBytes
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
     """From now on another key speaks for this party; this one still does until the overlap is over."""
 
-    federation: str
+    federation: FederationName
     party: MemberId
     key: PublicKey
     issued: int  # seconds since 1970
@@ -25,7 +25,7 @@ class Handover:
 class Revocation:
     """This key speaks for nobody any more."""
 
-    federation: str
+    federation: FederationName
     party: MemberId
     key: PublicKey
     issued: int
@@ -35,7 +35,7 @@ class Revocation:
 class Departure:
     """The party has left: no later round of any run includes it, under whatever key."""
 
-    federation: str
+    federation: FederationName
     party: MemberId
     key: PublicKey
     issued: int

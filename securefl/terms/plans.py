@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from securefl.terms.adapters import Adapter, Model, Task
 from securefl.terms.learning import Learning
-from securefl.terms.names import Hash, MemberId, PublicKey, RunId
+from securefl.terms.names import FederationName, Hash, MemberId, PublicKey, RunId
 from securefl.terms.patience import Patience
 from securefl.terms.schemes import ProtectionSpec
 from securefl.terms.sharing import Sharing
@@ -27,7 +27,7 @@ class Participant:
 class Plan:
     """One round, complete. What is priced is what runs."""
 
-    federation: str
+    federation: FederationName
     policy: Hash
     run: RunId
     round: int  # from 1

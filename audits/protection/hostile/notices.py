@@ -18,7 +18,20 @@ from securefl.protocol.standing import NotTaken
 from securefl.site import key_share
 from securefl.site.dispatch import Dispatcher
 from securefl.site.run_keys import authentic
-from securefl.terms import Departure, Handover, Hash, MemberId, Notice, Revocation, RunId, Scheme, SignedNotice
+from securefl.terms import (
+    Departure,
+    Handover,
+    Hash,
+    MemberId,
+    Notice,
+    Refused,
+    Revocation,
+    RunId,
+    Scheme,
+    SignedNotice,
+    SumOpened,
+)
+from securefl.terms.names import FederationName
 from securefl.terms.parties import CUSTODIAN
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating
 
@@ -190,7 +203,50 @@ def _invited_by(old: Identity, federation: Rotating, drawn: random.Random) -> Ou
     return outcome
 
 
+def path_as_name(number: int, folder: Path) -> Outcome:
+    """Name a path where a federation's name belongs, so that a key is put there: another federation's, or any file."""
+    drawn, federation = random.Random(number), Rotating(folder / "homes").made()  # noqa: S311
+    author, by = drawn.sample(federation.everybody(), 2)
+    thief, old, outside = _seed(drawn), _of(federation, author), folder / "outside.json"
+    outside.write_text("{}")
+    names = ("../peers/f", f"{outside.with_suffix('')}", "./f", "f/../f", "..", "f\n", "f/")
+    name, party, now = drawn.choice(names), federation.seat(author).member, federation.time[0]
+    said = Handover(FederationName(name), party, old.public, now, thief.public, now + HOUR, None)
+    home = federation.home(by)
+    pins, size = (home.path / "peers" / "f.json").read_bytes(), len(federation.entries(by))
+    try:
+        signed = notices.read(notices.text_of(standing.sign(old, said, thief)).encode(), "mail")
+        notices.take(home, signed.notice.federation, signed)
+        stopped = "nothing"
+    except (NotTaken, ValueError) as refused:
+        stopped = getattr(refused, "rule", type(refused).__name__)
+    home.engine.dispose()
+    changed = pins != (home.path / "peers" / "f.json").read_bytes() or outside.read_text() != "{}"
+    return Outcome(changed or len(federation.entries(by)) != size, stopped)
+
+
+def revoked_amid(number: int, folder: Path) -> Outcome:
+    """Ignore, as coordinator, that a key was revoked since its input came, and ask for the sum; or revoke unheard."""
+    drawn = random.Random(number)  # noqa: S311
+    scheme = (Scheme.MASKING, Scheme.MASKED_CKKS)[number % 2]
+    federation = Rotating(folder, scheme).made()
+    victim = drawn.choice(federation.names)
+    honest = tuple(name for name in federation.parties if name != victim)
+
+    def revoke(kind: str, times: int) -> None:
+        if (kind, times) == ("Ask", 0):
+            said = federation.say(victim, lambda home: notices.revoke(home, federation.name))
+            federation.taken(said, by=honest if drawn.random() < 0.5 else (COORDINATOR, *honest))
+
+    Living(federation).play(1, 1, revoke)
+    sums = [each for each in federation.entries(COORDINATOR) if isinstance(each, SumOpened)]
+    rules = {r.rule for name in honest for e in federation.entries(name) if isinstance(e, Refused) for r in e.reasons}
+    return Outcome(any(victim in each.survivors for each in sums), ", ".join(sorted(rules)))
+
+
 ATTEMPTS = (
+    Attempt("A notice names a path where a federation's name belongs", path_as_name),
+    Attempt("A sum is asked for with an input under a key that was revoked since", revoked_amid),
     Attempt("A coordinator declares a member gone", tombstone),
     Attempt("A key that was revoked is handed over to whoever stole it", by_revoked),
     Attempt("A hand-over is replayed to another federation, or claims a key that is somebody's", replayed),
