@@ -16,11 +16,13 @@ from securefl.ledger import heads
 from securefl.protection import masking_terms
 from securefl.protocol import messages as m
 from securefl.terms import (
+    Handover,
     Hash,
     Head,
     MemberId,
     MessageReceived,
     MessageSent,
+    Noticed,
     Participant,
     PublicKey,
     Receipt,
@@ -31,8 +33,8 @@ from securefl.terms import (
     SignedHead,
     SignedReceipt,
     SumOpened,
-    Witnessed,
 )
+from securefl.terms.entries import heads_in
 
 Runs = Mapping[RunId, tuple[Ledger, RunJoined]]
 
@@ -109,7 +111,7 @@ def _proposed(run: RunId, coordinator: Ledger) -> Iterator[Receipt]:
 
 
 def unanswered(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> tuple[str, ...]:
-    """Whom a coordinator asked to train, and whose ledger says nothing of it.
+    """Whom a coordinator asked to train, and whose ledger does not say what came of it.
 
     It was never reached; or it trained and paid, was not heard again, and its ledger was cut before that: nobody else
     has seen the end, so this cannot be told apart.
@@ -123,17 +125,16 @@ def unanswered(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> tuple[str, ...
                 found.setdefault((asked.to, run), []).append(asked.round)
     return tuple(
         f"{member}.ledger: asked to train round {', '.join(map(str, sorted(set(rounds))))} of run {run.hex()[:12]},"
-        " and it says nothing of that: it was never reached, or its end was cut off"
+        " and it does not say what came of that: it was never reached, or its end was cut off"
         for (member, run), rounds in sorted(found.items())
     )
 
 
 def _told_of(ledger: Ledger) -> frozenset[tuple[RunId, int]]:
-    """The rounds that a member's ledger has a plan for: one that it took up, or one that it refused unread."""
-    kind = m.Propose.__name__
-    taken = {got.receipt for _, got in ledger.each(MessageReceived) if got.receipt.kind == kind}
-    refused = {(each.run, each.round) for _, each in ledger.each(Refused) if each.what == kind}
-    return frozenset({(each.run, each.round) for each in taken} | refused)
+    """The rounds of which a member's ledger says what came of the plan: a price set aside, or a refusal."""
+    taken = {(each.plan.run, each.plan.round) for _, each in ledger.each(Reserved)}
+    refused = {(each.run, each.round) for _, each in ledger.each(Refused) if each.what in ("plan", m.Propose.__name__)}
+    return frozenset(taken | refused)
 
 
 def check_openings(ledger: Ledger, runs: Runs) -> None:
@@ -238,15 +239,14 @@ def _seen_by(ledger: Ledger) -> Iterator[tuple[PublicKey, Head]]:
         if isinstance(leaf.entry, RunJoined):
             for seat in leaf.entry.peers:
                 peers[seat.member] = [*(key for key in peers.get(seat.member, ()) if key != seat.key), seat.key]
-        seen = leaf.entry.head if isinstance(leaf.entry, Witnessed) else None
-        if isinstance(leaf.entry, MessageReceived | MessageSent):
-            seen = leaf.entry.receipt.head  # what its sender named of its own ledger
-        if seen is None:
-            continue
-        head = seen.head
-        if head.owner not in peers:
-            raise ledger.wrong(f"the head of {head.owner}, who is no peer", index)
-        yield _signer(ledger, index, peers[head.owner], seen), head
+        for seen in heads_in(leaf.entry):
+            head = seen.head
+            known = peers.get(head.owner, [])
+            if isinstance(leaf.entry, Noticed) and isinstance(leaf.entry.notice.notice, Handover):
+                known = [leaf.entry.notice.notice.successor]  # it is signed by the key that is to come
+            if not known:
+                raise ledger.wrong(f"the head of {head.owner}, who is no peer", index)
+            yield _signer(ledger, index, known, seen), head
 
 
 def _signer(ledger: Ledger, index: int, keys_: list[PublicKey], head: SignedHead) -> PublicKey:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ STATE = f"{ADAPTER}/released.f32"  # the state itself: its SHA-256 is what every
 INSIDE = (KEYS, "measured.jsonl")  # all that a run leaves of its own in the folder of a federation below
 APART = ("ledger", BELOW, TASKS)  # folders that are checked by themselves
 WORD = "the coordinator's word, bound as written, not computed"
-ALONE = "ledgers alone: no report, page or adapter is here"
+ALONE = (
+    "ledgers alone: no report, page or adapter is here; that nothing was cut off their ends which nobody else saw is"
+    " not verified"
+)
 WORKING = (".lock", "timings.json")  # what a run that goes on needs, and nobody reads afterwards
 
 
@@ -316,6 +319,11 @@ def check_below(
     return (*notes, *((f"{', '.join(files_)}: {WORD}",) if files_ else ()))
 
 
+def alone(ledgers: Iterable[MemberId]) -> tuple[str, ...]:
+    """Return what is said of ledgers, by name, that nothing bears out but each other."""
+    return (f"{', '.join(f'{owner}.ledger' for owner in sorted(ledgers))}: {ALONE}",)
+
+
 def check_alone(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...]:
     """What is not verified of a folder that names no run: it holds ledgers, and nothing that they could bear out.
 
@@ -329,4 +337,4 @@ def check_alone(run: Path, ledgers: Mapping[MemberId, Ledger]) -> tuple[str, ...
     for ledger in ledgers.values():
         for _, entry in ledger.each(Reported):
             raise Tampered(RUN, f"missing, and {ledger.owner} wrote down what run {entry.run.hex()} left here")
-    return (ALONE,)
+    return alone(ledgers)

@@ -34,8 +34,8 @@ from securefl.terms import (
     RunId,
     RunJoined,
     SignedHead,
-    Witnessed,
 )
+from securefl.terms.entries import heads_in
 
 COORDINATES = "coordinator"
 Ledgers = Mapping[MemberId, Ledger]
@@ -183,14 +183,12 @@ def _before(
     """Yield which ledger this entry shows to have been longer than was known, and how long."""
     if isinstance(entry, MessageReceived):
         owner, size = entry.receipt.sender, sent.get(entry.receipt.sender, {}).get(entry.receipt, 0)
-    elif isinstance(entry, Witnessed):
-        owner, size = entry.head.head.owner, entry.head.head.size
-        if size > known.get(owner, 0) and (owner not in ledgers or not _is_of(ledgers[owner], entry.head)):
-            return  # of a party of the same name in another federation
-    else:
-        return
-    if size > known.get(owner, 0):
-        yield owner, size
+        if size > known.get(owner, 0):
+            yield owner, size
+    for seen in heads_in(entry):
+        owner, size = seen.head.owner, seen.head.size
+        if size > known.get(owner, 0) and owner in ledgers and _is_of(ledgers[owner], seen):
+            yield owner, size  # else: of a party of the same name in another federation
 
 
 def _is_of(ledger: Ledger, head: SignedHead) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +13,18 @@ from securefl.errors import Forged, OperatorFault, PeerFault, Tampered
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.protocol import standing
-from securefl.terms import Handover, Hash, Leaf, MemberId, Noticed, Participant, PublicKey, RunId, RunJoined
+from securefl.terms import (
+    Handover,
+    Hash,
+    Leaf,
+    MemberId,
+    Noticed,
+    Participant,
+    PublicKey,
+    RunId,
+    RunJoined,
+    SignedNotice,
+)
 
 T = TypeVar("T")
 
@@ -27,11 +38,12 @@ class Ledger:
     leaves: tuple[Leaf, ...]
     hashes: tuple[Hash, ...]
     former: tuple[PublicKey, ...] = ()  # keys that were handed over to ``key``, step by step, as its own entries say
+    later: tuple[PublicKey, ...] = ()  # keys that ``key`` was handed over to, step by step, as any ledger here says
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:
         """Every key that its owner has spoken by."""
-        return (self.key, *self.former)
+        return (*self.later, self.key, *self.former)
 
     @property
     def name(self) -> str:
@@ -96,8 +108,8 @@ def read_all(run: Path) -> Mapping[MemberId, Ledger]:
     for path in paths:
         if path.suffix != export.SUFFIX or not path.is_file():
             raise Tampered(path.name, "not a ledger, and it stands among them")
-    ledgers = (read_one(path) for path in paths)
-    return {ledger.owner: ledger for ledger in ledgers}
+    ledgers = {ledger.owner: ledger for ledger in map(read_one, paths)}
+    return {owner: replace(ledger, later=later_keys(ledger, ledgers.values())) for owner, ledger in ledgers.items()}
 
 
 def read_one(path: Path) -> Ledger:
@@ -122,6 +134,31 @@ def read_one(path: Path) -> Ledger:
     if (head.size, head.root) != (len(hashes), merkle.root(hashes)):
         raise Tampered(path.name, f"{len(hashes)} entries do not give the root its owner signed over {head.size}")
     return Ledger(file.owner, file.key, leaves, hashes, former_keys(file.owner, file.key, leaves))
+
+
+def later_keys(ledger: Ledger, ledgers: Iterable[Ledger]) -> tuple[PublicKey, ...]:
+    """The keys that this ledger's own was handed over to, by both signatures, as any ledger tells; latest first.
+
+    A copy that ends before its owner's hand-over is so held to what was seen of it under the keys that came after.
+    """
+    told = [
+        each.notice.notice
+        for other in ledgers
+        for _, each in other.each(Noticed)
+        if isinstance(each.notice.notice, Handover) and each.notice.notice.party == ledger.owner and _holds(each.notice)
+    ]
+    found = [ledger.key]
+    while following := {each.successor for each in told if each.key == found[-1]} - {*found, *ledger.former}:
+        found.append(min(following))
+    return tuple(reversed(found[1:]))
+
+
+def _holds(signed: SignedNotice) -> bool:
+    try:
+        standing.check_signatures(signed)
+    except PeerFault:
+        return False
+    return True
 
 
 def former_keys(owner: MemberId, key: PublicKey, leaves: tuple[Leaf, ...]) -> tuple[PublicKey, ...]:

@@ -124,7 +124,7 @@ def _verify(
     way = place.way
     keys = {f"{way}{ledger.owner}": ledger.key for ledger in ledgers.values()}
     for ledger in ledgers.values() if known is not None else ():
-        pins.check(f"{way}{ledger.owner}", ledger.keys, known or {})
+        pins.check(f"{way}{ledger.owner}", (ledger.key, *ledger.former), known or {})
     own = None if place.way else folder.named(run)
     left_out = check(ledgers, place.runs or folder.wanted(run))
     left_out += _files(run, ledgers, place, own)
@@ -155,7 +155,7 @@ def _files(run: Path, ledgers: Mapping[MemberId, Ledger], place: _Place, own: Ru
     if own is not None:
         return folder.check(run, ledgers, own)
     if not (run / "ledger").is_dir():
-        return (folder.ALONE,)
+        return folder.alone(ledgers)
     runs = place.runs or frozenset(cross_checks.covered(ledgers))
     root = place.root or folder.root_of(ledgers, runs)
     if place.laid and root is not None:
@@ -210,7 +210,9 @@ def _suite(run: Path, known: pins.Pins | None) -> Verdict:
     own = read_all(run)
     left_out = suites.check(run, own)
     whole = _verify(run / "ledger", own, known, _Place(runs=folder.wanted(run)))
-    first = replace(whole, unverified=(*(each for each in whole.unverified if each != folder.ALONE), *left_out))
+    first = replace(
+        whole, unverified=(*(each for each in whole.unverified if not each.endswith(folder.ALONE)), *left_out)
+    )
     return replace(_together(first, found), entries=first.entries)
 
 

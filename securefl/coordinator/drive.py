@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from securefl import wire
-from securefl.errors import Elsewhere, PeerFault
+from securefl.errors import Elsewhere, OperatorFault, PeerFault
 from securefl.protocol import coordinator as c
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
@@ -48,9 +48,13 @@ def drive(
         ports, identity=signer, head=lambda: home.head_under(signer),
         standing=home.standing_in(session.federation, state.course.policy_text),
     )  # fmt: skip
-    pending = _advance(
-        home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), ports, observe
-    )
+    try:
+        pending = _advance(
+            home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), ports, observe
+        )
+    except PeerFault as fault:  # nothing was written: its own key counts no more
+        remedy = "exchange the key (`securefl keys rotate`)"
+        raise OperatorFault(f"no run begins: {fault}", remedy, str(home.path)) from fault
     while not isinstance(pending.state, coordinator_state.Ended):
         state = pending.state
         asked, pending = _framed(home, signer, pending.outbound), coordinator_state.Step(state)

@@ -67,6 +67,7 @@ def on_started(state: Planned, event: Started, ports: Ports) -> Step:
     del event
     course, session = state.course, state.course.session
     custodian = (session.custodian,) if session.custodian else ()
+    ports.standing(session.coordinator)  # whoever is invited would refuse it, and the entry would stay
     peers = (*session.roster, *custodian)
     opened = RunJoined(
         session.run,

@@ -9,7 +9,7 @@ from securefl.terms.envelopes import Receipt
 from securefl.terms.events import Event
 from securefl.terms.heads import Head, SignedHead
 from securefl.terms.names import FederationName, Hash, MemberId, Nonce, RunId, SignatureBytes, text_made_plain
-from securefl.terms.notices import SignedNotice
+from securefl.terms.notices import Handover, SignedNotice
 from securefl.terms.plans import Participant, Plan
 
 
@@ -163,6 +163,17 @@ Entry = (
     RunJoined | Reserved | Settled | Gathered | ReservationReleased | Refused | MessageSent | MessageReceived
     | SumOpened | Released | Witnessed | Noticed | Closed | Reported
 )  # fmt: skip
+
+
+def heads_in(entry: Entry) -> tuple[SignedHead, ...]:
+    """Return every signed head that stands in an entry: each binds its owner's ledger, wherever it is found."""
+    if isinstance(entry, Witnessed):
+        return (entry.head,)
+    if isinstance(entry, MessageReceived | MessageSent):
+        return () if entry.receipt.head is None else (entry.receipt.head,)
+    if isinstance(entry, Noticed) and isinstance(entry.notice.notice, Handover):
+        return () if entry.notice.notice.head is None else (entry.notice.notice.head,)
+    return ()
 
 
 @dataclass(frozen=True, slots=True)

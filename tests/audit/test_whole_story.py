@@ -20,6 +20,7 @@ from tests.support import audited
 from tests.support.audited import MEMBERS, Story, identity
 
 KNOWN = {name: identity(name).public.hex() for name in (*MEMBERS, "coordinator")}
+ALONE = folder.alone(KNOWN)
 
 
 def short_of_west() -> Story:
@@ -53,9 +54,9 @@ def test_whoever_stands_in_the_roster_and_has_no_ledger_here_is_named_and_no_off
 
 def test_a_pinned_name_that_no_run_here_knows_is_named(tmp_path: Path) -> None:
     run = audited.told(rounds=1).export(tmp_path)
-    assert verify(run, KNOWN).unverified == (folder.ALONE,)
+    assert verify(run, KNOWN).unverified == ALONE
     assert verify(run, {**KNOWN, "centre": "00" * 32}).unverified == (
-        folder.ALONE,
+        *ALONE,
         "no ledger of centre, whose key is pinned",
     )
 
@@ -68,7 +69,7 @@ def test_a_party_whose_ledger_is_here_and_that_never_joined_is_not_called_missin
     story.close()
     found = verify(story.export(tmp_path), KNOWN)
     assert found.ok, found.why
-    assert found.unverified == (folder.ALONE,)
+    assert found.unverified == ALONE
 
 
 def test_a_member_below_that_joined_under_another_policy_is_found_although_its_coordinator_did_not() -> None:

@@ -9,16 +9,20 @@ from threading import Thread
 
 import pytest
 
+from securefl import merkle
+from securefl.audit import verify as audit
+from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
-from securefl.errors import Forged
+from securefl.errors import Forged, Tampered
 from securefl.home import notices, ring
 from securefl.home.home import Home
 from securefl.home.peers import known, pin
 from securefl.home.rotation import rotate
 from securefl.keys import Identity, Secret
+from securefl.ledger import export, heads
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
-from securefl.terms import Departure, Handover, MemberId, Noticed, Participant, Refused, Revocation, SumOpened
+from securefl.terms import Departure, Handover, Head, MemberId, Noticed, Participant, Refused, Revocation, SumOpened
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating, folder_of
 
 
@@ -304,3 +308,24 @@ def test_one_rotation_tells_every_federation_of_the_home_and_each_takes_its_own(
     with pytest.raises(NotTaken, match="is expected"):
         notices.take(elsewhere, "g", told[0])
     elsewhere.engine.dispose()
+
+
+def test_a_copy_that_ends_before_its_owners_hand_over_is_held_to_what_was_seen_under_the_key_after(
+    tmp_path: Path,
+) -> None:
+    """As an auditor of the first run's folder asks: nothing else wants the runs in which the owner was heard later."""
+    federation = Rotating(tmp_path / "world", priced=True).made()
+    Living(federation).play(1)
+    old = federation.home("a").identity
+    federation.taken(federation.rotated("a", 0))
+    federation.time[0] += HOUR
+    Living(federation).play(2)
+    copies, first = folder_of(federation, tmp_path / "copies"), frozenset({federation.in_run(1).run})
+    audit.check(read_all(copies), first)
+    file = export.read(copies / "a.ledger")
+    end = next(index for index, each in enumerate(federation.entries("a")) if isinstance(each, Noticed))
+    head = Head(file.owner, end, merkle.root([merkle.leaf_hash(each) for each in file.leaves[:end]]))
+    cut = replace(file, key=old.public, leaves=file.leaves[:end], head=heads.sign(old, head))
+    export.write(copies / "a.ledger", cut)
+    with pytest.raises(Tampered):
+        audit.check(read_all(copies), first)
