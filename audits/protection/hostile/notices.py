@@ -118,6 +118,17 @@ def rotated_away(number: int, folder: Path) -> Outcome:
     return _invited_by(old, federation, drawn)
 
 
+def former_of_revoked(number: int, folder: Path) -> Outcome:
+    """Sign an invitation with a former key of a stolen home, within its overlap: its owner revoked the present one."""
+    drawn, federation = random.Random(number), Rotating(folder).made()  # noqa: S311
+    old = _of(federation, COORDINATOR)
+    for _ in range(drawn.randint(1, 3)):
+        federation.taken(federation.rotated(COORDINATOR, 24 * HOUR))
+    federation.taken(federation.say(COORDINATOR, lambda home: notices.revoke(home, federation.name)))
+    federation.time[0] += drawn.randint(0, 23 * HOUR)
+    return _invited_by(old, federation, drawn, named=True)
+
+
 def too_old(number: int, folder: Path) -> Outcome:
     """Sign an invitation with a key that was stolen long ago, under a policy that bounds a key's age."""
     drawn = random.Random(number)  # noqa: S311
@@ -182,9 +193,11 @@ def ended_by_dead_key(number: int, folder: Path) -> Outcome:
         return Outcome(succeeded=bool(told or turn.over), stopped_by=stopped)
 
 
-def _invited_by(old: Identity, federation: Rotating, drawn: random.Random) -> Outcome:
-    """What a member makes of an invitation that this key signed."""
+def _invited_by(old: Identity, federation: Rotating, drawn: random.Random, *, named: bool = False) -> Outcome:
+    """What a member makes of an invitation that this key signed; ``named``: and that names it as the coordinator's."""
     session, victim = federation.session(), drawn.choice(federation.names)
+    if named:
+        session = replace(session, coordinator=replace(session.coordinator, key=old.public))
     agent = federation.agent(victim)
     home = federation.home(COORDINATOR)
     run = RunId(drawn.randbytes(16))
@@ -254,4 +267,5 @@ ATTEMPTS = (
     Attempt("A custodian's key that counts no more asks for shares", share_by_dead_key),
     Attempt("A coordinator's key that was revoked or handed over ends a training, or hears of it", ended_by_dead_key),
     Attempt("A coordinator's key that is older than the policy lets one be signs an invitation", too_old),
+    Attempt("A former key of a home whose key was revoked signs an invitation within its overlap", former_of_revoked),
 )
