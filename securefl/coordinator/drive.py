@@ -53,7 +53,7 @@ def drive(
             home, state, coordinator_state.Resumed() if saved else coordinator_state.Started(), ports, observe
         )
     except PeerFault as fault:  # nothing was written: its own key counts no more
-        remedy = "exchange the key (`securefl keys rotate`)"
+        remedy = "exchange one that is too old (`securefl keys rotate`); for one that was revoked, join anew"
         raise OperatorFault(f"no run begins: {fault}", remedy, str(home.path)) from fault
     while not isinstance(pending.state, coordinator_state.Ended):
         state = pending.state

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +373,10 @@ class Home:
         """What this ledger has now of a party's keys in one federation; ``policy`` as in ``standing_in``."""
         keys_ = tuple(reversed(self.line(federation, seat.key)))
         return KeyLine(seat, keys_, self.standing_in(federation, policy))
+
+    def current(self, federation: str, seat: Participant) -> Participant:
+        """The party under the newest key of its line, as this ledger has it now."""
+        return replace(seat, key=self.line(federation, seat.key)[-1])
 
     def standing_in(self, federation: str, policy: bytes | None) -> Callable[[Participant], None]:
         """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``.

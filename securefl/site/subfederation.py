@@ -78,9 +78,10 @@ class NestedTrainer:
         """
         start = self._half.start(plan, base, own.model if plan.sharing.keeps else b"")
         dimension = self._plugs.strategy.dimension(1, start)
-        below = plan_below(plan, self._name, self._inside, start, dimension)
-        ended = self._rounds(below, start)
-        rounds = self._inside.rounds
+        inside = self._current()
+        below = plan_below(plan, self._name, inside, start, dimension)
+        ended = self._rounds(inside, below, start)
+        rounds = inside.rounds
         if ended.outcome != "finished":
             raise Unfinished(*self._spent(ended, below))
         after = ended.course.state
@@ -90,8 +91,19 @@ class NestedTrainer:
         update = Update(self._half.share(plan, base, start, after, weights), did, self._gathered(plan, below))
         return update, Own(after if plan.sharing.keeps else b"", kept)
 
-    def _rounds(self, plan: Plan, start: bytes) -> coordinator_state.Ended:
-        inside = self._inside
+    def _current(self) -> Inside:
+        """Everybody inside under the key that is theirs now: a run that begins goes on under it, to its end."""
+        inside, name = self._inside, self._inside.policy.federation
+        custodian = None if inside.custodian is None else self._home.current(name, inside.custodian)
+        return replace(
+            inside,
+            cover=replace(inside.cover, custodian=None if custodian is None else custodian.key),
+            coordinator=self._home.current(name, inside.coordinator),
+            custodian=custodian,
+            members=tuple(self._home.current(name, each) for each in inside.members),
+        )
+
+    def _rounds(self, inside: Inside, plan: Plan, start: bytes) -> coordinator_state.Ended:
         peers = (*inside.members, *((inside.custodian,) if inside.custodian else ()))
         session = m.Session(
             plan.run, inside.policy.federation, inside.policy.hash, inside.cover.scheme, inside.cover.threshold,
