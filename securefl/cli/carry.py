@@ -27,16 +27,15 @@ def carry_answer(
     from securefl.site import carry, serve  # noqa: PLC0415
     from securefl.site.build import Environment  # noqa: PLC0415
     from securefl.site.dispatch import built  # noqa: PLC0415
-    from securefl.terms import MemberId, PublicKey  # noqa: PLC0415
+    from securefl.terms import MemberId  # noqa: PLC0415
 
     found = site_file.load(site)
-    coordinators = tuple(PublicKey(bytes.fromhex(each.coordinator)) for each in found.file.federations.values())
     with progress() as shown:
         dispatcher = built(found, Environment(progress=shown))
         key = key_files.load(identity.place(found.home))
         me, most = MemberId(found.file.name), dispatcher.most_request
         with serve.alone(found.home / serve.LOCK):  # one process of a site trains at a time
-            handled = carry.answer_all(dispatcher, key, me, coordinators, taken, into, most=most)
+            handled = carry.answer_all(dispatcher, key, me, dispatcher.coordinators, taken, into, most=most)
     told = [
         {"package": str(each.package), "answer": str(each.answer) if each.answer else None,
          "refused": each.refused.rule.value if each.refused else None}

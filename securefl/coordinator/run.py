@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ def couriers_of(coordinator: Coordinator, folder: Path) -> Couriers:
     """
     home = inviting.opened(coordinator)
     seats = everyone(coordinator, home).everybody[1:]
-    return Couriers(folder, home.identity, {seat.member: (seat.key,) for seat in seats})
+    name = coordinator.file.name
+    return Couriers(folder, home.identity, {seat.member: partial(home.line, name, seat.key) for seat in seats})
 
 
 def coordinate(

@@ -42,13 +42,13 @@ class Couriers:
     Args:
         folder: where couriers take and bring packages.
         identity: the coordinator's.
-        known: the keys of each peer.
+        known: asked for the keys of each peer, every time that a package is looked at: a key may be handed over.
         look_s: how often what was brought is looked at.
         tell: is told of each package that is refused.
     """
 
     def __init__(
-        self, folder: Path, identity: Identity, known: Mapping[MemberId, tuple[PublicKey, ...]],
+        self, folder: Path, identity: Identity, known: Mapping[MemberId, Callable[[], tuple[PublicKey, ...]]],
         look_s: float = LOOK_S, tell: Callable[[str], None] = _say,
     ) -> None:  # fmt: skip
         self._folder, self._identity, self._known = folder, identity, dict(known)
@@ -85,7 +85,9 @@ class Couriers:
         """The answer of this peer to this request; None while none is here."""
         for package in packages.packages_in(self._folder / FROM / member):
             try:
-                manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, {member: self._known[member]}, most)
+                manifest, data = packages.read(
+                    package, Way.ANSWERED, COORDINATOR, {member: self._known[member]()}, most
+                )
             except NotCarried as fault:
                 self._refuse(package, fault)
                 continue

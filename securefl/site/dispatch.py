@@ -15,7 +15,7 @@ from securefl.site import custody, door, key_share
 from securefl.site.agent import Agent
 from securefl.site.build import Environment, build
 from securefl.site.run_keys import is_from_coordinator
-from securefl.terms import MemberId
+from securefl.terms import MemberId, PublicKey
 
 
 class Dispatcher:
@@ -55,6 +55,12 @@ class Dispatcher:
     def idle(self) -> bool:
         """Whether no request is worked on."""
         return all(each.idle for each in self._agents)
+
+    @property
+    def coordinators(self) -> tuple[PublicKey, ...]:
+        """Every key of every coordinator of this site, handed over or not: what each says is judged by its own key."""
+        own = ((each.home, each.charter) for each in self._agents)
+        return tuple(key for home, charter in own for key in home.line(charter.federation, charter.coordinator.key))
 
     @property
     def most_request(self) -> int:

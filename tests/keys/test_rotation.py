@@ -22,8 +22,20 @@ from securefl.keys import Identity, Secret
 from securefl.ledger import export, heads
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
-from securefl.terms import Departure, Handover, Head, MemberId, Noticed, Participant, Refused, Revocation, SumOpened
-from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating, folder_of
+from securefl.terms import (
+    Departure,
+    Handover,
+    Head,
+    MemberId,
+    Noticed,
+    Participant,
+    Patience,
+    Refused,
+    Revocation,
+    SumOpened,
+)
+from tests.support.parties import InOrder, by_couriers
+from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating, Telling, folder_of
 
 
 @pytest.fixture
@@ -328,3 +340,23 @@ def test_a_copy_that_ends_before_its_owners_hand_over_is_held_to_what_was_seen_u
     export.write(copies / "a.ledger", cut)
     with pytest.raises(Tampered):
         audit.check(read_all(copies), first)
+
+
+@pytest.mark.parametrize("at", [("Ask", 0), ("Propose", 1), None])
+@pytest.mark.parametrize("who", ["a", COORDINATOR])
+def test_by_courier_no_round_fails_either(who: str, at: tuple[str, int] | None, tmp_path: Path) -> None:
+    """The keys are those of the documents, from before; packages are signed under the present ones."""
+    federation, said = replace(Rotating(tmp_path), patience=Patience(20, 20, 20, 20, 20)).made(), list[str]()
+
+    def exchanged() -> None:
+        federation.taken(federation.rotated(who))
+
+    def before(kind: str, times: int) -> None:
+        if (kind, times) == at:
+            exchanged()
+
+    with by_couriers(federation, told=said) as couriers:
+        if at is None:
+            exchanged()
+        end = federation.in_run(1).drive(InOrder(Telling(couriers, before)), 2)
+    assert (end.outcome, opened(federation), said) == ("finished", [("a", "b", "c")] * 2, [])

@@ -215,7 +215,7 @@ def test_a_package_that_is_not_what_its_sender_wrote_is_refused_by_name(case: st
 
 def test_what_nobody_asked_another_signed_or_another_party_brought_is_waited_past(tmp_path: Path) -> None:
     told: list[str] = []
-    couriers = Couriers(tmp_path, CENTRE, {NORTH: (OWN.public,)}, look_s=0.01, tell=told.append)
+    couriers = Couriers(tmp_path, CENTRE, {NORTH: lambda: (OWN.public,)}, look_s=0.01, tell=told.append)
     stranger = keys.Identity(keys.Secret(b"s" * 32))
     a_package(tmp_path / "from" / NORTH, identity=stranger)
     a_package(tmp_path / "from" / "north-again", data=b"+late")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction as F
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -379,13 +380,16 @@ def by_couriers(
 ) -> Iterator[Couriers]:
     """Parties on machines of their own, and a courier for each: what it carries it may meddle with."""
     carried, said = federation.folder / "carried", [] if told is None else told
-    known = {MemberId(name): (federation.seat(name).key,) for name in federation.parties}
-    centre = (federation.seat(federation.centre).key,)
-    walks = [
-        Walk(name, federation.party(name), federation.home(name), centre, carried, meddle, said)
+    coordinator, centre = federation.home(federation.centre), federation.seat(federation.centre).key
+    known = {
+        MemberId(name): partial(coordinator.line, federation.name, federation.seat(name).key)
         for name in federation.parties
+    }
+    homes = {name: federation.home(name) for name in federation.parties}
+    walks = [
+        Walk(name, federation.party(name), home, partial(home.line, federation.name, centre), carried, meddle, said)
+        for name, home in homes.items()
     ]
-    coordinator = federation.home(federation.centre)
     try:
         yield Couriers(carried, coordinator.identity, known, look_s=0.002, tell=said.append)
     finally:

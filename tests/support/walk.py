@@ -31,7 +31,7 @@ class Walk:
     """One party and its courier, until ``end``. Each package is answered by a thread: a site may be asked meanwhile."""
 
     def __init__(
-        self, name: str, party: Handler, home: Home, centre: tuple[PublicKey, ...], carried: Path, meddle: Meddle,
+        self, name: str, party: Handler, home: Home, centre: Callable[[], tuple[PublicKey, ...]], carried: Path, meddle: Meddle,
         said: list[str],
     ) -> None:  # fmt: skip
         self.name, self.party, self.home, self.centre, self.meddle, self.said = name, party, home, centre, meddle, said
@@ -70,7 +70,7 @@ class Walk:
     def _answer(self, package: Path) -> None:
         own = self.home.path / "answers"
         (handled,) = answer_all(
-            self.party, self.home.identity, MemberId(self.name), self.centre, package, own, most=LIMIT_BYTES
+            self.party, self.home.identity, MemberId(self.name), self.centre(), package, own, most=LIMIT_BYTES
         )
         shutil.rmtree(package)
         if handled.refused:
