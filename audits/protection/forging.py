@@ -24,6 +24,7 @@ from securefl.protocol import messages as m
 from securefl.seams import Own
 from securefl.site.agent import MemberAgent
 from securefl.terms import Entry, Hash, MemberId, Plan, Refused, RunId, Update
+from securefl.terms.names import SignatureBytes
 from tests.support.worlds import World, an_update, entropy, identity, seat
 
 ROUNDS = 2
@@ -255,7 +256,7 @@ def swapped_keys(field: Field, frame: m.Frame) -> tuple[m.Frame, str]:
         other = peers[place - 1]
         made = {
             "unsigned": lambda: replace(peers[place], statement=said),
-            "empty": lambda: replace(peers[place], signature=b""),
+            "empty": lambda: replace(peers[place], signature=SignatureBytes(bytes(64))),
             "by the coordinator": lambda: replace(
                 peers[place], statement=said, signature=identity("coordinator").sign("mask-key", wire.encode(said))
             ),

@@ -23,6 +23,7 @@ Lie = Callable[[m.Reply, str], m.Reply]
 LEFT_OUT = {"an answer that is none": ALL} | dict.fromkeys((
     "keys that are none", "no keys", "next keys that are none", "another roster than it shows",
     "a roster it did not state", "commitments it did not state", "too few commitments",
+    "a vector that is none", "a vector that is too short", "a box key that is too short",
 ), ())  # fmt: skip
 
 

@@ -124,7 +124,8 @@ def former_of_revoked(number: int, folder: Path) -> Outcome:
     old = _of(federation, COORDINATOR)
     for _ in range(drawn.randint(1, 3)):
         federation.taken(federation.rotated(COORDINATOR, 24 * HOUR))
-    federation.taken(federation.say(COORDINATOR, lambda home: notices.revoke(home, federation.name)))
+    present = federation.seat(COORDINATOR).key.hex()
+    federation.taken(federation.say(COORDINATOR, lambda home: notices.revoke(home, federation.name, present)))
     federation.time[0] += drawn.randint(0, 23 * HOUR)
     return _invited_by(old, federation, drawn, named=True)
 

@@ -20,6 +20,7 @@ from audits.protection.attempt import Attempt, Outcome
 from audits.protection.desk import Desk, Learner, read, sent, shape
 from securefl import wire
 from securefl.errors import OperatorFault, PeerFault, Unsafe
+from securefl.home import leftovers
 from securefl.keys import Secret
 from securefl.ledger import store
 from securefl.privacy.account import Standing
@@ -317,7 +318,7 @@ def left_by_no_settled_plan(number: int, folder: Path) -> Outcome:
     plan, stolen = desk.plan(2, base, KEEPING), Own(np.full_like(START, number + 1).tobytes())
     with desk.home.transaction() as conn:  # what a process of before wrote, or whoever holds the home
         home = desk.home
-        home._keep(conn, desk.run, Kept(wire.plan_hash(plan), 2, stolen))  # noqa: SLF001
+        leftovers.keep(conn, desk.run, Kept(wire.plan_hash(plan), 2, stolen), home.seal)
     desk.ask(m.Enrol(3, ()), 3)
     desk.propose(desk.plan(3, base, KEEPING), base)
     return Outcome(stolen in learner.had or learner.had[-1] != mine, "read only if its plan is settled")

@@ -55,13 +55,14 @@ class Hostile(NestedTrainer):
     def train(self, plan: Plan, base: bytes, own: Own) -> tuple[Update, Own]:
         """Run rounds below under a plan of the node's own making."""
         start = self._half.start(plan, base, b"")
-        below = plan_below(plan, self._name, self._inside, start, self._plugs.strategy.dimension(1, start))
+        inside = self._inside
+        below = plan_below(plan, self._name, inside, start, self._plugs.strategy.dimension(1, start))
         event = below.learning.event
         assert isinstance(event, PoissonGaussian), "of records"
         below = replace(below, learning=replace(below.learning, event=replace(event, **self.altered)))
         if self.run is not None:
             below = replace(below, run=self.run)
-        ended = self._rounds(below, start)
+        ended = self._rounds(inside, below, start)
         assert ended.outcome == "finished", "the members below could not know better"
         if self.run is not None:
             return super().train(plan, base, own)
