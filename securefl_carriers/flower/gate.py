@@ -7,6 +7,7 @@ whether its node may do what it asks is the SuperLink's to say.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,7 +29,10 @@ PASSED: Final = (
     "push-object", "pull-object", "confirm-message-received",
 )  # fmt: skip
 MOST: Final = frames.MOST + (1 << 20)  # bytes of a request: the longest frame, and what Flower adds
+ROOM: Final = 2 * MOST  # bytes of all requests that are being read, together: nobody has said yet who it is
+AT_ONCE: Final = 256  # connections; more are told to come again
 TIMEOUT_S: Final = 30.0  # of the SuperLink, and of a connection that says nothing
+BODY_S: Final = 300.0  # for a whole request to come
 NOT_PASSED: Final = (
     "connection", "content-length", "transfer-encoding", "keep-alive", "upgrade", "host", "te", "trailer",
     "content-encoding", "accept-encoding",
@@ -44,6 +48,7 @@ def gate(kit: ServerKit) -> uvicorn.Server:
         uvicorn.Config(
             _application(superlink, trusted),
             host=host, port=port, log_level="warning", lifespan="on", timeout_keep_alive=30, server_header=False,
+            limit_concurrency=AT_ONCE,
             ssl_certfile=str(kit.folder / "server.crt"), ssl_keyfile=str(kit.folder / "server.key"),
         )
     )  # fmt: skip
@@ -55,20 +60,35 @@ def _application(superlink: httpx.URL, trusted: ssl.SSLContext) -> Starlette:
         async with httpx.AsyncClient(base_url=superlink, verify=trusted, timeout=TIMEOUT_S) as client:
             yield {"client": client}
 
+    held = 0  # bytes of all requests that are being read
+
     async def passed_on(request: Request) -> Response:
+        nonlocal held
         if request.path_params["what"] not in PASSED:
             return Response(status_code=403)
         data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > MOST:
-                return Response(status_code=413)
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for piece in request.stream():
+                    data += piece
+                    held += len(piece)
+                    if len(data) > MOST:
+                        return Response(status_code=413)
+                    if held > ROOM:
+                        return Response(status_code=503)  # a SuperNode tries again
+            return await answered(request, data)
+        except TimeoutError:
+            return Response(status_code=408)
+        finally:
+            held -= len(data)
+
+    async def answered(request: Request, data: bytearray) -> Response:
         try:
             reply = await request.state.client.post(
                 f"/v1/fleet/{request.path_params['what']}", content=bytes(data), headers=_kept(request.headers)
             )
         except httpx.HTTPError:
-            return Response(status_code=503)  # a SuperNode tries again
+            return Response(status_code=503)
         return Response(reply.content, reply.status_code, _kept(reply.headers))
 
     return Starlette(routes=[Route("/v1/fleet/{what}", passed_on, methods=["POST"])], lifespan=lifespan)
