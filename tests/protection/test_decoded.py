@@ -109,20 +109,21 @@ OPENING = {
     "protection/encrypted.py": {"EncryptedCoordinator.open"},
 }
 PLACES = {
-    # what a member sealed: it goes whole from its message to `open`, or to the custodian's `open_sum`
+    # what a member sealed: it goes whole from its message to `add`, or to the custodian's `open_sum`
     "payload": {
         "protocol/member.py": {"_submitted"},
-        "protocol/coordinator.py": {"opened"},
+        "protocol/coordinator.py": {"on_submitted"},
         "protocol/custodian.py": {"_checked"},
-        "protection/clear.py": {"ClearCoordinator.open"},
+        "protection/clear.py": {"ClearCoordinator.add"},
+        "protection/masking.py": {"MaskingCoordinator.add"},
         "protection/encrypted.py": {"Holder._chunks"},
         "simulation/leakage_probe.py": {
             "_Watched.seal"
         },  # a bench's own eyes, at the member, which look and decode nothing
     },
-    # its forms: each is made by its member's half, and read where a sum is opened
-    "Bare": {"protection/clear.py": {"ClearMember.seal", "ClearCoordinator.open"}},
-    "Masked": {"protection/masking.py": {"MaskingMember.seal", "MaskingCoordinator.open"}},
+    # its forms: each is made by its member's half, and read where it is added to a sum, in the ring
+    "Bare": {"protection/clear.py": {"ClearMember.seal", "ClearCoordinator.add"}},
+    "Masked": {"protection/masking.py": {"MaskingMember.seal", "MaskingCoordinator.add"}},
     "Encrypted": {"protection/encrypted.py": {"boxed", "Holder._chunks"}},
     # out of a ring
     "from_ring": {"protection/masking.py": {"MaskingCoordinator.open"}},
