@@ -93,7 +93,7 @@ def test_a_key_that_ends_once_its_input_came_is_out_unless_the_input_was_added(s
     def standing(seat: object) -> None:
         state = world.coordinator.state
         if seat.member == "a" and isinstance(state, coordinator_state.Collecting) and "a" in state.sealed:
-            raise Forged("revoked", "protocol.key-revoked")
+            raise Forged("handed over", "protocol.key-handed-over")
 
     world.coordinator_plugs = replace(world.coordinator_plugs, standing=standing)
     end = world.play()

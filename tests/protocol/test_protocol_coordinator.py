@@ -8,7 +8,7 @@ import pytest
 
 from securefl import wire
 from securefl.errors import Forged, OutOfTurn
-from securefl.protocol import answers, coordinator, coordinator_state
+from securefl.protocol import answers, coordinator, coordinator_checks, coordinator_state
 from securefl.protocol import messages as m
 from securefl.terms import Hash, RunId, Scheme, SignedHead
 from tests.support.worlds import World, identity, signed_head
@@ -48,7 +48,7 @@ def test_a_coordinator_keeps_the_longest_ledger_that_was_seen(known: int, kept: 
     world = World()
     course = world.advance(coordinator_state.Started()).state.course
     accept = m.Accept(bytes(32), b"", (signed_head("b", 5),))
-    held = coordinator._with_seen(replace(course, heads={"b": signed_head("b", known)}), accept)
+    held = coordinator_checks.with_seen(replace(course, heads={"b": signed_head("b", known)}), accept)
     assert held.heads == {"b": signed_head("b", kept)}
 
 
@@ -57,7 +57,7 @@ def test_of_two_ledgers_of_one_length_the_one_that_was_seen_first_stays() -> Non
     world = World()
     course = world.advance(coordinator_state.Started()).state.course
     one, other = (signed_head("b", 5, bytes([n]) * 32) for n in (1, 2))
-    held = coordinator._with_seen(replace(course, heads={"b": one}), m.Accept(bytes(32), b"", (other,)))
+    held = coordinator_checks.with_seen(replace(course, heads={"b": one}), m.Accept(bytes(32), b"", (other,)))
     assert held.heads == {"b": one}
 
 
