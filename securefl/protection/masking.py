@@ -20,8 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from securefl import keys, merkle, wire
 from securefl.errors import Forged, PeerFault, Unsafe
 from securefl.keys import Identity, Secret
@@ -249,20 +247,24 @@ class MaskingCoordinator:
         return relays
 
     def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> bytes:
-        """The masked vectors so far and this one, modulo the ring.
+        """The masked vectors so far and this one, packed as each of them is: a state is no longer than an input.
 
         Raises:
             Forged: it is no vector of this plan.
         """
         width, dtype = sum_bits(plan), fixed_point.ring_dtype(plan.cover.encoding.ring_bits)
         masked: Masked = wire.decode(payload, Masked)
-        added = np.frombuffer(total, dtype).copy() if total else np.zeros(plan.dimension, dtype)
+        blocks = packing.unpacked(masked.elements, plan.dimension, width, dtype)
         try:
-            for start, block in packing.unpacked(masked.elements, plan.dimension, width, dtype):
+            if not total:
+                next(blocks)  # refuses what is no vector of this plan
+                return masked.elements
+            added = packing.whole(total, plan.dimension, width, dtype)
+            for start, block in blocks:
                 added[start : start + len(block)] += block
         except ValueError as error:
             raise Forged(f"{member} sent {error}") from error
-        return added.tobytes()
+        return packing.pack(added, width)
 
     def ask(
         self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes],
@@ -285,9 +287,10 @@ class MaskingCoordinator:
         """
         fixed_point.check_plan(plan)
         bits, masks = plan.cover.encoding.ring_bits, masks_left(plan, enrolled, survivors, answers)
-        opened = np.frombuffer(total, fixed_point.ring_dtype(bits)).copy()
+        width = sum_bits(plan)
+        opened = packing.whole(total, plan.dimension, width, fixed_point.ring_dtype(bits))
         mask(opened, masks)
-        return Aggregate(fixed_point.from_ring(opened, bits, sum_bits(plan)), survivors, plan.cover.encoding)
+        return Aggregate(fixed_point.from_ring(opened, bits, width), survivors, plan.cover.encoding)
 
 
 def _paths(public: Public) -> dict[MemberId, bytes]:

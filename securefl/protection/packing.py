@@ -27,6 +27,8 @@ def pack(elements: NDArray[np.unsignedinteger], width: int) -> bytes:
 
     ``width`` is from 1 to the bits of an element.
     """
+    if width == 8 * elements.itemsize:
+        return elements.astype(elements.dtype.newbyteorder("<"), copy=False).tobytes()
     packed = bytearray(size(len(elements), width))
     for start in range(0, len(elements), BLOCK):
         part = elements[start : start + BLOCK]
@@ -49,11 +51,27 @@ def unpacked(packed: bytes, count: int, width: int, dtype: str) -> Iterator[tupl
         raise ValueError(f"{len(packed)} bytes where {size(count, width)} belong")
     if count * width % 8 and packed[-1] >> (count * width % 8):
         raise ValueError("bits after the last integer")
+    if width == 8 * np.dtype(dtype).itemsize:
+        plain = np.frombuffer(packed, np.dtype(dtype).newbyteorder("<"))
+        yield from ((start, plain[start : start + BLOCK]) for start in range(0, count, BLOCK))
+        return
     for start in range(0, count, BLOCK):
         block = min(BLOCK, count - start)
         whole = block + -block % 64
         held = packed[start * width // 8 : start * width // 8 + size(block, width)]
         yield start, _parted(held.ljust(size(whole, width), b"\0"), whole, width, dtype)[:block]
+
+
+def whole(packed: bytes, count: int, width: int, dtype: str) -> NDArray[np.unsignedinteger]:
+    """All integers: (count,).
+
+    Raises:
+        ValueError: as for `unpacked`.
+    """
+    found = np.empty(count, dtype)
+    for start, block in unpacked(packed, count, width, dtype):
+        found[start : start + len(block)] = block
+    return found
 
 
 def _joined(part: NDArray[np.unsignedinteger], width: int) -> bytes:
