@@ -59,6 +59,7 @@ class _Run:
 
     @property
     def seats(self) -> dict[MemberId, Participant]:
+        """Everybody in the run, by name."""
         return {seat.member: seat for seat in self.opened.peers}
 
     def named(self, *names: MemberId) -> list[Participant]:

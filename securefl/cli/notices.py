@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from securefl.cli.options import Json, show
+from securefl.shown import on_screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +64,8 @@ def revoke(party: Party, federation: Federation, out: Into, key: Key = None, as_
     home = _home(party)
     said = notices.revoke(home, federation, key)
     if said.notice.key != home.identity.public:
-        print("a former key: whoever has not taken its hand-over in does so first, and then this", file=sys.stderr)
+        first = "a former key: whoever has not taken its hand-over in does so first, and then this"
+        print(on_screen(first), file=sys.stderr)
     _written((said,), out, as_json=as_json)
 
 

@@ -23,6 +23,7 @@ import typer
 from securefl import files
 from securefl.errors import OperatorFault
 from securefl.metrics import SUFFIX
+from securefl.shown import on_screen
 
 if TYPE_CHECKING:
     from securefl.metrics import Metrics
@@ -92,7 +93,9 @@ class Publisher:
     def tell(self, event: str, **numbers: int) -> None:
         """One line of JSON: when, what, and numbers."""
         if self._out is not None:
-            print(json.dumps({"at": int(self._clock()), "event": event, **numbers}), file=self._out, flush=True)
+            print(
+                on_screen(json.dumps({"at": int(self._clock()), "event": event, **numbers})), file=self._out, flush=True
+            )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from securefl.terms import Departure, Handover, MemberId, Revocation, SignedNoti
 from tests.support.rotating import HOUR, Rotating
 from tests.support.worlds import World
 
-PATHS = ["../peers/f", "/tmp/elsewhere", "./f", "..", "f/..", "", ".", "F", "f\n", "f/", "a" * 64]
+PATHS = ["../peers/f", "/elsewhere", "./f", "..", "f/..", "", ".", "F", "f\n", "f/", "a" * 64]
 OLD, NEW = (Identity(Secret(bytes([seed]) * 32)) for seed in (1, 2))
 
 
