@@ -141,12 +141,12 @@ class Hidden(Stage):
 
     def play(self, number: int, at: Callable[[int], object] = lambda _: None) -> coordinator_state.Ended | None:
         """One run; the coordinator's own program takes in nothing that peers say they saw."""
-        honest = coordinator._with_seen  # noqa: SLF001 - the adversary's own program
-        coordinator._with_seen = lambda course, _: course  # noqa: SLF001
+        honest = coordinator.with_seen
+        coordinator.with_seen = lambda course, _: course  # the adversary's own program
         try:
             return super().play(number, at)
         finally:
-            coordinator._with_seen = honest  # noqa: SLF001
+            coordinator.with_seen = honest
 
     def hidden(self, trick: Trick, run: int, at: Callable[[int], object] = lambda _: None) -> None:
         """A run under a coordinator that hides like this."""
