@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl import files, key_files, passphrases
-from securefl.cli.keys import keys_encrypt
+from securefl.cli.keys import keys_decrypt, keys_encrypt
 from securefl.errors import Missing, OperatorFault
 from securefl.home import ring
 from securefl.home.home import Home
@@ -256,6 +256,18 @@ def test_a_home_is_encrypted_changed_and_left_open_by_command_and_stays_the_same
     assert key_files.load(home / "identity.key").public.hex() == public
     assert key_files.secret(home / "texts.key").raw == texts
     assert sorted(path.name for path in home.iterdir()) == ["identity.key", "identity.turn", "texts.key"]
+
+
+@pytest.mark.parametrize("place", ["identity.key", "nobody/identity.key", ""])
+def test_where_no_key_is_none_is_encrypted_and_nothing_is_left_behind(
+    place: str, tmp_path: Path, given_file: Path
+) -> None:
+    home = tmp_path / "empty"
+    home.mkdir()
+    for command_ in (keys_encrypt, keys_decrypt):
+        with pytest.raises(OperatorFault, match="no key here"):
+            command_(home / place)
+    assert list(home.iterdir()) == []
 
 
 @pytest.mark.parametrize("last", range(3))
