@@ -141,16 +141,12 @@ def later_keys(ledger: Ledger, ledgers: Iterable[Ledger]) -> tuple[PublicKey, ..
 
     A copy that ends before its owner's hand-over is so held to what was seen of it under the keys that came after.
     """
-    told = [
-        each.notice.notice
-        for other in ledgers
-        for _, each in other.each(Noticed)
-        if isinstance(each.notice.notice, Handover) and each.notice.notice.party == ledger.owner and _holds(each.notice)
-    ]
-    found = [ledger.key]
-    while following := {each.successor for each in told if each.key == found[-1]} - {*found, *ledger.former}:
-        found.append(min(following))
-    return tuple(reversed(found[1:]))
+    handed: dict[PublicKey, PublicKey] = {}
+    for _, each in (found for other in ledgers for found in other.each(Noticed)):
+        notice = each.notice.notice
+        if isinstance(notice, Handover) and notice.party == ledger.owner and _holds(each.notice):
+            handed.setdefault(notice.key, notice.successor)
+    return tuple(reversed(_followed(ledger.key, handed)))
 
 
 def _holds(signed: SignedNotice) -> bool:
@@ -178,7 +174,12 @@ def former_keys(owner: MemberId, key: PublicKey, leaves: tuple[Leaf, ...]) -> tu
             raise Tampered(f"{owner}{export.SUFFIX}", str(fault), index) from fault
         if isinstance(notice, Handover):
             handed.setdefault(notice.successor, notice.key)
+    return _followed(key, handed)
+
+
+def _followed(key: PublicKey, steps: Mapping[PublicKey, PublicKey]) -> tuple[PublicKey, ...]:
+    """The keys that are reached from this one, step by step, each once."""
     found = [key]
-    while (before := handed.get(found[-1])) is not None and before not in found:
-        found.append(before)
+    while (following := steps.get(found[-1])) is not None and following not in found:
+        found.append(following)
     return tuple(found[1:])
