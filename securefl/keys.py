@@ -5,6 +5,7 @@ Randomness is always an argument. A secret prints as its length.
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -84,6 +85,11 @@ class Identity:
     def box(self) -> Secret:
         """What opens a share of a decryption key that was sealed to this identity's owner (X25519, 32 bytes)."""
         return derive(self._seed, "key-share-box")
+
+
+def fingerprint(key: PublicKey) -> str:
+    """SHA-256 of a public key, its first 16 bytes in hex: short enough to read out over a telephone."""
+    return hashlib.sha256(key).hexdigest()[:32]
 
 
 def verify(key: PublicKey, label: str, statement: bytes, signature: bytes) -> None:

@@ -5,23 +5,18 @@ Without that, one person can make up a whole run, every key in it, and every sig
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from securefl.audit import json_files
 from securefl.documents.strict import text_of
 from securefl.errors import OperatorFault, Tampered
+from securefl.keys import fingerprint
 from securefl.shown import plain
 from securefl.terms import PublicKey
 
 SHAPE = 'write {"NAME": "KEY OR FINGERPRINT IN HEX"}, as `audit verify` prints them or `keys show` does'
 Pins = Mapping[str, str]  # a party, in a tree with the way to it such as west/north: its key or fingerprint, in hex
-
-
-def fingerprint(key: PublicKey) -> str:
-    """SHA-256 of a public key, its first 16 bytes in hex: short enough to read out over a telephone."""
-    return hashlib.sha256(key).hexdigest()[:32]
 
 
 def read(paths: Iterable[Path]) -> Pins:

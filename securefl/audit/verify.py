@@ -48,6 +48,7 @@ from securefl.audit import (
 )
 from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
 from securefl.errors import Tampered
+from securefl.keys import fingerprint
 from securefl.privacy.account import Account, Standing
 from securefl.shown import plainly
 from securefl.terms import (
@@ -134,7 +135,7 @@ def _verify(
     left_out += pins.unused([name.removeprefix(way) for name in known or () if name.startswith(way)], ledgers)
     opened = [entry for ledger in ledgers.values() for _, entry in ledger.each(RunJoined)]
     unsigned = {each.run.hex() for each in opened if not each.approvals}
-    prints = {name: pins.fingerprint(key) for name, key in keys.items()}
+    prints = {name: fingerprint(key) for name, key in keys.items()}
     return _together(
         Verdict(
             True, sum(len(each.leaves) for each in ledgers.values()), None, "", tuple(sorted(unsigned)),

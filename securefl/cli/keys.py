@@ -104,7 +104,7 @@ def _opened(path: Path, following: bytes | None) -> Secret:
 
 def _told(path: Path, public: PublicKey) -> dict[str, Any]:
     from securefl import key_files  # noqa: PLC0415
-    from securefl.audit.pins import fingerprint  # noqa: PLC0415
+    from securefl.keys import fingerprint  # noqa: PLC0415
 
     return {
         "key": str(path), "public": public.hex(), "fingerprint": fingerprint(public),

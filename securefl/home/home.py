@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +376,8 @@ class Home:
 
     def current(self, federation: str, seat: Participant) -> Participant:
         """The party under the newest key of its line, as this ledger has it now."""
-        return replace(seat, key=self.line(federation, seat.key)[-1])
+        self.catch_up()
+        return self.live.now.standings.current(federation, seat)
 
     def standing_in(self, federation: str, policy: bytes | None) -> Callable[[Participant], None]:
         """Return the check of a party's key in one federation, by what this ledger has now; it raises ``Forged``.

@@ -5,7 +5,6 @@ Both are entries of its ledger, from which each round is judged. A notice travel
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from securefl.errors import Malformed, OperatorFault, PeerFault
 from securefl.home import ageing
 from securefl.home.ageing import Age
 from securefl.home.peers import federations, known, replaced
+from securefl.keys import fingerprint
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
 from securefl.shown import short
@@ -57,11 +57,6 @@ def revoke(home: Home, federation: str, key: str | None = None) -> SignedNotice:
         raise OperatorFault(what, f"say which: `--key` with one of {shown}", str(home.path))
     signer = home.under(meant[0])
     return _written(home, standing.sign(signer, Revocation(name, home.owner, signer.public, home.clock())))
-
-
-def fingerprint(key: PublicKey) -> str:
-    """What people read out of a key: the first 16 bytes of its SHA-256, in hex."""
-    return hashlib.sha256(key).hexdigest()[:32]
 
 
 def leave(home: Home, federation: str) -> SignedNotice:

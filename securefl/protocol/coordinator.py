@@ -25,7 +25,6 @@ from securefl.protocol.coordinator_messages import (
     counts,
     ended_keys,
     enrol_members,
-    is_revoked,
     propose_plan,
 )
 from securefl.protocol.coordinator_state import (
@@ -46,6 +45,7 @@ from securefl.protocol.coordinator_state import (
     State,
     Step,
 )
+from securefl.protocol.standing import revocation
 from securefl.terms import (
     Closed,
     Hash,
@@ -178,7 +178,7 @@ def _next_question(state: Asking, ports: Ports) -> Step:
     """Ask what this phase asks; when there is no such phase, open the sum."""
     course = replace(state.course, unanswered={})
     protection, plan = ports.protection(course.session.scheme), course.plan
-    revoked = [seat.member for seat in plan.cohort if seat.member in state.sealed and is_revoked(seat, ports)]
+    revoked = [seat.member for seat in plan.cohort if seat.member in state.sealed and revocation(seat, ports.standing)]
     if revoked:  # whoever stole that key may have made the input: no sum with it is asked for, or opened
         why = f"round {plan.round} has an input under a key that was revoked: {', '.join(revoked)}"
         return close_round(course, "aborted", why, ports)

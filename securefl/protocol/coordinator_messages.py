@@ -19,7 +19,6 @@ from securefl.protocol.coordinator_state import (
     RunState,
     Step,
 )
-from securefl.protocol.standing import REVOKED
 from securefl.shown import short
 from securefl.terms import (
     Closed,
@@ -96,15 +95,6 @@ def counts(seat: Participant, ports: Ports) -> bool:
     except PeerFault:
         return False
     return True
-
-
-def is_revoked(seat: Participant, ports: Ports) -> bool:
-    """Whether this party's key was revoked: what it signed before then counts no more either."""
-    try:
-        ports.standing(seat)
-    except PeerFault as fault:
-        return fault.rule == REVOKED
-    return False
 
 
 def heads_for(course: RunState) -> tuple[SignedHead, ...]:

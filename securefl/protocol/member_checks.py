@@ -11,7 +11,7 @@ from securefl.keys import Secret
 from securefl.protocol import messages as m
 from securefl.protocol import sight
 from securefl.protocol.member_state import Seated
-from securefl.protocol.standing import REVOKED
+from securefl.protocol.standing import revocation
 from securefl.terms import AdapterRule, MemberId, Participant, Plan, SignedHead, SignedReceipt
 from securefl.terms.uploads import upload_of
 
@@ -120,8 +120,8 @@ def inputs_of(
     if len(sealed) != len(about) or {each.receipt.sender for each in sealed} != about:
         raise Forged("a question about other members than the receipts that came with it", "protocol.another-set")
     for sender in plan.cohort:
-        if sender.member in about:
-            _check_not_revoked(sender, standing)
+        if sender.member in about and (fault := revocation(sender, standing)):
+            raise fault
     shown = list[SignedHead]()
     for each in sealed:
         receipt = each.receipt
@@ -132,14 +132,6 @@ def inputs_of(
             raise Forged(f"an input of {receipt.sender} without its ledger's head", "protocol.no-ledger")
         shown.append(receipt.head)
     return shown
-
-
-def _check_not_revoked(seat: Participant, standing: Callable[[Participant], None]) -> None:
-    try:
-        standing(seat)
-    except Forged as fault:
-        if fault.rule == REVOKED:
-            raise
 
 
 def members_only(seat: Seated) -> dict[MemberId, bytes]:

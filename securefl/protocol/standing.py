@@ -6,7 +6,7 @@ A key is handed over once: the first successor that a party has written down sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar, Final
@@ -37,6 +37,23 @@ class NotTaken(PeerFault):
     """A notice that is refused, by a named rule. Nothing was written."""
 
     exit_code: ClassVar[int] = 4
+
+
+def revocation(seat: Participant, counts: Callable[[Participant], None]) -> Forged | None:
+    """Why a party is refused whose key was revoked: what it signed before that counts no more either.
+
+    Args:
+        seat: the party.
+        counts: raises Forged for a key that does not count now.
+
+    Returns:
+        the refusal; None where the key counts, and where anything else ended it.
+    """
+    try:
+        counts(seat)
+    except Forged as fault:
+        return fault if fault.rule == REVOKED else None
+    return None
 
 
 @dataclass(frozen=True, slots=True)

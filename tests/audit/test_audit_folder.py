@@ -15,6 +15,7 @@ from securefl.audit.verify import read_all, verify
 from securefl.coordinator import evidence
 from securefl.documents import federation_file
 from securefl.errors import OperatorFault
+from securefl.keys import fingerprint
 from securefl.simulation import federation
 from securefl.terms import MemberId, Reported
 from tests.simulation.test_run import run_cli
@@ -47,7 +48,7 @@ def test_with_keys_a_run_is_verified_and_without_it_is_said_to_be_consistent(
     code, text, _ = run_cli(capsys, "audit", "verify", copy)
     assert (code, text.startswith("consistent: "), "keys NOT pinned" in text) == (0, True, True)
     for name in PARTIES:
-        assert pins.fingerprint(key_files.load(finished / "sites" / name / "identity.key").public) in text
+        assert fingerprint(key_files.load(finished / "sites" / name / "identity.key").public) in text
     _, text, _ = run_cli(capsys, "audit", "verify", copy, "--json")
     told = json.loads(text)
     assert (told["ok"], told["pinned"], set(told["keys"])) == (True, False, set(PARTIES))

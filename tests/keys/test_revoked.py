@@ -9,6 +9,7 @@ import pytest
 
 from securefl.errors import OperatorFault
 from securefl.home import notices
+from securefl.keys import fingerprint
 from securefl.protocol.standing import REVOKED
 from securefl.terms import MemberId, MessageSent, PublicKey, Refused, Scheme, SumOpened
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating
@@ -117,8 +118,8 @@ def test_while_two_keys_count_none_is_guessed_and_the_one_that_is_named_is_revok
     keys["new"] = federation.seat("a").key
     with pytest.raises(OperatorFault, match="a has 2 keys that count in f") as refused:
         federation.say("a", lambda home: notices.revoke(home, "f"))
-    assert all(notices.fingerprint(key) in str(refused.value) for key in keys.values())
-    federation.taken(federation.say("a", lambda home: notices.revoke(home, "f", notices.fingerprint(keys[meant]))))
+    assert all(fingerprint(key) in str(refused.value) for key in keys.values())
+    federation.taken(federation.say("a", lambda home: notices.revoke(home, "f", fingerprint(keys[meant]))))
     assert counting(federation, keys) == ({"new"} if meant == "old" else set()), "a newer one ends those before it"
     if meant == "old":
         end, runtime = Living(federation).play(1)
