@@ -93,9 +93,9 @@ class Publisher:
     def tell(self, event: str, **numbers: int) -> None:
         """One line of JSON: when, what, and numbers."""
         if self._out is not None:
-            print(
-                on_screen(json.dumps({"at": int(self._clock()), "event": event, **numbers})), file=self._out, flush=True
-            )
+            with suppress(OSError):  # nobody reads it any more; the file is still written
+                line = json.dumps({"at": int(self._clock()), "event": event, **numbers})
+                print(on_screen(line), file=self._out, flush=True)
 
 
 @contextmanager

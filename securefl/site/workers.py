@@ -71,12 +71,14 @@ class Workers:
             with suppress(Leaving, Unheard):  # then there is no answer; the client asks whoever serves next
                 work.answer = said(_Waiting(self, work), work.request)
         finally:
-            self._counts.said(work.answer)
-            with self._lock:
-                self._end(work)
-            work.request = b""
-            work.held.end()
-            work.done.set()
+            try:
+                self._counts.said(work.answer)
+            finally:  # whoever waits is answered, and the room is free again, also where nobody reads what is told
+                with self._lock:
+                    self._end(work)
+                work.request = b""
+                work.held.end()
+                work.done.set()
 
     def _end(self, work: Work) -> None:
         if self._under_way.get(work.name) is work:

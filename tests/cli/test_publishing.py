@@ -150,3 +150,16 @@ def test_a_file_that_nobody_would_collect_is_refused(name: str, tmp_path: Path):
         published(Metrics([]), tmp_path / name, Log.TEXT, tmp_path),
     ):
         raise AssertionError("it began")
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing_and_the_file_is_still_written(tmp_path: Path):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    metrics = Metrics((Family("seen_total", "Seen."), *(Family(f"{n}_seconds", n) for n in ("started", "written"))))
+    publisher = Publisher(metrics, tmp_path / "counts.prom", Gone(), lambda: 7.0)
+    metrics.add("seen_total")
+    publisher.look()
+    publisher.tell("ended")
+    assert "securefl_seen_total 1" in (tmp_path / "counts.prom").read_text()
