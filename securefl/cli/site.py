@@ -187,6 +187,7 @@ def site_evaluate(
         Path, typer.Argument(help="The released state: adapter/released.f32 of the coordinator's folder.")
     ],
     federation: Annotated[str | None, typer.Option(help="Which, of a site in several.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(help="Which, of a federation with several.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """How good a released adapter is on this site's own held-out rows. Computed here; nothing leaves.
@@ -196,7 +197,7 @@ def site_evaluate(
     from securefl.documents import site_file  # noqa: PLC0415
     from securefl.site import evaluation  # noqa: PLC0415
 
-    told = evaluation.evaluate(site_file.load(site), state, federation)
+    told = evaluation.evaluate(site_file.load(site), state, federation, task)
     shown = [f"{name:<10}{value:.3f}" for name, value in told.items() if isinstance(value, float)]
     head = f"{told['measure']} on {told['n']} held-out rows, after round {told['round']} of {told['federation']}"
     show(as_json, told, "\n".join([f"{head} ({told['note']})", *shown]))

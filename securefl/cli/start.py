@@ -25,17 +25,18 @@ def start_make(
     file: Made,
     model: Annotated[str | None, typer.Option(help="Where the model is here; else as the document says.")] = None,
     federation: Annotated[str | None, typer.Option(help="Of a site in several federations: which one.")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a federation with several tasks: which one.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the names, shapes and first values of what is trained; whoever has the model does this once."""
     from securefl.planning import start_file  # noqa: PLC0415
 
     check_trains()
-    start_file.write(file, _start_of(document, model, federation))
+    start_file.write(file, _start_of(document, model, federation, task))
     _show(as_json, file, start_file.read(file))
 
 
-def _start_of(path: Path, place: str | None, federation: str | None) -> Start:
+def _start_of(path: Path, place: str | None, federation: str | None, of_task: str | None) -> Start:
     """Return where training starts, of the model that a document names."""
     from securefl.documents import coordinator_file, federation_file, site_file, strict  # noqa: PLC0415
     from securefl.training.shared_model import SharedModel  # noqa: PLC0415
@@ -44,8 +45,8 @@ def _start_of(path: Path, place: str | None, federation: str | None) -> Start:
     if document.has("securefl_site"):
         from securefl.site.build import model_of  # noqa: PLC0415
 
-        site = site_file.load(path)
-        return model_of(site, site.trusted(federation)[0]).start
+        site = site_file.load(path).view(federation, of_task)
+        return model_of(site, site.trusted(None)[0]).start
     if document.has("securefl_coordinator"):
         file = coordinator_file.of(document, path).file
         name, at, folder = file.model.name, file.model.at, path.resolve().parent

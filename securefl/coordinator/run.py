@@ -163,7 +163,7 @@ def prepare(
     plan = plan_of(loaded, policy, run, FirstState.of(begin, strategy), custodian.key if custodian else None)
     session = m.Session(
         run, policy.federation, policy.hash, plan.cover.scheme, plan.cover.threshold, everybody.coordinator, custodian,
-        everybody.members,
+        everybody.members, loaded.of_task,
     )  # fmt: skip
     with home.transaction() as conn:
         seen = home.witnessed(conn, policy.federation, everybody.everybody[1:])

@@ -19,7 +19,7 @@ from securefl.documents.strategy import StrategyPart
 from securefl.documents.strict import First, Part, Whole
 from securefl.documents.task import AdapterPart, TaskPart
 from securefl.documents.training import TrainingPart
-from securefl.terms.names import NAME_FORM
+from securefl.terms.names import NAME_FORM, TaskName
 
 Name = Annotated[str, Field(pattern=NAME_FORM)]
 _KEY = r"^[0-9a-f]{64}$"
@@ -137,6 +137,7 @@ class Loaded(Part):
     written: bytes  # the document itself, with whatever was put in place of its fields
     data: dict[str, DataSource]  # of each member that is a site
     below: dict[str, Loaded] = Field(default_factory=dict)  # of each member that is a federation
+    of_task: TaskName | None = None  # the one that it is, where a file has several
 
     @property
     def whole(self) -> bytes:

@@ -6,25 +6,27 @@ Nothing in it is another party's but public keys, names and regions. Paths in it
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from securefl.documents import strict
 from securefl.documents.site_parts import JoinedFile, SiteFile, TrustPart
 from securefl.documents.site_problems import of_trust, problems
-from securefl.documents.strict import Document
+from securefl.documents.strict import Document, Path_
 from securefl.errors import OperatorFault
-from securefl.terms.names import file_name
+from securefl.terms.names import TaskName, file_name
 
 JOINED = "federations"  # folder of a home
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A SITE document and where it came from."""
+    """A SITE document and where it came from; or what it says of one federation, or of one task there."""
 
     file: SiteFile
     path: Path
+    task: TaskName | None = None  # the one that all of it is about, where its federation has several
 
     @property
     def folder(self) -> Path:
@@ -40,6 +42,54 @@ class Site:
     def account(self) -> str:
         """The name its budget is kept under."""
         return "" if self.file.is_custodian else self.file.dataset or self.file.name
+
+    @property
+    def source(self) -> Path_:
+        """Where `data` stands in the document."""
+        return ("data",) if self.task is None else ("tasks", next(iter(self.file.federations)), self.task, "data")
+
+    @property
+    def views(self) -> tuple[Site, ...]:
+        """What it says of each federation; of one with several tasks, of each task that this party takes part in.
+
+        Every one of them is as a document of that federation, or task, alone: an agent answers for each.
+        """
+        return tuple(view for name in self.file.federations for view in self.views_of(name))
+
+    def views_of(self, federation: str) -> Iterator[Site]:
+        """Yield what it says of this federation, or of each task there."""
+        file, trust = self.file, self.file.federations[federation]
+        if not trust.tasks:
+            yield replace(self, file=file.model_copy(update={"federations": {federation: trust}, "tasks": {}}))
+        own = file.tasks.get(federation, {})
+        for name in trust.tasks:
+            if not file.is_custodian and name not in own:
+                continue
+            alone: dict[str, object] = {
+                "federations": {federation: trust.of_task(name, trains=not file.is_custodian)},
+                "tasks": {},
+            }
+            if not file.is_custodian:
+                alone |= {"data": own[name].data, "without_records": own[name].without_records}
+                alone |= {"dataset": own[name].dataset or file.dataset}
+            yield replace(self, file=file.model_copy(update=alone), task=TaskName(name))
+
+    def view(self, federation: str | None = None, task: str | None = None) -> Site:
+        """What it says of the federation and task of these names, or of the only ones there are.
+
+        Raises:
+            OperatorFault: the document names no such, or several.
+        """
+        name, _ = self.trusted(federation)
+        found = [each for each in self.views_of(name) if task in (None, each.task)]
+        if len(found) != 1:
+            known = [each.task for each in self.views_of(name) if each.task]
+            what = f"no task {task}" if task else f"{len(known)} tasks, and none was chosen"
+            remedy = (
+                f"choose one of {', '.join(known)}" if known else "leave the task out, or write yours under `tasks`"
+            )
+            raise OperatorFault(what, remedy, f"{self.path}: tasks.{name}")
+        return found[0]
 
     def trusted(self, federation: str | None) -> tuple[str, TrustPart]:
         """The federation of this name, or the only one there is.
@@ -99,7 +149,8 @@ def check_joined(file: SiteFile, part: JoinedFile, name: str) -> None:
         OperatorFault: it does not.
     """
     found = tuple(
-        f"{name}: {'.'.join(map(str, at[2:]))}: {words}" for at, words in of_trust(file, part.federation, part)
+        f"{name}: {'.'.join(map(str, at[2:] if at[0] == 'federations' else at))}: {words}"
+        for at, words in of_trust(file, part.federation, part)
     )
     if found:
         raise OperatorFault(found)

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from securefl.documents.data_source import DataSource
 from securefl.documents.federation import Key, Name
+from securefl.documents.offer import OfferedTask
 from securefl.documents.patience import PatiencePart
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import LossName, ProbePart, StrategyPart
@@ -93,6 +94,9 @@ class TrustPart(Part):
     adapter: AdapterPart | None = Field(None, description="what is trained on the model")
     max_tokens: Whole | None = Field(None, ge=4, le=8192, description="how much of a record its plans read")
     probe: tuple[ProbePart, ...] = Field((), max_length=256, description="public labelled text for weights by probe")
+    tasks: dict[Name, OfferedTask] = Field(
+        default_factory=dict, description="in place of what is trained: the tasks of a federation that has several"
+    )
     protection: ProtectionPart | None = Field(None, description="of a custodian: what it opens")
 
     def probe_records(self) -> tuple[Record, ...]:
@@ -100,12 +104,42 @@ class TrustPart(Part):
         labels = self.task.labels if self.task else ()
         return tuple(Record(each.text, labels.index(each.label)) for each in self.probe)
 
+    def of_task(self, name: str, *, trains: bool) -> TrustPart:
+        """The same federation with this task alone, among the members who take part in it.
+
+        Args:
+            name: of the task.
+            trains: whether what is trained is of interest; a custodian opens sums, whatever they are of.
+        """
+        task = self.tasks[name]
+        what = {"task": task.task, "adapter": task.adapter, "max_tokens": task.max_tokens, "probe": task.probe}
+        members = {member: self.members[member] for member in task.members}
+        return self.model_copy(update={"members": members, "tasks": {}, **(what if trains else {})})
+
 
 class JoinedFile(TrustPart):
     """A federation that `securefl site join` joined: a document of its own, in the site's home."""
 
     securefl_joined: First
     federation: Name
+
+
+class OwnTaskPart(Part):
+    """A task that this site takes part in: the records that it trains, and the account that they are charged to."""
+
+    data: DataSource | None = Field(None, description="its records for this task")
+    without_records: Flag = Field(False, description="it takes part with noise alone, to hide who owns records")
+    dataset: str | None = Field(
+        None,
+        min_length=1,
+        description="the account, else the site's own: tasks of one account add up, and no record stands on two",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> OwnTaskPart:
+        if (self.data is None) != self.without_records:
+            raise ValueError("write one of `data` and `without_records: true`")
+        return self
 
 
 class ChildPart(Part):
@@ -159,6 +193,10 @@ class SiteFile(Part):
     data: DataSource | None = Field(None, description="its records")
     subfederation: SubfederationPart | None = Field(None, description="in place of records: its own members")
     without_records: Flag = Field(False, description="it takes part with noise alone, to hide who owns records")
+    tasks: dict[Name, dict[Name, OwnTaskPart]] = Field(
+        default_factory=dict,
+        description="of a federation with several tasks, by its name: those that this site takes part in, by theirs",
+    )
     limits: LimitsPart = Field(default_factory=lambda: LimitsPart.model_validate({}))
     federations: dict[Name, TrustPart] = Field(default_factory=dict, description="by the name that its policy says")
 

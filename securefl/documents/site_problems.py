@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from securefl.documents.fitting import misfits
+from securefl.documents.offer import WHOLE
 from securefl.documents.site_parts import MADE_BY, ChildPart, PeerPart, SiteFile, SubfederationPart, TrustPart
 from securefl.documents.strategy import StrategyPart
 from securefl.documents.strict import Path_
@@ -54,7 +55,46 @@ def of_trust(file: SiteFile, name: str, trust: TrustPart) -> Iterator[tuple[Path
     strange = [each.label for each in trust.probe if trust.task is None or each.label not in trust.task.labels]
     if strange:
         yield (*place, "probe"), f"found the label {strange[0]!r}; write one of the task's labels"
+    yield from _of_tasks(place, trust)
     yield from _of_custodian(place, trust) if file.is_custodian else _of_member(place, file, trust)
+    if not file.is_custodian:
+        yield from _of_own_tasks(file, name, trust)
+
+
+def _of_tasks(place: Path_, trust: TrustPart) -> Iterator[tuple[Path_, str]]:
+    """Yield where the tasks of a federation are none: of strangers, or beside what is trained without them."""
+    for name in (*WHOLE, "probe") if trust.tasks else ():
+        if getattr(trust, name):
+            yield (*place, name), "beside `tasks`: each has its own, leave this one out"
+    for name, part in trust.tasks.items():
+        here: Path_ = (*place, "tasks", name)
+        for member in part.members:
+            if member not in trust.members or part.members.count(member) > 1:
+                what = f"{member} stands twice" if member in trust.members else f"{member} is no member here"
+                yield (*here, "members"), f"{what}; name some of {', '.join(trust.members)}, each once"
+        strange = [each.label for each in part.probe if each.label not in part.task.labels]
+        if strange:
+            yield (*here, "probe"), f"found the label {strange[0]!r}; write one of the task's labels"
+        if part.task.kind == "language":
+            yield (*here, "task"), "a language model among tasks: it has a federation of its own"
+        plain = StrategyPart.model_validate({})
+        yield from ((here, f"{what}: {remedy}") for what, remedy in misfits(part.task, part.adapter, plain))
+
+
+def _of_own_tasks(file: SiteFile, name: str, trust: TrustPart) -> Iterator[tuple[Path_, str]]:
+    """Yield where a site names tasks that the federation does not have, or in which it has no part."""
+    if trust.tasks and file.subfederation is not None:
+        yield ("subfederation",), f"{name} has tasks, and a site that is a federation takes part in none of them"
+    for task in file.tasks.get(name, {}):
+        place: Path_ = ("tasks", name, task)
+        if not trust.tasks:
+            yield ("tasks", name), f"{name} has no tasks: leave it out, and write `data`"
+            return
+        if task not in trust.tasks:
+            yield place, f"no task of {name} is called {task}; there are {', '.join(trust.tasks)}"
+        elif file.name not in trust.tasks[task].members:
+            members = ", ".join(trust.tasks[task].members)
+            yield place, f"{file.name} takes no part in it, but {members}; leave it out, or have its coordinator ask"
 
 
 def _of_its_role(file: SiteFile) -> Iterator[tuple[Path_, str]]:
@@ -62,12 +102,13 @@ def _of_its_role(file: SiteFile) -> Iterator[tuple[Path_, str]]:
     sources["without_records"] = file.without_records
     given = [name for name, is_there in sources.items() if is_there]
     if file.is_custodian:
-        for name in (*given, *(each for each in ("model", "dataset", "region") if getattr(file, each) is not None)):
+        absent = [each for each in ("model", "dataset", "region") if getattr(file, each) is not None]
+        for name in (*given, *absent, *(["tasks"] if file.tasks else [])):
             yield (name,), f"a custodian has no `{name}`: leave it out"
         return
     if len(given) > 1:
         yield (given[-1],), f"beside `{given[0]}`; a site trains one of them: leave the other out"
-    if not given:
+    if not given and not file.tasks:
         yield ("data",), "missing; add `data`, or `subfederation` for a site that is a federation"
     for name in ("region", "model"):
         if getattr(file, name) is None:
@@ -100,7 +141,9 @@ def _of_member(place: Path_, file: SiteFile, trust: TrustPart) -> Iterator[tuple
             (*place, "members", file.name, "region"),
             f"found {me.region!r}; `region` above says {file.region!r}: write one",
         )
-    for name in ("task", "adapter", "max_tokens"):
+    if not trust.tasks and file.tasks and file.data is None and not file.without_records:
+        yield ("data",), f"missing, and {place[1]} has no tasks; add `data`"
+    for name in () if trust.tasks else WHOLE:
         if getattr(trust, name) is None:
             yield (*place, name), f"missing; add `{name}`, as the federation's document has it"
     if trust.task is not None and trust.adapter is not None:
@@ -120,7 +163,7 @@ def _of_custodian(place: Path_, trust: TrustPart) -> Iterator[tuple[Path_, str]]
             (*place, "protection"),
             f"found {trust.protection.scheme.value}; it has no custodian: write ckks or bfv",
         )
-    for name in ("task", "adapter", "max_tokens"):
+    for name in WHOLE:
         if getattr(trust, name) is not None:
             yield (*place, name), f"a custodian trains nothing: leave `{name}` out"
 

@@ -19,6 +19,7 @@ from securefl.documents import federation_file, strict
 from securefl.documents.federation import FederationFile, Loaded, Name
 from securefl.documents.strict import Document, Flag, Part, Path_
 from securefl.errors import OperatorFault
+from securefl.terms.names import TaskName
 
 OWN = ("task", "adapter", "data", "training", "strategy")  # what a task may say for itself
 
@@ -141,7 +142,8 @@ def _task(document: Document, path: Path, name: str, part: SuitePart) -> OwnedTa
     mine = tuple(each for each in everybody if each.name in owners)
     loaded = federation_file.with_data(file.model_copy(update={"members": mine}), made, path)
     taking_part = everybody if part.hide_ownership else mine
-    return OwnedTask(name, _with(loaded, members=taking_part), owners, given.records)
+    loaded = _with(loaded, members=taking_part).model_copy(update={"of_task": TaskName(name)})
+    return OwnedTask(name, loaded, owners, given.records)
 
 
 def _account(dataset: str, records: str | None) -> str:

@@ -77,6 +77,7 @@ def on_started(state: Planned, event: Started, ports: Ports) -> Step:
         "",
         (*peers, session.coordinator),
         course.approvals,
+        session.task,
     )
     heads = tuple(course.heads[seat.member] for seat in peers if seat.member in course.heads)
     asked = {seat.member: m.Invite(session, heads) for seat in peers}

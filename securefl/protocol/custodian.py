@@ -156,6 +156,8 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     if session.federation != charter.federation:
         raise Unsafe("another federation than this custodian agreed to", "protocol.another-federation")
+    if session.task != charter.task:
+        raise Unsafe("another task than this custodian was asked about", "protocol.another-task")
     if session.policy != charter.policy:
         raise Unsafe("another policy than this custodian agreed to", "protocol.stale-policy")
     if (session.coordinator, session.custodian) != (charter.coordinator, charter.custodian):
@@ -171,8 +173,9 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     accept = m.Accept(keys.public_half(box), ports.holder.material(keys.public_half(box)), told)
     envelope = _enveloped(charter, session, ports, accept, 0)
     opened = RunJoined(
-        session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals
-    )
+        session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals,
+        session.task,
+    )  # fmt: skip
     holding = Holding(charter, session, box.raw, 0, event.envelope.receipt.digest, envelope)
     return Step(holding, (opened, *_both(event, envelope), *seen), envelope)
 

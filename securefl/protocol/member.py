@@ -82,6 +82,8 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
     if session.federation != charter.federation:
         raise Unsafe(f"{session.federation} is not what this site agreed to", "protocol.another-federation")
+    if session.task != charter.task:
+        raise Unsafe(f"{session.task or 'no task'} is not the task that was meant here", "protocol.another-task")
     if session.policy != charter.policy:
         what = f"{session.federation} under policy {session.policy.hex()[:12]} is not what this site agreed to"
         raise Unsafe(what, "protocol.stale-policy")
@@ -101,8 +103,9 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     seat = Seated(charter, session, box.raw, {}, b"", 1, b"", Hash(b""), None)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
     opened = RunJoined(
-        session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody, charter.approvals
-    )
+        session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody, charter.approvals,
+        session.task,
+    )  # fmt: skip
     told = sight.told(charter, (each.member for each in everybody))
     return _replied(seat, Ready, event, ports, m.Accept(keys.public_half(box), b"", told), 0, entries=(opened, *seen))
 

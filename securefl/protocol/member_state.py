@@ -24,7 +24,7 @@ from securefl.terms import (
     Update,
 )
 from securefl.terms import Event as PrivacyEvent
-from securefl.terms.names import FederationName
+from securefl.terms.names import FederationName, TaskName
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class SiteConfig:
     model: Model | None  # what is loaded here, by this site's own name for it; None at a custodian
     approvals: bytes = b""  # the signatures this site found for its policy; empty if it agreed to run without
     former: Mapping[str, SignedHead] = field(default_factory=dict)  # longer ones, under other keys of the same line
+    task: TaskName | None = None  # which of the federation's tasks it trains, over the members of that task
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from securefl.terms import (
     SignedReceipt,
     rules,
 )
-from securefl.terms.names import RUN_BYTES, BoxKey, FederationName
+from securefl.terms.names import RUN_BYTES, BoxKey, FederationName, TaskName
 
 OUTCOMES: Final = frozenset({"finished", "refused", "aborted"})
 MOST_WHY: Final = 2000  # characters of why a run ended, which every party writes down
@@ -60,6 +60,7 @@ class Session:
     coordinator: Participant
     custodian: Participant | None
     roster: tuple[Participant, ...]
+    task: TaskName | None = None  # which of the federation's tasks is trained; None where it has one alone
 
     def __post_init__(self) -> None:
         if len(self.run) != RUN_BYTES:  # an operator names runs, and folders are named after them

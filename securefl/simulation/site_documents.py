@@ -15,6 +15,7 @@ from typing import Any
 
 from securefl import files
 from securefl.documents import emit, site_file, strict
+from securefl.documents.federation import MemberPart
 from securefl.documents.offer import Offer
 from securefl.documents.site_file import Site
 from securefl.home.introduced import Introduced
@@ -61,18 +62,20 @@ def own(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> 
             "at": located(file.model, loaded.folder),
             "engine": file.training.engine,
         },
-        **({"dataset": member.dataset} if member.dataset else {}),
-        **_trained(rosters, places, name),
+        **_charged(rosters, places, member),
     }
 
 
 def offered(places: SiteLayout) -> Offer:
     """Return what the federation's coordinator offers to train."""
-    file, top = places.loaded.file, places.top.loaded.file
-    return Offer(
-        securefl_offer=1, model=top.model, task=file.task, adapter=file.adapter, max_tokens=top.training.max_tokens,
-        probe=file.strategy.probe, protection=file.protection,
-    )  # fmt: skip
+    file, top, task = places.loaded.file, places.top.loaded.file, places.loaded.of_task
+    first = {"securefl_offer": 1, "model": top.model, "protection": file.protection}
+    what = {
+        "task": file.task, "adapter": file.adapter, "max_tokens": top.training.max_tokens, "probe": file.strategy.probe,
+    }  # fmt: skip
+    if task is None:
+        return Offer.model_validate({**first, **what})
+    return Offer.model_validate({**first, "tasks": {task: {**what, "members": [each.name for each in file.members]}}})
 
 
 def read(fields: Mapping[str, Any], home: Path) -> Site:
@@ -97,6 +100,13 @@ def located(name: str, folder: Path) -> str:
     if name.startswith("distribution:") or not (is_path or path.exists()):
         return name
     return str(path)
+
+
+def _charged(rosters: Mapping[Route, Roster], places: SiteLayout, member: MemberPart) -> dict[str, Any]:
+    """Return what a member trains with, and its account; of one task among several, under that one's name."""
+    found, task = _trained(rosters, places, MemberId(member.name)), places.loaded.of_task
+    found |= {"dataset": member.dataset} if member.dataset else {}
+    return found if task is None else {"tasks": {places.loaded.file.name: {task: found}}}
 
 
 def _trained(rosters: Mapping[Route, Roster], places: SiteLayout, name: MemberId) -> dict[str, Any]:

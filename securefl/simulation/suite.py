@@ -33,6 +33,7 @@ from securefl.simulation import federation, introduction, parties
 from securefl.simulation.federation import ResourceCache
 from securefl.simulation.layout import SiteLayout
 from securefl.simulation.measure import Baselines
+from securefl.site.charged_records import OnAccount, check_apart
 from securefl.terms import Level, MemberId, Reason, RunId, SumOpened, Task
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.training import module_store
@@ -167,16 +168,13 @@ def records_of(suite: Suite) -> dict[str, dict[str, Records]]:
 
 def _check_apart(suite: Suite, records: Mapping[str, Mapping[str, Records]]) -> None:
     """Check that accounts of one member that compose in parallel hold no record twice, however it is written."""
-    seen: dict[tuple[str, bytes], tuple[str, str]] = {}  # a member and a form: whose account, which task
+    parts: dict[str, list[OnAccount]] = {}
     for name, each in suite.tasks.items():
-        accounts = {member.name: member.dataset or member.name for member in each.loaded.file.members}
-        for member, part in records[name].items():
-            for form in part.forms:
-                account, other = seen.setdefault((member, form), (accounts[member], name))
-                if account != accounts[member]:
-                    what = f"{member} has a record of the task {other} in the task {name} too, on another account"
-                    remedy = "give both tasks one name under `records`, or none: what they cost then adds up"
-                    raise OperatorFault(what, remedy, str(suite.path))
+        for member in each.loaded.file.members:
+            forms = records[name][member.name].forms
+            parts.setdefault(member.name, []).append(OnAccount(name, member.dataset or member.name, forms))
+    for member_name, held in parts.items():
+        check_apart(held, str(suite.path), member_name)
 
 
 def _claim(suite: Suite, out: Path) -> None:

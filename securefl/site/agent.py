@@ -98,7 +98,7 @@ class MemberAgent:
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
             moved: member_state.Step | PeerFault
-            _check_own(self.home, conn, self.charter.federation, run)
+            _check_own(self.home, conn, self.charter, run)
             saved = self.home.saved(conn, run, member_state.State)
             state = saved or member_state.Idle(refreshed(self.charter, self.home, conn, frame))
             try:
@@ -265,7 +265,7 @@ class CustodianAgent:
     def _answered(self, frame: m.Frame) -> bytes:
         run = frame.envelope.receipt.run
         with self.home.transaction() as conn:
-            _check_own(self.home, conn, self.charter.federation, run)
+            _check_own(self.home, conn, self.charter, run)
             saved = self.home.saved(conn, run, custodian.State)
             state = saved or custodian.Idle(refreshed(self.charter, self.home, conn, frame))
             moved: custodian.Step | PeerFault
@@ -313,23 +313,26 @@ def _asked(data: bytes, charter: member_state.SiteConfig, home: Home) -> m.Frame
         if fault.rule in DEAD_KEYS:
             frame: m.Frame = wire.decode(data, m.Frame)
             with home.transaction() as conn:
-                _check_own(home, conn, charter.federation, frame.envelope.receipt.run)
+                _check_own(home, conn, charter, frame.envelope.receipt.run)
                 is_known = fault.rule in home.live.now.turned_away
             if not is_known:
                 _write_down(home, frame.envelope, fault)
         raise
 
 
-def _check_own(home: Home, conn: sa.Connection, federation: str, run: RunId) -> None:
-    """Check that this run, if it began at this site, is one of this federation.
+def _check_own(home: Home, conn: sa.Connection, charter: member_state.SiteConfig, run: RunId) -> None:
+    """Check that this run, if it began at this site, is one of this federation and task.
 
     A coordinator has no say in what is written down of another federation's run: of its request nothing is.
 
     Raises:
-        Unsafe: it is another federation's.
+        Unsafe: it is another federation's, or another task's.
     """
-    if any(opened.run == run and opened.federation != federation for _, opened in home.opened(conn)):
+    began = next((opened for _, opened in home.opened(conn) if opened.run == run), None)
+    if began is not None and began.federation != charter.federation:
         raise Unsafe("a run of another federation that this site is in", "protocol.another-federation")
+    if began is not None and began.task != charter.task:
+        raise Unsafe("a run of another task that this site takes part in", "protocol.another-task")
 
 
 def _check_stands(home: Home, conn: sa.Connection, run: RunId, state: object) -> None:

@@ -6,7 +6,7 @@ What a party cannot own is lent to it by the process around it: time, chance, an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ from securefl.site.limits import Limits
 from securefl.site.subfederation import NestedTrainer
 from securefl.site.turns import Turns
 from securefl.strategy.member import MemberStrategy
-from securefl.terms import MemberId, Participant, PublicKey
+from securefl.terms import Adapter, MemberId, Participant, PublicKey, Task
 from securefl.terms.names import FederationName
 from securefl.terms.parties import COORDINATOR, CUSTODIAN
 from securefl.wire import digest
@@ -74,6 +74,8 @@ class Environment:
 def build(site: Site, federation: str | None = None, around: Environment | None = None) -> Agent:
     """The agent that answers for this party in one federation: the one named, or the only one in the document.
 
+    Of a federation with several tasks there is an agent for each: ``site`` is what the document says of one.
+
     Records are read, and held against those that were charged under another name, before this returns.
 
     Raises:
@@ -81,6 +83,7 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
         Unapproved: the policy that was laid out in this home lacks its signatures.
     """
     around = around or Environment()
+    site = site.view(federation)
     name, trust = site.trusted(federation)
     me = MemberId(site.file.name)
     home = opened(site, around.clock)
@@ -95,7 +98,7 @@ def build(site: Site, federation: str | None = None, around: Environment | None 
     shared = None if site.file.is_custodian else around.model or model_of(site, name)
     charter = member_state.SiteConfig(
         me, FederationName(name), policy.hash, policy.text, site.account, coordinator, custodian, seats, {},
-        None if shared is None else shared.model, signed,
+        None if shared is None else shared.model, signed, task=site.task,
     )  # fmt: skip
     if shared is None:
         return _custodian(home, charter, trust, policy, around)
@@ -146,6 +149,31 @@ def model_of(site: Site, federation: str) -> SharedModel:
     shared = SharedModel.load(model.at or model.name, site.folder, task, adapter, model.engine, model.name)
     shared.preflight()
     return shared
+
+
+def models_of(views: Sequence[Site]) -> list[SharedModel | None]:
+    """A model for each of these parts of one SITE document, on a base model that is in memory once.
+
+    None where the part has none to share: a custodian's, a language model, or the only one there is.
+
+    Raises:
+        OperatorFault: as for ``model_of``.
+    """
+    asked = dict[str, tuple[Task, Adapter, str]]()
+    for at, view in enumerate(views):
+        trust = next(iter(view.file.federations.values()))
+        if view.file.model and trust.task and trust.adapter and trust.task.kind != "language":
+            asked[str(at)] = trust.task.task(), trust.adapter.adapter(), view.file.model.engine
+    if len(asked) < 2:
+        return [None] * len(views)
+    from securefl.training.shared_base import Base  # noqa: PLC0415
+
+    model = views[0].file.model
+    assert model is not None, "a member's document has a model"
+    made = Base.load(model.at or model.name, views[0].folder, model.name).models(asked)
+    for shared in made.values():
+        shared.preflight()
+    return [made.get(str(at)) for at, _ in enumerate(views)]
 
 
 def records_of(site: Site, trust: TrustPart) -> Records:

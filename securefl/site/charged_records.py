@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
@@ -62,11 +63,36 @@ def remember(home: Home, account: str, forms: Iterable[bytes]) -> None:
             files.write(place, b"".join((_mark(key), *sorted(known | mine))))
 
 
+@dataclass(frozen=True, slots=True)
+class OnAccount:
+    """What one task of a site trains on, by the forms of its records, and the account that it is charged to."""
+
+    task: str
+    account: str
+    forms: Iterable[bytes]
+
+
+def check_apart(parts: Iterable[OnAccount], place: str, member: str = "this site") -> None:
+    """Check that accounts of one member, which compose in parallel, hold no record twice, however it is written.
+
+    Raises:
+        OperatorFault: a record is on two.
+    """
+    seen: dict[bytes, OnAccount] = {}
+    for part in parts:
+        for form in part.forms:
+            other = seen.setdefault(form, part)
+            if other.account != part.account:
+                what = f"{member} has a record of the task {other.task} in the task {part.task} too, on another account"
+                remedy = "give both one account (in a suite's file, one name under `records`): what they cost adds up"
+                raise OperatorFault(what, remedy, place)
+
+
 class ChargedTrainer:
     """A trainer whose records are written down as its account's before its first training looks at them."""
 
     def __init__(self, inner: Trainer, home: Home, account: str, forms: frozenset[bytes]) -> None:
-        self._inner, self._home, self._account, self._forms = inner, home, account, forms
+        self._inner, self._home, self.account, self.forms = inner, home, account, forms
         self._is_written = False
 
     def admit(self, plan: Plan, base: bytes) -> None:
@@ -81,7 +107,7 @@ class ChargedTrainer:
             Exception: as the trainer inside does.
         """
         if not self._is_written:
-            remember(self._home, self._account, self._forms)
+            remember(self._home, self.account, self.forms)
             self._is_written = True
         return self._inner.train(plan, base, own)
 

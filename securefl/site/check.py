@@ -61,22 +61,43 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
         yield tried("model", lambda: _found("model", site, model.at or model.name))
     if data is not None:
         yield tried("data", lambda: _found("data", site, data.file))
-    for name, trust in site.file.federations.items() if load and not site.file.is_custodian else ():
-        yield tried(f"records in {name}", lambda n=name, t=trust: _records(site, n, t))  # type: ignore[misc]
+    for view in site.views if load and not site.file.is_custodian else ():
+        yield tried(f"records in {_called(view)}", lambda v=view: _records(v))  # type: ignore[misc]
 
 
 def _in_federation(site: Site, name: str, trust: TrustPart) -> Iterator[Finding]:
     yield tried(f"federations.{name}", lambda: _trusted(site, name, trust))
     yield tried(f"policy of {name}", lambda: _policy(site.home, name))
     if adoption.staged_at(site.home, name).exists():
-        if site.file.data is not None:
-            yield tried(f"labels in {name}", lambda: _labels(site, name))
+        for view in site.views_of(name):
+            if view.file.data is not None:
+                yield tried(f"labels in {_called(view)}", lambda v=view: _labels(v))  # type: ignore[misc]
         if site.file.is_custodian:
             yield tried(f"key in {name}", lambda: _key(site, name, trust))
-    if trust.adapter is not None:
-        yield from (Finding(f"adapter in {name}", WARNING, told) for told in trust.adapter.rule.warnings)
+    for view in site.views_of(name):
+        ((_, part),) = view.file.federations.items()
+        if part.adapter is not None:
+            yield from (Finding(f"adapter in {_called(view)}", WARNING, told) for told in part.adapter.rule.warnings)
+        if view.task and view.file.data is not None:
+            yield tried(f"data of {_called(view)}", lambda v=view: _found(f"data of {_called(v)}", v, v.file.data.file))  # type: ignore[misc]
+    if not site.file.is_custodian:
+        yield from _left_out(site, name, trust)
     if identity.is_made(site.home) and anchor.read(site.home) is not None:  # a ledger, so keys are known
         yield tried(f"{AGES}{name}", lambda: _keys(site, name))
+
+
+def _called(view: Site) -> str:
+    """What a part of a document is about, as a person reads it."""
+    name = next(iter(view.file.federations))
+    return f"{name}, task {view.task}" if view.task else name
+
+
+def _left_out(site: Site, name: str, trust: TrustPart) -> Iterator[Finding]:
+    """Yield the tasks that ask for this site and stand nowhere in its document: it answers nothing about them."""
+    for task, part in trust.tasks.items():
+        if site.file.name in part.members and task not in site.file.tasks.get(name, {}):
+            what = "this site is asked to take part, and names no records for it"
+            yield Finding(f"task {task} of {name}", MISSING, what, f"write its `data` under `tasks.{name}.{task}`")
 
 
 def _home(site: Site) -> Finding:
@@ -118,8 +139,9 @@ def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:
     return Finding(f"federations.{name}", OK, f"{len(trust.members)} members, coordinator {trust.coordinator[:16]}...")
 
 
-def _labels(site: Site, name: str) -> Finding:
-    return Finding(f"labels in {name}", OK, labels.check(site, policies.load(adoption.staged_at(site.home, name))))
+def _labels(view: Site) -> Finding:
+    policy = policies.load(adoption.staged_at(view.home, next(iter(view.file.federations))))
+    return Finding(f"labels in {_called(view)}", OK, labels.check(view, policy))
 
 
 def _key(site: Site, name: str, trust: TrustPart) -> Finding:
@@ -150,7 +172,7 @@ def _agrees(site: Site, federation: FederationFile) -> Finding:
         "custodian": (trust.custodian, federation.custodian),
         **_members(trust, federation),
     }
-    if not site.file.is_custodian:
+    if not site.file.is_custodian and not trust.tasks:
         said["task"], said["adapter"] = (trust.task, federation.task), (trust.adapter, federation.adapter)
         said["max_tokens"] = (trust.max_tokens, federation.training.max_tokens)
         said["probe"] = (trust.probe, federation.strategy.probe)
@@ -209,8 +231,9 @@ def _found(what: str, site: Site, name: str) -> Finding:
     return Finding(what, OK, str(resolve(name, site.folder)))
 
 
-def _records(site: Site, name: str, trust: TrustPart) -> Finding:
-    shared = model_of(site, name)
+def _records(site: Site) -> Finding:
+    ((federation, trust),) = site.file.federations.items()
+    shared, name = model_of(site, federation), _called(site)
     if site.file.data is None:
         whose = "its members'" if site.file.subfederation else "none: it takes part with noise alone"
         return Finding(f"records in {name}", OK, whose)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from securefl import wire
@@ -11,22 +12,24 @@ from securefl.errors import Forged, OperatorFault, Unsafe
 from securefl.protection import key_shares
 from securefl.protocol import messages as m
 from securefl.runtime.sockets import Sockets
-from securefl.site import custody, door, key_share
-from securefl.site.agent import Agent
-from securefl.site.build import Environment, build
+from securefl.site import charged_records, custody, door, key_share
+from securefl.site.agent import Agent, MemberAgent
+from securefl.site.build import Environment, build, models_of
 from securefl.site.run_keys import is_from_coordinator
 from securefl.terms import MemberId, PublicKey
 
 
 class Dispatcher:
-    """Hands each request to the agent whose coordinator signed it; of one coordinator's federations, to its run's.
+    """Hands each request to the agent whose coordinator signed it; of several of one coordinator's, to its run's.
+
+    A federation with several tasks has an agent here for each task that this site takes part in.
 
     A request that no coordinator of this site signed opens no store and is written down nowhere.
     """
 
     def __init__(self, agents: Sequence[Agent]) -> None:
-        names = [each.charter.federation for each in agents]
-        assert len(set(names)) == len(names), "one agent for each federation"
+        names = [_place_of(each) for each in agents]
+        assert len(set(names)) == len(names), "one agent for each federation, or task of one"
         self._agents = tuple(agents)
 
     def handle(self, data: bytes) -> bytes | m.InProgress:
@@ -85,15 +88,15 @@ class Dispatcher:
         if not mine:
             raise Forged("a request of nobody whom this site answers")
         if len(mine) > 1:
-            federation = _federation(frame, mine)
-            mine = [each for each in mine if each.charter.federation == federation]
+            place = _place(frame, mine)
+            mine = [each for each in mine if _place_of(each) == place]
         if not mine:
-            raise Unsafe("a run of no federation that this site is in", "protocol.another-federation")
+            raise Unsafe("a run of no federation or task that this site is in", "protocol.another-federation")
         return mine[0]
 
 
 def built(site: Site, around: Environment) -> Dispatcher:
-    """Build this site's agents, one for each federation in its document, and say what its operator should know.
+    """Build this site's agents, one for each federation or task in its document; say what its operator should know.
 
     Raises:
         OperatorFault: the document names none, one cannot be built, or something that a run would trip over is wrong.
@@ -102,7 +105,27 @@ def built(site: Site, around: Environment) -> Dispatcher:
         remedy = "write whom this site trusts under `federations`"
         raise OperatorFault("a site that is in no federation", remedy, f"{site.path}: federations")
     door.check(site, around.progress)
-    return Dispatcher([build(site, name, around) for name in site.file.federations])
+    views = site.views
+    if not views:
+        remedy = "write those that this site takes part in, and on which records, under `tasks`"
+        raise OperatorFault("a site that takes part in no task", remedy, f"{site.path}: tasks")
+    models = models_of(views)
+    agents = [
+        build(view, around=replace(around, model=model or around.model))
+        for view, model in zip(views, models, strict=True)
+    ]
+    if len(agents) > 1:
+        charged_records.check_apart(_charged(agents), f"{site.path}: tasks")
+    return Dispatcher(agents)
+
+
+def _charged(agents: Sequence[Agent]) -> Iterator[charged_records.OnAccount]:
+    """What each of a site's agents trains on, and on which account."""
+    for each in agents:
+        trainer = each.trainer if isinstance(each, MemberAgent) else None
+        if isinstance(trainer, charged_records.ChargedTrainer):
+            charter = each.charter
+            yield charged_records.OnAccount(charter.task or charter.federation, trainer.account, trainer.forms)
 
 
 def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
@@ -136,16 +159,23 @@ def way_to_members(site: Site, doors: Sequence[str]) -> Sockets | None:
     return Sockets({MemberId(name): path.absolute() for name, path in known.items()}) if wanted else None
 
 
-def _federation(frame: m.Frame, agents: Sequence[Agent]) -> str:
-    """Find the federation that the request's run is of: by its invitation, or by what was written down of it."""
+Place = tuple[str, str | None]  # a federation, and a task of it
+
+
+def _place_of(agent: Agent) -> Place:
+    return agent.charter.federation, agent.charter.task
+
+
+def _place(frame: m.Frame, agents: Sequence[Agent]) -> Place:
+    """Find the federation and task that the request's run is of: by its invitation, or by what was written down."""
     run = frame.envelope.receipt.run
     if frame.envelope.receipt.kind == m.Invite.__name__:
         invite = m.opened(frame.envelope, m.Invite)
         assert isinstance(invite, m.Invite)
-        return invite.session.federation
+        return invite.session.federation, invite.session.task
     for agent in agents:
         with agent.home.transaction() as conn:
             for _, opened in agent.home.opened(conn):
                 if opened.run == run:
-                    return opened.federation
-    return ""
+                    return opened.federation, opened.task
+    return "", None

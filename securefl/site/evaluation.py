@@ -30,23 +30,25 @@ class Release:
     plan: Plan | None  # the last that this site trained; None if it trained none
 
 
-def evaluate(site: Site, path: Path, federation: str | None = None) -> dict[str, Any]:
+def evaluate(site: Site, path: Path, federation: str | None = None, task: str | None = None) -> dict[str, Any]:
     """Score the first state and a released one, as this site would use it, on its held-out rows.
 
     Args:
         site: whose rows.
         path: the released state, such as ``adapter/released.f32`` of the coordinator's folder.
         federation: which; None where the site is in one.
+        task: which of the federation's; None where it has one, or the site takes part in one.
 
     Raises:
         OperatorFault: this site has no held-out rows, or its ledger knows no run that released this state.
     """
     check_home(site)
+    site = site.view(federation, task)
     name, trust = site.trusted(federation)
     if site.file.data is None:
         raise OperatorFault("this site has no rows of its own", "ask one that has", str(site.path))
     state, home = _read(path), opened(site)
-    release = released(home, name, state, str(path))
+    release = released(home, name, state, str(path), site.task)
     heldout = records_of(site, trust).heldout
     if not heldout:
         remedy = "keep some out of training: `data.heldout`, from the next run on"
@@ -62,7 +64,7 @@ def evaluate(site: Site, path: Path, federation: str | None = None) -> dict[str,
     return {"federation": name, "run": release.run.hex(), "round": release.round, **told, "note": NOTE}
 
 
-def released(home: Home, federation: str, state: bytes, place: str) -> Release:
+def released(home: Home, federation: str, state: bytes, place: str, task: str | None = None) -> Release:
     """The release that this state is of, by the home's own ledger; the last, if there are several.
 
     Raises:
@@ -70,10 +72,12 @@ def released(home: Home, federation: str, state: bytes, place: str) -> Release:
     """
     file, digest = home.ledger(), hashlib.sha256(state).digest()
     entries = [leaf.entry for leaf in export.leaves_of(file, str(home.path))] if file else []
-    runs = {each.run for each in entries if isinstance(each, RunJoined) and each.federation == federation}
+    opened = [each for each in entries if isinstance(each, RunJoined)]
+    runs = {each.run for each in opened if (each.federation, each.task) == (federation, task)}
     found = [each for each in entries if isinstance(each, Released) and each.digest == digest and each.run in runs]
     if not found:
-        what = f"no run of {federation} that this site took part in released this state: SHA-256 {digest.hex()}"
+        whose = f"{federation}, task {task}," if task else federation
+        what = f"no run of {whose} that this site took part in released this state: SHA-256 {digest.hex()}"
         raise OperatorFault(what, "give `adapter/released.f32` of the coordinator's folder", place)
     last = found[-1]
     plans = [each.plan for each in entries if isinstance(each, Reserved) and each.plan.run == last.run]

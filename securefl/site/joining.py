@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from securefl import files, keys
 from securefl.documents import emit, offer, site_file, strict
 from securefl.documents.introduction import Answer, Authentic, Confirmed, Invitation, NotIntroduced, Role, Roster, Rule
-from securefl.documents.offer import Offer
+from securefl.documents.offer import WHOLE, Offer
 from securefl.documents.site_file import Site
 from securefl.documents.site_parts import JoinedFile
 from securefl.errors import OperatorFault
@@ -66,7 +66,7 @@ def answer(
     if federation in site.file.federations and not site_file.joined_at(site.home, federation).exists():
         what = f"{federation} stands under `federations` in {site.path}"
         raise OperatorFault(what, "remove its lines there: what is joined is written by this command", str(site.path))
-    _check_offer(site, offer.read(given.document.offer, "the invitation's offer"))
+    _check_offer(site, federation, offer.read(given.document.offer, "the invitation's offer"))
     return introduced.accept(home or opened(site), party_of(site), given, days, unsafe_unsigned=unsafe_unsigned)
 
 
@@ -111,14 +111,10 @@ def trust_in(site: Site, found: Introduced, offered: Offer) -> dict[str, Any]:
     custodian = {"custodian": found.custodian.key.hex()} if found.custodian else {}
     first = {"coordinator": found.coordinator.key.hex(), **custodian, "members": members}
     if site.file.is_custodian:
-        return {**first, "protection": emit.fields_of(offered.protection)}
-    return {
-        **first,
-        "task": emit.fields_of(offered.task),
-        "adapter": emit.fields_of(offered.adapter),
-        "max_tokens": offered.max_tokens,
-        **({"probe": [emit.fields_of(each) for each in offered.probe]} if offered.probe else {}),
-    }
+        tasks = {"tasks": offered.tasks} if offered.tasks else {}
+        return {**first, **tasks, "protection": emit.fields_of(offered.protection)}
+    what = ("tasks",) if offered.tasks else (*WHOLE, "probe")
+    return {**first, **{name: part for name, part in emit.fields_of(offered).items() if name in what}}
 
 
 def adopt(site: Site, path: Path, *, unsafe_unsigned: bool = False) -> Policy:
@@ -180,7 +176,7 @@ def check_home(site: Site) -> None:
     identity.check(site.home, "this site", "make one: `securefl site init`, or `securefl keys init` at this path")
 
 
-def _check_offer(site: Site, found: Offer) -> None:
+def _check_offer(site: Site, federation: str, found: Offer) -> None:
     """Check that this site can take part in what is offered.
 
     Raises:
@@ -196,3 +192,8 @@ def _check_offer(site: Site, found: Offer) -> None:
         what = f"the model {found.model}, and this site has {site.file.model.name}"
         remedy = f"get that model, and write what it is called: {site.path}: model.name"
         raise NotIntroduced(Rule.OFFER, what, remedy)
+    asked = [name for name, part in found.tasks.items() if site.file.name in part.members]
+    strange = sorted(set(site.file.tasks.get(federation, {})) - set(asked))
+    if strange:
+        what = f"no task {', '.join(strange)} for {site.file.name}; offered are {', '.join(asked) or 'none'}"
+        raise NotIntroduced(Rule.OFFER, what, f"correct {site.path}: tasks.{federation}, or ask its coordinator")

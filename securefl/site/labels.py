@@ -33,7 +33,8 @@ def check(site: Site, policy: Policy) -> str:
         return f"rows may have none: plans with the loss {NEEDED} are taken, and no other"
     field = "unlabelled" if data.unlabelled == "keep" else "labelled"
     document = strict.read(site.path)
-    place = f"{document.name}:{document.line_of(('data', field))}: data.{field}"
+    where = (*site.source, field)
+    place = f"{document.name}:{document.line_of(where)}: {'.'.join(map(str, where))}"
     losses = f"{', '.join(sorted(own)) or 'none'} of those that the policy of {policy.federation} allows"
     remedy = f"set `unlabelled: drop` and leave `labelled` out; or take part under a policy that allows {NEEDED}"
     raise OperatorFault(f"records without a label, and each loss needs one: {losses}", remedy, place)

@@ -8,7 +8,7 @@ from securefl.terms.decisions import Price, Reason
 from securefl.terms.envelopes import Receipt
 from securefl.terms.events import Event
 from securefl.terms.heads import Head, SignedHead
-from securefl.terms.names import FederationName, Hash, MemberId, Nonce, RunId, SignatureBytes, text_made_plain
+from securefl.terms.names import FederationName, Hash, MemberId, Nonce, RunId, SignatureBytes, TaskName, text_made_plain
 from securefl.terms.notices import Handover, SignedNotice
 from securefl.terms.plans import Participant, Plan
 
@@ -24,6 +24,7 @@ class RunJoined:
     dataset: str  # the account's root at this site; empty where no records are held
     peers: tuple[Participant, ...]
     approvals: bytes = b""  # the signatures the policy was used with; empty for a run under an unsigned policy
+    task: TaskName | None = None  # which of the federation's tasks is trained; None where it has one alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ _OWN: Final = "--x"  # behind a name that is an engine's own
 
 MemberId = NewType("MemberId", str)
 FederationName = NewType("FederationName", str)
+TaskName = NewType("TaskName", str)  # of one task among several of a federation
 Hash = NewType("Hash", bytes)  # SHA-256, 32 bytes
 RunId = NewType("RunId", bytes)  # RUN_BYTES, drawn once per run
 PublicKey = NewType("PublicKey", bytes)  # Ed25519, 32 bytes
@@ -33,7 +34,11 @@ SIZES: Final[Mapping[object, int]] = {
     SignatureBytes: 64,
     Nonce: 16,
 }  # bytes of each; nothing shorter or longer is decoded as one
-NAMED: Final[Mapping[object, str]] = {MemberId: "party", FederationName: "federation"}  # each of ``NAME_FORM``
+NAMED: Final[Mapping[object, str]] = {
+    MemberId: "party",
+    FederationName: "federation",
+    TaskName: "task",
+}  # each of ``NAME_FORM``
 
 
 class Unit(StrEnum):

@@ -31,6 +31,7 @@ FAULTS: Final = {
     "protocol.another-run": "the message is of another run",
     "protocol.another-set": "the shares are for other survivors",
     "protocol.another-state": "the adapter state is not the one that the plan names",
+    "protocol.another-task": "the task is not the one that the site takes part in",
     "protocol.another-threshold": "the shares are for another threshold",
     "protocol.box": "a sealed part does not open",
     "protocol.called-dropped": "a member that sent its result is called dropped",

@@ -31,14 +31,14 @@ class Base:
         self._forms: dict[bool, tuple[nn.Module, Any]] = {}
 
     @classmethod
-    def load(cls, name: str, folder: Path) -> Base:
-        """The base model of this name; paths are relative to ``folder``.
+    def load(cls, name: str, folder: Path, called: str = "") -> Base:
+        """The base model of this name or place; ``called`` is what plans call it, where that is another name.
 
         Raises:
             OperatorFault: it is not here.
         """
         found = resolve(name, folder)
-        return cls(found, Model(name, model_digest(found)))
+        return cls(found, Model(called or name, model_digest(found)))
 
     def form(self, *, masked: bool = False) -> tuple[nn.Module, Any]:
         """The base model, with the head that fills a gap or without, and its tokenizer; the same every time.

@@ -355,7 +355,7 @@ def test_every_party_of_every_example_has_a_document_that_says_what_the_federati
         for places in every(top):
             file, roster = places.loaded.file, known[places.route]
             for name in (each for each in places.parties if each != COORDINATOR):
-                site = read(document(known, places, name))
+                site = read(document(known, places, name)).view()
                 _, trust = site.trusted(None)
                 assert site.home == places.of(name)
                 assert {n: (e.key, e.region) for n, e in trust.members.items()} == {

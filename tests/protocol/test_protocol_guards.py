@@ -35,6 +35,7 @@ from securefl.terms import (
     Update,
     Witnessed,
 )
+from securefl.terms.names import TaskName
 from tests.support.worlds import POLICY, World, an_update, identity, resigned, seat, signed_head
 
 RAND = keys.Secret(bytes(range(32)))
@@ -91,6 +92,7 @@ def broken(party: str, scheme: Scheme, state: object, frame: m.Frame) -> str:
 INVITATIONS: dict[str, tuple[str, Callable[[m.Session], m.Session]]] = {
     "another run": ("protocol.another-run", lambda s: replace(s, run=RunId(b"1" * 16))),
     "another federation": ("protocol.another-federation", lambda s: replace(s, federation="g")),
+    "another task": ("protocol.another-task", lambda s: replace(s, task=TaskName("another"))),
     "another policy": ("protocol.stale-policy", lambda s: replace(s, policy=OTHER)),
     "another coordinator": ("protocol.another-party", lambda s: replace(s, coordinator=seat("mallory"))),
     "another custodian": ("protocol.another-party", lambda s: replace(s, custodian=seat("mallory"))),
