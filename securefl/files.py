@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from securefl.errors import OperatorFault
 
 FOLDER, FILE = 0o700, 0o600
 LOCK = ".lock"  # of a run's folder: who holds it has the folder
+UNFINISHED = re.compile(r"(?P<file>.+)\.[0-9a-f]{8}\.new")  # what a file is called until it is whole
 
 
 def check(path: Path) -> None:
@@ -97,14 +100,61 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, FILE), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    names_on_disk(path.parent)
+    with beside(path, data) as whole:
+        whole.replace(path)
+        names_on_disk(path.parent)
+
+
+@contextmanager
+def beside(path: Path, data: bytes) -> Iterator[Path]:
+    """Yield a file with these bytes, whole and on the disk, that is to get the name ``path``; it is gone afterwards.
+
+    Whoever is killed meanwhile leaves it to ``clear``, which waits for whoever is not: the file is locked.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    while True:
+        place = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+        with os.fdopen(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, FILE), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink == 0:
+                continue  # cleared before it was locked
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                yield place
+            finally:
+                _discard(place)
+            return
+
+
+def clear(path: Path) -> None:
+    """Erase what processes that were killed left of files they had not finished: of this one, or of all in a folder.
+
+    Raises:
+        OSError: it cannot be looked at or erased.
+    """
+    if path.is_dir():
+        places = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    else:
+        places = list(path.parent.glob("*.new"))
+    for place in places:
+        name = UNFINISHED.fullmatch(place.name)
+        if name is not None and (path.is_dir() or name["file"] == path.name) and not place.is_symlink():
+            with suppress(FileNotFoundError), place.open("rb") as unfinished:  # another process may finish it now
+                fcntl.flock(unfinished, fcntl.LOCK_EX)
+                _discard(place)
+
+
+def _discard(place: Path) -> None:
+    """Erase a file that is not needed, if it has this name still; with a second name, its bytes are that one's."""
+    with suppress(FileNotFoundError):
+        if place.stat().st_nlink == 1:
+            erase(place)
+        else:
+            place.unlink()
 
 
 def names_on_disk(folder: Path) -> None:
@@ -130,6 +180,16 @@ def erase(path: Path) -> None:
         opened.write(os.urandom(size))
         os.fsync(opened.fileno())
     path.unlink()
+
+
+@contextmanager
+def written_over(path: Path) -> Iterator[None]:
+    """Overwrite what lies at ``path`` now, once the block has put something else there; not if the block fails."""
+    with path.open("r+b", buffering=0) as old:
+        size = os.fstat(old.fileno()).st_size
+        yield
+        old.write(os.urandom(size))
+        os.fsync(old.fileno())
 
 
 def keep(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -104,11 +105,8 @@ def exchange(path: Path, data: bytes) -> None:
     The old bytes never have a second name, and are written over once the new ones are on the disk: as far as the file
     system does so, and unless the process is killed just then. A backup may still have them.
     """
-    with path.open("r+b", buffering=0) as old:
-        size = os.fstat(old.fileno()).st_size
+    with files.written_over(path):
         files.write(path, data)
-        old.write(os.urandom(size))
-        os.fsync(old.fileno())
 
 
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
@@ -118,17 +116,8 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
         OperatorFault: it is a link, or not its owner's alone.
     """
     if not os.path.lexists(path):
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(make())
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(beside, path)  # fails if somebody else was first: theirs is then the one
-        except FileExistsError:
-            pass
-        finally:
-            beside.unlink()
+        with files.beside(path, make()) as whole, suppress(FileExistsError):
+            os.link(whole, path)  # fails if somebody else was first: theirs is then the one
     files.check(path)
     return path.read_bytes()
 

@@ -71,6 +71,7 @@ class Home:
             Tampered: the ledger does not fit its head, or was set back.
         """
         files.folder(path)
+        files.clear(path)
         identity = key_files.load_or_create(identity_file.place(path))
         engine = store.open_store(databases.place_of(path, owner, identity.public))
         home = cls(owner, path, engine, clock, Live(identity, databases.name_of(engine)))

@@ -65,12 +65,16 @@ def secrets(path: Path) -> tuple[Path, ...]:
 def in_turn(path: Path) -> Iterator[None]:
     """Exchange the secrets of a home, or the key of one, while no other process does; another file's has no turn.
 
+    What a process that was killed left of them is gone before the block runs.
+
     Raises:
         OperatorFault: there is no key, or others may read or write the file of the turn.
     """
     secrets(path)  # where there are none, no file of a turn is left
     home = path if path.is_dir() else path.parent
-    with files.in_turn(place(home).with_suffix(TURN)) if path == home or path.name == NAME else nullcontext():
+    whole = path == home or path.name == NAME
+    with files.in_turn(place(home).with_suffix(TURN)) if whole else nullcontext():
+        files.clear(home if whole else path)
         yield
 
 

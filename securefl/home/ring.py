@@ -58,8 +58,9 @@ def exchange(home: Path) -> None:
     present = place.read_bytes()
     if not any(each.read_bytes() == present for each in folder.glob("*.key")):
         files.write(folder / f"{len(list(folder.glob('*.key'))):06d}.key", present)
-    after.replace(place)
-    files.names_on_disk(home)
+    with files.written_over(place):
+        after.replace(place)
+        files.names_on_disk(home)
 
 
 def end(home: Path) -> None:

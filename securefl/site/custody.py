@@ -74,6 +74,7 @@ def exchange(file: Path, vault: bytes) -> None:
 
 def _erase_old(file: Path, vault: bytes, homes: Iterable[Path]) -> None:
     """Erase the whole key and every share of an older vault: all that this one has taken the place of."""
+    files.clear(file)
     if file.exists():
         file.replace(_erased(file))  # first: half a key must not pass for one
     if _erased(file).exists():

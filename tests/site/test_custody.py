@@ -106,6 +106,17 @@ def test_a_split_that_is_killed_between_any_two_steps_loses_no_key_and_is_finish
     assert step > 20, "every step was tried"
 
 
+def test_a_key_that_was_split_is_whole_in_no_file_that_a_killed_process_left(
+    homes: dict[str, Path], tmp_path: Path
+) -> None:
+    base = tmp_path / "killed"
+    shutil.copytree(homes["whole"], base)
+    file, left = base / "custodian" / "he.key", base / "custodian" / "he.key.01234567.new"
+    os.link(file, left)  # killed as the key was made
+    split(base, b"1")
+    assert not left.exists()
+
+
 def test_a_split_whose_vault_was_written_before_its_shares_is_seen_to_lose_the_key(
     homes: dict[str, Path], secret: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
