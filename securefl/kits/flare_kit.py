@@ -222,22 +222,36 @@ def _ours(_: Path, resources: dict[str, Any], __: dict[str, Any]) -> Iterator[Fi
 
 
 def _peers(resources: dict[str, Any], neighbours: Neighbours | None) -> Iterator[Finding]:
-    """Whom the carriers know, and whether by the keys that the roster has."""
-    lists = [each.get("args", {}).get(PEERS[each["path"]]) for each in resources["components"] if each["path"] in PEERS]
-    parts = [str(each).partition("=") for listed in lists for each in listed or ()]
-    known = {name: key for name, _, key in parts}
-    bad = [f"{name} under any key" for name, key in known.items() if not key]
-    if None in lists:
-        bad.append("whoever joins")
-    if neighbours is not None:
-        expected = {name: key.hex() for name, key in neighbours.everybody.items()}
-        bad += [f"{name} is not in the roster" for name in known if name not in expected]
-        bad += [f"{name} is missing" for name in expected if name not in known]
-        bad += [
-            f"{name}: not the key of its card" for name, key in known.items() if key and expected.get(name, key) != key
-        ]
+    """Whom each carrier knows, and whether by the keys that the roster has: each goes by its own list alone."""
+    lists = [
+        (PEERS[each["path"]], (each.get("args") or {}).get(PEERS[each["path"]]))
+        for each in resources["components"]
+        if each["path"] in PEERS
+    ]
+    roster = {} if neighbours is None else {"asked_by": neighbours.asked_by, "sites": neighbours.asks}
+    bad = [f"{whose}: {wrong}" for whose, listed in lists for wrong in _wrong_peers(listed, roster.get(whose))]
+    without = roster.keys() - {whose for whose, _ in lists}
+    bad += [f"{whose}: {name} is missing" for whose in sorted(without) for name in roster[whose]]
+    known = dict.fromkeys(str(each).partition("=")[0] for _, listed in lists for each in listed or ())
     remedy = "make the kit with `securefl provision kit --party`"
     yield _found("peers", f"{', '.join(known)}: each by its key", bad, RESOURCES, remedy)
+
+
+def _wrong_peers(listed: Sequence[object] | None, expected: Mapping[str, Hash] | None) -> Iterator[str]:
+    """What is wrong with the list of one carrier; ``expected`` is what the roster has for it, where that is known."""
+    if listed is None:
+        yield "whoever joins"
+    named = [str(each).partition("=") for each in listed or ()]
+    names = [name for name, _, _ in named]
+    yield from (f"{name} stands twice" for name in sorted({name for name in names if names.count(name) > 1}))
+    yield from (f"{name} under any key" for name, _, key in named if not key)
+    if expected is None:
+        return
+    yield from (f"{name} is not in the roster" for name in names if name not in expected)
+    yield from (f"{name} is missing" for name in expected if name not in names)
+    for name, _, key in named:
+        if key and name in expected and key != expected[name].hex():
+            yield f"{name}: not the key of its card"
 
 
 def _identity(kit: Path, neighbours: Neighbours) -> Iterator[Finding]:

@@ -24,6 +24,9 @@ from securefl.terms import Hash
 
 LONGEST_S: Final = 300.0  # for one command of the engine
 MOST_BYTES: Final = 1 << 20  # of the description in a request
+MOST_REQUEST: Final = 4 << 20  # bytes of a whole request, and of its answer
+NO_REQUEST: Final = ("no request of FLARE", "give NAME.request.zip")
+NO_ANSWER: Final = ("no answer to a request of FLARE", "give NAME.signed.zip")
 CERTIFICATE_DAYS: Final = 365
 
 
@@ -102,21 +105,22 @@ def key_in(requested: Path, signed: Path) -> Hash:
 
 
 def approve(project: Project, engine: Engine, asked: Path, authority_: Path, out: Path) -> Path:
-    """Sign a request of a party of this project.
+    """Sign a request of a party of this project. It is read once: what is signed is what was looked at.
 
     Raises:
         OperatorFault: it is no request, or of nobody in this project, or in a role that is not its own.
     """
-    called, kind = _asked(asked)
-    name = SERVER if called == project.file.server.host else called
-    project.called(name)
-    if (kind == "server") != (name == SERVER) or kind not in ("server", "client"):
-        raise OperatorFault(f"{called} asks to be a {kind}", "approve none that you did not expect", str(asked))
-    with _profile(project) as profile:
-        engine(
-            "cert", "approve", asked, "--ca-dir", authority_, "--profile", profile, "--out", out,
-            "--valid-days", CERTIFICATE_DAYS, "--force", notes=authority_,
-        )  # fmt: skip
+    with _own_copy(asked, NO_REQUEST) as copy:
+        called, kind = _asked(copy, asked)
+        name = SERVER if called == project.file.server.host else called
+        project.called(name)
+        if (kind == "server") != (name == SERVER) or kind not in ("server", "client"):
+            raise OperatorFault(f"{called} asks to be a {kind}", "approve none that you did not expect", str(asked))
+        with _profile(project) as profile:
+            engine(
+                "cert", "approve", copy, "--ca-dir", authority_, "--profile", profile, "--out", out,
+                "--valid-days", CERTIFICATE_DAYS, "--force", notes=authority_,
+            )  # fmt: skip
     return out
 
 
@@ -133,7 +137,10 @@ def kit(
         components: what carries, of ``flare_kit``.
     """
     called = _called(signed)
-    engine("package", signed, "-w", out, "--request-dir", requested, "--fingerprint", told, "--force", notes=requested)
+    with _own_copy(signed, NO_ANSWER) as copy:
+        engine(
+            "package", copy, "-w", out, "--request-dir", requested, "--fingerprint", told, "--force", notes=requested
+        )
     made = out / project.file.name / "prod_00" / called
     flare_kit.harden(made, *components)
     return made
@@ -143,17 +150,40 @@ def _called(signed: Path) -> str:
     return signed.name.removesuffix(".signed.zip")
 
 
-def _asked(path: Path) -> tuple[str, str]:
-    """Whom a request is of, and what it asks to be."""
+@contextmanager
+def _own_copy(sent: Path, otherwise: tuple[str, str]) -> Iterator[Path]:
+    """A copy, under its own name, of a file that somebody sent: only this user writes where it lies.
+
+    Whoever can write where the file came from may exchange it between what we read and what the engine reads.
+
+    Raises:
+        OperatorFault: it is too long, or cannot be read: ``otherwise`` says what it is not, and what to give.
+    """
+    try:
+        with sent.open("rb") as file:
+            data = file.read(MOST_REQUEST + 1)
+    except OSError as fault:
+        raise OperatorFault(*otherwise, str(sent)) from fault
+    if len(data) > MOST_REQUEST:
+        raise OperatorFault("a file that is too long", "ask for another", str(sent))
+    with tempfile.TemporaryDirectory() as folder:  # 0700
+        copy = Path(folder) / sent.name
+        files.write(copy, data)
+        yield copy
+
+
+def _asked(path: Path, sent: Path | None = None) -> tuple[str, str]:
+    """Whom a request is of, and what it asks to be; an error names ``sent``, if this is a copy of that."""
+    place = sent or path
     try:
         with ZipFile(path) as packed:
             info = packed.getinfo("request.json")
             if info.file_size > MOST_BYTES:
-                raise OperatorFault("a request that is too long", "ask for another", str(path))
+                raise OperatorFault("a request that is too long", "ask for another", str(place))
             told = json.loads(packed.read(info))
         return str(told["name"]), str(told["cert_type"])
     except (OSError, BadZipFile, ValueError, KeyError, TypeError) as fault:
-        raise OperatorFault("no request of FLARE", "give NAME.request.zip", str(path)) from fault
+        raise OperatorFault(*NO_REQUEST, str(place)) from fault
 
 
 def _profile(project: Project) -> AbstractContextManager[Path]:

@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import httpx
@@ -22,6 +23,7 @@ from starlette.routing import Route
 
 from securefl_carriers import frames
 from securefl_carriers.flower.kit import LOOPBACK, ServerKit, address
+from securefl_carriers.flower.strangers import Bounded, Limits, Timed
 
 # What a node that was registered by its key sends; `register-node` and `unregister-node` are not among it.
 PASSED: Final = (
@@ -30,31 +32,33 @@ PASSED: Final = (
 )  # fmt: skip
 MOST: Final = frames.MOST + (1 << 20)  # bytes of a request: the longest frame, and what Flower adds
 ROOM: Final = 2 * MOST  # bytes of all requests that are being read, together: nobody has said yet who it is
-AT_ONCE: Final = 256  # connections; more are told to come again
-TIMEOUT_S: Final = 30.0  # of the SuperLink, and of a connection that says nothing
-BODY_S: Final = 300.0  # for a whole request to come
+TIMEOUT_S: Final = 30.0  # of the SuperLink
 NOT_PASSED: Final = (
     "connection", "content-length", "transfer-encoding", "keep-alive", "upgrade", "host", "te", "trailer",
     "content-encoding", "accept-encoding",
 )  # fmt: skip
 
 
-def gate(kit: ServerKit) -> uvicorn.Server:
+def gate(kit: ServerKit, limits: Limits = Limits()) -> uvicorn.Server:  # noqa: B008 - it is frozen
     """Make the gate of a server's kit; run it with `run`."""
     host, port = address(kit.public)
     superlink = httpx.URL(scheme="https", host=LOOPBACK, port=kit.port)
     trusted = ssl.create_default_context(cafile=kit.folder / "ca.crt")
-    return uvicorn.Server(
+    return Bounded(
         uvicorn.Config(
-            _application(superlink, trusted),
-            host=host, port=port, log_level="warning", lifespan="on", timeout_keep_alive=30, server_header=False,
-            limit_concurrency=AT_ONCE,
+            _application(superlink, trusted, limits.body_s),
+            host=host, port=port, log_level="warning", lifespan="on", server_header=False,
+            loop="asyncio", http=partial(Timed, limits), ws="none",
+            h11_max_incomplete_event_size=limits.head_bytes,
+            timeout_keep_alive=limits.head_s / 2,  # what is idle is closed in peace before its deadline ends it
+            limit_concurrency=limits.at_once,
             ssl_certfile=str(kit.folder / "server.crt"), ssl_keyfile=str(kit.folder / "server.key"),
-        )
+        ),
+        limits,
     )  # fmt: skip
 
 
-def _application(superlink: httpx.URL, trusted: ssl.SSLContext) -> Starlette:
+def _application(superlink: httpx.URL, trusted: ssl.SSLContext, body_s: float) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[Mapping[str, httpx.AsyncClient]]:
         async with httpx.AsyncClient(base_url=superlink, verify=trusted, timeout=TIMEOUT_S) as client:
@@ -68,7 +72,7 @@ def _application(superlink: httpx.URL, trusted: ssl.SSLContext) -> Starlette:
             return Response(status_code=403)
         data = bytearray()
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(body_s):
                 async for piece in request.stream():
                     data += piece
                     held += len(piece)

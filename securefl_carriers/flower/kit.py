@@ -34,6 +34,7 @@ DAYS: Final = 365  # that a certificate is good for
 AUTHORITY: Final = "securefl authority"  # of one server, in its own kit
 LOOPBACK: Final = "127.0.0.1"
 SECRET: Final = 32  # bytes that a Flower process and what works for it on the same machine share
+MOST_PUBLIC: Final = 1 << 16  # bytes of a certificate or public key that somebody sent
 
 
 class NoKit(Exception):
@@ -149,7 +150,7 @@ def make_server(kit: ServerKit, host: str) -> str:
     _write(folder / "server.key", _pem(ours))
     _write(folder / "server.crt", leaf.public_bytes(serialization.Encoding.PEM))
     _finish(kit)
-    return fingerprint(folder / "ca.crt")
+    return fingerprint((folder / "ca.crt").read_bytes())
 
 
 def make_site(kit: SiteKit, root: Path, told: str) -> str:
@@ -158,18 +159,16 @@ def make_site(kit: SiteKit, root: Path, told: str) -> str:
     Raises:
         NoKit: the authority's certificate is not the one whose fingerprint was read out.
     """
-    if fingerprint(root) != told:
-        raise NoKit(f"{root}: its fingerprint is {fingerprint(root)}")
-    folder = kit.folder
+    authority, folder = _as_read_out(root, told), kit.folder
     folder.mkdir(mode=0o700, parents=True)
     key = ec.generate_private_key(ec.SECP384R1())
     ssh = serialization.PrivateFormat.OpenSSH
     _write(folder / "node.key", key.private_bytes(serialization.Encoding.PEM, ssh, serialization.NoEncryption()))
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     _write(folder / "node.pub", public)
-    _write(folder / "ca.crt", root.read_bytes())
+    _write(folder / "ca.crt", authority)
     _finish(kit)
-    return fingerprint(folder / "node.pub")
+    return fingerprint(public)
 
 
 def admit(folder: Path, name: str, key: Path, told: str) -> None:
@@ -180,17 +179,31 @@ def admit(folder: Path, name: str, key: Path, told: str) -> None:
     """
     ServerKit.load(folder)
     _named(name)
-    if fingerprint(key) != told:
-        raise NoKit(f"{key}: its fingerprint is {fingerprint(key)}")
+    public = _as_read_out(key, told)
     place = folder / "nodes" / f"{name}.pub"
     if place.exists():
         raise NoKit(f"{name} is admitted already")
-    _write(place, key.read_bytes())
+    _write(place, public)
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(public: bytes) -> str:
     """Return the SHA-256 of what a public file says."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(public).hexdigest()
+
+
+def _as_read_out(path: Path, told: str) -> bytes:
+    """Read a file that somebody sent, once: only these bytes are known to be those whose fingerprint was read out.
+
+    Raises:
+        NoKit: it has another fingerprint.
+    """
+    with path.open("rb") as file:
+        public = file.read(MOST_PUBLIC + 1)
+    if len(public) > MOST_PUBLIC:
+        raise NoKit(f"{path}: more than {MOST_PUBLIC} bytes")
+    if fingerprint(public) != told:
+        raise NoKit(f"{path}: its fingerprint is {fingerprint(public)}")
+    return public
 
 
 def _finish(kit: SiteKit | ServerKit) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -153,6 +154,23 @@ def check_kits(network: Here, tmp_path: Path) -> None:
     with pytest.raises(OperatorFault, match="north asks to be a client"):
         flare_provision.approve(project_file.load(narrower), flare_provision.Engine(network.engine), asked,
                                 network.of(COORDINATOR) / "authority", tmp_path / "none")  # fmt: skip
+    check_what_is_looked_at_is_what_is_signed(network, asked, tmp_path)
+
+
+def check_what_is_looked_at_is_what_is_signed(network: Here, asked: Path, tmp_path: Path) -> None:
+    """A request that is exchanged once it was looked at is not the one that is signed."""
+    mail = tmp_path / "north.request.zip"
+    shutil.copyfile(asked, mail)
+    engine = flare_provision.Engine(network.engine)
+
+    def late(*argv: object, notes: Path) -> None:
+        shutil.copyfile(network.of("south") / "request" / "south.request.zip", mail)
+        engine(*argv, notes=notes)
+
+    project, authority = project_file.load(network.project), network.of(COORDINATOR) / "authority"
+    signed = flare_provision.approve(project, late, mail, authority, tmp_path / "north.signed.zip")
+    with ZipFile(signed) as packed:
+        assert [name for name in packed.namelist() if name.endswith(".crt")] == ["north.crt"]
 
 
 def check_kits_of_a_job(network: Here, folder: Path) -> None:

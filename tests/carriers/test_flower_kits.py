@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,7 +149,7 @@ def test_a_setting_that_is_none_is_refused(made: Path) -> None:
 
 def test_nobody_is_let_in_under_another_ones_name_or_key(made: Path) -> None:
     key = made / "north" / "node.pub"
-    own = kits.fingerprint(key)
+    own = kits.fingerprint(key.read_bytes())
     for name, told, why in (
         ("north", own, "admitted already"),
         ("south", own[:-1] + ("0" if own[-1] != "0" else "1"), "its fingerprint is"),
@@ -159,6 +161,40 @@ def test_nobody_is_let_in_under_another_ones_name_or_key(made: Path) -> None:
     with pytest.raises(NoKit, match="its fingerprint is"):
         kits.make_site(SiteKit(made / "s", "s", "h:1", made / "door", 1), made / "server" / "ca.crt", own)
     assert not (made / "s").exists()
+
+
+def exchanged(path: Path, first: bytes, then: bytes) -> Path:
+    """Lay out a file that changes on its way: whoever opens it once reads ``first``, and by then ``then`` lies there."""
+    beside = path.with_name(f"{path.name}.beside")
+    beside.write_bytes(then)
+    os.mkfifo(path)
+
+    def give() -> None:
+        with path.open("wb") as pipe:
+            pipe.write(first)
+            beside.replace(path)
+
+    threading.Thread(target=give, daemon=True).start()
+    return path
+
+
+def test_what_is_kept_are_the_very_bytes_whose_fingerprint_was_read_out(made: Path) -> None:
+    """Whoever may write where a file lies on its way exchanges it once it was looked at: nothing of theirs is kept."""
+    stranger = ServerKit(made / "stranger", "0.0.0.0:8443", PORT, made / "doors")
+    kits.make_server(stranger, "flower.example.org")
+    honest, theirs = ((made / name / "ca.crt").read_bytes() for name in ("server", "stranger"))
+    site = SiteKit(made / "south", "south", "flower.example.org:8443", made / "door", 9094)
+    told = kits.make_site(site, exchanged(made / "mail.crt", honest, theirs), kits.fingerprint(honest))
+    assert (site.folder / "ca.crt").read_bytes() == honest
+    own, other = ((made / name / "node.pub").read_bytes() for name in ("south", "north"))
+    kits.admit(made / "server", "south", exchanged(made / "mail.pub", own, other), told)
+    assert (made / "server" / "nodes" / "south.pub").read_bytes() == own
+
+
+def test_what_is_longer_than_any_key_is_not_read_to_its_end(made: Path) -> None:
+    (made / "long").write_bytes(bytes(kits.MOST_PUBLIC + 1))
+    with pytest.raises(NoKit, match="more than 65536 bytes"):
+        kits.admit(made / "server", "south", made / "long", kits.fingerprint(bytes(kits.MOST_PUBLIC + 1)))
 
 
 @pytest.mark.parametrize(
