@@ -89,6 +89,27 @@ def is_one(run: Path) -> bool:
     return (run / folder.COORDINATED).exists()
 
 
+def of_task(
+    task: Path, then: Mapping[MemberId, Ledger], whole: Mapping[MemberId, Ledger]
+) -> tuple[RunId, dict[MemberId, Ledger]]:
+    """The run of a task's folder, and the ledgers that it is held against.
+
+    Args:
+        task: its folder.
+        then: what ledgers are in it: its coordinator's, as the task ended.
+        whole: the ledgers beside all tasks. Of those who took part in this one they count as they are here.
+
+    Raises:
+        Tampered: the folder names no run, or nobody coordinated it.
+    """
+    run_id = folder.named(task)
+    if run_id is None:
+        raise Tampered(folder.RUN, "missing: nothing says which run this folder is of")
+    coordinator = figures.coordinator_of(then, run_id)
+    beside = {owner: ledger for owner, ledger in whole.items() if ledger.opened(run_id) is not None}
+    return run_id, {**beside, coordinator.owner: coordinator}
+
+
 def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple[str, ...]:
     """What is not verified of this folder, if all else in it is what its coordinator wrote down and what ledgers give.
 

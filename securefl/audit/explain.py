@@ -101,13 +101,17 @@ class Facts:
         return {plan.cover.scheme for plan in self.plans.values()}
 
 
-def explain(run: Path) -> Explained:
+def explain(run: Path, checked: Mapping[MemberId, Ledger] | None = None) -> Explained:
     """Return what was on in the run in this folder.
+
+    Args:
+        run: the folder.
+        checked: ledgers that stand elsewhere and were held against each other; None: those in the folder.
 
     Raises:
         Tampered: its ledgers do not verify, or it has none.
     """
-    facts = _facts(run)
+    facts = _facts(run, checked)
     lines = (
         _policy(facts), _records(facts), _updates(facts), _cohort(facts), _threshold(facts), _keys(facts),
         _noise(facts), _sampling(facts), _epsilon(facts), _generator(facts), *_open_arm(facts),
@@ -125,9 +129,10 @@ def table(told: Explained) -> str:
     return "\n".join([f"run {told.run[:12]} of {told.federation}", *rows, "who can open what:", *who])
 
 
-def _facts(run: Path) -> Facts:
-    ledgers = read_all(run)
-    check(ledgers, folder.wanted(run))
+def _facts(run: Path, checked: Mapping[MemberId, Ledger] | None) -> Facts:
+    ledgers = read_all(run) if checked is None else checked
+    if checked is None:
+        check(ledgers, folder.wanted(run))
     name = folder.named(run) or _last(ledgers)
     coordinator = figures.coordinator_of(ledgers, name)
     opened = coordinator.opened(name)
@@ -137,7 +142,8 @@ def _facts(run: Path) -> Facts:
         wire.plan_hash(entry.plan): entry.plan
         for ledger in peers for _, entry in ledger.each(Reserved) if entry.plan.run == name
     }  # fmt: skip
-    folder.check_latest(ledgers, folder.named(run))
+    if checked is None:
+        folder.check_latest(ledgers, folder.named(run))
     seen = tuple(_seen(run / MEASURED))
     if not _is_bound(run, coordinator, MEASURED):  # what somebody wrote since can take a protection away, and give none
         seen = tuple(fact for fact in seen if fact.get("records") is True or fact.get("readable") is True)

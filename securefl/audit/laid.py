@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from securefl.audit import afterwards, coordinated, folder, json_files, last_word, pins
+from securefl.audit import afterwards, coordinated, figures, folder, json_files, last_word, pins, suites
 from securefl.audit.figures import coordinator_of
-from securefl.audit.ledger_files import read_all
+from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.verify import Verdict, verify
 from securefl.errors import OperatorFault, Tampered
 from securefl.files import alone_in
 from securefl.ledger.export import SUFFIX
+from securefl.terms import MemberId, RunId
 
 MADE = (folder.REPORT, afterwards.PAGE)
 
@@ -34,7 +36,46 @@ def report(run: Path, ledgers: Path | None, known: pins.Pins | None = None) -> t
         Tampered: something in it, or in a ledger, does not hold.
     """
     _check_folder(run)
-    with TemporaryDirectory() as scratch, alone_in(run, "making its report"):
+    with alone_in(run, "making its report"):
+        with _verified(run, ledgers, known) as (copy, found):
+            run_id = folder.named(copy)
+            assert run_id is not None, "a folder that verified names its run"
+            made = _facts(copy, run_id, read_all(copy))
+        afterwards.write(made, run)
+    return made, found
+
+
+def suite_report(
+    run: Path, ledgers: Path | None, known: pins.Pins | None = None
+) -> tuple[dict[str, dict[str, Any]], Verdict]:
+    """Write the two files into each task's folder of a run with tasks, and everybody's ledgers beside all tasks.
+
+    A task of which nobody reserved a plan has nothing to report; its ``coordinated.json`` says how it ended.
+
+    Raises:
+        OperatorFault, Tampered: as for ``report``.
+    """
+    if not suites.is_coordinated(run):
+        raise OperatorFault("its tasks have their reports", "read them, or `securefl audit verify` it", str(run))
+    with alone_in(run, "making its report"):
+        with _verified(run, ledgers, known) as (copy, found):
+            whole = read_all(copy)
+            given = {n: coordinated.of_task(path, read_all(path), whole) for n, path in suites.tasks(copy).items()}
+            reserved = {name: each for name, each in given.items() if figures.first_plan(each[1], each[0]) is not None}
+            made = {name: _facts(copy / folder.TASKS / name, *each) for name, each in reserved.items()}
+        for name, each in made.items():
+            afterwards.write(each, run / folder.TASKS / name)
+    return made, found
+
+
+@contextmanager
+def _verified(run: Path, ledgers: Path | None, known: pins.Pins | None) -> Iterator[tuple[Path, Verdict]]:
+    """A copy of the folder with all ledgers in it, which verified; they are laid in the folder itself behind that.
+
+    Raises:
+        OperatorFault, Tampered: as for ``report``.
+    """
+    with TemporaryDirectory() as scratch:
         copy = Path(scratch) / "run"
         shutil.copytree(run, copy, symlinks=True, ignore=lambda _, names: {name for name in names if name in MADE})
         laid = tuple(_lay(ledgers, copy)) if ledgers is not None else ()
@@ -42,12 +83,10 @@ def report(run: Path, ledgers: Path | None, known: pins.Pins | None = None) -> t
         if not found.ok:
             first = found.first_bad or {"ledger": str(run), "entry": None}
             raise Tampered(str(first["ledger"]), found.why.removeprefix(f"{first['ledger']}: "))
-        made = _facts(copy)
+        yield copy, found
         for path in laid:
             (run / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(copy / path, run / path)
-        afterwards.write(made, run)
-    return made, found
 
 
 def _check_folder(run: Path) -> None:
@@ -84,9 +123,7 @@ def _lay(ledgers: Path, copy: Path) -> Iterator[Path]:
         yield place
 
 
-def _facts(copy: Path) -> dict[str, Any]:
-    run_id, ledgers = folder.named(copy), read_all(copy)
-    assert run_id is not None, "a folder that verified names its run"
+def _facts(copy: Path, run_id: RunId, ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
     coordinator = coordinator_of(ledgers, run_id)
     word = last_word.the_one(coordinator, run_id)
     then = last_word.as_of(ledgers, coordinator, word, (run_id,), beside=last_word.beside(ledgers, word[1]))

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import cross_checks, folder, json_files, suites, tree
+from securefl.audit import coordinated, cross_checks, folder, json_files, suites, tree
 from securefl.audit import explain as e
 from securefl.audit.explain import Explained, State
-from securefl.audit.ledger_files import read_all
+from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.tree import BELOW
+from securefl.audit.verify import check
 from securefl.errors import Tampered
+from securefl.terms import MemberId
 
 REPORT, TASKS = folder.SUITE, folder.TASKS  # what a run with tasks leaves
 
@@ -80,7 +82,11 @@ def explain(run: Path) -> tuple[dict[str, Any], str, bool]:
     """
     given = tasks(run)
     if given.runs:
-        found = {name: e.explain(path) for name, path in given.runs.items()}
+        whole = _beside(run)
+        found = {
+            name: e.explain(path, whole and coordinated.of_task(path, whole, whole)[1])
+            for name, path in given.runs.items()
+        }
         ok = not any(each.breached for each in found.values())
         told = {"ok": ok, TASKS: {name: each.plain() for name, each in found.items()}}
         return _with(told, given.absent), "\n\n".join([_text("task", found), *_lines(given.absent)]), not ok
@@ -93,6 +99,19 @@ def explain(run: Path) -> tuple[dict[str, Any], str, bool]:
         told[BELOW] = {name: each.plain() for name, each in inside.items()}
     parts = [e.table(root), *([_text(BELOW, inside)] if inside else []), *_lines(absent)]
     return _with(told, absent), "\n\n".join(parts), not ok
+
+
+def _beside(run: Path) -> Mapping[MemberId, Ledger] | None:
+    """The ledgers beside all tasks, where tasks have none but their coordinator's; None of another run with tasks.
+
+    Raises:
+        Tampered: they do not verify.
+    """
+    if json_files.mapping(run / REPORT).get("outcome", ...) is None or not suites.is_coordinated(run):
+        return None
+    ledgers = read_all(run)
+    check(ledgers, folder.wanted(run))
+    return ledgers
 
 
 def _with(told: dict[str, Any], absent: list[str]) -> dict[str, Any]:

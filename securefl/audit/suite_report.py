@@ -26,6 +26,7 @@ WORDS = (
     "tasks.*.account",
 )  # what no task's report gives
 ONE_FOR_EACH, OWN = "one for each name under `records`", "the member's own"
+AT_SITES = "as each member's own document says"
 
 
 class BasePart(Part):
@@ -33,7 +34,7 @@ class BasePart(Part):
 
     name: str
     digest: str
-    parameters: int
+    parameters: int | None = Field(description="None where a coordinator does not have the model")
 
 
 class Both(Part):
@@ -48,7 +49,7 @@ class TaskBytes(Part):
 
     up: int
     down: int
-    full_update_each_way: int
+    full_update_each_way: int | None
 
 
 class TaskEpsilon(Part):
@@ -69,8 +70,8 @@ class TaskPart(Part):
     members: int
     account: str
     trained_parameters: int
-    accuracy: Accuracy
-    epsilon: TaskEpsilon
+    accuracy: Accuracy | None = Field(description="None where held-out rows stay at their sites")
+    epsilon: TaskEpsilon | None = Field(description="None where it stands in the members' ledgers alone")
     bytes: TaskBytes
     seconds: float
 
@@ -84,7 +85,7 @@ class SuiteReport(Part):
     base: BasePart
     bytes: Both
     tasks: dict[str, TaskPart] = Field(min_length=1)
-    modules: str
+    modules: str | None = Field(description="the folder of modules; None where their prices are at the members'")
 
 
 def schema() -> dict[str, Any]:
@@ -92,22 +93,27 @@ def schema() -> dict[str, Any]:
     return SuiteReport.model_json_schema()
 
 
-def task_figures(report: Mapping[str, Any], parameters: int) -> dict[str, Any]:
-    """Return what a task's own report gives of it; ``parameters`` is the size of the base model."""
-    took_part, rounds = len(report["members"]), max(len(report["rounds"]), 1)
+def task_figures(report: Mapping[str, Any], parameters: int | None) -> dict[str, Any]:
+    """Return what a task's own report gives of it, or what its coordinator alone tells.
+
+    ``parameters`` is the size of the base model, where it is known.
+    """
+    took_part, rounds, spent = len(report["members"]), max(len(report["rounds"]), 1), report.get("epsilon")
+    seconds = report["seconds"]
+    whole = None if parameters is None else 4 * parameters * took_part * rounds
     return {
         "outcome": report["outcome"],
         "run": report["run"],
         "members": took_part,
         "trained_parameters": report["model"]["trained_parameters"],
-        "accuracy": report["accuracy"],
-        "epsilon": {key: report["epsilon"][key] for key in ("spent", "limit", "delta", "unit")},
-        "bytes": {**report["bytes"], "full_update_each_way": 4 * parameters * took_part * rounds},
-        "seconds": report["seconds"]["total"],
+        "accuracy": report.get("accuracy"),
+        "epsilon": spent and {key: spent[key] for key in ("spent", "limit", "delta", "unit")},
+        "bytes": {**report["bytes"], "full_update_each_way": whole},
+        "seconds": seconds["total"] if isinstance(seconds, Mapping) else seconds,
     }
 
 
-def figures(tasks: Mapping[str, Mapping[str, Any]], parameters: int) -> dict[str, Any]:
+def figures(tasks: Mapping[str, Mapping[str, Any]], parameters: int | None) -> dict[str, Any]:
     """All that the tasks' own reports give of the suite's, in its shape."""
     worst = {each["outcome"]["status"]: (name, each["outcome"]["why"]) for name, each in tasks.items()}
     outcome = next((each for each in ("refused", "aborted") if each in worst), "finished")
@@ -115,7 +121,7 @@ def figures(tasks: Mapping[str, Mapping[str, Any]], parameters: int) -> dict[str
         "outcome": {"status": outcome, "why": "" if outcome == "finished" else "task {}: {}".format(*worst[outcome])},
         "bytes": {way: sum(each["bytes"][way] for each in tasks.values()) for way in ("up", "down")},
         "tasks": {name: task_figures(each, parameters) for name, each in tasks.items()},
-        "modules": MODULES,
+        "modules": MODULES if all("epsilon" in each for each in tasks.values()) else None,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from securefl import wire
-from securefl.audit import adapter_files, figures, folder, json_files, last_word, suite_report
+from securefl.audit import adapter_files, coordinated, figures, folder, json_files, last_word, suite_report
 from securefl.audit.ledger_files import Ledger, policy_in, read_all
 from securefl.audit.suite_report import SuiteReport
 from securefl.documents.module_manifest import MANIFEST, TENSORS, Manifest, manifest_of
@@ -41,7 +41,7 @@ def id_in(run: Path) -> RunId:
         ValueError, KeyError: a report does not say which file or run it is of.
     """
     runs = {
-        task: RunId(bytes.fromhex(json_files.mapping(path / folder.REPORT)["run"])) for task, path in tasks(run).items()
+        task: RunId(bytes.fromhex(json_files.mapping(path / _form(path))["run"])) for task, path in tasks(run).items()
     }
     return suite_id(bytes.fromhex(json_files.mapping(run / folder.SUITE)["file"]), runs)
 
@@ -56,6 +56,23 @@ def tasks(run: Path) -> Mapping[str, Path]:
     if report.get("outcome", ...) is None:
         raise Tampered(folder.SUITE, "the run with tasks has not ended")
     return {name: run / folder.TASKS / folder.task_name(name) for name in suite_report.read(report).tasks}
+
+
+def _form(path: Path) -> str:
+    """The file in which a task's coordinator told of its run."""
+    return folder.COORDINATED if coordinated.is_one(path) else folder.REPORT
+
+
+def is_coordinated(run: Path) -> bool:
+    """Return whether a coordinator that has its own ledger alone left this folder: the others' are laid in `ledger`.
+
+    Raises:
+        Tampered: it left some tasks in this form, and others in another.
+    """
+    forms = {_form(path) for path in tasks(run).values()}
+    if len(forms) > 1:
+        raise Tampered(folder.TASKS, f"tasks that are told of in {' and in '.join(sorted(forms))}: of two runs")
+    return forms == {folder.COORDINATED}
 
 
 def check_tasks(run: Path, ledgers: Ledgers) -> tuple[Ledger, tuple[int, Reported]]:
@@ -73,6 +90,11 @@ def check_tasks(run: Path, ledgers: Ledgers) -> tuple[Ledger, tuple[int, Reporte
             raise Tampered(f"{folder.TASKS}/{task}", f"not the run that {folder.SUITE} names")
         runs[task] = run_id
     coordinator, word = _word(report, runs, ledgers)
+    for task, run_id in runs.items():
+        opened = coordinator.opened(run_id)
+        if opened is None or opened.task != task:
+            what = f"run {run_id.hex()[:12]} is of {(opened and opened.task) or 'no task'}, by {coordinator.name}"
+            raise Tampered(f"{folder.TASKS}/{task}", what)
     digest = hashlib.sha256((run / folder.SUITE).read_bytes()).digest()
     if not any((each.path, each.digest) == (folder.SUITE, digest) for each in word[1].files):
         raise Tampered(folder.SUITE, f"another file than {coordinator.owner} wrote it down when the run ended")
@@ -92,11 +114,12 @@ def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     """
     written = json_files.mapping(run / folder.SUITE)
     report, places = suite_report.read(written), tasks(run)
-    own = {task: json_files.mapping(path / folder.REPORT, f"{folder.TASKS}/{task}") for task, path in places.items()}
+    own = {task: json_files.mapping(path / _form(path), f"{folder.TASKS}/{task}") for task, path in places.items()}
     runs = {task: RunId(bytes.fromhex(each["run"])) for task, each in own.items()}
     coordinator, word = check_tasks(run, ledgers)
     notes = folder.check_files(run, coordinator, word[1])
-    last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()))
+    laid = last_word.beside(ledgers, word[1]) if is_coordinated(run) else ()
+    last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()), beside=laid)
     for name in (folder.RUN, folder.REPORT, folder.COORDINATED):
         if (run / name).exists():
             raise Tampered(name, "a run's, in the folder of a run with tasks: each task has its own")
@@ -105,13 +128,14 @@ def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     figures.compare(folder.SUITE, suite_report.figures(own, report.base.parameters), written)
     for task, part in report.tasks.items():
         _check_task(task, part.owners, own[task], report)
-    modules = _check_modules(run, runs, own)
+    modules = _check_modules(run, runs, {} if is_coordinated(run) else own)
     checked = {folder.SUITE, *modules}
     bound = sorted(each.path for each in word[1].files if each.path not in checked)
     return (
         *notes,
         f"{folder.SUITE}: {', '.join(suite_report.WORDS)}: {folder.WORD}",
         *((f"{', '.join(bound)}: {folder.WORD}",) if bound else ()),
+        *((f"{', '.join(ledgers[owner].name for owner in laid)}: {coordinated.BESIDE}",) if laid else ()),
     )
 
 

@@ -19,10 +19,11 @@ the ledger or file and, where it can, the entry:
 10. the same of every federation below, where its ledgers are here; and what it passed on is what they say;
 11. every file of the folder is the one that the coordinator's ledger names, the adapter is the state that all ledgers
     say was released, and every figure of the report that ledgers can give is what they give; of a run with tasks the
-    same for each task, and its modules hold what was released. Only who coordinates says so, and the report is held
-    against ledgers of all who were heard, none cut below what was known of it before (``last_word``). A coordinator
-    that has its own ledger alone leaves another form (``coordinated``), which is held by the same; below it are
-    ledgers that were laid there, and nothing else.
+    same for each task, its modules hold what was released, and each run is of the task that it stands for. Only who
+    coordinates says so, and the report is held against ledgers of all who were heard, none cut below what was known
+    of it before (``last_word``). A coordinator that has its own ledger alone leaves another form (``coordinated``),
+    which is held by the same; below it are ledgers that were laid there, and nothing else. Of such a run with tasks
+    everybody's ledgers are laid beside all tasks, where they are held against each other once.
 
 Any error while checking means: not verified. What was not looked at is listed, and so are keys that were not pinned.
 """
@@ -86,6 +87,9 @@ class Verdict:
             object.__setattr__(self, name, plainly(getattr(self, name)))
         object.__setattr__(self, "unsigned", tuple(self.unsigned))
         object.__setattr__(self, "unverified", tuple(self.unverified))
+
+
+_NOTHING = Verdict(True, 0, None, "")
 
 
 def verify(run: Path, known: pins.Pins | None = None) -> Verdict:
@@ -201,20 +205,37 @@ def _suite(run: Path, known: pins.Pins | None) -> Verdict:
     Raises:
         Tampered: something does not hold; a file of a task is named with the way to it.
     """
-    found = []
+    found, own, apart = [], read_all(run), suites.is_coordinated(run)
     for name, task in suites.tasks(run).items():
         try:
             ledgers = read_all(task)
-            found.append(_verify(task, ledgers, pins.of(known, ledgers)))
+            if apart:
+                found.append(replace(_NOTHING, unverified=_coordinated_task(name, task, ledgers, own)))
+            else:
+                found.append(_verify(task, ledgers, pins.of(known, ledgers)))
         except Tampered as fault:
             raise Tampered(f"{folder.TASKS}/{name}/{fault.where}", fault.why, fault.entry) from fault
-    own = read_all(run)
     left_out = suites.check(run, own)
     whole = _verify(run / "ledger", own, known, _Place(runs=folder.wanted(run)))
     first = replace(
         whole, unverified=(*(each for each in whole.unverified if not each.endswith(folder.ALONE)), *left_out)
     )
     return replace(_together(first, found), entries=first.entries)
+
+
+def _coordinated_task(
+    name: str, task: Path, then: Mapping[MemberId, Ledger], own: Mapping[MemberId, Ledger]
+) -> tuple[str, ...]:
+    """Return what is not verified of a task's folder that has its coordinator's ledger alone, as the task ended.
+
+    Everybody's whole ledgers stand beside all tasks, and are held against each other there.
+
+    Raises:
+        Tampered: something in the folder does not hold.
+    """
+    run_id, ledgers = coordinated.of_task(task, then, own)
+    notes = coordinated.check(task, ledgers, run_id)
+    return (*(f"{folder.TASKS}/{name}: {each}" for each in notes), *folder.working(task))
 
 
 def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = None) -> tuple[str, ...]:

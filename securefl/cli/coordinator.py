@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from securefl.cli.introduction import CoordinatorArgument
 from securefl.cli.options import Json, Unsigned, show
 from securefl.cli.publishing import Log, LogForm, MetricsFile, published
-from securefl.errors import Interrupted
+from securefl.errors import Interrupted, OperatorFault
+
+if TYPE_CHECKING:
+    from securefl.coordinator.suite import Result
 
 coordinator_app = typer.Typer(help="A coordinator's own document.", no_args_is_help=True)
 
@@ -36,9 +39,9 @@ def coordinator_init(
 def coordinator_check(coordinator: CoordinatorArgument, as_json: Json = False) -> None:
     """The document is well formed, and fits what is here; nothing is made or changed. Exit 2 if something is wrong."""
     from securefl.coordinator.check import WRONG, examine  # noqa: PLC0415
-    from securefl.documents import coordinator_file  # noqa: PLC0415
+    from securefl.documents import coordinator_suite  # noqa: PLC0415
 
-    found = coordinator_file.load(coordinator)
+    found = coordinator_suite.load(coordinator)
     findings = examine(found)
     ok = all(each.status != WRONG for each in findings)
     rows = [{"what": f.what, "status": f.status, "detail": f.detail, "remedy": f.remedy} for f in findings]
@@ -55,7 +58,7 @@ def coordinator_check(coordinator: CoordinatorArgument, as_json: Json = False) -
 @coordinator_app.command("schema")
 def coordinator_schema() -> None:
     """The JSON Schema of COORDINATOR documents, for editors."""
-    from securefl.documents.coordinator_file import schema_text  # noqa: PLC0415
+    from securefl.documents.coordinator_suite import schema_text  # noqa: PLC0415
 
     print(schema_text(), end="")
 
@@ -73,17 +76,28 @@ def coordinate(
 ) -> None:
     """Run the federation of this document over its parties' sockets. An interrupted run goes on with the same command.
 
+    A federation with tasks runs one after another; RUN/tasks/NAME is each one's own run, and suite.json tells of all.
+
     The coordinator reads nothing of another party's: `securefl report RUN --ledgers FOLDER` makes the report once the
     others' exported ledgers are here.
     """
     from securefl.coordinator import run  # noqa: PLC0415
+    from securefl.coordinator import suite as many  # noqa: PLC0415
     from securefl.coordinator.counts import Counts  # noqa: PLC0415
-    from securefl.documents import coordinator_file  # noqa: PLC0415
+    from securefl.documents import coordinator_suite  # noqa: PLC0415
+    from securefl.documents.coordinator_suite import CoordinatorSuite  # noqa: PLC0415
     from securefl.progress import progress  # noqa: PLC0415
 
-    found, counts = coordinator_file.load(coordinator), Counts()
+    found, counts = coordinator_suite.load(coordinator), Counts()
     try:
         with published(counts.metrics, metrics, log, found.home), progress() as shown:
+            if isinstance(found, CoordinatorSuite):
+                if carry is not None:
+                    raise OperatorFault("couriers carry one task", "write a document for each task", "--carry")
+                sockets = run.sockets_of(found, shown)
+                ended = many.coordinate(found, out, shown, sockets, unsafe_unsigned=unsafe_unsigned, counts=counts)
+                _show_suite(ended, out, as_json=as_json)
+                return
             runtime = run.sockets_of(found, shown) if carry is None else run.couriers_of(found, carry)
             result = run.coordinate(found, out, shown, runtime, unsafe_unsigned=unsafe_unsigned, counts=counts)
     except KeyboardInterrupt:
@@ -100,5 +114,28 @@ def coordinate(
     ]
     answer = {"run": str(out), **told}
     show(as_json, answer, "\n".join(lines))
+    if result.outcome != "finished":
+        raise typer.Exit(3 if result.outcome == "refused" else 5)
+
+
+def _show_suite(result: Result, out: Path, *, as_json: bool) -> None:
+    """Show how a suite ended; exit as for one run if it did not finish."""
+    tasks = result.told.get("tasks", {})
+    lines = [
+        f"{'task':<16}{'members':>9}{'values':>9}{'MB up':>9}",
+        *(
+            f"{name:<16}{each['members']:>9}{each['trained_parameters']:>9}{each['bytes']['up'] / 1e6:>9.2f}"
+            f"  {each['outcome']['status']}"
+            for name, each in tasks.items()
+        ),
+    ]
+    report = f"with every party's `securefl ledger export` in a FOLDER: securefl report {out} --ledgers FOLDER"
+    lines = [*(lines if tasks else []), f"outcome  {result.outcome}: {result.why}"]
+    lines += [f"report   {report}"] if tasks else []
+    show(
+        as_json,
+        {"run": str(out), "outcome": {"status": result.outcome, "why": result.why}, **result.told},
+        "\n".join(lines),
+    )
     if result.outcome != "finished":
         raise typer.Exit(3 if result.outcome == "refused" else 5)

@@ -109,12 +109,12 @@ def look(
 
 
 def _inviting(document: Path) -> Any:  # noqa: ANN401 - coordinator.inviting.Inviting
-    from securefl.documents import coordinator_file, site_file, strict  # noqa: PLC0415
+    from securefl.documents import coordinator_suite, site_file, strict  # noqa: PLC0415
     from securefl.site import node  # noqa: PLC0415
 
     if strict.read(document).has("securefl_site"):
         return node.of(site_file.load(document))
-    return coordinator_file.load(document)
+    return coordinator_suite.load(document)
 
 
 def _confirmed(found: Any, fingerprint: str | None) -> Any:  # noqa: ANN401 - of the kind that was given

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from securefl.cli.audit import Keys
 from securefl.cli.options import Json, show
 from securefl.errors import OperatorFault
+
+if TYPE_CHECKING:
+    from securefl.audit.verify import Verdict
 
 
 def report(
@@ -24,9 +28,14 @@ def report(
 
     Everything is verified first. Each figure is what ledgers give; `audit verify RUN` makes it all again.
     """
-    from securefl.audit import laid, pins  # noqa: PLC0415
+    from securefl.audit import laid, pins, suites  # noqa: PLC0415
 
-    told, verdict = laid.report(run_folder, ledgers, pins.read(keys) if keys else None)
+    pinned = pins.read(keys) if keys else None
+    if suites.is_suite(run_folder):
+        all_told, verdict = laid.suite_report(run_folder, ledgers, pinned)
+        _show_tasks(run_folder, all_told, verdict, as_json=as_json)
+        return
+    told, verdict = laid.report(run_folder, ledgers, pinned)
     cost = told["epsilon"]
     lines = [
         *(f"WARNING  {warning}" for warning in told["warnings"]),
@@ -40,6 +49,19 @@ def report(
     ]
     answer = {"run": str(run_folder), "report": told, "pinned": verdict.pinned, "unverified": list(verdict.unverified)}
     show(as_json, answer, "\n".join(lines))
+
+
+def _show_tasks(run: Path, told: Mapping[str, Mapping[str, Any]], verdict: Verdict, *, as_json: bool) -> None:
+    """Show the reports of a run with tasks."""
+    head = f"{'task':<16}{'epsilon':>9}{'left':>9}{'members':>9}  outcome"
+    lines = [
+        f"{name:<16}{each['epsilon']['spent']:>9.4f}{each['epsilon']['left']:>9.4f}{len(each['members']):>9}"
+        f"  {each['outcome']['status']}: {each['outcome']['why']}"
+        for name, each in told.items()
+    ]
+    places = [f"report   {run / 'tasks' / name / 'report.html'}" for name in told]
+    answer = {"run": str(run), "tasks": told, "pinned": verdict.pinned, "unverified": list(verdict.unverified)}
+    show(as_json, answer, "\n".join([head, *lines, *places, f"check it: securefl audit verify {run}"]))
 
 
 def explain(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:

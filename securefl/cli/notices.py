@@ -27,7 +27,7 @@ HOUR_S = 3600
 
 
 def _home(party: Path) -> Home:
-    from securefl.documents import coordinator_file, site_file, strict  # noqa: PLC0415
+    from securefl.documents import coordinator_suite, site_file, strict  # noqa: PLC0415
     from securefl.home import export  # noqa: PLC0415
 
     if party.is_dir():
@@ -35,7 +35,7 @@ def _home(party: Path) -> Home:
     if strict.read(party).has("securefl_coordinator"):
         from securefl.coordinator import inviting  # noqa: PLC0415
 
-        return inviting.opened(coordinator_file.load(party))
+        return inviting.opened(coordinator_suite.load(party))
     from securefl.site.build import opened  # noqa: PLC0415
 
     return opened(site_file.load(party))

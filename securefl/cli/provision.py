@@ -160,11 +160,11 @@ def neighbours(document: Path, federation: str, *, at_server: bool) -> Neighbour
 
 def _home(document: Path, *, at_server: bool) -> tuple[Path, str]:
     """Return the home of the party with this document, and its name; at its own server, a node is a coordinator."""
-    from securefl.documents import coordinator_file, site_file, strict  # noqa: PLC0415
+    from securefl.documents import coordinator_suite, site_file, strict  # noqa: PLC0415
     from securefl.site import node  # noqa: PLC0415
     from securefl.terms.parties import COORDINATOR  # noqa: PLC0415
 
     if strict.read(document).has("securefl_coordinator"):
-        return coordinator_file.load(document).home, COORDINATOR
+        return coordinator_suite.load(document).home, COORDINATOR
     site = site_file.load(document)
     return (node.of(site).home, COORDINATOR) if at_server else (site.home, site.file.name)

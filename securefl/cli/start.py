@@ -38,7 +38,7 @@ def start_make(
 
 def _start_of(path: Path, place: str | None, federation: str | None, of_task: str | None) -> Start:
     """Return where training starts, of the model that a document names."""
-    from securefl.documents import coordinator_file, federation_file, site_file, strict  # noqa: PLC0415
+    from securefl.documents import coordinator_file, coordinator_suite, federation_file, site_file, strict  # noqa: PLC0415
     from securefl.training.shared_model import SharedModel  # noqa: PLC0415
 
     document = strict.read(path)
@@ -48,7 +48,9 @@ def _start_of(path: Path, place: str | None, federation: str | None, of_task: st
         site = site_file.load(path).view(federation, of_task)
         return model_of(site, site.trusted(None)[0]).start
     if document.has("securefl_coordinator"):
-        file = coordinator_file.of(document, path).file
+        found = coordinator_suite.of(document, path)
+        one = found if isinstance(found, coordinator_file.Coordinator) else found.of_task(of_task)
+        file = one.file
         name, at, folder = file.model.name, file.model.at, path.resolve().parent
         task, adapter = file.task.task(), file.adapter.adapter()
     else:

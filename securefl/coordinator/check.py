@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 
 from securefl.coordinator import inviting
 from securefl.coordinator.run import start_of
 from securefl.documents.coordinator_file import Coordinator
+from securefl.documents.coordinator_suite import CoordinatorSuite
 from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.home import adoption, ageing, identity
 from securefl.home.clock import clock
@@ -19,25 +21,28 @@ from securefl.policy import load as policies
 __all__ = ["MISSING", "OK", "WRONG", "Finding", "examine"]
 
 
-def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
+def examine(coordinator: Coordinator | CoordinatorSuite) -> tuple[Finding, ...]:
     """Everything that a run would trip over."""
     return tuple(_examined(coordinator))
 
 
-def _examined(coordinator: Coordinator) -> Iterator[Finding]:
-    looks: dict[str, Callable[[Coordinator], Finding]] = {
-        "home": _home, "policy": _policy, "start": _start, "plan": _plan, "parties": _parties,
-        "keys": _keys,
-    }  # fmt: skip
-    for what, look in looks.items():
-        yield tried(what, lambda look=look: look(coordinator))  # type: ignore[misc]
+def _examined(coordinator: Coordinator | CoordinatorSuite) -> Iterator[Finding]:
+    tasks = coordinator.tasks if isinstance(coordinator, CoordinatorSuite) else {"": coordinator}
+    yield tried("home", lambda: _home(coordinator))
+    yield tried("policy", lambda: _policy(coordinator))
+    for name, each in tasks.items():
+        for what, look in (("start", _start), ("plan", _plan)):
+            called = f"{what} of {name}" if name else what
+            yield replace(tried(called, lambda look=look, each=each: look(each)), what=called)  # type: ignore[misc]
+    yield tried("parties", lambda: _parties(coordinator))
+    yield tried("keys", lambda: _keys(coordinator))
 
 
-def _home(coordinator: Coordinator) -> Finding:
+def _home(coordinator: inviting.Inviting) -> Finding:
     return identity.found(coordinator.home, "make it: `securefl coordinator init`")
 
 
-def _policy(coordinator: Coordinator) -> Finding:
+def _policy(coordinator: inviting.Inviting) -> Finding:
     policy = policies.load(coordinator.policy)
     told = f"version {policy.version}, hash {policy.hash.hex()[:16]}"
     if policy.federation != coordinator.file.name:
@@ -68,14 +73,14 @@ def _plan(coordinator: Coordinator) -> Finding:
     return Finding("plan", OK, f"members may accept it: {len(coordinator.file.members)} of them")
 
 
-def _keys(coordinator: Coordinator) -> Finding:
+def _keys(coordinator: inviting.Inviting) -> Finding:
     if not identity.is_made(coordinator.home):
         return Finding("keys", MISSING, "nobody answered yet", "invite them: `securefl site invite`")
     limit = key_age.most_age_s(policies.load(coordinator.policy))
     return ageing.found(inviting.opened(coordinator), coordinator.file.name, limit)
 
 
-def _parties(coordinator: Coordinator) -> Finding:
+def _parties(coordinator: inviting.Inviting) -> Finding:
     if not identity.is_made(coordinator.home):
         return Finding("parties", MISSING, "nobody answered yet", "invite them: `securefl site invite`")
     known = inviting.known(coordinator, inviting.opened(coordinator))

@@ -41,6 +41,7 @@ from securefl.terms import MemberId, RunId
 from securefl.terms.parties import COORDINATOR
 
 if TYPE_CHECKING:
+    from securefl.documents.coordinator_suite import CoordinatorSuite
     from securefl.documents.federation import Loaded
     from securefl.policy.load import Policy
     from securefl.terms.layout import Layout
@@ -65,7 +66,7 @@ class Prepared:
     layout: Layout
 
 
-def sockets_of(coordinator: Coordinator, shown: Progress, gone_s: float = GONE_S) -> Sockets:
+def sockets_of(coordinator: Coordinator | CoordinatorSuite, shown: Progress, gone_s: float = GONE_S) -> Sockets:
     """The way to everybody in the document."""
 
     def watch(member: MemberId, progress: InProgress) -> None:
@@ -129,7 +130,7 @@ def coordinate(
         return _over(home, out)
 
 
-def everyone(coordinator: Coordinator, home: Home) -> Introduced:
+def everyone(coordinator: inviting.Inviting, home: Home) -> Introduced:
     """Everybody in the document, each with a key.
 
     Raises:

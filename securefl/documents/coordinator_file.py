@@ -6,7 +6,6 @@ file itself.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from securefl.documents.strict import Document, First, Part, Path_, or_name
 from securefl.documents.task import AdapterPart, TaskPart
 from securefl.documents.training import TrainingPart
 from securefl.errors import OperatorFault
+from securefl.terms.names import TaskName
 from securefl.terms.parties import CUSTODIAN
 
 
@@ -43,8 +43,8 @@ class InvitedPart(Part):
         return {"socket": raw} if isinstance(raw, str) else raw
 
 
-class CoordinatorFile(Part):
-    """One coordinator's own document, as it is written down."""
+class InvitingFile(Part):
+    """Whom a coordinator invites to what, whatever is trained there."""
 
     securefl_coordinator: First
     name: Name = Field(description="of the federation, as its policy says")
@@ -52,14 +52,7 @@ class CoordinatorFile(Part):
     policy: str = Field(description="the policy's file")
     purpose: str = Field(min_length=1)
     model: ModelPart
-    start: str | None = Field(
-        None, description="the start file, made by `securefl start make`: neither the model nor torch is needed then"
-    )
-    task: TaskPart
-    adapter: AdapterPart
-    training: TrainingPart
     protection: ProtectionPart
-    strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
     patience: PatiencePart | None = Field(None, description="how long answers are waited for")
     custodian: InvitedPart | None = Field(None, description="where updates are encrypted: who holds the key")
     members: dict[Name, InvitedPart] = Field(min_length=2, description="whom it invites")
@@ -68,6 +61,18 @@ class CoordinatorFile(Part):
     def parties(self) -> Mapping[str, InvitedPart]:
         """Everybody who is invited, by name."""
         return {**self.members, **({CUSTODIAN: self.custodian} if self.custodian else {})}
+
+
+class CoordinatorFile(InvitingFile):
+    """One coordinator's own document, as it is written down."""
+
+    start: str | None = Field(
+        None, description="the start file, made by `securefl start make`: neither the model nor torch is needed then"
+    )
+    task: TaskPart
+    adapter: AdapterPart
+    training: TrainingPart
+    strategy: StrategyPart = Field(default_factory=lambda: StrategyPart.model_validate({}))
 
     @property
     def offer(self) -> Offer:
@@ -99,11 +104,12 @@ FIELDS = ("name", "policy", "purpose", "task", "adapter", "training", "protectio
 
 @dataclass(frozen=True, slots=True)
 class Coordinator:
-    """A COORDINATOR document and where it came from."""
+    """A COORDINATOR document and where it came from; or the one that a task among several stands for."""
 
     file: CoordinatorFile
     path: Path
     text: bytes
+    task: TaskName | None = None
 
     @property
     def folder(self) -> Path:
@@ -127,7 +133,7 @@ class Coordinator:
     def loaded(self, keys: Mapping[str, str], regions: Mapping[str, str]) -> Loaded:
         """The live federation that it says, with these keys and regions of its parties."""
         file = self.file.federation(keys, regions)
-        return Loaded(file=file, path=self.path, written=self.text, data={})
+        return Loaded(file=file, path=self.path, written=self.text, data={}, of_task=self.task)
 
     def whoever_answers(self) -> Loaded:
         """The same with made-up keys and regions where the document has none: what is trained depends on neither."""
@@ -159,7 +165,7 @@ def of(document: Document, path: Path) -> Coordinator:
     file = strict.validate(document, CoordinatorFile)
     found = tuple(
         f"{document.name}:{document.line_of(place)}: {'.'.join(map(str, place))}: {words}"
-        for place, words in _problems(file)
+        for place, words in problems(file)
     )
     if found:
         raise OperatorFault(found)
@@ -167,12 +173,7 @@ def of(document: Document, path: Path) -> Coordinator:
     return Coordinator(file, path.resolve(), document.text)
 
 
-def schema_text() -> str:
-    """The JSON Schema of COORDINATOR documents, for editors."""
-    return json.dumps(CoordinatorFile.model_json_schema(), indent=2) + "\n"
-
-
-def _problems(file: CoordinatorFile) -> Iterator[tuple[Path_, str]]:
+def problems(file: InvitingFile) -> Iterator[tuple[Path_, str]]:
     """Yield where the document contradicts itself, and what would do."""
     for name in RESERVED_NAMES:
         if name in file.members:

@@ -122,7 +122,10 @@ def _task(document: Document, path: Path, name: str, part: SuitePart) -> OwnedTa
     given = part.tasks[name]
     owners = tuple(given.members)
     own_data = given.members if isinstance(given.members, dict) else {}
-    made = _document(document, name, own_data)
+    made = document_of(document, name, OWN, tuple(SuitePart.model_fields))
+    for member in made.value.get("members") or ():
+        if isinstance(member, dict) and member.get("name") in own_data:
+            member["data"] = {**(member.get("data") or {}), **own_data[member["name"]]}
     file = strict.validate(made, FederationFile)
     known = [each.name for each in file.members]
     if file.task.kind == "language":
@@ -150,19 +153,24 @@ def _account(dataset: str, records: str | None) -> str:
     return dataset if records is None else f"{dataset}.{records}"
 
 
-def _document(document: Document, name: str, own_data: Mapping[str, dict[str, Any]]) -> Document:
-    """The federation's file that one task stands for; each field has the line it was written on."""
-    value = copy.deepcopy({key: each for key, each in document.value.items() if key not in SuitePart.model_fields})
+def document_of(document: Document, name: str, may_say: tuple[str, ...], left_out: tuple[str, ...]) -> Document:
+    """The document that one of ``tasks`` stands for; each field has the line it was written on.
+
+    Args:
+        document: with `tasks`.
+        name: of the task.
+        may_say: fields that a task may have for itself, over what the document says of all.
+        left_out: fields of the document that speak of all tasks.
+    """
+    value = copy.deepcopy({key: each for key, each in document.value.items() if key not in left_out})
     given = document.value["tasks"][name]
     lines: dict[Path_, int] = {place: line for place, line in document.lines.items() if place[:1] != ("tasks",)}
-    for key in OWN:
+    for key in may_say:
         if key in given:
-            value[key] = {**value.get(key, {}), **given[key]} if isinstance(value.get(key, {}), dict) else given[key]
+            both = isinstance(value.get(key), dict) and isinstance(given[key], dict)
+            value[key] = {**value[key], **given[key]} if both else copy.deepcopy(given[key])
     start: Path_ = ("tasks", name)
     lines |= {place[2:]: line for place, line in document.lines.items() if place[:2] == start and len(place) > 2}
     if isinstance(value.get("adapter"), dict):
         value["adapter"].setdefault("seed", seed_of(name))
-    for member in value.get("members") or ():
-        if isinstance(member, dict) and member.get("name") in own_data:
-            member["data"] = {**(member.get("data") or {}), **own_data[member["name"]]}
     return Document(document.name, document.text + b"\ntask " + name.encode(), value, lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from securefl.documents import coordinator_file, site_file, strict
+from securefl.documents import coordinator_suite, site_file, strict
 from securefl.errors import OperatorFault
 from securefl.home import identity
 from securefl.home.clock import clock
@@ -61,5 +61,5 @@ def export_all(homes: Sequence[Home], folder: Path) -> None:
 
 def _by_document(path: Path) -> Path:
     if strict.read(path).has("securefl_coordinator"):
-        return coordinator_file.load(path).home
+        return coordinator_suite.load(path).home
     return site_file.load(path).home

@@ -6,7 +6,6 @@ cohort that the policy allows is found before any record is read; what was train
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import suite_report, suites
+from securefl.audit import suite_report
 from securefl.audit.run_tree import REPORT, TASKS
 from securefl.audit.verify import read_all, verify
-from securefl.coordinator import evidence
+from securefl.coordinator import suite_folder
+from securefl.coordinator.suite import in_words
 from securefl.documents import module_manifest
 from securefl.documents.federation import Loaded
 from securefl.documents.suite_file import OwnedTask, Suite
@@ -77,12 +77,11 @@ def run(
     models = base.models({name: _asked(each.loaded) for name, each in suite.tasks.items()})
     refused = refusals(suite, models)
     if refused:
-        told = "; ".join(f"task {name}: {'; '.join(map(str, reasons))}" for name, reasons in refused.items())
-        return Result("refused", f"before anything was trained: {told}", {})
+        return Result("refused", in_words(refused), {})
     for model in models.values():
         model.preflight()
     records = records_of(suite)
-    _claim(suite, out)
+    suite_folder.claim(suite.written, out)
     tasks = {}
     for name, each in suite.tasks.items():
         shown.say(f"task {name}: {len(each.owners)} owners, {len(each.loaded.file.members)} take part")
@@ -98,7 +97,7 @@ def run(
         tasks[name] = report
     _export(suite, places, out)
     result = _ended(suite, base, tasks, out)
-    _bind(suite, places, {name: RunId(bytes.fromhex(report["run"])) for name, report in tasks.items()}, out)
+    suite_folder.bind(_homes(suite, places), suite.written, tasks, out)
     return result
 
 
@@ -177,26 +176,6 @@ def _check_apart(suite: Suite, records: Mapping[str, Mapping[str, Records]]) -> 
         check_apart(held, str(suite.path), member_name)
 
 
-def _claim(suite: Suite, out: Path) -> None:
-    """The folder is this suite's, new or begun."""
-    digest = hashlib.sha256(suite.written).hexdigest()
-    path = out / REPORT
-    if path.exists():
-        if json.loads(path.read_text()).get("file") != digest:
-            raise OperatorFault("this folder holds a suite of another file", "choose another --out", str(out))
-        return
-    if out.exists() and any(out.iterdir()):
-        raise OperatorFault("this folder is not empty and holds no suite", "choose another --out", str(out))
-    out.mkdir(parents=True, exist_ok=True)
-    _write(path, {"file": digest, "outcome": None})
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    beside.replace(path)
-
-
 def _finished(folder: Path) -> dict[str, Any] | None:
     """The report of a run that is over, if this folder holds one."""
     marked, told = folder / "run.json", folder / "report.json"
@@ -235,14 +214,6 @@ def _export(suite: Suite, places: SiteLayout, out: Path) -> None:
     export_all(_homes(suite, places), out / "ledger")
 
 
-def _bind(suite: Suite, places: SiteLayout, runs: Mapping[str, RunId], out: Path) -> None:
-    """The coordinator wrote down the report and the modules, once."""
-    homes, name = _homes(suite, places), suites.suite_id(hashlib.sha256(suite.written).digest(), runs)
-    coordinator = next(each for each in homes if each.owner == COORDINATOR)
-    if not evidence.bound(coordinator, name, out):
-        evidence.bind(coordinator, homes, name, out, {})
-
-
 def _homes(suite: Suite, places: SiteLayout) -> list[Home]:
     names = {member.name for each in suite.tasks.values() for member in each.loaded.file.members}
     scheme = places.loaded.file.protection.scheme
@@ -251,17 +222,13 @@ def _homes(suite: Suite, places: SiteLayout) -> list[Home]:
 
 
 def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: Path) -> Result:
-    told = suite_report.figures(tasks, base.parameters)
-    for name, each in suite.tasks.items():
-        account = suite_report.ONE_FOR_EACH if each.records else suite_report.OWN
-        told["tasks"][name] |= {"owners": list(each.owners), "account": account}
-    report = told | {
-        "file": hashlib.sha256(suite.written).hexdigest(),
-        "hide_ownership": suite.hidden,
-        "base": {"name": base.model.name, "digest": base.model.digest.hex(), "parameters": base.parameters},
-    }
-    report = suite_report.read(report).model_dump(mode="json")
-    _write(out / REPORT, report)
+    said = suite_folder.Words(
+        {"name": base.model.name, "digest": base.model.digest.hex(), "parameters": base.parameters},
+        {name: each.owners for name, each in suite.tasks.items()},
+        {name: suite_report.ONE_FOR_EACH if e.records else suite_report.OWN for name, e in suite.tasks.items()},
+        suite.hidden,
+    )
+    report = suite_folder.tell(suite.written, tasks, said, out)
     return Result(report["outcome"]["status"], report["outcome"]["why"], report)
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from securefl.audit.verify import verify
 from securefl.coordinator import run
-from securefl.documents import coordinator_file, site_file
+from securefl.documents import coordinator_file, coordinator_suite, site_file
 from securefl.errors import OperatorFault
 from securefl.home import export
 from securefl.progress import Silent
@@ -167,7 +167,7 @@ def test_a_coordinator_document_that_is_wrong_says_where_and_what_would_do(case:
     document = world.apart.document(COORDINATOR)
     changes, told = BAD[case]
     good = yaml.safe_load(document.read_text())
-    jsonschema.validate(json.loads(json.dumps(good)), json.loads(coordinator_file.schema_text()))
+    jsonschema.validate(json.loads(json.dumps(good)), json.loads(coordinator_suite.schema_text()))
     made = changes if case in ("another document", "no document") else {**good, **changes}
     document.write_text(yaml.safe_dump(made, sort_keys=False))
     code, said = world.apart.asked(COORDINATOR, "coordinator", "check", document)
