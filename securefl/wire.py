@@ -33,6 +33,7 @@ MOST_CUTS = 2048  # pieces of one byte string: of parts that are so many, none i
 MOST_SHOWN = 60  # characters of a name from elsewhere that an error repeats
 BOUND: Final = 1 << 8 * cbor.MOST_INTEGER  # an integer lies between this and its negative; both are larger
 _JOINED, _ENCODED = 65_536, 65_537  # CBOR tags in what is kept at home; nothing that travels has one
+_NAME = re.compile(NAME_FORM)
 _FAULTS = (CBORDecodeError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError)
 
 
@@ -158,31 +159,53 @@ def layout_digest(layout: Layout) -> Hash:
     return digest("layout", layout)
 
 
-_PLAIN = frozenset({bool, bytes, type(None)})
+Aside = Callable[[object, object], object]  # is shown a byte string or a dataclass, and it packed; may replace it
 
 
-def _pack(value: object, aside: Callable[[object, object], object] | None = None) -> object:
-    """What CBOR can say of a value. ``aside`` is shown byte strings and dataclasses, packed, and may replace them."""
-    if type(value) is int:
-        return _integer(value)
-    if type(value) in _PLAIN:  # most values: the rest is for the others, and for what only looks like one of these
-        return value if aside is None or type(value) is not bytes else aside(value, value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, tuple):
-        return [_pack(item, aside) for item in value]
-    if isinstance(value, Fraction):
-        return [_integer(value.numerator), _integer(value.denominator)]
-    if isinstance(value, Update | Aggregate):
-        raise TypeError(f"{type(value).__name__} has no encoding: it stays where it was made")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        packed = [type(value).__name__, *[_pack(getattr(value, field), aside) for field in _hints(type(value))]]
+def _pack(value: object, aside: Aside | None = None) -> object:
+    """What CBOR can say of a value."""
+    cls: type = type(value)
+    return _packer(cls)(value, aside)
+
+
+@cache
+def _packer(cls: type) -> Callable[[Any, Aside | None], object]:
+    """How values of a class are packed: what kind of class it is, is asked once."""
+    if cls in _AS_THEY_ARE:
+        return _AS_THEY_ARE[cls]
+    if issubclass(cls, Update | Aggregate):
+        raise TypeError(f"{cls.__name__} has no encoding: it stays where it was made")
+    for kind, packed in _PACKED:
+        if issubclass(cls, kind):
+            return packed
+    if dataclasses.is_dataclass(cls):
+        return _dataclass_packer(cls)
+    raise TypeError(f"{cls.__name__} has no encoding")
+
+
+_AS_THEY_ARE: Mapping[type, Callable[[Any, Aside | None], object]] = {  # no class below these
+    bool: lambda value, _: value,
+    type(None): lambda value, _: value,
+    int: lambda value, _: _integer(value),
+    bytes: lambda value, aside: value if aside is None else aside(value, value),
+}
+_PACKED: tuple[tuple[type, Callable[[Any, Aside | None], object]], ...] = (
+    (Enum, lambda value, _: value.value),  # first: some are texts, too
+    (str, lambda value, _: _text(value)),
+    (tuple, lambda value, aside: [_pack(item, aside) for item in value]),
+    (Fraction, lambda value, _: [_integer(value.numerator), _integer(value.denominator)]),
+    (Mapping, lambda value, aside: {_key(key): _pack(item, aside) for key, item in value.items()}),
+)
+
+
+def _dataclass_packer(cls: type) -> Callable[[Any, Aside | None], object]:
+    name, fields = cls.__name__, tuple(_hints(cls))
+
+    def pack(value: object, aside: Aside | None) -> object:
+        packed = [name, *[_pack(getattr(value, field), aside) for field in fields]]
         return packed if aside is None else aside(value, packed)
-    if isinstance(value, Mapping):
-        return {_key(key): _pack(item, aside) for key, item in value.items()}
-    raise TypeError(f"{type(value).__name__} has no encoding")
+
+    return pack
 
 
 def _key(key: object) -> str:
@@ -243,7 +266,7 @@ def _unpacker_of_form(expected: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - 
     if origin in (Union, types.UnionType):
         return _one_of(args)
     if origin is tuple and args[-1] is Ellipsis:
-        return lambda raw: tuple(_unpacker(args[0])(item) for item in _exactly(raw, list))
+        return lambda raw: tuple(map(_unpacker(args[0]), _exactly(raw, list)))
     if origin is tuple:
         return lambda raw: tuple(_unpacker(t)(item) for t, item in zip(args, _exactly(raw, list), strict=True))
     if origin is not None and issubclass(origin, Mapping):
@@ -277,12 +300,16 @@ def _one_of(options: tuple[Any, ...]) -> Callable[[Any], Any]:
 
 
 def _dataclass(cls: Any, raw: Any) -> Any:  # noqa: ANN401
-    hints = _hints(cls)
     name, *fields = _exactly(raw, list)
     if name != cls.__name__:
         found = _exactly(name, str)[:MOST_SHOWN]
         raise ValueError(f"{cls.__name__} expected, found {found!r}")
-    return cls(*(_unpacker(hint)(field) for hint, field in zip(hints.values(), fields, strict=True)))
+    return cls(*[unpack(field) for unpack, field in zip(_unpackers(cls), fields, strict=True)])
+
+
+@cache
+def _unpackers(cls: type) -> tuple[Callable[[Any], Any], ...]:
+    return tuple(map(_unpacker, _hints(cls).values()))
 
 
 def _member(cls: type[Enum], raw: Any) -> Enum:  # noqa: ANN401
@@ -305,7 +332,7 @@ def _sized(expected: Any, raw: Any) -> bytes:  # noqa: ANN401
 
 def _named(what: str, raw: Any) -> str:  # noqa: ANN401
     found: str = _exactly(raw, str)
-    if not re.fullmatch(NAME_FORM, found):
+    if not _NAME.fullmatch(found):
         raise ValueError(f"{found[:MOST_SHOWN]!r} is no {what}'s name")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.update(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
@@ -11,6 +12,21 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=60)
 settings.load_profile("here")
+
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # bytes: a whole run writes less than one GiB
+
+
+def in_memory() -> bool:
+    """Whether tests can write to memory, and run programs there: to wait for a disk would show nothing more."""
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    return os.access(MEMORY, os.W_OK) and not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize >= ROOM
+
+
+if in_memory():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # where pytest makes folders of tests
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from securefl.audit.forecast import Outlook
 
+DPI = 150  # dots an inch of the PNG files
 INK, QUIET, BLUE, ORANGE, GREEN, RED = "#1b2733", "#9aa7b4", "#2b6cb0", "#c05621", "#2f855a", "#c53030"
 
 
@@ -27,6 +28,8 @@ SETTINGS: Any = {
 def draw(report: dict[str, Any], folder: Path) -> dict[str, str]:
     """Accuracy by member, epsilon by round and bytes by round; each as SVG, and as PNG in ``folder``."""
     import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,11 +37,18 @@ def draw(report: dict[str, Any], folder: Path) -> dict[str, str]:
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in a script the font lacks is drawn as boxes
         for name, paint in (("accuracy", _accuracy), ("epsilon", _epsilon), ("bytes", _bytes)):
-            figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-            paint(figure.subplots(), report)
-            figure.savefig(folder / f"{name}.png", dpi=150)
+            figure = Figure(figsize=(7.2, 3.4), dpi=DPI, layout="constrained")
+            axes = figure.subplots()
+            paint(axes, report)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # each thing has its place; `savefig` would look for it four times more
+            raster: Any = FigureCanvasAgg(figure)
+            raster.print_png(folder / f"{name}.png")
+            for ground in (figure.patch, axes.patch):
+                ground.set_visible(False)  # what is behind it in the page shows through
             svg = io.StringIO()
-            figure.savefig(svg, format="svg", metadata={"Date": None}, transparent=True)
+            vector: Any = FigureCanvasSVG(figure)
+            vector.print_svg(svg, metadata={"Date": None})
             pictures[name] = re.sub(r"^.*?(?=<svg)", "", svg.getvalue(), count=1, flags=re.DOTALL)
     return pictures
 
@@ -148,4 +158,4 @@ def draw_forecast(outlook: Outlook, noises: Sequence[Fraction], path: Path) -> N
         axes.set_ylabel(f"epsilon (delta {outlook.delta:g})")
         axes.legend(frameon=False, fontsize=8.5, loc="lower right")
         metadata: Any = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=150, metadata=metadata)
+        figure.savefig(path, dpi=DPI, metadata=metadata)

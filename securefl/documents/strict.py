@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Strict, ValidationError, WithJsonSchema
+from yaml.composer import Composer
 from yaml.reader import ReaderError
+from yaml.resolver import BaseResolver
 
 from securefl.errors import OperatorFault
 from securefl.shown import hidden
@@ -157,8 +160,7 @@ def parse(text: bytes, name: str) -> Document:
         place = f"{name}:{line}"
         raise OperatorFault(f"byte {text[fault.start]:#04x} is not UTF-8", "save the file as UTF-8", place) from fault
     try:
-        _refuse_early(decoded, name)
-        node = yaml.compose(decoded, Loader=yaml.SafeLoader)
+        node = _Composed(_events(decoded, name)).get_single_node()
     except yaml.MarkedYAMLError as fault:
         at = f"{name}:{fault.problem_mark.line + 1}" if fault.problem_mark is not None else name
         raise OperatorFault(f"not YAML: {fault.problem}", "mend the line", at) from fault
@@ -173,7 +175,28 @@ def parse(text: bytes, name: str) -> Document:
     return Document(name, text, _plain(node, (), lines, name), lines)
 
 
-def _refuse_early(decoded: str, name: str) -> None:
+class _Composed(Composer, BaseResolver):
+    """Nodes of events that were read before, so a text is read once. What a scalar means is said in ``_scalar``."""
+
+    def __init__(self, events: Iterable[yaml.Event]) -> None:
+        Composer.__init__(self)
+        BaseResolver.__init__(self)
+        self._left = deque(events)
+
+    def check_event(self, *kinds: type[yaml.Event]) -> bool:
+        """Whether the next event is of one of these kinds."""
+        return isinstance(self._left[0], kinds)
+
+    def peek_event(self) -> yaml.Event:
+        """Return the next event; it stays."""
+        return self._left[0]
+
+    def get_event(self) -> yaml.Event:
+        """Return the next event."""
+        return self._left.popleft()
+
+
+def _events(decoded: str, name: str) -> Iterator[yaml.Event]:
     """Size, depth, aliases, tags and second documents are found in the stream, before anything is built."""
     depth = started = values = 0
     for event in yaml.parse(decoded, Loader=yaml.SafeLoader):
@@ -192,6 +215,7 @@ def _refuse_early(decoded: str, name: str) -> None:
         values += isinstance(event, yaml.NodeEvent)
         if values > LIMIT_VALUES:
             raise OperatorFault(f"more than {LIMIT_VALUES} values", "split the document", place)
+        yield event
 
 
 def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], name: str) -> Any:  # noqa: ANN401

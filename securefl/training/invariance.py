@@ -116,6 +116,8 @@ def _same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> boo
     """Bit for bit; two gradients that are not finite are alike, for neither contributes."""
     *gradient, answer = one
     *gradient_too, answer_too = other
+    if all(map(torch.equal, one, other)):  # in this order: nearly always they are, and NaN is equal to nothing
+        return True
     finite, finite_too = (all(bool(torch.isfinite(each).all()) for each in parts) for parts in (gradient, gradient_too))
     if finite != finite_too or not torch.equal(answer.nan_to_num(), answer_too.nan_to_num()):
         return False
