@@ -153,13 +153,10 @@ def check_openings(ledger: Ledger, runs: Runs) -> None:
         if opened.run not in runs:
             continue
         coordinator, told = runs[opened.run]
-        if _of_all(opened) != _of_all(told):
-            raise ledger.wrong(f"another policy, task, key or peer for this run than {coordinator.owner} has", index)
-
-
-def _of_all(opened: RunJoined) -> tuple[object, ...]:
-    """What a run is to everybody in it."""
-    return opened.federation, opened.task, opened.policy, _seats(opened)
+        if opened.task != told.task:
+            raise ledger.wrong(f"another task for this run than {coordinator.owner} has", index)
+        if (opened.federation, opened.policy, _seats(opened)) != (told.federation, told.policy, _seats(told)):
+            raise ledger.wrong(f"another policy, key or peer for this run than {coordinator.owner} has", index)
 
 
 def _seats(opened: RunJoined) -> list[tuple[MemberId, PublicKey, str]]:

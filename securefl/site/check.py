@@ -61,8 +61,12 @@ def _examined(site: Site, *, load: bool) -> Iterator[Finding]:
         yield tried("model", lambda: _found("model", site, model.at or model.name))
     if data is not None:
         yield tried("data", lambda: _found("data", site, data.file))
-    for view in site.views if load and not site.file.is_custodian else ():
+    if not load or site.file.is_custodian:
+        return
+    for view in site.views:
         yield tried(f"records in {_called(view)}", lambda v=view: _records(v))  # type: ignore[misc]
+    if len({view.account for view in site.views}) > 1:
+        yield tried("accounts", lambda: _apart(site))
 
 
 def _in_federation(site: Site, name: str, trust: TrustPart) -> Iterator[Finding]:
@@ -229,6 +233,17 @@ def _policy_below(own: node.Node) -> Finding:
 
 def _found(what: str, site: Site, name: str) -> Finding:
     return Finding(what, OK, str(resolve(name, site.folder)))
+
+
+def _apart(site: Site) -> Finding:
+    """Return whether the accounts of this site's tasks hold no record twice."""
+    parts = [
+        charged_records.OnAccount(_called(view), view.account, records_of(view, trust).forms)
+        for view in site.views
+        for trust in view.file.federations.values()
+    ]
+    charged_records.check_apart(parts, f"{site.path}: tasks")
+    return Finding("accounts", OK, f"{len({each.account for each in parts})}, and no record is on two")
 
 
 def _records(site: Site) -> Finding:

@@ -303,6 +303,7 @@ LIES: dict[str, tuple[Lie, str, str]] = {
     "a grant nobody gave": (lies("north", Reserved, lambda e: (replace(e, nonce=bytes(16)),)), "without the grant", "north.ledger"),
     "another plan than proposed": (lies("north", Reserved, quiet_plan), "nobody had proposed", "north.ledger"),
     "a laxer policy": (lies("north", RunJoined, lambda e: (replace(e, policy=LAX),)), "another policy, key or peer", "north.ledger"),
+    "another task": (lies("north", RunJoined, lambda e: (replace(e, task="tone"),)), "another task for this run", "north.ledger"),
     "another federation": (lies("north", RunJoined, lambda e: (replace(e, federation="x"),)), "another policy, key or peer", "north.ledger"),
     "a peer left out": (lies("north", RunJoined, lambda e: (replace(e, peers=e.peers[1:]),)), "own seat", "north.ledger"),
     "a run that begins twice": (lies("north", RunJoined, lambda e: (e, e)), "begins twice", "north.ledger"),

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 from securefl.audit import suite_report
 from securefl.audit.verify import verify
 from securefl.coordinator import suite
 from securefl.documents import coordinator_suite, site_file
+from securefl.errors import OperatorFault
 from securefl.home import export
 from securefl.ledger import export as ledgers
 from securefl.progress import Silent
 from securefl.runtime.inprocess import InProcess
 from securefl.site.build import Environment
 from securefl.site.dispatch import Dispatcher, built
-from securefl.terms import MemberId, Reserved, RunJoined
+from securefl.terms import MemberId, Refused, Reserved, RunJoined
 from tests.support.apart import COORDINATOR
 from tests.support.tasks_apart import APART, TASKS, InTasks
 
@@ -83,6 +86,64 @@ def test_tasks_run_at_sites_that_take_part_in_some_and_what_is_left_verifies_unt
         joined = [entry.task for entry in entries(out, name) if isinstance(entry, RunJoined)]
         assert joined == [task for task, members in TASKS.items() if name in members or name not in apart.members]
     spoilt(out, keys, tmp_path)
+
+
+def test_a_coordinator_that_asks_more_into_a_task_than_it_offered_is_refused_and_the_other_task_runs(
+    small, tmp_path: Path, capsys
+) -> None:
+    apart = InTasks(small, tmp_path / "world", capsys)
+    apart.found()
+    apart.introduce()
+    path = apart.document(COORDINATOR)
+    document = yaml.safe_load(path.read_text())
+    document["tasks"]["mood"]["members"].append("north")
+    path.write_text(yaml.safe_dump(document))
+    out = tmp_path / "run"
+    result = coordinate(apart, out, sites_of(apart))
+    outcomes = {name: each["outcome"]["status"] for name, each in result.told["tasks"].items()}
+    assert outcomes.pop("tone") == "finished"
+    assert outcomes.pop("mood") != "finished"
+    for name, rule in {"north": "protocol.another-task", "east": "protocol.stranger"}.items():
+        export.one(export.home_of(apart.document(name)), out / "ledger")
+        refused = [entry for entry in entries(out, name) if isinstance(entry, Refused)]
+        assert {reason.rule for entry in refused for reason in entry.reasons} == {rule}, name
+    assert [entry.task for entry in entries(out, "north") if isinstance(entry, RunJoined)] == ["tone"]
+
+
+def test_a_coordinator_that_calls_its_tasks_otherwise_than_the_ledgers_do_is_found(
+    small, tmp_path: Path, capsys
+) -> None:
+    apart = InTasks(small, tmp_path / "world", capsys)
+    apart.found()
+    apart.introduce()
+    document = coordinator_suite.load(apart.document(COORDINATOR))
+    otherwise = dict(zip(document.tasks, reversed(document.tasks.values()), strict=True))
+    out = tmp_path / "run"
+    sites = InProcess(sites_of(apart))
+    assert suite.coordinate(replace(document, tasks=otherwise), out, Silent(), sites).outcome == "finished"
+    for name in apart.parties:
+        export.one(export.home_of(apart.document(name)), out / "ledger")
+    found = verify(out)
+    assert (found.ok, "tasks/tone" in found.why, "is of mood" in found.why) == (False, True, True), found.why
+
+
+def test_a_record_on_two_accounts_keeps_a_site_from_starting_and_its_check_says_which(
+    small, tmp_path: Path, capsys
+) -> None:
+    apart = InTasks(small, tmp_path / "world", capsys)
+    apart.found()
+    apart.introduce()
+    path = apart.document(APART)
+    document = yaml.safe_load(path.read_text())
+    document["tasks"]["small"]["mood"]["data"]["file"] = document["tasks"]["small"]["tone"]["data"]["file"]
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(OperatorFault, match="has a record of the task tone in the task mood too, on another account"):
+        built(site_file.load(path), Environment())
+    code, said = apart.asked(APART, "site", "check", path, "--load")
+    assert (code, "small, task tone in the task small, task mood too, on another account" in said) == (2, True), said
+    document["tasks"]["small"]["mood"]["dataset"] = document["tasks"]["small"]["tone"]["dataset"]
+    path.write_text(yaml.safe_dump(document))
+    assert apart.asked(APART, "site", "check", path, "--load")[0] == 0
 
 
 def entries(out: Path, name: str) -> list:
