@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from securefl.shown import on_screen, plain
+from securefl.telling import screen, tell
 
 
 class Progress(Protocol):
@@ -63,7 +63,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(on_screen(text), file=sys.stderr, flush=True)
+        tell(text)
 
     def round(self, number: int, rounds: int, epsilon: float, limit: float) -> None:
         """One line."""
@@ -76,7 +76,8 @@ class Lines:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Bars if standard error is a terminal, lines if not."""
-    if not sys.stderr.isatty():
+    out = screen()
+    if not out.isatty():
         yield Lines()
         return
     from rich.console import Console  # noqa: PLC0415
@@ -90,7 +91,7 @@ def progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True, markup=False, emoji=False)) as bars:
+    with Bars(*columns, console=Console(file=out, markup=False, emoji=False)) as bars:
         rounds_bar = bars.add_task("rounds", total=None)
         steps_bar = bars.add_task("", total=None, visible=False)
 
@@ -131,7 +132,7 @@ class CountedLines:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(on_screen(text), file=sys.stderr, flush=True)
+        tell(text)
 
     def count(self, done: int, total: int, left_s: float | None) -> None:
         """One line."""
@@ -141,7 +142,8 @@ class CountedLines:
 @contextmanager
 def tally() -> Iterator[Tally]:
     """A bar if standard error is a terminal, lines if not."""
-    if not sys.stderr.isatty():
+    out = screen()
+    if not out.isatty():
         yield CountedLines()
         return
     from rich.console import Console  # noqa: PLC0415
@@ -155,7 +157,7 @@ def tally() -> Iterator[Tally]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}", markup=False),
     )
-    with Bars(*columns, console=Console(stderr=True, markup=False, emoji=False)) as bars:
+    with Bars(*columns, console=Console(file=out, markup=False, emoji=False)) as bars:
         bar = bars.add_task("", total=None, left="")
 
         class Shown:

@@ -105,7 +105,8 @@ class _Door(socketserver.ThreadingUnixStreamServer):
         """Say what kind of error ended a connection; somebody who is gone is none."""
         fault = sys.exception()
         if not isinstance(fault, frames.Cut | OSError):
-            print(f"a connection ended by {type(fault).__name__}", file=sys.stderr)
+            with suppress(OSError, ValueError):  # a log that nobody reads closes no door
+                print(f"a connection ended by {type(fault).__name__}", file=sys.stderr)
 
 
 class _Line(socketserver.BaseRequestHandler):

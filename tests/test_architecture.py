@@ -222,3 +222,17 @@ def test_a_command_prints_nothing_that_moves_its_readers_cursor() -> None:
             if isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.stdout.write", "sys.stderr.write"}:
                 found.append(f"{path.name}:{node.lineno}")
     assert found == []
+
+
+def test_standard_error_has_one_door_behind_which_nothing_fails_or_waits() -> None:
+    """Whoever operates a process is told by `tell`; a command that ends says why; nothing else writes there."""
+    found = set[str]()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.stderr", "sys.__stderr__"}:
+                found.add(str(path.relative_to(ROOT)))
+            if isinstance(node, ast.ImportFrom) and node.module == "sys":
+                found |= {str(path) for each in node.names if "std" in each.name}
+            if isinstance(node, ast.keyword) and node.arg in {"stderr", "err"}:
+                found |= {str(path.relative_to(ROOT))} - {"securefl/kits/flare_provision.py"}
+    assert found == {"securefl/telling.py", "securefl/cli/options.py", "securefl/cli/publishing.py"}

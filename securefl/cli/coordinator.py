@@ -89,8 +89,8 @@ def coordinate(
     from securefl.progress import progress  # noqa: PLC0415
 
     found, counts = coordinator_suite.load(coordinator), Counts()
-    try:
-        with published(counts.metrics, metrics, log, found.home), progress() as shown:
+    with published(counts.metrics, metrics, log, found.home), progress() as shown:
+        try:
             if isinstance(found, CoordinatorSuite):
                 if carry is not None:
                     raise OperatorFault("couriers carry one task", "write a document for each task", "--carry")
@@ -100,8 +100,9 @@ def coordinate(
                 return
             runtime = run.sockets_of(found, shown) if carry is None else run.couriers_of(found, carry)
             result = run.coordinate(found, out, shown, runtime, unsafe_unsigned=unsafe_unsigned, counts=counts)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; what was done is recorded, and the same command goes on from here") from None
+        except KeyboardInterrupt:
+            what = "interrupted; what was done is recorded, and the same command goes on from here"
+            raise Interrupted(what) from None
     told = result.told
     lines = [
         *(f"WARNING  {warning}" for warning in told["warnings"]),

@@ -6,24 +6,25 @@ transport failed; 70 a bug of ours; 130 interrupted.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
 import typer
 
-from securefl.cli import audit, installed, look, train
+from securefl.cli import audit, look, train
 from securefl.cli.budget import budget_app
 from securefl.cli.carry import carry_app
 from securefl.cli.coordinator import coordinate, coordinator_app
+from securefl.cli.faults import Unspoken, ending
 from securefl.cli.keys import custodian_app, keys_app
 from securefl.cli.ledger import ledger_app
+from securefl.cli.options import say
 from securefl.cli.policy import policy_app
 from securefl.cli.provision import provision_app
+from securefl.cli.publishing import WORDS
 from securefl.cli.site import site_app
 from securefl.cli.start import start_app
-from securefl.errors import Fault
-from securefl.shown import in_json, on_screen
+from securefl.shown import in_json
 
 app = typer.Typer(
     help="Organisations fine-tune one language model on text they may not share: under policy, with receipts.",
@@ -44,8 +45,6 @@ app.add_typer(custodian_app, name="custodian")
 app.add_typer(audit.audit_app, name="audit")
 for command in (train.run, coordinate, train.predict, train.compare, look.report, look.explain, look.doctor):
     app.command()(command)
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-NOTHING_LOST = "what was recorded stays, and the same command goes on from here"
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # nothing is fetched at run time
     "OMP_WAIT_POLICY": "passive",  # waiting threads leave the cores to others
@@ -61,23 +60,16 @@ def main(argv: list[str] | None = None) -> None:
         os.environ.setdefault(name, value)
     try:
         app(args=arguments, standalone_mode=True)
-    except Fault as fault:
-        code, text = fault.exit_code, str(fault)
-    except Exception as bug:  # the one place: anything else is our own fault
-        left_out = installed.missing(bug.name) if isinstance(bug, ModuleNotFoundError) else None
-        if left_out is not None:
-            code, text = left_out.exit_code, str(left_out)
-        elif isinstance(bug, OSError) and bug.errno in STORAGE:
-            place = f"{bug.filename}: " if bug.filename else ""
-            code, text = 2, f"{place}{bug.strerror}; free some space or choose a folder you may write; {NOTHING_LOST}"
-        else:
-            import traceback  # noqa: PLC0415
-
-            print(on_screen(traceback.format_exc()), file=sys.stderr)
-            code, text = 70, f"a bug in securefl: {type(bug).__name__}: {bug}"
+    except Unspoken as ended:
+        code, text = ended.code, f"{WORDS} in the home says why"
+    except Exception as fault:  # the one place: what is no fault by name is our own
+        ended_by = ending(fault)
+        if ended_by.trace:
+            say(ended_by.trace)
+        code, text = ended_by.code, ended_by.text
+        say(text)
     else:
         return
-    print(on_screen(text), file=sys.stderr)
     if "--json" in arguments:
         print(in_json({"error": {"exit": code, "message": text}}, None))
     raise SystemExit(code)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securefl.cli.options import Json, show
-from securefl.shown import on_screen
+from securefl.cli.options import Json, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +63,7 @@ def revoke(party: Party, federation: Federation, out: Into, key: Key = None, as_
     said = notices.revoke(home, federation, key)
     if said.notice.key != home.identity.public:
         first = "a former key: whoever has not taken its hand-over in does so first, and then this"
-        print(on_screen(first), file=sys.stderr)
+        say(first)
     _written((said,), out, as_json=as_json)
 
 

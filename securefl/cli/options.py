@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,4 +26,5 @@ def show(as_json: bool, answer: dict[str, Any], text: str) -> None:  # noqa: FBT
 
 def say(text: str, end: str = "\n") -> None:
     """Print for whoever watches, beside the answer. Words from elsewhere move nothing there."""
-    print(on_screen(text), end=end, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # a reader that is gone changes no exit code
+        print(on_screen(text), end=end, file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
 """What a process counts, while it runs: as a file for Prometheus, and as lines of JSON on standard error.
 
-Both hold whole numbers under names from closed lists. Under ``--log json`` no word goes to standard error: what an
-operator would have read there stands in ``words.log`` in the party's home, for its owner alone.
+Both hold whole numbers under names from closed lists. Under ``--log json`` no word goes to standard error, not even of
+what ends the process: what an operator would have read there stands in ``words.log`` in the party's home, for its owner
+alone. Only what was wrong before that home was known, an option or the document, is printed.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 import typer
 
 from securefl import files
+from securefl.cli.faults import Unspoken, ending
 from securefl.errors import OperatorFault
 from securefl.metrics import SUFFIX
 from securefl.shown import on_screen
+from securefl.telling import screen, tell
 
 if TYPE_CHECKING:
     from securefl.metrics import Metrics
@@ -95,7 +98,8 @@ class Publisher:
         if self._out is not None:
             with suppress(OSError):  # nobody reads it any more; the file is still written
                 line = json.dumps({"at": int(self._clock()), "event": event, **numbers})
-                print(on_screen(line), file=self._out, flush=True)
+                self._out.write(f"{on_screen(line)}\n")
+                self._out.flush()
 
 
 @contextmanager
@@ -104,6 +108,7 @@ def published(metrics: Metrics, file: Path | None, log: Log, home: Path, every_s
 
     Raises:
         OperatorFault: the file's name is none that is collected, or its folder is not there.
+        Unspoken: the block failed, under ``Log.JSON``; ``words.log`` says why.
     """
     if file is not None and (file.suffix != SUFFIX or not file.parent.is_dir()):
         remedy = f"give a name that ends in {SUFFIX}, in a folder that exists: a collector reads nothing else"
@@ -111,7 +116,10 @@ def published(metrics: Metrics, file: Path | None, log: Log, home: Path, every_s
     if file is None and log is Log.TEXT:
         yield
         return
-    out = sys.stderr if log is Log.JSON else None
+    out = screen() if log is Log.JSON else None
+    if out is not None:
+        with suppress(OperatorFault):  # the block says what is wrong with it
+            files.folder(home)
     publisher, over = Publisher(metrics, file, out, time.time), threading.Event()
 
     def looking() -> None:
@@ -123,10 +131,22 @@ def published(metrics: Metrics, file: Path | None, log: Log, home: Path, every_s
         publisher.tell("begun", pid=os.getpid())
         publisher.look()
         looks.start()
+        code = 130  # interrupted, unless it ends otherwise
         try:
             yield
+            code = 0
+        except typer.Exit as ended:
+            code = ended.exit_code
+            raise
+        except Exception as fault:
+            found = ending(fault)
+            code = found.code
+            if out is None:
+                raise
+            tell(f"{found.trace}{found.text}")
+            raise Unspoken(code) from None
         finally:
             over.set()
             looks.join()
             publisher.look()
-            publisher.tell("ended")
+            publisher.tell("ended", exit=code)

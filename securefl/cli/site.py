@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from securefl.cli import introduction
-from securefl.cli.options import Json, Unsigned, say, show
+from securefl.cli.options import Json, Unsigned, show
 from securefl.cli.publishing import Log, LogForm, MetricsFile, published
+from securefl.telling import tell
 
 site_app = typer.Typer(help="One party's own document, and how parties are introduced.", no_args_is_help=True)
 for name in ("invite", "join", "roster"):
@@ -154,9 +155,6 @@ def site_serve(
 
     found = site_file.load(site)
     door = (socket or found.home / serve.DOOR).absolute()
-    users = [serve.user_named(each) for each in let_in or ()]
-    members = way_to_members(found, member or ())
-    holders = asked_over(members, members.peers) if members is not None and found.file.is_custodian else None
     name, among = found.file.name, list(found.file.federations)
 
     def ready() -> None:
@@ -166,6 +164,9 @@ def site_serve(
 
     counts = Counts()
     with published(counts.metrics, metrics, log, found.home), progress() as shown:
+        users = [serve.user_named(each) for each in let_in or ()]
+        members = way_to_members(found, member or ())
+        holders = asked_over(members, members.peers) if members is not None and found.file.is_custodian else None
         all_ended = serve.serve(
             lambda: built(found, Environment(progress=shown, members=members, shares=holders)),
             door,
@@ -174,9 +175,8 @@ def site_serve(
             ready=ready,
             counts=counts,
         )
-    say(f"{name}: ended" if all_ended else f"{name}: ended within a step; its reservation stands")
+        tell(f"{name}: ended" if all_ended else f"{name}: ended within a step; its reservation stands")
     if not all_ended:  # a thread that is left in a step would be torn apart with the interpreter
-        sys.stderr.flush()
         os._exit(0)
 
 

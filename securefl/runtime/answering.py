@@ -5,7 +5,6 @@ Every runtime says so with the functions of this file, so that a fault is the sa
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Final, Protocol
 
@@ -14,6 +13,7 @@ from securefl.errors import Malformed, PeerFault
 from securefl.protocol.messages import InProgress, NoAnswer
 from securefl.seams import Failure
 from securefl.shown import short
+from securefl.telling import tell
 from securefl.terms.rules import FULL, PEER
 
 ANSWER, SILENCE, WORKING = b"+", b"-", b"~"  # the first byte says what the rest is
@@ -45,7 +45,7 @@ def said(handler: Handler, request: bytes) -> bytes:
         return ANSWER + _finished(handler, request)
     except Exception as fault:  # noqa: BLE001 - whatever it is, only the name of a rule leaves
         if not isinstance(fault, PeerFault):
-            print(short(f"{type(fault).__name__}: {fault}"), file=sys.stderr)
+            tell(short(f"{type(fault).__name__}: {fault}"))
         return SILENCE + wire.encode(NoAnswer.by(fault))
 
 

@@ -10,7 +10,6 @@ twice or to the wrong place changes nothing, and the right one is still awaited.
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from securefl.runtime import packages
 from securefl.runtime.answering import GONE, heard
 from securefl.runtime.packages import NotCarried, Way
 from securefl.seams import Failure, Waiting
+from securefl.telling import tell
 from securefl.terms import MemberId, PublicKey
 from securefl.terms.parties import COORDINATOR
 
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 TO, FROM = "to", "from"
 LOOK_S: Final = 2.0  # how often what was brought is looked at
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr)
 
 
 class Couriers:
@@ -49,7 +45,7 @@ class Couriers:
 
     def __init__(
         self, folder: Path, identity: Identity, known: Mapping[MemberId, Callable[[], tuple[PublicKey, ...]]],
-        look_s: float = LOOK_S, tell: Callable[[str], None] = _say,
+        look_s: float = LOOK_S, tell: Callable[[str], None] = tell,
     ) -> None:  # fmt: skip
         self._folder, self._identity, self._known = folder, identity, dict(known)
         self._look_s, self._tell = look_s, tell

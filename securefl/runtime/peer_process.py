@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -61,7 +60,6 @@ def serve(make: Maker, pipe: Connection, grace_s: float = GRACE_S) -> None:
             serving.begin(pipe.recv_bytes())
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not serving.ended(grace_s):  # a thread that is left in a step would be torn apart with the interpreter
-        sys.stderr.flush()
         os._exit(0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Final
 from securefl.runtime.answering import GONE, Leaving, answered
 from securefl.runtime.peer_process import GRACE_S, NUMBER, Maker, serve
 from securefl.seams import Failure, Waiting
+from securefl.telling import tell
 from securefl.terms import MemberId
 
 KILL_S: Final = 5.0  # beyond a process's own grace: then it is killed
@@ -152,6 +152,6 @@ class Processes:
             peer.process.join(max(0.0, deadline - time.monotonic()))
             if peer.process.is_alive():
                 what = f"its process had not ended after {self._grace_s + KILL_S:g} s, and was killed"
-                print(f"{member}: {what}; what it had reserved stays reserved until the run goes on", file=sys.stderr)
+                tell(f"{member}: {what}; what it had reserved stays reserved until the run goes on")
                 peer.process.kill()
                 peer.process.join()

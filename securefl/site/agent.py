@@ -5,7 +5,6 @@ It carries a machine's steps into the world: record, then save, then answer. An 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -24,6 +23,7 @@ from securefl.shown import short
 from securefl.site import round_time
 from securefl.site.run_keys import authentic, refreshed, signer_of, with_ledger
 from securefl.site.turns import RoundOver, Turn, Turns
+from securefl.telling import tell
 from securefl.terms import Grant, MixedUnits, Plan, Price, Reason, Refusal, Refused, Unbounded, rules
 from securefl.wire import LIMIT_BYTES
 
@@ -133,7 +133,6 @@ class MemberAgent:
             with self.turns.training(turn, effect.plan.learning.event.steps, late):
                 update, keep = self.trainer.train(effect.plan, effect.base, own)
             event = member_state.Trained(update, self._secret(), keep)
-            _tell_operator(self.charter.me, effect.plan, update)
         except Elsewhere:  # another process goes on with it: the reservation stands
             _tell_reserved(self.charter.me, effect.plan)
             raise
@@ -147,7 +146,10 @@ class MemberAgent:
         except BaseException:
             _tell_reserved(self.charter.me, effect.plan)
             raise
-        return self._move(moved.state, effect.plan, event)
+        after = self._move(moved.state, effect.plan, event)
+        if isinstance(event, member_state.Trained):  # once it is recorded: what is told here changes nothing
+            _tell_operator(self.charter.me, effect.plan, event.update)
+        return after
 
     def _reserve(self, state: member_state.State, effect: member_state.Reserve) -> member_state.Step:
         """Price outside, decide inside: one transaction holds the decision, the reservation and its ledger leaf."""
@@ -219,7 +221,7 @@ class MemberAgent:
             _check_stands(self.home, conn, plan.run, state)
             self.home.commit(conn, plan.run, moved.entries, moved.state, keep=moved.keep)
         if moved.trouble:
-            print(f"{self.charter.me}: training came to nothing: {short(moved.trouble)}", file=sys.stderr)
+            tell(f"{self.charter.me}: training came to nothing: {short(moved.trouble)}")
         return moved
 
     def _secret(self) -> keys.Secret:
@@ -290,7 +292,7 @@ class CustodianAgent:
         try:
             found = custodian.Decrypted(self.ports.holder.open_sum(moved.effects[0].prepared))
         except Exception as fault:  # noqa: BLE001 - something may have been decrypted, so it is not tried again
-            print(short(f"custodian: no sum was opened: {type(fault).__name__}: {fault}"), file=sys.stderr)
+            tell(short(f"custodian: no sum was opened: {type(fault).__name__}: {fault}"))
             found = custodian.Decrypted.not_at_all(fault)
         after = custodian.step(moved.state, found, with_ledger(self.ports, self.home, moved.state))
         with self.home.transaction() as conn:
@@ -355,20 +357,20 @@ def _with(beyond: Refusal | None, decided: Grant | Refusal) -> Grant | Refusal:
 def _tell_why(me: MemberId, plan: Plan, answer: Refusal) -> None:
     """Say every reason at this site: the coordinator is told less, and other members names of rules alone."""
     said = "; ".join(map(str, answer.reasons))
-    print(f"{me}: round {plan.round} refused here: {short(said)}", file=sys.stderr)
+    tell(f"{me}: round {plan.round} refused here: {short(said)}")
 
 
 def _tell_reserved(me: MemberId, plan: Plan) -> None:
     """Say that a training ended with its process, and what becomes of its price."""
     run = plan.run.hex()
     what = f"the price of round {plan.round} stays reserved until run {run} goes on"
-    print(f"{me}: {what}; if it never will: securefl budget settle HOME {run[:12]} --reason TEXT", file=sys.stderr)
+    tell(f"{me}: {what}; if it never will: securefl budget settle HOME {run[:12]} --reason TEXT")
 
 
 def _tell_late(me: MemberId, plan: Plan) -> None:
     """Say that a result was made and not used: whoever is enrolled anew was not heard in time."""
     what = f"round {plan.round} went on without this site's result, which came too late; its price is spent"
-    print(f"{me}: {what}", file=sys.stderr)
+    tell(f"{me}: {what}")
 
 
 def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:
@@ -376,7 +378,7 @@ def _tell_operator(me: MemberId, plan: Plan, update: Update) -> None:
     clamped = fixed_point.outside(update.values, plan.cover.encoding)
     if clamped:
         fix = "lower the learning rate, or raise value_bits"
-        print(f"{me}: {clamped} of {plan.dimension} values were clamped to the grid; {fix}", file=sys.stderr)
+        tell(f"{me}: {clamped} of {plan.dimension} values were clamped to the grid; {fix}")
 
 
 def _write_down(home: Home, envelope: Envelope, fault: PeerFault) -> None:

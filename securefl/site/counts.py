@@ -6,7 +6,6 @@ the name of its refusal, and told to the operator the first time, the tenth, the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -16,6 +15,7 @@ from securefl.errors import Malformed
 from securefl.metrics import Family, Metrics
 from securefl.protocol.messages import Frame, NoAnswer
 from securefl.runtime.answering import ANSWER, SILENCE
+from securefl.telling import tell
 from securefl.terms import rules
 
 ANSWERED, CUT, STRANGER, TURNED_AWAY, LEFT = "answered", "cut", "stranger", "turned-away", "left"
@@ -35,7 +35,7 @@ Tell = Callable[[str, int], None]
 
 def told(what: str, times: int) -> None:
     """A line for the operator: a name from a closed list, and a number."""
-    print(f"{what}: {times} so far", file=sys.stderr)
+    tell(f"{what}: {times} so far")
 
 
 class Counts:

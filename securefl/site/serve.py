@@ -33,6 +33,7 @@ from securefl.runtime.room import Claim, Full, Room
 from securefl.runtime.sockets import HEARTBEAT_S
 from securefl.site.counts import CUT, STRANGER, TURNED_AWAY, Counts
 from securefl.site.workers import Work, Workers
+from securefl.telling import tell
 
 READ_S: Final = 60.0  # a request that is not whole by then is dropped
 MOST_AT_ONCE: Final = 32  # connections; others are turned away, and try again
@@ -122,7 +123,7 @@ class Door(socketserver.ThreadingUnixStreamServer):
         """Say what kind of error ended a connection; a client that is gone is none."""
         fault = sys.exception()
         if not isinstance(fault, framing.Cut):
-            print(f"a connection ended by {type(fault).__name__}", file=sys.stderr)
+            tell(f"a connection ended by {type(fault).__name__}")
 
 
 class Conversation(socketserver.BaseRequestHandler):

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +65,8 @@ class Worker:
                         continue
                 except (httpx.HTTPError, RuntimeError, ValueError) as fault:
                     if not isinstance(fault, httpx.TransportError):  # it is not there yet, or no longer
-                        print(f"securefl: a task ended by {type(fault).__name__}", flush=True)
+                        with suppress(OSError):  # a log that nobody reads ends no carrying
+                            print(f"securefl: a task ended by {type(fault).__name__}", flush=True)
                 time.sleep(AGAIN_S)
 
     def _answer(self, token: str) -> None:

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securefl import wire
+from securefl.cli.faults import Unspoken
+from securefl.cli.main import main
 from securefl.cli.publishing import MOST_WORDS, Log, Publisher, Words, published
 from securefl.coordinator import counts as coordinating
 from securefl.errors import OperatorFault
@@ -131,6 +133,43 @@ def test_under_json_words_stay_in_the_home(tmp_path: Path, capsys):
     assert "patient" not in said
     assert "patient-4711: round 1 refused here\nprotocol.forged: 1 so far\n" == (tmp_path / "words.log").read_text()
     assert (tmp_path / "words.log").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (OperatorFault("`label` is patient-4711", "map it", "north.csv:63"), 2),
+        (PermissionError(13, "denied", "patient-4711"), 2),
+        (ZeroDivisionError("patient-4711"), 70),
+    ],
+)
+def test_under_json_what_ends_a_process_is_told_in_its_home_and_outside_by_its_exit_code(
+    fault: Exception, code: int, tmp_path: Path, capsys
+) -> None:
+    with pytest.raises(Unspoken) as ended, published(serving.Counts().metrics, None, Log.JSON, tmp_path):
+        raise fault
+    assert ended.value.code == code
+    *_, last = [json.loads(each) for each in capsys.readouterr().err.splitlines()]
+    assert (last["event"], last["exit"]) == ("ended", code)
+    words = (tmp_path / "words.log").read_text()
+    assert "patient-4711" in words
+    assert ("Traceback" in words) == (code == 70)
+
+
+@pytest.mark.parametrize("more", [("--let-in", "patient-4711"), ("--socket", f"/{'patient-4711' * 20}")])
+def test_under_json_a_site_that_does_not_start_says_no_word_outside_its_home(
+    more: tuple[str, ...], tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "site.yaml").write_text("securefl_site: 1\nname: custodian\nhome: h\nfederations: {}\n")
+    (tmp_path / "h").mkdir(mode=0o700)
+    with pytest.raises(SystemExit) as ended:
+        main(["site", "serve", str(tmp_path / "site.yaml"), "--log", "json", "--json", *more])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert [json.loads(each)["event"] for each in err.splitlines()] == ["begun", "ended"]
+    assert json.loads(out)["error"] == {"exit": 2, "message": "words.log in the home says why"}
+    assert "patient-4711" in (tmp_path / "h" / "words.log").read_text()
+    assert "patient" not in out + err
 
 
 def test_words_are_bounded_and_a_disk_that_is_full_ends_nothing(tmp_path: Path):
