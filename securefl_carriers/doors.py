@@ -70,14 +70,19 @@ class Doors:
         """Whose doors are open."""
         return tuple(sorted(self._open))
 
-    def close(self) -> None:
-        """Close all of them; whoever asks is left to ask again."""
-        for name, door in self._open.items():
+    def shut(self, name: str) -> None:
+        """Close the door of a site, if it has one; whoever asks is left to ask again."""
+        door = self._open.pop(name, None)
+        if door is not None:
             door.enough.set()
             door.shutdown()
             door.server_close()
             (self._folder / name).unlink(missing_ok=True)
-        self._open.clear()
+
+    def close(self) -> None:
+        """Close all of them."""
+        for name in self.names:
+            self.shut(name)
 
 
 class _Door(socketserver.ThreadingUnixStreamServer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from examples.flare import engine
 from examples.flare.network import COORDINATOR, HOST, SERVER, Network, free_port, until
+from securefl_carriers.flower.nodes import Nodes
 
 FLOWER = engine.ROOT / "build" / "flower"
 LOCK = engine.CARRIERS / "requirements-flower.lock"
@@ -55,10 +55,8 @@ class FlowerNetwork(Network):
     def carry(self) -> None:
         """Start every kit, the server's first. Wait until all sites can be reached."""
         self.carry_at(SERVER)
-        noted = self.kit(SERVER) / "nodes.json"
-        until(
-            lambda: noted.exists() and set(json.loads(noted.read_text())) == set(self.federation.parties), "the server"
-        )
+        registered = Nodes(self.kit(SERVER))
+        until(lambda: set(registered.served()) == set(self.federation.parties), "the server")
         for name in self.federation.parties:
             self.carry_at(name)
         until(lambda: all((self.asked_at(SERVER) / name).is_socket() for name in self.federation.parties), "the engine")

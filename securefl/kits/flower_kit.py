@@ -7,6 +7,7 @@ the folder itself, what it trusts, and whether what runs now was started so.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from securefl.errors import OperatorFault
@@ -23,6 +24,8 @@ from securefl.kits.flare_kit import OK, WRONG, Finding
 FILE, MARK, SERVER, SITE = "kit.json", "securefl_flower_kit", "server", "site"
 FIELDS: Final = {SERVER: {"public", "port", "doors", "let_in"}, SITE: {"name", "superlink", "agent", "port"}}
 SOCKETS: Final = {SERVER: "doors", SITE: "agent"}  # the one path that is not in the folder
+NODES: Final = "nodes.json"  # of the server's kit: which keys it had Flower register
+RUNNING: Final = "`python -m securefl_carriers.flower.serve KIT` takes back, while it runs, what is not in nodes/"
 LISTENS: Final = "0A"  # a socket's state in the kernel's own table
 LOOPBACKS: Final = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 SOON: Final = dt.timedelta(days=30)  # a certificate that is over by then is worth a word
@@ -84,11 +87,38 @@ def _keys(kit: Path, told: Mapping[str, Any]) -> Iterator[Finding]:
             bad = [f"node.key: {fault}"]
         yield _found("key", "the node's own, known to the server by its other half", bad, "make the kit anew")
         return
-    admitted = [path.read_bytes() for path in sorted((kit / "nodes").glob("*.pub"))]
-    bad = ["one key has two names"] if len(set(admitted)) < len(admitted) else []
-    yield _found(
-        "sites", f"{len(admitted)} are admitted, each by a key of its own", bad, "remove one of them from nodes/"
-    )
+    keys = {path.stem: _key_of(path) for path in sorted((kit / "nodes").glob("*.pub"))}
+    owners = {key: [name for name, other in keys.items() if other == key] for key in keys.values() if key}
+    bad = [f"{' and '.join(names)} have one key" for names in owners.values() if len(names) > 1]
+    bad += [f"nodes/{name}.pub is no key" for name, key in keys.items() if not key]
+    nodes, gone = _registered(kit)
+    bad += [f"{name} has a key that was taken back: it makes a kit anew" for name, key in keys.items() if key in gone]
+    remedy = f"remove it from nodes/, of two one; {RUNNING}"
+    yield _found("sites", f"{len(keys)} are let in, each by a key of its own", bad, remedy)
+    strays = [f"{NODES}: a node whose key {key[:16]} is not in nodes/" for key in nodes if key not in owners]
+    yield _found("nodes", "nobody is registered who is not let in", strays, RUNNING)
+
+
+def _key_of(path: Path) -> str:
+    """SHA-256 of a node's public key, however it was written down; empty if it is none."""
+    try:
+        key = serialization.load_ssh_public_key(path.read_bytes())
+        form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        return hashlib.sha256(key.public_bytes(*form)).hexdigest()
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        return ""
+
+
+def _registered(kit: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of the nodes that Flower was told of, and those of the nodes that it was told to forget."""
+    try:
+        told = json.loads((kit / NODES).read_text())
+        return tuple(map(str, told["nodes"])), tuple(map(str, told["gone"]))
+    except FileNotFoundError:
+        return (), ()
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        remedy = "move it away, and make the server's kit anew"
+        raise OperatorFault(f"cannot be read: {fault}", remedy, str(kit / NODES)) from fault
 
 
 def _certificate(kit: Path) -> Iterator[Finding]:

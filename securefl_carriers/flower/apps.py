@@ -71,6 +71,7 @@ class _Poll:
     site: str
     data: bytes
     until: float
+    node: int = 0  # Flower's number of who was asked, once it was
     reply: queue.SimpleQueue[bytes | None] = field(default_factory=queue.SimpleQueue)
 
 
@@ -100,12 +101,15 @@ class Mail:
         return reply
 
     def carry(self, kit: ServerKit, doors: Doors) -> None:
-        """Push polls and pull replies, for ever; open a door for each site that is there for the first time."""
+        """Push polls and pull replies, for ever; a site has a door once it is there, while it is let in."""
         looked = -LOOK_S
         nodes: Mapping[str, int] = {}
         while True:
             if time.monotonic() - looked >= LOOK_S:
-                there, nodes, looked = set(self._grid.get_node_ids()), kit.nodes(), time.monotonic()
+                there, nodes, looked = set(self._grid.get_node_ids()), kit.nodes.served(), time.monotonic()
+                for name in set(doors.names) - set(nodes):
+                    doors.shut(name)
+                self._drop(nodes)
                 for name, node in nodes.items():
                     if node in there and name not in doors.names and doors.open(name):
                         print(f"securefl: a door for {name}", flush=True)
@@ -125,12 +129,20 @@ class Mail:
             if left <= 0 or poll.site not in nodes:
                 poll.reply.put(None)
                 continue
-            out = Message(_content(poll.data), nodes[poll.site], POLL, ttl=left, group_id=str(next(self._numbers)))
+            poll.node = nodes[poll.site]
+            out = Message(_content(poll.data), poll.node, POLL, ttl=left, group_id=str(next(self._numbers)))
             (number,) = self._grid.push_messages([out]) or (None,)
             if number is None:
                 poll.reply.put(None)
             else:
                 self._under_way[number] = poll
+
+    def _drop(self, nodes: Mapping[str, int]) -> None:
+        """Wait no more for a node that is not let in, or not under that name."""
+        for number, poll in [*self._under_way.items()]:
+            if nodes.get(poll.site) != poll.node:
+                poll.reply.put(None)
+                del self._under_way[number]
 
     def _pull(self) -> None:
         """Hand on the replies that are there; forget what nobody waits for."""

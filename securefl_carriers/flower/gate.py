@@ -17,7 +17,7 @@ from typing import Final
 import httpx
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -81,7 +81,7 @@ def _application(superlink: httpx.URL, trusted: ssl.SSLContext, body_s: float) -
                     if held > ROOM:
                         return Response(status_code=503)  # a SuperNode tries again
             return await answered(request, data)
-        except TimeoutError:
+        except (TimeoutError, ClientDisconnect):
             return Response(status_code=408)
         finally:
             held -= len(data)

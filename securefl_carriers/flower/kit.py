@@ -16,7 +16,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -27,6 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from securefl_carriers.doors import NAME
+from securefl_carriers.flower.nodes import Nodes, NoKey, key_of
+from securefl_carriers.flower.private_files import write
 
 FILE, MARK = "kit.json", "securefl_flower_kit"
 KIT: Final = "SECUREFL_FLOWER_KIT"  # of this process: the folder
@@ -122,19 +124,9 @@ class ServerKit:
         return self.folder / "turn"
 
     @property
-    def admitted(self) -> tuple[Path, ...]:
-        """The public keys of the sites that may connect, called as they are."""
-        return tuple(sorted((self.folder / "nodes").glob("*.pub")))
-
-    def nodes(self) -> Mapping[str, int]:
-        """Return Flower's number of each site that is registered."""
-        with suppress(FileNotFoundError):
-            return {str(name): int(node) for name, node in json.loads((self.folder / "nodes.json").read_text()).items()}
-        return {}
-
-    def register(self, name: str, node: int) -> None:
-        """Note Flower's number of a site."""
-        _write(self.folder / "nodes.json", json.dumps({**self.nodes(), name: node}).encode())
+    def nodes(self) -> Nodes:
+        """Whom it lets in."""
+        return Nodes(self.folder)
 
 
 def make_server(kit: ServerKit, host: str) -> str:
@@ -145,10 +137,10 @@ def make_server(kit: ServerKit, host: str) -> str:
     authority, ours = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
     root = _certificate(AUTHORITY, authority, authority, ())
     leaf = _certificate("securefl server", ours, authority, (host, "localhost", LOOPBACK))
-    _write(folder / "ca.key", _pem(authority))
-    _write(folder / "ca.crt", root.public_bytes(serialization.Encoding.PEM))
-    _write(folder / "server.key", _pem(ours))
-    _write(folder / "server.crt", leaf.public_bytes(serialization.Encoding.PEM))
+    write(folder / "ca.key", _pem(authority))
+    write(folder / "ca.crt", root.public_bytes(serialization.Encoding.PEM))
+    write(folder / "server.key", _pem(ours))
+    write(folder / "server.crt", leaf.public_bytes(serialization.Encoding.PEM))
     _finish(kit)
     return fingerprint((folder / "ca.crt").read_bytes())
 
@@ -163,10 +155,10 @@ def make_site(kit: SiteKit, root: Path, told: str) -> str:
     folder.mkdir(mode=0o700, parents=True)
     key = ec.generate_private_key(ec.SECP384R1())
     ssh = serialization.PrivateFormat.OpenSSH
-    _write(folder / "node.key", key.private_bytes(serialization.Encoding.PEM, ssh, serialization.NoEncryption()))
+    write(folder / "node.key", key.private_bytes(serialization.Encoding.PEM, ssh, serialization.NoEncryption()))
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    _write(folder / "node.pub", public)
-    _write(folder / "ca.crt", authority)
+    write(folder / "node.pub", public)
+    write(folder / "ca.crt", authority)
     _finish(kit)
     return fingerprint(public)
 
@@ -175,15 +167,23 @@ def admit(folder: Path, name: str, key: Path, told: str) -> None:
     """Let a site connect, by its public key.
 
     Raises:
-        NoKit: the key is not the one whose fingerprint was read out, or another one has that name.
+        NoKit: the key is not the one whose fingerprint was read out, is none, is admitted under another name or was
+            taken back; or another one has that name.
     """
-    ServerKit.load(folder)
+    nodes = ServerKit.load(folder).nodes
     _named(name)
     public = _as_read_out(key, told)
-    place = folder / "nodes" / f"{name}.pub"
-    if place.exists():
+    try:
+        own = key_of(public)
+    except NoKey as fault:
+        raise NoKit(f"{key}: {fault}") from fault
+    if nodes.place(name).exists():
         raise NoKit(f"{name} is admitted already")
-    _write(place, public)
+    if own in nodes.keys().values():
+        raise NoKit(f"{key}: this key is admitted already, under another name")
+    if own in nodes.registered().gone:
+        raise NoKit(f"{key}: this key was taken back; have {name} make a kit anew")
+    write(nodes.place(name), public)
 
 
 def fingerprint(public: bytes) -> str:
@@ -207,10 +207,10 @@ def _as_read_out(path: Path, told: str) -> bytes:
 
 
 def _finish(kit: SiteKit | ServerKit) -> None:
-    _write(kit.folder / "secret", secrets.token_bytes(SECRET))
+    write(kit.folder / "secret", secrets.token_bytes(SECRET))
     told = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(kit).items()}
     told.pop("folder")
-    _write(kit.folder / FILE, json.dumps({MARK: kit.kind, **told}, indent=2).encode())
+    write(kit.folder / FILE, json.dumps({MARK: kit.kind, **told}, indent=2).encode())
 
 
 def _told(folder: Path, kind: str, fields: Mapping[str, type]) -> dict[str, Any]:
@@ -316,17 +316,6 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole, for its owner alone."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,13 +19,15 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from securefl_carriers.flower.gate import gate
 from securefl_carriers.flower.kit import KIT, LOOPBACK, NoKit, ServerKit, SiteKit, loaded
 
 APP: Final = Path(__file__).parent / "app"  # the stub
 BIN: Final = Path(sys.executable).parent  # of Flower's own commands
+FLWR: Final = str(BIN / "flwr")
+UNREGISTERED: Final = "unregistered"  # what Flower says of a node that it forgot
 SOON_S: Final = 10.0  # for a run that was submitted to begin
 AGAIN_S: Final = 1.0  # before a process that ended is started again
 CONNECTION: Final = "here"  # what Flower's command line calls the SuperLink of this machine
@@ -61,6 +63,7 @@ class House:
 
     def __init__(self, kit: SiteKit | ServerKit) -> None:
         self.kit, self.enough, self.fault = kit, threading.Event(), ""
+        self._strays = frozenset[str]()  # as of the last look: a file that is being replaced is away for a moment
         home = kit.folder / "flower"
         home.mkdir(mode=0o700, exist_ok=True)
         own = {KIT: str(kit.folder), "FLWR_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -100,21 +103,43 @@ class House:
             self.enough.wait(AGAIN_S)
 
     def _submitted(self, kit: ServerKit) -> None:
-        """Register every site that is admitted, and keep one run submitted."""
-        flwr = str(BIN / "flwr")
+        """Have Flower know the sites that are let in, and no others; keep one run submitted."""
         while not self.enough.is_set():
             if not self._listens():
                 self.enough.wait(AGAIN_S / 5)
                 continue
-            for key in kit.admitted:
-                if key.stem not in kit.nodes():
-                    said = self._done("flwr", [flwr, "supernode", "register", str(key), CONNECTION, "--format", "json"])
-                    with suppress(ValueError, KeyError):
-                        kit.register(key.stem, int(json.loads(said)["node-id"]))
+            self._registered(kit)
             if not kit.is_carried:
-                self._done("flwr", [flwr, "run", str(APP), CONNECTION])
+                self._done("flwr", [FLWR, "run", str(APP), CONNECTION])
                 self._begun(kit)
             self.enough.wait(AGAIN_S)
+
+    def _registered(self, kit: ServerKit) -> None:
+        """Register each key that is new in `nodes/`, and take back each that lies there no more."""
+        for path, key in kit.nodes.new().items():
+            with suppress(ValueError, KeyError, TypeError):
+                kit.nodes.register(key, int(self._said("register", str(path))["node-id"]))
+        before, strays = self._strays, kit.nodes.strays()
+        self._strays = frozenset(strays)
+        for key in before & strays.keys():
+            node = strays[key]
+            with suppress(ValueError):
+                self._said("unregister", str(node))  # fails where that was done, and not noted
+            with suppress(ValueError, KeyError, TypeError):
+                known = {int(each["node-id"]): each["status"] for each in self._said("list")["nodes"]}
+                if known.get(node, UNREGISTERED) == UNREGISTERED:
+                    kit.nodes.take_back(key)
+
+    def _said(self, what: str, *argv: str) -> dict[str, Any]:
+        """Return what a command about nodes said.
+
+        Raises:
+            ValueError: it was not done.
+        """
+        said = json.loads(self._done("flwr", [FLWR, "supernode", what, *argv, CONNECTION, "--format", "json"]))
+        if not isinstance(said, dict) or said.get("success") is not True:
+            raise ValueError(what)
+        return said
 
     def _begun(self, kit: ServerKit) -> None:
         """Wait until the run that was submitted carries, for a while."""

@@ -18,6 +18,7 @@ from examples.flower.network import FlowerNetwork, made
 from securefl.ledger import export
 from securefl.terms import ReservationReleased, Reserved, Settled
 from securefl_carriers.flower import kit
+from securefl_carriers.flower.nodes import Nodes
 from tests.support.over_engines import InThisProcess, small_over
 from tests.support.small import MEMBERS, Small
 
@@ -78,6 +79,33 @@ def check_no_code_of_a_run_was_installed(network: Here) -> None:
         assert not [path for path in home.rglob("*") if path.suffix == ".py" or path.name == "apps"]
 
 
+def check_what_was_let_in_is_taken_back(network: Here) -> None:
+    """Whose key is removed from `nodes/` has no door and no node of Flower's, and is let in by that key no more."""
+    server, door = network.kit(SERVER), network.asked_at(SERVER) / "west"
+    nodes, west = Nodes(server), Nodes(server).admitted()["west"]
+    assert door.is_socket()
+    assert west in nodes.registered().nodes
+    nodes.place("west").unlink()
+    until(lambda: not door.exists(), "the door of west to be shut")
+    until(lambda: west in nodes.registered().gone, "Flower to forget west's node")
+    assert set(nodes.served()) == {*MEMBERS} - {"west"}
+    network.told("doctor", "--flower", server)
+    own = network.kit("west") / "node.pub"
+    with pytest.raises(SystemExit, match="was taken back"):
+        kit.main(
+            [
+                "admit",
+                str(server),
+                "--name",
+                "west",
+                "--key",
+                str(own),
+                "--fingerprint",
+                kit.fingerprint(own.read_bytes()),
+            ]
+        )
+
+
 def test_a_run_over_flower_goes_on_when_its_server_is_killed_and_holds(network: Here) -> None:
     keys = network.found()
     network.introduce()
@@ -97,6 +125,7 @@ def test_a_run_over_flower_goes_on_when_its_server_is_killed_and_holds(network: 
         found = export.leaves_of(export.read(network.run / "ledger" / f"{name}.ledger"), name)
         assert [type(each.entry) for each in found if isinstance(each.entry, CHARGES)] == [Reserved, Settled] * ROUNDS
     check_no_code_of_a_run_was_installed(network)
+    check_what_was_let_in_is_taken_back(network)
     serving = [process for name, process in network.running.items() if name.startswith("flower ")]
     network.end()
     assert [each.returncode for each in serving] == [0] * len(serving), "each ended when it was asked to"

@@ -17,6 +17,7 @@ from securefl.errors import OperatorFault
 from securefl.kits import flower_kit
 from securefl_carriers.flower import kit as kits
 from securefl_carriers.flower.kit import NoKit, ServerKit, SiteKit
+from securefl_carriers.flower.nodes import Nodes, key_of
 
 PORT = 28000
 HEAD = "  sl  local_address rem_address   st tx_queue"
@@ -45,7 +46,8 @@ def table(tmp_path: Path, *local: str, state: str = "0A") -> Path:
 
 
 def test_what_is_made_is_read_again_and_has_nothing_loose(made: Path) -> None:
-    assert ServerKit.load(made / "server").admitted == (made / "server" / "nodes" / "north.pub",)
+    nodes = ServerKit.load(made / "server").nodes
+    assert nodes.admitted() == {"north": key_of((made / "north" / "node.pub").read_bytes())}
     assert SiteKit.load(made / "north").superlink == "flower.example.org:8443"
     for name in ("server", "north"):
         assert wrong(made / name, table(made, f"0100007F:{PORT:04X}")) == set()
@@ -68,6 +70,17 @@ def copied(source: str, target: str) -> Change:
     return lambda kit: (kit / target).write_bytes((kit / source).read_bytes())
 
 
+def written_otherwise(nodes: Path, name: str) -> None:
+    (nodes / f"{name}.pub").write_bytes((nodes / "north.pub").read_bytes() + b" of-somebody\n")
+
+
+def no_more(kit: Path) -> None:
+    """A site is let in and registered, then its key is removed, and nobody takes it back."""
+    nodes = Nodes(kit)
+    nodes.register(nodes.admitted()["north"], 1)
+    nodes.place("north").unlink()
+
+
 def other_authority(kit: Path) -> None:
     server = ServerKit(kit.parent / f"another-{kit.name}", "0.0.0.0:8443", PORT, kit)
     kits.make_server(server, "flower.example.org")
@@ -86,6 +99,10 @@ LOOSER: dict[str, tuple[str, Change]] = {
     "key of somebody else": ("north", lambda kit: (kit / "node.pub").write_bytes(b"ssh-rsa AAAA")),
     "key gone": ("north", lambda kit: (kit / "node.key").unlink()),
     "sites by one key": ("server", copied("nodes/north.pub", "nodes/south.pub")),
+    "sites by one key written otherwise": ("server", lambda kit: written_otherwise(kit / "nodes", "south")),
+    "sites by no key": ("server", lambda kit: (kit / "nodes" / "south.pub").write_text("ssh-rsa")),
+    "nodes that are not let in": ("server", lambda kit: Nodes(kit).register("0" * 64, 1)),
+    "nodes let in no more": ("server", lambda kit: no_more(kit)),
     "connection under another": ("server", other_authority),
     "connection under nobody": ("north", lambda kit: (kit / "ca.crt").write_text("")),
 }
@@ -161,6 +178,47 @@ def test_nobody_is_let_in_under_another_ones_name_or_key(made: Path) -> None:
     with pytest.raises(NoKit, match="its fingerprint is"):
         kits.make_site(SiteKit(made / "s", "s", "h:1", made / "door", 1), made / "server" / "ca.crt", own)
     assert not (made / "s").exists()
+
+
+def test_who_is_served_is_who_is_let_in_now_and_under_one_name(made: Path) -> None:
+    nodes = ServerKit.load(made / "server").nodes
+    ((place, key),) = nodes.new().items()
+    assert (place, nodes.served()) == (nodes.place("north"), {})
+    nodes.register(key, 7)
+    assert (nodes.served(), nodes.new(), nodes.strays()) == ({"north": 7}, {}, {})
+    written_otherwise(place.parent, "south")
+    assert (nodes.served(), nodes.strays()) == ({}, {}), "which of them it is nobody knows"
+    nodes.place("north").unlink()
+    assert (nodes.served(), nodes.strays()) == ({"south": 7}, {}), "its owner said it"
+    nodes.place("south").write_bytes(b"")
+    assert (nodes.served(), nodes.strays()) == ({}, {}), "it may be about to be written"
+    nodes.place("south").unlink()
+    assert (nodes.served(), nodes.strays()) == ({}, {key: 7})
+    nodes.take_back(key)
+    assert (nodes.registered().nodes, nodes.strays()) == ({}, {})
+    assert wrong(made / "server") == set()
+    public = (made / "north" / "node.pub").read_bytes()
+    nodes.place("north").write_bytes(public)
+    assert (nodes.new(), nodes.served()) == ({}, {}), "Flower registers no key twice"
+    assert wrong(made / "server") == {"sites"}
+
+
+def test_a_key_is_let_in_once_and_never_again_once_it_was_taken_back(made: Path) -> None:
+    server, mail = made / "server", made / "mail.pub"
+    nodes, public = ServerKit.load(server).nodes, (made / "north" / "node.pub").read_bytes()
+    mail.write_bytes(public + b" of-somebody\n")
+    told = kits.fingerprint(mail.read_bytes())
+    with pytest.raises(NoKit, match="admitted already, under another name"):
+        kits.admit(server, "south", mail, told)
+    nodes.register(key_of(public), 7)
+    nodes.place("north").unlink()
+    nodes.take_back(key_of(public))
+    with pytest.raises(NoKit, match="was taken back; have south make a kit anew"):
+        kits.admit(server, "south", mail, told)
+    mail.write_bytes(b"ssh-ed25519 AAAA")
+    with pytest.raises(NoKit, match="no public key"):
+        kits.admit(server, "south", mail, kits.fingerprint(mail.read_bytes()))
+    assert nodes.keys() == {}
 
 
 def exchanged(path: Path, first: bytes, then: bytes) -> Path:

@@ -83,20 +83,23 @@ def is_ended(line: socket.socket) -> bool:
 def test_no_connection_is_held_longer_than_its_deadline_whatever_it_says(kit: Path) -> None:
     begun = b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\n"
     with gate(kit, head_s=0.3, body_s=600.0, whole_s=0.3):
-        for said in (
-            b"",
-            b"POST /v1/fl",
-            begun,
-            begun + b"content-length: 9\r\n\r\n1",
-            begun + b"transfer-encoding: chunked\r\n\r\n5\r\n1",
-            REFUSED,  # and then nothing, on a connection that could be used again
-            REFUSED + b"POST /v1/fl",  # of the second request not even a head
-            REFUSED.replace(b": 0", b": 9") + b"1",  # it was answered, and its body never ends
-            begun + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n",
+        for said, once_answered in (
+            (b"", b""),
+            (b"POST /v1/fl", b""),
+            (begun, b""),
+            (begun + b"content-length: 9\r\n\r\n1", b""),
+            (begun + b"transfer-encoding: chunked\r\n\r\n5\r\n1", b""),
+            (begun + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n", b""),
+            (REFUSED, b""),
+            (REFUSED, b"POST /v1/fl"),  # of the second request not even a head
+            (REFUSED.replace(b": 0", b": 9"), b"1"),  # whose body never ends
         ):
             with connected(kit) as line:
                 line.sendall(said)
-                assert is_ended(line), said
+                if once_answered:
+                    assert line.recv(1 << 16).startswith(b"HTTP/1.1 403")
+                    line.sendall(once_answered)
+                assert is_ended(line), (said, once_answered)
         assert answers(kit)
 
 

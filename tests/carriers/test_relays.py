@@ -260,3 +260,14 @@ def test_what_is_too_long_or_never_whole_is_not_carried(tmp_path: Path) -> None:
                 assert connection.recv(1) == b""
     assert next(polls) == 0
     opened.close()
+
+
+def test_a_door_that_is_shut_is_gone_and_the_others_stay(tmp_path: Path) -> None:
+    opened = Doors(tmp_path / "doors", lambda *_: Said(State.OVER).encode())
+    assert all(opened.open(each) for each in ("a", "b"))
+    opened.shut("a")
+    opened.shut("nobody")
+    assert (opened.names, [each.name for each in (tmp_path / "doors").iterdir()]) == (("b",), ["b"])
+    assert opened.open("a"), "let in anew"
+    opened.close()
+    assert (opened.names, [*(tmp_path / "doors").iterdir()]) == ((), [])
