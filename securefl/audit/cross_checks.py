@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from securefl import keys, merkle, wire
-from securefl.audit.ledger_files import Ledger, of_seat
+from securefl.audit.ledger_files import Ledger, joined, of_seat
 from securefl.errors import Forged, Tampered
 from securefl.ledger import heads
 from securefl.protection import masking_terms
@@ -212,10 +212,10 @@ def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
         Tampered: a ledger is older, shorter or another than it was when it was seen.
     """
     seen: dict[tuple[MemberId, PublicKey, int], tuple[Hash, MemberId]] = {}
+    same = joined(ledgers.values())
     for ledger in ledgers.values():
         for signer, head in _seen_by(ledger):
-            its = of_seat(ledgers, Participant(head.owner, signer, ""))
-            key = signer if its is None else its.key  # a ledger is one, whatever keys its owner had
+            key = min(same.get(signer, (signer,)))  # a ledger is one, whatever keys its owner had
             root, witness = seen.setdefault((head.owner, key, head.size), (head.root, ledger.owner))
             if root != head.root:
                 raise Tampered(f"{head.owner}.ledger", f"{witness} and {ledger.owner} saw two of {head.size} entries")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from securefl.audit.ledger_files import Ledger
+from securefl.audit.noticed import Holders
 from securefl.errors import Forged
 from securefl.policy import key_age
 from securefl.protocol.key_ages import KeyAges
@@ -36,18 +37,22 @@ SLACK_S: Final = 3600  # what may be computed between the check of a message and
 ROUND: Final = ("Propose", "Ask")  # what whoever trains and whoever decrypts are asked for: keys are judged as it comes
 
 
-def check(ledger: Ledger) -> None:
+def check(ledger: Ledger) -> tuple[str, ...]:
     """Check that this party heard nobody, trained with nobody and summed nobody's input by a key that did not count.
 
+    Returns:
+        what is left out: notices that judge nobody, as nothing here says whose they are.
+
     Raises:
-        Tampered: it did.
+        Tampered: it did; or it tells of a notice that its home never took in.
     """
-    known = _Known(ledger.owner)
+    known = _Known(holders := Holders.of(ledger))
     for index, leaf in enumerate(ledger.leaves):
         try:
             known.judge(leaf)
         except Forged as fault:
             raise ledger.wrong(str(fault), index) from fault
+    return tuple(holders.strange(ledger))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class _Moment:
 class _Known:
     """What one ledger has told so far: of keys, and of the runs in which they spoke."""
 
-    owner: MemberId
+    holders: Holders
     ages: KeyAges = KeyAges()  # noqa: RUF009 - frozen
     standings: Standings = Standings()  # noqa: RUF009 - frozen
     _runs: dict[RunId, _Run] = field(default_factory=dict)
@@ -94,11 +99,11 @@ class _Known:
         self.ages, entry = self.ages.after(leaf), leaf.entry
         now = _Moment(self.standings, leaf.at)
         if isinstance(entry, Noticed):
-            self.standings = self.standings.after(entry.notice.notice)
+            self.standings = self.holders.after(self.standings, entry.notice, leaf.at)
         elif isinstance(entry, RunJoined):
             limit = key_age.most_age_in(entry.policy)
             run = self._runs[entry.run] = _Run(entry, None if limit is None else limit + SLACK_S)
-            self._check(run, run.named(self.owner), now)
+            self._check(run, run.named(self.holders.owner), now)
         elif isinstance(entry, MessageReceived) and entry.receipt.run in self._runs:
             run = self._runs[entry.receipt.run]
             self._check(run, run.named(entry.receipt.sender), now)
@@ -111,7 +116,7 @@ class _Known:
         elif isinstance(entry, SumOpened) and entry.run in self._runs:
             run = self._runs[entry.run]
             if run.opened.role == "custodian":
-                self._check(run, run.named(*entry.survivors, self.owner), self._asked.get(entry.run, now))
+                self._check(run, run.named(*entry.survivors, self.holders.owner), self._asked.get(entry.run, now))
 
     def _check(self, run: _Run, seats: list[Participant], moment: _Moment) -> None:
         for seat in seats:

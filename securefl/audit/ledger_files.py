@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from securefl import merkle
 from securefl.errors import Forged, OperatorFault, PeerFault, Tampered
+from securefl.keys import fingerprint
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
-from securefl.protocol import standing
+from securefl.protocol import key_line, standing
 from securefl.terms import (
     Handover,
     Hash,
@@ -23,7 +24,6 @@ from securefl.terms import (
     PublicKey,
     RunId,
     RunJoined,
-    SignedNotice,
 )
 
 T = TypeVar("T")
@@ -38,12 +38,17 @@ class Ledger:
     leaves: tuple[Leaf, ...]
     hashes: tuple[Hash, ...]
     former: tuple[PublicKey, ...] = ()  # keys that were handed over to ``key``, step by step, as its own entries say
-    later: tuple[PublicKey, ...] = ()  # keys that ``key`` was handed over to, step by step, as any ledger here says
+    others: frozenset[PublicKey] = frozenset()  # keys that hand-overs join with ``key``, as any ledger here says
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:
         """Every key that its owner has spoken by."""
-        return (*self.later, self.key, *self.former)
+        return (self.key, *self.others)
+
+    @property
+    def handed(self) -> tuple[Handover, ...]:
+        """The hand-overs that its owner took in, of whatever party: each is signed by both of its keys."""
+        return handovers_in(self.leaves)
 
     @property
     def name(self) -> str:
@@ -109,7 +114,7 @@ def read_all(run: Path) -> Mapping[MemberId, Ledger]:
         if path.suffix != export.SUFFIX or not path.is_file():
             raise Tampered(path.name, "not a ledger, and it stands among them")
     ledgers = {ledger.owner: ledger for ledger in map(read_one, paths)}
-    return {owner: replace(ledger, later=later_keys(ledger, ledgers.values())) for owner, ledger in ledgers.items()}
+    return _whole(ledgers)
 
 
 def read_one(path: Path) -> Ledger:
@@ -133,53 +138,75 @@ def read_one(path: Path) -> Ledger:
     hashes = tuple(merkle.leaf_hash(data) for data in file.leaves)
     if (head.size, head.root) != (len(hashes), merkle.root(hashes)):
         raise Tampered(path.name, f"{len(hashes)} entries do not give the root its owner signed over {head.size}")
-    return Ledger(file.owner, file.key, leaves, hashes, former_keys(file.owner, file.key, leaves))
+    check_notices(path.name, leaves)
+    handed = handovers_in(leaves)
+    others = key_line.of_one_ledger(handed).get(file.key, frozenset()) - {file.key}
+    return Ledger(file.owner, file.key, leaves, hashes, former_keys(file.owner, file.key, handed), others)
 
 
-def later_keys(ledger: Ledger, ledgers: Iterable[Ledger]) -> tuple[PublicKey, ...]:
-    """The keys that this ledger's own was handed over to, by both signatures, as any ledger tells; latest first.
-
-    A copy that ends before its owner's hand-over is so held to what was seen of it under the keys that came after.
-    """
-    handed: dict[PublicKey, PublicKey] = {}
-    for _, each in (found for other in ledgers for found in other.each(Noticed)):
-        notice = each.notice.notice
-        if isinstance(notice, Handover) and notice.party == ledger.owner and _holds(each.notice):
-            handed.setdefault(notice.key, notice.successor)
-    return tuple(reversed(_followed(ledger.key, handed)))
-
-
-def _holds(signed: SignedNotice) -> bool:
-    try:
-        standing.check_signatures(signed)
-    except PeerFault:
-        return False
-    return True
-
-
-def former_keys(owner: MemberId, key: PublicKey, leaves: tuple[Leaf, ...]) -> tuple[PublicKey, ...]:
-    """The keys that were handed over to this one, by both their signatures, as its owner's ledger tells; newest first.
+def check_notices(name: str, leaves: Iterable[Leaf]) -> None:
+    """Check that every notice is signed by the key that it is of, and a hand-over by its successor too.
 
     Raises:
-        Tampered: a notice of its owner's own is not signed.
+        Tampered: otherwise, whoever's it is; ``name`` is the ledger's.
     """
-    handed: dict[PublicKey, PublicKey] = {}
     for index, leaf in enumerate(leaves):
-        if not isinstance(leaf.entry, Noticed) or leaf.entry.notice.notice.party != owner:
-            continue
-        notice = leaf.entry.notice.notice
-        try:
-            standing.check_signatures(leaf.entry.notice)
-        except PeerFault as fault:
-            raise Tampered(f"{owner}{export.SUFFIX}", str(fault), index) from fault
-        if isinstance(notice, Handover):
-            handed.setdefault(notice.successor, notice.key)
-    return _followed(key, handed)
+        if isinstance(leaf.entry, Noticed):
+            try:
+                standing.check_signatures(leaf.entry.notice)
+            except PeerFault as fault:
+                raise Tampered(name, str(fault), index) from fault
 
 
-def _followed(key: PublicKey, steps: Mapping[PublicKey, PublicKey]) -> tuple[PublicKey, ...]:
-    """The keys that are reached from this one, step by step, each once."""
-    found = [key]
-    while (following := steps.get(found[-1])) is not None and following not in found:
-        found.append(following)
+def handovers_in(leaves: Iterable[Leaf]) -> tuple[Handover, ...]:
+    """The hand-overs among these entries."""
+    told = (leaf.entry.notice.notice for leaf in leaves if isinstance(leaf.entry, Noticed))
+    return tuple(notice for notice in told if isinstance(notice, Handover))
+
+
+def former_keys(owner: MemberId, key: PublicKey, handed: Iterable[Handover]) -> tuple[PublicKey, ...]:
+    """The keys that were handed over to this one, step by step, as its owner's own ledger tells; newest first."""
+    own = [step for step in handed if step.party == owner]
+    found, open_ = [key], [key]
+    while open_:
+        latest = open_.pop()
+        open_ += (new := {step.key for step in own if step.successor == latest} - set(found))
+        found += new
     return tuple(found[1:])
+
+
+def joined(ledgers: Iterable[Ledger]) -> Mapping[PublicKey, frozenset[PublicKey]]:
+    """Each key that a hand-over in one of these ledgers names, and every key of the same holder's: it has one ledger.
+
+    A ledger may end before its owner's hand-over, or never tell of one: each is held to what any of them shows.
+    """
+    return key_line.of_one_ledger(step for ledger in ledgers for step in ledger.handed)
+
+
+def _whole(ledgers: Mapping[MemberId, Ledger]) -> Mapping[MemberId, Ledger]:
+    """The same, each with all its owner's keys.
+
+    Raises:
+        Tampered: a key of one was handed over to two, or two were handed over to one: by its holder, which has one
+            ledger and one line of keys, or by whoever stole the key.
+    """
+    keys_ = joined(ledgers.values())
+    whole = {
+        owner: replace(ledger, others=keys_.get(ledger.key, frozenset()) - {ledger.key})
+        for owner, ledger in ledgers.items()
+    }
+    owners = {key: ledger for ledger in whole.values() for key in ledger.keys}
+    after, before = dict[PublicKey, tuple[PublicKey, str]](), dict[PublicKey, tuple[PublicKey, str]]()
+    for teller in whole.values():
+        for step in teller.handed:
+            if step.key not in owners:
+                continue  # of a party whose ledger is not here
+            for way, one, other, what in (
+                (after, step.key, step.successor, "a key of its owner was handed over to two"),
+                (before, step.successor, step.key, "two keys of its owner were handed over to one"),
+            ):
+                first, told = way.setdefault(one, (other, teller.name))
+                if first != other:
+                    shown = f"{fingerprint(first)} as {told} tells, and {fingerprint(other)} as {teller.name} does"
+                    raise owners[one].wrong(f"{what}, each time by its signature, {fingerprint(one)}: {shown}")
+    return whole

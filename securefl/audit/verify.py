@@ -6,8 +6,9 @@ the ledger or file and, where it can, the entry:
 1. the folder holds ledgers, and nothing else, each named by its owner; nobody's who was heard in the run is missing;
 2. every file and every leaf is the canonical encoding of what it should be;
 3. the head is signed by the ledger's key and covers exactly the leaves; the key is the pinned one, where keys are;
+   every notice in a ledger is signed by the key that it is of, and no key was handed over twice;
 4. every receipt is signed by its sender, under the key that all ledgers give it, and no key was older than the policy
-   lets one be, by the ledger of whoever heard it (``key_checks``);
+   lets one be, by the ledger of whoever heard it (``key_checks``); each notice there is a party's own (``noticed``);
 5. what one party got from another, the other has sent; all joined the same run, under the same policy;
 6. every head one party has seen of another is a prefix of that other's ledger: an older, cut or forked one is found;
 7. the account: no plan twice, no settlement above its reservation, nothing freed that left; every price is what two
@@ -253,8 +254,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     left_out = cross_checks.check_complete(ledgers, runs, wanted)
     last_word.check_speakers(ledgers)
     cross_checks.check_receipts(ledgers)
-    for ledger in ledgers.values():
-        key_checks.check(ledger)
+    left_out += tuple(each for ledger in ledgers.values() for each in key_checks.check(ledger))
     cross_checks.check_heads(ledgers)
     accounts = {ledger.owner: price_checks.check_account(ledger) for ledger in ledgers.values()}
     price_checks.check_rounds(ledgers, runs)

@@ -167,7 +167,7 @@ def prepare(
         everybody.members, loaded.of_task,
     )  # fmt: skip
     with home.transaction() as conn:
-        seen = home.witnessed(conn, policy.federation, everybody.everybody[1:])
+        seen = home.witnessed(conn, everybody.everybody[1:])
     course = coordinator_state.RunState(
         session, policy.text, loaded.file.training.rates(), plan, start, strategy.begin(start), {}, {},
         seen.shown, {}, signed, seen.former,

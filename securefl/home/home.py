@@ -354,10 +354,10 @@ class Home:
         del conn
         return self.live.now.reserved(run)
 
-    def witnessed(self, conn: sa.Connection, federation: str, peers: Iterable[Participant]) -> Seen:
-        """The longest heads seen of each of these parties' ledgers, under whatever key it had in this federation."""
+    def witnessed(self, conn: sa.Connection, peers: Iterable[Participant]) -> Seen:
+        """The longest heads seen of each of these parties' ledgers, under whatever key it had, in any federation."""
         del conn
-        return self.live.now.witnessed(federation, peers)
+        return self.live.now.witnessed(peers)
 
     def line(self, federation: str, key: PublicKey) -> tuple[PublicKey, ...]:
         """Every key of the party that has this one, as this ledger has their hand-overs; oldest first."""

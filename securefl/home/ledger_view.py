@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from securefl.ledger import heads
 from securefl.merkle import Frontier
 from securefl.privacy.account import Account
-from securefl.protocol import key_ages, standing
+from securefl.protocol import key_ages, key_line, standing
 from securefl.protocol.key_ages import KeyAges
 from securefl.protocol.sight import Seen
 from securefl.protocol.standing import Standings
@@ -131,9 +131,10 @@ class LedgerView:
     def _notice(self, signed: SignedNotice) -> None:
         notice, self.noticed, self.turned_away = signed.notice, self.noticed | {signed}, frozenset()
         self.standings = self.standings.after(notice)
-        if isinstance(notice, Handover) and notice.head is not None:  # a new key is no new ledger
+        if isinstance(notice, Handover):  # a new key is no new ledger
             self._keys[notice.party] = self._keys.get(notice.party, frozenset()) | {notice.successor}
-            self._sees(notice.head)
+            if notice.head is not None:
+                self._sees(notice.head)
 
     def _sees(self, head: SignedHead) -> None:
         """Keep a head; of many of one party, the largest under each key that it had, and those under no such key.
@@ -165,16 +166,17 @@ class LedgerView:
         """When this run's latest round was reserved, by the ledger's own clock; None if none ever was."""
         return self._reserved.get(run)
 
-    def witnessed(self, federation: str, peers: Iterable[Participant]) -> Seen:
-        """The longest heads seen of each of these parties' ledgers, under any key of its line in this federation.
+    def witnessed(self, peers: Iterable[Participant]) -> Seen:
+        """The longest heads seen of each of these parties' ledgers, under any key that hand-overs join with its own.
 
-        A key that was handed over, revoked, or is too old signed what it signed: its owner has one ledger, and is held
-        to all that it showed of it. Whoever is no peer any more, or came back under a key that no hand-over leads to,
-        is held to nothing it showed before.
+        A key that was handed over, revoked, or is too old signed what it signed: its owner has one ledger, in whatever
+        federations, and is held to all that it showed of it. Whoever is no peer any more, or came back under a key that
+        no hand-over leads to, is held to nothing it showed before.
         """
         shown, former = dict[str, SignedHead](), dict[str, SignedHead]()
+        joined = key_line.of_one_ledger(self.standings.handovers.values())
         for seat in peers:
-            line = self.standings.line(federation, seat.key)
+            line = joined.get(seat.key, {seat.key})
             for head in sorted(self._seen.get(seat.member, ()), key=lambda each: each.head.size, reverse=True):
                 if heads.is_under((seat.key,), head):
                     shown[seat.member] = head
@@ -183,13 +185,31 @@ class LedgerView:
                     former[seat.member] = head
         return Seen(shown, former)
 
-    def is_another_ledger(self, handover: Handover) -> bool:
-        """Whether the head in a hand-over is of another ledger than its party has shown under the keys before it."""
-        head, line = handover.head, self.standings.line(handover.federation, handover.key)
+    def is_another_ledger(self, handover: Handover, seen: Iterable[SignedHead]) -> bool:
+        """Whether the head in a hand-over is of another ledger than its party has shown under any key of its line.
+
+        Each hand-over is an entry, so the next one tells of more. A head that is shorter than what was seen else, or
+        none, is no sign of anything: of a hand-over one may hear late.
+
+        Args:
+            handover: one that may be taken in.
+            seen: every head that this ledger has, of whatever party: an old and short one may be the one that differs.
+        """
+        steps = [*self.standings.handovers.values(), handover]
+        line, head = key_line.of_one_ledger(steps)[handover.key], handover.head
+        size = _size(head)
+        if any(size <= _size(step.head) for step in steps if step.successor == handover.key):
+            return True
         return head is not None and any(
-            each.head.size == head.head.size and each.head.root != head.head.root and heads.is_under(line, each)
-            for each in self._seen.get(handover.party, ())
+            (each.head.owner, each.head.size) == (head.head.owner, size)
+            and each.head.root != head.head.root
+            and heads.is_under(line, each)
+            for each in seen
         )
+
+
+def _size(head: SignedHead | None) -> int:
+    return 0 if head is None else head.head.size
 
 
 def run_of(entry: Entry) -> RunId | None:

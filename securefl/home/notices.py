@@ -5,7 +5,7 @@ Both are entries of its ledger, from which each round is judged. A notice travel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +16,27 @@ from securefl.home import ageing
 from securefl.home.ageing import Age
 from securefl.home.peers import federations, known, replaced
 from securefl.keys import fingerprint
+from securefl.ledger.verified import Verified
 from securefl.protocol import standing
 from securefl.protocol.standing import NotTaken
 from securefl.shown import short
-from securefl.terms import Departure, Handover, MemberId, Noticed, Participant, PublicKey, Revocation, SignedNotice
+from securefl.terms import (
+    Departure,
+    Handover,
+    MemberId,
+    Noticed,
+    Participant,
+    PublicKey,
+    Revocation,
+    SignedHead,
+    SignedNotice,
+)
+from securefl.terms.entries import heads_in
 from securefl.terms.names import FederationName
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from securefl.home.home import Home
 
 BEGIN, END = "-----BEGIN SECUREFL KEY NOTICE-----", "-----END SECUREFL KEY NOTICE-----"
@@ -82,7 +96,7 @@ def take(home: Home, federation: str, signed: SignedNotice) -> bool:
         now = home.clock()
         is_new = home.live.now.standings.admit(signed, federation, _keys(home, federation), now)
         notice = signed.notice
-        if isinstance(notice, Handover) and home.live.now.is_another_ledger(notice):
+        if isinstance(notice, Handover) and home.live.now.is_another_ledger(notice, _heads_seen(home, conn)):
             what = f"{notice.party} hands over a ledger that is not the one it has shown"
             raise NotTaken(f"{what}; ask its owner which copy of its home was put back", "keys.another-ledger")
         if is_new:
@@ -151,6 +165,15 @@ def read(text: bytes, place: str) -> SignedNotice:
 def _keys(home: Home, federation: str) -> Mapping[MemberId, PublicKey]:
     pinned = known(home.path, federation)
     return {MemberId(name): PublicKey(bytes.fromhex(key)) for name, key in pinned.items()}
+
+
+def _heads_seen(home: Home, conn: sa.Connection) -> Iterator[SignedHead]:
+    """Every head that stands in a home's ledger, which is read again: in memory only the longest are kept."""
+    verified = home.live.verified
+    again = Verified(verified.keys[0], str(home.path))
+    again.keys = verified.keys
+    for leaf, _ in again.read(conn, home.live.committed):
+        yield from heads_in(leaf.entry)
 
 
 def _check_in(home: Home, federation: str) -> FederationName:

@@ -6,11 +6,36 @@ left. What a key signed while it counted, such as a share that it dealt, is stil
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from securefl.errors import Forged
-from securefl.terms import Participant, PublicKey
+from securefl.terms import Handover, Participant, PublicKey
+
+
+def of_one_ledger(handovers: Iterable[Handover]) -> Mapping[PublicKey, frozenset[PublicKey]]:
+    """Each key that was handed over or handed over to, and all that such steps join with it: one holder, one ledger.
+
+    Whether a key counts is asked in one federation; whose it is, is the same in all of them. So steps of every
+    federation count, in both directions; a key that no step names is alone, and is not in the result.
+
+    Args:
+        handovers: each signed by both of its keys.
+    """
+    beside: dict[PublicKey, set[PublicKey]] = {}
+    for step in handovers:
+        beside.setdefault(step.key, set()).add(step.successor)
+        beside.setdefault(step.successor, set()).add(step.key)
+    found: dict[PublicKey, frozenset[PublicKey]] = {}
+    for key in beside:
+        if key not in found:
+            joined, open_ = {key}, [key]
+            while open_:
+                new = beside[open_.pop()] - joined
+                joined |= new
+                open_ += new
+            found |= dict.fromkeys(joined, frozenset(joined))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

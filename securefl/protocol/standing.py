@@ -29,7 +29,7 @@ LABEL: Final = "key-notice"
 REVOKED, HANDED_OVER, LEFT = "protocol.key-revoked", "protocol.key-handed-over", "protocol.party-left"
 SKEW_S: Final = 300  # how far ahead of this clock its author's may be
 MOST_OVERLAP_S: Final = 90 * 24 * 3600
-MOST_HANDOVERS: Final = 1024  # from one key on: whoever hands over for ever fills no ledger
+MOST_HANDOVERS: Final = 1024  # of one line of keys in one federation: whoever hands over for ever fills no ledger
 Named = tuple[str, PublicKey]  # a federation, and a key in it
 
 
@@ -168,7 +168,7 @@ class Standings:
         taken = {each.successor for (of, _), each in self.handovers.items() if of == notice.federation}
         if notice.successor in taken or notice.successor == notice.key:
             raise NotTaken(f"{notice.successor.hex()[:16]} is somebody's key already", "keys.second-successor")
-        if sum(each.party == notice.party for each in self.handovers.values()) >= MOST_HANDOVERS:
+        if len(self.line(notice.federation, notice.key)) > MOST_HANDOVERS:
             raise NotTaken(f"{notice.party} handed its key over {MOST_HANDOVERS} times", "keys.too-many")
         return True
 

@@ -66,7 +66,7 @@ def refreshed(
         custodian=None if charter.custodian is None else of(charter.custodian),
     )  # fmt: skip
     parties = (*charter.peers, charter.coordinator, *filter(None, (charter.custodian,)))
-    seen = home.witnessed(conn, charter.federation, parties)
+    seen = home.witnessed(conn, parties)
     return replace(charter, witnessed=seen.shown, former=seen.former)
 
 

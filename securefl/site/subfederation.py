@@ -110,7 +110,7 @@ class NestedTrainer:
             inside.coordinator, inside.custodian, inside.members,
         )  # fmt: skip
         with self._home.transaction() as conn:
-            seen = self._home.witnessed(conn, session.federation, peers)
+            seen = self._home.witnessed(conn, peers)
         rates = (plan.learning.learning_rate,) * inside.rounds
         course = coordinator_state.RunState(
             session, inside.policy.text, rates, plan, start, self._plugs.strategy.begin(start), {}, {},

@@ -49,7 +49,7 @@ def test_the_largest_head_is_found_under_each_key_however_many_were_seen(seen, r
     view = folded(entries, steps)
     for place, key in enumerate(KEYS):
         sizes = [size for under, size in seen if under == place]
-        found = view.witnessed("f", (Participant(NAME, key.public, ""),)).shown
+        found = view.witnessed((Participant(NAME, key.public, ""),)).shown
         assert [head.head.size for head in found.values()] == ([max(sizes)] if sizes else [])
         assert not sizes or found[NAME] == head_under(key, max(sizes))
 
@@ -58,7 +58,7 @@ def test_heads_that_are_kept_are_no_more_for_many_than_for_few() -> None:
     entries = [*joined(KEYS[0]), *(Witnessed(head_under(KEYS[0], size)) for size in range(1, 1000))]
     view = folded(entries, 50)
     assert sum(map(len, view._seen.values())) < ledger_view.SEEN
-    assert view.witnessed("f", (Participant(NAME, KEYS[0].public, ""),)).shown[NAME].head.size == 999
+    assert view.witnessed((Participant(NAME, KEYS[0].public, ""),)).shown[NAME].head.size == 999
 
 
 def test_the_ledger_as_it_was_is_known_however_few_of_its_roots_are_kept() -> None:

@@ -56,9 +56,9 @@ def test_what_a_step_wrote_is_all_there_when_the_home_is_opened_again(stores: St
     with again.transaction() as conn:
         assert again.saved(conn, RUN, Participant) == seat
         assert again.saved(conn, RunId(bytes(15) + b"1"), Participant) is None
-        assert again.witnessed(
-            conn, "f", (Participant(MemberId("south"), identity("south").public, "here"),)
-        ).shown == {"south": signed_head("south", 5)}
+        assert again.witnessed(conn, (Participant(MemberId("south"), identity("south").public, "here"),)).shown == {
+            "south": signed_head("south", 5)
+        }
         account = again.account(conn)
     assert [(charge.event, charge.standing) for charge in account.charges] == [(plan.learning.event, Standing.SETTLED)]
     file = again.ledger()

@@ -83,7 +83,7 @@ def test_the_account_is_that_of_what_was_committed_in_this_process_another_and_a
             with home.transaction() as conn:
                 south = Participant(MemberId("south"), identity("south").public, "here")
                 seen = [entry.head.head.size for entry in told if isinstance(entry, Witnessed)]
-                found = home.witnessed(conn, "f", [south]).shown
+                found = home.witnessed(conn, [south]).shown
                 assert [head.head.size for head in found.values()] == ([max(seen)] if seen else [])
         for home in (*homes, fresh):
             home.engine.dispose()

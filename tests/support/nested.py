@@ -197,7 +197,7 @@ class World:
     def known(self, home: Home, federation: str, seats: Iterable[Participant]) -> Mapping[str, SignedHead]:
         """The longest ledger a coordinator saw of each of these."""
         with home.transaction() as conn:
-            return home.witnessed(conn, federation, seats).shown
+            return home.witnessed(conn, seats).shown
 
     def carried(self, way: tuple[str, ...], runtime: InProcess) -> Runtime:
         """What carries a federation's messages: as they are."""

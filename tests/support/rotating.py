@@ -49,7 +49,7 @@ class Rotating(Federation):
         if self.forgets:
             return Seen({}, {})
         with home.transaction() as conn:
-            return home.witnessed(conn, self.name, (*session.roster, *filter(None, (session.custodian,))))
+            return home.witnessed(conn, (*session.roster, *filter(None, (session.custodian,))))
 
     def seat(self, name: str) -> Participant:
         path = self.place(name) / "identity.key"
