@@ -155,10 +155,10 @@ def _word(
 
 
 def _check_same(task: str, then: Ledgers, now: Ledgers) -> None:
-    """Each ledger in a task's folder is the beginning of the one that all tasks ended with."""
+    """Each ledger in a task's folder is the beginning of the one that all tasks ended with, under whichever key."""
     for owner, ledger in then.items():
         whole = now.get(owner)
-        if whole is None or whole.key != ledger.key or whole.hashes[: len(ledger.hashes)] != ledger.hashes:
+        if whole is None or ledger.key not in whole.keys or whole.hashes[: len(ledger.hashes)] != ledger.hashes:
             where = f"{folder.TASKS}/{task}/{ledger.name}"
             raise Tampered(where, "not the beginning of the ledger that stands beside all tasks")
 

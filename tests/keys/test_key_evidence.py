@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from securefl.audit import suites
+from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import Verdict, verify
+from securefl.errors import Tampered
 from securefl.home import notices
 from securefl.home.home import Home
 from securefl.home.peers import replaced
@@ -255,3 +259,15 @@ def test_a_party_that_was_pinned_anew_and_says_something_before_its_next_run_is_
     judged = audited(federation, tmp_path)
     assert judged.ok, judged.why
     assert sum("not believed" in each for each in judged.unverified) == 1
+
+
+def test_a_key_that_is_exchanged_between_two_tasks_makes_no_other_ledger(federation: Rotating, tmp_path: Path) -> None:
+    """A task's copy is under the key of that time; one under a key that nothing joins with it is another ledger's."""
+    assert Living(federation).play(1)[0].outcome == "finished"
+    then = read_all(folder_of(federation, tmp_path / "then"))
+    federation.taken(federation.rotated("a"))
+    now = read_all(folder_of(federation, tmp_path / "now"))
+    assert then["a"].key != now["a"].key
+    suites._check_same("a task", then, now)
+    with pytest.raises(Tampered, match="not the beginning"):
+        suites._check_same("a task", {**then, "a": replace(then["a"], key=STRANGER.public)}, now)

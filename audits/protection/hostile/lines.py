@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from audits.protection.attempt import Attempt, Outcome
+from securefl.home.rotation import rotate
 from securefl.terms import Refused, Scheme, SumOpened
-from tests.support.rotating import COORDINATOR, ROTATIONS, Living, Rotating
+from tests.support.rotating import COORDINATOR, HOUR, ROTATIONS, Living, Rotating
 
 SET_BACK = "protocol.ledger-set-back"
 
@@ -44,6 +46,23 @@ def by_its_other_key(number: int, folder: Path) -> Outcome:
     return _again(federation.inviting(seats[0]), victim)
 
 
+def in_another_federation(number: int, folder: Path) -> Outcome:
+    """Put a home back whose later ledger was seen under its next key, in a federation that heard of that key alone."""
+    drawn = random.Random(number)  # noqa: S311 - a trial must repeat
+    first = Rotating(folder, priced=True, forgets=drawn.random() < 0.5).made()
+    other = replace(first, name="g", centre=drawn.choice([COORDINATOR, "other"])).made()
+    victim = drawn.choice(first.names)
+    heard, unheard = drawn.sample([first, other], 2)
+    heard.copied(victim)
+    home = heard.home(victim)
+    said = {str(each.notice.federation): each for each in rotate(home, HOUR)}
+    home.engine.dispose()
+    heard.taken(said[heard.name])
+    Living(heard).play(1, drawn.randint(1, 2))
+    heard.put_back(victim)
+    return _again(unheard, victim)
+
+
 def _again(federation: Rotating, victim: str) -> Outcome:
     """Whether a later run has a sum with the victim in it, or by it."""
     before = len(_sums(federation, victim))
@@ -67,4 +86,7 @@ def _sums(federation: Rotating, victim: str) -> list[SumOpened]:
 ATTEMPTS = (
     Attempt("A ledger that was put back is shown under a key that its owner handed over to", put_back),
     Attempt("A ledger that was put back is shown under the one of two keys that showed less", by_its_other_key),
+    Attempt(
+        "A ledger that was put back is shown in a federation that heard of none of its keys", in_another_federation
+    ),
 )
