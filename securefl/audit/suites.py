@@ -120,6 +120,10 @@ def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     notes = folder.check_files(run, coordinator, word[1])
     laid = last_word.beside(ledgers, word[1]) if is_coordinated(run) else ()
     last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()), beside=laid)
+    for place in (run, *(places.values() if is_coordinated(run) else ())):
+        if (place / folder.BELOW).exists():
+            what = "no federation is below a task, and nobody wrote down what stands here"
+            raise Tampered(str((place / folder.BELOW).relative_to(run)), what)
     for name in (folder.RUN, folder.REPORT, folder.COORDINATED):
         if (run / name).exists():
             raise Tampered(name, "a run's, in the folder of a run with tasks: each task has its own")

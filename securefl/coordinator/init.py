@@ -37,6 +37,8 @@ training:
   learning_rate: 0.1
   max_tokens: 64
 protection: masking           # ckks or bfv need a `custodian:` below
+# Several tasks over this model, each with members of its own; `task`, `adapter` and `training` hold for all of them:
+# tasks: {{TASK: {{members: [NAME, NAME, NAME], start: FILE, adapter: {{rank: 4}}}}}}
 
 # Whom you invite, and the socket of each one's `securefl site serve`. Keys come with their answers:
 # `securefl site invite FILE`, then `securefl site join FILE ANSWER` for each, then `securefl site roster FILE`.

@@ -45,6 +45,8 @@ data:
   text: {text}                  # the column with the text
   label: {label}                # the column with the label
   heldout: 0.2                # share that is never trained on
+# Of a federation with several tasks, in place of `data`: those that this site takes part in, and their records.
+# tasks: {{FEDERATION: {{TASK: {{data: {{file: FILE, text: COLUMN, label: COLUMN}}}}}}}}
 """
 _WITHOUT = "without_records: true         # it takes part with noise alone, to hide who owns records\n"
 _NODE = """\

@@ -168,6 +168,8 @@ def spoilt(out: Path, keys: dict, folder: Path) -> None:
         "tasks exchanged": swapped,
         "a task more": lambda copy: shutil.copytree(copy / "tasks" / "mood", copy / "tasks" / "more"),
         "modules": lambda copy: ((copy / "modules").mkdir(), (copy / "modules" / "tone.safetensors").write_bytes(b"")),
+        "a file below": lambda copy: ((copy / "below" / "x").mkdir(parents=True), (copy / "below" / "x" / "y").touch()),
+        "a file below a task": lambda copy: (copy / "tasks" / "mood" / "below").mkdir(),
         "a ledger away": lambda copy: (copy / "ledger" / "east.ledger").unlink(),
     }.items():  # fmt: skip
         copy = folder / "copy"

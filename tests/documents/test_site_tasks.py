@@ -66,6 +66,28 @@ def test_each_task_is_as_a_document_of_its_own(tmp_path: Path) -> None:
         site.view("small", "wish")
 
 
+def test_a_site_may_be_in_a_federation_with_tasks_and_in_one_without(tmp_path: Path) -> None:
+    def both(made: dict) -> None:
+        tone = task(made, "tone")
+        alone = {**made["federations"]["small"], **{name: tone[name] for name in ("task", "adapter", "max_tokens")}}
+        made["federations"]["plain"] = {name: part for name, part in alone.items() if name != "tasks"}
+        made["data"] = {**DATA, "file": "plain.csv"}
+
+    site = site_file.load(written(tmp_path, both))
+    assert [(each.task, each.file.data.file, each.account) for each in site.views] == [
+        ("tone", "north.csv", "letters"), ("mood", "mood.csv", "moods"), (None, "plain.csv", "letters"),
+    ]  # fmt: skip
+    assert site.view("plain").task is None
+    assert [each.source[0] for each in site.views] == ["tasks", "tasks", "data"]
+
+    def without_data(made: dict) -> None:
+        both(made)
+        del made["data"]
+
+    with pytest.raises(OperatorFault, match="missing, and plain has no tasks; add `data`"):
+        site_file.load(written(tmp_path, without_data))
+
+
 def test_a_custodian_has_a_part_in_every_task_and_names_no_records(tmp_path: Path) -> None:
     def custodian(made: dict) -> None:
         for name in ("region", "model", "dataset", "tasks"):
