@@ -22,6 +22,7 @@ from securefl.terms import (
     Handover,
     Hash,
     Leaf,
+    MemberId,
     MessageReceived,
     MessageSent,
     Noticed,
@@ -44,7 +45,17 @@ from securefl.terms import (
 ASKED_TO_TRAIN = "Propose"
 SEEN = 64  # heads of one party, a power of two, that are kept as they came
 DEAD_KEYS = frozenset({standing.REVOKED, standing.HANDED_OVER, standing.LEFT, key_ages.RULE})
-Told = SumOpened | Refused | Reported | MessageSent
+
+
+@dataclass(frozen=True, slots=True)
+class AskedToTrain:
+    """A plan was sent to a member: what of its receipt a run's own parties ask for later."""
+
+    round: int
+    member: MemberId
+
+
+Told = SumOpened | Refused | Reported | AskedToTrain
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +131,14 @@ class LedgerView:
         for seat in entry.peers:
             self._keys[seat.member] = self._keys.get(seat.member, frozenset()) | {seat.key}
 
-    def _tells(self, entry: Told) -> None:
+    def _tells(self, entry: SumOpened | Refused | Reported | MessageSent) -> None:
         if isinstance(entry, Refused):
             self.turned_away |= {reason.rule for reason in entry.reasons} & DEAD_KEYS
         if not isinstance(entry, MessageSent):
             self._told.setdefault(entry.run, []).append(entry)
         elif entry.receipt.kind == ASKED_TO_TRAIN:
-            self._told.setdefault(entry.receipt.run, []).append(entry)
+            asked = AskedToTrain(entry.receipt.round, entry.receipt.to)
+            self._told.setdefault(entry.receipt.run, []).append(asked)
 
     def _notice(self, signed: SignedNotice) -> None:
         notice, self.noticed, self.turned_away = signed.notice, self.noticed | {signed}, frozenset()

@@ -11,7 +11,7 @@ what hides records and what hides members stands side by side, on data sets of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
@@ -79,7 +79,7 @@ class Charge:
 class Account:
     """All charges of one site, by plan, in the order they were made."""
 
-    by_plan: Mapping[Hash, Charge] = field(default_factory=dict)
+    by_plan: dict[Hash, Charge] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Account:
@@ -142,18 +142,18 @@ class Account:
         return wire.digest("account", tuple(sorted(self.by_plan.values(), key=lambda charge: charge.plan)))
 
 
-def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
+def _moved(charges: dict[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
     """The one charge an entry makes or changes, if it does."""
     if isinstance(entry, Reserved):
         plan = wire.plan_hash(entry.plan)
         if plan in charges:
             raise AccountFault(f"plan {plan.hex()[:12]} is reserved twice")
+        caps = tuple(cap for cap in entry.price.caps if cap.by == entry.plan.federation)
         made = Charge(
             plan, entry.plan.federation, entry.dataset, entry.plan.run, entry.plan.round, entry.plan.learning.event,
-            entry.price.round, Standing.RESERVED,
-            tuple(cap for cap in entry.price.caps if cap.by == entry.plan.federation),
+            entry.price.round, Standing.RESERVED, caps,
         )  # fmt: skip
-        return {plan: made}
+        return {plan: _sharing_with(next(reversed(charges.values()), None), made)}
     if isinstance(entry, Settled | ReservationReleased):
         charge = charges.get(entry.plan)
         if charge is None or charge.standing is not Standing.RESERVED:
@@ -161,8 +161,17 @@ def _moved(charges: Mapping[Hash, Charge], entry: Entry) -> dict[Hash, Charge]:
         if isinstance(entry, ReservationReleased):
             return {entry.plan: replace(charge, standing=Standing.FREED)}
         _check_did(entry, charge.event)
-        return {entry.plan: replace(charge, event=entry.did, standing=Standing.SETTLED)}
+        event = charge.event if entry.did == charge.event else entry.did
+        return {entry.plan: replace(charge, event=event, standing=Standing.SETTLED)}
     return {}
+
+
+def _sharing_with(last: Charge | None, made: Charge) -> Charge:
+    """The same charge; what equals the last charge's is that very object, for rounds of a run differ in little."""
+    if last is None:
+        return made
+    event = last.event if last.event == made.event else made.event
+    return replace(made, event=event, caps=last.caps if last.caps == made.caps else made.caps)
 
 
 def _check_did(entry: Settled, reserved: Event) -> None:

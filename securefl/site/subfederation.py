@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from securefl import wire
 from securefl.coordinator.drive import Observer, drive
+from securefl.home.ledger_view import AskedToTrain
 from securefl.planning.patience import patience_below
 from securefl.planning.subfederation import Inside, check_acceptable_below, plan_below
 from securefl.protocol import coordinator as c
@@ -26,7 +27,6 @@ from securefl.terms import (
     Gathered,
     Hash,
     MemberId,
-    MessageSent,
     Plan,
     Refused,
     SumOpened,
@@ -130,8 +130,8 @@ class NestedTrainer:
         with self._home.transaction() as conn:
             told = self._home.told(conn, plan.run)
         for entry in told:
-            if isinstance(entry, MessageSent) and entry.receipt.kind == m.Propose.__name__:
-                may_have.add((entry.receipt.round, entry.receipt.to))
+            if isinstance(entry, AskedToTrain):
+                may_have.add((entry.round, entry.member))
         for entry in told:
             if isinstance(entry, Refused) and entry.what.startswith(c.DECLINED):
                 found = {reason.rule for reason in entry.reasons}
