@@ -27,6 +27,7 @@ from securefl.errors import Missing, OperatorFault
 URL_FILE, LOCAL = "store.url", "ledger.db"  # of a home
 SIDES = ("", "-wal", "-shm", "-journal", "-turn")  # what SQLite and the queue before it keep, after the file's name
 QUEUE = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
+CACHE = "cache_size=-256"  # KiB a connection: a ledger is read once, and then as far as it grew
 WAIT_S = 60  # for other transactions of the same store
 MOST_SHOWN = 32  # characters of a party's name in its schema's
 KEY_DIGITS = 20  # of the key's SHA-256, in hexadecimal; with what is around them, 62 bytes: PostgreSQL cuts at 63
@@ -142,7 +143,7 @@ def _sqlite(path: Path) -> sa.Engine:
         del record
         connection.isolation_level = None  # the driver begins nothing by itself; "begin" below does
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", CACHE):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

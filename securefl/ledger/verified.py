@@ -31,7 +31,7 @@ class Verified:
     def __init__(self, key: PublicKey, where: str) -> None:
         self.keys: tuple[PublicKey, ...] = (key,)  # of whoever owns it: while it exchanges its key, two
         self._where = where
-        self._hashes = bytearray()  # of every leaf, one after the other
+        self._hashes = bytearray()  # of every leaf, one after the other; what lies beyond the tree is nobody's
         self._next = 0  # the leaf to be read again next
         self._roots: dict[int, Hash] = {}  # of some of its prefixes
         self.tree = Frontier()
@@ -40,7 +40,7 @@ class Verified:
     def __copy__(self) -> Verified:
         made = Verified(self.keys[0], self._where)
         made.keys = self.keys
-        made._hashes, made._next, made._roots = bytearray(self._hashes), self._next, dict(self._roots)
+        made._hashes, made._next, made._roots = self._hashes, self._next, dict(self._roots)  # the first ones are shared
         made.tree, made.stored = self.tree, self.stored
         return made
 
@@ -93,6 +93,7 @@ class Verified:
         Raises:
             Tampered: the ledger is not what its signed head says, or not what it was.
         """
+        del self._hashes[self.tree.size * HASH :]  # of another copy that was left half read
         stored = self._head(conn)
         head = stored.head if stored else None
         size, known = (head.size if head else 0), self.tree.size

@@ -11,6 +11,7 @@ from torch import nn
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter, AdapterKind, Hash
 from securefl.terms.layout import can_change
+from securefl.training import token_rows
 from securefl.training.adapters import attached, check_targets, without_dropout, write_factors
 from securefl.training.built import Built
 from securefl.training.init import orthonormal
@@ -48,6 +49,7 @@ def load(name: str, folder: Path, adapter: Adapter) -> tuple[Built, Hash]:
 
 def assemble(decoder: nn.Module, tokenizer: Any, adapter: Adapter, name: str) -> Built:  # noqa: ANN401
     """The decoder with its adapter; nothing else can move."""
+    token_rows.check(tokenizer, decoder, name)
     decoder.config.use_cache = False  # type: ignore[union-attr]
     check_targets(decoder, adapter, name)
     decoder.requires_grad_(False)

@@ -19,7 +19,7 @@ from torch import nn
 from securefl.errors import Missing, OperatorFault
 from securefl.terms import Adapter, Hash, Task
 from securefl.terms.layout import can_change
-from securefl.training import prompt
+from securefl.training import prompt, token_rows
 from securefl.training.adapters import attached, check_targets, without_dropout
 from securefl.training.built import Built
 from securefl.training.classifier import Classifier
@@ -137,10 +137,7 @@ def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, n
     hidden = getattr(config, "hidden_size", None)
     if not isinstance(hidden, int):
         raise OperatorFault("a model without `hidden_size`", "use a transformers encoder or decoder", name)
-    words = getattr(config, "vocab_size", None)
-    if words is not None and len(tokenizer) > words:
-        what = f"the tokenizer has {len(tokenizer)} tokens, the model {words}"
-        raise OperatorFault(what, "use the model's own tokenizer", name)
+    token_rows.check(tokenizer, encoder, name)
     config.use_cache = False
     check_targets(encoder, adapter, name)
     encoder.requires_grad_(False)

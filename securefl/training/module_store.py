@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from securefl.documents.module_manifest import MANIFEST, TENSORS, Manifest
 from securefl.errors import OperatorFault, Tampered
-from securefl.training import adapter_tensors
+from securefl.training import adapter_tensors, token_rows
 from securefl.training.built import Built
 from securefl.training.prompt import pattern_of
 from securefl.training.shapes import Shapes
@@ -114,14 +114,9 @@ class Modules:
             OperatorFault, Tampered: as for ``built``.
         """
         built, manifest = self.built(task), self._of(task)
-        tokenizer, prompt, most = built.tokenizer, manifest.task.prompt, manifest.max_tokens
-        pad = tokenizer.pad_token_id or 0
-        if prompt is None:
-            found = tokenizer(list(texts), truncation=True, max_length=most)["input_ids"] if texts else []
-            ids = tuple(tuple(row) or (pad,) for row in found)
-        else:
-            ids = pattern_of(prompt, tokenizer).encode(tokenizer, texts, most)
-        encoded = Encoded(ids, (0,) * len(texts), pad, shapes=Shapes(most))
+        prompt, most = manifest.task.prompt, manifest.max_tokens
+        ids = token_rows.of(built, texts, most, None if prompt is None else pattern_of(prompt, built.tokenizer))
+        encoded = Encoded(ids, (0,) * len(texts), token_rows.padding(built), shapes=Shapes(most))
         said = torch.zeros(len(texts), len(manifest.labels))
         with torch.no_grad():
             for part in micro_batches(encoded, range(len(texts)), BATCH):

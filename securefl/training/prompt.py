@@ -6,7 +6,6 @@ head, frozen. A record is cut so that pattern and gap are always whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +52,8 @@ class Pattern:
         """How many tokens are not the text's."""
         return len(self.before) + len(self.behind)
 
-    def encode(self, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:  # noqa: ANN401
-        """The texts in their pattern, each cut alone; a gap that a text brings with it is taken out.
+    def around(self, text: tuple[int, ...], max_tokens: int) -> tuple[int, ...]:
+        """A text in its pattern, cut alone; a gap that it brings with it is taken out.
 
         Raises:
             OperatorFault: the pattern leaves no room for a text.
@@ -63,9 +62,7 @@ class Pattern:
         if room < 1:
             what = f"max_tokens {max_tokens} leaves no room for a text: the pattern takes {self.taken}"
             raise OperatorFault(what, f"raise it to {max_tokens - room + 8} at least, or shorten the pattern")
-        given = [self.blank + text for text in texts]
-        rows = tokenizer(given, add_special_tokens=False)["input_ids"] if texts else []
-        return tuple((*self.before, *[i for i in row if i != self.gap][:room], *self.behind) for row in rows)
+        return (*self.before, *[each for each in text if each != self.gap][:room], *self.behind)
 
 
 def pattern_of(prompt: Prompt, tokenizer: Any) -> Pattern:  # noqa: ANN401 - a transformers tokenizer

@@ -45,6 +45,7 @@ from securefl.training import (
     sameness,
     saving,
     step,
+    token_rows,
 )
 from securefl.training.admission import Mismatch
 from securefl.training.built import Built
@@ -365,9 +366,6 @@ class SharedModel:
         return self._encoded[key][1]
 
     def _tokens(self, texts: tuple[str, ...], labels: tuple[int, ...], max_tokens: int) -> Encoded:
-        tokenizer, texts = self._built.tokenizer, tuple(map(tokenizable, texts))
-        pad = tokenizer.pad_token_id or 0  # behind the mask, so any token of the model would do
-        if self._pattern is not None:
-            return Encoded(self._pattern.encode(tokenizer, texts, max_tokens), labels, pad, shapes=Shapes(max_tokens))
-        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"] if texts else []
-        return Encoded(tuple(tuple(row) or (pad,) for row in ids), labels, pad, shapes=Shapes(max_tokens))
+        built, texts = self._built, tuple(map(tokenizable, texts))
+        ids = token_rows.of(built, texts, max_tokens, self._pattern)
+        return Encoded(ids, labels, token_rows.padding(built), shapes=Shapes(max_tokens))

@@ -1,0 +1,86 @@
+"""Rows of token ids that a model can take, whatever its tokenizer says: each follows from its own text alone.
+
+A tokenizer is a file that somebody else wrote. It may give a word an id beyond the model's embedding, a row more tokens
+than it was asked for, or raise at a text. Were any of these left to the model, one record would end a training, and the
+message that says so would tell of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from securefl.errors import OperatorFault
+
+if TYPE_CHECKING:
+    from securefl.training.built import Built
+    from securefl.training.prompt import Pattern
+
+Row = tuple[int, ...]
+
+
+def embedded(model: nn.Module) -> float:
+    """Return how many ids the model has an embedding for, the first of them 0; infinity if it does not say."""
+    for module in model.modules():
+        try:
+            found = module.get_input_embeddings()  # type: ignore[operator]
+        except (AttributeError, NotImplementedError, TypeError):
+            continue
+        if isinstance(found, nn.Embedding):
+            return found.num_embeddings
+    said = getattr(getattr(model, "config", None), "vocab_size", None)
+    return said if isinstance(said, int) else math.inf
+
+
+def check(tokenizer: Any, model: nn.Module, name: str) -> None:  # noqa: ANN401 - a transformers tokenizer
+    """Check that the model has an embedding for every token of its tokenizer.
+
+    Raises:
+        OperatorFault: it has not.
+    """
+    ids: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
+    largest, rows = max(ids.values(), default=-1), embedded(model)
+    if largest >= rows:
+        what = f"the tokenizer has a token of id {largest}, the model an embedding for {rows} tokens"
+        raise OperatorFault(what, "use the model's own tokenizer, or give the model the rows that it lacks", name)
+
+
+def padding(built: Built) -> int:
+    """Return the id behind a row's end. The mask hides it, so any token of the model would do."""
+    pad, rows = built.tokenizer.pad_token_id or 0, embedded(built.model.encoder)
+    return pad if 0 <= pad < rows else 0
+
+
+def of(built: Built, texts: Sequence[str], most: int, pattern: Pattern | None = None) -> tuple[Row, ...]:
+    """Return a row for each text: one id at least and ``most`` at most, each of which the model has an embedding for.
+
+    An id that it has none for becomes padding, and so does a whole text at which the tokenizer raises.
+
+    Args:
+        pattern: what the texts stand in, if anything.
+
+    Raises:
+        OperatorFault: the pattern leaves no room for a text.
+    """
+    known, pad = embedded(built.model.encoder), padding(built)
+    cut = {"truncation": True, "max_length": most} if pattern is None else {"add_special_tokens": False}
+    given = list(texts) if pattern is None else [pattern.blank + text for text in texts]
+    found = []
+    for ids in _rows(built.tokenizer, given, cut):
+        row = tuple(each if isinstance(each, int) and 0 <= each < known else pad for each in ids)
+        found.append((row if pattern is None else pattern.around(row, most))[:most] or (pad,))
+    return tuple(found)
+
+
+def _rows(tokenizer: Any, texts: list[str], cut: dict[str, Any]) -> Sequence[Sequence[object]]:  # noqa: ANN401
+    """Return what the tokenizer makes of texts; of one at which it raises, nothing, whatever the others are."""
+    if not texts:
+        return []
+    try:
+        found: Sequence[Sequence[object]] = tokenizer(texts, **cut)["input_ids"]
+    except Exception:  # noqa: BLE001 - a tokenizer raises what it likes
+        return [[]] if len(texts) == 1 else [row for text in texts for row in _rows(tokenizer, [text], cut)]
+    return found
