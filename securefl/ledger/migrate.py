@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from securefl.errors import OperatorFault
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 VERSIONS = ("0001", "0002", "0003", "0004")  # oldest first; each is a file in migrations/versions
 TABLE = "securefl_version"
@@ -27,16 +33,29 @@ def migrate(conn: sa.Connection, where: str) -> None:
     if found and found not in VERSIONS:
         what = f"a store of version {found}; this program knows {VERSIONS[-1]}"
         raise OperatorFault(what, "update securefl", where)
-    from alembic import command  # noqa: PLC0415 - not needed by a store that is today's
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.attributes["connection"] = conn
     with ONE_AT_A_TIME:
+        script = _script(FOLDER)
         if found:
-            command.stamp(config, found)
-        command.upgrade(config, "head")
+            _run(conn, script, lambda at, _: script._stamp_revs(found, at))  # noqa: SLF001 - so its guide has it
+        _run(conn, script, lambda at, _: script._upgrade_revs("head", at))  # noqa: SLF001 - as above
+
+
+@cache
+def _script(folder: Path) -> ScriptDirectory:
+    """The steps from each version to the next; they are read once in a process."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - not needed by a store that is today's
+
+    return ScriptDirectory(str(folder))
+
+
+def _run(conn: sa.Connection, script: ScriptDirectory, steps: Callable[[Any, Any], Any]) -> None:
+    """Take these steps on the connection, and inside the transaction, that opens the store."""
+    from alembic.config import Config  # noqa: PLC0415 - as above
+    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
+
+    with EnvironmentContext(Config(), script, fn=steps) as environment:
+        environment.configure(connection=conn, version_table=TABLE)
+        environment.run_migrations()
 
 
 def _found(conn: sa.Connection, where: str) -> str:
