@@ -199,7 +199,7 @@ class Own:
     """What a member keeps of a run from one round to the next. It is private like an update, and never leaves."""
 
     model: bytes = b""  # the state trained last: float32, little endian; empty: none
-    weights: bytes = b""  # its weight in each sum: float64, little endian; empty: none
+    weights: bytes = b""  # its weight in each sum, and what they were made under: `training.local_state`; empty: none
 
 
 class Unfinished(PeerFault):

@@ -206,6 +206,7 @@ def federate(
     probe: tuple[Record, ...], seed: int,
 ) -> tuple[dict[str, bytes], bytes]:  # fmt: skip
     """Each publisher's model after all rounds, and the broadcast that answered in the last one."""
+    from securefl.strategy.adapter_state import moved  # noqa: PLC0415
     from securefl.strategy.fedavg import FedAvg  # noqa: PLC0415
     from securefl.strategy.member import MemberStrategy  # noqa: PLC0415
     from securefl.strategy.rules import FactorServer  # noqa: PLC0415
@@ -227,7 +228,7 @@ def federate(
             else:
                 drawn = int.from_bytes(hashlib.sha256(f"{seed} {round_} {name}".encode()).digest()[:7])
                 own[name] = shared.train_without_privacy(now, state, records, drawn, begun)
-            scores = tuple(shared.probed(own[name], probe) for _ in arm.sharing.weightings)
+            scores = tuple(shared.probed(moved(state, begun, own[name]), probe) for _ in arm.sharing.weightings)
             mine = half.weights(now, scores, kept[name])
             kept[name] = np.array(mine, "<f8").tobytes()
             sent.append(half.share(now, state, begun, own[name], mine))

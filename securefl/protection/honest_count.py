@@ -3,8 +3,10 @@
 Three things make a sum say more of one member than their number suggests, and each is bounded here.
 *Weights*: an input that counts a hundred times as much as the others is nearly the sum, so the honest count is divided
 by the largest ratio of two honest weights. *Stale inputs*: what was sent before with the same value is solved for from
-two sums over cohorts that differ by one. So what leaves is the change since a member's own start, whose noise is this
-round's; where weights follow from what a member kept, every sum of the run is over one and the same cohort.
+two sums over cohorts that differ by one, or from as many over one cohort as a coordinator finds ways to ask for it. So
+what leaves is the change since a member's own start, whose noise is this round's, and weights are made of it and the
+broadcast alone (`training.local_state`). Where they are moved from round to round, or the start was kept, every sum of
+the run is over one and the same cohort.
 *Vanishing noise*: noise far below the grid rounds to nothing, so it is at least one grid step.
 """
 

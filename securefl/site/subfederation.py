@@ -85,8 +85,7 @@ class NestedTrainer:
         if ended.outcome != "finished":
             raise Unfinished(*self._spent(ended, below))
         after = ended.course.state
-        scores = tuple(self._score(each, base, after) for each in plan.sharing.weightings)
-        weights, kept = own_weights(self._half, plan, scores, own.weights)
+        weights, kept = own_weights(self._half, plan, self._score, base, start, after, own.weights)
         did = replace(below.learning.event, steps=below.learning.event.steps * rounds)
         update = Update(self._half.share(plan, base, start, after, weights), did, self._gathered(plan, below))
         return update, Own(after if plan.sharing.keeps else b"", kept)

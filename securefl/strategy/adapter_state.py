@@ -36,6 +36,11 @@ def stored(values: NDArray[np.float64]) -> bytes:
     return values.astype("<f4").tobytes()
 
 
+def moved(base: bytes, start: bytes, after: bytes) -> bytes:
+    """``base``, moved by the change from ``start`` to ``after``: of the two, nothing but this change is in it."""
+    return stored(reals(base) + (reals(after) - reals(start)))
+
+
 def zeros(count: int) -> bytes:
     """A state of so many zeros."""
     return bytes(VALUE_BYTES * count)

@@ -1,9 +1,9 @@
 """WorldLM-style federations: a backbone that is averaged plainly, and key tensors that meet by attention.
 
 After Iacob et al. (2024), whose attention and routing are reconstructed here for a coordinator that sees sums alone. A
-member scores itself: it knows its own key tensor and the broadcast one, and that is all a score is made of. Attention
-is then a ratio of two sums, to which the coordinator adds its own term. Residuals are pulled: the broadcast carries
-one, made of a second sum, and each member decides by its own attention how much of it to take.
+member scores itself: it knows its own change and the broadcast tensor, and that is all a score is made of that leaves.
+Attention is then a ratio of two sums, to which the coordinator adds its own term. Residuals are pulled: the broadcast
+carries one, made of a second sum, and each member decides by its own attention how much of it to take.
 """
 
 from __future__ import annotations
@@ -80,14 +80,15 @@ def mixed(layout: Layout, attention: Attention, origin: bytes, base: bytes, kept
 def sent(layout: Layout, attention: Attention, origin: bytes, base: bytes, begun: bytes, after: bytes) -> Vector:
     """Return what leaves a member, as this round's changes from the state it began with: (dimension,).
 
-    The backbone's; then for each sum every key tensor times its weight, and behind them the weights.
+    The backbone's; then for each sum every key tensor times its weight, and behind them the weights. Scored is what the
+    coordinator adds up, the broadcast's tensor as the change moves it: a weight says nothing of what a member kept.
     """
     import numpy as np  # noqa: PLC0415
 
     model, _ = adapter_state.split(base, layout.entries)
-    start, given, own = _reals(layout, origin), _reals(layout, model), _reals(layout, after)
-    fresh, keys = own - _reals(layout, begun), layout.keys(attention)
-    scores = [score(attention, own[key] - start[key], given[key] - start[key]) for key in keys]
+    given, fresh = _reals(layout, model), _reals(layout, after) - _reals(layout, begun)
+    keys, went = layout.keys(attention), given - _reals(layout, origin)
+    scores = [score(attention, went[key] + fresh[key], went[key]) for key in keys]
     parts = [fresh[part] for part in layout.backbone(attention)]
     for sign in (1, -1)[: 1 + attention.residual]:
         weights = [math.exp(sign * each - float(attention.clip)) for each in scores]

@@ -12,15 +12,17 @@ from securefl.terms.names import Hash
 class Weighting:
     """Each member's update counts exp(s) times, s = ``sharpness`` * score, clipped to +-``clip``.
 
-    The score is the agreement, in (0, 1], of what the member trained with the broadcast, on public text; or minus the
-    mean loss of what it trained on public labelled text, the probe. Either is a function of what is private already, so
-    it costs nothing. Over members it is a softmax. A member remembers its weight and moves it by ``renewal`` a round.
+    Scored is the broadcast as this round's change moves it, never a model that the member keeps: by its agreement with
+    the broadcast, in (0, 1], on public text; or by minus its mean loss on public labelled text, the probe. Either is a
+    function of what is private already, so it costs nothing. Over members it is a softmax. A member remembers its
+    weight and moves it by ``renewal`` a round.
     """
 
     sharpness: Fraction  # [-1000, 1000]
     clip: Fraction  # (0, 4]: two honest weights differ by a factor of exp(2 clip) at most
     share: Fraction = Fraction(1)  # [-10, 10]: of this mean in the step
-    renewal: Fraction = Fraction(1)  # (0, 1]: share of the new weight; what is left is the weight before, at first 1
+    renewal: Fraction = Fraction(1)  # (0, 1]: of the new weight; the rest is the one before, which is 1 at first and
+    # where the weightings or the grid were others
     probe: Hash | None = None  # of the probe; None: the score is the agreement
 
     def __post_init__(self) -> None:
@@ -34,8 +36,8 @@ class Weighting:
 class Attention:
     """WorldLM-style: key tensors meet the more, the more alike what became of them; the rest is averaged plainly.
 
-    A member's tensor counts exp(s) times, s = ``sharpness`` * cos(its change, the broadcast's) within +-``clip``, both
-    changes from the public start. It is a function of states that are private already, so it costs nothing.
+    A member's tensor counts exp(s) times, s = ``sharpness`` * cos(a, b) within +-``clip``: b is the broadcast's change
+    from the public start, a is b and this round's change. It is a function of what is private already, so it costs nothing.
     """
 
     keys: tuple[str, ...]  # tensors with such a part in their name; at least one

@@ -38,7 +38,7 @@ class Upload(Protocol):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether all of it follows from the broadcast and this round's noised change, whatever a member kept."""
+        """Whether it may be added over cohorts that differ: nothing that a member keeps has a part in its weights."""
         ...
 
     def dimension(self, layout: Tensors, round_: int) -> int:
@@ -67,7 +67,7 @@ class Averaged:
 
     @property
     def is_fresh(self) -> bool:
-        """A weight is not, where it is moved from the one before or scores a model that the member kept."""
+        """A weight may not, where it is moved from the one before, or follows from a change of a model that was kept."""
         return not (self.sharing.weightings and (self.sharing.keeps or self.sharing.remembers))
 
     def dimension(self, layout: Tensors, round_: int) -> int:
@@ -106,7 +106,7 @@ class Attended:
 
     @property
     def is_fresh(self) -> bool:
-        """A weight follows from the tensors that the member kept."""
+        """A weight follows from a change of tensors that the member kept."""
         return False
 
     def dimension(self, layout: Tensors, round_: int) -> int:

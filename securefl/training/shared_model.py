@@ -261,9 +261,9 @@ class SharedModel:
         adapter_tensors.load(self._built, self._start)
         return found
 
-    def scored(self, weighting: Weighting, base: bytes, after: bytes, probe: tuple[Record, ...]) -> float:
+    def scored(self, weighting: Weighting, base: bytes, moved: bytes, probe: tuple[Record, ...]) -> float:
         """Return what a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
-        return self.agreement(base, after) if weighting.probe is None else self.probed(after, probe)
+        return self.agreement(base, moved) if weighting.probe is None else self.probed(moved, probe)
 
     def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...], shapes: Shapes) -> Encoded:
         """The records, each once as it is trained on, with what the broadcast model says of it where the loss asks."""

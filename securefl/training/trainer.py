@@ -9,6 +9,7 @@ from securefl.terms import (
     Plan,
     Sharing,
     Update,
+    Weighting,
 )
 from securefl.training import (
     step,
@@ -61,7 +62,9 @@ class LoraTrainer:
         start = self._half.start(plan, base, own.model if sharing.keeps else b"")
         model = base[: 4 * self._shared.dimension]  # behind it stands what the strategy alone reads
         after, did = self._shared.trained(plan, model, start, records, self._rand, self._progress)
-        scores = tuple(self._shared.scored(each, model, after, self._probe) for each in sharing.weightings)
-        weights, kept = own_weights(self._half, plan, scores, own.weights)
+        weights, kept = own_weights(self._half, plan, self._scored, model, start, after, own.weights)
         update = Update(self._half.share(plan, base, start, after, weights), did)
         return update, Own(after if sharing.keeps else b"", kept)
+
+    def _scored(self, weighting: Weighting, base: bytes, moved: bytes) -> float:
+        return self._shared.scored(weighting, base, moved, self._probe)

@@ -72,7 +72,7 @@ class Reference:
         moved = self.state + self.server.step(self.state, np.mean(list(fresh.values()), axis=0))
         for key in self.keys:
             now = self.state[key]
-            scores = np.array([self.score(key, each[key], now) for each in after.values()])
+            scores = np.array([self.score(key, now + each[key], now) for each in fresh.values()])
             candidates = now + np.array([np.zeros_like(now), *(each[key] for each in fresh.values())])
             weights = np.exp([self.score(key, now, now), *scores])
             moved[key] = weights @ candidates / weights.sum()

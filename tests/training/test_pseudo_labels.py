@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from securefl.errors import PeerFault
 from securefl.seams import Own
+from securefl.strategy.adapter_state import moved
 from securefl.strategy.member import MemberStrategy
 from securefl.terms import CrossEntropy, Hash, PseudoLabels, Scorer, Sharing, Weighting
 from securefl.terms.records import Record
@@ -158,13 +159,26 @@ def test_a_member_keeps_its_own_model_and_its_own_weight(of) -> None:
         start = own.model or base  # nothing is pulled, so a round begins where its own model is
         update, own = trainer.train(replace(first, round=round_), base, own)
         sent = update.values
-        hat = math.exp(min(max(of.probed(own.model, probe), -2), 2) - 2)
+        hat = math.exp(min(max(of.probed(moved(base, start, own.model), probe), -2), 2) - 2)
         before = before / 2 + hat / 2
         assert sent[-1] == pytest.approx(before)
         change = np.frombuffer(own.model, "<f4").astype(float) - np.frombuffer(start, "<f4")
         assert np.allclose(sent[:-1], before * change)
         assert np.abs(change).max() > 0
-        assert struct.unpack("<d", own.weights) == pytest.approx((before,))
+        assert struct.unpack("<d", own.weights[32:]) == pytest.approx((before,))
+
+
+def test_how_much_a_kept_model_agrees_with_a_chosen_broadcast_is_in_no_weight(of) -> None:
+    """A round that hardly moves a model and hardly costs anything: its weight is that of the broadcast itself."""
+    sharing = Sharing((Weighting(F(1, 5), F(1, 5)),), pull=F(0))
+    first = asked(of, CrossEntropy(), sharing=sharing, dimension=of.layout.dimension(1, sharing))
+    still = replace(first, learning=replace(first.learning, learning_rate=F(1, 2**20)))
+    trainer, base = LoraTrainer(of, held(), repeatable("rand"), half=MemberStrategy(of.layout)), some(of, 5)
+    kept = [some(of, n) for n in (6, 7)]
+    assert abs(of.agreement(base, kept[0]) - of.agreement(base, kept[1])) > 1e-3
+    for each in kept:
+        update, _ = trainer.train(still, base, Own(each))
+        assert update.values[-1] == pytest.approx(1, abs=1e-4)
 
 
 def held():
