@@ -37,7 +37,7 @@ class Attention:
     """WorldLM-style: key tensors meet the more, the more alike what became of them; the rest is averaged plainly.
 
     A member's tensor counts exp(s) times, s = ``sharpness`` * cos(a, b) within +-``clip``: b is the broadcast's change
-    from the public start, a is b and this round's change. It is a function of what is private already, so it costs nothing.
+    from the public start, a is b and this round's change. Both are private already, so it costs nothing.
     """
 
     keys: tuple[str, ...]  # tensors with such a part in their name; at least one

@@ -67,7 +67,7 @@ class Averaged:
 
     @property
     def is_fresh(self) -> bool:
-        """A weight may not, where it is moved from the one before, or follows from a change of a model that was kept."""
+        """A weight may not, where it is moved from the one before or follows from a change of a model that was kept."""
         return not (self.sharing.weightings and (self.sharing.keeps or self.sharing.remembers))
 
     def dimension(self, layout: Tensors, round_: int) -> int:

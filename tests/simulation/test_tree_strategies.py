@@ -118,15 +118,16 @@ def test_the_roots_state_is_the_plain_references_whoever_falls_silent(case, tmp_
     assert end.outcome == "finished", end.why
     decoded: Counter[str] = Counter()
     for round_ in (1, 2):
-        after = {}
+        after, scores = {}, {}
         for node, names in tree.items():
             begun = reference.start(MemberId(node)).astype("<f4").astype(float)
             alive = [name for name in names if name not in silent[round_]]
             if len(alive) >= least:
                 made = [trained(name, round_, begun.astype("<f4")).astype(float) for name in alive]
                 after[MemberId(node)] = mean_inside(inside, begun, made)
+                scores[MemberId(node)] = score(reference.state, reference.state + after[MemberId(node)] - begun)
         decoded += Counter(["f", *(f"f-{node}" for node in after)])
-        reference.close(after, {node: score(reference.state, each) for node, each in after.items()})
+        reference.close(after, scores)
         reference.own |= after
     assert np.abs(reached(end) - reference.state).max() <= bound_of(root, inside)
     assert Counter(plan.federation for plan in trace.check()) == decoded

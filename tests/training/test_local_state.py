@@ -33,7 +33,9 @@ def score(weighting: Weighting, base: bytes, moved: bytes) -> float:
     return int.from_bytes(hashlib.sha256(base + moved).digest()[:4]) / 2**32
 
 
-def weights(plan: Plan, base: list[int], start: list[int], change: list[int], kept: bytes = b"") -> tuple[object, bytes]:
+def weights(
+    plan: Plan, base: list[int], start: list[int], change: list[int], kept: bytes = b""
+) -> tuple[object, bytes]:
     after = [a + b for a, b in zip(start, change, strict=True)]
     return own_weights(MemberStrategy(LAYOUT), plan, score, state(base), state(start), state(after), kept)
 
