@@ -257,6 +257,10 @@ class MemberHalf(Protocol):
         """The adapter state to train from; ``kept`` is what this member kept of the round before, empty at first."""
         ...
 
+    def moved(self, base: bytes, start: bytes, after: bytes) -> bytes:
+        """``base``, moved by the change from ``start`` to ``after``: the state that is scored."""
+        ...
+
     def weights(self, plan: Plan, scores: tuple[float, ...], kept: bytes) -> tuple[float, ...]:
         """This member's weight in each sum of the round, from its scores and what it kept of its weights before."""
         ...

@@ -34,6 +34,10 @@ class MemberStrategy:
         moved = base if sharing.pull is None else pulled(kept, base, sharing.pull)
         return at_home(self.layout, sharing, moved, kept)
 
+    def moved(self, base: bytes, start: bytes, after: bytes) -> bytes:
+        """The broadcast as this round's change moves it: what a weight is made of, and nothing that was kept."""
+        return adapter_state.moved(base, start, after)
+
     def weights(self, plan: Plan, scores: tuple[float, ...], kept: bytes) -> tuple[float, ...]:
         """This member's weight in each sum of the round, from its scores and the weights it kept; none kept count 1."""
         weightings = plan.sharing.weightings

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from securefl.strategy.adapter_state import moved
 from securefl.terms import Plan, Weighting
 from securefl.wire import digest
 
@@ -34,8 +33,8 @@ def own_weights(
     sharing = plan.sharing
     if not sharing.weightings:
         return (), b""
-    said = moved(base, start, after)
-    scores = tuple(score(each, base, said) for each in sharing.weightings)
+    moved = half.moved(base, start, after)
+    scores = tuple(score(each, base, moved) for each in sharing.weightings)
     if not sharing.remembers:
         return half.weights(plan, scores, b""), b""
     under = digest("weightings", (sharing.weightings, plan.cover.encoding))
