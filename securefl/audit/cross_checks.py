@@ -276,7 +276,24 @@ def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
         for _, entry in ledger.each(Reserved)
         if entry.plan.cover.scheme.has_masks
     }
-    about: dict[tuple[RunId, int], Hash] = {}
+    about = {(opening.run, opening.round): digest for digest, opening in _questions(runs)}
+    for ledger in ledgers.values():
+        for index, got in ledger.each(MessageReceived):
+            receipt = got.receipt
+            opened = ledger.opened(receipt.run) if receipt.kind == "Ask" and receipt.plan in masked else None
+            if opened is not None and opened.role == "member" and receipt.run in runs:
+                told = about.setdefault((receipt.run, receipt.round), receipt.digest)
+                if told != receipt.digest:
+                    raise ledger.wrong(f"asked about other survivors of round {receipt.round} than others were", index)
+
+
+def summed(runs: Runs) -> Mapping[Hash, tuple[MemberId, ...]]:
+    """Whose inputs a masked sum was of, by the digest of the question that every member of it was asked."""
+    return {digest: opening.survivors for digest, opening in _questions(runs)}
+
+
+def _questions(runs: Runs) -> Iterator[tuple[Hash, SumOpened]]:
+    """Each sum that a coordinator opened, and the digest of what members were asked about it if it was masked."""
     for coordinator, _ in runs.values():
         inputs = {
             (got.receipt.plan, got.receipt.sender): SignedReceipt(got.receipt, got.signature)
@@ -287,12 +304,4 @@ def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
             named = ((opening.plan, member) for member in sorted(opening.survivors))
             sealed = tuple(inputs[each] for each in named if each in inputs)
             ask = m.Ask(opening.round, masking_terms.question_about(opening.survivors), sealed)
-            about[opening.run, opening.round] = Hash(hashlib.sha256(wire.encode(ask)).digest())
-    for ledger in ledgers.values():
-        for index, got in ledger.each(MessageReceived):
-            receipt = got.receipt
-            opened = ledger.opened(receipt.run) if receipt.kind == "Ask" and receipt.plan in masked else None
-            if opened is not None and opened.role == "member" and receipt.run in runs:
-                told = about.setdefault((receipt.run, receipt.round), receipt.digest)
-                if told != receipt.digest:
-                    raise ledger.wrong(f"asked about other survivors of round {receipt.round} than others were", index)
+            yield Hash(hashlib.sha256(wire.encode(ask)).digest()), opening

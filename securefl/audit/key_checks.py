@@ -2,7 +2,8 @@
 
 A key counts at an entry if the notices that were taken in before it neither revoke it, nor hand it over longer ago than
 the overlap, nor say that its owner has left, and if it is no older than the run's policy lets it be. A party is held to
-what it knew: a notice that it took in later, or never, judges nothing.
+what it knew: a notice that it took in later, or never, judges nothing. Of an input that it heard before, only whether
+its key was revoked is asked again, as the sum is asked for and opened.
 
 A ledger knows one time: its owner's clock, as it stands at each entry. A key's age is counted from the first entry that
 names it, as its owner counts it live; nothing is compared across ledgers. So whoever sets its own clock back hides the
@@ -12,6 +13,7 @@ looks young to everybody.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,11 +22,13 @@ from securefl.audit.noticed import Holders
 from securefl.errors import Forged
 from securefl.policy import key_age
 from securefl.protocol.key_ages import KeyAges
-from securefl.protocol.standing import Standings
+from securefl.protocol.standing import Standings, revocation
 from securefl.terms import (
+    Hash,
     Leaf,
     MemberId,
     MessageReceived,
+    MessageSent,
     Noticed,
     Participant,
     Reserved,
@@ -37,16 +41,20 @@ SLACK_S: Final = 3600  # what may be computed between the check of a message and
 ROUND: Final = ("Propose", "Ask")  # what whoever trains and whoever decrypts are asked for: keys are judged as it comes
 
 
-def check(ledger: Ledger) -> tuple[str, ...]:
+def check(ledger: Ledger, summed: Mapping[Hash, tuple[MemberId, ...]]) -> tuple[str, ...]:
     """Check that this party heard nobody, trained with nobody and summed nobody's input by a key that did not count.
+
+    Args:
+        ledger: the party's own.
+        summed: as ``cross_checks.summed`` has it.
 
     Returns:
         what is left out: notices that judge nobody, as nothing here says whose they are.
 
     Raises:
-        Tampered: it did; or it tells of a notice that its home never took in.
+        Tampered: it did; or it opened a sum that nobody asked for; or it tells of a notice that its home never took in.
     """
-    known = _Known(holders := Holders.of(ledger))
+    known = _Known(holders := Holders.of(ledger), summed)
     for index, leaf in enumerate(ledger.leaves):
         try:
             known.judge(leaf)
@@ -85,10 +93,11 @@ class _Known:
     """What one ledger has told so far: of keys, and of the runs in which they spoke."""
 
     holders: Holders
+    summed: Mapping[Hash, tuple[MemberId, ...]]
     ages: KeyAges = KeyAges()  # noqa: RUF009 - frozen
     standings: Standings = Standings()  # noqa: RUF009 - frozen
     _runs: dict[RunId, _Run] = field(default_factory=dict)
-    _asked: dict[RunId, _Moment] = field(default_factory=dict)  # of each run's latest round
+    _asked: dict[tuple[RunId, int], _Moment] = field(default_factory=dict)  # of each round
 
     def judge(self, leaf: Leaf) -> None:
         """Take in an entry, and check every key by which it was written.
@@ -107,16 +116,36 @@ class _Known:
         elif isinstance(entry, MessageReceived) and entry.receipt.run in self._runs:
             run = self._runs[entry.receipt.run]
             self._check(run, run.named(entry.receipt.sender), now)
+            self._check_inputs(run, self.summed.get(entry.receipt.digest, ()), now)
             if entry.receipt.kind in ROUND:
-                self._asked[entry.receipt.run] = now
+                self._asked[entry.receipt.run, entry.receipt.round] = now
+        elif isinstance(entry, MessageSent) and entry.receipt.kind == "Propose" and entry.receipt.run in self._runs:
+            run = self._runs[entry.receipt.run]
+            self._check(run, run.named(self.holders.owner, entry.receipt.to), now)
         elif isinstance(entry, Reserved) and entry.plan.run in self._runs:
             run = self._runs[entry.plan.run]
             custodian = [seat for seat in run.opened.peers if seat.key == entry.plan.cover.custodian]
-            self._check(run, [*entry.plan.cohort, *custodian], self._asked.get(entry.plan.run, now))
+            self._check(run, [*entry.plan.cohort, *custodian], self._asked.get((entry.plan.run, entry.plan.round), now))
         elif isinstance(entry, SumOpened) and entry.run in self._runs:
-            run = self._runs[entry.run]
-            if run.opened.role == "custodian":
-                self._check(run, run.named(*entry.survivors, self.holders.owner), self._asked.get(entry.run, now))
+            self._judge_sum(self._runs[entry.run], entry, now)
+
+    def _judge_sum(self, run: _Run, opened: SumOpened, now: _Moment) -> None:
+        """A custodian's keys were asked about with the sum; a coordinator's with each input, and revocations now."""
+        if run.opened.role == "custodian":
+            asked = self._asked.get((opened.run, opened.round))
+            self._check(run, run.named(*opened.survivors, self.holders.owner), asked or now)
+            if asked is None:
+                raise Forged(f"a sum of round {opened.round} that nobody asked for")
+        elif run.opened.role == "coordinator":
+            self._check_inputs(run, (*opened.survivors, self.holders.owner), now)
+
+    def _check_inputs(self, run: _Run, names: tuple[MemberId, ...], moment: _Moment) -> None:
+        for seat in run.named(*names):
+            fault = revocation(
+                seat, lambda who: moment.standings.check(run.opened.federation, who, moment.at - SLACK_S)
+            )
+            if fault is not None:
+                raise fault
 
     def _check(self, run: _Run, seats: list[Participant], moment: _Moment) -> None:
         for seat in seats:

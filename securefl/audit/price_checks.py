@@ -214,6 +214,7 @@ def check_rounds(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
                 raise ledger.wrong(f"round {plan.round} does not start from the release of the round before", index)
     for ledger in ledgers.values():
         _check_openings(ledger, ledgers, plans)
+        _check_handed_in(ledger)
     check_sums(ledgers)
 
 
@@ -272,6 +273,21 @@ def _check_openings(ledger: Ledger, ledgers: Mapping[MemberId, Ledger], plans: M
             owner = of_seat(ledgers, seats[member])
             if owner is not None and entry.plan not in {settled.plan for _, settled in owner.each(Settled)}:
                 raise ledger.wrong(f"a sum over {member}, whose ledger settled no such plan", index)
+
+
+def _check_handed_in(ledger: Ledger) -> None:
+    """Every input of a coordinator's sum stands in its ledger: the key that it came under is asked about there."""
+    handed_in = set[tuple[RunId, int, MemberId]]()
+    for index, leaf in enumerate(ledger.leaves):
+        entry = leaf.entry
+        if isinstance(entry, MessageReceived) and entry.receipt.kind == "Submitted":
+            handed_in.add((entry.receipt.run, entry.receipt.round, entry.receipt.sender))
+        elif isinstance(entry, SumOpened):
+            opened = ledger.opened(entry.run)
+            for member in entry.survivors:
+                is_here = (entry.run, entry.round, member) in handed_in
+                if opened is not None and opened.role == "coordinator" and not is_here:
+                    raise ledger.wrong(f"a sum of round {entry.round} over {member}, who handed nothing in", index)
 
 
 def _check_nobody_here(ledger: Ledger, index: int, entry: SumOpened, ledgers: Mapping[MemberId, Ledger]) -> None:

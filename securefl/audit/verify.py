@@ -254,7 +254,8 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     left_out = cross_checks.check_complete(ledgers, runs, wanted)
     last_word.check_speakers(ledgers)
     cross_checks.check_receipts(ledgers)
-    left_out += tuple(each for ledger in ledgers.values() for each in key_checks.check(ledger))
+    summed = cross_checks.summed(runs)
+    left_out += tuple(each for ledger in ledgers.values() for each in key_checks.check(ledger, summed))
     cross_checks.check_heads(ledgers)
     accounts = {ledger.owner: price_checks.check_account(ledger) for ledger in ledgers.values()}
     price_checks.check_rounds(ledgers, runs)

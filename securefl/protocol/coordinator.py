@@ -180,6 +180,9 @@ def _next_question(state: Asking, ports: Ports) -> Step:
     course = replace(state.course, unanswered={})
     protection, plan = ports.protection(course.session.scheme), course.plan
     revoked = [seat.member for seat in plan.cohort if seat.member in state.sealed and revocation(seat, ports.standing)]
+    if revocation(course.session.coordinator, ports.standing):
+        why = f"the key of {course.session.coordinator.member} was revoked: round {plan.round} is not opened"
+        return close_round(course, "aborted", why, ports)
     if revoked:  # whoever stole that key may have made the input: no sum with it is asked for, or opened
         why = f"round {plan.round} has an input under a key that was revoked: {', '.join(revoked)}"
         return close_round(course, "aborted", why, ports)

@@ -213,7 +213,7 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
         raise Unsafe("a plan of another run or federation", "protocol.another-run")
     if plan.policy != session.policy:
         raise Unsafe("a plan of another policy", "protocol.stale-policy")
-    if plan.round <= state.opened_round or plan.round != ask.round:
+    if plan.round <= state.opened_round or {ask.round, event.envelope.receipt.round} != {plan.round}:
         what = f"a sum for round {plan.round}: the last one opened was of round {state.opened_round}"
         raise OutOfTurn(what, "protocol.replayed-round")
     # 2. every input is signed by a member of the cohort for this very plan, and each member stands there once

@@ -305,9 +305,10 @@ Agent = MemberAgent | CustodianAgent
 
 
 def _asked(data: bytes, charter: member_state.SiteConfig, home: Home) -> m.Frame:
-    """The frame, as ``authentic`` has it. A coordinator's key that counts no more is written down once, by its rule.
+    """The frame, as ``authentic`` has it. What a coordinator's key asks that counts no more is written down.
 
-    It is again after the next run or notice here: whoever has such a key fills no ledger with what it asks.
+    Once by each rule, whosever key and whichever federation's, until the next run or notice here: whoever has such a
+    key fills no ledger with what it asks.
     """
     try:
         return authentic(data, charter, home)

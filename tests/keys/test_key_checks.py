@@ -64,9 +64,10 @@ def test_who_needs_no_notice_to_know_that_its_own_key_ended_opens_no_sum(
     federation = Rotating(tmp_path / "world", scheme=Scheme.MASKED_CKKS, priced=True).made()
     when = at(moment, lambda: ended(federation, how, who, told=False))
     end, _ = Living(federation).play(1, 3, when)
-    opened = [1] if who == COORDINATOR or moment[0] == "Propose" else []  # the first round's second question is for it
+    first = moment[0] == "Propose"  # the first round's second question is for the custodian
+    opened = [1] if first or (how, who) == ("left", COORDINATOR) else []
     assert (end.outcome, [number for number, _ in sums(federation, COORDINATOR)]) == ("aborted", opened)
-    assert len(sums(federation, CUSTODIAN)) == len(opened)
+    assert len(sums(federation, CUSTODIAN)) == (first or who == COORDINATOR)  # who has not heard opens it
     assert verify(folder_of(federation, tmp_path / "copies")).ok
 
 
@@ -100,6 +101,91 @@ def test_an_audit_finds_who_went_on_by_a_key_that_its_own_ledger_had_ended(
     assert not judged.ok
     assert judged.first_bad["ledger"] == f"{found}.ledger"
     assert any(word in judged.why for word in ("revoked", "handed over", "has left"))
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_an_audit_finds_a_coordinator_that_went_on_by_its_own_ended_key(how: str, tmp_path: Path, monkeypatch) -> None:
+    """Nobody else has heard."""
+    federation = Rotating(tmp_path / "world", priced=True).made()
+    judged = heedless(federation, tmp_path, monkeypatch, (COORDINATOR,), COORDINATOR, how, ("Propose", 1), rounds=3)
+    assert judged.first_bad["ledger"] == f"{COORDINATOR}.ledger"
+
+
+@pytest.mark.parametrize("others", [("a", "b"), ()])
+def test_an_audit_finds_who_asks_for_opens_or_answers_for_a_sum_with_an_input_that_was_revoked_since(
+    others: tuple[str, ...], tmp_path: Path, monkeypatch
+) -> None:
+    """The coordinator keeps the input of a member that is silent from then on."""
+    federation = Rotating(tmp_path / "world", priced=True).made()
+    silenced(monkeypatch, lambda home, entry: sender_of(entry) == "c" and bool(home.live.now.noticed))
+    judged = heedless(federation, tmp_path, monkeypatch, (COORDINATOR, *others), "c", "revoked", ("Ask", 0), rounds=1)
+    assert judged.first_bad["ledger"] == f"{others[0] if others else COORDINATOR}.ledger"
+
+
+@pytest.mark.parametrize(
+    ("how", "who", "scheme", "leaves_out"),
+    [
+        ("left", "a", Scheme.MASKING, "Propose"),
+        ("revoked", CUSTODIAN, Scheme.CKKS, "Ask"),
+        ("handed over", COORDINATOR, Scheme.MASKING, "Submitted"),
+    ],
+)
+def test_an_audit_finds_who_leaves_out_of_its_ledger_what_it_was_asked_or_handed(
+    how: str, who: str, scheme: Scheme, leaves_out: str, tmp_path: Path, monkeypatch
+) -> None:
+    """The entry by whose moment the key would be judged: no earlier round's stands for it."""
+    federation = Rotating(tmp_path / "world", scheme, priced=True).made()
+    silenced(
+        monkeypatch,
+        lambda home, entry: (
+            home.owner == who
+            and isinstance(entry, MessageReceived)
+            and entry.receipt.kind == leaves_out
+            and (who != COORDINATOR or entry.receipt.sender == "c")
+            and bool(home.live.now.noticed)
+        ),
+    )
+    judged = heedless(federation, tmp_path, monkeypatch, (who,), "c", how, ("Propose", 1), rounds=3)
+    assert judged.first_bad["ledger"] == f"{who}.ledger"
+
+
+def sender_of(entry: object) -> str:
+    return entry.receipt.sender if isinstance(entry, MessageReceived) else ""
+
+
+def silenced(monkeypatch, is_left_out: Callable[[Home, object], bool]) -> None:
+    """Homes whose ledgers leave these entries out."""
+    commit = Home.commit
+
+    def committed(home, conn, run, entries, *more, **named):
+        return commit(home, conn, run, tuple(e for e in entries if not is_left_out(home, e)), *more, **named)
+
+    monkeypatch.setattr(Home, "commit", committed)
+
+
+def heedless(  # noqa: PLR0913 - a story
+    federation: Rotating, base: Path, monkeypatch, by: tuple[str, ...], who: str, how: str, moment: tuple[str, int],
+    *, rounds: int,
+):  # fmt: skip
+    """What an audit says of a run in which some heard that a key ended, asked nobody's standing, and went on."""
+    asked = Home.standing_in
+    monkeypatch.setattr(
+        Home, "standing_in", lambda home, *given: (lambda _: None) if home.owner in by else asked(home, *given)
+    )
+
+    def end_it() -> None:
+        signed = ENDS[how](federation, who)
+        others = tuple(name for name in by if name != who)
+        if others:
+            federation.taken(signed, by=others)
+        federation.time[0] += 11 + 3600
+
+    living = Living(federation)
+    ended, _ = living.play(1, rounds, at(moment, end_it))
+    assert ended.outcome == "finished"
+    judged = verify(folder_of(federation, base / "copies"))
+    assert not judged.ok
+    return judged
 
 
 # No honest run is called bad.
