@@ -41,14 +41,15 @@ def unpacked(data: bytes) -> tuple[bytes, ...]:
 
 
 def send(connection: socket.socket, frames: Iterable[bytes], timeout_s: float) -> None:
-    """Send frames.
+    """Send frames, within ``timeout_s`` seconds for all of them.
 
     Raises:
-        Cut: the other side is gone, or took none of it for ``timeout_s``.
+        Cut: the other side is gone, or too slow.
     """
+    deadline = time.monotonic() + timeout_s
     try:
-        connection.settimeout(timeout_s)
         for frame in frames:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
             connection.sendall(packed(frame))
     except OSError as fault:
         raise Cut(str(fault)) from fault

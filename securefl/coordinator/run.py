@@ -37,7 +37,7 @@ from securefl.protocol.messages import InProgress
 from securefl.runtime.couriers import Couriers
 from securefl.runtime.sockets import GONE_S, Sockets
 from securefl.seams import Runtime
-from securefl.terms import MemberId, RunId
+from securefl.terms import MemberId, Participant, PublicKey, RunId
 from securefl.terms.parties import COORDINATOR
 
 if TYPE_CHECKING:
@@ -81,11 +81,18 @@ def couriers_of(coordinator: Coordinator, folder: Path) -> Couriers:
 
     Raises:
         OperatorFault: somebody's key is not known.
+        OSError: this user may not write in ``folder``.
     """
-    home = inviting.opened(coordinator)
+    home, name = inviting.opened(coordinator), coordinator.file.name
+    policy = policies.load(coordinator.policy).text
+
+    def counting(seat: Participant) -> tuple[PublicKey, ...]:
+        return home.key_line(name, seat, policy).counting()
+
     seats = everyone(coordinator, home).everybody[1:]
-    name = coordinator.file.name
-    return Couriers(folder, home.identity, {seat.member: partial(home.line, name, seat.key) for seat in seats})
+    couriers = Couriers(folder, home.identity, {seat.member: partial(counting, seat) for seat in seats})
+    couriers.prepare()
+    return couriers
 
 
 def coordinate(

@@ -46,6 +46,10 @@ class KeyLine:
     keys: tuple[PublicKey, ...]  # newest first, at least one
     counts: Callable[[Participant], None]  # raises Forged for a key that does not count now
 
+    def counting(self) -> tuple[PublicKey, ...]:
+        """Every key of the line that counts now, newest first."""
+        return tuple(key for key in self.keys if self._counts_now(replace(self.seat, key=key)))
+
     def speaker(self, holds: Callable[[PublicKey], None]) -> Participant:
         """The party under the key by which it spoke.
 
@@ -74,3 +78,10 @@ class KeyLine:
             return replace(self.seat, key=key)
         holds(last)
         return replace(self.seat, key=last)
+
+    def _counts_now(self, seat: Participant) -> bool:
+        try:
+            self.counts(seat)
+        except Forged:
+            return False
+        return True

@@ -4,7 +4,8 @@
     CARRIED/from/NAME/TICKET/    what a courier brought back
 
 A plan's patience is counted as everywhere: a federation of couriers writes hours or days. A package that comes late,
-twice or to the wrong place changes nothing, and the right one is still awaited.
+twice or to the wrong place changes nothing, and the right one is still awaited. So is one whose folder cannot be read
+or written: a courier has one member's packages in its hands, and no other's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,9 +40,10 @@ class Couriers:
     Args:
         folder: where couriers take and bring packages.
         identity: the coordinator's.
-        known: asked for the keys of each peer, every time that a package is looked at: a key may be handed over.
+        known: asked for the keys of each peer that count, every time that packages are looked at: a key may be handed
+            over, or revoked.
         look_s: how often what was brought is looked at.
-        tell: is told of each package that is refused.
+        tell: is told of each package that is refused, and of each folder that cannot be used.
     """
 
     def __init__(
@@ -51,23 +54,36 @@ class Couriers:
         self._look_s, self._tell = look_s, tell
         self._told: dict[Path, tuple[tuple[str, int], ...]] = {}  # what a refused package looked like
         self._seen: dict[Path, tuple[tuple[str, int], ...]] = {}
+        self._unusable: dict[Path, str] = {}  # a folder, and why
+
+    def prepare(self) -> None:
+        """Make the folders that hold everybody's.
+
+        Raises:
+            OSError: this user may not.
+        """
+        for each in (TO, FROM):
+            (self._folder / each).mkdir(parents=True, exist_ok=True)
 
     def exchange(
         self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
     ) -> Iterator[tuple[MemberId, bytes | Failure]]:
         """Lay out a package for each; yield each answer once a courier has brought it."""
         asked: dict[MemberId, Hash] = {}
+        kept_back: dict[MemberId, bytes] = {}  # whose folder cannot be written now
         for member, request in outbound:
             if member not in self._known:
                 yield member, GONE
                 continue
-            asked[member] = ticket = packages.ticket_of(request)
-            packages.write(self._folder / TO / member, self._identity, Way.ASKED, ticket, COORDINATOR, member, request)
+            asked[member], kept_back[member] = packages.ticket_of(request), request
+            self._lay_out(asked, kept_back)
         while asked:
+            self._lay_out(asked, kept_back)
             for member, ticket in list(asked.items()):
                 answer = self._brought(member, ticket, waiting.most_bytes)
                 if answer is not None:
                     del asked[member]
+                    kept_back.pop(member, None)
                     self._forget(member, ticket)
                     yield member, answer
             if not asked or waiting.is_over or waiting.left() <= 0:
@@ -77,21 +93,42 @@ class Couriers:
             self._forget(member, ticket)
             yield member, waiting.late
 
+    def _lay_out(self, asked: Mapping[MemberId, Hash], kept_back: dict[MemberId, bytes]) -> None:
+        """Lay out what is kept back; what cannot be written stays kept back."""
+        for member, request in list(kept_back.items()):
+            folder = self._folder / TO / member
+            with self._used(folder):
+                packages.write(folder, self._identity, Way.ASKED, asked[member], COORDINATOR, member, request)
+                del kept_back[member]
+
     def _brought(self, member: MemberId, ticket: Hash, most: int) -> bytes | Failure | None:
         """The answer of this peer to this request; None while none is here."""
-        for package in packages.packages_in(self._folder / FROM / member):
-            try:
-                manifest, data = packages.read(
-                    package, Way.ANSWERED, COORDINATOR, {member: self._known[member]()}, most
-                )
-            except NotCarried as fault:
-                self._refuse(package, fault)
-                continue
-            if manifest.ticket == ticket:
-                answer = heard(data)
-                if not isinstance(answer, InProgress):
-                    return answer
+        folder, known = self._folder / FROM / member, {member: self._known[member]()}
+        with self._used(folder):
+            for package in packages.packages_in(folder):
+                try:
+                    manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, known, most)
+                except NotCarried as fault:
+                    self._refuse(package, fault)
+                    continue
+                if manifest.ticket == ticket:
+                    answer = heard(data)
+                    if not isinstance(answer, InProgress):
+                        return answer
         return None
+
+    @contextmanager
+    def _used(self, folder: Path) -> Iterator[None]:
+        """Say once why one member's folder cannot be used, and go on: its package is not carried meanwhile."""
+        try:
+            yield
+        except OSError as fault:
+            why = f"{fault.filename or folder}: {fault.strerror}; let this user read and write {folder}"
+            if self._unusable.get(folder) != why:
+                self._tell(why)
+            self._unusable[folder] = why
+        else:
+            self._unusable.pop(folder, None)
 
     def _refuse(self, package: Path, fault: NotCarried) -> None:
         """Say once why a package is refused; not of one that is still being copied."""

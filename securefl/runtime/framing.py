@@ -20,17 +20,17 @@ class Cut(Exception):
 
 
 def send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
-    """Send one frame.
+    """Send one frame, within ``timeout_s`` seconds for all of it.
 
     Raises:
-        Cut: the other side is gone, or took none of it for ``timeout_s``.
+        Cut: the other side is gone, or too slow.
     """
     assert len(data) <= MOST, "a frame that nobody would read"
-    connection.settimeout(timeout_s)
+    deadline = time.monotonic() + timeout_s
     try:
-        connection.sendall(len(data).to_bytes(PREFIX, "big"))
-        for start in range(0, len(data), PIECE):
-            connection.sendall(data[start : start + PIECE])
+        for part in (len(data).to_bytes(PREFIX, "big"), data):
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            connection.sendall(part)  # all of it within the time-out, which no byte that is taken renews
     except OSError as fault:
         raise Cut(str(fault)) from fault
 

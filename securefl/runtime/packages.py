@@ -109,10 +109,14 @@ def write(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+    if any((place / name).exists() for name in (FRAME, MANIFEST)):  # a package; what else lies in it stays
+        (place / MANIFEST).unlink(missing_ok=True)  # until the new one is there, it is whole for nobody
+        for name in (FRAME, MANIFEST):
+            (beside / name).rename(place / name)
+        beside.rmdir()
+        return place
     if place.exists():
-        for name in (FRAME, MANIFEST):  # a package, and nothing else that may lie there
-            (place / name).unlink(missing_ok=True)
-        place.rmdir()
+        place.rmdir()  # nothing that is no package is replaced
     beside.rename(place)
     return place
 
@@ -148,7 +152,7 @@ def read(
         what = f"{manifest.way.value} by {manifest.sender}, for {manifest.to}; this is {me}"
         raise NotCarried(Rule.MISDIRECTED, what, package)
     if not any(_signed_by(key, signed) for key in known[manifest.sender]):
-        raise NotCarried(Rule.SIGNATURE, f"{manifest.sender}'s key did not sign it", package)
+        raise NotCarried(Rule.SIGNATURE, f"no key of {manifest.sender} that counts here signed it", package)
     if len(manifest.ticket) != TICKET:
         raise NotCarried(Rule.FORM, f"a ticket of {len(manifest.ticket)} bytes", package)
     data = _bytes(package / FRAME, most)

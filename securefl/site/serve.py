@@ -34,9 +34,11 @@ from securefl.runtime.sockets import HEARTBEAT_S
 from securefl.site.counts import CUT, STRANGER, TURNED_AWAY, Counts
 from securefl.site.workers import Work, Workers
 from securefl.telling import tell
+from securefl.terms.rules import FULL
 
 READ_S: Final = 60.0  # a request that is not whole by then is dropped
 MOST_AT_ONCE: Final = 32  # connections; others are turned away, and try again
+MOST_WAITING: Final = 24  # connections among them that wait for what takes long; others ask again
 MOST_WORKING: Final = 2 * MOST_AT_ONCE  # requests that are worked on, those of clients that hung up among them
 LONGEST_AT_ONCE: Final = 8  # requests of the longest kind whose bytes are held at once
 MOST_ROOM: Final = 256 << 20  # bytes of requests held at once, unless a single one is longer
@@ -99,6 +101,7 @@ class Door(socketserver.ThreadingUnixStreamServer):
         self.party, self.users, self.most = party, frozenset(users), party.most_request
         self.room = Room(room_for(self.most))
         self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self.waiting = threading.BoundedSemaphore(MOST_WAITING)
         self.workers = Workers(party, MOST_WORKING, self.counts)
         super().__init__(str(path), Conversation)
 
@@ -148,10 +151,27 @@ class Conversation(socketserver.BaseRequestHandler):
                 if work is None:
                     self.server.counts.ended(TURNED_AWAY)
                     return
-                while not work.done.wait(HEARTBEAT_S):
-                    framing.send(self.request, WORKING + wire.encode(_progress(self.server.party, work)), READ_S)
+                if not work.done.wait(HEARTBEAT_S) and not self._waited(work):
+                    self.server.counts.refused(FULL)
+                    framing.send(self.request, SILENCE + wire.encode(NoAnswer(FULL)), READ_S)
+                    return
         if work.answer:
             framing.send(self.request, work.answer, READ_S)
+
+    def _waited(self, work: Work) -> bool:
+        """Wait for the answer, with signs of life. False where too many do: the work goes on, and is asked for again.
+
+        So whoever repeats what takes long never holds all connections of a site.
+        """
+        if not self.server.waiting.acquire(blocking=False):
+            return False
+        try:
+            while not work.done.is_set():
+                framing.send(self.request, WORKING + wire.encode(_progress(self.server.party, work)), READ_S)
+                work.done.wait(HEARTBEAT_S)
+        finally:
+            self.server.waiting.release()
+        return True
 
 
 def room_for(longest: int) -> int:

@@ -9,14 +9,14 @@ from typing import Final
 
 PEER: Final = "protocol.peer"  # what a fault of a peer is called where nothing closer fits
 SITE: Final = "site.fault"  # something is wrong at the site itself, and what it is stays there
-FULL: Final = "site.full"  # the site holds as many bytes of requests as it takes: the same request may be sent again
+FULL: Final = "site.full"  # the site holds as many requests as it takes: the same request may be sent again
 
 # 1. What a site says of a message that it does not answer: the name, and this sentence; nothing of the message or site.
 
 FAULTS: Final = {
     PEER: "the message is not what the protocol allows",
     SITE: "something is wrong at the site; its operator is told there",
-    FULL: "the site holds as many bytes of requests as it takes; ask again",
+    FULL: "the site holds as many requests as it takes; ask again",
     "policy.authority": "the site has not adopted that policy",
     "protocol.altered": "the body is not the one that its receipt names",
     "protocol.another-cohort": "the keys or shares are for another cohort",

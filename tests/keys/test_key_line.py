@@ -13,13 +13,17 @@ from securefl.errors import Forged, OperatorFault, PeerFault
 from securefl.home import notices
 from securefl.protection import key_shares
 from securefl.protocol import messages as m
+from securefl.runtime import packages
+from securefl.runtime.couriers import Couriers
 from securefl.runtime.inprocess import InProcess
+from securefl.runtime.packages import Rule, Way
+from securefl.seams import Failure
 from securefl.site import key_share
 from securefl.site.dispatch import Dispatcher
 from securefl.terms import Hash, MemberId, Refused, RunId, Scheme, Settled, SumOpened
 from securefl.terms.parties import COORDINATOR as CENTRE
 from securefl.terms.parties import CUSTODIAN
-from tests.support.parties import InOrder
+from tests.support.parties import InOrder, waiting
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating
 
 KEY, WHOLE, DAY = Hash(b"k" * 32), b"the decryption key", 24 * HOUR
@@ -143,6 +147,39 @@ def test_a_custodian_that_left_one_federation_goes_on_in_another_and_a_revoked_k
     with pytest.raises(OperatorFault, match="0 good shares"):
         split.gathered(split.dealer, both)
     assert split.refused == {"protocol.key-revoked"}
+
+
+def too_old_at_the_coordinator(split: Split) -> None:
+    assert Living(split.federation).play(1)[0].outcome == "finished"
+    split.federation.time[0] += 31 * DAY
+
+
+@pytest.mark.parametrize("dead", [None, revoked, left, handed_over, too_old_at_the_coordinator])
+def test_a_package_under_a_key_that_counts_no_more_ends_no_wait(dead, tmp_path: Path) -> None:
+    """Whoever has a party's dead key is quicker than the party; beside an overlap, both its keys are heard."""
+    split = Split(tmp_path, max_age_days=30)
+    federation, old = split.federation, split.dealer
+    if dead is None:
+        federation.taken(federation.rotated(CUSTODIAN))
+    else:
+        dead(split)
+    home, told = federation.home(COORDINATOR), list[str]()
+    seat, folder, ticket = replace(federation.seat(CUSTODIAN), key=old.public), tmp_path / "c", packages.ticket_of(b"?")
+
+    def known() -> tuple[keys.PublicKey, ...]:
+        return home.key_line("f", seat, federation.policy.text).counting()
+
+    couriers = Couriers(folder, home.identity, {seat.member: known}, look_s=0.01, tell=told.append)
+    packages.write(folder / "from" / CUSTODIAN, old, Way.ANSWERED, ticket, seat.member, MemberId(CENTRE), b"+stolen")
+    ((_, answer),) = couriers.exchange([(seat.member, b"?")], waiting(0.3))
+    home.engine.dispose()
+    if dead is None:
+        assert known() == (split.identity(CUSTODIAN).public, old.public)
+        assert answer == b"stolen"
+        return
+    assert known() == ((split.identity(CUSTODIAN).public,) if dead is handed_over else ())
+    assert isinstance(answer, Failure)
+    assert [Rule.SIGNATURE.value in each for each in told] == [True]
 
 
 # Whoever has a coordinator's dead key.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -229,6 +231,84 @@ def test_what_nobody_asked_another_signed_or_another_party_brought_is_waited_pas
     assert len(told) == 1, "said once, however often it is looked at"
     assert Rule.SIGNATURE.value in told[0]
     assert list((tmp_path / "to" / NORTH).iterdir()) == [], "nothing is left that a courier would take in vain"
+
+
+@contextmanager
+def with_no_right_to_pass() -> Iterator[Path]:
+    """A folder, and a user whom its rights bind: not root."""
+    user, folder = os.geteuid(), Path(tempfile.mkdtemp())
+    if user == 0:
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(folder)
+
+
+def a_note(place: Path) -> Callable[[], object]:
+    place.rmdir()
+    place.write_text("taken, back on Monday")
+    return place.unlink
+
+
+def its_couriers_own(place: Path) -> Callable[[], object]:
+    place.chmod(0o000)
+    return lambda: place.chmod(0o700)
+
+
+def nobodys_to_write(place: Path) -> Callable[[], object]:
+    place.chmod(0o500)
+    return lambda: place.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("way", "spoil"),
+    [("to", a_note), ("to", its_couriers_own), ("to", nobodys_to_write), ("from", its_couriers_own)],
+)
+@pytest.mark.parametrize("mended", [False, True])
+def test_what_one_members_courier_does_to_its_folder_is_told_once_and_keeps_its_own_package_back_alone(
+    way: str, spoil: Callable[[Path], Callable[[], object]], mended: bool
+) -> None:
+    other, told, again = keys.Identity(keys.Secret(b"o" * 32)), list[str](), list[Callable[[], object]]()
+
+    def tell(what: str) -> None:
+        told.append(what)
+        if mended:
+            again.pop()()
+            packages.write(
+                folder / "from" / NORTH, OWN, Way.ANSWERED, packages.ticket_of(b"1"), NORTH, COORDINATOR, b"+1"
+            )
+
+    with with_no_right_to_pass() as folder:
+        couriers = Couriers(folder, CENTRE, {NORTH: lambda: (OWN.public,), SOUTH: lambda: (other.public,)}, 0.01, tell)
+        couriers.prepare()
+        for each in (folder / "to" / NORTH, folder / "from" / NORTH):
+            each.mkdir()
+        packages.write(
+            folder / "from" / SOUTH, other, Way.ANSWERED, packages.ticket_of(b"2"), SOUTH, COORDINATOR, b"+2"
+        )
+        again.append(spoil(folder / way / NORTH))
+        answers = dict(couriers.exchange([(NORTH, b"1"), (SOUTH, b"2")], waiting(30 if mended else 0.3)))
+        for mend in again:
+            mend()
+    assert answers[SOUTH] == b"2"
+    assert answers[NORTH] == b"1" if mended else isinstance(answers[NORTH], Failure)
+    assert len(told) == 1
+    assert str(folder / way / NORTH) in told[0]
+
+
+def test_a_package_is_replaced_also_where_something_else_lies_in_it(tmp_path: Path) -> None:
+    """A machine that looks at a medium leaves files of its own there."""
+    first = a_package(tmp_path)
+    (first / ".DS_Store").write_bytes(b"looked at")
+    assert a_package(tmp_path, data=b"+again") == first
+    known: dict[MemberId, tuple[PublicKey, ...]] = {NORTH: (OWN.public,)}
+    assert packages.read(first, Way.ANSWERED, COORDINATOR, known, 1 << 16)[1] == b"+again"
+    assert (first / ".DS_Store").exists()
+    assert packages.packages_in(tmp_path) == (first,)
+    assert [each.name for each in tmp_path.iterdir()] == [first.name]
 
 
 def test_a_request_keeps_its_ticket_when_it_is_asked_again_and_a_key_file_is_what_signs(tmp_path: Path) -> None:

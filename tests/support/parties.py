@@ -49,6 +49,7 @@ from securefl.terms import (
     Patience,
     Plan,
     ProtectionSpec,
+    PublicKey,
     RunId,
     Scheme,
     Task,
@@ -381,10 +382,11 @@ def by_couriers(
     """Parties on machines of their own, and a courier for each: what it carries it may meddle with."""
     carried, said = federation.folder / "carried", [] if told is None else told
     coordinator, centre = federation.home(federation.centre), federation.seat(federation.centre).key
-    known = {
-        MemberId(name): partial(coordinator.line, federation.name, federation.seat(name).key)
-        for name in federation.parties
-    }
+
+    def counting(name: str) -> tuple[PublicKey, ...]:
+        return coordinator.key_line(federation.name, federation.seat(name), federation.policy.text).counting()
+
+    known = {MemberId(name): partial(counting, name) for name in federation.parties}
     homes = {name: federation.home(name) for name in federation.parties}
     walks = [
         Walk(name, federation.party(name), home, partial(home.line, federation.name, centre), carried, meddle, said)
