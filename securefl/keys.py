@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from securefl.errors import Forged
 from securefl.terms import PublicKey
 from securefl.terms.names import BoxKey, SignatureBytes
+
+BOX_BYTES: Final = 48  # of a box beside its message: an ephemeral key and a tag
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -16,6 +16,7 @@ from securefl.terms import (
     Envelope,
     Event,
     MemberId,
+    Participant,
     Plan,
     PublicKey,
     RunId,
@@ -110,7 +111,19 @@ class CoordinatorProtection(Protocol):
     phases: int  # how often it asks, once sealing is over; each time when everybody asked before has answered
 
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
-        """Return what each member of the cohort is given with the plan."""
+        """Return what each member of the cohort is given with the plan, of enrolments that ``admit`` let pass."""
+        ...
+
+    def admit(self, plan: Plan, seat: Participant, roster: tuple[MemberId, ...], enrolled: bytes) -> None:
+        """Check that a member's enrolment can be relayed: no peer will refuse it for anything that shows here.
+
+        Args:
+            plan: of the round that it is for; its cohort is not known yet.
+            roster: who was shown to each member as taking part, in order of names.
+
+        Raises:
+            PeerFault: a peer would refuse it. It counts as no answer, and the others go on.
+        """
         ...
 
     def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> bytes | None:

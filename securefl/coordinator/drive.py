@@ -63,13 +63,13 @@ def drive(
             waiting.shorten(state.course.plan.patience.grace_s)
         for sender, answer in runtime.exchange(asked, waiting):
             if isinstance(answer, Failure):
-                _note(home, run, sender, answer.why)
+                _note(home, run, sender, f"no signed answer came: {answer.why}")
                 continue
             try:
                 frame: m.Frame = wire.decode(answer, m.Frame)
                 moved = _advance(home, pending.state, coordinator_state.Received(sender, frame), ports, observe)
             except PeerFault as fault:
-                _note(home, run, sender, str(m.NoAnswer.by(fault)), rules.of_fault(fault))
+                _note(home, run, sender, f"what came does not count: {m.NoAnswer.by(fault)}", rules.of_fault(fault))
                 continue
             pending = coordinator_state.Step(moved.state, outbound=(*pending.outbound, *moved.outbound))
             if enough(moved.state):
@@ -122,6 +122,7 @@ def _advance(
 
 
 def _note(home: Home, run: RunId, sender: MemberId, why: str, rule: str = "protocol.no-answer") -> None:
+    """Write down that a party was asked, and what is missing: nothing that it said, for nothing of this is signed."""
     reason = Reason(rule, sender, "an answer while patience lasts", why)
     with home.transaction() as conn:
         home.record(conn, (Refused(run, 0, "answer", (reason,)),))

@@ -10,13 +10,14 @@ import numpy as np
 from securefl import wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Identity, Secret
-from securefl.protection import fixed_point
+from securefl.protection import fixed_point, max_update
 from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.seams import Enrolment
 from securefl.terms import (
     Aggregate,
     Envelope,
     MemberId,
+    Participant,
     Plan,
     ProtectionSpec,
     PublicKey,
@@ -90,16 +91,23 @@ class ClearCoordinator:
         del enrolled
         return dict.fromkeys(cohort, b"")
 
+    def admit(self, plan: Plan, seat: Participant, roster: tuple[MemberId, ...], enrolled: bytes) -> None:
+        """No keys: there are none here."""
+        del plan, roster
+        if enrolled:
+            raise Forged(f"{seat.member} enrolled with keys, and this scheme has none")
+
     def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> bytes:
         """The vectors so far and this one.
 
         Raises:
-            Forged: it is no vector of this plan.
+            Forged: it is no vector of this plan, or a longer one than an honest member sends.
         """
         bare: Bare = wire.decode(payload, Bare)
         if len(bare.values) != 8 * plan.dimension:
             raise Forged(f"{member} sent {len(bare.values)} bytes where {8 * plan.dimension} belong")
         values = np.frombuffer(bare.values, "<i8")
+        max_update.check_sum(plan, Aggregate(values, (member,), plan.cover.encoding))
         return (np.frombuffer(total, "<i8") + values if total else values).tobytes()
 
     def ask(

@@ -37,6 +37,7 @@ from securefl.terms import (
     FixedPoint,
     Hash,
     MemberId,
+    Participant,
     Plan,
     PublicKey,
     RunId,
@@ -222,6 +223,12 @@ class EncryptedCoordinator:
         """Nothing to relay."""
         del enrolled
         return dict.fromkeys(cohort, b"")
+
+    def admit(self, plan: Plan, seat: Participant, roster: tuple[MemberId, ...], enrolled: bytes) -> None:
+        """No keys: there are none here."""
+        del plan, roster
+        if enrolled:
+            raise Forged(f"{seat.member} enrolled with keys, and this scheme has none")
 
     def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> None:
         """Nothing: the custodian adds, from inputs as their members signed them."""

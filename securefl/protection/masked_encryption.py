@@ -27,7 +27,7 @@ from securefl.protection.masking_terms import Revealed, TooFew
 from securefl.protection.slot_packing import Packing
 from securefl.protection.summation import Summation
 from securefl.seams import Enrolment
-from securefl.terms import Envelope, MemberId, Plan, PublicKey, RunId, Scheme, SignedReceipt, Update
+from securefl.terms import Envelope, MemberId, Participant, Plan, PublicKey, RunId, Scheme, SignedReceipt, Update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,6 +105,10 @@ class MaskedCoordinator(EncryptedCoordinator):
     def relay(self, cohort: tuple[MemberId, ...], enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, bytes]:
         """Statements and boxes of masks."""
         return self._masks.relay(cohort, enrolled)
+
+    def admit(self, plan: Plan, seat: Participant, roster: tuple[MemberId, ...], enrolled: bytes) -> None:
+        """As masks have it."""
+        self._masks.admit(plan, seat, roster, enrolled)
 
     def ask(
         self, phase: int, plan: Plan, enrolled: Mapping[MemberId, bytes],

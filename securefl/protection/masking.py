@@ -26,6 +26,7 @@ from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point, packing, shamir
 from securefl.protection.enrolments import (
     check_cover,
+    check_dealt,
     check_statement,
     check_threshold,
     commitments_of,
@@ -56,6 +57,7 @@ from securefl.terms import (
     Envelope,
     Hash,
     MemberId,
+    Participant,
     Plan,
     ProtectionSpec,
     PublicKey,
@@ -95,26 +97,21 @@ class MaskingMember:
             merkle.root(tuple(map(merkle.leaf_hash, commitments))),
         )  # fmt: skip
         sealed = {}
-        own = Pair(b"", b"")
         for point, peer in zip(points, roster, strict=True):
             pair = pairs[point]
             if peer == me:
-                own = pair
                 continue
             place = place_of(run, round_, me, peer)
             fresh = keys.derive(rand, "box", peer.encode())
             sealed[str(peer)] = keys.seal_box(boxes[peer], "shares", place, wire.encode(pair), fresh)
-        private = Private(round_, threshold, key.raw, seed.raw, own)
+        private = Private(round_, threshold, key.raw, seed.raw, pairs[1 + roster.index(me)])
         public = Public(statement, identity.sign("mask-key", wire.encode(statement)), roster, commitments, sealed)
         return Enrolment(wire.encode(private), wire.encode(public))
 
     def admit(self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes, material: bytes) -> None:
         """A sum under this plan is safe, and every peer's keys and shares hold."""
         del material
-        private, statements, _ = self._checked(me, plan, box, enrolment, relayed)
-        for peer, statement in statements.items():
-            if peer != me:  # found now, a key that agrees on nothing costs nobody's budget
-                keys.agree(Secret(private.key), statement.mask_key)
+        self._checked(me, plan, box, enrolment, relayed)
 
     def _checked(
         self, me: MemberId, plan: Plan, box: Secret, enrolment: bytes, relayed: bytes
@@ -124,7 +121,7 @@ class MaskingMember:
         if (private.round, private.threshold) != (plan.round, plan.cover.threshold):
             raise Unsafe(f"keys of round {private.round} for a plan of round {plan.round}", "protocol.replayed-key")
         relay: Relay = wire.decode(relayed, Relay)
-        seats = {seat.member: seat.key for seat in plan.cohort}
+        seats = {seat.member: seat for seat in plan.cohort}
         if sorted(peer.statement.member for peer in relay.peers) != sorted(seats):
             raise Forged("keys of others than the cohort", "protocol.another-cohort")
         roster, named = relay.roster, roster_hash(relay.roster)
@@ -134,9 +131,7 @@ class MaskingMember:
         shares: dict[str, Pair] = {}
         for peer in relay.peers:
             member = peer.statement.member
-            check_statement(peer.statement, peer.signature, plan, member, seats[member])
-            if peer.statement.roster != named:
-                raise Forged(f"{member} dealt its shares to another roster than is shown", "protocol.another-roster")
+            check_statement(peer.statement, peer.signature, plan, seats[member], named)
             pair = private.own if member == me else _opened(peer, plan, me, box)
             _check_pair(peer, roster, me, pair)
             statements[member], shares[member] = peer.statement, pair
@@ -245,6 +240,10 @@ class MaskingCoordinator:
             )
             relays[receiver] = wire.encode(Relay(publics[receiver].roster, peers))
         return relays
+
+    def admit(self, plan: Plan, seat: Participant, roster: tuple[MemberId, ...], enrolled: bytes) -> None:
+        """A statement and boxes that every peer of this roster takes, as far as they can be seen into."""
+        check_dealt(plan, seat, roster, enrolled)
 
     def add(self, plan: Plan, total: bytes, member: MemberId, payload: bytes) -> bytes:
         """The masked vectors so far and this one, packed as each of them is: a state is no longer than an input.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from securefl import wire
 from securefl.errors import PeerFault
 from securefl.terms import Hash, MemberId, RunId
-from securefl.terms.names import SignatureBytes
+from securefl.terms.names import BoxKey, CommitmentBytes, ShareBytes, SignatureBytes
 
 
 class TooFew(PeerFault):
@@ -25,8 +25,8 @@ class Statement:
     round: int
     member: MemberId
     threshold: int
-    mask_key: bytes  # X25519 public key
-    seed: bytes  # SHA-256 commitment of the self-mask seed
+    mask_key: BoxKey  # X25519 public key
+    seed: Hash  # SHA-256 commitment of the self-mask seed
     roster: Hash  # of the sorted names of all who were dealt shares
     shares: Hash  # root of a Merkle tree: at place i, the commitments of both shares of the roster's i-th
 
@@ -38,7 +38,7 @@ class Public:
     statement: Statement
     signature: SignatureBytes
     roster: tuple[MemberId, ...]  # sorted; a member's point is its place here, from 1
-    commitments: tuple[bytes, ...]  # of a key's share and a seed's, 64 bytes, in roster order
+    commitments: tuple[CommitmentBytes, ...]  # of a key's share and a seed's, in roster order
     boxes: Mapping[str, bytes]
 
 
@@ -46,8 +46,8 @@ class Public:
 class Pair:
     """One peer's shares of one member's secrets of one round."""
 
-    key: bytes
-    seed: bytes
+    key: ShareBytes
+    seed: ShareBytes
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -109,5 +109,5 @@ def question_about(survivors: Iterable[MemberId]) -> bytes:
 class Revealed:
     """The answer: seed shares of survivors, key shares of the dropped; never both of one member."""
 
-    seeds: Mapping[str, bytes]
-    keys: Mapping[str, bytes]
+    seeds: Mapping[str, ShareBytes]
+    keys: Mapping[str, ShareBytes]

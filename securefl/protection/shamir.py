@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from securefl.errors import Forged
 from securefl.keys import Secret
+from securefl.terms.names import SIZES, ShareBytes
 
 PRIME = (1 << 521) - 1
-SHARE_BYTES = 66
+SHARE_BYTES = SIZES[ShareBytes]
 
 
-def split(secret: Secret, threshold: int, points: tuple[int, ...], rand: Secret) -> dict[int, bytes]:
+def split(secret: Secret, threshold: int, points: tuple[int, ...], rand: Secret) -> dict[int, ShareBytes]:
     """One share for each point; any ``threshold`` of them give the secret, fewer say nothing about it.
 
     ``points`` are distinct, from 1. ``rand`` is fresh for every secret: the polynomial's coefficients come from it.
@@ -28,7 +29,7 @@ def split(secret: Secret, threshold: int, points: tuple[int, ...], rand: Secret)
     stream = Cipher(algorithms.AES(rand.raw), modes.CTR(bytes(16))).encryptor()
     drawn = (int.from_bytes(stream.update(bytes(SHARE_BYTES)), "big") >> 7 for _ in range(threshold - 1))
     coefficients = [int.from_bytes(secret.raw, "big"), *(each % PRIME for each in drawn)]  # uniform but for 2**-521
-    return {point: _at(coefficients, point).to_bytes(SHARE_BYTES, "big") for point in points}
+    return {point: ShareBytes(_at(coefficients, point).to_bytes(SHARE_BYTES, "big")) for point in points}
 
 
 def _at(coefficients: list[int], point: int) -> int:

@@ -16,9 +16,9 @@ from typing import Any, Final
 from securefl import wire
 from securefl.errors import OutOfTurn, PeerFault
 from securefl.protection import max_update
-from securefl.protocol import answers
+from securefl.protocol import acceptances
 from securefl.protocol import messages as m
-from securefl.protocol.coordinator_checks import check_answer, with_seen
+from securefl.protocol.coordinator_checks import check_answer, check_enrolment, check_reply, with_seen
 from securefl.protocol.coordinator_messages import (
     ask_members,
     close_round,
@@ -86,8 +86,7 @@ def on_started(state: Planned, event: Started, ports: Ports) -> Step:
 
 def on_accept(state: Inviting, event: Received, ports: Ports) -> Step:
     """Note who takes part; when everybody has spoken, enrol them."""
-    accept = m.opened(event.frame.envelope, m.Accept)
-    assert isinstance(accept, m.Accept)
+    accept = acceptances.checked(event.frame, state.course.session)
     course = with_seen(_answered(state.course, event), accept)
     course = replace(course, accepts={**course.accepts, event.sender: event.frame})
     return _when_answered(replace(state, course=course), event, ports, invited)
@@ -112,7 +111,7 @@ def on_enrolled(state: Enrolling, event: Received, ports: Ports) -> Step:
     enrolled = m.opened(event.frame.envelope, m.Enrolled)
     assert isinstance(enrolled, m.Enrolled)
     course = _answered(state.course, event)
-    _check_relayable(course, event.sender, enrolled.public, ports)
+    check_enrolment(course, event.sender, enrolled.public, course.plan.round, ports)
     course = replace(course, enrolled={**course.enrolled, event.sender: enrolled.public})
     return _when_answered(replace(state, course=course), event, ports, enlisted)
 
@@ -128,7 +127,7 @@ def on_submitted(state: Collecting, event: Received, ports: Ports) -> Step:
     submitted = m.opened(event.frame.envelope, m.Submitted)
     assert isinstance(submitted, m.Submitted)
     course = _answered(state.course, event)
-    _check_relayable(course, event.sender, submitted.following, ports)
+    check_enrolment(course, event.sender, submitted.following, course.plan.round + 1, ports)
     protection, envelope = ports.protection(course.session.scheme), event.frame.envelope
     added = protection.add(course.plan, state.total, event.sender, submitted.payload)
     kept = envelope if added is None else SignedReceipt(envelope.receipt, envelope.signature)
@@ -351,15 +350,10 @@ def step(state: State, event: Event, ports: Ports) -> Step:
         raise OutOfTurn(f"{kind.__name__} while {type(state).__name__}")
     act, targets = rule
     if isinstance(event, Received) and act is not ignore:
-        answers.check(state.course.unanswered[event.sender], event.frame.envelope)
+        check_reply(state.course, event)
     moved = act(state, event, ports)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"
     return moved
-
-
-def _check_relayable(course: RunState, sender: MemberId, public: bytes, ports: Ports) -> None:
-    """What cannot be passed on is refused as it comes: later it would keep the run from going on."""
-    ports.protection(course.session.scheme).relay((sender,), {sender: public})
 
 
 def _answered(course: RunState, event: Received) -> RunState:

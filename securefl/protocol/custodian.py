@@ -231,9 +231,7 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
         m.check(envelope, receipt.sender, session.coordinator.member, session.run, known[receipt.sender])
         if receipt.plan != name:
             raise Forged(f"an input of {receipt.sender} for another plan", "protocol.another-plan")
-        if receipt.head is None:
-            raise Forged(f"an input of {receipt.sender} without its ledger's head", "protocol.no-ledger")
-        shown.append(receipt.head)
+        shown.append(sight.paying(receipt))
         submitted = m.opened(envelope, m.Submitted)
         assert isinstance(submitted, m.Submitted)
         payloads[receipt.sender] = submitted.payload

@@ -10,6 +10,7 @@ from securefl.errors import Forged, Unsafe
 from securefl.keys import Secret
 from securefl.protocol import messages as m
 from securefl.protocol import sight
+from securefl.protocol.acceptances import checked
 from securefl.protocol.member_state import Seated
 from securefl.protocol.standing import revocation
 from securefl.terms import AdapterRule, MemberId, Participant, Plan, SignedHead, SignedReceipt
@@ -74,19 +75,15 @@ def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> Accepted:
             or altered, or the custodian's is missing.
     """
     session = seat.session
-    known = {each.member: each for each in (*session.roster, *custodian_of(seat))}
     boxes: dict[str, bytes] = {}
     shown, seen = list[SignedHead](), list[SignedHead]()
     material = b""
     for frame in frames:
         sender = frame.envelope.receipt.sender
-        if sender not in known or sender in boxes:
-            raise Forged(f"an acceptance of {sender}, who is no peer or stands here twice", "protocol.stranger")
-        m.check(frame.envelope, sender, session.coordinator.member, session.run, known[sender].key)
-        accept = m.opened(frame.envelope, m.Accept)
-        assert isinstance(accept, m.Accept)
-        if frame.head is None:
-            raise Forged(f"an acceptance of {sender} without its ledger's head", "protocol.no-ledger")
+        if sender in boxes:
+            raise Forged(f"an acceptance of {sender} stands here twice", "protocol.stranger")
+        accept = checked(frame, session)
+        assert frame.head is not None, "checked with the acceptance"
         boxes[sender] = accept.box
         shown += (*sight.bound(seat.charter, frame.envelope.receipt), frame.head)
         seen += accept.seen
@@ -128,9 +125,7 @@ def inputs_of(
         m.check_receipt(each, receipt.sender, session.coordinator.member, session.run, keys_of[receipt.sender])
         if (receipt.kind, receipt.round, receipt.plan) != (m.Submitted.__name__, plan.round, name):
             raise Forged(f"the receipt of {receipt.sender} is of no input to this sum", "protocol.another-plan")
-        if receipt.head is None:
-            raise Forged(f"an input of {receipt.sender} without its ledger's head", "protocol.no-ledger")
-        shown.append(receipt.head)
+        shown.append(sight.paying(receipt))
     return shown
 
 

@@ -103,12 +103,34 @@ def bound(charter: SiteConfig, receipt: Receipt) -> tuple[SignedHead, ...]:
     Raises:
         Forged: its sender showed entries before, and names none now.
     """
+    return named(_known(charter, receipt.sender), receipt)
+
+
+def named(known: Iterable[SignedHead | None], receipt: Receipt) -> tuple[SignedHead, ...]:
+    """The head that a signed receipt names, held against what was seen of its sender's ledger; none, if it was empty.
+
+    Raises:
+        Forged: its sender's ledger was longer before, or is another one.
+    """
+    before = [each for each in known if each is not None]
     if receipt.head is not None:
+        check_grown(before, receipt.head)
         return (receipt.head,)
-    if before := [each for each in _known(charter, receipt.sender) if each is not None]:
+    if before:
         was = max(each.head.size for each in before)
         raise Forged(f"{receipt.sender} shows an empty ledger, and has shown {was} entries before", OTHERS_SET_BACK)
     return ()
+
+
+def paying(receipt: Receipt) -> SignedHead:
+    """The head that an input's receipt names: what paid for the input stands in that ledger.
+
+    Raises:
+        Forged: it names none.
+    """
+    if receipt.head is None:
+        raise Forged(f"an input of {receipt.sender} without its ledger's head", "protocol.no-ledger")
+    return receipt.head
 
 
 def _known(charter: SiteConfig, owner: MemberId) -> tuple[SignedHead | None, ...]:

@@ -25,6 +25,8 @@ RunId = NewType("RunId", bytes)  # RUN_BYTES, drawn once per run
 PublicKey = NewType("PublicKey", bytes)  # Ed25519, 32 bytes
 BoxKey = NewType("BoxKey", bytes)  # X25519, the public half, 32 bytes
 SignatureBytes = NewType("SignatureBytes", bytes)  # an Ed25519 signature, 64 bytes
+ShareBytes = NewType("ShareBytes", bytes)  # one share of a 32-byte secret, 66 bytes (`protection.shamir`)
+CommitmentBytes = NewType("CommitmentBytes", bytes)  # to two shares, 64 bytes
 Nonce = NewType("Nonce", bytes)  # 16 bytes: one grant, one reservation
 SIZES: Final[Mapping[object, int]] = {
     Hash: 32,
@@ -32,6 +34,8 @@ SIZES: Final[Mapping[object, int]] = {
     PublicKey: 32,
     BoxKey: 32,
     SignatureBytes: 64,
+    ShareBytes: 66,
+    CommitmentBytes: 64,
     Nonce: 16,
 }  # bytes of each; nothing shorter or longer is decoded as one
 NAMED: Final[Mapping[object, str]] = {

@@ -17,7 +17,7 @@ from securefl import keys, wire
 from securefl.errors import PeerFault
 from securefl.keys import Secret
 from securefl.protection import enrolments, masking, masking_terms, shamir
-from securefl.terms import MemberId, PublicKey
+from securefl.terms import MemberId, Participant, PublicKey
 from tests import make_vectors
 from tests.support.worlds import World
 
@@ -128,8 +128,8 @@ def fail(case: dict[str, str]) -> None:
         plan = World().coordinator.state.course.plan
         plan = replace(plan, run=said.run, round=1, cover=replace(plan.cover, threshold=2))
         told = wire.decode(given["statement"], masking_terms.Statement)
-        key = PublicKey(raw("statement", "key"))
-        enrolments.check_statement(told, given["signature"], plan, MemberId("a"), key)
+        seat = Participant(MemberId("a"), PublicKey(raw("statement", "key")), "here")
+        enrolments.check_statement(told, given["signature"], plan, seat, said.roster)
     elif "box" in given:
         keys.open_box(make_vectors.TWO, "shares", given["place"], given["box"])
     elif "public" in given:

@@ -86,6 +86,16 @@ def test_what_is_no_input_is_refused_as_it_comes_and_the_others_finish(payload: 
     assert [name for name, fault in world.faults] == ["coordinator", "coordinator"]
 
 
+@pytest.mark.parametrize("value", [1 << 40, -(1 << 63), (1 << 63) - 1])
+def test_in_the_clear_a_longer_input_than_an_honest_one_is_refused_as_it_comes(value: int) -> None:
+    world = World(scheme=Scheme.CLEAR)
+    spoiling(world, "b", wire.encode(clear.Bare(np.full(world.dimension, value, "<i8").tobytes())))
+    end = world.play()
+    assert end.outcome == "finished"
+    assert np.array_equal(world.reached(end), world.expected(("a", "c", "d"), ("a", "c", "d")))
+    assert [(name, fault.rule) for name, fault in world.faults] == [("coordinator", "protocol.poisoned-sum")] * 2
+
+
 @pytest.mark.parametrize("scheme", [Scheme.MASKING, Scheme.MASKED_CKKS])
 def test_a_key_that_ends_once_its_input_came_is_out_unless_the_input_was_added(scheme: Scheme) -> None:
     world = World(scheme=scheme, rounds=1)

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from securefl import wire
+from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn
 from securefl.protocol import answers, coordinator, coordinator_checks, coordinator_state
 from securefl.protocol import messages as m
 from securefl.terms import Hash, RunId, Scheme, SignedHead
 from tests.support.worlds import World, identity, signed_head
+
+BOX = keys.public_half(keys.Secret(bytes(range(32))))
 
 
 def heads_of(**sizes: int) -> tuple[SignedHead, ...]:
@@ -31,7 +33,7 @@ def test_a_coordinator_takes_in_only_what_parties_of_the_run_have_signed(seen, r
     world = World()
     before = world.advance(coordinator_state.Started()).state
     receipt = before.course.unanswered["a"].receipt
-    accept = m.enclose(identity("a"), "a", receipt.sender, receipt.run, 0, m.Accept(bytes(32), b"", seen))
+    accept = m.enclose(identity("a"), "a", receipt.sender, receipt.run, 0, m.Accept(BOX, b"", seen))
     event = coordinator_state.Received("a", m.Frame(accept, signed_head("a", 3)))
     if rule is not None:
         with pytest.raises(Forged) as caught:
@@ -47,7 +49,7 @@ def test_a_coordinator_takes_in_only_what_parties_of_the_run_have_signed(seen, r
 def test_a_coordinator_keeps_the_longest_ledger_that_was_seen(known: int, kept: int) -> None:
     world = World()
     course = world.advance(coordinator_state.Started()).state.course
-    accept = m.Accept(bytes(32), b"", (signed_head("b", 5),))
+    accept = m.Accept(BOX, b"", (signed_head("b", 5),))
     held = coordinator_checks.with_seen(replace(course, heads={"b": signed_head("b", known)}), accept)
     assert held.heads == {"b": signed_head("b", kept)}
 
@@ -57,7 +59,7 @@ def test_of_two_ledgers_of_one_length_the_one_that_was_seen_first_stays() -> Non
     world = World()
     course = world.advance(coordinator_state.Started()).state.course
     one, other = (signed_head("b", 5, bytes([n]) * 32) for n in (1, 2))
-    held = coordinator_checks.with_seen(replace(course, heads={"b": one}), m.Accept(bytes(32), b"", (other,)))
+    held = coordinator_checks.with_seen(replace(course, heads={"b": one}), m.Accept(BOX, b"", (other,)))
     assert held.heads == {"b": one}
 
 
@@ -94,7 +96,7 @@ def test_a_coordinator_takes_no_answer_whose_ledger_does_not_go_with_it(altered,
     world = World()
     receipt = world.advance(coordinator_state.Started()).state.course.unanswered["a"].receipt
     before = world.coordinator.saved
-    accept = m.enclose(identity("a"), "a", receipt.sender, receipt.run, 0, m.Accept(bytes(32), b""))
+    accept = m.enclose(identity("a"), "a", receipt.sender, receipt.run, 0, m.Accept(BOX, b""))
     for sender in ("a", "mallory"):
         with pytest.raises(Forged) as caught:
             world.advance(coordinator_state.Received(sender, altered(m.Frame(accept, signed_head("a", 3)))))
