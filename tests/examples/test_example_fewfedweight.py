@@ -58,7 +58,7 @@ def test_the_example_runs_and_every_publisher_ends_with_a_model_of_its_own(tmp_p
     assert all(own[name] != own_of(tmp_path / "sites", name, result.report["run"], 4) for name in names)
     assert len({each.model for each in own.values()}) == len(names)
     assert all(each.model for each in own.values())
-    assert all(len(each.weights) == 8 for each in own.values())
+    assert all(len(each.weights) == 32 + 8 for each in own.values())  # what it was made under, and one weight
     assert all(member["heldout"]["broadcast"] is not None for member in result.report["members"])
 
 
