@@ -197,21 +197,36 @@ def test_a_notice_under_a_key_that_nobody_has_is_listed(federation: Rotating, tm
     assert [each for each in judged.unverified if "coordinator.ledger, entry 0" in each and "not believed" in each]
 
 
-def test_a_notice_under_a_key_that_nobody_has_hides_nothing(
+def test_a_notice_under_a_key_that_nobody_has_judges_nobody(
     federation: Rotating, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hand-over by such a key does not come before the true one."""
+    """One member has it in its ledger and goes on with the party: nothing says that the party left."""
+    heedless(monkeypatch, "a")
+    gone = Departure(federation.name, federation.seat("c").member, STRANGER.public, federation.time[0])
+    recorded(federation, "a", standing.sign(STRANGER, gone))
+    assert Living(federation).play(1)[0].outcome == "finished"
+    judged = audited(federation, tmp_path)
+    assert judged.ok, judged.why
+    assert sum("a.ledger, entry 0" in each and "not believed" in each for each in judged.unverified) == 1
+
+
+def test_a_forged_hand_over_does_not_hide_the_true_one(
+    federation: Rotating, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two, the first would count: so a member that goes on by a dead key writes one that lasts for ever."""
     heedless(monkeypatch, "a")
 
     def end_it() -> None:
-        recorded(federation, "a", handed(federation, "c", STRANGER, identity("next"), None, 10**7 // 2))
+        now, c = federation.time[0], federation.seat("c")
+        for_ever = Handover(federation.name, c.member, c.key, now, STRANGER.public, now + 10**6, None)
+        recorded(federation, "a", SignedNotice(for_ever, bytes(64), bytes(64)))
         recorded(federation, "a", handed(federation, "c", identity_of(federation, "c"), SECOND, None, 10))
         federation.time[0] += 3 * HOUR
 
     Living(federation).play(1, 2, at(("Propose", 1), end_it))
     judged = audited(federation, tmp_path)
     assert (judged.ok, judged.first_bad["ledger"]) == (False, "a.ledger")
-    assert "handed over" in judged.why
+    assert "did not sign" in judged.why
 
 
 # No honest party is called bad.
