@@ -31,9 +31,7 @@ def own_weights(
         base: the broadcast; ``start`` and ``after``: this member's own state before and after its steps.
     """
     sharing = plan.sharing
-    if not sharing.weightings:
-        return (), b""
-    moved = half.moved(base, start, after)
+    moved = half.moved(base, start, after) if sharing.weightings else b""
     scores = tuple(score(each, base, moved) for each in sharing.weightings)
     if not sharing.remembers:
         return half.weights(plan, scores, b""), b""
