@@ -65,10 +65,18 @@ def check_sum(plan: Plan, aggregate: Aggregate) -> None:
     Raises:
         Forged: some member sent more than training under this plan gives.
     """
-    most, members = longest(plan), len(aggregate.survivors)
     total = aggregate.total.astype("<f8")
     largest, norm = float(abs(total).max(initial=0.0)), math.sqrt(float(total.dot(total)))
-    grid = float(Fraction(1, 1 << aggregate.encoding.fraction_bits))
+    check_size(plan, largest, norm, len(aggregate.survivors))
+
+
+def check_size(plan: Plan, largest: float, norm: float, members: int) -> None:
+    """As ``check_sum``, of a vector of so many members by its largest value and its norm, in grid units.
+
+    Raises:
+        Forged: as there.
+    """
+    most, grid = longest(plan), float(Fraction(1, 1 << plan.cover.encoding.fraction_bits))
     for what, found, limit in (("a value", largest, members * most.entry), ("a norm", norm, members * most.l2)):
         if not found <= limit * FLOATS:
             over = f"a sum with {what} of {found * grid:.4g}"
