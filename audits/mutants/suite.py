@@ -30,7 +30,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 TESTS = {
-    "protocol": ("tests/protocol", "tests/attacks/test_protocol_attacks.py", "tests/planning/test_patience.py"),
+    "protocol": (
+        "tests/protocol",
+        "tests/keys",
+        "tests/attacks/test_protocol_attacks.py",
+        "tests/planning/test_patience.py",
+        "tests/runtime/test_message_sizes.py",
+    ),
     "policy": ("tests/policy", "tests/terms/test_rules.py", "tests/test_extending.py"),
     "privacy": ("tests/privacy", "tests/policy/test_policy_decide.py", "tests/policy/test_policy_oracle.py"),
     "ledger": ("tests/ledger", "tests/audit/test_audit_verify.py"),
