@@ -14,6 +14,7 @@ from audits.budget import site
 from audits.figures import figure, report
 from securefl import wire
 from securefl.errors import Fault
+from securefl.home.export import copy_of
 from securefl.home.home import Home
 from securefl.policy.decide import decide
 from securefl.protocol import coordinator_state
@@ -95,7 +96,7 @@ def contend(folder: Path, processes: int, seconds: float, limit: int) -> list[di
     with home.transaction() as conn:
         account = home.account(conn)
         charges = len(account.charges)
-    file = home.ledger()
+    file = copy_of(home)
     home.engine.dispose()
     assert file is not None
     leaves = [wire.decode(data, Leaf) for data in file.leaves]

@@ -21,11 +21,10 @@ from securefl.coordinator.counts import Counted, Counts
 from securefl.coordinator.drive import drive
 from securefl.documents.coordinator_file import Coordinator
 from securefl.errors import Missing, OperatorFault
-from securefl.home import adoption
+from securefl.home import adoption, export
 from securefl.home.home import Home
 from securefl.home.introduced import Introduced
 from securefl.home.peers import pin
-from securefl.ledger import export
 from securefl.planning import start_file
 from securefl.planning.plan import FirstState, check_first_plan, plan_of, strategy_of
 from securefl.policy import load as policies
@@ -216,7 +215,7 @@ def _leave(
 ) -> None:
     """Write what the coordinator knows, and bind it in its ledger."""
     run, plan = ended.course.session.run, prepared.course.plan
-    _export(home, out)
+    export.one(home, out / "ledger")
     adapter = folder.ADAPTER if ended.last_round else None
     if adapter:
         (out / adapter).mkdir(exist_ok=True)
@@ -236,14 +235,8 @@ def _leave(
 
 def _over(home: Home, out: Path) -> Result:
     """Mark the run as over: its folder has the ledger as it stands."""
-    _export(home, out)
+    export.one(home, out / "ledger")
     told = evidence.told_in(out / folder.COORDINATED)
     outcome = told["outcome"]
     evidence.mark(out, run_folder.run_mark(out, outcome["status"]))
     return Result(outcome["status"], outcome["why"], told)
-
-
-def _export(home: Home, out: Path) -> None:
-    file = home.ledger()
-    assert file is not None, "a run that was driven stands in the ledger"
-    export.write(out / "ledger" / f"{file.owner}{export.SUFFIX}", file)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from securefl import merkle
 from securefl.documents import coordinator_suite, site_file, strict
-from securefl.errors import OperatorFault
+from securefl.errors import OperatorFault, Tampered
 from securefl.home import identity
 from securefl.home.clock import clock
 from securefl.home.home import Home
-from securefl.ledger import anchor, export
+from securefl.ledger import anchor, databases, export, store
 from securefl.ledger.export import LedgerFile
 
 NOTHING = "nothing to export: no run has begun here"
@@ -30,6 +31,22 @@ def home_of(party: Path) -> Home:
     return Home.at(home, head.owner, clock)
 
 
+def copy_of(home: Home) -> LedgerFile | None:
+    """A copy of a home's whole ledger that can be checked without the home; None before its first entry.
+
+    Raises:
+        Tampered: the database's entries are not those that were signed.
+    """
+    with home.transaction() as conn:
+        head = home.head()
+        leaves = tuple(store.raw(conn))
+    if head is None:
+        return None
+    if merkle.root([merkle.leaf_hash(leaf) for leaf in leaves]) != head.head.root:
+        raise Tampered(databases.name_of(home.engine), "its entries are not those that were signed")
+    return LedgerFile(home.owner, home.identity.public, leaves, head)
+
+
 def one(home: Home, out: Path) -> tuple[Path, LedgerFile]:
     """Write this home's ledger into the folder ``out``, under its owner's name.
 
@@ -37,7 +54,7 @@ def one(home: Home, out: Path) -> tuple[Path, LedgerFile]:
         OperatorFault: it cannot be written.
         Tampered: the home's ledger is not what it signed.
     """
-    file = home.ledger()
+    file = copy_of(home)
     if file is None:
         raise OperatorFault(NOTHING, "take part in a run first", str(home.path))
     path = out / f"{file.owner}{export.SUFFIX}"
@@ -52,8 +69,8 @@ def export_all(homes: Sequence[Home], folder: Path) -> None:
         OperatorFault: they cannot be written, or never stood still.
     """
 
-    def copies() -> tuple[export.LedgerFile, ...]:
-        return tuple(file for home in homes if (file := home.ledger()) is not None)
+    def copies() -> tuple[LedgerFile, ...]:
+        return tuple(file for home in homes if (file := copy_of(home)) is not None)
 
     for file in export.steady(copies):
         export.write(folder / f"{file.owner}{export.SUFFIX}", file)

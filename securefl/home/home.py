@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from securefl import files, key_files, keys, merkle, wire
+from securefl import files, key_files, keys, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import identity as identity_file
 from securefl.home import leftovers, opening, ring
@@ -22,7 +22,7 @@ from securefl.home.bodies import Bodies, Body, Known
 from securefl.home.ledger_view import Mark, Told
 from securefl.home.live import Live
 from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
-from securefl.ledger import anchor, databases, export, heads, store
+from securefl.ledger import anchor, databases, heads, store
 from securefl.ledger.tables import machines
 from securefl.policy import key_age
 from securefl.privacy.account import Account
@@ -395,18 +395,3 @@ class Home:
             self.live.now.ages.check(seat, now, most_s)
 
         return check
-
-    def ledger(self) -> export.LedgerFile | None:
-        """A copy of the whole ledger that can be checked without this home; None before its first entry.
-
-        Raises:
-            Tampered: the database's entries are not those that were signed.
-        """
-        with self.transaction() as conn:
-            head = self.head()
-            leaves = tuple(store.raw(conn))
-        if head is None:
-            return None
-        if merkle.root([merkle.leaf_hash(leaf) for leaf in leaves]) != head.head.root:
-            raise Tampered(databases.name_of(self.engine), "its entries are not those that were signed")
-        return export.LedgerFile(self.owner, self.identity.public, leaves, head)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securefl.errors import OperatorFault
+from securefl.home.export import copy_of
 from securefl.ledger import export
 from securefl.site.build import limits_of, model_of, opened, records_of
 from securefl.site.joining import check_home
@@ -70,7 +71,7 @@ def released(home: Home, federation: str, state: bytes, place: str, task: str | 
     Raises:
         OperatorFault: there is none.
     """
-    file, digest = home.ledger(), hashlib.sha256(state).digest()
+    file, digest = copy_of(home), hashlib.sha256(state).digest()
     entries = [leaf.entry for leaf in export.leaves_of(file, str(home.path))] if file else []
     opened = [each for each in entries if isinstance(each, RunJoined)]
     runs = {each.run for each in opened if (each.federation, each.task) == (federation, task)}

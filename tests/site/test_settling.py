@@ -11,6 +11,7 @@ from securefl.audit import replay
 from securefl.audit.verify import verify
 from securefl.cli.main import main
 from securefl.errors import OperatorFault
+from securefl.home.export import copy_of
 from securefl.ledger import export
 from securefl.site import settling
 from securefl.site.serve import LOCK, alone
@@ -32,7 +33,7 @@ def copies(federation: Federation, folder: Path) -> Path:
     folder.mkdir()
     for name in ("coordinator", *federation.parties):
         home = federation.home(name)
-        file = home.ledger()
+        file = copy_of(home)
         assert file is not None
         export.write(folder / f"{file.owner}{export.SUFFIX}", file)
         home.engine.dispose()

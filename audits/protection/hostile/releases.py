@@ -20,6 +20,7 @@ from securefl.audit import cross_checks, releases
 from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.verify import verify
 from securefl.errors import Tampered
+from securefl.home.export import copy_of
 from securefl.ledger import export
 from securefl.planning.plan import price_in
 from securefl.protocol import messages as m
@@ -100,7 +101,7 @@ def encrypted() -> Mapping[MemberId, Ledger]:
     run = base / "run"
     (run / "ledger").mkdir(parents=True)
     for name in (*names, "coordinator", "custodian"):
-        file = world.home((name,)).ledger()
+        file = copy_of(world.home((name,)))
         assert file is not None, "everybody took part"
         export.write(run / "ledger" / f"{name}.ledger", file)
     found = verify(run)

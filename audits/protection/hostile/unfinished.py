@@ -21,6 +21,7 @@ from securefl.audit import tree
 from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import Verdict, verify
 from securefl.errors import Tampered
+from securefl.home.export import copy_of
 from securefl.ledger import export
 from securefl.planning import subfederation
 from securefl.planning.plan import price_in
@@ -90,7 +91,7 @@ class Treed(nested.World):
             place = out / "ledger" if way == () else out / "below" / way[0] / "ledger"
             place.mkdir(parents=True)
             for name in ("coordinator", *(TREE[way[0]] if way else TREE)):
-                file = self.home((*way, name)).ledger()
+                file = copy_of(self.home((*way, name)))
                 assert file is not None, "everybody took part"
                 export.write(place / f"{name}.ledger", file)
         return out
