@@ -50,11 +50,11 @@ class Holders:
             Forged: it is another party's; or no home takes it in, by the rule that is named.
         """
         notice = signed.notice
-        if notice.party != self.owner and self._is_strange(notice):
-            return standings
         if notice.party != self.owner:
             now = max(at, notice.issued)  # it was written by a clock that may have gone back since
             try:
+                if self._is_strange(notice):
+                    return standings
                 standings.admit(signed, notice.federation, {notice.party: notice.key}, now)
             except NotTaken as fault:
                 raise Forged(f"a notice that no home takes in: {fault}", fault.rule) from fault
@@ -70,11 +70,11 @@ class Holders:
                 yield f"{ledger.name}, entry {index}: {what}, {fingerprint(notice.key)}: it is not believed"
 
     def _is_strange(self, notice: Notice) -> bool:
-        """Whether nothing here says whose the key is; raise Forged where it is another party's."""
+        """Whether nothing here says whose the key is; raise NotTaken where it is another party's."""
         name = (notice.federation, notice.party)
         if notice.key in self.keys.get(name, ()):
             return False
         for (federation, other), theirs in self.keys.items():
             if federation == notice.federation and notice.key in theirs:
-                raise Forged(f"a notice of {notice.party} under a key of {other}", "keys.stranger")
+                raise NotTaken(f"a notice of {notice.party} under a key of {other}", "keys.stranger")
         return True
