@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from securefl.errors import OperatorFault
+from securefl.training import tokenizer_parts
 
 Keys = tuple[str, ...]  # the fields on the way to a value, from outside
 
@@ -27,6 +28,7 @@ UNREAD: Final = re.compile(
 )
 # what holds tokens, which may look like anything; of these only the fields themselves are judged
 TABLES: Final = re.compile(r"(.*/)?(tokenizer(\..*)?|vocab|added_tokens|tekken)\.json")
+PARTS: Final = re.compile(r"(.*/)?tokenizer(\.[\d.]+)?\.json")  # what a fast tokenizer is made from
 # fields that no loader opens, with all that is in them: where a model came from, a template's text, and tokens
 UNOPENED: Final = re.compile(
     r"_?name_or_path|special_tokens_map_file|chat_template|id2label|content|.*_tokens?(_decoder)?"
@@ -84,6 +86,8 @@ def check(folder: Path, files: Collection[str], name: str, data: bytes) -> None:
         )
         if told:
             raise OperatorFault(f"`{name}` {told[0]}", told[1], str(folder))
+    if PARTS.fullmatch(name) and (made := tokenizer_parts.wrong(document if isinstance(document, dict) else {})):
+        raise OperatorFault(f"`{name}` {made[0]}", made[1], str(folder))
 
 
 def _values(document: Any, *, into_lists: bool) -> Iterator[tuple[Keys, Any, bool]]:  # noqa: ANN401 - parsed JSON

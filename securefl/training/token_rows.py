@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from securefl.training.prompt import Pattern
 
 Row = tuple[int, ...]
+RUST = "pyo3_runtime"  # of a panic in the tokenizer's own language, which is no Exception
 
 
 def embedded(model: nn.Module) -> float:
@@ -81,6 +82,8 @@ def _rows(tokenizer: Any, texts: list[str], cut: dict[str, Any]) -> Sequence[Seq
         return []
     try:
         found: Sequence[Sequence[object]] = tokenizer(texts, **cut)["input_ids"]
-    except Exception:  # noqa: BLE001 - a tokenizer raises what it likes
+    except BaseException as fault:  # a tokenizer raises what it likes
+        if not isinstance(fault, Exception) and type(fault).__module__ != RUST:
+            raise  # of this process, not of the text
         return [[]] if len(texts) == 1 else [row for text in texts for row in _rows(tokenizer, [text], cut)]
     return found

@@ -11,7 +11,7 @@ from unittest import mock
 from audits.protection.attempt import Attempt, Outcome
 from audits.protection.hostile.evidence import check_of
 from securefl import key_files, merkle, wire
-from securefl.audit import key_checks
+from securefl.audit import cross_checks, key_checks
 from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
 from securefl.errors import Tampered
@@ -124,9 +124,10 @@ def old_keys(number: int, base: Path) -> Outcome:
 def _blamed(copies: Path) -> set[str]:
     """Every ledger in which an audit finds a key too old, each looked at by itself."""
     ledgers, found = read_all(copies), set[str]()
+    summed = cross_checks.summed(cross_checks.covered(ledgers))
     for ledger in ledgers.values():
         try:
-            key_checks.check(ledger)
+            key_checks.check(ledger, summed)
         except Tampered as fault:
             found.add(fault.where)
     return found

@@ -1,4 +1,7 @@
-"""How far can one member move a sum? No further than honest updates: what is beyond ends the run, by name."""
+"""How far can one member move a sum? No further than honest updates: what is beyond is in no result, by name.
+
+Where sums are masked it ends the run. In the clear it is refused as it comes, and the others finish.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ def poison(shape: Shape, unit: str, scheme: Scheme, number: int, folder: Path) -
 
     world.handle = handle  # type: ignore[method-assign]
     end = world.play()
-    return Outcome(end.outcome == "finished", POISONED if POISONED in end.why else "")
+    refused = any(name == "coordinator" and fault.rule == POISONED for name, fault in world.faults)
+    found = refused or POISONED in end.why
+    return Outcome(end.outcome == "finished" and not refused, POISONED if found else "")
 
 
 ATTEMPTS = tuple(
