@@ -64,6 +64,11 @@ class Identity:
         """This identity, then those it took the place of, newest first."""
         return (self, *self.former)
 
+    @property
+    def first(self) -> PublicKey:
+        """The key that this identity was made with: what is named after it keeps its name when the key is exchanged."""
+        return self.every[-1].public
+
     def under(self, key: PublicKey) -> Identity | None:
         """The one of these identities that has this public key; None if none has."""
         return next((each for each in self.every if each.public == key), None)

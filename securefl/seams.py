@@ -178,8 +178,8 @@ class KeyHolder(Protocol):
 
     scheme: Scheme
 
-    def material(self, box: BoxKey) -> bytes:
-        """Return what members need to encrypt and to seal to ``box``, signed by the custodian."""
+    def material(self, box: BoxKey, identity: Identity) -> bytes:
+        """Return what members need to encrypt and to seal to ``box``, signed by the custodian's key of this run."""
         ...
 
     def prepare(

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from securefl import files, key_files, keys, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import identity as identity_file
-from securefl.home import leftovers, opening, ring
+from securefl.home import leftovers, opening, peers, ring
 from securefl.home.bodies import Bodies, Body, Known
 from securefl.home.ledger_view import Mark, Told
 from securefl.home.live import Live
@@ -73,7 +73,7 @@ class Home:
         files.folder(path)
         files.clear(path)
         identity = key_files.load_or_create(identity_file.place(path))
-        engine = store.open_store(databases.place_of(path, owner, identity.public))
+        engine = store.open_store(databases.place_of(path, owner, identity))
         home = cls(owner, path, engine, clock, Live(identity, databases.name_of(engine)))
         if ring.pending(path):
             with identity_file.in_turn(path):
@@ -84,6 +84,7 @@ class Home:
                 remedy = "give each party a folder of its own"
                 raise OperatorFault(f"this is the home of {head.head.owner}, not of {owner}", remedy, str(path))
             home._settle_all(conn)
+            peers.follow(path, home.live.now.standings.current)
         return home
 
     @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from securefl import files
 from securefl.errors import OperatorFault
-from securefl.terms import Participant
+from securefl.terms import MemberId, Participant, PublicKey
 from securefl.terms.names import file_name
 
 
@@ -56,6 +57,21 @@ def replaced(home: Path, federation: str, seat: Participant) -> None:
     """Pin another key of a party: the one that it handed its own over to, as a notice that was taken in says."""
     here = known(home, federation) | {seat.member: seat.key.hex()}
     files.write(pinned(home, federation), json.dumps(here, indent=1, sort_keys=True).encode())
+
+
+def follow(home: Path, current: Callable[[str, Participant], Participant]) -> None:
+    """Pin every party under the newest key of its line: a process may have ended between a hand-over and this.
+
+    Args:
+        home: the folder; its own party is pinned there too.
+        current: a party in a federation, under that key, as the home's ledger has it.
+    """
+    for federation in federations(home):
+        for name, key in known(home, federation).items():
+            pinned_so = Participant(MemberId(name), PublicKey(bytes.fromhex(key)), "")
+            newest = current(federation, pinned_so)
+            if newest != pinned_so:
+                replaced(home, federation, newest)
 
 
 def federations(home: Path) -> tuple[str, ...]:

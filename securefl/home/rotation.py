@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from securefl.errors import OperatorFault
 from securefl.home import identity, ring
-from securefl.home.peers import federations, known, replaced
+from securefl.home.peers import federations, follow
 from securefl.ledger import heads
 from securefl.protocol import standing
-from securefl.terms import Handover, Participant
+from securefl.terms import Handover
 from securefl.terms.names import FederationName
 
 if TYPE_CHECKING:
@@ -60,7 +60,5 @@ def rotate(home: Home, overlap_s: int) -> tuple[SignedNotice, ...]:
                 home.live.now.standings.admit(notice, notice.notice.federation, {home.owner: old.public}, now)
         ring.begin(home.path, notices)
         home.exchange_key()
-        for name in among:
-            if known(home.path, name).get(home.owner) == old.public.hex():
-                replaced(home.path, name, Participant(home.owner, new.public, ""))
+        follow(home.path, home.current)
     return notices

@@ -1,7 +1,7 @@
 """The two kinds of database a store can be in: a SQLite file, or a schema of its own in a PostgreSQL database.
 
-A schema is named after its party and its home's key. Coordinators and custodians are called alike in every federation,
-and one server may serve many: the key is what each home has alone.
+A schema is named after its party and its home's first key. Coordinators and custodians are called alike in every
+federation, and one server may serve many: the key is what each home has alone, and an exchange moves no ledger.
 
 In both, a transaction takes its store's one lock before it reads: the transactions of a store happen one after the
 other, what a decision read is what it commits on, and none fails because of another.
@@ -23,6 +23,7 @@ import sqlalchemy as sa
 
 from securefl import files
 from securefl.errors import Missing, OperatorFault
+from securefl.keys import Identity
 
 URL_FILE, LOCAL = "store.url", "ledger.db"  # of a home
 SIDES = ("", "-wal", "-shm", "-journal", "-turn")  # what SQLite and the queue before it keep, after the file's name
@@ -73,25 +74,25 @@ class Remote:
 Place = Path | Remote
 
 
-def place_of(home: Path, owner: str, key: bytes) -> Place:
+def place_of(home: Path, owner: str, identity: Identity) -> Place:
     """Return where the store of this home is: where its ``store.url`` says, else in the home itself.
 
     Args:
         home: its folder.
         owner: whose it is.
-        key: the home's own public key.
+        identity: the home's own, which has its former keys: of each exchange of the key, the store is the same.
 
     Raises:
         OperatorFault: as for ``server_of``.
     """
     url = server_of(home)
-    return home / LOCAL if url is None else Remote(url, schema_of(owner, key))
+    return home / LOCAL if url is None else Remote(url, schema_of(owner, identity.first))
 
 
 def schema_of(owner: str, key: bytes) -> str:
     """Return the name of a home's schema: of small letters, digits and underscores, and 62 bytes at most.
 
-    Two homes have two keys, so they have two schemas, whatever their owners are called.
+    Two homes have two first keys, so they have two schemas, whatever their owners are called.
     """
     shown = re.sub(r"[^a-z0-9]", "_", owner.lower())[:MOST_SHOWN]
     return f"securefl_{shown}_{hashlib.sha256(b'securefl/schema/' + key).hexdigest()[:KEY_DIGITS]}"

@@ -286,18 +286,15 @@ C = TypeVar("C", bound=Parameters)
 class Holder(ABC, Generic[C]):
     """The custodian's half: the only secret key there is."""
 
-    def __init__(
-        self, scheme: Scheme, cipher: C, secret_context: bytes, identity: Identity, file: KeyFile | None = None
-    ) -> None:
+    def __init__(self, scheme: Scheme, cipher: C, secret_context: bytes, file: KeyFile | None = None) -> None:
         self.scheme, self._cipher, self._file = scheme, cipher, file
         self._secret = secret_context
         self._public = tenseal_context.public_half(secret_context)
-        self._identity = identity
 
     @classmethod
-    def new(cls, scheme: Scheme, cipher: C, identity: Identity) -> Self:
+    def new(cls, scheme: Scheme, cipher: C) -> Self:
         """A holder of a fresh key that is stored nowhere."""
-        return cls(scheme, cipher, cipher.new_context(), identity)
+        return cls(scheme, cipher, cipher.new_context())
 
     @classmethod
     def at(cls, scheme: Scheme, cipher: C, path: Path, identity: Identity, whole: bytes | None = None) -> Self:
@@ -312,11 +309,11 @@ class Holder(ABC, Generic[C]):
         file = KeyFile(path, identity)
         if whole is not None:
             file.spent(whole)
-        return cls(scheme, cipher, whole or file.kept(cipher.new_context), identity, file)
+        return cls(scheme, cipher, whole or file.kept(cipher.new_context), file)
 
-    def material(self, box: BoxKey) -> bytes:
-        """The public context and the run's box key, signed."""
-        signature = self._identity.sign("he-key", wire.encode((self._public, box)))
+    def material(self, box: BoxKey, identity: Identity) -> bytes:
+        """The public context and the run's box key, signed by who the custodian is in that run."""
+        signature = identity.sign("he-key", wire.encode((self._public, box)))
         return wire.encode(Material(self._public, box, signature))
 
     def prepare(

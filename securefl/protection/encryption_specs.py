@@ -21,7 +21,7 @@ def encrypted(scheme: Scheme, cipher: Cipher, key_file: str) -> SchemeSpec:
 
     return SchemeSpec(
         partial(EncryptedMember, scheme, cipher), partial(EncryptedCoordinator, scheme), _trusted, _powers_trusted,
-        KeySpec(key_file, lambda identity: EncryptedKeyHolder.new(scheme, cipher, identity), kept),
+        KeySpec(key_file, lambda: EncryptedKeyHolder.new(scheme, cipher), kept),
     )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def masked(scheme: Scheme, cipher: MaskedCipher, key_file: str) -> SchemeSpec:
 
     return SchemeSpec(
         partial(MaskedMember, scheme, cipher), partial(MaskedCoordinator, scheme), _together, _powers_together,
-        KeySpec(key_file, lambda identity: MaskedKeyHolder.new(scheme, cipher, identity), kept),
+        KeySpec(key_file, lambda: MaskedKeyHolder.new(scheme, cipher), kept),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class KeySpec:
     """The decryption key of a scheme that has one."""
 
     file: str  # in its custodian's home
-    fresh: Callable[[Identity], KeyHolder]  # a holder of a new key that is stored nowhere
+    fresh: Callable[[], KeyHolder]  # a holder of a new key that is stored nowhere
     kept: Callable[[Path, Identity, bytes | None], KeyHolder]  # of the key at a path; or of a whole one that was split
 
 
@@ -76,7 +76,7 @@ def key_holder(scheme: str, identity: Identity, folder: Path | None = None, whol
 
     Args:
         scheme: its name.
-        identity: the custodian's.
+        identity: what the key's file is sealed under; what is said in a run, that run's own key signs.
         folder: where its key is, or is to be.
         whole: the key, where ``folder`` has it split.
 
@@ -85,7 +85,7 @@ def key_holder(scheme: str, identity: Identity, folder: Path | None = None, whol
         Missing: the scheme's library is not installed.
     """
     key = _key_of(scheme)
-    return key.fresh(identity) if folder is None else key.kept(folder / key.file, identity, whole)
+    return key.fresh() if folder is None else key.kept(folder / key.file, identity, whole)
 
 
 def key_name(scheme: str) -> str:

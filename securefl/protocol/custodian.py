@@ -168,9 +168,10 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     if session.custodian is not None:  # its own: it may have left, or revoked its key
         ports.standing(session.custodian)
     box = keys.derive(event.rand, "session-box")
+    material = ports.holder.material(keys.public_half(box), ports.identity)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
     told = sight.told(charter, (each.member for each in everybody))
-    accept = m.Accept(keys.public_half(box), ports.holder.material(keys.public_half(box)), told)
+    accept = m.Accept(keys.public_half(box), material, told)
     envelope = _enveloped(charter, session, ports, accept, 0)
     opened = RunJoined(
         session.run, session.federation, "custodian", charter.policy_text, "", everybody, charter.approvals,

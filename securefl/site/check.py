@@ -134,8 +134,8 @@ def _store(site: Site) -> Finding:
         return Finding("store", OK, str(site.home / LOCAL))
     if not identity.is_made(site.home):  # the schema is named after the home's key
         return Finding("store", OK, server.render_as_string())
-    key = key_files.load(identity.place(site.home)).public
-    return Finding("store", OK, str(place_of(site.home, site.file.name, key)))
+    own = key_files.load(identity.place(site.home))
+    return Finding("store", OK, str(place_of(site.home, site.file.name, own)))
 
 
 def _trusted(site: Site, name: str, trust: TrustPart) -> Finding:

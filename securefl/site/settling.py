@@ -17,6 +17,7 @@ from securefl.ledger import anchor
 from securefl.privacy.account import Charge, Standing
 from securefl.protection import schemes
 from securefl.protocol import declining, member, member_state
+from securefl.site.run_keys import with_ledger
 from securefl.site.serve import LOCK, alone
 from securefl.terms import Reason, Refused
 
@@ -56,8 +57,8 @@ def _settled(home: Home, run: str, reason: str) -> SettledByOperator:
         state = home.saved(conn, charge.run, member_state.State)
         if not isinstance(state, member_state.UnderWay) or wire.plan_hash(state.proposal.plan) != charge.plan:
             raise OperatorFault("the run does not stand where its training began", remedy, f"run {charge.run.hex()}")
-        ports = member_state.Ports(home.identity, schemes.member_half, home.holds, home.head)
-        moved = member.step(state, member_state.Stopped(reason), ports)
+        ports = member_state.Ports(home.identity, schemes.member_half)
+        moved = member.step(state, member_state.Stopped(reason), with_ledger(ports, home, state))
         why = Reason(declining.UNFINISHED, "nothing is known of its end", "a result", reason)
         note = Refused(charge.run, charge.round, WHAT, (why,))
         home.commit(conn, charge.run, (note, *moved.entries), moved.state)

@@ -16,6 +16,8 @@ from securefl import key_files, keys
 from securefl.errors import Missing, OperatorFault, Tampered
 from securefl.home.export import copy_of
 from securefl.home.home import Home
+from securefl.home.peers import pin
+from securefl.home.rotation import rotate
 from securefl.ledger import databases, store
 from securefl.ledger.tables import machines
 from securefl.privacy.account import Standing
@@ -150,6 +152,21 @@ def test_a_home_that_moved_has_the_schema_that_it_had(postgres_server, tmp_path:
     with moved.transaction() as conn:
         assert len(moved.account(conn).charges) == 1
     moved.engine.dispose()
+
+
+def test_a_home_whose_key_was_exchanged_goes_on_in_the_store_that_it_has(stores: Stores) -> None:
+    home = home_in(stores)
+    place = databases.name_of(home.engine)
+    pin(home.path, "f", (Participant(NORTH, home.identity.public, "here"),))
+    reserve(home, a_plan(1), Participant(NORTH, home.identity.public, "here"))
+    for _ in range(2):
+        rotate(home, 3600)
+    home.engine.dispose()
+    again = home_in(stores)
+    assert databases.name_of(again.engine) == place
+    with again.transaction() as conn:
+        assert len(again.account(conn).charges) == 1
+    again.engine.dispose()
 
 
 @given(

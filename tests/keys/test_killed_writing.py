@@ -13,9 +13,11 @@ import pytest
 
 from securefl import files, key_files, passphrases
 from securefl.cli.keys import keys_decrypt, keys_encrypt
-from securefl.home import identity, ring
+from securefl.home import identity, notices, ring
 from securefl.home.home import Home
-from securefl.terms import Departure, MemberId, PublicKey, SignedNotice
+from securefl.home.peers import known, pin
+from securefl.home.rotation import rotate
+from securefl.terms import Departure, MemberId, Participant, PublicKey, SignedNotice
 from securefl.terms.names import FederationName, SignatureBytes
 
 CALLS = ("link", "unlink", "rename", "replace", "fsync", "open")
@@ -120,6 +122,51 @@ def test_after_a_kill_at_any_point_of_writing_a_home_that_is_encrypted_has_no_se
         if not killed:
             break
     assert step > 3, "every step was tried"
+
+
+SOUTH, FEDERATION = MemberId("south"), FederationName("f")
+
+
+def opened(home: Path, owner: MemberId) -> Home:
+    return Home.at(home, owner, lambda: 1)
+
+
+def rotating(home: Path) -> None:
+    rotate(opened(home / "north", NORTH), 3600)
+
+
+def taking(home: Path) -> None:
+    for notice in rotate(opened(home / "north", NORTH), 3600):
+        notices.take(opened(home / "south", SOUTH), FEDERATION, notice)
+
+
+@pytest.mark.parametrize(("act", "owner"), [(rotating, NORTH), (taking, SOUTH)])
+def test_after_a_kill_at_any_point_of_an_exchange_each_party_starts_with_the_keys_that_its_ledger_has(
+    act: Callable[[Path], None], owner: MemberId, tmp_path: Path
+) -> None:
+    made, seats = tmp_path / "homes" / "made", list[Participant]()
+    files.folder(made)
+    for name in (NORTH, SOUTH):
+        home = opened(made / name, name)
+        home.engine.dispose()
+        seats.append(Participant(name, home.identity.public, "here"))
+    for name in (NORTH, SOUTH):
+        pin(made / name, FEDERATION, tuple(seats))
+    keys = set[PublicKey]()
+    for step in itertools.count():
+        place = made.with_name(str(step))
+        shutil.copytree(made, place)
+        killed = killed_at(step, lambda here=place: act(here))
+        home = opened(place / owner, owner)  # the party is started again
+        pin(home.path, FEDERATION, tuple(home.current(FEDERATION, seat) for seat in seats))
+        now = {name: PublicKey(bytes.fromhex(key)) for name, key in known(home.path, FEDERATION).items()}
+        assert owner != NORTH or now[NORTH] == home.identity.public
+        home.engine.dispose()
+        keys.add(now[NORTH])
+        if not killed:
+            break
+    assert step > 3, "every step was tried"
+    assert len(keys) > 1, "it was killed before and after"
 
 
 def test_a_home_that_is_opened_erases_what_was_left_and_nothing_else(tmp_path: Path) -> None:

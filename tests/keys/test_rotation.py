@@ -32,9 +32,10 @@ from securefl.terms import (
     Patience,
     Refused,
     Revocation,
+    Scheme,
     SumOpened,
 )
-from tests.support.parties import InOrder, by_couriers
+from tests.support.parties import CUSTODIAN, InOrder, by_couriers
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating, Telling, folder_of
 
 
@@ -92,6 +93,20 @@ def test_a_coordinator_that_has_not_heard_yet_is_answered_under_the_key_that_it_
     end, runtime = Living.play(_with(living, asked), 1)
     assert (end.outcome, runtime.silences) == ("finished", [])
     assert opened(federation) == [("a", "b", "c")]
+
+
+@pytest.mark.parametrize("scheme", [Scheme.CKKS, Scheme.MASKED_CKKS])
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_custodian_that_was_started_again_answers_under_the_key_that_it_is_invited_by(
+    tmp_path: Path, scheme: Scheme, heard: bool
+) -> None:
+    federation = Rotating(tmp_path, scheme=scheme).made()
+    was = federation.seat(CUSTODIAN)
+    notice = federation.rotated(CUSTODIAN)
+    if heard:
+        federation.taken(notice)
+    end, runtime = Living(federation.inviting(was)).play(1)
+    assert (end.outcome, runtime.silences) == ("finished", []), end.why
 
 
 def _with(living: Living, federation: Rotating) -> Living:

@@ -10,13 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from securefl.errors import Missing, OperatorFault
+from securefl.keys import Identity, Secret
 from securefl.ledger import databases, export, migrate, store
 from securefl.ledger.databases import Remote
 from securefl.terms import Leaf
 from tests.ledger.test_ledger_export import a_file
 from tests.ledger.test_ledger_store import OWNER, add, entry, look
 
-KEY = bytes(range(32))
+OWN = Identity(Secret(bytes(range(32))))
 GOOD = "postgresql://north:a%20secret@server/ledgers"
 
 
@@ -32,7 +33,7 @@ def home_of(tmp_path: Path, url: bytes | str | None = None) -> Path:
 
 
 def test_a_home_without_a_url_has_its_ledger_in_its_own_folder(tmp_path: Path) -> None:
-    assert databases.place_of(home_of(tmp_path), OWNER, KEY) == tmp_path / "ledger.db"
+    assert databases.place_of(home_of(tmp_path), OWNER, OWN) == tmp_path / "ledger.db"
 
 
 @pytest.mark.parametrize(
@@ -43,10 +44,10 @@ def test_a_home_without_a_url_has_its_ledger_in_its_own_folder(tmp_path: Path) -
 def test_a_home_with_a_url_has_a_schema_of_its_own_there_and_its_password_is_never_shown(
     tmp_path: Path, written: str
 ) -> None:
-    place = databases.place_of(home_of(tmp_path, written), OWNER, KEY)
+    place = databases.place_of(home_of(tmp_path, written), OWNER, OWN)
     assert isinstance(place, Remote)
     assert place.url == sa.URL.create("postgresql+psycopg", "north", "a secret", "server", database="ledgers")
-    digits = hashlib.sha256(b"securefl/schema/" + KEY).hexdigest()[:20]
+    digits = hashlib.sha256(b"securefl/schema/" + OWN.public).hexdigest()[:20]
     assert place.schema == f"securefl_north_{digits}"
     assert str(place) == f"postgresql://server/ledgers, schema {place.schema}"
     engine = databases.engine_at(place)
@@ -66,7 +67,7 @@ def test_a_url_beside_a_ledger_that_was_begun_is_refused_for_the_ledger(tmp_path
     home = home_of(tmp_path, GOOD)
     (home / "ledger.db").touch(mode=0o600)
     with pytest.raises(OperatorFault, match="a ledger.db stands beside store.url.*goes on there") as fault:
-        databases.place_of(home, OWNER, KEY)
+        databases.place_of(home, OWNER, OWN)
     assert str(home) in str(fault.value)
 
 
@@ -80,7 +81,7 @@ def test_a_url_of_no_database_that_can_be_used_is_named_with_one_that_can(
     tmp_path: Path, url: str | bytes, why: str
 ) -> None:
     with pytest.raises(OperatorFault, match=why) as fault:
-        databases.place_of(home_of(tmp_path, url), OWNER, KEY)
+        databases.place_of(home_of(tmp_path, url), OWNER, OWN)
     assert "write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE" in str(fault.value)
     assert str(tmp_path / "store.url") in str(fault.value)
 
@@ -89,7 +90,7 @@ def test_a_url_that_others_may_read_is_refused_before_it_is_read(tmp_path: Path)
     home = home_of(tmp_path, GOOD)
     (home / "store.url").chmod(0o644)
     with pytest.raises(OperatorFault, match="chmod 600"):
-        databases.place_of(home, OWNER, KEY)
+        databases.place_of(home, OWNER, OWN)
 
 
 def test_without_its_driver_a_remote_ledger_says_what_to_install(
@@ -97,7 +98,7 @@ def test_without_its_driver_a_remote_ledger_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
     with pytest.raises(Missing, match=r"pip install 'securefl-core\[postgres\]'"):
-        databases.engine_at(databases.place_of(home_of(tmp_path, GOOD), OWNER, KEY))
+        databases.engine_at(databases.place_of(home_of(tmp_path, GOOD), OWNER, OWN))
 
 
 # SQLite's files.

@@ -117,7 +117,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from tests.ledger.test_ledger_store import IDENTITY, add, databases, entry, store
-engine = store.open_store(databases.place_of(Path(sys.argv[1]), "north", IDENTITY.public))
+engine = store.open_store(databases.place_of(Path(sys.argv[1]), "north", IDENTITY))
 number = int(sys.argv[2])
 while True:
     print(add(engine, entry(number), entry(number + 1)).head.size, flush=True)
@@ -137,7 +137,7 @@ def test_kill_9_while_appending_leaves_what_was_acknowledged_and_at_most_one_ste
         size = told[-1] if told else size
         child.wait()
         child.stdout.close()
-        engine = store.open_store(databases.place_of(home, OWNER, IDENTITY.public))
+        engine = store.open_store(databases.place_of(home, OWNER, IDENTITY))
         found = [leaf.entry.round for leaf in look(engine)]
         assert len(found) in (size, size + 2)
         assert found == list(range(len(found)))

@@ -425,7 +425,7 @@ class Encrypted(Round):
 
     def show(self) -> None:
         """The custodian's keys, as members are shown them."""
-        self.material = self.holder.material(keys.public_half(self.opens))
+        self.material = self.holder.material(keys.public_half(self.opens), identity("custodian"))
 
     def boxed(self, name: MemberId, given_: encrypted.Encrypted) -> bytes:
         """Something else, in a box of this member's own."""
@@ -724,7 +724,8 @@ def test_the_custodians_key_is_its_owners_alone(scheme: Scheme, tmp_path) -> Non
     first = schemes.key_holder(scheme, identity("custodian"), tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     box = keys.public_half(secret("a box"))
-    assert schemes.key_holder(scheme, identity("custodian"), tmp_path).material(box) == first.material(box)
+    again, me = schemes.key_holder(scheme, identity("custodian"), tmp_path), identity("custodian")
+    assert again.material(box, me) == first.material(box, me)
     path.chmod(0o644)
     with pytest.raises(OperatorFault, match="chmod 600"):
         schemes.key_holder(scheme, identity("custodian"), tmp_path)

@@ -166,7 +166,7 @@ def test_a_recipe_crosses_a_process_border_and_a_split_key_is_assembled_of_the_s
     world = Introduced(small, tmp_path, small.file("split.yaml", protection="ckks"))
     path = world.documents[CUSTODIAN]
     whole = build(site_file.load(path))
-    whole.ports.holder.material(bytes(32))
+    whole.ports.holder.material(bytes(32), whole.ports.identity)
     file = world.places.of(CUSTODIAN) / schemes.key_name(roster_scheme(world))
     homes = {MemberId(name): world.places.of(name) for name in MEMBERS}
     custody.split(file, 2, homes, key_files.load(world.places.of(CUSTODIAN) / "identity.key"), keys.Secret(bytes(32)))
@@ -174,7 +174,9 @@ def test_a_recipe_crosses_a_process_border_and_a_split_key_is_assembled_of_the_s
         build(site_file.load(path))
     recipe = parties.AgentSpec(path, os.urandom, parties.Shares(homes))
     agent = pickle.loads(pickle.dumps(recipe))()
-    assert agent.ports.holder.material(bytes(32)) == whole.ports.holder.material(bytes(32))
+    assert agent.ports.holder.material(bytes(32), whole.ports.identity) == whole.ports.holder.material(
+        bytes(32), whole.ports.identity
+    )
 
 
 def roster_scheme(world: Introduced) -> Scheme:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from securefl.cli.main import main
 from securefl.errors import OperatorFault
 from securefl.home.export import copy_of
 from securefl.ledger import export
-from securefl.site import settling
+from securefl.site import run_keys, settling
 from securefl.site.serve import LOCK, alone
 from securefl.terms import Refused, Reserved, Settled
 from tests.support.parties import NOW, Federation, in_process
+from tests.support.rotating import Rotating
 
 WHY = "the machine was replaced"
 
@@ -85,6 +88,35 @@ def test_the_run_that_goes_on_after_all_is_told_so_and_charges_nothing_again(tmp
     declined = [each for each in well.entries("coordinator") if isinstance(each, Refused) and "by b" in each.what]
     assert [each.rule for one in declined for each in one.reasons] == ["training.unfinished"]
     assert verify(copies(well, tmp_path / "copies")).ok
+
+
+def test_what_a_party_settles_after_its_key_was_exchanged_is_said_under_the_runs_own(tmp_path: Path) -> None:
+    federation = Rotating(tmp_path, luck=(("b", "leaves"),), priced=True).made()
+    with in_process(federation) as runtime, pytest.raises(KeyboardInterrupt):
+        federation.drive(runtime)
+    invited = federation.seat("b")
+    federation.taken(federation.rotated("b"))
+    settle(federation)
+    found = verify(copies(federation, tmp_path / "copies"))
+    assert found.ok, found.why
+    well = replace(federation, luck=()).inviting(invited)
+    with in_process(well) as runtime:
+        assert well.drive(runtime).outcome == "finished"
+    declined = [each for each in well.entries("coordinator") if isinstance(each, Refused) and "by b" in each.what]
+    assert [each.rule for one in declined for each in one.reasons] == ["training.unfinished"]
+    found = verify(copies(well, tmp_path / "later"))
+    assert found.ok, found.why
+
+
+def test_a_sites_machines_move_by_nothing_but_the_key_that_their_run_began_with() -> None:
+    """Whatever a site signs in a run, ``with_ledger`` says by which key."""
+    found = dict[str, list[str]]()
+    for path in Path(run_keys.__file__).parent.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("member.step", "custodian.step"):
+                found.setdefault(path.name, []).append(ast.unparse(call.args[-1]).partition("(")[0])
+    assert set(found) == {"agent.py", "settling.py"}
+    assert {each for given in found.values() for each in given} == {"with_ledger"}
 
 
 def test_what_is_not_reserved_is_not_settled(tmp_path: Path) -> None:

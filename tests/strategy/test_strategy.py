@@ -152,7 +152,7 @@ def opened(
         dimension=LAYOUT.dimension(round_, sharing),
     )  # fmt: skip
     member, coordinator = schemes.member_half(scheme), schemes.coordinator_half(scheme)
-    material = HOLDER.material(keys.public_half(OPENS)) if custodian else b""
+    material = HOLDER.material(keys.public_half(OPENS), identity("custodian")) if custodian else b""
     box = {n: secret(f"box {n}") for n in names}
     boxes = {n: keys.public_half(box[n]) for n in names}
     made = {

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from securefl.keys import Identity, Secret
 from securefl.ledger import databases
 from tests.support.postgres import write_url
 
-KEY = bytes(range(32))  # as a home's own would be
+IDENTITY = Identity(Secret(bytes(range(32))))  # as a home's own would be
 
 
 @dataclass(frozen=True)
@@ -28,4 +29,4 @@ class Stores:
         return home
 
     def place(self, owner: str = "north") -> databases.Place:
-        return databases.place_of(self.home(owner), owner, KEY)
+        return databases.place_of(self.home(owner), owner, IDENTITY)
