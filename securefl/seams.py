@@ -153,6 +153,17 @@ class CoordinatorProtection(Protocol):
         """
         ...
 
+    def check_answer(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], member: MemberId,
+        answer: bytes,
+    ) -> None:  # fmt: skip
+        """Check that an answer helps to open the sum over these survivors: the sum is not waited for on its account.
+
+        Raises:
+            PeerFault: it does not. It counts as no answer, and the others go on.
+        """
+        ...
+
     def open(
         self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,
         answers: Mapping[MemberId, bytes],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from securefl.protection.schemes import Powers, SchemeSpec
 from securefl.seams import Enrolment
 from securefl.terms import (
     Aggregate,
+    DistributedDiscreteGaussian,
     Envelope,
     MemberId,
     Participant,
@@ -26,6 +28,10 @@ from securefl.terms import (
     SignedReceipt,
     Update,
 )
+from securefl.terms.uploads import check_weight, upload_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +107,13 @@ class ClearCoordinator:
         """The vectors so far and this one.
 
         Raises:
-            Forged: it is no vector of this plan, or a longer one than an honest member sends.
+            Forged: it is no vector of this plan, or a longer one or other weights than an honest member sends.
         """
         bare: Bare = wire.decode(payload, Bare)
         if len(bare.values) != 8 * plan.dimension:
             raise Forged(f"{member} sent {len(bare.values)} bytes where {8 * plan.dimension} belong")
         values = np.frombuffer(bare.values, "<i8")
-        sent = values.astype("<f8")  # one member's, so no sum and no ``Aggregate``
-        max_update.check_size(plan, float(abs(sent).max(initial=0.0)), float(np.linalg.norm(sent)), 1)
+        check_input(plan, values)
         return (np.frombuffer(total, "<i8") + values if total else values).tobytes()
 
     def ask(
@@ -119,6 +124,14 @@ class ClearCoordinator:
         del phase, plan, enrolled, sealed, answers
         return {}
 
+    def check_answer(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], member: MemberId,
+        answer: bytes,
+    ) -> None:  # fmt: skip
+        """Nobody asks."""
+        del plan, enrolled, survivors, answer
+        raise Forged(f"{member} answers what nobody asked")
+
     def open(
         self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,
         answers: Mapping[MemberId, bytes],
@@ -127,6 +140,23 @@ class ClearCoordinator:
         del enrolled, answers
         fixed_point.check_plan(plan)
         return Aggregate(np.frombuffer(total, "<i8"), survivors, plan.cover.encoding)
+
+
+def check_input(plan: Plan, values: NDArray[np.int64]) -> None:
+    """Check one member's vector, (dimension,), where it lies open: its size as a sum's, and each weight in it.
+
+    A weight that carries noise is its strategy's to check, in a sum.
+
+    Raises:
+        Forged: no honest member sends it.
+    """
+    sent = values.astype("<f8")  # one member's, so no sum and no ``Aggregate``
+    max_update.check_size(plan, float(abs(sent).max(initial=0.0)), float(np.linalg.norm(sent)), 1)
+    if isinstance(plan.learning.event, DistributedDiscreteGaussian):
+        return
+    grid = float(1 << plan.cover.encoding.fraction_bits)
+    for place, clip in upload_of(plan.sharing).weighed(plan.dimension):
+        check_weight(clip, float(sent[place]) / grid, 1, grid)
 
 
 def _statement(cover: ProtectionSpec, shares: int | None) -> str:

@@ -29,7 +29,7 @@ from securefl.keys import Identity, Secret
 from securefl.protection import fixed_point, honest_count, slot_packing, tenseal_context
 from securefl.protection.key_file import KeyFile
 from securefl.protection.slot_packing import Packing
-from securefl.protection.summation import FromCustodian, Summation, Summed, Unopened
+from securefl.protection.summation import FromCustodian, Summation, Summed, Unopened, whole
 from securefl.seams import Enrolment, Prepared
 from securefl.terms import (
     Aggregate,
@@ -241,6 +241,15 @@ class EncryptedCoordinator:
         del phase, enrolled, answers
         return {CUSTODIAN: wire.encode(Summation(plan, whole(sealed)))}
 
+    def check_answer(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], member: MemberId,
+        answer: bytes,
+    ) -> None:  # fmt: skip
+        """The custodian's is read by ``open``, at once: nobody else is asked beside it, and its reason may be told."""
+        del plan, enrolled, survivors, answer
+        if member != CUSTODIAN:
+            raise Forged(f"{member} answers what nobody asked it")
+
     def open(
         self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,
         answers: Mapping[MemberId, bytes],
@@ -254,13 +263,6 @@ class EncryptedCoordinator:
         del enrolled, total
         fixed_point.check_plan(plan)
         return Aggregate(summed(survivors, answers, plan.dimension), survivors, plan.cover.encoding)
-
-
-def whole(sealed: Mapping[MemberId, Envelope | SignedReceipt]) -> tuple[Envelope, ...]:
-    """The inputs as their members signed them, in order of names."""
-    kept = tuple(each for _, each in sorted(sealed.items()) if isinstance(each, Envelope))
-    assert len(kept) == len(sealed), "a coordinator that adds nothing keeps every input"
-    return kept
 
 
 def summed(survivors: tuple[MemberId, ...], answers: Mapping[MemberId, bytes], count: int) -> NDArray[np.int64]:

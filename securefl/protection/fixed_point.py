@@ -9,6 +9,7 @@ them, so that a sum carries the shares of exactly those whose updates are in it.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from securefl.errors import Fault, Unsafe
 from securefl.keys import Secret
 from securefl.protection import max_update, noise_share
 from securefl.terms import DistributedDiscreteGaussian, FixedPoint, Plan, Update
+from securefl.terms.uploads import upload_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,10 +93,19 @@ def outside(values: NDArray[np.float64], encoding: FixedPoint) -> int:
 
 def held(values: NDArray[np.float64], plan: Plan) -> NDArray[np.float64]:
     """The values, held to what `max_update.longest` says, with 0 for what is no number: (dimension,), in grid units."""
-    most = max_update.longest(plan)
-    values = np.clip(np.nan_to_num(values, nan=0.0), -most.entry, most.entry)
-    norm = float(np.linalg.norm(values))
-    return values if norm <= most.l2 else values * (most.l2 / norm * (1 - 2.0**-40))
+    most, grid = max_update.longest(plan), float(1 << plan.cover.encoding.fraction_bits)
+    entry, l2 = math.floor(most.entry), most.l2 - math.sqrt(plan.dimension)  # rounding must not take them beyond
+    weights = [place for place, _ in upload_of(plan.sharing).weighed(plan.dimension)]
+    values = np.clip(np.nan_to_num(values, nan=0.0), -entry, entry)
+    values[weights] = np.clip(values[weights], 0.0, grid)  # at most 1 each
+    if float(np.linalg.norm(values)) <= l2:
+        return values
+    changes = values.copy()  # these are shortened, and no weight is
+    changes[weights] = 0
+    room = math.sqrt(max(0.0, l2**2 - float(np.sum(values[weights] ** 2))))
+    changes *= room / float(np.linalg.norm(changes)) * (1 - 2.0**-40)
+    changes[weights] = values[weights]
+    return changes
 
 
 def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]:

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from securefl import wire
-from securefl.errors import Forged, PeerFault
+from securefl.errors import Forged
 from securefl.keys import Identity, Secret
 from securefl.protection import encrypted, enrolments, fixed_point, slot_packing, unmasking
 from securefl.protection.encrypted import CUSTODIAN, EncryptedCoordinator, Holder, Material, Parameters
 from securefl.protection.mask_streams import Stream
 from securefl.protection.masking import MaskingCoordinator, MaskingMember
-from securefl.protection.masking_terms import Revealed, TooFew
+from securefl.protection.masking_terms import TooFew
 from securefl.protection.slot_packing import Packing
-from securefl.protection.summation import Summation
+from securefl.protection.summation import Summation, whole
 from securefl.seams import Enrolment
 from securefl.terms import Envelope, MemberId, Participant, Plan, PublicKey, RunId, Scheme, SignedReceipt, Update
 
@@ -121,30 +121,22 @@ class MaskedCoordinator(EncryptedCoordinator):
         """
         if phase == 0:
             return self._masks.ask(phase, plan, enrolled, sealed, answers)
-        usable = {}
-        for member, answer in answers.items():
-            try:
-                check_revealed(plan, tuple(sorted(sealed)), member, answer)
-            except PeerFault:
-                continue  # the others may be enough
-            usable[str(member)] = answer
-        if len(usable) < plan.cover.threshold:
-            raise TooFew(f"{len(usable)} members gave shares; {plan.cover.threshold} are needed")
+        found = unmasking.readable(unmasking.publics_of(plan, enrolled), tuple(sorted(sealed)), answers)
+        if len(found) < plan.cover.threshold:
+            raise TooFew(f"{len(found)} members gave shares; {plan.cover.threshold} are needed")
         cohort = {str(seat.member): enrolled[seat.member] for seat in plan.cohort}
-        return {CUSTODIAN: wire.encode(Summation(plan, encrypted.whole(sealed), cohort, usable))}
+        usable = {str(member): answers[member] for member in found}
+        return {CUSTODIAN: wire.encode(Summation(plan, whole(sealed), cohort, usable))}
 
-
-def check_revealed(plan: Plan, survivors: tuple[MemberId, ...], member: MemberId, answer: bytes) -> None:
-    """Check that a survivor gave shares of exactly these survivors' seeds and of everybody else's keys.
-
-    Raises:
-        Forged: it is no survivor, or gave shares for another set.
-        Malformed: it gave none.
-    """
-    told: Revealed = wire.decode(answer, Revealed)
-    dropped = {seat.member for seat in plan.cohort} - set(survivors)
-    if member not in survivors or set(told.seeds) != set(survivors) or set(told.keys) != dropped:
-        raise Forged(f"shares of {member} for other survivors than the inputs are of", "protocol.another-set")
+    def check_answer(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], member: MemberId,
+        answer: bytes,
+    ) -> None:  # fmt: skip
+        """A member's as masks have it; the custodian's as encryption has it."""
+        if member == CUSTODIAN:
+            super().check_answer(plan, enrolled, survivors, member, answer)
+        else:
+            self._masks.check_answer(plan, enrolled, survivors, member, answer)
 
 
 class MaskedKeyHolder(Holder[MaskedCipher]):
@@ -166,7 +158,8 @@ class MaskedKeyHolder(Holder[MaskedCipher]):
         if set(enrolled) != {seat.member for seat in plan.cohort}:
             raise Forged("enrolments of others than the cohort", "protocol.another-cohort")
         enrolments.check_enrolled(plan, enrolled)
+        publics = unmasking.publics_of(plan, enrolled)
         for member, answer in answers.items():
-            check_revealed(plan, survivors, member, answer)
+            unmasking.check_revealed(publics, survivors, member, answer)
         streams = tuple(unmasking.masks_left(plan, enrolled, survivors, answers))
         return partial(self._cipher.open_sum, self._secret, inputs, packed.count(plan.dimension), packed, streams)

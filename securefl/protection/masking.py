@@ -50,7 +50,7 @@ from securefl.protection.masking_terms import (
     question_about,
 )
 from securefl.protection.schemes import Powers, SchemeSpec
-from securefl.protection.unmasking import masks_left
+from securefl.protection.unmasking import check_revealed, masks_left, publics_of
 from securefl.seams import Enrolment
 from securefl.terms import (
     Aggregate,
@@ -272,6 +272,13 @@ class MaskingCoordinator:
         """The same question to every survivor: the audit holds what each was asked against this."""
         del phase, plan, enrolled, answers
         return dict.fromkeys(sealed, question_about(sealed))
+
+    def check_answer(
+        self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], member: MemberId,
+        answer: bytes,
+    ) -> None:  # fmt: skip
+        """Shares that open masks: of these survivors' seeds, of the others' keys, as they were committed to."""
+        check_revealed(publics_of(plan, enrolled), survivors, member, answer)
 
     def open(
         self, plan: Plan, enrolled: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...], total: bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from securefl.terms import Envelope, MemberId, Plan
+from securefl.terms import Envelope, MemberId, Plan, SignedReceipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +37,10 @@ class Unopened:
 
 
 FromCustodian = Summed | Unopened
+
+
+def whole(sealed: Mapping[MemberId, Envelope | SignedReceipt]) -> tuple[Envelope, ...]:
+    """The inputs as their members signed them, in order of names."""
+    kept = tuple(each for _, each in sorted(sealed.items()) if isinstance(each, Envelope))
+    assert len(kept) == len(sealed), "a coordinator that adds nothing keeps every input"
+    return kept

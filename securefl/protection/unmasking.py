@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault
@@ -25,14 +26,14 @@ def _to_take_out(
     """Every mask that is left in the sum of the survivors' vectors."""
     context, threshold = wire.plan_hash(plan), plan.cover.threshold
     for member in survivors:
-        offered = {name: told.seeds.get(member) for name, told in revealed.items()}
+        offered = {name: told.seeds[member] for name, told in revealed.items()}
         seed = _gathered(publics[member], "seed", offered, threshold)
         if seed_commitment(seed.raw) != publics[member].statement.seed:
             raise Forged(f"the seed of {member} is not the one it committed to")
         yield Stream(self_key(seed, context), subtract=True)
     present = frozenset(survivors)
     for member in (seat.member for seat in plan.cohort if seat.member not in present):
-        offered = {name: told.keys.get(member) for name, told in revealed.items()}
+        offered = {name: told.keys[member] for name, told in revealed.items()}
         key = _gathered(publics[member], "key", offered, threshold)
         if keys.public_half(key) != publics[member].statement.mask_key:
             raise Forged(f"the key of {member} is not the one it published")
@@ -41,35 +42,68 @@ def _to_take_out(
             yield Stream(shared, subtract=survivor < member)
 
 
-def _readable(answers: Mapping[MemberId, bytes], survivors: tuple[MemberId, ...]) -> dict[MemberId, Revealed]:
-    revealed = {}
-    for member, answer in answers.items():
-        if member in survivors:
-            try:
-                revealed[member] = wire.decode(answer, Revealed)
-            except PeerFault:
-                continue  # the others may be enough
-    return revealed
+def check_revealed(
+    publics: Mapping[MemberId, Public], survivors: tuple[MemberId, ...], member: MemberId, answer: bytes
+) -> Revealed:
+    """Return a survivor's shares: of exactly these survivors' seeds and the others' keys, as they were dealt to it.
+
+    What an honest member was dealt it held against the same commitments before it sealed anything.
+
+    Raises:
+        Forged: it is no survivor, or gave shares for another set, or one that was not committed to.
+        Malformed: it gave none.
+    """
+    told: Revealed = wire.decode(answer, Revealed)
+    dropped = publics.keys() - set(survivors)
+    if member not in survivors or told.seeds.keys() != set(survivors) or told.keys.keys() != dropped:
+        raise Forged(f"shares of {member} for other survivors than the inputs are of", "protocol.another-set")
+    for kind, shares in (("seed", told.seeds), ("key", told.keys)):
+        for owner, share in shares.items():
+            if not _is_committed(publics[MemberId(owner)], kind, member, share):
+                raise Forged(f"{member} gave a {kind} share of {owner} that it was not dealt", "protocol.wrong-share")
+    return told
 
 
-def _gathered(public: Public, kind: str, offered: Mapping[MemberId, bytes | None], threshold: int) -> Secret:
-    """A secret from the shares that match their commitments; a wrong one is left out."""
-    statement = public.statement
+def _is_committed(public: Public, kind: str, holder: MemberId, share: bytes) -> bool:
+    """Whether this is the share that a dealer committed to for this holder."""
+    if holder not in public.roster:
+        return False
+    statement, index = public.statement, public.roster.index(holder)
     dealer = place_of(statement.run, statement.round, statement.member, MemberId(""))
     part = slice(0, 32) if kind == "key" else slice(32, 64)
-    good: dict[int, bytes] = {}
-    for point, (member, committed) in enumerate(zip(public.roster, public.commitments, strict=True), 1):
-        share = offered.get(member)
-        if share is None or len(good) == threshold:
-            continue
-        if shamir.commitment(dealer, kind, point, share) == committed[part]:
-            good[point] = share
+    return shamir.commitment(dealer, kind, index + 1, share) == public.commitments[index][part]
+
+
+def readable(
+    publics: Mapping[MemberId, Public], survivors: tuple[MemberId, ...], answers: Mapping[MemberId, bytes]
+) -> dict[MemberId, Revealed]:
+    """The answers that hold; the others are left out, for these may be enough."""
+    found = {}
+    for member, answer in answers.items():
+        with suppress(PeerFault):
+            found[member] = check_revealed(publics, survivors, member, answer)
+    return found
+
+
+def _gathered(public: Public, kind: str, offered: Mapping[MemberId, bytes], threshold: int) -> Secret:
+    """A secret from shares that hold."""
+    points = {member: point for point, member in enumerate(public.roster, 1)}
+    good = dict(sorted((points[member], share) for member, share in offered.items())[:threshold])
     if len(good) < threshold:
-        raise TooFew(f"{len(good)} good {kind} shares of {statement.member}; {threshold} are needed")
+        raise TooFew(f"{len(good)} good {kind} shares of {public.statement.member}; {threshold} are needed")
     try:
         return shamir.combine(good, threshold)
     except Forged as fault:
-        raise Forged(f"the {kind} shares {statement.member} committed to: {fault}") from fault
+        raise Forged(f"the {kind} shares {public.statement.member} committed to: {fault}") from fault
+
+
+def publics_of(plan: Plan, enrolled: Mapping[MemberId, bytes]) -> dict[MemberId, Public]:
+    """What each of the cohort published.
+
+    Raises:
+        Forged: one does not hold what its statement's hashes are of.
+    """
+    return {seat.member: public_of(enrolled[seat.member]) for seat in plan.cohort}
 
 
 def masks_left(
@@ -83,5 +117,5 @@ def masks_left(
     """
     if len(survivors) < max(plan.cover.threshold, plan.cover.min_cohort):
         raise TooFew(f"{len(survivors)} survivors; {max(plan.cover.threshold, plan.cover.min_cohort)} are needed")
-    publics = {seat.member: public_of(enrolled[seat.member]) for seat in plan.cohort}
-    return _to_take_out(plan, publics, survivors, _readable(answers, survivors))
+    publics = publics_of(plan, enrolled)
+    return _to_take_out(plan, publics, survivors, readable(publics, survivors, answers))

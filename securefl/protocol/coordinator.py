@@ -205,7 +205,10 @@ def on_answered(state: Asking, event: Received, ports: Ports) -> Step:
     """Keep an answer; when everybody has spoken, ask what is next, or open the sum."""
     answered = m.opened(event.frame.envelope, m.Answered)
     assert isinstance(answered, m.Answered)
-    course = _answered(state.course, event)
+    course, survivors = _answered(state.course, event), tuple(sorted(map(MemberId, state.sealed)))
+    ports.protection(course.session.scheme).check_answer(
+        course.plan, _enrolled(course), survivors, event.sender, answered.answer
+    )
     state = replace(state, course=course, answers={**state.answers, event.sender: answered.answer})
     return _when_answered(state, event, ports, asked)
 

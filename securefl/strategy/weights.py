@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from securefl.errors import Forged
 from securefl.terms import Aggregate, Weighting
+from securefl.terms.uploads import check_weight
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,8 +54,8 @@ def mean(weightings: tuple[Weighting, ...], aggregate: Aggregate) -> NDArray[np.
     parts = np.split(aggregate.total / grid, len(weightings))
     found = np.zeros(len(parts[0]) - 1)
     for weighting, part in zip(weightings, parts, strict=True):
-        least, rounding = members * math.exp(-2 * float(weighting.clip)), members / grid
-        if not least - rounding <= part[-1] <= members + rounding or part[-1] <= rounding:
-            raise Forged(f"weights of {members} members add up to {part[-1]:g}, outside [{least:g}, {members}]")
+        check_weight(weighting.clip, part[-1], members, grid)
+        if part[-1] <= members / grid:
+            raise Forged(f"weights of {members} members add up to {part[-1]:g}, too little to divide by")
         found += float(weighting.share) * part[:-1] / part[-1]
     return found

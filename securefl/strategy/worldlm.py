@@ -17,6 +17,7 @@ from securefl.strategy import adapter_state
 from securefl.strategy.server import Optimizer
 from securefl.terms import AdapterRule, Aggregate, Attention, Sharing
 from securefl.terms.layout import Layout, named
+from securefl.terms.uploads import check_weight
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,11 +175,11 @@ class AttentionServer:
         """Each key tensor's weighted change and what to divide it by."""
         keys, members = self.layout.keys(self.attention), len(aggregate.survivors)
         weights, found = part[-len(keys) :], []
-        least = members * math.exp(-2 * float(self.attention.clip))
-        rounding = members / float(1 << aggregate.encoding.fraction_bits)
+        grid = float(1 << aggregate.encoding.fraction_bits)
         for key, weight in zip(keys, weights, strict=True):
-            if not least - rounding <= weight <= members + rounding or weight <= rounding:
-                raise Forged(f"weights of {members} members add up to {weight:g}, outside [{least:g}, {members}]")
+            check_weight(self.attention.clip, weight, members, grid)
+            if weight <= members / grid:
+                raise Forged(f"weights of {members} members add up to {weight:g}, too little to divide by")
             size = key.stop - key.start
             found.append((part[:size], float(weight)))
             part = part[size:]

@@ -5,10 +5,12 @@ Machines, rules and bounds ask a plan's ``Upload``, never for one strategy by it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
+from securefl.errors import Forged
 from securefl.terms.sharing import Attention, Sharing, Weighting
 
 
@@ -53,6 +55,10 @@ class Upload(Protocol):
         """Return how many of so many numbers are weights, each at most 1; more where the plan does not say."""
         ...
 
+    def weighed(self, dimension: int) -> tuple[tuple[int, Fraction], ...]:
+        """Return where weights stand, each with the clip of its exponent; none where the plan does not say."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Averaged:
@@ -86,6 +92,12 @@ class Averaged:
         """One in each copy."""
         del dimension
         return len(self.sharing.weightings)
+
+    def weighed(self, dimension: int) -> tuple[tuple[int, Fraction], ...]:
+        """At the end of each copy."""
+        weightings = self.sharing.weightings
+        each = dimension // max(1, len(weightings))
+        return tuple((each * copy - 1, weighting.clip) for copy, weighting in enumerate(weightings, 1))
 
     def _times(self, shared: int) -> int:
         copies = len(self.sharing.weightings)
@@ -124,6 +136,25 @@ class Attended:
     def weights(self, dimension: int) -> int:
         """As many as there are key tensors for each sum: how many these are, the plan does not say."""
         return dimension
+
+    def weighed(self, dimension: int) -> tuple[tuple[int, Fraction], ...]:
+        """The plan does not say."""
+        del dimension
+        return ()
+
+
+def check_weight(clip: Fraction, found: float, members: int, grid: float) -> None:
+    """Check what so many members' weights exp(s - ``clip``), s within +-``clip``, add up to: of one, or of a sum.
+
+    Args:
+        found: in units of 1; each weight was rounded to a multiple of 1 / ``grid``.
+
+    Raises:
+        Forged: no honest members' weights add up to it.
+    """
+    least, rounding = members * math.exp(-2 * float(clip)), members / grid
+    if not least - rounding <= found <= members + rounding:
+        raise Forged(f"weights of {members} members add up to {found:g}, outside [{least:g}, {members}]")
 
 
 def upload_of(sharing: Sharing) -> Upload:

@@ -1,7 +1,8 @@
 """What somebody who reaches the gate can hold before anybody knows who they are: so many connections, for so long.
 
 Every connection has a deadline from its first moment to its last: for the head of a request, then for the rest of it
-and its answer, then for the next head. Connections are counted where the kernel hands them out, before TLS.
+and its answer, then for the next head: it is held for less than six minutes a request, and as long as it keeps asking.
+Connections are counted where the kernel hands them out, before TLS.
 """
 
 from __future__ import annotations

@@ -656,8 +656,8 @@ def test_a_custodian_takes_out_masks_that_members_signed_and_shared_and_no_other
         made.seal(name)
     good = made.answers()
     cases = {
-        "protocol.too-few": [{"answers": {}}, {"answers": dict(list(good.items())[:2])},
-                             {"answers": forged_seed(made)}],
+        "protocol.too-few": [{"answers": {}}, {"answers": dict(list(good.items())[:2])}],
+        "protocol.wrong-share": [{"answers": forged_seed(made)}],
         "protocol.another-cohort": [{"enrolled": {}}, {"enrolled": dict(list(made.enrolled.items())[:4])}],
         "protocol.swapped-key": [{"enrolled": unsigned_enrolment(made)}],
         "protocol.malformed": [{"answers": {**good, made.names[0]: b"x"}}],
@@ -683,7 +683,7 @@ def test_another_enrolment_than_the_one_that_was_masked_by_opens_nothing(scheme:
         made.seal(name)
     with pytest.raises(PeerFault) as fault:
         made.opened(enrolled=another_enrolment(made))
-    assert fault.value.rule == "protocol.too-few"
+    assert fault.value.rule == "protocol.wrong-share"
 
 
 @given(st.integers(3, 7), st.sampled_from([1, 2, 4095, 4096, 4097, 8193]), st.sampled_from([8, 16, 24, 35]), st.data())

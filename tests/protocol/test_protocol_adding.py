@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securefl import wire
+from securefl import keys, wire
 from securefl.errors import Forged
 from securefl.protection import clear, fixed_point, masking, packing, schemes
 from securefl.protection.mask_streams import sum_bits
 from securefl.protection.masking_terms import Masked
 from securefl.protocol import coordinator_state
 from securefl.protocol import messages as m
-from securefl.terms import FixedPoint, MemberId, Plan, Scheme, SignedReceipt
+from securefl.strategy.fedavg import FedAvg
+from securefl.strategy.rules import FactorServer
+from securefl.strategy.weights import weight, weighted
+from securefl.terms import FixedPoint, MemberId, Plan, Scheme, Sharing, SignedReceipt, Update, Weighting
+from tests.support.nested import LAYOUT
 from tests.support.worlds import World, resigned
 
 ALL = ("a", "b", "c", "d")
@@ -94,6 +99,55 @@ def test_in_the_clear_a_longer_input_than_an_honest_one_is_refused_as_it_comes(v
     assert end.outcome == "finished"
     assert np.array_equal(world.reached(end), world.expected(("a", "c", "d"), ("a", "c", "d")))
     assert [(name, fault.rule) for name, fault in world.faults] == [("coordinator", "protocol.poisoned-sum")] * 2
+
+
+WEIGHTED = Sharing((Weighting(Fraction(3), Fraction(1)), Weighting(Fraction(-1), Fraction(2))))
+
+
+def weighted_plan(world: World) -> Plan:
+    """Of two sums: behind each copy of a change stands a weight."""
+    return replace(world.coordinator.state.course.plan, sharing=WEIGHTED)
+
+
+class WeightedWorld(World):
+    """A federation in the clear, of weighted means of ``LAYOUT``."""
+
+    def __post_init__(self) -> None:
+        self.dimension = LAYOUT.entries
+        super().__post_init__()
+        state = self.coordinator.state
+        plan = replace(weighted_plan(self), dimension=LAYOUT.dimension(1, WEIGHTED))
+        self.coordinator.saved = wire.encode(replace(state, course=replace(state.course, plan=plan)))
+        strategy = FactorServer(LAYOUT, FedAvg(Fraction(1), Fraction(0)), WEIGHTED)
+        self.coordinator_plugs = replace(self.coordinator_plugs, strategy=strategy)
+
+    def update_of(self, name: str, round_: int) -> np.ndarray:
+        own = tuple(weight(each, 0.1) for each in WEIGHTED.weightings)
+        return weighted(own, super().update_of(name, round_))
+
+
+@pytest.mark.parametrize("copy", [1, 2])
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, 1.001])
+def test_in_the_clear_a_weight_that_no_honest_member_has_is_refused_as_it_comes(copy: int, wrong: float) -> None:
+    world = WeightedWorld(scheme=Scheme.CLEAR)
+    values = np.zeros(LAYOUT.dimension(1, WEIGHTED), "<i8")
+    places = [len(values) // 2 - 1, len(values) - 1]
+    values[places] = 1 << 15
+    values[places[copy - 1]] = round(wrong * (1 << 16))
+    spoiling(world, "b", wire.encode(clear.Bare(values.tobytes())))
+    assert world.play().outcome == "finished"
+    assert [name for name, _ in world.faults] == ["coordinator"] * 2
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=3, max_size=3), st.floats(-9, 9), st.integers(0, 2**32))
+def test_in_the_clear_an_honest_weight_is_taken_however_long_its_change_is(change, score: float, seed: int) -> None:
+    plan = replace(weighted_plan(World(scheme=Scheme.CLEAR)), dimension=8)
+    plan = replace(plan, learning=replace(plan.learning, learning_rate=Fraction(1, 1000)))
+    own = tuple(weight(each, score) for each in WEIGHTED.weightings)
+    rand = keys.Secret(seed.to_bytes(32, "big"))
+    sent = fixed_point.encode_update(Update(weighted(own, np.array(change)), plan.learning.event), plan, rand)
+    assert clear.ClearCoordinator().add(plan, b"", MemberId("a"), wire.encode(clear.Bare(sent.astype("<i8").tobytes())))
+    assert np.allclose(sent[[3, 7]] / 2**16, own, atol=2**-16)
 
 
 @pytest.mark.parametrize("scheme", [Scheme.MASKING, Scheme.MASKED_CKKS])

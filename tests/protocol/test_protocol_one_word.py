@@ -11,9 +11,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from securefl import wire
-from securefl.protection.masking_terms import Public
+from securefl.protection.masking_terms import Public, Revealed
 from securefl.protocol import messages as m
-from securefl.terms import Scheme
+from securefl.protocol.waiting import enough
+from securefl.terms import Patience, Scheme
 from tests.support.words import PAD, WEAK, another, padded, to_others
 from tests.support.worlds import World, identity, resigned, signed_head
 
@@ -130,3 +131,66 @@ def test_an_input_names_the_ledger_that_paid_for_it(scheme: Scheme, head) -> Non
     lying(world, "Submitted", 1, older)
     assert held(world) == "refused as it comes"
     assert [fault.rule for name, fault in world.faults if name == "coordinator"] == ["protocol.ledger-set-back"]
+
+
+ASKING = {"Enrolled": "Enrol", "Submitted": "Propose", "Answered": "Ask"}
+
+
+def hurried(scheme: Scheme, kind: str) -> World:
+    """Five members, of whom three are enough; where ``kind`` is asked for, the liar is first, and three are waited for."""
+    world = World(("a", "b", "c", "d", "e"), scheme, rounds=1, colluding=0)
+    state = world.coordinator.state
+    plan = replace(state.course.plan, patience=Patience(quorum=3, grace_s=1))
+    world.coordinator.saved = wire.encode(replace(state, course=replace(state.course, plan=plan)))
+    whole = world.exchange
+
+    def exchange(asked: list[tuple[str, bytes]]):
+        asked = sorted(asked, key=lambda each: each[0] != LIAR)
+        is_short = {wire.decode(data, m.Frame).envelope.receipt.kind for _, data in asked} == {ASKING[kind]}
+        for each in asked:
+            if not (is_short and enough(world.coordinator.state)):
+                yield from whole([each])
+
+    world.exchange = exchange
+    return world
+
+
+@given(st.data(), st.sampled_from(list(ASKING)))
+@settings(max_examples=30)
+def test_what_counts_for_a_quorum_is_what_helps_to_finish(data: st.DataObject, kind: str) -> None:
+    world = hurried(Scheme.MASKING, kind)
+    said = lying(world, kind, 1, lambda frame: another(LIAR, frame, data.draw))
+    end = world.play()
+    assert said
+    assert end.outcome == "finished", (end.why, world.faults)
+
+
+def of_another_set(told: Revealed) -> Revealed:
+    return Revealed(dict(list(told.seeds.items())[1:]), told.keys)
+
+
+def wrong(told: Revealed) -> Revealed:
+    """One share is another member's."""
+    return replace(told, seeds={**told.seeds, "a": told.seeds["b"]})
+
+
+ANSWERS: dict[str, Callable[[Revealed], bytes]] = {
+    "a byte": lambda _: b"\0",
+    "none": lambda _: wire.encode(Revealed({}, {})),
+    "of another set": lambda told: wire.encode(of_another_set(told)),
+    "a wrong share": lambda told: wire.encode(wrong(told)),
+}
+
+
+@pytest.mark.parametrize("scheme", [Scheme.MASKING, Scheme.MASKED_CKKS])
+@pytest.mark.parametrize("what", ANSWERS)
+def test_an_answer_that_opens_nothing_counts_as_none(scheme: Scheme, what: str) -> None:
+    world = hurried(scheme, "Answered")
+
+    def lie(frame: m.Frame) -> m.Frame:
+        told = wire.decode(wire.decode(frame.envelope.body, m.Answered).answer, Revealed)
+        return replace(resigned(frame.envelope.receipt, m.Answered(1, ANSWERS[what](told)), LIAR), head=frame.head)
+
+    lying(world, "Answered", 1, lie)
+    assert world.play().outcome == "finished"
+    assert [name for name, _ in world.faults] == ["coordinator"]
