@@ -25,7 +25,8 @@ COORDINATED = "coordinated.json"  # in place of a report, where a coordinator ha
 SUITE, TASKS, BELOW = "suite.json", "tasks", "below"
 STATE = f"{ADAPTER}/released.f32"  # the state itself: its SHA-256 is what every ledger calls the release
 INSIDE = (KEYS, "measured.jsonl")  # all that a run leaves of its own in the folder of a federation below
-APART = ("ledger", BELOW, TASKS)  # folders that are checked by themselves
+OF_RUN = ("ledger", BELOW)  # folders in a run's that are checked by themselves
+OF_SUITE = (*OF_RUN, TASKS)  # and in the folder of a run with tasks
 WORD = "the coordinator's word, bound as written, not computed"
 ALONE = (
     "ledgers alone: no report, page or adapter is here; that nothing was cut off their ends which nobody else saw is"
@@ -52,17 +53,23 @@ def named(run: Path) -> RunId | None:
     return next(iter(found.values()), None)
 
 
-def files(run: Path, *, instead: Mapping[str, bytes] = {}) -> tuple[FileLeft, ...]:
+def files(
+    run: Path, *, instead: Mapping[str, bytes] = {}, apart: Collection[str] = OF_RUN
+) -> tuple[FileLeft, ...]:  # fmt: skip
     """Every file that is this folder's own, with its digest; ``instead`` is what some are about to hold."""
-    found = {str(path.relative_to(run)): path for path in own(run)}
+    found = {str(path.relative_to(run)): path for path in own(run, apart)}
     digests = {name: hashlib.sha256(path.read_bytes()).digest() for name, path in found.items() if name not in instead}
     digests |= {name: hashlib.sha256(data).digest() for name, data in instead.items()}
     return tuple(FileLeft(name, Hash(digest)) for name, digest in sorted(digests.items()))
 
 
-def own(run: Path) -> Iterator[Path]:
-    """The files that are this folder's own: neither ledgers, nor of a federation below or a task of a suite."""
-    apart = APART if (run / SUITE).is_file() else tuple(name for name in APART if name != TASKS)
+def own(run: Path, apart: Collection[str] = OF_RUN) -> Iterator[Path]:
+    """The files that are this folder's own: neither ledgers, nor of a federation below or a task of a suite.
+
+    Args:
+        run: the folder.
+        apart: what is not its own: ``OF_RUN`` or ``OF_SUITE``. The caller knows which; nothing in the folder says so.
+    """
     for path in sorted(run.iterdir()):
         if (path.name in WORKING and path.is_file()) or (path.name in apart and path.is_dir()):
             continue
@@ -92,9 +99,9 @@ def reported(run: RunId, ledgers: Mapping[MemberId, Ledger], files_: tuple[FileL
     return Reported(run, tuple(heads), files_)
 
 
-def stands(run: Path, entry: Reported) -> bool:
+def stands(run: Path, entry: Reported, apart: Collection[str] = OF_RUN) -> bool:
     """Return whether every file is there as it was written down, but for the mark that a run is over."""
-    here = {each.path: each.digest for each in files(run)}
+    here = {each.path: each.digest for each in files(run, apart=apart)}
     return all(here.get(each.path) == each.digest for each in entry.files if each.path != RUN)
 
 
@@ -209,14 +216,16 @@ def check_latest(ledgers: Mapping[MemberId, Ledger], run: RunId | None) -> None:
             raise coordinator.wrong(what, at)
 
 
-def check_files(run: Path, coordinator: Ledger, entry: Reported) -> tuple[str, ...]:
+def check_files(
+    run: Path, coordinator: Ledger, entry: Reported, apart: Collection[str] = OF_RUN
+) -> tuple[str, ...]:  # fmt: skip
     """Files beside what was written down, if that is all there as it was.
 
     Raises:
         Tampered: it is not; or a file was put into a folder of what the run left.
     """
     due = {each.path: each.digest for each in entry.files}
-    here = {each.path: each.digest for each in files(run)}
+    here = {each.path: each.digest for each in files(run, apart=apart)}
     for name in sorted(due):
         if here.get(name) != due[name]:
             what = "missing, and" if name not in here else "another file than"

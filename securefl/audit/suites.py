@@ -117,7 +117,7 @@ def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     own = {task: json_files.mapping(path / _form(path), f"{folder.TASKS}/{task}") for task, path in places.items()}
     runs = {task: RunId(bytes.fromhex(each["run"])) for task, each in own.items()}
     coordinator, word = check_tasks(run, ledgers)
-    notes = folder.check_files(run, coordinator, word[1])
+    notes = folder.check_files(run, coordinator, word[1], folder.OF_SUITE)
     laid = last_word.beside(ledgers, word[1]) if is_coordinated(run) else ()
     last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()), beside=laid)
     for place in (run, *(places.values() if is_coordinated(run) else ())):

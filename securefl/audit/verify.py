@@ -39,6 +39,7 @@ from typing import Any
 from securefl.audit import (
     coordinated,
     cross_checks,
+    figures,
     folder,
     key_checks,
     last_word,
@@ -91,6 +92,7 @@ class Verdict:
 
 
 _NOTHING = Verdict(True, 0, None, "")
+EARLIER = "a beginning of the ledger beside all tasks, which counts in its place"
 
 
 def verify(run: Path, known: pins.Pins | None = None) -> Verdict:
@@ -216,7 +218,7 @@ def _suite(run: Path, known: pins.Pins | None) -> Verdict:
                 found.append(_verify(task, ledgers, pins.of(known, ledgers)))
         except Tampered as fault:
             raise Tampered(f"{folder.TASKS}/{name}/{fault.where}", fault.why, fault.entry) from fault
-    left_out = suites.check(run, own)
+    left_out = (*suites.check(run, own), *folder.working(run))
     whole = _verify(run / "ledger", own, known, _Place(runs=folder.wanted(run)))
     first = replace(
         whole, unverified=(*(each for each in whole.unverified if not each.endswith(folder.ALONE)), *left_out)
@@ -235,8 +237,11 @@ def _coordinated_task(
         Tampered: something in the folder does not hold.
     """
     run_id, ledgers = coordinated.of_task(task, then, own)
-    notes = coordinated.check(task, ledgers, run_id)
-    return (*(f"{folder.TASKS}/{name}: {each}" for each in notes), *folder.working(task))
+    notes = _files(task, ledgers, _Place(), run_id)
+    coordinator = figures.coordinator_of(then, run_id)
+    more = ", ".join(sorted(ledger.name for ledger in then.values() if ledger is not coordinator))
+    notes += (f"{more}: {EARLIER}",) if more else ()
+    return tuple(f"{folder.TASKS}/{name}: {each}" for each in (*notes, *folder.working(task)))
 
 
 def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = None) -> tuple[str, ...]:

@@ -229,8 +229,9 @@ def _leave(
         },
         out,
     )  # fmt: skip
-    evidence.keep_keys(out, {seat.member: seat.key for seat in everybody.everybody})
-    evidence.bind(home, (home,), run, out, {folder.RUN: run_folder.run_mark(out, ended.outcome)})
+    keys = {seat.member: seat.key for seat in everybody.everybody}
+    instead = {folder.RUN: run_folder.run_mark(out, ended.outcome)}
+    evidence.bind(home, (home,), run, out, keys=keys, instead=instead)
 
 
 def _over(home: Home, out: Path) -> Result:

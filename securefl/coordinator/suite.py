@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from securefl.coordinator.counts import Counts
     from securefl.documents.coordinator_suite import CoordinatorSuite
     from securefl.documents.federation import Loaded
+    from securefl.home.home import Home
+    from securefl.home.introduced import Introduced
     from securefl.policy.load import Policy
     from securefl.progress import Progress
     from securefl.seams import Runtime
@@ -54,7 +56,7 @@ def coordinate(
 
     Raises:
         Unapproved: the policy has not the signatures it needs.
-        OperatorFault: as for one federation's run; or ``out`` holds another suite.
+        OperatorFault: as for one federation's run; or ``out`` holds another suite, or one that is over.
     """
     home = inviting.opened(suite)
     everybody = run.everyone(suite, home)
@@ -66,26 +68,34 @@ def coordinate(
     told = refused(policy, loadeds, starts)
     if told:
         return Result("refused", told, {})
-    suite_folder.claim(suite.text, out)
-    tasks = {}
-    for name, each in suite.tasks.items():
-        shown.say(f"task {name}: {len(each.file.members)} members")
-        place = out / folder.TASKS / name
-        tasks[name] = (
-            _over(place)
-            or run.coordinate(each, place, shown, runtime, unsafe_unsigned=unsafe_unsigned, counts=counts).told
-        )
+    with suite_folder.claimed(suite.text, out):
+        report = suite_folder.bound((home,), suite.text, suite.tasks, out)  # killed behind its last word
+        if report is None:
+            tasks = {}
+            for name, each in suite.tasks.items():
+                shown.say(f"task {name}: {len(each.file.members)} members")
+                place = out / folder.TASKS / name
+                tasks[name] = (
+                    _over(place)
+                    or run.coordinate(each, place, shown, runtime, unsafe_unsigned=unsafe_unsigned, counts=counts).told
+                )
+            report = _leave(home, suite, next(iter(starts.values())), tasks, everybody, out)
+    return Result(report["outcome"]["status"], report["outcome"]["why"], report)
+
+
+def _leave(
+    home: Home, suite: CoordinatorSuite, first: Start, tasks: Mapping[str, Any], everybody: Introduced, out: Path
+) -> dict[str, Any]:
+    """Write what the coordinator knows of all tasks, bind it in its ledger, and give what it tells."""
     export_all((home,), out / "ledger")
-    first = next(iter(starts.values())).model
     said = suite_folder.Words(
-        {"name": first.name, "digest": first.digest.hex(), "parameters": None},
+        {"name": first.model.name, "digest": first.model.digest.hex(), "parameters": None},
         {name: list(each.file.members) for name, each in suite.tasks.items()},
         dict.fromkeys(tasks, suite_report.AT_SITES),
     )
     report = suite_folder.tell(suite.text, tasks, said, out)
-    evidence.keep_keys(out, {seat.member: seat.key for seat in everybody.everybody})
-    suite_folder.bind((home,), suite.text, tasks, out)
-    return Result(report["outcome"]["status"], report["outcome"]["why"], report)
+    suite_folder.bind((home,), suite.text, tasks, out, {seat.member: seat.key for seat in everybody.everybody})
+    return report
 
 
 def refused(policy: Policy, loadeds: Mapping[str, Loaded], starts: Mapping[str, Start]) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from securefl.audit import suite_report, suites
+from securefl import files
+from securefl.audit import folder, suite_report, suites
 from securefl.audit.run_tree import REPORT
 from securefl.coordinator import evidence
 from securefl.errors import OperatorFault
+from securefl.home.export import export_all
 from securefl.home.home import Home
-from securefl.terms import RunId
+from securefl.terms import MemberId, PublicKey, RunId
 from securefl.terms.parties import COORDINATOR
+
+_BEGUN = (files.LOCK, f"{REPORT}.new")  # what is left of a suite that was killed before it had its mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +33,51 @@ class Words:
     hidden: bool = False
 
 
-def claim(written: bytes, out: Path) -> None:
-    """The folder is this file's, new or begun.
+@contextmanager
+def claimed(written: bytes, out: Path) -> Iterator[None]:
+    """The folder is this file's, new or begun, and this process's alone while the block runs.
 
     Raises:
-        OperatorFault: it holds what is no suite, or another one.
+        OperatorFault: it holds what is no suite, or another one; or another process has it.
     """
     digest = hashlib.sha256(written).hexdigest()
     path = out / REPORT
-    if path.exists():
-        if json.loads(path.read_text()).get("file") != digest:
-            raise OperatorFault("this folder holds a suite of another file", "choose another --out", str(out))
-        return
-    if out.exists() and any(out.iterdir()):
-        raise OperatorFault("this folder is not empty and holds no suite", "choose another --out", str(out))
-    out.mkdir(parents=True, exist_ok=True)
-    _write(path, {"file": digest, "outcome": None})
+    with files.alone_in(out, "running"):
+        if path.exists():
+            if json.loads(path.read_text()).get("file") != digest:
+                raise OperatorFault("this folder holds a suite of another file", "choose another --out", str(out))
+        elif any(each.name not in _BEGUN for each in out.iterdir()):
+            raise OperatorFault("this folder is not empty and holds no suite", "choose another --out", str(out))
+        else:
+            _write(path, {"file": digest, "outcome": None})
+        yield
+
+
+def bound(homes: Sequence[Home], written: bytes, tasks: Iterable[str], out: Path) -> dict[str, Any] | None:
+    """What a suite's folder tells whose process was killed behind its last word: its ledgers are there now, too.
+
+    None of a suite of which nothing was written down, so that it goes on.
+
+    Args:
+        homes: the parties' homes, as far as they are made.
+        written: the file that describes the suite.
+        tasks: their names.
+        out: the suite's folder.
+
+    Raises:
+        OperatorFault: the suite is over; or a file is not as it was written down. Nothing is written.
+        Tampered: a file of it cannot be read.
+    """
+    runs = {name: folder.named(out / folder.TASKS / name) for name in tasks}
+    begun = {name: run for name, run in runs.items() if run is not None}
+    name = suites.suite_id(hashlib.sha256(written).digest(), begun)
+    if evidence.exported(name, out):
+        raise OperatorFault("this folder holds a suite that is over", "choose another --out", str(out))
+    coordinators = [each for each in homes if each.owner == COORDINATOR]
+    if not any(evidence.bound(each, name, out, folder.OF_SUITE) for each in coordinators):
+        return None
+    export_all(homes, out / "ledger")
+    return evidence.told_in(out / REPORT)
 
 
 def tell(written: bytes, tasks: Mapping[str, Mapping[str, Any]], said: Words, out: Path) -> dict[str, Any]:
@@ -65,13 +99,19 @@ def tell(written: bytes, tasks: Mapping[str, Mapping[str, Any]], said: Words, ou
     return plain
 
 
-def bind(homes: Sequence[Home], written: bytes, tasks: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    """The coordinator, one of these homes' owners, wrote down all that stands in the folder beside its tasks, once."""
+def bind(
+    homes: Sequence[Home], written: bytes, tasks: Mapping[str, Mapping[str, Any]], out: Path,
+    keys: Mapping[MemberId, PublicKey] | None = None,
+) -> None:  # fmt: skip
+    """The coordinator, one of these homes' owners, wrote down all that stands in the folder beside its tasks, once.
+
+    Raises:
+        OperatorFault: it did so before.
+    """
     runs = {name: RunId(bytes.fromhex(told["run"])) for name, told in tasks.items()}
     name = suites.suite_id(hashlib.sha256(written).digest(), runs)
     coordinator = next(each for each in homes if each.owner == COORDINATOR)
-    if not evidence.bound(coordinator, name, out):
-        evidence.bind(coordinator, homes, name, out, {})
+    evidence.bind(coordinator, homes, name, out, keys=keys, apart=folder.OF_SUITE)
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -141,7 +141,7 @@ def run(
 
         with watch("rounds"), told_to_operator():
             ended = drive(home, coordinator_state.Planned(ready.course), ready.ports, runtime, observe)
-        export_ledgers([each for each, *_ in tree], out, taps)
+        export_ledgers([each for each, *_ in tree], out, run_id, taps)
         with watch("evaluation"):
             shown.say("evaluating on held-out rows of this bench")
             measured = measure.measure(

@@ -67,9 +67,9 @@ def bind_folders(tree: Sequence[SiteLayout], out: Path, run_id: RunId, outcome: 
         homes = {name: home_of(each, name) for name in each.parties}
         if each.route and evidence.bound(homes[COORDINATOR], run_id, folder):
             continue
-        evidence.keep_keys(folder, {name: home.identity.public for name, home in homes.items()})
+        keys = {name: home.identity.public for name, home in homes.items()}
         instead = {"run.json": run_folder.run_mark(out, outcome)} if not each.route else {}
-        evidence.bind(homes[COORDINATOR], tuple(homes.values()), run_id, folder, instead)
+        evidence.bind(homes[COORDINATOR], tuple(homes.values()), run_id, folder, keys=keys, instead=instead)
 
 
 def finish(tree: Sequence[tuple[SiteLayout, Policy, Any]], out: Path, report: dict[str, Any]) -> Result:
@@ -82,12 +82,14 @@ def finish(tree: Sequence[tuple[SiteLayout, Policy, Any]], out: Path, report: di
     return Result(status, report["outcome"]["why"], out / report["adapter"] if report["adapter"] else None, report)
 
 
-def export_ledgers(tree: Sequence[SiteLayout], out: Path, taps: Mapping[tuple[str, ...], LeakageProbe]) -> None:
-    """Each federation's ledgers stand in its own folder, and were looked at."""
+def export_ledgers(
+    tree: Sequence[SiteLayout], out: Path, run_id: RunId, taps: Mapping[tuple[str, ...], LeakageProbe]
+) -> None:  # fmt: skip
+    """Each federation's ledgers stand in its own folder, and were looked at, unless what was seen is bound already."""
     for each in tree:
         folder = folder_of(out, each) / "ledger"
         export_all([home_of(each, name) for name in each.parties], folder)
-        if folder.is_dir():  # whoever was never asked has none
+        if folder.is_dir() and not evidence.said(home_of(each, COORDINATOR), run_id):  # who was never asked has none
             taps[each.route].exported(folder)
 
 

@@ -22,6 +22,7 @@ from securefl.documents import module_manifest
 from securefl.documents.federation import Loaded
 from securefl.documents.suite_file import OwnedTask, Suite
 from securefl.errors import OperatorFault
+from securefl.home import identity
 from securefl.home.clock import Entropy, clock
 from securefl.home.export import export_all
 from securefl.home.home import Home
@@ -69,7 +70,7 @@ def run(
     suite goes on where it stood; a task that was refused or aborted does not keep the others from their own.
 
     Raises:
-        OperatorFault: something given is unusable, or ``out`` holds another suite.
+        OperatorFault: something given is unusable, or ``out`` holds another suite, or one that is over.
     """
     shown = progress or Silent()
     places = SiteLayout(next(iter(suite.tasks.values())).loaded, sites.resolve() if sites else None)
@@ -81,23 +82,26 @@ def run(
     for model in models.values():
         model.preflight()
     records = records_of(suite)
-    suite_folder.claim(suite.written, out)
-    tasks = {}
-    for name, each in suite.tasks.items():
-        shown.say(f"task {name}: {len(each.owners)} owners, {len(each.loaded.file.members)} take part")
-        bench = ResourceCache(lambda _, n=name: models[n], lambda _, member, n=name: records[n][member])  # type: ignore[misc]
-        folder = out / TASKS / name
-        report = _finished(folder) or federation.run(
-            each.loaded, folder, sites=sites, arms=arms, progress=shown, entropy=entropy, workbench=bench,
-            unsafe_unsigned=unsafe_unsigned,
-        ).report  # fmt: skip
-        if report["outcome"]["status"] == "finished":
-            here = SiteLayout(each.loaded, sites and sites.resolve())
-            _keep(each, models[name], folder, report, here, out / suite_report.MODULES)
-        tasks[name] = report
-    _export(suite, places, out)
-    result = _ended(suite, base, tasks, out)
-    suite_folder.bind(_homes(suite, places), suite.written, tasks, out)
+    with suite_folder.claimed(suite.written, out):
+        bound = suite_folder.bound(_homes(suite, places, made=True), suite.written, suite.tasks, out)
+        if bound is not None:  # killed behind its last word
+            return _result(bound)
+        tasks = {}
+        for name, each in suite.tasks.items():
+            shown.say(f"task {name}: {len(each.owners)} owners, {len(each.loaded.file.members)} take part")
+            bench = ResourceCache(lambda _, n=name: models[n], lambda _, member, n=name: records[n][member])  # type: ignore[misc]
+            folder = out / TASKS / name
+            report = _finished(folder) or federation.run(
+                each.loaded, folder, sites=sites, arms=arms, progress=shown, entropy=entropy, workbench=bench,
+                unsafe_unsigned=unsafe_unsigned,
+            ).report  # fmt: skip
+            if report["outcome"]["status"] == "finished":
+                here = SiteLayout(each.loaded, sites and sites.resolve())
+                _keep(each, models[name], folder, report, here, out / suite_report.MODULES)
+            tasks[name] = report
+        _export(suite, places, out)
+        result = _ended(suite, base, tasks, out)
+        suite_folder.bind(_homes(suite, places), suite.written, tasks, out)
     return result
 
 
@@ -214,11 +218,13 @@ def _export(suite: Suite, places: SiteLayout, out: Path) -> None:
     export_all(_homes(suite, places), out / "ledger")
 
 
-def _homes(suite: Suite, places: SiteLayout) -> list[Home]:
+def _homes(suite: Suite, places: SiteLayout, *, made: bool = False) -> list[Home]:
+    """Everybody's homes; with ``made`` only those that are there already."""
     names = {member.name for each in suite.tasks.values() for member in each.loaded.file.members}
     scheme = places.loaded.file.protection.scheme
     parties = [*sorted(names), COORDINATOR, *((CUSTODIAN,) if scheme.has_custodian else ())]
-    return [Home.at(places.of(name), MemberId(name), clock) for name in parties]
+    paths = {name: places.of(name) for name in parties}
+    return [Home.at(at, MemberId(name), clock) for name, at in paths.items() if not made or identity.is_made(at)]
 
 
 def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: Path) -> Result:
@@ -228,7 +234,10 @@ def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: P
         {name: suite_report.ONE_FOR_EACH if e.records else suite_report.OWN for name, e in suite.tasks.items()},
         suite.hidden,
     )
-    report = suite_folder.tell(suite.written, tasks, said, out)
+    return _result(suite_folder.tell(suite.written, tasks, said, out))
+
+
+def _result(report: dict[str, Any]) -> Result:
     return Result(report["outcome"]["status"], report["outcome"]["why"], report)
 
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from securefl.audit.verify import verify
-from securefl.coordinator import run
+from securefl.coordinator import evidence, run
 from securefl.documents import coordinator_file, coordinator_suite, site_file
 from securefl.errors import OperatorFault
-from securefl.home import export
+from securefl.home import export, notices, rotation
 from securefl.progress import Silent
 from securefl.runtime.inprocess import InProcess
 from securefl.site.build import Environment
@@ -94,6 +94,31 @@ def test_what_a_coordinator_leaves_verifies_with_the_others_exported_ledgers_and
         introduced.coordinate(out)
     again = introduced.coordinate(tmp_path / "again")
     assert again.outcome in ("finished", "refused"), again.why
+
+
+def test_a_run_that_was_killed_behind_its_last_word_ends_as_it_was_bound_and_is_told_of_once(
+    introduced: Coordinated, tmp_path: Path, monkeypatch
+) -> None:
+    out, real = tmp_path / "run", evidence.export_all
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evidence, "export_all", killed)
+    with pytest.raises(KeyboardInterrupt):
+        introduced.coordinate(out)
+    monkeypatch.setattr(evidence, "export_all", real)
+    for notice in rotation.rotate(export.home_of(introduced.apart.document("north")), 3600):
+        notices.take(export.home_of(introduced.apart.document(COORDINATOR)), "small", notice)
+    keys = (out / "keys.json").read_bytes()
+    (out / "keys.json").write_text("{}")
+    with pytest.raises(OperatorFault, match="a file here is another one since"):
+        introduced.coordinate(out)
+    (out / "keys.json").write_bytes(keys)
+    assert introduced.coordinate(out).outcome == "finished"
+    assert (out / "keys.json").read_bytes() == keys
+    found = verify(audited(introduced, out, tmp_path / "copy"))
+    assert found.ok, found.why
 
 
 def test_a_site_evaluates_what_was_released_on_its_own_rows_and_nothing_else(

@@ -11,19 +11,19 @@ import jsonschema
 import pytest
 import yaml
 
-from securefl.audit import suite_report
-from securefl.audit.verify import verify
-from securefl.coordinator import suite
+from securefl.audit import suite_report, suites
+from securefl.audit.verify import EARLIER, verify
+from securefl.coordinator import evidence, suite, suite_folder
 from securefl.documents import coordinator_suite, site_file
 from securefl.errors import OperatorFault
-from securefl.home import export
+from securefl.home import export, notices, rotation
 from securefl.ledger import export as ledgers
-from securefl.progress import Silent
+from securefl.progress import Progress, Silent
 from securefl.runtime.inprocess import InProcess
 from securefl.site.build import Environment
 from securefl.site.dispatch import Dispatcher, built
-from securefl.terms import MemberId, Refused, Reserved, RunJoined
-from tests.support.apart import COORDINATOR
+from securefl.terms import MemberId, Refused, Reported, Reserved, RunId, RunJoined
+from tests.support.apart import COORDINATOR, everything
 from tests.support.tasks_apart import APART, TASKS, InTasks
 
 
@@ -31,10 +31,12 @@ def sites_of(apart: InTasks) -> dict[MemberId, Dispatcher]:
     return {MemberId(name): built(site_file.load(apart.document(name)), Environment()) for name in apart.parties}
 
 
-def coordinate(apart: InTasks, out: Path, sites: dict[MemberId, Dispatcher]) -> suite.Result:
+def coordinate(
+    apart: InTasks, out: Path, sites: dict[MemberId, Dispatcher], shown: Progress = Silent()
+) -> suite.Result:
     document = coordinator_suite.load(apart.document(COORDINATOR))
     assert isinstance(document, coordinator_suite.CoordinatorSuite)
-    return suite.coordinate(document, out, Silent(), InProcess(sites))
+    return suite.coordinate(document, out, shown, InProcess(sites))
 
 
 def audited(apart: InTasks, out: Path, folder: Path) -> Path:
@@ -86,6 +88,91 @@ def test_tasks_run_at_sites_that_take_part_in_some_and_what_is_left_verifies_unt
         joined = [entry.task for entry in entries(out, name) if isinstance(entry, RunJoined)]
         assert joined == [task for task, members in TASKS.items() if name in members or name not in apart.members]
     spoilt(out, keys, tmp_path)
+
+
+class Twice(Silent):
+    """Somebody starts the same command once more each time that something is said."""
+
+    def __init__(self, apart: InTasks, out: Path) -> None:
+        self.apart, self.out, self.refused = apart, out, 0
+
+    def say(self, text: str) -> None:
+        del text
+        with pytest.raises(OperatorFault, match="another process is running there"):
+            coordinate(self.apart, self.out, {})
+        self.refused += 1
+
+
+def exchanged(apart: InTasks, name: str) -> None:
+    """A member's key is another one, and its coordinator took that in."""
+    for notice in rotation.rotate(export.home_of(apart.document(name)), 3600):
+        notices.take(export.home_of(apart.document(COORDINATOR)), "small", notice)
+
+
+def words(apart: InTasks, run: RunId) -> int:
+    """How often its coordinator's own ledger says what a run left."""
+    home = export.home_of(apart.document(COORDINATOR))
+    with home.transaction() as conn:
+        return sum(isinstance(entry, Reported) for entry in home.told(conn, run))
+
+
+def test_the_command_of_a_suite_that_is_over_or_running_is_refused_and_what_was_left_stays_evidence(
+    small, tmp_path: Path, capsys
+) -> None:
+    apart = InTasks(small, tmp_path / "world", capsys)
+    apart.found()
+    apart.introduce()
+    out, sites = tmp_path / "run", sites_of(apart)
+    twice = Twice(apart, out)
+    assert coordinate(apart, out, sites, twice).outcome == "finished"
+    assert twice.refused > len(TASKS)
+    audited(apart, out, tmp_path)
+    assert verify(out).ok, verify(out).why
+    assert coordinate(apart, tmp_path / "second", sites).outcome == "finished", "its ledger is longer now"
+    exchanged(apart, "north")
+    before = everything(out)
+    with pytest.raises(OperatorFault, match="a suite that is over"):
+        coordinate(apart, out, sites)
+    assert everything(out) == before
+    assert verify(out).ok, verify(out).why
+    changed(out / "keys.json", lambda told: told.clear())  # whether or not its files stand
+    with pytest.raises(OperatorFault, match="a suite that is over"):
+        coordinate(apart, out, sites)
+    document = coordinator_suite.load(apart.document(COORDINATOR))
+    tasks = {name: json.loads((out / "tasks" / name / "coordinated.json").read_text()) for name in TASKS}
+    home = export.home_of(apart.document(COORDINATOR))
+    with pytest.raises(OperatorFault, match="was written down before"):
+        suite_folder.bind((home,), document.text, tasks, out, {})
+    assert words(apart, suites.id_in(out)) == 1
+    assert json.loads((out / "keys.json").read_text()) == {}, "nothing is written"
+
+
+def test_a_suite_that_was_killed_behind_its_last_word_ends_by_the_same_command_although_a_key_is_another(
+    small, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    apart = InTasks(small, tmp_path / "world", capsys)
+    apart.found()
+    apart.introduce()
+    out, sites, real = tmp_path / "run", sites_of(apart), evidence.export_all
+
+    def killed(homes, folder: Path) -> None:
+        if folder == out / "ledger":
+            raise KeyboardInterrupt
+        real(homes, folder)
+
+    monkeypatch.setattr(evidence, "export_all", killed)
+    with pytest.raises(KeyboardInterrupt):
+        coordinate(apart, out, sites)
+    monkeypatch.setattr(evidence, "export_all", real)
+    keys = (out / "keys.json").read_bytes()
+    exchanged(apart, "north")
+    result = coordinate(apart, out, sites)
+    assert (result.outcome, set(result.told["tasks"])) == ("finished", set(TASKS))
+    assert ((out / "keys.json").read_bytes(), words(apart, suites.id_in(out))) == (keys, 1)
+    audited(apart, out, tmp_path)
+    assert verify(out).ok, verify(out).why
+    with pytest.raises(OperatorFault, match="a suite that is over"):
+        coordinate(apart, out, sites)
 
 
 def test_a_coordinator_that_asks_more_into_a_task_than_it_offered_is_refused_and_the_other_task_runs(
@@ -169,6 +256,9 @@ def spoilt(out: Path, keys: dict, folder: Path) -> None:
         "a task more": lambda copy: shutil.copytree(copy / "tasks" / "mood", copy / "tasks" / "more"),
         "modules": lambda copy: ((copy / "modules").mkdir(), (copy / "modules" / "tone.safetensors").write_bytes(b"")),
         "a file below": lambda copy: ((copy / "below" / "x").mkdir(parents=True), (copy / "below" / "x" / "y").touch()),
+        "a tree in a task": lambda copy: planted(copy / "tasks" / "tone", marked=False),
+        "a tree in a task that is called a suite": lambda copy: planted(copy / "tasks" / "tone", marked=True),
+        "a file that calls a task a suite": lambda copy: shutil.copy(copy / "suite.json", copy / "tasks" / "tone" / "suite.json"),
         "a file below a task": lambda copy: (copy / "tasks" / "mood" / "below").mkdir(),
         "a ledger away": lambda copy: (copy / "ledger" / "east.ledger").unlink(),
     }.items():  # fmt: skip
@@ -177,6 +267,20 @@ def spoilt(out: Path, keys: dict, folder: Path) -> None:
         spoil(copy)
         assert not verify(copy, keys).ok, name
         shutil.rmtree(copy)
+    shutil.copytree(out, copy)
+    shutil.copy(copy / "ledger" / "east.ledger", copy / "tasks" / "tone" / "ledger" / "east.ledger")
+    (copy / "timings.json").write_text("anything")
+    found = verify(copy, keys)
+    assert found.ok, found.why
+    assert {"timings.json: not bound", f"tasks/tone: east.ledger: {EARLIER}"} <= set(found.unverified), found.unverified
+
+
+def planted(task: Path, *, marked: bool) -> None:
+    """Files that no run left are where a suite's tasks stand; a mark says that it is one."""
+    (task / "tasks" / "tone").mkdir(parents=True)
+    (task / "tasks" / "tone" / "report.json").write_text("{}")
+    if marked:
+        (task / "suite.json").write_text("anything")
 
 
 def changed(path: Path, change) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from securefl.audit.verify import read_all, verify
 from securefl.cli import main as cli
+from securefl.coordinator import evidence
 from securefl.documents import module_manifest, suite_file
 from securefl.documents.suite_file import seed_of
 from securefl.errors import OperatorFault, Tampered
@@ -329,7 +330,7 @@ def test_a_hidden_member_without_records_is_charged_and_sends_noise(hidden: Path
 
 def test_a_suite_that_stopped_goes_on_and_trains_no_task_twice(many: Many, tmp_path, monkeypatch) -> None:
     calls = []
-    real = federation.run
+    real, export_all = federation.run, evidence.export_all
 
     def watched(loaded, out, **options):
         calls.append(out.name)
@@ -337,12 +338,27 @@ def test_a_suite_that_stopped_goes_on_and_trains_no_task_twice(many: Many, tmp_p
             raise KeyboardInterrupt
         return real(loaded, out, **options)
 
+    def killed(homes, folder):
+        if folder == tmp_path / "run" / "ledger":
+            raise KeyboardInterrupt
+        export_all(homes, folder)
+
     monkeypatch.setattr(federation, "run", watched)
     with pytest.raises(KeyboardInterrupt):
         many.run(tmp_path / "run", tmp_path / "sites")
-    result = many.run(tmp_path / "run", tmp_path / "sites")
-    assert result.outcome == "finished"
+    monkeypatch.setattr(evidence, "export_all", killed)
+    with pytest.raises(KeyboardInterrupt):
+        many.run(tmp_path / "run", tmp_path / "sites")
+    monkeypatch.setattr(evidence, "export_all", export_all)
+    result = many.run(tmp_path / "run", tmp_path / "sites")  # it was killed behind its last word
+    assert (result.outcome, set(result.report["tasks"])) == ("finished", set(OWNERS))
     assert calls == ["tone", "mood", "mood", "wish"]
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for sites in ("sites", "others"):
+        with pytest.raises(OperatorFault, match="a suite that is over"):
+            many.run(tmp_path / "run", tmp_path / sites)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
     with pytest.raises(OperatorFault, match="a suite of another file"):
         many.run(tmp_path / "run", tmp_path / "sites", many.file("other.yaml", training__divisor=21))
 

@@ -14,10 +14,11 @@ import yaml
 from securefl.audit.replay import replay
 from securefl.audit.verify import read_all, verify
 from securefl.cli import main as cli
+from securefl.coordinator import evidence
 from securefl.documents import federation_file, suite_file
 from securefl.errors import Loosens, OperatorFault, Tampered
 from securefl.privacy.accountant import epsilon_charged
-from securefl.terms import Gathered, Hash, Level, MessageSent, ReservationReleased, Reserved, RunId, Settled
+from securefl.terms import Gathered, Hash, Level, MessageSent, Reported, ReservationReleased, Reserved, RunId, Settled
 from tests.support.small import FEDERATION
 from tests.support.trees import Tree
 
@@ -46,6 +47,27 @@ def test_the_leaves_ledgers_replayed_give_the_figures_of_their_nodes_and_of_the_
     root = replay(ran / "run")["epsilon"]
     for node in ("left", "right"):
         assert replay(ran / "run" / "below" / node)["epsilon"] == root
+
+
+def test_a_tree_that_was_killed_when_what_is_below_was_written_down_ends_by_the_same_command(
+    tree, tmp_path, monkeypatch
+):
+    real = evidence.bind
+
+    def killed(coordinator, homes, run, out, **given):
+        if out == tmp_path / "run":
+            raise KeyboardInterrupt
+        real(coordinator, homes, run, out, **given)
+
+    monkeypatch.setattr(evidence, "bind", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tree.run(tmp_path / "run", tmp_path / "sites", tree.tree())
+    monkeypatch.setattr(evidence, "bind", real)
+    assert tree.run(tmp_path / "run", tmp_path / "sites", tree.tree()).outcome == "finished"
+    assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
+    for node in ("left", "right"):
+        said = read_all(tmp_path / "run" / "below" / node)["coordinator"].each(Reported)
+        assert len(list(said)) == 1, node
 
 
 def test_a_nodes_ledger_has_totals_and_hashes_of_what_is_below(ran):

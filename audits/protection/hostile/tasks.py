@@ -67,13 +67,13 @@ def bound(
     """The coordinator's word on all tasks is of what stands here now; or a member's, at the end of its own ledger."""
     leaves = list(read_all(run)[MemberId(by)].leaves)
     if by != "coordinator":
-        said = folder.reported(about, read_all(run), folder.files(run))
+        said = folder.reported(about, read_all(run), folder.files(run, apart=folder.OF_SUITE))
         _signed(run, by, [*leaves, Leaf(leaves[-1].at, said)], who)
         return
     at = max(n for n, leaf in enumerate(leaves) if isinstance(leaf.entry, Reported) and leaf.entry.run == about)
     entry = leaves[at].entry
     assert isinstance(entry, Reported)
-    leaves[at] = replace(leaves[at], entry=replace(entry, files=folder.files(run)))
+    leaves[at] = replace(leaves[at], entry=replace(entry, files=folder.files(run, apart=folder.OF_SUITE)))
     _signed(run, "coordinator", leaves, who)
 
 
