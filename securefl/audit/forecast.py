@@ -16,7 +16,7 @@ from securefl.errors import OperatorFault
 from securefl.policy import load as policies
 from securefl.policy.load import Policy
 from securefl.privacy import accountant
-from securefl.privacy.account import Account, bound_of, caps_of
+from securefl.privacy.account import Account, bound_of, caps_of, in_order
 from securefl.terms import Accountant, Event, Level, Limit, Reserved, RunId, RunJoined, Unbounded
 
 LIMIT_ROUNDS = 10_000
@@ -125,12 +125,17 @@ def _of(ledger: Ledger) -> Iterable[Outlook]:
     last = {(entry.plan.federation, entry.dataset): entry.plan.learning.event for _, entry in ledger.each(Reserved)}
     for (federation, dataset), event in sorted(last.items(), key=lambda each: each[0]):
         policy = policy_of[federation]
-        budget, charges = policy.budget, account.standing(Level.DATASET, dataset)
+        budget, charges = policy.budget, account.beside(Level.DATASET, dataset, dataset, event.unit)
         mine = sorted(policy.caps(dataset, NEW_RUN), key=lambda cap: ORDER.index(cap.level))
         theirs = tuple(each for cap in mine for each in caps_of(charges, cap.level, cap.name) if each.by != federation)
         delta = float(min(each.delta for each in (*mine, *theirs)))
         spent = tuple(
-            Spent(_rule(each, policy), account.events(each.level, each.name, dataset), _limit(each), delta)
+            Spent(
+                _rule(each, policy),
+                in_order(one.event for one in account.beside(each.level, each.name, dataset, event.unit)),
+                _limit(each),
+                delta,
+            )
             for each in (*mine, *theirs)
         )
         yield Outlook(

@@ -148,7 +148,7 @@ def _check_price(
         raise ledger.wrong("a price that does not say what holds its accounts, and by which bound", index)
     at_root = [cap for cap in expected.caps if cap.level is Level.DATASET]
     event = entry.plan.learning.event
-    charges = account.standing(Level.DATASET, entry.dataset)
+    charges = account.beside(Level.DATASET, entry.dataset, entry.dataset, event.unit)
     least = min(float(cap.delta) for cap in at_root)
     rdp = micro_epsilon(accountant.epsilon_rdp((*(charge.event for charge in charges), event), least))
     total = expected.after[Level.DATASET]

@@ -37,7 +37,8 @@ def replayed(ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
         for dataset in sorted({charge.dataset for charge in account.charges})
     ]
     records = [charges for charges in totals if _unit(charges) is not Unit.CLIENT]
-    clients = [charges for charges in totals if _unit(charges) is Unit.CLIENT]
+    hiding = [tuple(each for each in _standing(account) if each.event.unit is Unit.CLIENT) for _, account in members]
+    clients = [charges for charges in hiding if charges]  # of a member, whatever its data sets
     beside = {"client": {"rdp": max(_rdp(charges, delta) for charges in clients)}} if clients else {}
     return {
         "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
@@ -130,16 +131,15 @@ def _rows(ledger: Ledger) -> list[dict[str, Any]]:
     rows = []
     for dataset in sorted({opened.dataset for opened in joined}):
         here = [by_name[opened.federation] for opened in joined if opened.dataset == dataset]
-        rows += _accounts(ledger, here, Level.DATASET, dataset, [account.standing(Level.DATASET, dataset)])
+        rows += _accounts(ledger, account, here, Level.DATASET, dataset, [dataset])
     for name in sorted({name for opened in joined for name in _names(by_name[opened.federation])}):
         below = [opened for opened in joined if name in _names(by_name[opened.federation])]
         here = [by_name[opened.federation] for opened in below]
-        parts = [account.standing(Level.FEDERATION, name, each) for each in sorted({one.dataset for one in below})]
-        rows += _accounts(ledger, here, Level.FEDERATION, name, parts)
+        rows += _accounts(ledger, account, here, Level.FEDERATION, name, sorted({one.dataset for one in below}))
     for opened in joined:
         name, policy = opened.run.hex(), policy_in(opened.policy, ledger.name)
-        if charges := account.standing(Level.RUN, name):
-            rows += _accounts(ledger, [policy], Level.RUN, name, [charges])
+        if account.standing(Level.RUN, name):
+            rows += _accounts(ledger, account, [policy], Level.RUN, name, [opened.dataset])
     return rows
 
 
@@ -149,26 +149,43 @@ def _names(policy: policies.Policy) -> tuple[str, ...]:
 
 
 def _accounts(
-    ledger: Ledger, here: Sequence[policies.Policy], level: Level, name: str, parts: Sequence[tuple[Charge, ...]]
+    ledger: Ledger,
+    account: Account,
+    here: Sequence[policies.Policy],
+    level: Level,
+    name: str,
+    datasets: Sequence[str],
 ) -> list[dict[str, Any]]:
     """One account, a row for each unit, at the strictest of the policies that hold it.
 
-    ``parts`` are its charges by data set. These compose in parallel: the one with the least left speaks for all.
+    What hides records composes in parallel over these data sets: the one with the least left speaks for all. What hides
+    the member adds up, on these data sets and any other, and is held by all policies that hide it.
     """
-    policy = min(here, key=lambda each: (_cap(each, level, name).epsilon, _cap(each, level, name).delta))
-    delta = min(_cap(each, level, name).delta for each in here)  # taken apart, as a decision does
-    units = sorted({charge.event.unit for part in parts for charge in part}) or [policy.budget.unit]
-    return [
-        min(
-            (
-                _row(ledger, [each for each in part if each.event.unit is unit], policy, level, name, delta)
-                for part in parts
-            ),
-            key=lambda row: float(row["left"]),
+    parts = [account.standing(level, name, dataset) for dataset in datasets]
+    units = sorted({charge.event.unit for part in parts for charge in part})
+    rows = []
+    for unit in units or [_strictest(here, level, name).budget.unit]:
+        holding = [*here, *_hiding_the_member(ledger)] if (level, unit) == (Level.DATASET, Unit.CLIENT) else here
+        policy = _strictest(holding, level, name)
+        delta = min(_cap(each, level, name).delta for each in holding)  # taken apart, as a decision does
+        of_each = (
+            [each for each in account.beside(level, name, dataset, unit) if each.event.unit is unit]
+            for dataset in datasets
         )
-        | {"unit": unit.value}
-        for unit in units
-    ]
+        told = [_row(ledger, charges, policy, level, name, delta) for charges in of_each]
+        rows.append(min(told, key=lambda row: float(row["left"])) | {"unit": unit.value})
+    return rows
+
+
+def _strictest(policies_here: Sequence[policies.Policy], level: Level, name: str) -> policies.Policy:
+    return min(policies_here, key=lambda each: (_cap(each, level, name).epsilon, _cap(each, level, name).delta))
+
+
+def _hiding_the_member(ledger: Ledger) -> list[policies.Policy]:
+    """The policies of all runs here that hide the member, on whatever data set."""
+    by_name = _policies(ledger)
+    names = sorted({opened.federation for opened in _joined(ledger)})
+    return [by_name[name] for name in names if by_name[name].budget.unit is Unit.CLIENT]
 
 
 def _cap(policy: policies.Policy, level: Level, name: str) -> Limit:

@@ -9,7 +9,7 @@ from securefl.policy.checks import Check
 from securefl.policy.document import Budget
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
 from securefl.policy.rule import Question, Rule
-from securefl.terms import Accountant, Level, Limit, MicroEpsilon, Neighbours
+from securefl.terms import Accountant, Level, Limit, MicroEpsilon, Neighbours, Unit
 
 _EVERY_LIMIT = (
     "budget.epsilon", "budget.delta", "budget.per_dataset.epsilon", "budget.overlap", "budget.per_run", "budget.bound",
@@ -87,7 +87,9 @@ def _above(rule: str, asked: Question) -> tuple[Check, ...]:
 
 def _dataset(rule: str, asked: Question) -> Check:
     budget, cost = asked.policy.budget, asked.price.after[Level.DATASET]
-    return _own(rule, budget, budget.per_dataset.epsilon, cost, "all rounds on this data set cost")
+    hides_member = asked.plan.learning.event.unit is Unit.CLIENT
+    what = "all rounds of this member, on any data set, cost" if hides_member else "all rounds on this data set cost"
+    return _own(rule, budget, budget.per_dataset.epsilon, cost, what)
 
 
 def _others(rule: str, asked: Question) -> tuple[Check, ...]:

@@ -4,9 +4,10 @@ A charge is reserved before training and settled with what really ran. It never 
 is charged once, whatever happens: a freed plan cannot be reserved again.
 
 One charge counts in several accounts, and once in each: its data set's, which is the root; its federation's, and that
-of every federation above, on this data set; and its run's. Data sets of one site are disjoint, unless the policy's
-``overlap`` says otherwise: they compose in parallel, so no account spans two. Nor does one span two units:
-what hides records and what hides members stands side by side, on data sets of their own.
+of every federation above, on this data set; and its run's. What hides records composes in parallel over the data sets
+of a site, for these are disjoint, unless the policy's ``overlap`` says otherwise. What hides the member does not: the
+neighbour is all that the member has, so whatever data sets it stands on adds up, on every level (``beside``). No
+account spans two units: what hides records and what hides members stands on data sets of their own.
 """
 
 from __future__ import annotations
@@ -132,6 +133,22 @@ class Account:
             and unit in (None, charge.event.unit)
         )
 
+    def beside(self, level: Level, name: str, dataset: str, unit: Unit) -> tuple[Charge, ...]:
+        """The charges at this level that one of this unit, on this data set, adds up with: reserved and settled.
+
+        Those of the data set, of either unit, for the two cannot be added and whoever prices them has to see it. With
+        what hides the member, whatever else hides it: at the level of data sets that of all of them.
+        """
+        return tuple(
+            charge
+            for charge in self.by_plan.values()
+            if charge.standing is not Standing.FREED
+            and (
+                (charge.dataset == dataset and charge.counts_at(level, name))
+                or (unit is Unit.CLIENT is charge.event.unit and _counts_for_a_member(charge, level, name))
+            )
+        )
+
     def events(self, level: Level, name: str, dataset: str | None = None) -> tuple[Event, ...]:
         """Return what counts at this level: the same for every order of charges."""
         return in_order(charge.event for charge in self.standing(level, name, dataset))
@@ -182,11 +199,20 @@ def _check_did(entry: Settled, reserved: Event) -> None:
         raise AccountFault(f"plan {entry.plan.hex()[:12]} settled {did}, which may cost less than {reserved}")
 
 
+def _counts_for_a_member(charge: Charge, level: Level, name: str) -> bool:
+    """Whether a charge that hides the member is part of what stands at this level, on whatever data set."""
+    return level is Level.DATASET or charge.counts_at(level, name)
+
+
 def caps_of(charges: Iterable[Charge], level: Level, name: str) -> tuple[Limit, ...]:
-    """Return what holds these charges at one level: of each federation among them, what its policy said last."""
+    """Return what holds these charges at one level: of each federation among them, what its policy said last.
+
+    What was promised of a data set to whoever hides the member was promised of the member.
+    """
     latest: dict[str, Limit] = {}
     for charge in charges:
-        latest.update({cap.by: cap for cap in charge.caps if (cap.level, cap.name) == (level, name)})
+        of_member = level is Level.DATASET and charge.event.unit is Unit.CLIENT
+        latest.update({cap.by: cap for cap in charge.caps if cap.level is level and (of_member or cap.name == name)})
     return tuple(latest[by] for by in sorted(latest))
 
 

@@ -262,7 +262,8 @@ def _epsilon(accountant: Any, delta: float) -> float:  # noqa: ANN401
 def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequence[Limit] = ()) -> Price:
     """Return what this plan costs, alone and on top of what stands at each level; rounded up.
 
-    A level at which other federations' policies hold charges too is priced at the least delta among them.
+    A level at which other federations' policies hold charges too is priced at the least delta among them. A plan that
+    hides the member comes on top of whatever else hides it, on any data set.
 
     Args:
         plan: what would run.
@@ -281,7 +282,7 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
     after: dict[tuple[Level, str], MicroEpsilon] = {}
     held: list[Limit] = []
     for level, name in dict.fromkeys((*named, *own)):
-        charges = account.standing(level, name, dataset)
+        charges = account.beside(level, name, dataset, event.unit)
         others = [cap for cap in caps_of(charges, level, name) if cap.by != plan.federation]
         asked = [cap for cap in (own.get((level, name)), *others) if cap is not None]
         bound = (

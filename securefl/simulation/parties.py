@@ -241,7 +241,7 @@ def observer_of(
         ):
             with home.transaction() as conn:
                 account = home.account(conn)
-            charges = account.standing(Level.DATASET, dataset)
+            charges = account.beside(Level.DATASET, dataset, dataset, policy.budget.unit)
             bound = bound_of(charges, Level.DATASET, dataset)
             course = moved.state.course
             shown.round(course.plan.round, course.rounds, spent(charges, bound), limit)

@@ -20,18 +20,23 @@ from securefl.privacy import accountant
 from securefl.privacy.account import Account, AccountFault
 from securefl.protocol import coordinator_state
 from securefl.terms import (
+    Accountant,
     DistributedDiscreteGaussian,
     Event,
     FixedPoint,
     Hash,
     Level,
+    Limit,
+    MicroEpsilon,
     MixedUnits,
     PoissonGaussian,
     Reserved,
+    RunId,
     Scheme,
     Settled,
     SumOpened,
     Unbounded,
+    micro_epsilon,
 )
 from tests.protection.test_noise_share import GOOD, events, short
 from tests.support.worlds import World, seat
@@ -221,6 +226,41 @@ def test_a_round_more_is_priced_on_top():
     told = accountant.price(a_plan(GOOD, 2), account, "d", DELTA)
     assert told.after[Level.DATASET] / 1e6 == pytest.approx(accountant.epsilon([GOOD, GOOD], DELTA), abs=2e-6)
     assert told.after[Level.DATASET] > told.round
+
+
+CHARGES = st.lists(st.tuples(st.sampled_from("def"), st.sampled_from("pq"), st.integers(1, 3)), min_size=1, max_size=5)
+
+
+def promised(federation: str, dataset: str, run: RunId) -> tuple[Limit, ...]:
+    """What a federation says of each level; each has limits and a delta of its own."""
+    most, delta = MicroEpsilon(10**9 + ord(federation)), F(1, 10**5 + ord(federation))
+    named = (Level.DATASET, dataset), (Level.FEDERATION, federation), (Level.RUN, run.hex())
+    return tuple(Limit(level, name, most, delta, Accountant.FILTER, federation) for level, name in named)
+
+
+@given(CHARGES)
+@settings(max_examples=30)
+def test_over_how_many_data_sets_a_member_is_hidden_changes_no_price(several):
+    """The neighbour of unit client is all of a member: its releases add up, whatever its accounts are called."""
+    spread, together = Account(), Account()
+    for number, (dataset, federation, run) in enumerate(several, 1):
+        plan = replace(a_plan(GOOD, number), federation=federation, run=RunId(bytes([run]) * 16))
+        told = accountant.price(plan, spread, dataset, DELTA, promised(federation, dataset, plan.run))
+        on_one = accountant.price(plan, together, "d", DELTA, promised(federation, "d", plan.run))
+        assert (told.round, told.after, told.above) == (on_one.round, on_one.after, on_one.above)
+        assert [replace(cap, name="") for cap in told.caps] == [replace(cap, name="") for cap in on_one.caps]
+        least = min(float(cap.delta) for cap in told.caps if cap.level is Level.DATASET)
+        assert told.after[Level.DATASET] == micro_epsilon(accountant.epsilon([GOOD] * number, least))
+        spread = spread.apply(Reserved(plan, dataset, told, bytes(16)))
+        together = together.apply(Reserved(plan, "d", on_one, bytes(16)))
+
+
+def test_what_hides_records_on_another_data_set_adds_nothing_to_what_hides_the_member():
+    alone = accountant.price(a_plan(GOOD, 2), Account(), "another data set", DELTA)
+    beside_records = accountant.price(a_plan(GOOD, 2), charged(a_plan(RECORD)), "another data set", DELTA)
+    assert beside_records.after == alone.after
+    records = accountant.price(a_plan(RECORD, 2), charged(a_plan(GOOD)), "another data set", DELTA)
+    assert records.after == accountant.price(a_plan(RECORD, 2), Account(), "another data set", DELTA).after
 
 
 @pytest.mark.parametrize("did", [RECORD, replace(GOOD, honest=3), replace(GOOD, clip_l2=F(1, 4)), replace(GOOD, noise_multiplier=F(2)), replace(GOOD, dimension=5)])  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import dp_accounting
@@ -11,12 +13,15 @@ import pytest
 from dp_accounting import rdp
 
 from securefl import errors
+from securefl.audit.forecast import outlooks
 from securefl.audit.ledger_files import read_all
 from securefl.audit.replay import accounts, replay
 from securefl.audit.verify import verify
 from securefl.policy import cases
 from securefl.privacy import accountant
+from securefl.privacy.account import Account
 from securefl.terms import DistributedDiscreteGaussian, MemberId, Reserved, SumOpened
+from tests.simulation.test_suite import Many
 from tests.support.small import FEDERATION, POLICY, Small, rows
 
 CLIENT = (
@@ -34,7 +39,7 @@ TRAINING = {
 
 def client_file(small: Small, name: str, scheme: str = "masking", **changes) -> Path:
     protection = {"scheme": scheme, "fraction_bits": 12}
-    return small.file(name, policy=CLIENT, **{"training": TRAINING, "protection": protection, **changes})
+    return small.file(name, **{"policy": CLIENT, "training": TRAINING, "protection": protection, **changes})
 
 
 def expected(out: Path, delta: float) -> float:
@@ -84,6 +89,71 @@ def test_a_member_whose_account_holds_the_other_unit_refuses_and_the_rest_go_on(
     openings = [entry for _, entry in ledgers[MemberId("coordinator")].each(SumOpened)][-2:]
     assert [entry.survivors for entry in openings] == [("north", "south", "west")] * 2
     assert not [entry for _, entry in ledgers[MemberId("east")].each(Reserved) if entry.plan.federation == "small"]
+
+
+def on_accounts_called(small: Small, suffix: str, name: str, policy: str) -> Path:
+    """A file of one round, in which each member trains on other records, on an account of another name."""
+    members = []
+    for member in FEDERATION["members"]:
+        file = f"{member['name']}{suffix}.csv"
+        lines = ["text,label", *(f"{text},{label}" for text, label in rows(file))]
+        (small.folder / file).write_text("\n".join(lines) + "\n")
+        members.append({**member, "dataset": file.removesuffix(".csv"), "data": {"file": file}})
+    return client_file(small, name, members=members, training={**TRAINING, "rounds": 1}, policy=policy)
+
+
+def test_what_hides_a_member_adds_up_over_its_data_sets(small: Small, tmp_path: Path) -> None:
+    for number, suffix in enumerate(("-b", "-c")):
+        file = on_accounts_called(small, suffix, f"adds{suffix}.yaml", CLIENT)
+        result = small.run(tmp_path / str(number), tmp_path / "sites", file=file)
+        assert result.outcome == "finished", result.why
+        assert verify(tmp_path / str(number)).ok
+    told = json.loads((tmp_path / "1" / "report.json").read_text())["epsilon"]
+    assert told["spent"] == told["rdp"] == replay(tmp_path / "1")["epsilon"]["client"]["rdp"]
+    assert told["spent"] == pytest.approx(expected(tmp_path / "1", 1e-5), rel=0.01), "of both releases"
+    mine = [row for row in accounts(tmp_path / "1") if row["member"] == "north" and row["level"] != "run"]
+    assert {row["name"] for row in mine} == {"north-b", "north-c", "small"}
+    assert {row["spent"] for row in mine} == {told["spent"]}
+    left = {(each.dataset, each.rounds_left(each.last.noise_multiplier)) for each in outlooks(tmp_path / "1")}
+    assert len({rounds for _, rounds in left}) == 1, "whichever of them goes on"
+
+
+def test_no_name_of_an_account_gives_a_member_more_than_its_limit(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight = CLIENT.replace("epsilon: 60", "epsilon: 4")
+    first = on_accounts_called(small, "-b", "tight-b.yaml", tight)
+    assert small.run(tmp_path / "one", tmp_path / "sites", file=first).outcome == "finished"
+    second = on_accounts_called(small, "-c", "tight-c.yaml", tight)
+    result = small.run(tmp_path / "two", tmp_path / "sites", file=second)
+    assert (result.outcome, "budget.per_dataset.epsilon" in result.why) == ("refused", True)
+    assert verify(tmp_path / "two").ok
+    honest = accountant.price
+
+    def in_parallel(plan, account, dataset, *rest):
+        of_one = Account({name: each for name, each in account.by_plan.items() if each.dataset == dataset})
+        return replace(honest(plan, of_one, dataset, *rest), account=account.digest)
+
+    with monkeypatch.context() as members_lie:
+        members_lie.setattr(accountant, "price", in_parallel)
+        with contextlib.suppress(errors.Fault):  # what ran is looked at before it is reported
+            small.run(tmp_path / "three", tmp_path / "sites", file=on_accounts_called(small, "-d", "d.yaml", tight))
+    verdict = verify(tmp_path / "three")
+    assert (verdict.ok, "the price of the dataset is" in verdict.why) == (False, True), verdict.why
+
+
+def test_tasks_of_a_suite_on_accounts_of_their_own_share_one_limit_of_the_member(tmp_path: Path) -> None:
+    many = Many(tmp_path)
+    many.policy(CLIENT.replace("epsilon: 60", "epsilon: 4"))
+    protection = {"scheme": "masking", "fraction_bits": 12}
+    result = many.run(
+        tmp_path / "run",
+        tmp_path / "sites",
+        many.file(training={**TRAINING, "rounds": 1}, protection=protection, tasks__tone=None),
+    )
+    told = json.loads((tmp_path / "run" / "suite.json").read_text())["tasks"]
+    assert sorted(each["outcome"]["status"] for each in told.values()) == ["finished", "refused"], result
+    assert verify(tmp_path / "run").ok
 
 
 def test_noise_is_calibrated_for_all_rounds(small: Small, tmp_path: Path) -> None:
