@@ -33,7 +33,7 @@ class TaskOfSuite(Part):
     records: Name | None = Field(
         None,
         description="the records it trains on, by a name: tasks of one name, or of none, add up on one account; no "
-        "record stands under two names",
+        "record stands under two names; under unit client all tasks add up",
     )
     task: dict[str, Any] = Field(default_factory=dict)
     adapter: dict[str, Any] = Field(default_factory=dict)

@@ -60,7 +60,10 @@ class PerRun(Section):
 class PerDataset(Section):
     """What all rounds of all federations on one data set of one site may cost together."""
 
-    epsilon: Positive = Field(description="for one record, for as long as the data set's account is kept")
+    epsilon: Positive = Field(
+        description="for one record, for as long as the data set's account is kept; under unit client, for one member, "
+        "over all its data sets"
+    )
 
 
 class Budget(Section):
