@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ from securefl.terms.names import SignatureBytes
 LABEL: Final = "carried"
 MANIFEST, FRAME = "manifest", "frame"
 MOST_MANIFEST: Final = 4096  # bytes
+MOST_SIGNATURES: Final = 8
 TICKET: Final = 32  # bytes
 
 
@@ -70,10 +72,10 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class SignedManifest:
-    """A manifest under its sender's identity."""
+    """A manifest under its sender's keys, newest first: in an overlap, some readers know an earlier one alone."""
 
     manifest: Manifest
-    signature: SignatureBytes
+    signatures: tuple[SignatureBytes, ...]
 
 
 def ticket_of(request: bytes) -> Hash:
@@ -99,7 +101,7 @@ def write(
         OSError: it cannot be written.
     """
     manifest = Manifest(way, ticket, sender, to, Hash(hashlib.sha256(data).digest()), len(data))
-    signed = SignedManifest(manifest, identity.sign(LABEL, wire.encode(manifest)))
+    signed = signed_by(identity, manifest)
     place = place_of(folder, ticket)
     beside = place.with_name(f".{place.name}.{os.getpid()}.new")
     shutil.rmtree(beside, ignore_errors=True)
@@ -119,6 +121,12 @@ def write(
         place.rmdir()  # nothing that is no package is replaced
     beside.rename(place)
     return place
+
+
+def signed_by(identity: keys.Identity, manifest: Manifest) -> SignedManifest:
+    """The manifest under this identity's newest keys; which of them count, whoever reads it knows."""
+    data = wire.encode(manifest)
+    return SignedManifest(manifest, tuple(each.sign(LABEL, data) for each in identity.every[:MOST_SIGNATURES]))
 
 
 def packages_in(folder: Path) -> tuple[Path, ...]:
@@ -151,6 +159,8 @@ def read(
     if (manifest.way, manifest.to) != (way, me) or manifest.sender not in known:
         what = f"{manifest.way.value} by {manifest.sender}, for {manifest.to}; this is {me}"
         raise NotCarried(Rule.MISDIRECTED, what, package)
+    if len(signed.signatures) > MOST_SIGNATURES:
+        raise NotCarried(Rule.FORM, f"{len(signed.signatures)} signatures", package)
     if not any(_signed_by(key, signed) for key in known[manifest.sender]):
         raise NotCarried(Rule.SIGNATURE, f"no key of {manifest.sender} that counts here signed it", package)
     if len(manifest.ticket) != TICKET:
@@ -166,11 +176,11 @@ def read(
 
 
 def _signed_by(key: PublicKey, signed: SignedManifest) -> bool:
-    try:
-        keys.verify(key, LABEL, wire.encode(signed.manifest), signed.signature)
-    except Forged:
-        return False
-    return True
+    for signature in signed.signatures:
+        with suppress(Forged):
+            keys.verify(key, LABEL, wire.encode(signed.manifest), signature)
+            return True
+    return False
 
 
 def _bytes(path: Path, most: int) -> bytes:

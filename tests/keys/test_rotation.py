@@ -360,7 +360,7 @@ def test_a_copy_that_ends_before_its_owners_hand_over_is_held_to_what_was_seen_u
 @pytest.mark.parametrize("at", [("Ask", 0), ("Propose", 1), None])
 @pytest.mark.parametrize("who", ["a", COORDINATOR])
 def test_by_courier_no_round_fails_either(who: str, at: tuple[str, int] | None, tmp_path: Path) -> None:
-    """The keys are those of the documents, from before; packages are signed under the present ones."""
+    """The keys are those of the documents, from before; packages are signed under the present ones, too."""
     federation, said = replace(Rotating(tmp_path), patience=Patience(20, 20, 20, 20, 20)).made(), list[str]()
 
     def exchanged() -> None:
@@ -375,3 +375,18 @@ def test_by_courier_no_round_fails_either(who: str, at: tuple[str, int] | None, 
             exchanged()
         end = federation.in_run(1).drive(InOrder(Telling(couriers, before)), 2)
     assert (end.outcome, opened(federation), said) == ("finished", [("a", "b", "c")] * 2, [])
+
+
+@pytest.mark.parametrize("who", ["a", COORDINATOR])
+@pytest.mark.parametrize("heard", [False, True])
+def test_by_courier_a_party_that_was_started_again_is_heard_under_the_key_that_it_is_known_by(
+    who: str, heard: bool, tmp_path: Path
+) -> None:
+    federation, said = replace(Rotating(tmp_path), patience=Patience(5, 5, 5, 5, 5)).made(), list[str]()
+    was = federation.seat(who)
+    notice = federation.rotated(who)
+    if heard:
+        federation.taken(notice)
+    with by_couriers(federation.inviting(was), told=said) as couriers:
+        end = federation.inviting(was).in_run(1).drive(couriers)
+    assert (end.outcome, opened(federation), said) == ("finished", [("a", "b", "c")], []), end.why

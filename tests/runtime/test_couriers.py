@@ -135,7 +135,7 @@ def a_package(folder: Path, way: Way = Way.ANSWERED, sender: MemberId = NORTH, t
 def replaced(package: Path, **fields: object) -> None:
     signed: SignedManifest = wire.decode((package / packages.MANIFEST).read_bytes(), SignedManifest)
     changed = Manifest(**{**{name: getattr(signed.manifest, name) for name in Manifest.__slots__}, **fields})
-    (package / packages.MANIFEST).write_bytes(wire.encode(SignedManifest(changed, signed.signature)))
+    (package / packages.MANIFEST).write_bytes(wire.encode(SignedManifest(changed, signed.signatures)))
 
 
 def a_link(package: Path) -> None:
@@ -180,12 +180,35 @@ def test_a_request_whose_ticket_is_not_its_own_is_refused_and_nothing_is_removed
     (into / "kept" / "thesis.txt").write_text("years of work")
     package = packages.write(tmp_path / "to", CENTRE, Way.ASKED, Hash(b"x" * 32), COORDINATOR, NORTH, b"what?")
     manifest = Manifest(Way.ASKED, Hash(ticket), COORDINATOR, NORTH, Hash(hashlib.sha256(b"what?").digest()), 5)
-    signed = packages.SignedManifest(manifest, CENTRE.sign(packages.LABEL, wire.encode(manifest)))
+    signed = packages.signed_by(CENTRE, manifest)
     (package / "manifest").write_bytes(wire.encode(signed))
     (handled,) = answer_all(Silent(), OWN, NORTH, (CENTRE.public,), package, into, most=1 << 16)
     assert handled.refused is not None
     assert handled.refused.rule is Rule.FORM
     assert (into / "kept" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_package_is_taken_in_by_whoever_knows_any_of_its_senders_latest_keys(tmp_path: Path) -> None:
+    every = [keys.Identity(keys.Secret(bytes([n]) * 32)) for n in range(packages.MOST_SIGNATURES + 1)]
+    whole = every[-1]
+    whole.former = tuple(reversed(every[:-1]))
+    place = a_package(tmp_path, identity=whole)
+
+    def taken(known: keys.Identity) -> bool:
+        try:
+            packages.read(place, Way.ANSWERED, COORDINATOR, {NORTH: (known.public,)}, 1 << 10)
+        except NotCarried as fault:
+            assert fault.rule is Rule.SIGNATURE
+            return False
+        return True
+
+    assert [taken(each) for each in every] == [False] + [True] * packages.MOST_SIGNATURES
+    assert not taken(CENTRE)
+    signed: SignedManifest = wire.decode((place / packages.MANIFEST).read_bytes(), SignedManifest)
+    more = SignedManifest(signed.manifest, (*signed.signatures, signed.signatures[0]))
+    (place / packages.MANIFEST).write_bytes(wire.encode(more))
+    with pytest.raises(NotCarried, match="9 signatures"):
+        packages.read(place, Way.ANSWERED, COORDINATOR, {NORTH: (whole.public,)}, 1 << 10)
 
 
 class Silent:
