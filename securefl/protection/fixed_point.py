@@ -94,12 +94,13 @@ def outside(values: NDArray[np.float64], encoding: FixedPoint) -> int:
 def held(values: NDArray[np.float64], plan: Plan) -> NDArray[np.float64]:
     """The values, held to what `max_update.longest` says, with 0 for what is no number: (dimension,), in grid units."""
     most, grid = max_update.longest(plan), float(1 << plan.cover.encoding.fraction_bits)
-    entry, l2 = math.floor(most.entry), most.l2 - math.sqrt(plan.dimension)  # rounding must not take them beyond
+    entry = math.floor(most.entry)  # which rounding does not take a value beyond
     weights = [place for place, _ in upload_of(plan.sharing).weighed(plan.dimension)]
     values = np.clip(np.nan_to_num(values, nan=0.0), -entry, entry)
     values[weights] = np.clip(values[weights], 0.0, grid)  # at most 1 each
-    if float(np.linalg.norm(values)) <= l2:
+    if float(np.linalg.norm(np.rint(values))) <= most.l2:
         return values
+    l2 = most.l2 - math.sqrt(plan.dimension)  # there is room for rounding
     changes = values.copy()  # these are shortened, and no weight is
     changes[weights] = 0
     room = math.sqrt(max(0.0, l2**2 - float(np.sum(values[weights] ** 2))))

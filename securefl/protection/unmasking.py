@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
+from types import MappingProxyType
 
 from securefl import keys, wire
 from securefl.errors import Forged, PeerFault
@@ -97,13 +99,19 @@ def _gathered(public: Public, kind: str, offered: Mapping[MemberId, bytes], thre
         raise Forged(f"the {kind} shares {public.statement.member} committed to: {fault}") from fault
 
 
-def publics_of(plan: Plan, enrolled: Mapping[MemberId, bytes]) -> dict[MemberId, Public]:
+def publics_of(plan: Plan, enrolled: Mapping[MemberId, bytes]) -> Mapping[MemberId, Public]:
     """What each of the cohort published.
 
     Raises:
         Forged: one does not hold what its statement's hashes are of.
     """
-    return {seat.member: public_of(enrolled[seat.member]) for seat in plan.cohort}
+    cohort = tuple(seat.member for seat in plan.cohort)
+    return _read(cohort, tuple(enrolled[member] for member in cohort))
+
+
+@lru_cache(maxsize=2)  # every answer of a round is held against the same
+def _read(cohort: tuple[MemberId, ...], enrolled: tuple[bytes, ...]) -> Mapping[MemberId, Public]:
+    return MappingProxyType({member: public_of(each) for member, each in zip(cohort, enrolled, strict=True)})
 
 
 def masks_left(
