@@ -138,7 +138,8 @@ BUDGET = (
     Rule("budget.epsilon", ("price", "account"), ("budget.epsilon", "budget.overlap"), _federation),
     Rule("budget.above.epsilon", ("price", "account"), ("budget.overlap",), _above, says_whose=True),
     Rule(
-        "budget.per_dataset.epsilon", ("price", "account"), ("budget.per_dataset.epsilon", "budget.overlap"), _dataset
+        "budget.per_dataset.epsilon", ("price", "account", "plan.learning.event"),
+        ("budget.per_dataset.epsilon", "budget.overlap"), _dataset,
     ),
     Rule("budget.others.epsilon", ("price", "account"), (), _others, says_whose=True),
 )  # fmt: skip

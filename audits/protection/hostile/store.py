@@ -124,7 +124,7 @@ def _spend(folder: Path, number: int, tricks: tuple[Callable[[Administrator], No
     """Ask for plans, with a trick after each grant; more grants than the budget has is what the attack is for."""
     rand = random.Random(number)  # noqa: S311 - a trial must repeat
     home, policy, plan = site.home(folder), site.policy(LIMIT), contention._plan()  # noqa: SLF001
-    admin = Administrator(home, databases.place_of(folder, site.OWNER, home.identity.public))
+    admin = Administrator(home, databases.place_of(folder, site.OWNER, home.identity))
     trick, after, granted, stopped = rand.choice(tricks), rand.randint(1, LIMIT), 0, "budget"
     try:
         for ask in range(2 * LIMIT):
