@@ -7,7 +7,6 @@ the name of its refusal, and told to the operator the first time, the tenth, the
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from securefl import wire
@@ -70,8 +69,7 @@ class Counts:
 
     def _told(self, what: str, times: int) -> None:
         if str(times).strip("0") == "1":
-            with suppress(OSError):  # nobody reads it any more, and the site goes on
-                self._tell(what, times)
+            self._tell(what, times)
 
 
 def _kind(answer: bytes) -> str:
