@@ -311,7 +311,7 @@ def bytes_of_modules() -> Iterator[dict[str, Any]]:
         path.write_text(json.dumps(document, indent=1))
         result = suite.run(suite_file.load(path), Path(folder) / "run", sites=Path(folder) / "sites")
     assert result.outcome == "finished", result.why
-    for name, told in result.report["tasks"].items():
+    for name, told in result.told["tasks"].items():
         members, rounds = told["members"], 2
         yield {
             "task": name, "values": told["trained_parameters"], "members": members,

@@ -87,7 +87,7 @@ def _run_suite(
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what was spent is recorded, and the same command goes on from here") from None
-    answer = {"run": str(out), "outcome": {"status": result.outcome, "why": result.why}, **result.report}
+    answer = {"run": str(out), "outcome": {"status": result.outcome, "why": result.why}, **result.told}
     show(as_json, answer, s.table(result, out))
     if result.outcome != "finished":
         raise typer.Exit(3 if result.outcome == "refused" else 5)

@@ -59,7 +59,7 @@ def bind(
     with coordinator.transaction() as conn:
         _check_first(coordinator, conn, run, out)
     if keys is not None:
-        _write(out / folder.KEYS, {name: key.hex() for name, key in sorted(keys.items())})
+        write(out / folder.KEYS, {name: key.hex() for name, key in sorted(keys.items())})
     for path in folder.own(out, apart):
         _sync(path)
     entry = folder.reported(run, read_all(out), folder.files(out, instead=instead, apart=apart))
@@ -136,7 +136,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write(path: Path, value: Mapping[str, str]) -> None:
+def write(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file of a run's folder as JSON: whole, or as it was."""
     beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
+    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     beside.replace(path)

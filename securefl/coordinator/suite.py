@@ -40,6 +40,11 @@ class Result:
     why: str
     told: dict[str, Any]
 
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Result:
+        """The result that a suite's folder tells."""
+        return cls(told["outcome"]["status"], told["outcome"]["why"], told)
+
 
 def coordinate(
     suite: CoordinatorSuite,
@@ -80,7 +85,7 @@ def coordinate(
                     or run.coordinate(each, place, shown, runtime, unsafe_unsigned=unsafe_unsigned, counts=counts).told
                 )
             report = _leave(home, suite, next(iter(starts.values())), tasks, everybody, out)
-    return Result(report["outcome"]["status"], report["outcome"]["why"], report)
+    return Result.of(report)
 
 
 def _leave(

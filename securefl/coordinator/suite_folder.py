@@ -49,7 +49,7 @@ def claimed(written: bytes, out: Path) -> Iterator[None]:
         elif any(each.name not in _BEGUN for each in out.iterdir()):
             raise OperatorFault("this folder is not empty and holds no suite", "choose another --out", str(out))
         else:
-            _write(path, {"file": digest, "outcome": None})
+            evidence.write(path, {"file": digest, "outcome": None})
         yield
 
 
@@ -95,7 +95,7 @@ def tell(written: bytes, tasks: Mapping[str, Mapping[str, Any]], said: Words, ou
     file = hashlib.sha256(written).hexdigest()
     report = told | {"file": file, "hide_ownership": said.hidden, "base": dict(said.base)}
     plain = suite_report.read(report).model_dump(mode="json")
-    _write(out / REPORT, plain)
+    evidence.write(out / REPORT, plain)
     return plain
 
 
@@ -112,9 +112,3 @@ def bind(
     name = suites.suite_id(hashlib.sha256(written).digest(), runs)
     coordinator = next(each for each in homes if each.owner == COORDINATOR)
     evidence.bind(coordinator, homes, name, out, keys=keys, apart=folder.OF_SUITE)
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    beside.replace(path)

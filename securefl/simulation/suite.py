@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from securefl.audit import suite_report
 from securefl.audit.run_tree import REPORT, TASKS
 from securefl.audit.verify import read_all, verify
 from securefl.coordinator import suite_folder
-from securefl.coordinator.suite import in_words
+from securefl.coordinator.suite import Result, in_words
 from securefl.documents import module_manifest
 from securefl.documents.federation import Loaded
 from securefl.documents.suite_file import OwnedTask, Suite
@@ -43,15 +43,6 @@ from securefl.training.shared_base import Base
 from securefl.training.shared_model import SharedModel
 
 NOTHING = Records((), ())
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a suite ended; ``report`` is what stands in its folder, if anything was begun."""
-
-    outcome: str  # finished, refused or aborted: the worst of its tasks
-    why: str
-    report: dict[str, Any]
 
 
 def run(
@@ -85,7 +76,7 @@ def run(
     with suite_folder.claimed(suite.written, out):
         bound = suite_folder.bound(_homes(suite, places, made=True), suite.written, suite.tasks, out)
         if bound is not None:  # killed behind its last word
-            return _result(bound)
+            return Result.of(bound)
         tasks = {}
         for name, each in suite.tasks.items():
             shown.say(f"task {name}: {len(each.owners)} owners, {len(each.loaded.file.members)} take part")
@@ -234,23 +225,19 @@ def _ended(suite: Suite, base: Base, tasks: Mapping[str, dict[str, Any]], out: P
         {name: suite_report.ONE_FOR_EACH if e.records else suite_report.OWN for name, e in suite.tasks.items()},
         suite.hidden,
     )
-    return _result(suite_folder.tell(suite.written, tasks, said, out))
-
-
-def _result(report: dict[str, Any]) -> Result:
-    return Result(report["outcome"]["status"], report["outcome"]["why"], report)
+    return Result.of(suite_folder.tell(suite.written, tasks, said, out))
 
 
 def table(result: Result, out: Path) -> str:
     """Return what a person reads at the end of a suite."""
-    if not result.report:
+    if not result.told:
         return f"{result.outcome}: {result.why}"
     head = f"{'task':<16}{'owners':>8}{'before':>9}{'after':>9}{'epsilon':>9}{'values':>9}{'MB up':>9}"
     rows = [
         f"{name:<16}{len(each['owners']):>8}{each['accuracy']['before']:>9.3f}{each['accuracy']['after']:>9.3f}"
         f"{each['epsilon']['spent']:>9.3f}{each['trained_parameters']:>9}{each['bytes']['up'] / 1e6:>9.2f}"
         f"  {each['outcome']['status']}"
-        for name, each in result.report["tasks"].items()
+        for name, each in result.told["tasks"].items()
     ]
     note = "accuracy on held-out rows: bench only, not released"
     places = f"modules   {out / suite_report.MODULES}\nledgers   {out / 'ledger'}\nreport    {out / REPORT}"

@@ -31,6 +31,6 @@ def test_the_suite_of_eight_publishers_trains_every_task_and_sends_a_hundredth(t
     result = suite.run(suite_file.load(tmp_path / "federation.yaml"), tmp_path / "run", sites=tmp_path / "sites")
     assert result.outcome == "finished", result.why
     assert verify(tmp_path / "run").ok, verify(tmp_path / "run").why
-    for told in result.report["tasks"].values():
+    for told in result.told["tasks"].values():
         full = told["bytes"]["full_update_each_way"]
         assert told["bytes"]["up"] + told["bytes"]["down"] < 2 * full / 100

@@ -5,8 +5,6 @@ They are joined by signed documents alone, and every step is a command.
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +13,7 @@ import pytest
 from securefl.audit.verify import verify
 from securefl.ledger import export
 from securefl.terms import ReservationReleased, Reserved, Settled
-from tests.support.apart import COORDINATOR, CUSTODIAN, Apart
+from tests.support.apart import CUSTODIAN, Apart
 from tests.support.ground import Ground, preload
 
 
@@ -28,21 +26,7 @@ def test_parties_that_read_nothing_of_each_other_finish_although_each_is_killed_
         ground = Ground(small, Path(folder), capsys, protection)
         keys = ground.found()
         ground.introduce()
-        ground.serve()
-        ground.coordinating()
-        ground.hear(COORDINATOR, "round 1/2")
-        for name in ground.names:
-            ground.kill(name)
-        if CUSTODIAN in ground.parties:
-            ground.split()
-        ground.serve()
-        ground.coordinating()
-        code, said = ground.end(COORDINATOR)
-        assert code == 0, said
-        for name in ground.parties:
-            os.kill(ground.running[name][0].pid, signal.SIGTERM)
-            code, said = ground.end(name)
-            assert code == 0, said
+        ground.finish_though_killed("round 1/2", lambda: ground.split() if CUSTODIAN in ground.parties else None)
         copies = tmp_path / "copies"
         copies.mkdir()
         for name in ground.names:

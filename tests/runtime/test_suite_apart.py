@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,19 +40,7 @@ def test_tasks_run_over_sockets_though_all_are_killed_once_and_each_site_pays_fo
         ground = GroundInTasks(small, Path(folder), capsys)
         keys = ground.found()
         ground.introduce()
-        ground.serve()
-        ground.coordinating()
-        ground.hear(COORDINATOR, "task mood")
-        for name in ground.names:
-            ground.kill(name)
-        ground.serve()
-        ground.coordinating()
-        code, said = ground.end(COORDINATOR)
-        assert code == 0, said
-        for name in ground.parties:
-            os.kill(ground.running[name][0].pid, signal.SIGTERM)
-            code, said = ground.end(name)
-            assert code == 0, said
+        ground.finish_though_killed("task mood")
         out = ground.of(COORDINATOR) / "run"
         exported = tmp_path / "exported"
         exported.mkdir()

@@ -6,9 +6,7 @@ node's sites are masked inside a ciphertext, whose key the custodian of that sub
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,19 +31,7 @@ def test_nodes_coordinate_their_own_sites_inside_their_parents_rounds_although_e
         grove = GroveGround(tree, Path(folder), capsys, ENCRYPTED)
         keys = grove.found()
         grove.introduce()
-        grove.serve()
-        grove.coordinating()
-        grove.hear(COORDINATOR, "round 1/2")
-        for name in grove.names:
-            grove.kill(name)
-        grove.serve()
-        grove.coordinating()
-        code, said = grove.end(COORDINATOR)
-        assert code == 0, said
-        for name in grove.parties:
-            os.kill(grove.running[name][0].pid, signal.SIGTERM)
-            code, said = grove.end(name)
-            assert code == 0, said
+        grove.finish_though_killed("round 1/2")
         copies = grove.exported(tmp_path / "copies")
         run = Path(shutil.copytree(grove.of(COORDINATOR) / "run", tmp_path / "run"))
         for path in copies.rglob("*.ledger"):

@@ -351,7 +351,7 @@ def test_a_suite_that_stopped_goes_on_and_trains_no_task_twice(many: Many, tmp_p
         many.run(tmp_path / "run", tmp_path / "sites")
     monkeypatch.setattr(evidence, "export_all", export_all)
     result = many.run(tmp_path / "run", tmp_path / "sites")  # it was killed behind its last word
-    assert (result.outcome, set(result.report["tasks"])) == ("finished", set(OWNERS))
+    assert (result.outcome, set(result.told["tasks"])) == ("finished", set(OWNERS))
     assert calls == ["tone", "mood", "mood", "wish"]
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     for sites in ("sites", "others"):

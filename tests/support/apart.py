@@ -74,10 +74,19 @@ class Apart:
             if name == CUSTODIAN:
                 keys[name] = self.told(name, "site", "init", home, "--custodian")["key"]
                 continue
-            self.given(name, "model", f"{name}.csv")
+            records = self.records_of(name)
+            self.given(name, "model", *records)
             keys[name] = self.told(name, "site", "init", home, "--name", name, "--region", "here", "--model", "./model",
-                                   "--data", f"{name}.csv")["key"]  # fmt: skip
+                                   "--data", records[0])["key"]  # fmt: skip
+            self.made(name)
         return {**keys, COORDINATOR: self.coordinates()}
+
+    def records_of(self, name: str) -> tuple[str, ...]:
+        """The files of a member's records."""
+        return (f"{name}.csv",)
+
+    def made(self, name: str) -> None:
+        """A member has a home and a document: what its document says beside is written now."""
 
     def given(self, name: str, *things: str) -> None:
         """What a party has of its own: a copy of a model, records, a policy."""

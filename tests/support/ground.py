@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -184,6 +185,23 @@ class Ground(Apart):
 
     def coordinating(self) -> None:
         self.start(COORDINATOR, "coordinate", self.document(COORDINATOR), "--out", self.of(COORDINATOR) / "run")
+
+    def finish_though_killed(self, word: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Run to the end, although everybody is killed once: when the coordinator says ``word``."""
+        self.serve()
+        self.coordinating()
+        self.hear(COORDINATOR, word)
+        for name in self.names:
+            self.kill(name)
+        meanwhile()
+        self.serve()
+        self.coordinating()
+        code, said = self.end(COORDINATOR)
+        assert code == 0, said
+        for name in self.parties:
+            os.kill(self.running[name][0].pid, signal.SIGTERM)
+            code, said = self.end(name)
+            assert code == 0, said
 
 
 def preload(apart: Apart) -> None:

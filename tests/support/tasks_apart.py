@@ -30,6 +30,11 @@ def file_of(member: str, task: str) -> str:
     return f"{member}-{task}.csv" if member == APART else f"{member}.csv"
 
 
+def files_of(member: str) -> dict[str, str]:
+    """The file of each task that a member takes part in."""
+    return {task: file_of(member, task) for task, members in TASKS.items() if member in members}
+
+
 class InTasks(Apart):
     """The same parties, with tasks."""
 
@@ -37,20 +42,11 @@ class InTasks(Apart):
         records(small)
         super().__init__(small, folder, capsys, protection, MEMBERS, "wide")
 
-    def found(self) -> dict[str, str]:
-        keys = {}
-        for name in self.parties:
-            home = self.place(name, "parties")
-            if name == CUSTODIAN:
-                keys[name] = self.told(name, "site", "init", home, "--custodian")["key"]
-                continue
-            mine = [task for task, members in TASKS.items() if name in members]
-            files = {task: file_of(name, task) for task in mine}
-            self.given(name, "model", *dict.fromkeys(files.values()))
-            keys[name] = self.told(name, "site", "init", home, "--name", name, "--region", "here", "--model", "./model",
-                                   "--data", next(iter(files.values())))["key"]  # fmt: skip
-            self.write(name, files)
-        return {**keys, COORDINATOR: self.coordinates()}
+    def records_of(self, name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(files_of(name).values()))
+
+    def made(self, name: str) -> None:
+        self.write(name, files_of(name))
 
     def write(self, name: str, files: dict[str, str]) -> None:
         """Its document says what it trains in each task, in the place of ``data``."""
