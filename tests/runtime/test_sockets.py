@@ -33,6 +33,7 @@ from securefl.site.serve import serve
 from securefl.site.workers import Workers
 from securefl.terms import MemberId, ReservationReleased, Reserved, RunId, RunJoined, Scheme, Settled
 from tests.support import nested
+from tests.support.logs import LOGS, logging_to
 from tests.support.parties import COORDINATOR, Federation, Maker, on_sockets, waiting
 
 SPAWN = get_context("spawn")
@@ -337,17 +338,6 @@ def test_two_connections_wait_with_one_worker_and_a_full_house_turns_others_away
             assert (first.answer, anew.answer) == (b"+one", b"+two")
 
 
-class Unread(Counts):
-    """Counts for an operator whose log is a pipe that nobody reads any more."""
-
-    def __init__(self) -> None:
-        super().__init__(self.broken)
-
-    @staticmethod
-    def broken(what: str, times: int) -> None:
-        raise BrokenPipeError
-
-
 class Full(Counts):
     """Counts of a process that has no memory left to look at an answer."""
 
@@ -356,29 +346,33 @@ class Full(Counts):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("counts", [Unread(), Full()])
-def test_a_worker_ends_and_its_room_is_free_also_where_its_end_cannot_be_told(counts: Counts) -> None:
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("counts", [Counts, Full])
+def test_a_worker_ends_and_its_room_is_free_also_where_its_end_cannot_be_told(counts: type[Counts], log: str) -> None:
     class Refuses:
         def handle(self, data: bytes) -> bytes:
             raise Unsafe("no", "protocol.few-survivors")
 
     room = Room(10)
-    workers = Workers(Refuses(), 1, counts)
-    for request in (b"one", b"two"):
-        held = Claim(room)
-        held.more(len(request))
-        with workers.hearing(request, held) as work:
-            assert work is not None
-            assert work.done.wait(60)
-            assert work.answer.startswith(SILENCE)
+    with logging_to(LOGS[log]()):
+        workers = Workers(Refuses(), 1, counts())
+        for request in (b"one", b"two"):
+            held = Claim(room)
+            held.more(len(request))
+            with workers.hearing(request, held) as work:
+                assert work is not None
+                assert work.done.wait(60)
+                assert work.answer.startswith(SILENCE)
     assert room.held == 0
 
 
-def test_a_door_is_open_also_where_nobody_reads_who_was_turned_away() -> None:
-    counts = Unread()
-    for end in (CUT, STRANGER, TURNED_AWAY):
-        counts.ended(end)
-        assert counts.metrics.numbers()["requests_total", end] == 1
+@pytest.mark.parametrize("log", LOGS)
+def test_a_door_is_open_whatever_became_of_the_log_that_says_who_was_turned_away(log: str) -> None:
+    counts = Counts()
+    with logging_to(LOGS[log]()):
+        for end in (CUT, STRANGER, TURNED_AWAY):
+            counts.ended(end)
+            assert counts.metrics.numbers()["requests_total", end] == 1
 
 
 def test_connections_beyond_the_most_are_turned_away_and_the_rest_are_served(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,64 +15,10 @@ from securefl.runtime.answering import SILENCE, said
 from securefl.telling import screen, tell
 from securefl.terms import MessageReceived
 from tests.support import parties
+from tests.support.logs import LOGS, logging_to
 from tests.support.parties import Federation, InOrder, in_process
 
 AN_UPDATE = parties.an_update
-
-
-def unread() -> io.TextIOWrapper:
-    reads, writes = os.pipe()
-    os.close(reads)
-    return os.fdopen(writes, "w", buffering=1)
-
-
-def standing_still() -> io.TextIOWrapper:
-    """A full pipe, whose reader is there and reads nothing: it is never closed."""
-    _, writes = os.pipe()
-    os.set_blocking(writes, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(writes, bytes(1 << 12))
-    os.set_blocking(writes, True)
-    return os.fdopen(writes, "w", buffering=1)
-
-
-def closed() -> io.TextIOWrapper:
-    stream = unread()
-    stream.close()
-    return stream
-
-
-def on_a_full_disk() -> io.TextIOWrapper:
-    return Path("/dev/full").open("w", buffering=1)
-
-
-class Terminal(io.StringIO):
-    """A terminal that is gone."""
-
-    def isatty(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        raise OSError(5, "Input/output error")
-
-
-LOGS: dict[str, Callable[[], object]] = {
-    "unread": unread, "standing still": standing_still, "closed": closed, "on a full disk": on_a_full_disk,
-    "none": lambda: None, "a terminal that is gone": Terminal,
-}  # fmt: skip
-
-
-@contextmanager
-def logging_to(stream: object) -> Iterator[None]:
-    before, sys.stderr = sys.stderr, stream
-    try:
-        yield
-    finally:
-        sys.stderr = before
-        if isinstance(stream, io.TextIOWrapper):
-            with suppress(OSError):  # what is left in it
-                stream.close()
 
 
 @pytest.mark.parametrize("log", LOGS)
