@@ -147,7 +147,7 @@ def test_no_document_command_or_environment_can_choose_the_randomness() -> None:
             o for each in inner for o in options(each)
         }
 
-    assert not [option for option in options(get_command(cli.app)) if words.search(option)]
+    assert not [option for option in options(get_command(cli.command_line())) if words.search(option)]
     assert "entropy" not in inspect.getsource(cli)
     assert inspect.signature(federation.run).parameters["entropy"].default is os.urandom
     for path in (*(ROOT / "securefl" / "training").glob("*.py"), *(ROOT / "securefl" / "simulation").glob("*.py")):
@@ -176,7 +176,7 @@ def test_the_readmes_commands_exist() -> None:
 
     from securefl.cli import main as cli
 
-    command = get_command(cli.app)
+    command = get_command(cli.command_line())
     told = re.findall(r"^securefl ((?:[a-z]+ ?)+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert told
     for line in told:

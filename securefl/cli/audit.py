@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, group, show
 
-audit_app = typer.Typer(help="Is it true? Offline, from the copied files alone.", no_args_is_help=True)
+audit_app = group("Is it true? Offline, from the copied files alone.")
 Keys = Annotated[
     list[Path] | None,
     typer.Option("--keys", help="Keys you know: JSON, names to keys or fingerprints. May be given several times."),

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, group, show
 
-budget_app = typer.Typer(help="What was spent, and what is left.", no_args_is_help=True)
+budget_app = group("What was spent, and what is left.")
 NUMBERS = ("limit", "spent", "reserved", "left", "delta")
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, group, show
 
-carry_app = typer.Typer(help="Messages as files, for machines that no wire joins.", no_args_is_help=True)
+carry_app = group("Messages as files, for machines that no wire joins.")
 
 
 @carry_app.command("answer")

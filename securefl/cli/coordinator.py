@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from securefl.cli.introduction import CoordinatorArgument
-from securefl.cli.options import Json, Unsigned, show
+from securefl.cli.options import Json, Unsigned, group, show
 from securefl.cli.publishing import Log, LogForm, MetricsFile, published
 from securefl.errors import Interrupted, OperatorFault
 
 if TYPE_CHECKING:
     from securefl.coordinator.suite import Result
 
-coordinator_app = typer.Typer(help="A coordinator's own document.", no_args_is_help=True)
+coordinator_app = group("A coordinator's own document.")
 
 
 @coordinator_app.command("init")

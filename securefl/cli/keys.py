@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from securefl.cli import notices
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, group, show
 from securefl.cli.train import is_suite
 
 if TYPE_CHECKING:
     from securefl.keys import Secret
     from securefl.terms import PublicKey
 
-keys_app = typer.Typer(help="Who signs.", no_args_is_help=True)
-custodian_app = typer.Typer(help="Who holds the decryption key.", no_args_is_help=True)
+keys_app = group("Who signs.")
+custodian_app = group("Who holds the decryption key.")
 
 
 keys_app.command("rotate")(notices.rotate)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, group, show
 
-ledger_app = typer.Typer(help="What one party hands to an auditor.", no_args_is_help=True)
+ledger_app = group("What one party hands to an auditor.")
 
 
 @ledger_app.command("export")

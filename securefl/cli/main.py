@@ -8,43 +8,38 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
+from typing import Any, Final
 
 import typer
 
-from securefl.cli import audit, look, train
-from securefl.cli.budget import budget_app
-from securefl.cli.carry import carry_app
-from securefl.cli.coordinator import coordinate, coordinator_app
 from securefl.cli.faults import Unspoken, ending
-from securefl.cli.keys import custodian_app, keys_app
-from securefl.cli.ledger import ledger_app
 from securefl.cli.options import say
-from securefl.cli.policy import policy_app
-from securefl.cli.provision import provision_app
-from securefl.cli.publishing import WORDS
-from securefl.cli.site import site_app
-from securefl.cli.start import start_app
 from securefl.shown import in_json
 
-app = typer.Typer(
-    help="Organisations fine-tune one language model on text they may not share: under policy, with receipts.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(policy_app, name="policy")
-app.add_typer(site_app, name="site")
-app.add_typer(coordinator_app, name="coordinator")
-app.add_typer(provision_app, name="provision")
-app.add_typer(ledger_app, name="ledger")
-app.add_typer(start_app, name="start")
-app.add_typer(budget_app, name="budget")
-app.add_typer(keys_app, name="keys")
-app.add_typer(carry_app, name="carry")
-app.add_typer(custodian_app, name="custodian")
-app.add_typer(audit.audit_app, name="audit")
-for command in (train.run, coordinate, train.predict, train.compare, look.report, look.explain, look.doctor):
-    app.command()(command)
+# Each word that may come first, and where it is: `module:name` in this folder. Only what is asked for is imported.
+COMMANDS: Final = {
+    "run": "train:run",
+    "coordinate": "coordinator:coordinate",
+    "predict": "train:predict",
+    "compare": "train:compare",
+    "report": "look:report",
+    "explain": "look:explain",
+    "doctor": "look:doctor",
+}
+GROUPS: Final = {
+    "policy": "policy:policy_app",
+    "site": "site:site_app",
+    "coordinator": "coordinator:coordinator_app",
+    "provision": "provision:provision_app",
+    "ledger": "ledger:ledger_app",
+    "start": "start:start_app",
+    "budget": "budget:budget_app",
+    "keys": "keys:keys_app",
+    "carry": "carry:carry_app",
+    "custodian": "keys:custodian_app",
+    "audit": "audit:audit_app",
+}
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # nothing is fetched at run time
     "OMP_WAIT_POLICY": "passive",  # waiting threads leave the cores to others
@@ -53,14 +48,43 @@ ENVIRONMENT = {
 }
 
 
+def command_line(first: str | None = None) -> typer.Typer:
+    """The whole command line; or only what its first word needs, if it is one of ours."""
+    app = typer.Typer(
+        help="Organisations fine-tune one language model on text they may not share: under policy, with receipts.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_nothing)  # so that one command alone keeps its name
+    known = first in COMMANDS or first in GROUPS
+    for name in [each for each in COMMANDS if not known or each == first]:
+        app.command(name)(_found(COMMANDS[name]))
+    for name in [each for each in GROUPS if not known or each == first]:
+        app.add_typer(_found(GROUPS[name]), name=name)
+    return app
+
+
+def _nothing() -> None:
+    """Do nothing before the command."""
+
+
+def _found(place: str) -> Any:  # noqa: ANN401 - a command, or a group of them
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"securefl.cli.{module}"), name)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run one command; every fault becomes its message and its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        app(args=arguments, standalone_mode=True)
+        command_line(arguments[0] if arguments else None)(args=arguments, standalone_mode=True)
     except Unspoken as ended:
+        from securefl.cli.publishing import WORDS  # noqa: PLC0415
+
         code, text = ended.code, f"{WORDS} in the home says why"
     except Exception as fault:  # the one place: what is no fault by name is our own
         ended_by = ending(fault)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from securefl.cli.options import Days, Json, KeyFile, show
+from securefl.cli.options import Days, Json, KeyFile, group, show
 
-policy_app = typer.Typer(help="What is allowed.", no_args_is_help=True)
+policy_app = group("What is allowed.")
 
 
 @policy_app.command("check")

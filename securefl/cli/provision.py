@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, group, show
 
 if TYPE_CHECKING:
     from securefl.documents.participants import Neighbours
 
-provision_app = typer.Typer(
-    help="Kits of NVIDIA FLARE, in which no job can bring code; each party's key is made where it stays.",
-    no_args_is_help=True,
-)
+provision_app = group("Kits of NVIDIA FLARE, in which no job can bring code; each party's key is made where it stays.")
 Document = Annotated[Path, typer.Argument(metavar="PROJECT", help="A PROJECT document.")]
 EngineFolder = Annotated[Path, typer.Option("--engine", help="The engine's own environment: the folder with bin/.")]
 Party = Annotated[

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from securefl.cli import introduction
-from securefl.cli.options import Json, Unsigned, show
+from securefl.cli.options import Json, Unsigned, group, show
 from securefl.cli.publishing import Log, LogForm, MetricsFile, published
 from securefl.telling import tell
 
-site_app = typer.Typer(help="One party's own document, and how parties are introduced.", no_args_is_help=True)
+site_app = group("One party's own document, and how parties are introduced.")
 for name in ("invite", "join", "roster"):
     site_app.command(name)(getattr(introduction, name))
 site_app.command("show")(introduction.look)

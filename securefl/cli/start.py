@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from securefl.cli.installed import check_trains
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, group, show
 
 if TYPE_CHECKING:
     from securefl.terms.start import Start
 
-start_app = typer.Typer(help="Where training starts, for a coordinator without the model.", no_args_is_help=True)
+start_app = group("Where training starts, for a coordinator without the model.")
 Made = Annotated[Path, typer.Argument(metavar="FILE", help="The start file.")]
 
 

@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from securefl.cli.main import app
+from securefl.cli.main import command_line
 from tests.test_architecture import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -50,7 +50,7 @@ def settings(path: Path) -> dict[str, list[str]]:
 
 def options(words: list[str]) -> set[str]:
     """The options of a command, once the command line knows all of it."""
-    place = typer.main.get_command(app)
+    place = typer.main.get_command(command_line())
     rest = list(words)
     while hasattr(place, "commands"):
         place = place.commands[rest.pop(0)]  # type: ignore[attr-defined]

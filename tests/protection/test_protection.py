@@ -823,8 +823,8 @@ import securefl
 for found in pkgutil.walk_packages(securefl.__path__, "securefl."):
     if not found.name.startswith(("securefl.__main__", "securefl.ledger.migrations.")):
         importlib.import_module(found.name)
-from securefl.cli.main import app
-app(["--help"])
+from securefl.cli.main import command_line
+command_line()(["--help"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
