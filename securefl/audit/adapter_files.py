@@ -18,7 +18,7 @@ from typing import Any
 from securefl import wire
 from securefl.audit import json_files, tensor_files
 from securefl.errors import Tampered
-from securefl.terms import AdapterKind, AdapterRule, Plan, adapter_start
+from securefl.terms import AdapterKind, AdapterRule, Plan, Pooling, adapter_start
 from securefl.terms.layout import A, B, Layout, Tensor
 
 ADAPTER = "adapter"
@@ -36,7 +36,8 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "megatron_core": ("megatron.core",), "qalora_group_size": (16,),
 }  # fmt: skip
 Stored = tuple[tuple[int, ...], bytes]  # a tensor's shape and numbers
-POOLED = ("mean over the mask", "the masked language model's head in the gap")  # without, and with a prompt
+IN_THE_GAP = "the masked language model's head in the gap"  # what a prompt's head is shown
+POOLED = {Pooling.MEAN: "mean over the mask", Pooling.FIRST: "first token", Pooling.LAST: "last token of the mask"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +230,10 @@ def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[st
         raise Tampered(_name(path), f"of another shape than a head for {labels} labels in the layout")
     if "head.weight" in named and found.tensors["weight"][1] != named["head.weight"][1]:
         raise Tampered(_name(path), "its weight is not what the state that was released has")
-    prompt = plan.task.prompt
-    due: dict[str, Any] = {"base": plan.model.name, "labels": plan.task.labels, "pooling": POOLED[prompt is not None]}
+    prompt, adapter = plan.task.prompt, plan.adapter
+    pooled = IN_THE_GAP if prompt is not None else POOLED[adapter.pooling]
+    due: dict[str, Any] = {"base": plan.model.name, "labels": plan.task.labels, "pooling": pooled}
+    due |= {} if adapter.layer is None else {"layer": adapter.layer}
     try:
         said = json_files.loads(found.said["securefl"].encode())
     except (ValueError, AttributeError, TypeError) as fault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from securefl.terms import AdapterKind, AdapterRule
+from securefl.terms import AdapterKind, AdapterRule, Pooling
 
 if TYPE_CHECKING:
     from securefl.documents.strategy import StrategyPart
@@ -24,15 +24,24 @@ def misfits(task: TaskPart, adapter: AdapterPart, strategy: StrategyPart) -> Ite
         yield what, f"use b-only with {strategy.kind} and with own models"
     if strategy.loss.kind == "fedntd" and len(task.labels) < 3:
         yield "strategy.loss fedntd compares the labels a record does not have", "use fedlsd for two labels"
-    if task.kind == "prompt" and not kind.has_targets:
-        what = f"task.kind prompt trains no head and reads a fixed gap, which kind {kind.value} has not"
-        yield what, "use lora, rslora or bottleneck"
     if len(set(task.labels)) != len(task.labels):
         yield "a label stands twice", "write each once"
     strange = [each.label for each in strategy.probe if each.label not in task.labels]
     if strange:
         what = f"strategy.probe has the label {strange[0]}, which is none of {', '.join(task.labels)}"
         yield what, "write one of them"
+    if task.kind != "classification":
+        yield from _without_head(task, adapter, strategy)
+
+
+def _without_head(task: TaskPart, adapter: AdapterPart, strategy: StrategyPart) -> Iterator[tuple[str, str]]:
+    """Yield the same of tasks that train no head of their own."""
+    kind = adapter.kind
+    if task.kind == "prompt" and not kind.has_targets:
+        what = f"task.kind prompt trains no head and reads a fixed gap, which kind {kind.value} has not"
+        yield what, "use lora, rslora or bottleneck"
+    if adapter.pooling is not Pooling.MEAN:
+        yield f"adapter.pooling is what a head is shown, and task.kind {task.kind} has none", "leave it out"
     if task.kind != "language":
         return
     if kind not in (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Prompt, Task, Unit
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Pooling, Prompt, Task, Unit
 
 TENSORS, MANIFEST = ".safetensors", ".json"
 
@@ -37,6 +37,9 @@ class AdapterPart(Part):
     rank: int
     alpha: int
     seed: int
+    layers: int | None = None  # of the last blocks
+    layer: int | None = None  # the last block that is used
+    pooling: Pooling = Pooling.MEAN
 
 
 class PromptPart(Part):
@@ -82,7 +85,10 @@ class Manifest(Part):
     def stands_as(self) -> Adapter:
         """As plans name it."""
         given = self.adapter
-        return Adapter(given.targets, given.rank, given.alpha, given.seed, given.kind, given.rule)
+        return Adapter(
+            given.targets, given.rank, given.alpha, given.seed, given.kind, given.rule, given.layers, given.layer,
+            given.pooling,
+        )  # fmt: skip
 
 
 def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: float, delta: Fraction) -> Manifest:
@@ -95,7 +101,7 @@ def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: fl
         prompt=None if prompt is None else PromptPart(pattern=prompt.pattern, words=prompt.words),
         adapter=AdapterPart(
             kind=adapter.kind, rule=adapter.rule, targets=adapter.targets, rank=adapter.rank, alpha=adapter.alpha,
-            seed=adapter.seed,
+            seed=adapter.seed, layers=adapter.layers, layer=adapter.layer, pooling=adapter.pooling,
         ),
         base=BasePart(name=plan.model.name, digest=plan.model.digest.hex()),
         max_tokens=plan.learning.max_tokens,

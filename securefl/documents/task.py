@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from securefl.documents.strict import Part, Whole
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Prompt, Task
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Pooling, Prompt, Task
+from securefl.terms.adapters import MOST_BLOCKS
+
+_LAST = re.compile(r"last ([1-9][0-9]{0,3})")
+
+
+def _last(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+    if raw is not None and (last_blocks(raw) or MOST_BLOCKS + 1) > MOST_BLOCKS:
+        raise ValueError("write `last 2`, for the last two blocks")
+    return raw
+
+
+def last_blocks(written: object) -> int | None:
+    """Return how many blocks ``last N`` means; None for whatever else is written."""
+    found = _LAST.fullmatch(written) if isinstance(written, str) else None
+    return None if found is None else int(found[1])
+
+
+Last = Annotated[
+    str | None,
+    BeforeValidator(_last),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_LAST.pattern}$"}, {"type": "null"}]}),
+]
+Block = Annotated[Whole, Field(ge=1, le=MOST_BLOCKS)]
 
 
 class TaskPart(Part):
@@ -61,6 +85,11 @@ class AdapterPart(Part):
     rank: Whole = Field(8, ge=1, le=1024, description="of LoRA; width of a bottleneck; vectors of a prompt or prefix")
     alpha: Whole = Field(16, ge=1, description="LoRA's scale is alpha / rank; rsLoRA's alpha / sqrt(rank)")
     seed: Whole = Field(0, ge=0, lt=2**63, description="what starts at random is drawn from it; public")
+    layers: Last = Field(
+        None, description="`last 2`: in the last two blocks alone, so all before them is computed once a record"
+    )
+    layer: Block | None = Field(None, description="the model is used up to this block, the first being 1; else whole")
+    pooling: Pooling = Field(Pooling.MEAN, description="which of a record's hidden states the head is shown")
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> AdapterPart:
@@ -70,6 +99,11 @@ class AdapterPart(Part):
             raise ValueError(f"kind {self.kind.value} sits on no layer: leave `targets` out")
         if not self.kind.has_factors and self.rule is not AdapterRule.B_ONLY:
             raise ValueError(f"kind {self.kind.value} has no factors A and B: leave `rule` out")
+        if self.layers is not None and not self.kind.has_layers:
+            raise ValueError(f"kind {self.kind.value} stands in no block alone: leave `layers` out")
+        if self.layer is not None and (last_blocks(self.layers) or 0) > self.layer:
+            what = f"layers: found {self.layers!r}, and `layer: {self.layer}` uses {self.layer} blocks"
+            raise ValueError(f"{what}: write `last {self.layer}` or less, or raise layer")
         return self
 
     def rule_below(self) -> Iterator[tuple[str, str]]:
@@ -80,4 +114,7 @@ class AdapterPart(Part):
 
     def adapter(self) -> Adapter:
         """As plans name it."""
-        return Adapter(self.targets, self.rank, self.alpha, self.seed, self.kind, self.rule)
+        return Adapter(
+            self.targets, self.rank, self.alpha, self.seed, self.kind, self.rule, last_blocks(self.layers), self.layer,
+            self.pooling,
+        )  # fmt: skip

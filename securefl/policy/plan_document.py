@@ -12,6 +12,7 @@ from securefl.documents import strict
 from securefl.documents.clipping import FLAT, ClippingPart
 from securefl.documents.strategy import AttentionPart, LossPart, WeightPart
 from securefl.documents.strict import First, Flag, Rational, Whole
+from securefl.documents.task import Block, Last, last_blocks
 from securefl.documents.training import OptimizerName
 from securefl.errors import OperatorFault
 from securefl.policy.limits import ProbeDigest
@@ -29,6 +30,7 @@ from securefl.terms import (
     Participant,
     Plan,
     PoissonGaussian,
+    Pooling,
     ProtectionSpec,
     PublicKey,
     RunId,
@@ -60,6 +62,9 @@ class PlanDocument(BaseModel):
     targets: tuple[str, ...] = Field((), description="names of linear layers, as PEFT matches them")
     rank: Whole = 8
     alpha: Whole = 16
+    layers: Last = Field(None, description="`last 2`: in the last two blocks alone")
+    layer: Block | None = Field(None, description="the model is used up to this block; else whole")
+    pooling: Pooling = Field(Pooling.MEAN, description="which of a record's hidden states the head is shown")
     sampling_rate: Annotated[Rational, Field(gt=0, le=1)] = Field(description="each record's chance to be in a step")
     unit: Unit = Field(Unit.RECORD, description="what the noise hides: one record, or one client's update")
     noise_multiplier: Positive = Field(description="standard deviation of the noise / clip")
@@ -129,7 +134,10 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
     return Plan(
         FederationName(written.federation), policy, RunId(bytes(16)), written.round, written.purpose,
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),
-        Adapter(written.targets, written.rank, written.alpha, 0, written.kind, written.rule),
+        Adapter(
+            written.targets, written.rank, written.alpha, 0, written.kind, written.rule, last_blocks(written.layers),
+            written.layer, written.pooling,
+        ),
         Learning(
             _event(written, cover), written.clip, written.divisor, written.learning_rate, written.optimizer,
             written.max_tokens, written.micro_batch, written.clipping.meant(written.divisor), written.micro_tokens,

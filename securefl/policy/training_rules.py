@@ -110,10 +110,13 @@ def _factors(rule: str, asked: Question) -> Check:
 
 
 def _modules(rule: str, asked: Question) -> Check:
-    """Return which layers, where the kind has layers."""
+    """Return which layers, where the kind has layers. In the last blocks alone it sits on some of them."""
     adapter, kind = asked.plan.adapter, AdapterKind(asked.plan.adapter.kind)
     if kind.has_targets:
         return all_of(rule, "target", adapter.targets, asked.policy.training.modules)
+    if adapter.layers is not None and not kind.has_layers:
+        limit = f"no choice of blocks for kind {kind.value}"
+        return Check(rule, False, f"layers: last {adapter.layers}", limit, "leave layers out")
     targets = listed(sorted(set(adapter.targets)))
     fix = f"leave out every target of {targets}"
     return Check(rule, not adapter.targets, targets, f"no layer for kind {kind.value}", fix)
@@ -166,7 +169,10 @@ TRAINING = (
     ),
     Rule("training.adapters", (f"{_ADAPTER}.kind",), ("training.adapters",), _kind),
     Rule("training.rules", (f"{_ADAPTER}.rule", f"{_ADAPTER}.kind"), ("training.rules",), _factors),
-    Rule("training.modules", (f"{_ADAPTER}.targets", f"{_ADAPTER}.kind"), ("training.modules",), _modules),
+    Rule(
+        "training.modules", (f"{_ADAPTER}.targets", f"{_ADAPTER}.kind", f"{_ADAPTER}.layers"), ("training.modules",),
+        _modules,
+    ),
     Rule("training.rank", (f"{_ADAPTER}.rank", f"{_ADAPTER}.kind"), ("training.rank.at_most",), _rank),
     Rule("training.base_models", ("plan.model.name", "plan.model.digest"), ("training.base_models",), _base_models),
 )  # fmt: skip

@@ -107,11 +107,13 @@ def started(recipes: Mapping[MemberId, AgentSpec]) -> Processes:
 
 def load_model(loaded: Loaded) -> SharedModel:
     """The base model with its adapter and head, checked on synthetic text before any record is read."""
+    from securefl.training import blocks  # noqa: PLC0415
     from securefl.training.shared_model import SharedModel  # noqa: PLC0415
 
     file = loaded.file
     task, adapter = file.task.task(), file.adapter.adapter()
-    shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
+    with blocks.named_in(loaded.path):
+        shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
     shared.preflight()
     return shared
 

@@ -139,6 +139,7 @@ def model_of(site: Site, federation: str) -> SharedModel:
     Raises:
         OperatorFault: it is not here, cannot carry the adapter, or fails the check.
     """
+    from securefl.training import blocks  # noqa: PLC0415
     from securefl.training.shared_model import SharedModel  # noqa: PLC0415
 
     model, trust = site.file.model, site.file.federations[federation]
@@ -146,7 +147,8 @@ def model_of(site: Site, federation: str) -> SharedModel:
     assert trust.task is not None, "and a task"
     assert trust.adapter is not None, "and an adapter"
     task, adapter = trust.task.task(), trust.adapter.adapter()
-    shared = SharedModel.load(model.at or model.name, site.folder, task, adapter, model.engine, model.name)
+    with blocks.named_in(site.path):
+        shared = SharedModel.load(model.at or model.name, site.folder, task, adapter, model.engine, model.name)
     shared.preflight()
     return shared
 

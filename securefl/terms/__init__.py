@@ -6,7 +6,7 @@ fractions in a named unit; floating point appears only inside an ``Update`` and 
 
 from __future__ import annotations
 
-from securefl.terms.adapters import Adapter, AdapterKind, AdapterRule, Model, Prompt, Task
+from securefl.terms.adapters import Adapter, AdapterKind, AdapterRule, Model, Pooling, Prompt, Task
 from securefl.terms.decisions import Grant, Limit, Price, Reason, Refusal
 from securefl.terms.entries import (
     Closed,
@@ -98,6 +98,7 @@ __all__ = [
     "Patience",
     "Plan",
     "PoissonGaussian",
+    "Pooling",
     "Price",
     "Prompt",
     "ProtectionSpec",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from securefl.terms.names import Hash
+
+MOST_BLOCKS: Final = 1024  # of a model
 
 
 class AdapterKind(StrEnum):
@@ -30,9 +33,22 @@ class AdapterKind(StrEnum):
         return self.has_factors or self in (AdapterKind.BOTTLENECK, AdapterKind.FULL)
 
     @property
+    def has_layers(self) -> bool:
+        """Whether it can stand in the model's last blocks alone."""
+        return self.has_targets
+
+    @property
     def starts_alike(self) -> bool:
         """Whether its first values are read or drawn, the same bits on every machine: a model computes a prefix's."""
         return self is not AdapterKind.PREFIX
+
+
+class Pooling(StrEnum):
+    """Which of a record's hidden states a classifier's head is shown."""
+
+    MEAN = "mean"  # over the record's tokens
+    FIRST = "first"  # of its first token
+    LAST = "last"  # of its last token: a decoder's has seen all
 
 
 class AdapterRule(StrEnum):
@@ -91,3 +107,13 @@ class Adapter:
     seed: int
     kind: AdapterKind = AdapterKind.LORA
     rule: AdapterRule = AdapterRule.B_ONLY  # LoRA alone
+    layers: int | None = None  # 1 to MOST_BLOCKS: it stands in so many of the last blocks; None: in all
+    layer: int | None = None  # 1 to MOST_BLOCKS: the model is used up to this block, and no further; None: whole
+    pooling: Pooling = Pooling.MEAN  # of a classifier
+
+    def __post_init__(self) -> None:
+        for name, number in (("layers", self.layers), ("layer", self.layer)):
+            if number is not None and not 1 <= number <= MOST_BLOCKS:
+                raise ValueError(f"{name}={number} is not in 1 to {MOST_BLOCKS}")
+        if self.layers is not None and self.layer is not None and self.layers > self.layer:
+            raise ValueError(f"layers={self.layers} is above layer={self.layer}: so many blocks are used")

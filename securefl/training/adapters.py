@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter, AdapterKind
+from securefl.training import blocks
 from securefl.training.modules import bottleneck, virtual
 
 KEY_BIASES = ("key.bias", "k_proj.bias", "k_lin.bias")  # attention takes them out again: their gradient is rounding
@@ -68,10 +70,17 @@ def without_dropout(model: nn.Module) -> None:
 
 def _names(encoder: nn.Module, adapter: Adapter) -> list[str]:
     """The full names of the target layers: a name matches whole dotted parts at the end."""
+    return _matched(encoder, adapter, adapter.targets)
+
+
+def _matched(encoder: nn.Module, adapter: Adapter, targets: Sequence[str]) -> list[str]:
+    """The layers that targets stand for, in the blocks that may carry the adapter."""
+    where = blocks.carrying(encoder, adapter)
     return [
         name
         for name in _inside(encoder)
-        if any(name == target or name.endswith("." + target) for target in adapter.targets)
+        if any(name == target or name.endswith("." + target) for target in targets)
+        and (where is None or any(f"{name}.".startswith(f"{block}.") for block in where))
     ]
 
 
@@ -91,9 +100,10 @@ def check_targets(encoder: nn.Module, adapter: Adapter, name: str) -> None:
     modules = _inside(encoder)
     linear = sorted({n.rsplit(".", 1)[-1] for n, module in modules.items() if _is_linear(module)})
     for target in adapter.targets:
-        matched = [n for n in modules if n == target or n.endswith("." + target)]
+        matched = _matched(encoder, adapter, [target])
         if not matched:
-            raise OperatorFault(f"no layer `{target}`", f"linear layers end in: {', '.join(linear)}", name)
+            where = "" if adapter.layers is None else f" in the last {adapter.layers} blocks"
+            raise OperatorFault(f"no layer `{target}`{where}", f"linear layers end in: {', '.join(linear)}", name)
         for found in matched:
             if not _is_linear(modules[found]) and adapter.kind is not AdapterKind.FULL:
                 what, remedy = f"`{found}` is a {type(modules[found]).__name__}", "adapters go on linear layers: "

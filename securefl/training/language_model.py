@@ -11,7 +11,7 @@ from torch import nn
 from securefl.errors import OperatorFault
 from securefl.terms import Adapter, AdapterKind, Hash
 from securefl.terms.layout import can_change
-from securefl.training import token_rows
+from securefl.training import blocks, token_rows
 from securefl.training.adapters import attached, check_targets, without_dropout, write_factors
 from securefl.training.built import Built
 from securefl.training.init import orthonormal
@@ -51,6 +51,8 @@ def assemble(decoder: nn.Module, tokenizer: Any, adapter: Adapter, name: str) ->
     """The decoder with its adapter; nothing else can move."""
     token_rows.check(tokenizer, decoder, name)
     decoder.config.use_cache = False  # type: ignore[union-attr]
+    blocks.check(decoder, adapter, name)
+    blocks.cut(decoder, adapter.layer)
     check_targets(decoder, adapter, name)
     decoder.requires_grad_(False)
     model = Language(attached(decoder, adapter, name))
@@ -88,5 +90,7 @@ def save(built: Built, model: str, tokens: int, out: Path) -> None:
     else:
         what = "`adapter_model.safetensors` holds LoRA as PEFT loads it"
         write_factors(built.model.encoder, model, out)
+    if built.adapter.layer is not None:
+        what += f", for the model's first {built.adapter.layer} blocks: cut it behind them before you load"
     (out / "adapter.json").write_text(json.dumps({"base": model, **asdict(built.adapter)}, indent=1))
     (out / "README.md").write_text(README.format(model=model, what=what, tokens=tokens))

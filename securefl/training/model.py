@@ -19,7 +19,7 @@ from torch import nn
 from securefl.errors import Missing, OperatorFault
 from securefl.terms import Adapter, Hash, Task
 from securefl.terms.layout import can_change
-from securefl.training import prompt, token_rows
+from securefl.training import blocks, prompt, token_rows
 from securefl.training.adapters import attached, check_targets, without_dropout
 from securefl.training.built import Built
 from securefl.training.classifier import Classifier
@@ -139,6 +139,8 @@ def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, n
         raise OperatorFault("a model without `hidden_size`", "use a transformers encoder or decoder", name)
     token_rows.check(tokenizer, encoder, name)
     config.use_cache = False
+    blocks.check(encoder, adapter, name)
+    blocks.cut(encoder, adapter.layer)
     check_targets(encoder, adapter, name)
     encoder.requires_grad_(False)
     model = _classifier(encoder, tokenizer, task, adapter, name, hidden)
@@ -157,7 +159,7 @@ def _classifier(
     encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, name: str, hidden: int  # noqa: ANN401
 ) -> Classifier:  # fmt: skip
     if task.prompt is None:
-        return Classifier(attached(encoder, adapter, name), hidden, len(task.labels))
+        return Classifier(attached(encoder, adapter, name), hidden, len(task.labels), adapter.pooling)
     rows, gap = prompt.rows_of(task.prompt, encoder, tokenizer, name), prompt.pattern_of(task.prompt, tokenizer).gap
     return prompt.Prompted(attached(encoder, adapter, name), rows, gap)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from securefl.terms import AdapterKind
+from securefl.terms import Adapter, AdapterKind, Pooling
 
 HEAD_ALONE = """# A federated head
 
-`{head}` is a classification head on the mean of the last hidden states of `{model}`, which is as it was: there is no
+`{head}` is a classification head on {read} of `{model}`, which is as it was: there is no
 adapter for PEFT to load. Texts were cut to {tokens} tokens. Run this in this folder:
 
 ```python
@@ -17,19 +17,19 @@ from transformers import AutoModel, AutoTokenizer
 
 base = {base}
 tokenizer = AutoTokenizer.from_pretrained(base)
-encoder = AutoModel.from_pretrained(base).eval()
+encoder = AutoModel.from_pretrained(base).eval(){cut}
 head = load_file("{head}")
 batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
-hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
-logits = hidden.mean(1) @ head["weight"].T + head["bias"]
+hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, under the mask only
+logits = {pooled} @ head["weight"].T + head["bias"]
 print({labels}[int(logits.argmax())])
 ```
 """
 
 LORA = """# A federated adapter
 
-`{adapter}` is a LoRA adapter for `{model}`; `{head}` is the classification head on the mean of its
-last hidden states. Texts were cut to {tokens} tokens. Run this in this folder:
+`{adapter}` is a LoRA adapter for `{model}`; `{head}` is the classification head on {read}.
+Texts were cut to {tokens} tokens. Run this in this folder:
 
 ```python
 from importlib.metadata import distribution
@@ -40,11 +40,12 @@ from transformers import AutoModel, AutoTokenizer
 
 base = {base}
 tokenizer = AutoTokenizer.from_pretrained(base)
-encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(base), ".").eval()
+encoder = AutoModel.from_pretrained(base){cut}
+encoder = PeftModel.from_pretrained(encoder, ".").eval()
 head = load_file("{head}")
 batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
-hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, average over the mask only
-logits = hidden.mean(1) @ head["weight"].T + head["bias"]
+hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, under the mask only
+logits = {pooled} @ head["weight"].T + head["bias"]
 print({labels}[int(logits.argmax())])
 ```
 """
@@ -63,7 +64,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 base = {base}
 tokenizer = AutoTokenizer.from_pretrained(base)
-model = PeftModel.from_pretrained(AutoModelForMaskedLM.from_pretrained(base), ".").eval()
+encoder = AutoModelForMaskedLM.from_pretrained(base){cut}
+model = PeftModel.from_pretrained(encoder, ".").eval()
 words = [tokenizer([" " + word for word in each], add_special_tokens=False)["input_ids"] for each in {words}]
 words = [[ids[0] for ids in each] for each in words]
 text = {pattern!r}.replace("{{text}}", "my flight was cancelled").replace("[MASK]", tokenizer.mask_token)
@@ -76,8 +78,8 @@ print({labels}[logits.index(max(logits))])
 
 OWN = """# A federated adapter
 
-`{adapter}` is an adapter of kind {kind} for `{model}`; `{head}` is the classification head on the mean of
-its last hidden states. PEFT has no adapter that is this one, so `PeftModel.from_pretrained` cannot load it. Texts were
+`{adapter}` is an adapter of kind {kind} for `{model}`; `{head}` is the classification head on
+{read}. PEFT has no adapter that is this one, so `PeftModel.from_pretrained` cannot load it. Texts were
 cut to {tokens} tokens. Run this in this folder:
 
 ```python
@@ -97,6 +99,22 @@ print({labels}[int(logits.argmax())])
 
 Without securefl: {layout} `adapter.json` says for which layers, how large, and from which seed it started.
 """
+
+POOLED = {Pooling.MEAN: "hidden.mean(1)", Pooling.FIRST: "hidden[:, 0]", Pooling.LAST: "hidden[:, -1]"}
+READ = {
+    Pooling.MEAN: "the mean of the last hidden states",
+    Pooling.FIRST: "the first token's last hidden state",
+    Pooling.LAST: "the last token's last hidden state",
+}
+
+
+def cut(adapter: Adapter, path: str | None) -> str:
+    """A line of code after which a model whose blocks stand at ``path`` ends where the adapter's does."""
+    if adapter.layer is None:
+        return ""
+    inner, _, last = f"encoder.{path}".rpartition(".")
+    return f"\n{inner}.{last} = {inner}.{last}[:{adapter.layer}]  # it was trained on these blocks, and no others"
+
 
 LAYOUTS = {
     AdapterKind.SOFT_PROMPT: "`prompt.weight` (vectors, hidden) goes before the input embeddings, under a mask of "

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from securefl.errors import OperatorFault
-from securefl.terms import Adapter, AdapterKind, Prompt, Task
-from securefl.training import model_card
+from securefl.terms import Adapter, AdapterKind, Pooling, Prompt, Task
+from securefl.training import blocks, model_card
 from securefl.training.adapters import attached, write_factors
 from securefl.training.built import Built
 from securefl.training.classifier import Classifier
@@ -23,6 +23,7 @@ from securefl.training.sources import DISTRIBUTION
 
 ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
 OWN, FACTS = "adapter.safetensors", "adapter.json"  # of a kind that PEFT does not know
+POOLED = {Pooling.MEAN: "mean over the mask", Pooling.FIRST: "first token", Pooling.LAST: "last token of the mask"}
 
 
 def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
@@ -36,23 +37,27 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     assert isinstance(built.model, Classifier), "a language model is saved by its own module"
     out.mkdir(parents=True, exist_ok=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT would read an older one as its own
-    adapter, read = built.adapter, model_card.OWN
+    adapter, card = built.adapter, model_card.OWN
     if adapter.kind is AdapterKind.HEAD:
-        read = model_card.HEAD_ALONE
+        card = model_card.HEAD_ALONE
     elif not adapter.kind.has_factors:
         save_file(_own(built.model), str(out / OWN), {"securefl": adapter.kind.value})
         (out / FACTS).write_text(json.dumps({"base": model, **asdict(adapter)}, indent=1))
     else:
-        read = model_card.LORA if task.prompt is None else model_card.PROMPT
+        card = model_card.LORA if task.prompt is None else model_card.PROMPT
         write_factors(built.model.encoder, model, out)
     head = _head(built.model)
-    facts: dict[str, object] = {"base": model, "labels": task.labels, "pooling": "mean over the mask"}
+    facts: dict[str, object] = {"base": model, "labels": task.labels, "pooling": POOLED[adapter.pooling]}
     if isinstance(built.model, Prompted) and task.prompt is not None:
         facts |= {"pooling": "the masked language model's head in the gap", **asdict(task.prompt)}
+    if adapter.layer is not None:
+        facts["layer"] = adapter.layer
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
     (out / "labels.json").write_text(json.dumps(task.labels))
     asked = task.prompt or Prompt("", ())
-    text = read.format(
+    pooled, cut = model_card.POOLED[adapter.pooling], model_card.cut(adapter, blocks.path_of(_inner(built.model)))
+    text = card.format(
+        pooled=pooled, cut=cut, read=model_card.READ[adapter.pooling],
         adapter=ADAPTER if adapter.kind.has_factors else OWN, model=model, base=_base_as_code(model), head=HEAD,
         tokens=tokens, labels=list(task.labels), kind=adapter.kind.value,
         layout=model_card.LAYOUTS.get(adapter.kind, ""), pattern=asked.pattern,
@@ -60,6 +65,12 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     )  # fmt: skip
     (out / "README.md").write_text(text)
     _compare(built.model, out)
+
+
+def _inner(model: Classifier) -> nn.Module:
+    """The base model inside of whatever its adapter put around it."""
+    get_base = getattr(model.encoder, "get_base_model", None)
+    return model.encoder if get_base is None else get_base()
 
 
 def _base_as_code(model: str) -> str:
@@ -115,7 +126,9 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
         what = f"an adapter for models of width {hidden}"
         raise OperatorFault(what, "load the base model it was trained on", str(out))
     base.requires_grad_(False)
-    gap = _gap(out, tokenizer) if _is_prompt(out) else None
+    facts = _facts(out)
+    blocks.cut(base, facts.get("layer"))
+    gap = _gap(out, tokenizer) if "pattern" in facts else None
     if gap is not None:
         without_output(base, str(out))
     encoder = base
@@ -124,7 +137,8 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
     elif (out / OWN).exists():
         encoder = attached(base, _adapter(out), str(out))
         encoder.load_state_dict(load_file(str(out / OWN)), strict=False)  # what is missing is found below
-    model = Classifier(encoder, hidden, labels)
+    pooling = next((each for each in Pooling if POOLED[each] == facts.get("pooling")), Pooling.MEAN)
+    model = Classifier(encoder, hidden, labels, pooling)
     if gap is not None:
         model = Prompted(encoder, nn.Linear(hidden, labels), gap)
     model.head.load_state_dict(head)
@@ -132,10 +146,11 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
     return model.eval()
 
 
-def _is_prompt(out: Path) -> bool:
-    """Return whether what was saved is the head of a prompt."""
+def _facts(out: Path) -> dict[str, Any]:
+    """Return what is said beside the head: of a prompt, its pattern; of a model that is not used whole, how far."""
     with safe_open(str(out / HEAD), "pt") as file:
-        return "pattern" in json.loads((file.metadata() or {}).get("securefl", "{}"))
+        found: dict[str, Any] = json.loads((file.metadata() or {}).get("securefl", "{}"))
+    return found
 
 
 def _gap(out: Path, tokenizer: Any) -> int:  # noqa: ANN401 - a transformers tokenizer
@@ -151,7 +166,8 @@ def _adapter(out: Path) -> Adapter:
     try:
         found = json.loads((out / FACTS).read_text())
         return Adapter(
-            tuple(found["targets"]), found["rank"], found["alpha"], found["seed"], AdapterKind(found["kind"])
+            tuple(found["targets"]), found["rank"], found["alpha"], found["seed"], AdapterKind(found["kind"]),
+            layers=found.get("layers"), layer=found.get("layer"),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise OperatorFault(f"`{FACTS}` does not say what adapter this is", "save again", str(out)) from fault

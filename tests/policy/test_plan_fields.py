@@ -45,7 +45,7 @@ BY_POLICY = {
     "Plan.adapter": "training.adapters", "Plan.learning": "training.mechanisms", "Plan.cover": "protection.schemes",
     "Plan.cohort": "protection.seats", "Plan.release": "release.fields", "Plan.sharing": "sharing.home", "Plan.base": "training.base",
     "Model.name": "training.base_models", "Model.digest": "training.base_models", "Adapter.targets": "training.modules",
-    "Adapter.rank": "training.rank", "Adapter.kind": "training.adapters", "Adapter.rule": "training.rules",
+    "Adapter.rank": "training.rank", "Adapter.kind": "training.adapters", "Adapter.rule": "training.rules", "Adapter.layers": "training.modules",
     "Learning.event": "training.mechanisms", "Learning.clip_l2": "training.clip", "Learning.divisor": "training.divisor",
     "Learning.learning_rate": "training.learning_rate", "Learning.optimizer": "training.optimizers", "Learning.max_tokens": "training.tokens",
     "Learning.micro_batch": "training.micro_batch", "Learning.clipping": "training.clipping", "Learning.micro_tokens": "training.tokens",
@@ -67,7 +67,7 @@ BY_POLICY = {
 BY_SITE = {
     "Plan.run": "protocol.another-run", "Plan.round": "protocol.replayed-round", "Plan.dimension": "training", "Plan.task": "training", "Plan.layout": "training", "Plan.start": "training",
     "Task.kind": "training", "Task.labels": "training", "Task.prompt": "training", "Prompt.pattern": "training", "Prompt.words": "training",
-    "Adapter.alpha": "training", "Adapter.seed": "training", "Plan.patience": "site.patience",
+    "Adapter.alpha": "training", "Adapter.seed": "training", "Adapter.layer": "training", "Adapter.pooling": "training", "Plan.patience": "site.patience",
 }  # fmt: skip
 # A value outside its range cannot be constructed, nor decoded.
 _WEIGHTING, _SOFT = Weighting(F(1), F(1)), SoftLabels(F(1), F(1), F(0), F(1), 1)
@@ -163,6 +163,7 @@ TURNS = {
     "Plan.sharing": lambda: turned(sharing=Sharing(home=("head",))), "Sharing.home": lambda: turned(sharing=Sharing(home=("head",))),
     "Adapter.targets": lambda: turned(adapter=replace(turned().adapter, targets=("pooler",))), "Adapter.rank": lambda: turned(adapter=replace(turned().adapter, rank=99)),
     "Adapter.kind": lambda: turned(adapter=replace(turned().adapter, kind=AdapterKind.PREFIX)), "Adapter.rule": lambda: turned(adapter=replace(turned().adapter, rule=AdapterRule.BOTH)),
+    "Adapter.layers": lambda: turned(adapter=replace(turned().adapter, kind=AdapterKind.HEAD, targets=(), layers=2)),
     "Learning.clip_l2": lambda: turned(learning=learning(clip_l2=F(9))), "Learning.divisor": lambda: turned(learning=learning(divisor=10**6)),
     "Learning.learning_rate": lambda: turned(learning=learning(learning_rate=F(99))), "Learning.optimizer": lambda: turned(learning=learning(optimizer="x")),
     "Learning.max_tokens": lambda: turned(learning=learning(max_tokens=999)), "Learning.micro_batch": lambda: turned(learning=learning(micro_batch=999)),

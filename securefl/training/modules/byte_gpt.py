@@ -111,8 +111,8 @@ class ByteGPT(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.config = SimpleNamespace(
-            hidden_size=shape.width, vocab_size=BYTES, max_position_embeddings=POSITIONS, use_cache=False,
-            to_dict=lambda: {"model_type": "bytes"},
+            hidden_size=shape.width, num_hidden_layers=shape.blocks, vocab_size=BYTES,
+            max_position_embeddings=POSITIONS, use_cache=False, to_dict=lambda: {"model_type": "bytes"},
         )  # fmt: skip
         self.embedding = PerRecord(torch.zeros(BYTES, shape.width))
         self.positions = PerRecord(torch.zeros(POSITIONS, shape.width))
