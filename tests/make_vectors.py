@@ -23,6 +23,7 @@ from securefl.terms import (
     Adapter,
     AdapterRule,
     FixedPoint,
+    FullBatchGaussian,
     Hash,
     Head,
     MemberId,
@@ -81,6 +82,7 @@ def good() -> dict[str, dict[str, str]]:
         "head": {"bytes": wire.encode(head).hex(), "signature": keys.Identity(ONE).sign("head", wire.encode(head)).hex()},
         "head for its own store": {"signature": heads.sign_stored(keys.Identity(ONE), head).signature.hex()},
         "event": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 8), Fraction(9, 10), 4)).hex()},
+        "full batch": {"bytes": wire.encode(FullBatchGaussian(Fraction(9, 10), 4)).hex()},
         "event with large integers": {"bytes": wire.encode(PoissonGaussian(Fraction(1, 1 << 4095), Fraction(9, 10), 4)).hex()},
         "leaf": {"entry": "00", "hash": merkle.leaf_hash(b"\0").hex()},
         "policy": {"text": POLICY.hex(), "hash": policies.policy_hash(POLICY).hex(), "age": str(key_age.most_age_in(POLICY))},
@@ -103,6 +105,10 @@ def bad() -> dict[str, dict[str, str]]:
         **{
             what: {"event": event.replace(b"\x82\x01\x08", part).hex(), "fails": "Malformed"}
             for what, part in OTHER_FORMS.items()
+        },
+        "a full batch with a sampling rate": {
+            "event": event.replace(b"\x6fPoissonGaussian", b"\x71FullBatchGaussian").hex(),
+            "fails": "Malformed",
         },
         "a tail": {"event": (event + b"\0").hex(), "fails": "Malformed"},
         "a store's head shown as a promise": {

@@ -45,7 +45,8 @@ LADDERS: dict[str, list[Any]] = {
     "budget.per_run": [None, {"epsilon": 16}, {"epsilon": 8}, {"epsilon": 4}, {"epsilon": "19/10"}],
     "budget.bound": ["pld", "renyi-filter"],
     "training.mechanisms": [
-        ["distributed-discrete-gaussian", "poisson-gaussian"],
+        ["distributed-discrete-gaussian", "full-batch-gaussian", "poisson-gaussian"],
+        ["poisson-gaussian", "full-batch-gaussian"],
         ["poisson-gaussian"],
         ["poisson-gaussian", "poisson-gaussian"],
         [],

@@ -20,13 +20,14 @@ from securefl.audit.verify import check
 from securefl.errors import Tampered
 from securefl.protection.schemes import spec_of
 from securefl.terms import (
+    DistributedDiscreteGaussian,
+    FullBatchGaussian,
     Hash,
     Level,
     MemberId,
     MessageSent,
     Participant,
     Plan,
-    PoissonGaussian,
     Reported,
     Reserved,
     RunId,
@@ -34,6 +35,7 @@ from securefl.terms import (
     Scheme,
     Settled,
     SumOpened,
+    Unit,
 )
 
 MEASURED = "measured.jsonl"
@@ -312,7 +314,7 @@ def _noise(facts: Facts) -> Line:
     sizes, times = set(), 0
     for _, each in facts.settled:
         event = each.did
-        if isinstance(event, PoissonGaussian):
+        if not isinstance(event, DistributedDiscreteGaussian):
             clip = facts.plans[each.plan].learning.clip_l2
             sizes.add(f"{float(event.noise_multiplier):g} x {float(clip):g} = {float(event.noise_multiplier * clip):g}")
             times += event.steps
@@ -321,16 +323,19 @@ def _noise(facts: Facts) -> Line:
             times += 1
     if not sizes:
         return Line("noise", State.UNKNOWN, "nothing was trained")
-    what = "steps" if all(isinstance(each.did, PoissonGaussian) for _, each in facts.settled) else "results"
+    what = "steps" if all(each.did.unit is Unit.RECORD for _, each in facts.settled) else "results"
     return Line("noise", State.ON, f"deviation {', '.join(sorted(sizes))} in each of {times} {what}, members together")
 
 
 def _sampling(facts: Facts) -> Line:
     if not facts.settled:
         return Line("sampling", State.UNKNOWN, "nothing was trained")
+    full = sum(isinstance(each.did, FullBatchGaussian) for _, each in facts.settled)
+    if full == len(facts.settled):
+        return Line("sampling", State.OFF, "every record is in every step, and the price is that of no sampling")
     rates = {str(each.did.sampling_rate) for _, each in facts.settled}
     shown = f"poisson, each record with chance {', '.join(sorted(rates))} a step"
-    paid = all(isinstance(each.did, PoissonGaussian) for _, each in facts.settled)
+    paid = all(each.did.unit is Unit.RECORD for _, each in facts.settled)
     return Line("sampling", State.ON, shown if paid else f"{shown}; no part of the price, which is a whole update's")
 
 

@@ -26,6 +26,7 @@ from securefl.terms import (
     Accountant,
     Closed,
     DistributedDiscreteGaussian,
+    FullBatchGaussian,
     Hash,
     Level,
     MemberId,
@@ -43,6 +44,7 @@ from securefl.terms import (
 SLACK = 1e-6  # of what was spent and reserved: another machine's last digits. Every other figure is compared exactly
 COMPUTED = frozenset({"spent", "reserved", "left", "rdp", "epsilon"})  # by an accountant, in floating point
 _FILTERED = {"accountant": "dp-accounting RDP, as a filter over fixed orders"}
+_UNSAMPLED = {"sampler": "no"}
 _ACCOUNTANTS = {
     Unit.RECORD: {"sampler": "poisson", "accountant": "dp-accounting PLD, interval 1e-3, finer below epsilon 2"},
     Unit.CLIENT: {
@@ -100,6 +102,7 @@ def figures(ledgers: Ledgers, run: RunId, plan: Plan | None = None) -> dict[str,
     by_filter = found["epsilon"]["bound"] == Accountant.FILTER and unit is Unit.RECORD
     found["epsilon"] |= {
         "unit": unit.value, "mechanism": MECHANISMS[type(plan.learning.event)], **_ACCOUNTANTS[unit],
+        **(_UNSAMPLED if isinstance(plan.learning.event, FullBatchGaussian) else {}),
         **(_FILTERED if by_filter else {}), "rdp": _rdp(members, unit),
     }  # fmt: skip
     found["protections"] |= protections(plan, len(found["members"]))

@@ -17,12 +17,27 @@ UNPRICED = {
     "random-allocation": "dp-accounting 0.6 has no event for balls in bins, so nothing here can price it",
     "shuffle": "a shuffled pass is not a Poisson sample, and pricing it as one would understate it",
 }
+SamplerName = Literal["poisson", "full"]
 
 
 def _sampler(raw: Any) -> Any:  # noqa: ANN401 - whatever the document holds
     if isinstance(raw, str) and raw in UNPRICED:
         raise ValueError(f"{UNPRICED[raw]}: write `sampler: poisson`")
     return raw
+
+
+def check_rate(sampler: SamplerName, sampling_rate: Fraction | None) -> None:
+    """Check that a rate is given where records are drawn, and nowhere else.
+
+    Raises:
+        ValueError: one is missing, is outside (0, 1], or means nothing.
+    """
+    if sampler == "full" and sampling_rate is not None:
+        raise ValueError("sampling_rate means nothing under sampler full, whose steps have every record: leave it out")
+    if sampler == "poisson" and sampling_rate is None:
+        raise ValueError("sampler poisson needs sampling_rate, such as 1/20; or write `sampler: full`")
+    if sampling_rate is not None and not 0 < sampling_rate <= 1:
+        raise ValueError("sampling_rate is in (0, 1]")
 
 
 class TrainingPart(Part):
@@ -35,10 +50,13 @@ class TrainingPart(Part):
     unit: Unit = Field(Unit.RECORD, description="what the noise hides: one record, or one client's update")
     rounds: Whole = Field(ge=1, le=10_000)
     steps: Whole = Field(ge=1, description="steps in a round: noisy ones under unit record")
-    sampler: Annotated[Literal["poisson"], BeforeValidator(_sampler)] = Field(
-        "poisson", description="how a step's records are drawn: each by itself, at the sampling rate"
+    sampler: Annotated[SamplerName, BeforeValidator(_sampler)] = Field(
+        "poisson",
+        description="which records are in a step. poisson: each by itself, at the sampling rate; full: every one",
     )
-    sampling_rate: Rational = Field(description="each record's chance to be in a step, such as 1/20")
+    sampling_rate: Rational | None = Field(
+        None, description="sampler poisson: each record's chance to be in a step, such as 1/20"
+    )
     noise_multiplier: Rational | None = Field(
         None,
         description="standard deviation of the noise / clip; under unit client, of all shares sure to be honest",
@@ -73,6 +91,11 @@ class TrainingPart(Part):
         return tuple(self.learning_rate + (end - self.learning_rate) * Fraction(n, steps) for n in range(self.rounds))
 
     @property
+    def rate(self) -> Fraction:
+        """Each record's chance to be in a step: 1 where every one is."""
+        return Fraction(1) if self.sampling_rate is None else self.sampling_rate
+
+    @property
     def clip_l2(self) -> Fraction:
         """The norm that is priced."""
         norm = self.clip if self.update_clip is None else self.update_clip
@@ -97,8 +120,7 @@ class TrainingPart(Part):
     def _one_of_two(self) -> TrainingPart:
         if (self.noise_multiplier is None) == (self.epsilon is None):
             raise ValueError("give either noise_multiplier or epsilon")
-        if not 0 < self.sampling_rate <= 1:
-            raise ValueError("sampling_rate is in (0, 1]")
+        check_rate(self.sampler, self.sampling_rate)
         for name in ("clip", "update_clip", "learning_rate", "learning_rate_end", "noise_multiplier", "epsilon"):
             value = getattr(self, name)
             if value is not None and value <= 0:

@@ -26,6 +26,7 @@ from securefl.terms import (
     DistributedDiscreteGaussian,
     Event,
     FixedPoint,
+    FullBatchGaussian,
     Hash,
     Learning,
     Model,
@@ -171,7 +172,10 @@ def event_of(loaded: Loaded, policy: Policy, cover: ProtectionSpec, dimension: i
     """
     training, bits = loaded.file.training, cover.encoding.fraction_bits
     if training.unit is Unit.RECORD:
-        return PoissonGaussian(training.sampling_rate, noise_of(loaded, policy), training.steps)
+        multiplier = noise_of(loaded, policy)
+        if training.sampler == "full":
+            return FullBatchGaussian(multiplier, training.steps)
+        return PoissonGaussian(training.rate, multiplier, training.steps)
     if loaded.file.adapter.rule is AdapterRule.ALTERNATING:
         what = "rule alternating trains another number of values every round; unit client is priced for one number"
         raise OperatorFault(what, "use b-only or svd", f"{loaded.path}: adapter.rule")
@@ -179,7 +183,7 @@ def event_of(loaded: Loaded, policy: Policy, cover: ProtectionSpec, dimension: i
 
     def shares(noise: Fraction) -> DistributedDiscreteGaussian:
         return DistributedDiscreteGaussian(
-            training.clip_l2, noise, max(1, cover.honest), dimension, bits, training.sampling_rate, training.steps
+            training.clip_l2, noise, max(1, cover.honest), dimension, bits, training.rate, training.steps
         )
 
     noise, delta, place = training.noise_multiplier, float(policy.budget.delta_share), f"{loaded.path}: training"
@@ -206,8 +210,8 @@ def noise_of(loaded: Loaded, policy: Policy) -> Fraction:
     from securefl.privacy.accountant import calibrate  # noqa: PLC0415
 
     assert training.epsilon is not None, "the document has one of the two"
-    steps = training.rounds * training.steps
-    return calibrate(float(training.epsilon), float(policy.budget.delta_share), training.sampling_rate, steps)
+    steps, rate = training.rounds * training.steps, None if training.sampler == "full" else training.rate
+    return calibrate(float(training.epsilon), float(policy.budget.delta_share), rate, steps)
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:

@@ -6,10 +6,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from securefl.policy.checks import Check
-from securefl.policy.document import Budget
 from securefl.policy.narrow import decimal  # exactly, so that what is told to fix a plan does
 from securefl.policy.rule import Question, Rule
-from securefl.terms import Accountant, Level, Limit, MicroEpsilon, Neighbours, Unit
+from securefl.terms import Accountant, FullBatchGaussian, Level, Limit, MicroEpsilon, Neighbours, Unit
 
 _EVERY_LIMIT = (
     "budget.epsilon", "budget.delta", "budget.per_dataset.epsilon", "budget.overlap", "budget.per_run", "budget.bound",
@@ -61,24 +60,24 @@ def _once(rule: str, asked: Question) -> Check:
 
 def _round(rule: str, asked: Question) -> Check:
     budget = asked.policy.budget
-    return _own(rule, budget, budget.per_round.epsilon, asked.price.round, "the round costs")
+    return _own(rule, asked, budget.per_round.epsilon, asked.price.round, "the round costs")
 
 
 def _run(rule: str, asked: Question) -> Check | tuple[Check, ...]:
     budget, cost = asked.policy.budget, asked.price.after[Level.RUN]
-    return () if budget.per_run is None else _own(rule, budget, budget.per_run.epsilon, cost, "the run costs")
+    return () if budget.per_run is None else _own(rule, asked, budget.per_run.epsilon, cost, "the run costs")
 
 
 def _federation(rule: str, asked: Question) -> Check:
     budget = asked.policy.budget
-    return _own(rule, budget, budget.epsilon, asked.price.after[Level.FEDERATION], "all rounds cost")
+    return _own(rule, asked, budget.epsilon, asked.price.after[Level.FEDERATION], "all rounds cost")
 
 
 def _above(rule: str, asked: Question) -> tuple[Check, ...]:
     policy, costs = asked.policy, asked.price.above
     return tuple(
         _own(
-            rule, policy.budget, upper.budget.epsilon, costs[upper.federation],
+            rule, asked, upper.budget.epsilon, costs[upper.federation],
             f"all rounds of {upper.federation} and those below it cost", f" for {upper.federation}",
         )
         for upper in policy.above
@@ -89,7 +88,7 @@ def _dataset(rule: str, asked: Question) -> Check:
     budget, cost = asked.policy.budget, asked.price.after[Level.DATASET]
     hides_member = asked.plan.learning.event.unit is Unit.CLIENT
     what = "all rounds of this member, on any data set, cost" if hides_member else "all rounds on this data set cost"
-    return _own(rule, budget, budget.per_dataset.epsilon, cost, what)
+    return _own(rule, asked, budget.per_dataset.epsilon, cost, what)
 
 
 def _others(rule: str, asked: Question) -> tuple[Check, ...]:
@@ -103,21 +102,25 @@ def _promised(rule: str, asked: Question, cap: Limit) -> Check:
     cost = asked.price.above[cap.name] if is_above else asked.price.after[cap.level]
     where, limit = f"{cap.level.value} {cap.name}", f"at most {_micro(cap.epsilon)}, by the policy of {cap.by}"
     return _within(
-        rule, cost, cap.epsilon, f"epsilon {_micro(cost)} on {where}", limit, f"all rounds on {where} cost"
+        rule, asked, cost, cap.epsilon, f"epsilon {_micro(cost)} on {where}", limit, f"all rounds on {where} cost"
     )  # fmt: skip
 
 
-def _own(rule: str, budget: Budget, limit: Fraction, cost: MicroEpsilon, what: str, whose: str = "") -> Check:
+def _own(rule: str, asked: Question, limit: Fraction, cost: MicroEpsilon, what: str, whose: str = "") -> Check:
     """Hold a cost against a limit of the policy or of one above it; shown is what overlapping data sets cost."""
+    budget = asked.policy.budget
     overlap = budget.overlap
     times = f" ({_micro(cost)} for each of {overlap} overlapping data sets)" if overlap > 1 else ""
     value = f"epsilon {_micro(cost * overlap)}{times}{whose}"
-    return _within(rule, cost, budget.share(limit), value, f"at most {decimal(limit)}", what)
+    return _within(rule, asked, cost, budget.share(limit), value, f"at most {decimal(limit)}", what)
 
 
-def _within(rule: str, cost: MicroEpsilon, share: MicroEpsilon, value: str, limit: str, what: str) -> Check:
+def _within(
+    rule: str, asked: Question, cost: MicroEpsilon, share: MicroEpsilon, value: str, limit: str, what: str
+) -> Check:  # fmt: skip
     """Hold what one data set is charged against its share of a limit: the one place where epsilons are compared."""
-    fix = f"lower steps or sampling_rate, or raise noise_multiplier, until {what} at most {_micro(share)}"
+    lower = "steps" if isinstance(asked.plan.learning.event, FullBatchGaussian) else "steps or sampling_rate"
+    fix = f"lower {lower}, or raise noise_multiplier, until {what} at most {_micro(share)}"
     return Check(rule, 0 <= cost <= share, value, limit, fix)
 
 

@@ -144,8 +144,9 @@ class RatioLimit(Section):
 class Training(Section):
     """How members may train. An empty list allows nothing."""
 
-    mechanisms: tuple[Literal["poisson-gaussian", "distributed-discrete-gaussian"], ...] = Field(
-        description="how training is made private: the first hides records, the second hides clients"
+    mechanisms: tuple[Literal["poisson-gaussian", "full-batch-gaussian", "distributed-discrete-gaussian"], ...] = Field(
+        description="how training is made private: the first hides records in samples, the second in full batches, "
+        "the third hides clients"
     )
     clip: ClipLimit
     clipping: tuple[Literal["flat", "automatic", "quantile"], ...] = Field(

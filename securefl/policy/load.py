@@ -108,7 +108,10 @@ class Policy:
         return self.document.context
 
 
-_MECHANISM = {Unit.RECORD: "poisson-gaussian", Unit.CLIENT: "distributed-discrete-gaussian"}
+_MECHANISMS = {
+    Unit.RECORD: ("poisson-gaussian", "full-batch-gaussian"),
+    Unit.CLIENT: ("distributed-discrete-gaussian",),
+}
 
 
 def load(path: Path) -> Policy:
@@ -257,10 +260,11 @@ def _never(policy: Policy, day: date) -> list[str]:
     if policy.valid.from_ > day:
         notes.append(f"valid.from: {policy.valid.from_} is to come: every plan is refused until then")
     unit, training = policy.budget.unit, policy.training
-    fitting = _MECHANISM[unit]
-    if training.mechanisms and fitting not in training.mechanisms:
+    fitting = _MECHANISMS[unit]
+    if training.mechanisms and not set(fitting) & set(training.mechanisms):
+        shown = " or ".join(fitting)
         notes.append(
-            f"budget.unit: only {fitting}, which training.mechanisms lacks, hides a {unit.value}: every plan is refused"
+            f"budget.unit: only {shown}, which training.mechanisms lacks, hides a {unit.value}: every plan is refused"
         )
     empty = {
         "training.mechanisms": training.mechanisms,

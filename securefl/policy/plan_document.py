@@ -13,7 +13,7 @@ from securefl.documents.clipping import FLAT, ClippingPart
 from securefl.documents.strategy import AttentionPart, LossPart, WeightPart
 from securefl.documents.strict import First, Flag, Rational, Whole
 from securefl.documents.task import Block, Last, last_blocks
-from securefl.documents.training import OptimizerName
+from securefl.documents.training import OptimizerName, SamplerName, check_rate
 from securefl.errors import OperatorFault
 from securefl.policy.limits import ProbeDigest
 from securefl.terms import (
@@ -23,6 +23,7 @@ from securefl.terms import (
     DistributedDiscreteGaussian,
     Event,
     FixedPoint,
+    FullBatchGaussian,
     Hash,
     Learning,
     MemberId,
@@ -65,7 +66,10 @@ class PlanDocument(BaseModel):
     layers: Last = Field(None, description="`last 2`: in the last two blocks alone")
     layer: Block | None = Field(None, description="the model is used up to this block; else whole")
     pooling: Pooling = Field(Pooling.MEAN, description="which of a record's hidden states the head is shown")
-    sampling_rate: Annotated[Rational, Field(gt=0, le=1)] = Field(description="each record's chance to be in a step")
+    sampler: SamplerName = Field("poisson", description="which records are in a step: a sample, or every one")
+    sampling_rate: Annotated[Rational, Field(gt=0, le=1)] | None = Field(
+        None, description="sampler poisson: each record's chance to be in a step"
+    )
     unit: Unit = Field(Unit.RECORD, description="what the noise hides: one record, or one client's update")
     noise_multiplier: Positive = Field(description="standard deviation of the noise / clip")
     steps: Whole = Field(ge=1, description="steps in the round: noisy ones under unit record")
@@ -95,6 +99,16 @@ class PlanDocument(BaseModel):
     custodian: Flag = Field(True, description="whether somebody apart from the members holds the decryption key")
     release: tuple[str, ...] = ("weights",)
     round: Whole = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _rate_of_its_sampler(self) -> PlanDocument:
+        check_rate(self.sampler, self.sampling_rate)
+        return self
+
+    @property
+    def rate(self) -> Fraction:
+        """Each record's chance to be in a step."""
+        return Fraction(1) if self.sampling_rate is None else self.sampling_rate
 
     @model_validator(mode="after")
     def _noise_for_both_sums(self) -> PlanDocument:
@@ -156,9 +170,11 @@ def _sharing(written: PlanDocument) -> Sharing:
 
 def _event(written: PlanDocument, cover: ProtectionSpec) -> Event:
     if written.unit is Unit.RECORD:
-        return PoissonGaussian(written.sampling_rate, written.noise_multiplier, written.steps)
+        if written.sampler == "full":
+            return FullBatchGaussian(written.noise_multiplier, written.steps)
+        return PoissonGaussian(written.rate, written.noise_multiplier, written.steps)
     honest = max(1, cover.honest) if written.honest is None else written.honest
     return DistributedDiscreteGaussian(
         written.clip, written.noise_multiplier, honest, written.dimension, written.fraction_bits,
-        written.sampling_rate, written.steps,
+        written.rate, written.steps,
     )  # fmt: skip

@@ -13,13 +13,18 @@ from securefl.terms import (
     Automatic,
     DistributedDiscreteGaussian,
     Flat,
+    FullBatchGaussian,
     Model,
     PoissonGaussian,
     Quantile,
     Unit,
 )
 
-MECHANISMS = {PoissonGaussian: "poisson-gaussian", DistributedDiscreteGaussian: "distributed-discrete-gaussian"}
+MECHANISMS = {
+    PoissonGaussian: "poisson-gaussian",
+    FullBatchGaussian: "full-batch-gaussian",
+    DistributedDiscreteGaussian: "distributed-discrete-gaussian",
+}
 CLIPPINGS = {Flat: "flat", Automatic: "automatic", Quantile: "quantile"}
 LEAST_TOKENS = 4
 

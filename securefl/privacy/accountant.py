@@ -8,6 +8,9 @@ Both composition theorems are for events that were fixed before the first of the
 Where an event may depend on what earlier ones gave (another noise after a first run's results were seen), an account is
 held by a Rényi filter instead (``epsilon_filter``; decision 11 has the argument).
 
+Sums over every record are plain Gaussian mechanisms: however many there are, they are together one Gaussian, whose
+noise is one over the root of the sum of their inverse squares, and that one is what is priced, once.
+
 All of them speak of true Gaussian noise, and that is what is drawn: `training.rounded_gaussian` gives it exactly,
 rounded to a public grid, whichever tensors it is for and however many they are.
 
@@ -34,6 +37,7 @@ from securefl.terms import (
     Accountant,
     DistributedDiscreteGaussian,
     Event,
+    FullBatchGaussian,
     Level,
     Limit,
     MicroEpsilon,
@@ -213,9 +217,22 @@ def _of_shares(events: tuple[DistributedDiscreteGaussian, ...], delta: float) ->
 
 def _composed(kind: _Kind, events: tuple[Event, ...]) -> Any:  # noqa: ANN401 - dp_accounting's own accountants
     """An accountant that has seen these events; one more event costs one more composition."""
-    for end in range(0, len(events), _STRIDE):
-        _accountant(kind, events[:end])  # so that the recursion below stays shallow
-    return _accountant(kind, events)
+    sampled = tuple(event for event in events if not isinstance(event, FullBatchGaussian))
+    for end in range(0, len(sampled), _STRIDE):
+        _accountant(kind, sampled[:end])  # so that the recursion below stays shallow
+    accountant = _accountant(kind, sampled)
+    if len(sampled) == len(events):
+        return accountant
+    return _with_gaussian(accountant, (event for event in events if isinstance(event, FullBatchGaussian)))
+
+
+def _with_gaussian(accountant: Any, events: Iterable[FullBatchGaussian]) -> Any:  # noqa: ANN401
+    """The same accountant after these too: one Gaussian of mean ``mu`` and deviation 1 (Dong, Roth and Su 2022)."""
+    import dp_accounting  # noqa: PLC0415
+
+    squares = math.fsum(float(event.steps / event.noise_multiplier**2) for event in events)  # in any order the same
+    seen = copy.deepcopy(accountant)
+    return seen.compose(dp_accounting.GaussianDpEvent(1 / math.sqrt(squares)))
 
 
 @lru_cache(maxsize=256)
@@ -312,18 +329,25 @@ def _bounded(events: Sequence[Event], delta: float) -> float:
     return epsilon(events, delta)
 
 
-def calibrate(target: float, delta: float, sampling_rate: Fraction, steps: int) -> Fraction:
+def calibrate(target: float, delta: float, sampling_rate: Fraction | None, steps: int) -> Fraction:
     """The least noise multiplier above 0.1, on a grid of 1/10000, whose cost is at most ``target``: rounded up.
+
+    Args:
+        target: epsilon of all steps together.
+        delta: at which it is priced.
+        sampling_rate: None for steps over every record.
+        steps: of all rounds together.
 
     Raises:
         Unbounded: the target is not positive and finite, or no noise up to 1000 reaches it.
     """
 
     def cost(noise: Fraction) -> float:
-        event = PoissonGaussian(sampling_rate, noise, steps)
-        return _bounded((event,), delta)
+        full = FullBatchGaussian(noise, steps)
+        return _bounded((full if sampling_rate is None else PoissonGaussian(sampling_rate, noise, steps),), delta)
 
-    what = f"at delta {delta} over {steps} steps at rate {sampling_rate},"
+    over = "every record" if sampling_rate is None else f"rate {sampling_rate}"
+    what = f"at delta {delta} over {steps} steps at {over},"
     return _least_noise(cost, target, what)
 
 

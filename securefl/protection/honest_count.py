@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from securefl.errors import Unsafe
-from securefl.terms import Plan, PoissonGaussian, Sharing
+from securefl.terms import Plan, Sharing, Unit
 from securefl.terms.uploads import upload_of
 
 
@@ -85,7 +85,7 @@ def faint(plan: Plan) -> str:
     Under unit client the event itself cannot be made with less.
     """
     learning = plan.learning
-    if not isinstance(learning.event, PoissonGaussian) or learning.learning_rate >= least_rate(plan):
+    if learning.event.unit is not Unit.RECORD or learning.learning_rate >= least_rate(plan):
         return ""
     grid = f"the grid's 2**-{plan.cover.encoding.fraction_bits}"
     return f"noise that may be below {grid} at learning rate {float(learning.learning_rate):.4g}"

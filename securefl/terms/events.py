@@ -13,6 +13,14 @@ MicroEpsilon = NewType("MicroEpsilon", int)  # millionths of epsilon, rounded up
 LEAST_NOISE, MOST_NOISE = Fraction(1, 2**32), Fraction(2**32)  # no noise, and noise that no float holds, are no events
 
 
+def _check_noisy(noise_multiplier: object, steps: int) -> None:
+    """Every step has noise, and there is one. An inf, a True or a "1" is no fraction, whatever it compares like."""
+    if not (isinstance(noise_multiplier, Fraction) and LEAST_NOISE <= noise_multiplier <= MOST_NOISE):
+        raise ValueError(f"noise_multiplier={noise_multiplier!r} is not a fraction in [2**-32, 2**32]")
+    if steps < 1:
+        raise ValueError(f"steps={steps} is not at least 1")
+
+
 @dataclass(frozen=True, slots=True)
 class PoissonGaussian:
     """``steps`` sums, each over a Poisson sample, clipped per record, with Gaussian noise.
@@ -30,11 +38,25 @@ class PoissonGaussian:
     def __post_init__(self) -> None:
         if not 0 < self.sampling_rate <= 1:
             raise ValueError(f"sampling_rate={self.sampling_rate} is not in (0, 1]")
-        exact: object = self.noise_multiplier  # an inf, a True or a "1" is no fraction, whatever it compares like
-        if not (isinstance(exact, Fraction) and LEAST_NOISE <= exact <= MOST_NOISE):
-            raise ValueError(f"noise_multiplier={self.noise_multiplier!r} is not a fraction in [2**-32, 2**32]")
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps} is not at least 1")
+        _check_noisy(self.noise_multiplier, self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class FullBatchGaussian:
+    """``steps`` sums, each over every record that a member has, clipped per record, with Gaussian noise.
+
+    The Gaussian mechanism: nothing is sampled, so nothing is amplified, and there is no rate that a price could be
+    lowered by. A value of this type always has noise, as above.
+    """
+
+    unit: ClassVar[Unit] = Unit.RECORD
+    sampling_rate: ClassVar[Fraction] = Fraction(1)  # no field: it cannot be another
+
+    noise_multiplier: Fraction  # [2**-32, 2**32]: standard deviation of the noise / clip_l2
+    steps: int  # >= 1
+
+    def __post_init__(self) -> None:
+        _check_noisy(self.noise_multiplier, self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +128,7 @@ class DistributedDiscreteGaussian:
 
 
 # A closed list: a new mechanism is a new type, and a type never changes its meaning.
-Event = PoissonGaussian | DistributedDiscreteGaussian
+Event = PoissonGaussian | FullBatchGaussian | DistributedDiscreteGaussian
 
 
 def covering(priced: Event, did: Event) -> Event:
@@ -121,6 +143,9 @@ def covering(priced: Event, did: Event) -> Event:
             noise_multiplier=min(priced.noise_multiplier, did.noise_multiplier),
             steps=max(priced.steps, did.steps),
         )
+    if priced.unit is did.unit is Unit.RECORD:  # one of them, or both, had every record in every step
+        least = min(priced.noise_multiplier, did.noise_multiplier)
+        return FullBatchGaussian(least, max(priced.steps, did.steps))
     if isinstance(priced, DistributedDiscreteGaussian) and isinstance(did, DistributedDiscreteGaussian):
         return replace(priced, noise_multiplier=min(priced.noise_multiplier, did.noise_multiplier))
     return priced

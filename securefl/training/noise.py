@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from securefl.terms import Event
+from securefl.terms import Event, FullBatchGaussian
 from securefl.training import rounded_gaussian
 
 if TYPE_CHECKING:
@@ -63,6 +63,16 @@ def poisson_sample(rand: Entropy, records: int, rate: Fraction) -> NDArray[np.in
     if threshold >= 2**64:
         return np.arange(records)
     return np.nonzero(keystream(rand, records) < np.uint64(threshold))[0]
+
+
+def step_records(rand: Entropy, records: int, event: Event) -> NDArray[np.intp]:
+    """The indices of one step's records, as the event that is priced says: all of them, or a Poisson sample.
+
+    Of a full batch nothing is drawn: no generator can leave a record out.
+    """
+    if isinstance(event, FullBatchGaussian):
+        return np.arange(records)
+    return poisson_sample(rand, records, event.sampling_rate)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -1,7 +1,7 @@
-"""One logical step of DP-SGD: Poisson sample, per-record gradients, clip, sum, noise, divide by a public constant.
+"""One logical step of DP-SGD: its records, their gradients, clip, sum, noise, divide by a public constant.
 
-Abadi et al. (2016), with the sampler the accountant assumes. A step with an empty sample happens like any other: its
-noise is drawn and it is charged. A record whose gradient is not finite contributes nothing.
+Abadi et al. (2016), with the records that are priced: a Poisson sample, or every one. A step without a record happens
+like any other: its noise is drawn and it is charged. A record whose gradient is not finite contributes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from securefl.terms import Learning
 from securefl.terms.records import UNKNOWN
 from securefl.training.clipping import PrivateGradient, Weigh, flat, read, summed, unit, weigh_by
 from securefl.training.engines.engine import Engine, forget
-from securefl.training.noise import ClippedSum, Entropy, noised, poisson_sample
+from securefl.training.noise import ClippedSum, Entropy, noised, step_records
 from securefl.training.optimizers import optimizer_of, tell_noise
 from securefl.training.shapes import Shapes, by_row
 
@@ -168,9 +168,9 @@ def private_gradient(
 
     ``clip_l2`` is this step's: the plan's or, where the clip follows a quantile, what the step before says.
     """
-    sample = [int(i) for i in poisson_sample(rand, len(encoded.ids), learning.event.sampling_rate)]
+    chosen = [int(i) for i in step_records(rand, len(encoded.ids), learning.event)]
     summed = clipped_sum(
-        model, parameters, encoded, sample, learning.micro_batch, clip_l2, learning.micro_tokens, weigh_by(learning),
+        model, parameters, encoded, chosen, learning.micro_batch, clip_l2, learning.micro_tokens, weigh_by(learning),
         losses,
     )  # fmt: skip
     return read(learning, clip_l2, noised(summed, learning.event, rand))

@@ -91,7 +91,9 @@ def broken_rules(policy: dict, plan: dict, around: dict) -> set[str]:  # noqa: C
         say("context.regions")
 
     unit = plan.get("unit", "record")
-    mechanism = {"record": "poisson-gaussian", "client": "distributed-discrete-gaussian"}[unit]
+    sampled = plan.get("sampler", "poisson") == "poisson"
+    of_records = "poisson-gaussian" if sampled else "full-batch-gaussian"
+    mechanism = {"record": of_records, "client": "distributed-discrete-gaussian"}[unit]
     if mechanism not in training["mechanisms"]:
         say("training.mechanisms")
     if number(plan["clip"]) > number(training["clip"]["at_most"]):

@@ -20,11 +20,14 @@ from tests.policy.test_policy_decide import explained, question
 from tests.policy.test_policy_narrow import document, stack
 from tests.policy.test_policy_oracle import PLAN, POLICY, changed
 
+FULL = {"sampler": "full", "sampling_rate": None}
 CLIENT = {"unit": "client", "noise_multiplier": "9/10"}
 # Changes of the plan and of the policy; a rule; whether it holds, what the plan says, what is allowed, and what to do.
 TOLD = [
     ({}, {}, "training.mechanisms", True, "poisson-gaussian", "poisson-gaussian", ""),
     ({}, {"training.mechanisms": ["distributed-discrete-gaussian"]}, "training.mechanisms", False, "poisson-gaussian", "distributed-discrete-gaussian", "set mechanism to distributed-discrete-gaussian"),
+    (FULL, {}, "training.mechanisms", False, "full-batch-gaussian", "poisson-gaussian", "set mechanism to poisson-gaussian"),
+    (FULL, {"training.mechanisms": ["full-batch-gaussian"]}, "training.mechanisms", True, "full-batch-gaussian", "full-batch-gaussian", ""),
     (CLIENT, {}, "training.mechanisms", False, "distributed-discrete-gaussian", "poisson-gaussian", "set mechanism to poisson-gaussian"),
     ({"clip": "101/100"}, {}, "training.clip", False, "1.01", "above 0, at most 1 (l2)", "lower clip to 1"),
     ({"clipping": "automatic"}, {}, "training.clipping", False, "automatic", "flat, quantile", "set clipping to flat or quantile"),

@@ -13,7 +13,7 @@ from securefl.planning import start_file
 from securefl.policy import key_age
 from securefl.policy import load as policies
 from securefl.protection import shamir
-from securefl.terms import Head, PoissonGaussian
+from securefl.terms import Event, FullBatchGaussian, Head, PoissonGaussian
 from securefl.terms.start import Start
 from tests import make_vectors
 
@@ -48,7 +48,8 @@ def test_a_start_is_read_back_whole() -> None:
 def test_events_are_read_back_whole() -> None:
     for name, rate in (("event", Fraction(1, 8)), ("event with large integers", Fraction(1, 1 << 4095))):
         event = PoissonGaussian(rate, Fraction(9, 10), 4)
-        assert wire.decode(raw("good", name, "bytes"), PoissonGaussian) == event
+        assert wire.decode(raw("good", name, "bytes"), Event) == event
+    assert wire.decode(raw("good", "full batch", "bytes"), Event) == FullBatchGaussian(Fraction(9, 10), 4)
 
 
 def test_a_policy_has_the_hash_and_the_age_that_are_written() -> None:
@@ -71,7 +72,7 @@ def test_bad_vectors_fail_as_they_say(name: str) -> None:
         if "box" in case:
             keys.open_box(make_vectors.TWO, "shares", b"c", bytes.fromhex(case["box"]))
         elif "event" in case:
-            wire.decode(bytes.fromhex(case["event"]), PoissonGaussian)
+            wire.decode(bytes.fromhex(case["event"]), Event)
         elif "policy" in case:
             policies.parse(bytes.fromhex(case["policy"]), "policy.yaml")
         elif "start" in case:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from dataclasses import fields, replace
 from fractions import Fraction
 
@@ -26,7 +27,7 @@ from securefl.training.clipping import LOWEST, read, shares, unit, weigh_by
 from securefl.training.noise import ClippedSum, NoisedSum, noised, repeatable
 from securefl.training.shapes import ALONE, ANY, Shapes
 from tests.policy.test_policy_oracle import PLAN, changed
-from tests.support.small import Small
+from tests.support.small import FEDERATION, Small
 from tests.support.tiny_models import F, plan, shared
 
 MODES = {
@@ -365,7 +366,7 @@ def test_fewer_tokens_in_memory_than_one_record_has_are_refused(small, of):
     [
         ("random-allocation", "dp-accounting 0.6 has no event for balls in bins, so nothing here can price it: write `sampler: poisson`"),
         ("shuffle", "a shuffled pass is not a Poisson sample, and pricing it as one would understate it: write `sampler: poisson`"),
-        ("possion", "it should be 'poisson'"), (None, "it should be 'poisson'"),
+        ("possion", "it should be 'poisson' or 'full'"), (None, "it should be 'poisson' or 'full'"),
     ],
 )  # fmt: skip
 def test_a_sampler_that_is_not_priced_is_refused_by_name(small, sampler, told):
@@ -378,6 +379,22 @@ def test_a_sampler_that_is_not_priced_is_refused_by_name(small, sampler, told):
 def test_poisson_is_the_sampler_and_may_be_written(small):
     for changes in ({}, {"training__sampler": "poisson"}):
         assert federation_file.load(small.file("sampler.yaml", **changes)).file.training.sampler == "poisson"
+
+
+def test_a_rate_is_given_where_records_are_drawn_and_nowhere_else(small):
+    rest = {name: value for name, value in FEDERATION["training"].items() if name != "sampling_rate"}
+    full = federation_file.load(small.file("sampler.yaml", training={**rest, "sampler": "full"})).file.training
+    assert (full.sampler, full.sampling_rate, full.rate) == ("full", None, 1)
+    for sampler, rate, told in (
+        ("full", "1/4", "sampling_rate means nothing under sampler full, whose steps have every record: leave it out"),
+        ("full", 1, "leave it out"),
+        ("poisson", None, "sampler poisson needs sampling_rate, such as 1/20; or write `sampler: full`"),
+        ("poisson", 0, "sampling_rate is in (0, 1]"),
+    ):
+        with pytest.raises(OperatorFault, match=re.escape(told)):
+            federation_file.load(
+                small.file("sampler.yaml", training={**rest, "sampler": sampler, "sampling_rate": rate})
+            )
 
 
 def test_dp_accounting_has_no_event_for_balls_in_bins():

@@ -11,10 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from securefl.terms import PoissonGaussian
-from securefl.training.noise import ClippedSum, NoisedSum, gaussian, grid, keystream, noised, poisson_sample, repeatable
+from securefl.terms import FullBatchGaussian, PoissonGaussian
+from securefl.training.noise import (
+    ClippedSum,
+    NoisedSum,
+    gaussian,
+    grid,
+    keystream,
+    noised,
+    poisson_sample,
+    repeatable,
+    step_records,
+)
 
 RATES = st.fractions(min_value=F(1, 1000), max_value=1)
+
+
+def test_a_full_batch_is_every_record_and_draws_nothing():
+    def nobody(size):
+        raise AssertionError("bytes were drawn")
+
+    for records in (0, 1, 7, 1000):
+        assert list(step_records(nobody, records, FullBatchGaussian(F(1), 1))) == list(range(records))
+    assert len(step_records(os.urandom, 1000, PoissonGaussian(F(1, 2**65), F(1), 1))) == 0
 
 
 def test_the_keystream_is_aes_256_in_counter_mode():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl.errors import OperatorFault
-from securefl.terms import Model, PoissonGaussian
+from securefl.terms import FullBatchGaussian, Model, PoissonGaussian
 from securefl.training import adapter_tensors, preflight, step
 from securefl.training.engines import engine
 from securefl.training.engines.choose import wrap
@@ -167,6 +167,32 @@ def test_a_step_of_sgd_is_the_noised_sum_over_the_divisor(world):
     step.run(of._wrapped, of._built.parameters, encoded, learning, os.urandom)
     after = np.frombuffer(adapter_tensors.dump(of._built), "<f4").astype(float)
     assert np.allclose(after - before, -0.25 * summed / 5, atol=2e-6)
+    adapter_tensors.load(of._built, off_zero(of))
+
+
+@pytest.mark.parametrize("records", [0, 1, 7])
+def test_a_full_batch_is_all_records_over_the_public_divisor_however_it_is_cut(world, records):
+    of, encoded = world
+    held = step.Encoded(encoded.ids[:records], encoded.labels[:records], encoded.pad, shapes=encoded.shapes)
+    least = FullBatchGaussian(F(1, 10**9), 1)
+    summed = step.clipped_sum(of._wrapped, of._built.parameters, held, range(records), 3, F(1)).values
+    found = []
+    for micro_batch in (1, 2, 64):
+        learning = learning_of(of, event=least, divisor=5, micro_batch=micro_batch)
+        rand = repeatable("full")
+        found.append(step.private_gradient(of._wrapped, of._built.parameters, held, learning, F(1), rand).values)
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+    assert np.allclose(found[0], summed / 5, atol=1e-6)
+
+
+def test_a_full_batch_without_a_record_still_has_every_step_and_its_noise(world):
+    of, encoded = world
+    nobody = step.Encoded((), (), encoded.pad, shapes=encoded.shapes)
+    adapter_tensors.load(of._built, of.initial())
+    learning = learning_of(of, event=FullBatchGaussian(F(1), 5), learning_rate=F(8))
+    assert step.run(of._wrapped, of._built.parameters, nobody, learning, os.urandom) == 5
+    moved = np.frombuffer(adapter_tensors.dump(of._built), "<f4")
+    assert abs(moved.std() / math.sqrt(5) - 1) < 0.15
     adapter_tensors.load(of._built, off_zero(of))
 
 
