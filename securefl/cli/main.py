@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "report": "look:report",
     "explain": "look:explain",
     "doctor": "look:doctor",
+    "schema": "schema:schema",
 }
 GROUPS: Final = {
     "policy": "policy:policy_app",

@@ -6,15 +6,14 @@ the document says of all. Who owns records is each site's own matter: here stand
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
-from securefl.documents import coordinator_file, strict, suite_file
+from securefl.documents import coordinator_file, schemas, strict, suite_file
 from securefl.documents.coordinator_file import Coordinator, CoordinatorFile, InvitingFile
 from securefl.documents.federation import Name
 from securefl.documents.offer import Offer, OfferedTask
@@ -142,8 +141,7 @@ def of(document: Document, path: Path) -> Coordinator | CoordinatorSuite:
 
 def schema_text() -> str:
     """The JSON Schema of COORDINATOR documents, with tasks or without, for editors."""
-    adapter: TypeAdapter[Any] = TypeAdapter(CoordinatorFile | CoordinatorSuiteFile)
-    return json.dumps(adapter.json_schema(), indent=2) + "\n"
+    return schemas.schema_text(schemas.of(CoordinatorFile, CoordinatorSuiteFile))
 
 
 def _problems(file: CoordinatorSuiteFile) -> Iterator[tuple[Path_, str]]:

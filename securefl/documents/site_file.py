@@ -5,12 +5,11 @@ Nothing in it is another party's but public keys, names and regions. Paths in it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from securefl.documents import strict
+from securefl.documents import schemas, strict
 from securefl.documents.site_parts import JoinedFile, SiteFile, TrustPart
 from securefl.documents.site_problems import of_trust, problems
 from securefl.documents.strict import Document, Path_
@@ -178,4 +177,4 @@ def of(document: Document, path: Path) -> Site:
 
 def schema_text() -> str:
     """The JSON Schema of SITE documents, for editors."""
-    return json.dumps(SiteFile.model_json_schema(), indent=2) + "\n"
+    return schemas.schema_text(schemas.of(SiteFile))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import date
 from fractions import Fraction
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from securefl.documents import schemas
 from securefl.documents.strict import First, Rational, Whole
 from securefl.policy.limits import KeyLimits, Name, Positive, Protection, Section, Sharing, Training
 from securefl.terms import Accountant, MicroEpsilon, Neighbours, Unit
@@ -167,4 +167,4 @@ class PolicyDocument(Section):
 
 def schema_text() -> str:
     """The JSON Schema of policies, as it stands beside the shipped ones."""
-    return json.dumps(PolicyDocument.model_json_schema(), indent=2) + "\n"
+    return schemas.schema_text(schemas.of(PolicyDocument))
