@@ -221,12 +221,15 @@ def _check_labels(path: Path, layout: Layout, plan: Plan) -> None:
 def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[str, ...]:
     """The head's weight is the state's, its shapes are the layout's, and what is said beside it is the plan's."""
     found = tensor_files.read(path, _name(path))
-    if set(found.tensors) != {"weight", "bias"} or found.others or set(found.said) != {"securefl"}:
-        raise Tampered(_name(path), "something else than a head's weight and bias in float32, and its facts")
+    features = plan.adapter.features
+    beside = "bias" if features is None else "center"  # features have a constant, whose weights are the head's bias
+    if set(found.tensors) != {"weight", beside} or found.others or set(found.said) != {"securefl"}:
+        raise Tampered(_name(path), f"something else than a head's weight and {beside} in float32, and its facts")
     shapes = {f"head.{name}": shape for name, (shape, _) in found.tensors.items()}
     trained = {name: shape for name, (shape, _) in named.items() if name in shapes}
     labels = len(plan.task.labels)
-    if any(shapes[name] != shape for name, shape in trained.items()) or shapes["head.bias"] != (labels,):
+    due_beside = (labels,) if features is None else (shapes["head.weight"][-1] - 1,)
+    if any(shapes[name] != shape for name, shape in trained.items()) or shapes[f"head.{beside}"] != due_beside:
         raise Tampered(_name(path), f"of another shape than a head for {labels} labels in the layout")
     if "head.weight" in named and found.tensors["weight"][1] != named["head.weight"][1]:
         raise Tampered(_name(path), "its weight is not what the state that was released has")
@@ -234,6 +237,9 @@ def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[st
     pooled = IN_THE_GAP if prompt is not None else POOLED[adapter.pooling]
     due: dict[str, Any] = {"base": plan.model.name, "labels": plan.task.labels, "pooling": pooled}
     due |= {} if adapter.layer is None else {"layer": adapter.layer}
+    if features is not None:
+        bias = [features.bias.numerator, features.bias.denominator]
+        due["features"] = {"centered": features.centered, "unit": features.unit, "bias": bias}
     try:
         said = json_files.loads(found.said["securefl"].encode())
     except (ValueError, AttributeError, TypeError) as fault:
@@ -243,7 +249,7 @@ def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[st
         raise Tampered(_name(path), "what is said of it is not what the plan says")
     if "head.weight" not in named:
         return (f"{_name(path)}: not trained: bound as written, not compared",)
-    return (f"{_name(path)}: its bias is bound as written, not compared",)
+    return (f"{_name(path)}: its {beside} is bound as written, not compared",)
 
 
 def check_module(path: Path, state: bytes, layout: Layout, name: str) -> None:

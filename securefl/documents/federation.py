@@ -124,6 +124,9 @@ class FederationFile(Part):
                 raise ValueError(f"no member can be called {name}")
         for what, remedy in misfits(self.task, self.adapter, self.strategy):
             raise ValueError(f"{what}: {remedy}")
+        if self.strategy.average_last > self.training.rounds:
+            found = f"strategy.average_last {self.strategy.average_last} is above training.rounds"
+            raise ValueError(f"{found}: write {self.training.rounds} or less")
         return self
 
 

@@ -22,6 +22,9 @@ def misfits(task: TaskPart, adapter: AdapterPart, strategy: StrategyPart) -> Ite
     if rests and (strategy.kind != "fedavg" or strategy.keeps):
         what = f"adapter.rule {rule.value} changes what its numbers mean from round to round"
         yield what, f"use b-only with {strategy.kind} and with own models"
+    if strategy.average_last > 1 and rule is not AdapterRule.B_ONLY:
+        what = f"the mean of states under adapter.rule {rule.value} is not that of the products BA"
+        yield what, "leave strategy.average_last out, or use b-only"
     if strategy.loss.kind == "fedntd" and len(task.labels) < 3:
         yield "strategy.loss fedntd compares the labels a record does not have", "use fedlsd for two labels"
     if len(set(task.labels)) != len(task.labels):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Hash, Plan, Pooling, Prompt, Task, Unit
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Features, Hash, Plan, Pooling, Prompt, Task, Unit
 
 TENSORS, MANIFEST = ".safetensors", ".json"
 
@@ -28,6 +28,14 @@ class BasePart(Part):
     digest: str
 
 
+class FeaturesPart(Part):
+    """What a head is shown of a record's pooled hidden state."""
+
+    centered: bool
+    unit: bool
+    bias: tuple[int, int]  # numerator, denominator
+
+
 class AdapterPart(Part):
     """What stands on the base, and the seed of what it starts from."""
 
@@ -40,6 +48,7 @@ class AdapterPart(Part):
     layers: int | None = None  # of the last blocks
     layer: int | None = None  # the last block that is used
     pooling: Pooling = Pooling.MEAN
+    features: FeaturesPart | None = None
 
 
 class PromptPart(Part):
@@ -85,15 +94,21 @@ class Manifest(Part):
     def stands_as(self) -> Adapter:
         """As plans name it."""
         given = self.adapter
+        shown = given.features
+        features = None if shown is None else Features(shown.centered, shown.unit, Fraction(*shown.bias))
         return Adapter(
             given.targets, given.rank, given.alpha, given.seed, given.kind, given.rule, given.layers, given.layer,
-            given.pooling,
+            given.pooling, features,
         )  # fmt: skip
 
 
 def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: float, delta: Fraction) -> Manifest:
     """Return what is to be said of the module that a run's last plan made; its tensors are not known yet."""
     adapter, prompt = plan.adapter, plan.task.prompt
+    features = None
+    if (shown := adapter.features) is not None:
+        bias = (shown.bias.numerator, shown.bias.denominator)
+        features = FeaturesPart(centered=shown.centered, unit=shown.unit, bias=bias)
     return Manifest(
         name=name,
         kind=plan.task.kind,
@@ -102,6 +117,7 @@ def manifest_of(name: str, plan: Plan, plan_hash: Hash, rounds: int, epsilon: fl
         adapter=AdapterPart(
             kind=adapter.kind, rule=adapter.rule, targets=adapter.targets, rank=adapter.rank, alpha=adapter.alpha,
             seed=adapter.seed, layers=adapter.layers, layer=adapter.layer, pooling=adapter.pooling,
+            features=features,
         ),
         base=BasePart(name=plan.model.name, digest=plan.model.digest.hex()),
         max_tokens=plan.learning.max_tokens,

@@ -146,6 +146,9 @@ class StrategyPart(Part):
     first: Rational = Field(Fraction(9, 10), ge=0, lt=1, description="fedadam: share of the mean that is kept")
     second: Rational = Field(Fraction(99, 100), ge=0, lt=1, description="fedadam: share of the square that is kept")
     floor: Rational = Field(Fraction(1, 1000), gt=0, description="fedadam: added to the root of the square")
+    average_last: Whole = Field(
+        1, ge=1, description="what the last round releases is the mean of the states after so many last rounds"
+    )
     loss: LossPart = Field(default_factory=lambda: LossPart.model_validate({}), description="of a record")
     weights: tuple[WeightPart, ...] = Field((), max_length=4, description="none: members count alike")
     probe: tuple[ProbePart, ...] = Field((), max_length=256, description="public labelled text, for weights by probe")
@@ -159,6 +162,10 @@ class StrategyPart(Part):
         given = self.model_fields_set
         if self.attention is not None and (self.weights or self.home or self.pull is not None):
             raise ValueError("attention with weights, home or pull: leave these out, it has its own")
+        if self.average_last > 1 and self.keeps:
+            raise ValueError(
+                "average_last with home, pull or attention: members keep models of their own, leave it out"
+            )
         for field in (number for kind in ServerOptimizer for number in kind.numbers):
             if field in given and field not in self.kind.numbers:
                 kinds = " and ".join(kind.value for kind in ServerOptimizer if field in kind.numbers)
@@ -185,6 +192,9 @@ class StrategyPart(Part):
             named = f"{self.kind}{' with momentum' if self.momentum else ''}"
             what = f"strategy {named} remembers rounds, and a run inside begins anew"
             yield what, "use it in the root, and fedavg without momentum below"
+        if self.average_last > 1:
+            what = "strategy.average_last is of all rounds of a run, and rounds inside are runs of their own"
+            yield what, "use it in the root"
         sharing = self.sharing(labels)
         if sharing.keeps or sharing.remembers:
             what = "strategy.home, pull, renewal and attention keep something, and rounds inside are runs of their own"

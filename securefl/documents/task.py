@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from securefl.documents.strict import Part, Whole
-from securefl.terms import Adapter, AdapterKind, AdapterRule, Pooling, Prompt, Task
-from securefl.terms.adapters import MOST_BLOCKS
+from securefl.documents.strict import Part, Rational, Whole
+from securefl.terms import Adapter, AdapterKind, AdapterRule, Features, Pooling, Prompt, Task
+from securefl.terms.adapters import MOST_BIAS, MOST_BLOCKS
 
 _LAST = re.compile(r"last ([1-9][0-9]{0,3})")
 
@@ -76,6 +77,23 @@ class TaskPart(Part):
         return Task(self.kind, self.labels, Prompt(self.pattern, each))
 
 
+class FeaturesPart(Part):
+    """What a head is shown of a record's pooled hidden state."""
+
+    center: Literal["reference", "none"] = Field(
+        "reference", description="what is taken off: the mean over securefl's own twelve reference sentences"
+    )
+    norm: Literal["unit", "none"] = Field("unit", description="unit: each record's is scaled to L2 norm 1")
+    bias: Rational = Field(
+        Fraction(3, 10), validate_default=True, gt=0, le=MOST_BIAS,
+        description="a constant that stands behind it, in the place of a bias",
+    )  # fmt: skip
+
+    def features(self) -> Features:
+        """As plans name them."""
+        return Features(self.center == "reference", self.norm == "unit", self.bias)
+
+
 class AdapterPart(Part):
     """What is trained on the frozen model, beside a linear head."""
 
@@ -90,6 +108,9 @@ class AdapterPart(Part):
     )
     layer: Block | None = Field(None, description="the model is used up to this block, the first being 1; else whole")
     pooling: Pooling = Field(Pooling.MEAN, description="which of a record's hidden states the head is shown")
+    features: FeaturesPart | None = Field(
+        None, description="kind head: centre, norm and bias of what it is shown; {} for what does well with noise"
+    )
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> AdapterPart:
@@ -99,6 +120,8 @@ class AdapterPart(Part):
             raise ValueError(f"kind {self.kind.value} sits on no layer: leave `targets` out")
         if not self.kind.has_factors and self.rule is not AdapterRule.B_ONLY:
             raise ValueError(f"kind {self.kind.value} has no factors A and B: leave `rule` out")
+        if self.features is not None and self.kind is not AdapterKind.HEAD:
+            raise ValueError(f"features are of kind head, and kind is {self.kind.value}: leave `features` out")
         if self.layers is not None and not self.kind.has_layers:
             raise ValueError(f"kind {self.kind.value} stands in no block alone: leave `layers` out")
         if self.layer is not None and (last_blocks(self.layers) or 0) > self.layer:
@@ -116,5 +139,5 @@ class AdapterPart(Part):
         """As plans name it."""
         return Adapter(
             self.targets, self.rank, self.alpha, self.seed, self.kind, self.rule, last_blocks(self.layers), self.layer,
-            self.pooling,
+            self.pooling, None if self.features is None else self.features.features(),
         )  # fmt: skip

@@ -19,6 +19,7 @@ from securefl.privacy.account import Account
 from securefl.protection import honest_count, noise_share
 from securefl.protocol import messages as m
 from securefl.strategy import server
+from securefl.strategy.averaged import Averaged
 from securefl.strategy.rules import FactorServer
 from securefl.strategy.worldlm import AttentionServer
 from securefl.terms import (
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from securefl.policy.load import Policy
 
 
+Server = FactorServer | AttentionServer | Averaged
+
+
 @dataclass(frozen=True, slots=True)
 class FirstState:
     """What a first plan says of the model, of its state, and of the update: names and one number."""
@@ -58,7 +62,7 @@ class FirstState:
     start: Hash = NOTHING
 
     @classmethod
-    def of(cls, start: Start, strategy: FactorServer | AttentionServer) -> FirstState:
+    def of(cls, start: Start, strategy: Server) -> FirstState:
         """The first state that a strategy sends out for a start."""
         base = strategy.broadcast(start.state)
         layout, begun = wire.layout_digest(start.layout), m.state_digest(start.state)
@@ -225,19 +229,27 @@ def _price(price: Callable[..., Price], dataset: str, policy: Policy, plan: Plan
     return price(plan, account, dataset, float(policy.budget.delta_share), policy.caps(dataset, plan.run))
 
 
-def strategy_of(loaded: Loaded, start: Start) -> FactorServer | AttentionServer:
+def strategy_of(loaded: Loaded, start: Start) -> Server:
     """The coordinator's half, on the tensors of this start.
 
     Raises:
         OperatorFault: the file's strategy does not fit the adapter.
     """
-    return strategy_on(start, loaded.file.strategy, loaded.file.task.labels, f"{loaded.path}: strategy")
+    file = loaded.file
+    return strategy_on(start, file.strategy, file.task.labels, f"{loaded.path}: strategy", file.training.rounds)
 
 
 def strategy_on(
-    start: Start, strategy: StrategyPart, labels: tuple[str, ...], place: str
-) -> FactorServer | AttentionServer:
-    """The coordinator's half of `strategy`, on the tensors of this start; ``place`` is the document in an error.
+    start: Start, strategy: StrategyPart, labels: tuple[str, ...], place: str, rounds: int | None = None
+) -> Server:
+    """The coordinator's half of `strategy`, on the tensors of this start.
+
+    Args:
+        start: where training begins.
+        strategy: of a document.
+        labels: of the task.
+        place: the document in an error.
+        rounds: of the run; None for rounds inside another federation's, whose strategy averages nothing.
 
     Raises:
         OperatorFault: the strategy does not fit the adapter.
@@ -247,6 +259,9 @@ def strategy_on(
         sharing = strategy.sharing(labels)
         if sharing.attention is not None:
             return AttentionServer(start.layout, optimizer, sharing.attention, start.state)
-        return FactorServer(start.layout, optimizer, sharing)
+        made = FactorServer(start.layout, optimizer, sharing)
+        if rounds is None or strategy.average_last == 1:
+            return made
+        return Averaged(made, rounds, strategy.average_last)
     except ValueError as fault:
         raise OperatorFault(str(fault), "change `strategy`, or the adapter", place) from fault

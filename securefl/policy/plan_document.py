@@ -12,7 +12,7 @@ from securefl.documents import strict
 from securefl.documents.clipping import FLAT, ClippingPart
 from securefl.documents.strategy import AttentionPart, LossPart, WeightPart
 from securefl.documents.strict import First, Flag, Rational, Whole
-from securefl.documents.task import Block, Last, last_blocks
+from securefl.documents.task import Block, FeaturesPart, Last, last_blocks
 from securefl.documents.training import OptimizerName, SamplerName, check_rate
 from securefl.errors import OperatorFault
 from securefl.policy.limits import ProbeDigest
@@ -66,6 +66,7 @@ class PlanDocument(BaseModel):
     layers: Last = Field(None, description="`last 2`: in the last two blocks alone")
     layer: Block | None = Field(None, description="the model is used up to this block; else whole")
     pooling: Pooling = Field(Pooling.MEAN, description="which of a record's hidden states the head is shown")
+    features: FeaturesPart | None = Field(None, description="kind head: centre, norm and bias of what it is shown")
     sampler: SamplerName = Field("poisson", description="which records are in a step: a sample, or every one")
     sampling_rate: Annotated[Rational, Field(gt=0, le=1)] | None = Field(
         None, description="sampler poisson: each record's chance to be in a step"
@@ -150,7 +151,7 @@ def plan_of(written: PlanDocument, policy: Hash) -> Plan:
         Model(written.base_model, Hash(digest)), Task("classification", written.labels),
         Adapter(
             written.targets, written.rank, written.alpha, 0, written.kind, written.rule, last_blocks(written.layers),
-            written.layer, written.pooling,
+            written.layer, written.pooling, None if written.features is None else written.features.features(),
         ),
         Learning(
             _event(written, cover), written.clip, written.divisor, written.learning_rate, written.optimizer,

@@ -6,7 +6,7 @@ fractions in a named unit; floating point appears only inside an ``Update`` and 
 
 from __future__ import annotations
 
-from securefl.terms.adapters import Adapter, AdapterKind, AdapterRule, Model, Pooling, Prompt, Task
+from securefl.terms.adapters import Adapter, AdapterKind, AdapterRule, Features, Model, Pooling, Prompt, Task
 from securefl.terms.decisions import Grant, Limit, Price, Reason, Refusal
 from securefl.terms.entries import (
     Closed,
@@ -72,6 +72,7 @@ __all__ = [
     "Entry",
     "Envelope",
     "Event",
+    "Features",
     "FileLeft",
     "FixedPoint",
     "Flat",

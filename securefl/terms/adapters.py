@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 from securefl.terms.names import Hash
 
 MOST_BLOCKS: Final = 1024  # of a model
+MOST_BIAS: Final = 1000
 
 
 class AdapterKind(StrEnum):
@@ -95,6 +97,22 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """What a head is shown of a record's pooled hidden state: made with constants, so it is of this record alone.
+
+    A constant stands behind it, whose weights are the head's bias: a head with features has no other.
+    """
+
+    centered: bool  # the mean over the base model's reference texts, which are public, is taken off
+    unit: bool  # scaled to L2 norm 1
+    bias: Fraction  # (0, MOST_BIAS]: the constant
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bias <= MOST_BIAS:
+            raise ValueError(f"bias={self.bias} is not in (0, {MOST_BIAS}]")
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """What is trained, and a head. What starts at random is drawn from ``seed``, the same for all.
 
@@ -110,6 +128,7 @@ class Adapter:
     layers: int | None = None  # 1 to MOST_BLOCKS: it stands in so many of the last blocks; None: in all
     layer: int | None = None  # 1 to MOST_BLOCKS: the model is used up to this block, and no further; None: whole
     pooling: Pooling = Pooling.MEAN  # of a classifier
+    features: Features | None = None  # of kind head; None: the pooled state less the reference texts' mean, and a bias
 
     def __post_init__(self) -> None:
         for name, number in (("layers", self.layers), ("layer", self.layer)):
@@ -117,3 +136,5 @@ class Adapter:
                 raise ValueError(f"{name}={number} is not in 1 to {MOST_BLOCKS}")
         if self.layers is not None and self.layer is not None and self.layers > self.layer:
             raise ValueError(f"layers={self.layers} is above layer={self.layer}: so many blocks are used")
+        if self.features is not None and self.kind is not AdapterKind.HEAD:
+            raise ValueError(f"features for kind {self.kind.value}: they are of a head alone")

@@ -149,7 +149,7 @@ def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, n
         if "lora_A" in parameter_name:
             parameter.data.copy_(orthonormal(adapter.seed, parameter_name, tuple(parameter.shape)))
         parameter.requires_grad_(parameter.requires_grad and can_change(adapter.rule, parameter_name))
-    if task.prompt is None:
+    if task.prompt is None and (adapter.features is None or adapter.features.centered):
         _center(model, tokenizer)
     stateful = tuple(sorted((n, p) for n, p in model.named_parameters() if p.requires_grad))
     return Built(model.train(), tokenizer, stateful, stateful, adapter)
@@ -159,7 +159,8 @@ def _classifier(
     encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, name: str, hidden: int  # noqa: ANN401
 ) -> Classifier:  # fmt: skip
     if task.prompt is None:
-        return Classifier(attached(encoder, adapter, name), hidden, len(task.labels), adapter.pooling)
+        wrapped = attached(encoder, adapter, name)
+        return Classifier(wrapped, hidden, len(task.labels), adapter.pooling, adapter.features)
     rows, gap = prompt.rows_of(task.prompt, encoder, tokenizer, name), prompt.pattern_of(task.prompt, tokenizer).gap
     return prompt.Prompted(attached(encoder, adapter, name), rows, gap)
 

@@ -21,7 +21,7 @@ encoder = AutoModel.from_pretrained(base).eval(){cut}
 head = load_file("{head}")
 batch = tokenizer(["my flight was cancelled"], truncation=True, max_length={tokens}, return_tensors="pt")
 hidden = encoder(**batch).last_hidden_state  # (texts, tokens, hidden); with several texts, under the mask only
-logits = {pooled} @ head["weight"].T + head["bias"]
+{shown}
 print({labels}[int(logits.argmax())])
 ```
 """
@@ -106,6 +106,18 @@ READ = {
     Pooling.FIRST: "the first token's last hidden state",
     Pooling.LAST: "the last token's last hidden state",
 }
+
+
+def shown(adapter: Adapter) -> str:
+    """Lines of code that make a head's logits of ``hidden``."""
+    pooled, features = POOLED[adapter.pooling], adapter.features
+    if features is None:
+        return f'logits = {pooled} @ head["weight"].T + head["bias"]'
+    lines = [f'features = {pooled} - head["center"]']
+    lines += ["features = features / features.norm(dim=1, keepdim=True)"] * features.unit
+    bias = f"{features.bias.numerator} / {features.bias.denominator}"
+    lines += [f'logits = features @ head["weight"][:, :-1].T + {bias} * head["weight"][:, -1]']
+    return "\n".join(lines)
 
 
 def cut(adapter: Adapter, path: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from securefl.errors import OperatorFault
-from securefl.terms import Adapter, AdapterKind, Pooling, Prompt, Task
+from securefl.terms import Adapter, AdapterKind, Features, Pooling, Prompt, Task
 from securefl.training import blocks, model_card
 from securefl.training.adapters import attached, write_factors
 from securefl.training.built import Built
@@ -52,12 +53,15 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
         facts |= {"pooling": "the masked language model's head in the gap", **asdict(task.prompt)}
     if adapter.layer is not None:
         facts["layer"] = adapter.layer
+    if adapter.features is not None:
+        facts["features"] = _facts_of(adapter.features)
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
     (out / "labels.json").write_text(json.dumps(task.labels))
     asked = task.prompt or Prompt("", ())
+    shown = model_card.shown(adapter)
     pooled, cut = model_card.POOLED[adapter.pooling], model_card.cut(adapter, blocks.path_of(_inner(built.model)))
     text = card.format(
-        pooled=pooled, cut=cut, read=model_card.READ[adapter.pooling],
+        pooled=pooled, cut=cut, shown=shown, read=model_card.READ[adapter.pooling],
         adapter=ADAPTER if adapter.kind.has_factors else OWN, model=model, base=_base_as_code(model), head=HEAD,
         tokens=tokens, labels=list(task.labels), kind=adapter.kind.value,
         layout=model_card.LAYOUTS.get(adapter.kind, ""), pattern=asked.pattern,
@@ -81,7 +85,12 @@ def _base_as_code(model: str) -> str:
 
 
 def _head(model: Classifier) -> dict[str, torch.Tensor]:
-    """The head on features as they are: what training takes off them goes into the bias."""
+    """The head on features as they are: what training takes off them goes into the bias.
+
+    With features of their own, what is taken off them stands beside the head.
+    """
+    if model.features is not None:
+        return {"weight": model.head.weight.detach().cpu().contiguous(), "center": model.center.cpu().contiguous()}
     weight, bias = model.head.weight.detach().cpu(), model.head.bias.detach().cpu()
     return {"weight": weight.contiguous(), "bias": (bias - weight @ model.center.cpu()).contiguous()}
 
@@ -121,12 +130,14 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
     from peft import PeftModel  # noqa: PLC0415
 
     head = load_file(str(out / HEAD))
+    facts = _facts(out)
+    features = None if facts.get("features") is None else _features_of(facts["features"])
     labels, hidden = head["weight"].shape
+    hidden -= features is not None
     if getattr(getattr(base, "config", None), "hidden_size", None) != hidden:
         what = f"an adapter for models of width {hidden}"
         raise OperatorFault(what, "load the base model it was trained on", str(out))
     base.requires_grad_(False)
-    facts = _facts(out)
     blocks.cut(base, facts.get("layer"))
     gap = _gap(out, tokenizer) if "pattern" in facts else None
     if gap is not None:
@@ -138,12 +149,25 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
         encoder = attached(base, _adapter(out), str(out))
         encoder.load_state_dict(load_file(str(out / OWN)), strict=False)  # what is missing is found below
     pooling = next((each for each in Pooling if POOLED[each] == facts.get("pooling")), Pooling.MEAN)
-    model = Classifier(encoder, hidden, labels, pooling)
+    model = Classifier(encoder, hidden, labels, pooling, features)
+    if features is not None:
+        model.center.copy_(head.pop("center"))
     if gap is not None:
         model = Prompted(encoder, nn.Linear(hidden, labels), gap)
     model.head.load_state_dict(head)
     _compare(model, out)
     return model.eval()
+
+
+def _facts_of(features: Features) -> dict[str, object]:
+    """Return what is said of features beside a head."""
+    bias = [features.bias.numerator, features.bias.denominator]
+    return {"centered": features.centered, "unit": features.unit, "bias": bias}
+
+
+def _features_of(said: dict[str, Any]) -> Features:
+    """Return what ``_facts_of`` said."""
+    return Features(said["centered"], said["unit"], Fraction(*said["bias"]))
 
 
 def _facts(out: Path) -> dict[str, Any]:

@@ -69,7 +69,8 @@ BY_POLICY = {
 BY_SITE = {
     "Plan.run": "protocol.another-run", "Plan.round": "protocol.replayed-round", "Plan.dimension": "training", "Plan.task": "training", "Plan.layout": "training", "Plan.start": "training",
     "Task.kind": "training", "Task.labels": "training", "Task.prompt": "training", "Prompt.pattern": "training", "Prompt.words": "training",
-    "Adapter.alpha": "training", "Adapter.seed": "training", "Adapter.layer": "training", "Adapter.pooling": "training", "Plan.patience": "site.patience",
+    "Adapter.alpha": "training", "Adapter.seed": "training", "Adapter.layer": "training", "Adapter.pooling": "training", "Adapter.features": "training",
+    "Features.centered": "training", "Features.unit": "training", "Features.bias": "training", "Plan.patience": "site.patience",
 }  # fmt: skip
 # A value outside its range cannot be constructed, nor decoded.
 _WEIGHTING, _SOFT = Weighting(F(1), F(1)), SoftLabels(F(1), F(1), F(0), F(1), 1)

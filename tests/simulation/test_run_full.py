@@ -10,10 +10,13 @@ import pytest
 from securefl.audit import explain
 from securefl.audit.replay import replay
 from securefl.audit.verify import verify
+from securefl.documents import federation_file
+from securefl.errors import OperatorFault
 from tests.privacy.test_full_batch import closed_delta
 from tests.support.small import POLICY, Small
 
-FULL = POLICY.replace("[poisson-gaussian]", "[full-batch-gaussian]")
+FULL = POLICY.replace("[poisson-gaussian]", "[full-batch-gaussian]\n  adapters: [head]")
+HEAD = {"kind": "head", "layer": 1, "features": {}}
 TRAINING = {
     "rounds": 2, "steps": 2, "sampler": "full", "noise_multiplier": 2, "clip": 0.5, "divisor": 60,
     "learning_rate": 0.1, "optimizer": "sgd", "max_tokens": 16, "micro_batch": 16,
@@ -21,8 +24,9 @@ TRAINING = {
 
 
 def test_a_run_of_full_batches_is_charged_as_plain_gaussians_and_says_so(small: Small, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    result = small.run(out, tmp_path / "sites", small.file("full.yaml", FULL, training=TRAINING))
+    out, averaged = tmp_path / "run", {"average_last": 2}
+    file = small.file("full.yaml", FULL, training=TRAINING, strategy=averaged, adapter=HEAD)
+    result = small.run(out, tmp_path / "sites", file)
     assert result.outcome == "finished", result.why
     verdict = verify(out)
     assert verdict.ok, verdict.why
@@ -37,4 +41,21 @@ def test_a_run_of_full_batches_is_charged_as_plain_gaussians_and_says_so(small: 
     assert "none: every record is in each step" in (out / "report.html").read_text()
     (sampling,) = [line for line in explain.explain(out).lines if line.name == "sampling"]
     assert sampling.state is explain.State.OFF
+    assert any("center is bound as written" in each for each in verdict.unverified)
     assert "every record is in every step" in sampling.shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"strategy": {"average_last": 3}}, "strategy.average_last 3 is above training.rounds: write 2 or less"),
+        ({"strategy": {"average_last": 2, "pull": 1}}, "average_last with home, pull or attention"),
+        ({"strategy": {"average_last": 2}, "adapter__rule": "svd"}, "leave strategy.average_last out, or use b-only"),
+        ({"strategy": {"average_last": 0}}, "average_last"),
+    ],
+)
+def test_a_document_that_averages_what_it_cannot_is_refused_with_what_would_do(small: Small, changes, told) -> None:
+    with pytest.raises(OperatorFault, match=told):
+        federation_file.load(small.file("averaged.yaml", **changes))
+    fine = federation_file.load(small.file("averaged.yaml", strategy={"average_last": 2}))
+    assert fine.file.strategy.average_last == 2
