@@ -26,12 +26,12 @@ ALLOWED: dict[tuple[str, str], str] = {
     ): "a card is held against the pin, which follows each hand-over that was taken in",
     ("home/introduced.py", "everybody_in"): "a roster is by the very card that this home's invitation was by",
     ("home/ledger_view.py", "is_another_ledger"): "an earlier hand-over to the very key that this one hands over",
-    ("home/live.py", "take"): "whether this home's own key is another one now",
+    ("home/live_ledger.py", "take"): "whether this home's own key is another one now",
     ("home/notices.py", "revoke"): "a word in a message, at this home's own present key",
     ("home/notices.py", "take"): "whether the pin has to follow the line",
     ("home/peers.py", "check"): "the pin follows the line; who shows another key is refused, and a notice is asked for",
-    ("protocol/standing.py", "_admit_handover"): "here lines are made",
-    ("protocol/standing.py", "sign"): "a party speaks of its own key",
+    ("protocol/key_standing.py", "_admit_handover"): "here lines are made",
+    ("protocol/key_standing.py", "sign"): "a party speaks of its own key",
 }
 
 

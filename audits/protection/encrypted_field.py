@@ -20,10 +20,10 @@ from securefl.errors import PeerFault
 from securefl.keys import Secret
 from securefl.protection import (
     bfv_coefficients,
-    bfv_masked,
     ckks_coefficients,
     ckks_slots,
     encrypted,
+    masked_bfv_payload,
     residues,
     slot_packing,
 )
@@ -37,7 +37,7 @@ from tests.support.worlds import EVENT, World, entropy, resigned
 EVIL = MemberId("evil")
 CIPHERS: Mapping[Scheme, ModuleType] = {
     Scheme.CKKS: ckks_slots, Scheme.BFV: bfv_coefficients, Scheme.MASKED_CKKS: ckks_coefficients,
-    Scheme.MASKED_BFV: bfv_masked,
+    Scheme.MASKED_BFV: masked_bfv_payload,
 }  # fmt: skip
 ALL, MASKED = tuple(CIPHERS), (Scheme.MASKED_CKKS, Scheme.MASKED_BFV)
 

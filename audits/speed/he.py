@@ -31,9 +31,9 @@ from securefl import keys, wire
 from securefl.keys import Secret
 from securefl.protection import (
     bfv_coefficients,
-    bfv_masked,
     ckks_coefficients,
     ckks_slots,
+    masked_bfv_payload,
     slot_packing,
     tenseal_context,
 )
@@ -44,7 +44,7 @@ from securefl.terms import FixedPoint, Hash, MemberId
 ENCODING, MEMBERS, MOST = FixedPoint(16, 12, 32), 16, 64
 FASTER, BYTES, SLOWER, OPEN_S = 5.0, 8.2, 1.2, 0.2
 CIPHERS: dict[str, ModuleType] = {
-    "ckks": ckks_slots, "bfv": bfv_coefficients, "masked-ckks": ckks_coefficients, "masked-bfv": bfv_masked,
+    "ckks": ckks_slots, "bfv": bfv_coefficients, "masked-ckks": ckks_coefficients, "masked-bfv": masked_bfv_payload,
 }  # fmt: skip
 BARE = {"ckks": "bare ckks", "bfv": "bare bfv", "masked-ckks": "bare ckks", "masked-bfv": "bare bfv"}
 SIZES, QUICK = (1_000_000,), (65_536,)

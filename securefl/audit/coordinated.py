@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import Field
 
-from securefl.audit import afterwards, figures, folder, json_files, last_word
+from securefl.audit import afterwards, figures, folder, json_files, report_entry
 from securefl.audit.ledger_files import Ledger
 from securefl.audit.report import ApprovalsPart, Bytes, ModelPart, Outcome, Part
 from securefl.errors import Tampered
@@ -119,8 +119,8 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     coordinator, word, notes = folder.check_ended(run, ledgers, run_id)
     index, entry = word
     _check_form(entry)
-    laid = last_word.beside(ledgers, entry)
-    then = last_word.as_of(ledgers, coordinator, word, (run_id,), beside=laid)
+    laid = report_entry.beside(ledgers, entry)
+    then = report_entry.as_of(ledgers, coordinator, word, (run_id,), beside=laid)
     told, plan = json_files.mapping(run / folder.COORDINATED), figures.first_plan(then, run_id)
     try:
         Coordinated.model_validate_json(json.dumps(told), strict=True)
@@ -157,7 +157,7 @@ def check_below(run: Path, ledgers: Mapping[MemberId, Ledger], root: RunId) -> t
     if beside is not None:
         raise Tampered(str(beside.relative_to(run)), "beside ledgers that were laid here: nobody wrote it down")
     for ledger in ledgers.values():
-        for index, _ in last_word.words(ledger, root):
+        for index, _ in report_entry.words(ledger, root):
             raise ledger.wrong(
                 "a word on what was left below this run, and its coordinator above left nothing here", index
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from securefl import merkle
-from securefl.audit import adapter_files, figures, json_files, last_word
+from securefl.audit import adapter_files, figures, json_files, report_entry
 from securefl.audit.ledger_files import Ledger
 from securefl.errors import Tampered
 from securefl.terms import Closed, FileLeft, Hash, Head, MemberId, Released, Reported, RunId, RunJoined
@@ -114,7 +114,7 @@ def check(run: Path, ledgers: Mapping[MemberId, Ledger], run_id: RunId) -> tuple
     coordinator, word, notes = check_ended(run, ledgers, run_id)
     index, entry = word
     report = json_files.mapping(run / REPORT)
-    then = last_word.as_of(ledgers, coordinator, word, (run_id,))
+    then = report_entry.as_of(ledgers, coordinator, word, (run_id,))
     figures.check(report, then, run_id)
     check_adapter(report, coordinator, run_id, entry)
     words = figures.words(report, then, run_id)
@@ -135,7 +135,7 @@ def check_ended(
     ended = next((entry for _, entry in coordinator.each(Closed) if entry.run == run_id), None)
     if ended is None:
         raise coordinator.wrong(f"run {run_id.hex()}, which this folder is of, does not end", len(coordinator.leaves))
-    word = index, entry = last_word.the_one(coordinator, run_id)
+    word = index, entry = report_entry.the_one(coordinator, run_id)
     _check_last(coordinator, index)
     notes = check_files(run, coordinator, entry)
     mark = json_files.mapping(run / RUN)
@@ -310,11 +310,11 @@ def check_below(
     said = [
         (ledger, word)
         for ledger in dict.fromkeys(figures.coordinator_of(ledgers, each).owner for each in runs)
-        for word in last_word.words(ledgers[ledger], root)
+        for word in report_entry.words(ledgers[ledger], root)
     ]
     if not said:
         what = f"nothing says what was left below run {root.hex()}, and it has ended: no file here is evidence"
-        raise Tampered(f"{last_word.COORDINATES}.ledger", what)
+        raise Tampered(f"{report_entry.COORDINATES}.ledger", what)
     owner, word = said[0]
     if len(said) > 1:  # which of them the files are held against is nobody's to choose
         again, (index, _) = said[1]
@@ -323,7 +323,7 @@ def check_below(
     more = sorted(each.path for each in word[1].files if each.path not in INSIDE)
     if more:
         raise Tampered(more[0], "no file of a federation below: what a run leaves stands in the folder above all")
-    last_word.as_of(ledgers, ledgers[owner], word, runs)
+    report_entry.as_of(ledgers, ledgers[owner], word, runs)
     files_ = sorted(each.path for each in word[1].files)
     return (*notes, *((f"{', '.join(files_)}: {WORD}",) if files_ else ()))
 

@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from securefl.audit.counted_notices import Holders
 from securefl.audit.ledger_files import Ledger
-from securefl.audit.noticed import Holders
 from securefl.errors import Forged
 from securefl.policy import key_age
 from securefl.protocol.key_ages import KeyAges
-from securefl.protocol.standing import Standings, revocation
+from securefl.protocol.key_standing import Standings, revocation
 from securefl.terms import (
     Hash,
     Leaf,

@@ -13,7 +13,7 @@ from securefl.errors import Forged, OperatorFault, PeerFault, Tampered
 from securefl.keys import fingerprint
 from securefl.ledger import export, heads
 from securefl.policy import load as policies
-from securefl.protocol import key_line, standing
+from securefl.protocol import key_line, key_standing
 from securefl.terms import (
     Handover,
     Hash,
@@ -153,7 +153,7 @@ def check_notices(name: str, leaves: Iterable[Leaf]) -> None:
     for index, leaf in enumerate(leaves):
         if isinstance(leaf.entry, Noticed):
             try:
-                standing.check_signatures(leaf.entry.notice)
+                key_standing.check_signatures(leaf.entry.notice)
             except PeerFault as fault:
                 raise Tampered(name, str(fault), index) from fault
 

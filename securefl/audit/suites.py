@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from securefl import wire
-from securefl.audit import adapter_files, coordinated, figures, folder, json_files, last_word, suite_report
+from securefl.audit import adapter_files, coordinated, figures, folder, json_files, report_entry, suite_report
 from securefl.audit.ledger_files import Ledger, policy_in, read_all
 from securefl.audit.suite_report import SuiteReport
 from securefl.documents.module_manifest import MANIFEST, TENSORS, Manifest, manifest_of
@@ -118,8 +118,8 @@ def check(run: Path, ledgers: Ledgers) -> tuple[str, ...]:
     runs = {task: RunId(bytes.fromhex(each["run"])) for task, each in own.items()}
     coordinator, word = check_tasks(run, ledgers)
     notes = folder.check_files(run, coordinator, word[1], folder.OF_SUITE)
-    laid = last_word.beside(ledgers, word[1]) if is_coordinated(run) else ()
-    last_word.as_of(ledgers, coordinator, word, frozenset(runs.values()), beside=laid)
+    laid = report_entry.beside(ledgers, word[1]) if is_coordinated(run) else ()
+    report_entry.as_of(ledgers, coordinator, word, frozenset(runs.values()), beside=laid)
     for place in (run, *(places.values() if is_coordinated(run) else ())):
         if (place / folder.BELOW).exists():
             what = "no federation is below a task, and nobody wrote down what stands here"
@@ -155,7 +155,7 @@ def _word(
     if len(owners) > 1:
         raise Tampered(folder.SUITE, f"tasks of several coordinators: {', '.join(sorted(owners))}")
     coordinator = ledgers[owners.pop()]
-    return coordinator, last_word.the_one(coordinator, name)
+    return coordinator, report_entry.the_one(coordinator, name)
 
 
 def _check_same(task: str, then: Ledgers, now: Ledgers) -> None:

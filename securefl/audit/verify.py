@@ -42,10 +42,10 @@ from securefl.audit import (
     figures,
     folder,
     key_checks,
-    last_word,
     pins,
     price_checks,
     releases,
+    report_entry,
     suites,
     tree,
 )
@@ -257,7 +257,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     for ledger in ledgers.values():
         cross_checks.check_openings(ledger, runs)
     left_out = cross_checks.check_complete(ledgers, runs, wanted)
-    last_word.check_speakers(ledgers)
+    report_entry.check_speakers(ledgers)
     cross_checks.check_receipts(ledgers)
     summed = cross_checks.summed(runs)
     left_out += tuple(each for ledger in ledgers.values() for each in key_checks.check(ledger, summed))

@@ -46,7 +46,7 @@ def budget_settle(
 ) -> None:
     """Settle whole what a run has reserved and left: its training ended with its process."""
     from securefl.home.clock import clock  # noqa: PLC0415
-    from securefl.site.settling import settle  # noqa: PLC0415
+    from securefl.site.open_reservations import settle  # noqa: PLC0415
 
     done = settle(home, run, reason, clock)
     charge = done.charge

@@ -28,14 +28,14 @@ def report(
 
     Everything is verified first. Each figure is what ledgers give; `audit verify RUN` makes it all again.
     """
-    from securefl.audit import laid, pins, suites  # noqa: PLC0415
+    from securefl.audit import coordinated_report, pins, suites  # noqa: PLC0415
 
     pinned = pins.read(keys) if keys else None
     if suites.is_suite(run_folder):
-        all_told, verdict = laid.suite_report(run_folder, ledgers, pinned)
+        all_told, verdict = coordinated_report.suite_report(run_folder, ledgers, pinned)
         _show_tasks(run_folder, all_told, verdict, as_json=as_json)
         return
-    told, verdict = laid.report(run_folder, ledgers, pinned)
+    told, verdict = coordinated_report.report(run_folder, ledgers, pinned)
     cost = told["epsilon"]
     lines = [
         *(f"WARNING  {warning}" for warning in told["warnings"]),

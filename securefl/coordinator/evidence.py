@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from securefl.audit import adapter_files, folder, last_word
+from securefl.audit import adapter_files, folder, report_entry
 from securefl.audit.ledger_files import read_all, read_one
 from securefl.errors import OperatorFault, Tampered
 from securefl.home.export import export_all
@@ -95,7 +95,7 @@ def exported(run: RunId, out: Path) -> bool:
         Tampered: that ledger does not hold together.
     """
     path = out / "ledger" / f"{COORDINATOR}{SUFFIX}"
-    return path.exists() and bool(last_word.words(read_one(path), run))
+    return path.exists() and bool(report_entry.words(read_one(path), run))
 
 
 def report_of(out: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from securefl.documents.compatibility import misfits
 from securefl.documents.data_source import DataSource
-from securefl.documents.fitting import misfits
 from securefl.documents.patience import PatiencePart
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import StrategyPart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from securefl.documents.fitting import misfits
+from securefl.documents.compatibility import misfits
 from securefl.documents.offer import WHOLE
 from securefl.documents.site_parts import MADE_BY, ChildPart, PeerPart, SiteFile, SubfederationPart, TrustPart
 from securefl.documents.strategy import StrategyPart

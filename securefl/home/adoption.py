@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from securefl import files
 from securefl.errors import OperatorFault
-from securefl.home.opening import adopted
+from securefl.home.run_policy import adopted
 from securefl.policy import approvals
 from securefl.policy import load as policies
 from securefl.policy.authority import levels

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from securefl import files, key_files, keys, wire
 from securefl.errors import Forged, Malformed, OperatorFault, Tampered
 from securefl.home import identity as identity_file
-from securefl.home import leftovers, opening, peers, ring
-from securefl.home.bodies import Bodies, Body, Known
+from securefl.home import leftovers, peers, ring, run_policy
+from securefl.home.body_files import Bodies, Body, Known
 from securefl.home.ledger_view import Mark, Told
-from securefl.home.live import Live
+from securefl.home.live_ledger import Live
 from securefl.home.ratchet import PREFIX, SUFFIX, Ratchet
 from securefl.ledger import anchor, databases, heads, store
 from securefl.ledger.tables import machines
@@ -29,7 +29,7 @@ from securefl.privacy.account import Account
 from securefl.protocol import coordinator_state, custodian, member_state
 from securefl.protocol.key_line import KeyLine
 from securefl.protocol.member_state import Kept
-from securefl.protocol.sight import Seen
+from securefl.protocol.seen_heads import Seen
 from securefl.seams import Own
 from securefl.terms import Entry, Head, MemberId, Noticed, Participant, PublicKey, RunId, RunJoined, SignedHead
 
@@ -153,7 +153,7 @@ class Home:
             assert self.stands(conn, run, state), "a machine moves only with entries that tell of it"
             return
         now, before = self.clock() if at is None else at, self._known(conn, run)
-        opening.check(self.opened(conn), entries, now)
+        run_policy.check(self.opened(conn), entries, now)
         if entries:
             self._append(conn, now, entries)
         row = {"run": bytes(run), "state": self._sealed(conn, run, state, before)}

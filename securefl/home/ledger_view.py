@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from securefl.ledger import heads
 from securefl.merkle import Frontier
 from securefl.privacy.account import Account
-from securefl.protocol import key_ages, key_line, standing
+from securefl.protocol import key_ages, key_line, key_standing
 from securefl.protocol.key_ages import KeyAges
-from securefl.protocol.sight import Seen
-from securefl.protocol.standing import Standings
+from securefl.protocol.key_standing import Standings
+from securefl.protocol.seen_heads import Seen
 from securefl.terms import (
     Closed,
     Entry,
@@ -44,7 +44,7 @@ from securefl.terms import (
 
 ASKED_TO_TRAIN = "Propose"
 SEEN = 64  # heads of one party, a power of two, that are kept as they came
-DEAD_KEYS = frozenset({standing.REVOKED, standing.HANDED_OVER, standing.LEFT, key_ages.RULE})
+DEAD_KEYS = frozenset({key_standing.REVOKED, key_standing.HANDED_OVER, key_standing.LEFT, key_ages.RULE})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from securefl.home.ageing import Age
 from securefl.home.peers import federations, known, replaced
 from securefl.keys import fingerprint
 from securefl.ledger.verified import Verified
-from securefl.protocol import standing
-from securefl.protocol.standing import NotTaken
+from securefl.protocol import key_standing
+from securefl.protocol.key_standing import NotTaken
 from securefl.shown import short
 from securefl.terms import (
     Departure,
@@ -70,7 +70,7 @@ def revoke(home: Home, federation: str, key: str | None = None) -> SignedNotice:
         shown = ", ".join(f"{fingerprint(s.key)}{' (present)' if s.key == own.public else ''}" for s in seats)
         raise OperatorFault(what, f"say which: `--key` with one of {shown}", str(home.path))
     signer = home.under(meant[0])
-    return _written(home, standing.sign(signer, Revocation(name, home.owner, signer.public, home.clock())))
+    return _written(home, key_standing.sign(signer, Revocation(name, home.owner, signer.public, home.clock())))
 
 
 def leave(home: Home, federation: str) -> SignedNotice:
@@ -81,7 +81,7 @@ def leave(home: Home, federation: str) -> SignedNotice:
         NotTaken: its key was revoked there: whoever cannot sign cannot leave, and takes part in nothing either.
     """
     notice = Departure(_check_in(home, federation), home.owner, home.identity.public, home.clock())
-    return _written(home, standing.sign(home.identity, notice))
+    return _written(home, key_standing.sign(home.identity, notice))
 
 
 def take(home: Home, federation: str, signed: SignedNotice) -> bool:

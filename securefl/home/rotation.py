@@ -13,7 +13,7 @@ from securefl.errors import OperatorFault
 from securefl.home import identity, ring
 from securefl.home.peers import federations, follow
 from securefl.ledger import heads
-from securefl.protocol import standing
+from securefl.protocol import key_standing
 from securefl.terms import Handover
 from securefl.terms.names import FederationName
 
@@ -37,8 +37,8 @@ def rotate(home: Home, overlap_s: int) -> tuple[SignedNotice, ...]:
     if not among:
         what = "a key that no federation knows"
         raise OperatorFault(what, "make a new home, or join a federation first", str(home.path))
-    if not 0 <= overlap_s <= standing.MOST_OVERLAP_S:
-        raise OperatorFault(f"an overlap of {overlap_s} s", f"give 0 to {standing.MOST_OVERLAP_S}", str(home.path))
+    if not 0 <= overlap_s <= key_standing.MOST_OVERLAP_S:
+        raise OperatorFault(f"an overlap of {overlap_s} s", f"give 0 to {key_standing.MOST_OVERLAP_S}", str(home.path))
     with identity.in_turn(home.path):
         if ring.pending(home.path):
             home.exchange_key()  # that another process began
@@ -49,7 +49,7 @@ def rotate(home: Home, overlap_s: int) -> tuple[SignedNotice, ...]:
             now, head = home.clock(), home.head()
             signed = None if head is None else heads.sign(new, head.head)
             notices = tuple(
-                standing.sign(
+                key_standing.sign(
                     old,
                     Handover(FederationName(name), home.owner, old.public, now, new.public, now + overlap_s, signed),
                     new,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from securefl.protection import bfv_masked
+from securefl.protection import masked_bfv_payload
 from securefl.protection.encryption_specs import masked
 from securefl.terms import Scheme
 
-SPEC = masked(Scheme.MASKED_BFV, bfv_masked, "bfv.key")
+SPEC = masked(Scheme.MASKED_BFV, masked_bfv_payload, "bfv.key")

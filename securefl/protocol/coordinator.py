@@ -45,7 +45,7 @@ from securefl.protocol.coordinator_state import (
     State,
     Step,
 )
-from securefl.protocol.standing import revocation
+from securefl.protocol.key_standing import revocation
 from securefl.terms import (
     Closed,
     Hash,

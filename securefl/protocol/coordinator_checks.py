@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from securefl.errors import Forged
-from securefl.protocol import answers, sight
+from securefl.protocol import answers, seen_heads
 from securefl.protocol import messages as m
 from securefl.protocol.acceptances import parties
 from securefl.protocol.coordinator_state import Ports, Received, RunState
@@ -32,7 +32,7 @@ def check_answer(course: RunState, event: Received, ports: Ports) -> None:
     if event.frame.head is None:
         raise Forged(f"{event.sender} shows no ledger")
     m.check_head(event.frame.head, event.sender, key)
-    sight.check_grown((course.heads.get(event.sender), course.former.get(event.sender)), event.frame.head)
+    seen_heads.check_grown((course.heads.get(event.sender), course.former.get(event.sender)), event.frame.head)
     named = event.frame.envelope.receipt.head
     if named is not None:
         m.check_head(named, event.sender, key)
@@ -46,9 +46,9 @@ def check_reply(course: RunState, event: Received) -> None:
     """
     receipt = event.frame.envelope.receipt
     answers.check(course.unanswered[event.sender], event.frame.envelope)
-    sight.named((course.heads.get(event.sender), course.former.get(event.sender)), receipt)
+    seen_heads.named((course.heads.get(event.sender), course.former.get(event.sender)), receipt)
     if receipt.kind == m.Submitted.__name__:
-        sight.paying(receipt)
+        seen_heads.paying(receipt)
 
 
 def check_enrolment(course: RunState, sender: MemberId, enrolled: bytes, round_: int, ports: Ports) -> None:

@@ -24,7 +24,7 @@ from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protection.summation import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
-from securefl.protocol import sight
+from securefl.protocol import seen_heads
 from securefl.protocol.member_state import Received, SiteConfig
 from securefl.seams import KeyHolder, Prepared
 from securefl.terms import (
@@ -151,7 +151,7 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
-    charter, seen = sight.relayed(charter, invite.heads, ports.holds, stale=True)
+    charter, seen = seen_heads.relayed(charter, invite.heads, ports.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     if session.federation != charter.federation:
@@ -170,7 +170,7 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     box = keys.derive(event.rand, "session-box")
     material = ports.holder.material(keys.public_half(box), ports.identity)
     everybody = (*session.roster, session.coordinator, *((session.custodian,) if session.custodian else ()))
-    told = sight.told(charter, (each.member for each in everybody))
+    told = seen_heads.told(charter, (each.member for each in everybody))
     accept = m.Accept(keys.public_half(box), material, told)
     envelope = _enveloped(charter, session, ports, accept, 0)
     opened = RunJoined(
@@ -184,7 +184,7 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
 def on_ask(state: Holding, event: Received, ports: Ports) -> Step:
     """Take one round's only question: a sum of signed inputs, which is decrypted once this is committed."""
     plan, prepared, shown = _checked(state, event, ports)
-    charter, seen = sight.relayed(state.charter, shown, ports.holds)
+    charter, seen = seen_heads.relayed(state.charter, shown, ports.holds)
     receipt = event.envelope.receipt
     asked = Decrypting(replace(state, charter=charter), wire.plan_hash(plan), plan.round, receipt.digest)
     return Step(asked, (MessageReceived(receipt, event.envelope.signature), *seen), effects=(Decrypt(prepared),))
@@ -232,7 +232,7 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
         m.check(envelope, receipt.sender, session.coordinator.member, session.run, known[receipt.sender])
         if receipt.plan != name:
             raise Forged(f"an input of {receipt.sender} for another plan", "protocol.another-plan")
-        shown.append(sight.paying(receipt))
+        shown.append(seen_heads.paying(receipt))
         submitted = m.opened(envelope, m.Submitted)
         assert isinstance(submitted, m.Submitted)
         payloads[receipt.sender] = submitted.payload
@@ -269,7 +269,7 @@ def on_close(state: Holding | Decrypting, event: Received, ports: Ports) -> Step
     assert isinstance(close, m.Close)
     session = state.session
     reply = _enveloped(state.charter, session, ports, m.Bye(close.outcome), 0)
-    charter, seen = sight.relayed(state.charter, close.heads, ports.holds)
+    charter, seen = seen_heads.relayed(state.charter, close.heads, ports.holds)
     entries: list[Entry] = list(seen)
     if close.state:
         entries.append(Released(session.run, close.round, m.state_digest(close.state)))
@@ -319,7 +319,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     if (type(state), kind) not in RULES:
         name = "protocol.second-question" if isinstance(state, Decrypting) else OutOfTurn.rule
         raise OutOfTurn(f"{receipt.kind} while {type(state).__name__}", name)
-    charter, seen = sight.beside(charter, event.head)
+    charter, seen = seen_heads.beside(charter, event.head)
     moved = _moved(_with(state, charter), kind, event, ports)
     return replace(moved, entries=(*moved.entries, *seen))
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Secret
-from securefl.protocol import declining, sight
+from securefl.protocol import declining, seen_heads
 from securefl.protocol import messages as m
 from securefl.protocol.member_checks import acceptances, check_as_agreed, check_cohort, covers, inputs_of, members_only
 from securefl.protocol.member_state import (
@@ -76,7 +76,7 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     invite = m.opened(event.envelope, m.Invite)
     assert isinstance(invite, m.Invite)
     session = invite.session
-    charter, seen = sight.relayed(charter, invite.heads, ports.holds, stale=True)
+    charter, seen = seen_heads.relayed(charter, invite.heads, ports.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
@@ -106,7 +106,7 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
         session.run, session.federation, "member", charter.policy_text, charter.dataset, everybody, charter.approvals,
         session.task,
     )  # fmt: skip
-    told = sight.told(charter, (each.member for each in everybody))
+    told = seen_heads.told(charter, (each.member for each in everybody))
     return _replied(seat, Ready, event, ports, m.Accept(keys.public_half(box), b"", told), 0, entries=(opened, *seen))
 
 
@@ -121,8 +121,8 @@ def on_enrol(state: Ready | Sealed | Deciding | UnderWay, event: Received, ports
     seen: tuple[Entry, ...] = ()
     if not seat.boxes:
         accepted = acceptances(seat, enrol.accepts)
-        charter, of_peers = sight.relayed(seat.charter, accepted.shown, ports.holds)
-        charter, by_peers = sight.relayed(charter, accepted.seen, ports.holds, stale=True)
+        charter, of_peers = seen_heads.relayed(seat.charter, accepted.shown, ports.holds)
+        charter, by_peers = seen_heads.relayed(charter, accepted.seen, ports.holds, stale=True)
         seen = (*of_peers, *by_peers)
         ports.protection(seat.session.scheme).check_material(
             accepted.material, seat.session.custodian.key if seat.session.custodian else None
@@ -171,7 +171,7 @@ def on_propose(state: Ready | Sealed, event: Received, ports: Ports) -> Step:
     ports.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
-    charter, seen = sight.relayed(seat.charter, proposal.heads, ports.holds)
+    charter, seen = seen_heads.relayed(seat.charter, proposal.heads, ports.holds)
     seat, told = (
         replace(seat, charter=charter, request=receipt.digest, reply=None),
         MessageReceived(receipt, event.envelope.signature),
@@ -259,7 +259,7 @@ def on_ask(state: Sealed, event: Received, ports: Ports) -> Step:
     protection = ports.protection(seat.session.scheme)
     answer = protection.answer(seat.charter.me, plan, state.kept, ask.question)
     shown = inputs_of(seat, plan, ask.sealed, protection.about(ask.question), ports.standing)
-    charter, seen = sight.relayed(seat.charter, shown, ports.holds)
+    charter, seen = seen_heads.relayed(seat.charter, shown, ports.holds)
     seat, message = replace(seat, charter=charter), m.Answered(plan.round, answer)
     return _replied(seat, Ready, event, ports, message, plan.round, plan=wire.plan_hash(plan), entries=seen)
 
@@ -269,7 +269,7 @@ def on_close(state: Ready | Sealed | Deciding | UnderWay, event: Received, ports
     seat = state.seat
     close = m.opened(event.envelope, m.Close)
     assert isinstance(close, m.Close)
-    charter, seen = sight.relayed(seat.charter, close.heads, ports.holds)
+    charter, seen = seen_heads.relayed(seat.charter, close.heads, ports.holds)
     seat, entries = replace(seat, charter=charter), list[Entry](seen)
     if isinstance(state, UnderWay):
         entries.append(_paid_whole(state))
@@ -360,7 +360,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     act, targets = rule
     seen: tuple[Witnessed, ...] = ()
     if isinstance(event, Received):
-        charter, seen = sight.beside(state.charter if isinstance(state, Idle) else state.seat.charter, event.head)
+        charter, seen = seen_heads.beside(state.charter if isinstance(state, Idle) else state.seat.charter, event.head)
         state = Idle(charter) if isinstance(state, Idle) else replace(state, seat=replace(state.seat, charter=charter))
     moved = act(state, event, ports)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"

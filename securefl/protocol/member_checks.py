@@ -9,10 +9,10 @@ from securefl import keys, wire
 from securefl.errors import Forged, Unsafe
 from securefl.keys import Secret
 from securefl.protocol import messages as m
-from securefl.protocol import sight
+from securefl.protocol import seen_heads
 from securefl.protocol.acceptances import checked
+from securefl.protocol.key_standing import revocation
 from securefl.protocol.member_state import Seated
-from securefl.protocol.standing import revocation
 from securefl.terms import AdapterRule, MemberId, Participant, Plan, SignedHead, SignedReceipt
 from securefl.terms.uploads import upload_of
 
@@ -85,7 +85,7 @@ def acceptances(seat: Seated, frames: tuple[m.Frame, ...]) -> Accepted:
         accept = checked(frame, session)
         assert frame.head is not None, "checked with the acceptance"
         boxes[sender] = accept.box
-        shown += (*sight.bound(seat.charter, frame.envelope.receipt), frame.head)
+        shown += (*seen_heads.bound(seat.charter, frame.envelope.receipt), frame.head)
         seen += accept.seen
         if session.custodian is not None and sender == session.custodian.member:
             material = accept.material
@@ -125,7 +125,7 @@ def inputs_of(
         m.check_receipt(each, receipt.sender, session.coordinator.member, session.run, keys_of[receipt.sender])
         if (receipt.kind, receipt.round, receipt.plan) != (m.Submitted.__name__, plan.round, name):
             raise Forged(f"the receipt of {receipt.sender} is of no input to this sum", "protocol.another-plan")
-        shown.append(sight.paying(receipt))
+        shown.append(seen_heads.paying(receipt))
     return shown
 
 

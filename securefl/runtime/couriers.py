@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from securefl.protocol.messages import InProgress
-from securefl.runtime import packages
+from securefl.runtime import courier_packages
 from securefl.runtime.answering import GONE, heard
-from securefl.runtime.packages import NotCarried, Way
+from securefl.runtime.courier_packages import NotCarried, Way
 from securefl.seams import Failure, Waiting
 from securefl.telling import tell
 from securefl.terms import MemberId, PublicKey
@@ -75,7 +75,7 @@ class Couriers:
             if member not in self._known:
                 yield member, GONE
                 continue
-            asked[member], kept_back[member] = packages.ticket_of(request), request
+            asked[member], kept_back[member] = courier_packages.ticket_of(request), request
             self._lay_out(asked, kept_back)
         while asked:
             self._lay_out(asked, kept_back)
@@ -98,16 +98,16 @@ class Couriers:
         for member, request in list(kept_back.items()):
             folder = self._folder / TO / member
             with self._used(folder):
-                packages.write(folder, self._identity, Way.ASKED, asked[member], COORDINATOR, member, request)
+                courier_packages.write(folder, self._identity, Way.ASKED, asked[member], COORDINATOR, member, request)
                 del kept_back[member]
 
     def _brought(self, member: MemberId, ticket: Hash, most: int) -> bytes | Failure | None:
         """The answer of this peer to this request; None while none is here."""
         folder, known = self._folder / FROM / member, {member: self._known[member]()}
         with self._used(folder):
-            for package in packages.packages_in(folder):
+            for package in courier_packages.packages_in(folder):
                 try:
-                    manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, known, most)
+                    manifest, data = courier_packages.read(package, Way.ANSWERED, COORDINATOR, known, most)
                 except NotCarried as fault:
                     self._refuse(package, fault)
                     continue
@@ -142,4 +142,4 @@ class Couriers:
         self._seen[package] = looks
 
     def _forget(self, member: MemberId, ticket: Hash) -> None:
-        shutil.rmtree(packages.place_of(self._folder / TO / member, ticket), ignore_errors=True)
+        shutil.rmtree(courier_packages.place_of(self._folder / TO / member, ticket), ignore_errors=True)

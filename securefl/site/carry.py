@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from securefl.errors import OperatorFault
-from securefl.runtime import packages
+from securefl.runtime import courier_packages
 from securefl.runtime.answering import Handler, said
-from securefl.runtime.packages import NotCarried, Way
+from securefl.runtime.courier_packages import NotCarried, Way
 from securefl.terms import MemberId, PublicKey
 from securefl.terms.parties import COORDINATOR
 
@@ -54,7 +54,7 @@ def answer_all(
     Raises:
         OperatorFault: there is none, or ``into`` cannot be written.
     """
-    found = (taken,) if (taken / packages.MANIFEST).exists() else packages.packages_in(taken)
+    found = (taken,) if (taken / courier_packages.MANIFEST).exists() else courier_packages.packages_in(taken)
     if not found:
         what = "no package here"
         raise OperatorFault(what, f"give the folder that the courier brought: to/{me} of the coordinator's", str(taken))
@@ -62,13 +62,13 @@ def answer_all(
     handled = list[Handled]()
     for package in found:
         try:
-            manifest, request = packages.read(package, Way.ASKED, me, known, most)
+            manifest, request = courier_packages.read(package, Way.ASKED, me, known, most)
         except NotCarried as fault:
             handled.append(Handled(package, None, fault))
             continue
         answer = said(handler, request)
         try:
-            place = packages.write(into, identity, Way.ANSWERED, manifest.ticket, me, COORDINATOR, answer)
+            place = courier_packages.write(into, identity, Way.ANSWERED, manifest.ticket, me, COORDINATOR, answer)
         except OSError as fault:
             raise OperatorFault(f"cannot be written: {fault.strerror}", "choose another --into", str(into)) from fault
         handled.append(Handled(package, place))

@@ -12,7 +12,7 @@ from securefl.errors import Forged, OperatorFault, Unsafe
 from securefl.protection import key_shares
 from securefl.protocol import messages as m
 from securefl.runtime.sockets import Sockets
-from securefl.site import charged_records, custody, door, key_share
+from securefl.site import charged_records, custody, key_share, start_checks
 from securefl.site.agent import Agent, MemberAgent
 from securefl.site.build import Environment, build, models_of
 from securefl.site.run_keys import is_from_coordinator
@@ -104,7 +104,7 @@ def built(site: Site, around: Environment) -> Dispatcher:
     if not site.file.federations:
         remedy = "write whom this site trusts under `federations`"
         raise OperatorFault("a site that is in no federation", remedy, f"{site.path}: federations")
-    door.check(site, around.progress)
+    start_checks.check(site, around.progress)
     views = site.views
     if not views:
         remedy = "write those that this site takes part in, and on which records, under `tasks`"

@@ -15,7 +15,7 @@ from securefl import files, keys, wire
 from securefl.errors import Forged, Malformed, OperatorFault
 from securefl.home.home import Home
 from securefl.protection import key_shares
-from securefl.protocol import standing
+from securefl.protocol import key_standing
 from securefl.protocol.key_line import KeyLine
 from securefl.seams import Failure, Runtime, Waiting
 from securefl.site import custody
@@ -108,7 +108,9 @@ def _speaker(custodians: Iterable[KeyLine], holds: Callable[[PublicKey], None]) 
                 counting.append((line, seat))
             except Forged as fault:
                 refused.append(fault)
-    revoked = [fault for fault in refused if fault.rule == standing.REVOKED]  # it was stolen, whoever goes on with it
+    revoked = [
+        fault for fault in refused if fault.rule == key_standing.REVOKED
+    ]  # it was stolen, whoever goes on with it
     if counting and not revoked:
         return counting[0]
     raise next(iter((*revoked, *refused)), Forged("a request of nobody whom this site answers"))

@@ -29,7 +29,7 @@ from securefl.errors import Malformed, OperatorFault, PeerFault
 from securefl.protocol.messages import InProgress, NoAnswer
 from securefl.runtime import framing
 from securefl.runtime.answering import SILENCE, WORKING, Handler
-from securefl.runtime.room import Claim, Full, Room
+from securefl.runtime.held_bytes import Claim, Full, Room
 from securefl.runtime.sockets import HEARTBEAT_S
 from securefl.site.counts import CUT, STRANGER, TURNED_AWAY, Counts
 from securefl.site.workers import Work, Workers

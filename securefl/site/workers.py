@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from securefl.protocol.messages import InProgress
 from securefl.runtime.answering import Handler, Leaving, said
-from securefl.runtime.room import Claim
+from securefl.runtime.held_bytes import Claim
 from securefl.site.counts import Counts
 
 

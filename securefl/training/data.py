@@ -19,7 +19,7 @@ from typing import Any
 from securefl.documents.data_source import DataSource, Span
 from securefl.errors import OperatorFault
 from securefl.terms.records import UNKNOWN, Record
-from securefl.training import rows, sameness
+from securefl.training import rows, same_records
 from securefl.training.partition import Card, deal
 from securefl.training.sources import resolve
 
@@ -98,7 +98,7 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
         group = groups.setdefault(trained, _Group(held, Counter(), set()))
         group.votes[label] += 1
         group.forms |= each.cuts
-        group.forms |= sameness.forms((*row.values(), *each.names), each.raw, text, trained, each.encoding)
+        group.forms |= same_records.forms((*row.values(), *each.names), each.raw, text, trained, each.encoding)
     return _settled(found, groups, source, max(1, len(labels)))
 
 
@@ -106,7 +106,7 @@ def _settled(found: Path | str, groups: Mapping[str, _Group], source: DataSource
     cards, records, forms = [], [], []
     undecided: set[bytes] = set()
     for text, group in groups.items():
-        label = sameness.plurality(group.votes)
+        label = same_records.plurality(group.votes)
         if label is None:
             undecided |= group.forms
             continue

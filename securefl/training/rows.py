@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from securefl.documents.data_source import DataSource
 from securefl.errors import Missing, OperatorFault
-from securefl.training import sameness
+from securefl.training import same_records
 from securefl.training.sources import PACKED, TABLES
 
 DELIMITERS: Final = (b",", b"\t")  # those that a table with quoted values may have, whatever it is called
@@ -74,7 +74,7 @@ class Cuts:
         place = (start, len(self._raw) if end is None else end)
         if place not in self._forms:
             row = self._raw[slice(*place)].strip(b"\r\n")
-            self._forms[place] = sameness.form(row) if row else b""
+            self._forms[place] = same_records.form(row) if row else b""
         return self._forms[place]
 
     def _cut(self, delimiter: bytes | None) -> list[int]:

@@ -37,12 +37,12 @@ from securefl.training import (
     admission,
     client_sgd,
     device,
-    invariance,
+    gradient_invariance,
     language,
     language_model,
     preflight,
     pseudo_labels,
-    sameness,
+    same_records,
     saving,
     step,
     token_rows,
@@ -90,7 +90,7 @@ class SharedModel:
         self._start = adapter_tensors.dump(built)
         self._start_digest = Hash(hashlib.sha256(self._start).digest())
         self._safe: set[Loss] = set()
-        self._shown = invariance.Shown()
+        self._shown = gradient_invariance.Shown()
 
     @classmethod
     def load(
@@ -168,7 +168,7 @@ class SharedModel:
 
         tokens = tuple(sorted({token for row in plain.ids for token in row}))
         losses = self._losses(loss, plan.round)
-        asked = invariance.Question(built, self._wrapped, encode, tokens, losses, taught(loss))
+        asked = gradient_invariance.Question(built, self._wrapped, encode, tokens, losses, taught(loss))
         kind = (most, loss, tuple(name for name, _ in built.trainable))
         found = self._shown.at(asked, most, kind, states)
         adapter_tensors.load(built, self._start)
@@ -346,14 +346,16 @@ class SharedModel:
         """What records are recognised by that this model cannot tell apart: their token ids in its vocabulary."""
         words: dict[str, int] = getattr(self._built.tokenizer, "get_vocab", dict)()
         known = digest("vocabulary", tuple(sorted(words.items())))
-        return frozenset(sameness.form(known + repr(ids).encode()) for ids in self._records(records, max_tokens).ids)
+        return frozenset(
+            same_records.form(known + repr(ids).encode()) for ids in self._records(records, max_tokens).ids
+        )
 
     def distinct(self, records: tuple[Record, ...], max_tokens: int) -> tuple[Record, ...]:
         """Return what is trained on: records of one row of token ids are one record, with the label of most of them."""
         key, encoded = (id(records), max_tokens), self._records(records, max_tokens)
         if key not in self._single:
             first = dict(zip(reversed(encoded.ids), reversed(records), strict=True))
-            labels = sameness.settled(encoded.ids, encoded.labels)
+            labels = same_records.settled(encoded.ids, encoded.labels)
             kept = tuple(replace(first[ids], label=label) for ids, label in labels.items())
             self._single[key] = records, records if kept == records else kept
         return self._single[key][1]

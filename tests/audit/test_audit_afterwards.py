@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from securefl.audit import laid, report
+from securefl.audit import coordinated_report, report
 from securefl.audit.verify import verify
 from securefl.cli.main import main
 from securefl.errors import OperatorFault, Tampered
@@ -52,11 +52,11 @@ def test_parties_of_another_run_have_no_part_in_the_figures_of_this_one(tmp_path
     (tmp_path / "run" / "ledger").mkdir()
     shutil.copy(exported / "coordinator.ledger", tmp_path / "run" / "ledger")
     alone = Path(shutil.copytree(tmp_path / "run", tmp_path / "alone"))
-    told, found = laid.report(tmp_path / "run", exported)
+    told, found = coordinated_report.report(tmp_path / "run", exported)
     assert found.ok, found.why
     for name in others:
         (exported / f"{name}.ledger").unlink()
-    assert laid.report(alone, exported)[0] == told
+    assert coordinated_report.report(alone, exported)[0] == told
     assert {row["member"] for row in told["accounts"]} == set(audited.MEMBERS)
     assert told["epsilon"]["member"] in audited.MEMBERS
 
@@ -69,7 +69,7 @@ def run(left: tuple[Path, Path], tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def made(left: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Path(shutil.copytree(left[0], tmp_path_factory.mktemp("made") / "run"))
-    laid.report(run, left[1])
+    coordinated_report.report(run, left[1])
     return run
 
 
@@ -89,7 +89,7 @@ def test_a_report_is_made_of_exported_ledgers_and_verifies_with_nothing_on_anybo
     assert "site evaluate" in page
     assert "<svg" not in page
     again = everything(made)
-    laid.report(made, None)
+    coordinated_report.report(made, None)
     assert everything(made) == again
 
 
@@ -162,18 +162,18 @@ def test_ledgers_that_do_not_hold_leave_the_folder_as_it_was(run: Path, left, tm
     forged.write_bytes(forged.read_bytes()[:-1] + b"\0")
     before = everything(run)
     with pytest.raises(Tampered, match=audited.MEMBERS[0]):
-        laid.report(run, others)
+        coordinated_report.report(run, others)
     forged.unlink()
     with pytest.raises(Tampered, match=audited.MEMBERS[0]):
-        laid.report(run, others)
+        coordinated_report.report(run, others)
     with pytest.raises(OperatorFault, match="no ledger here"):
-        laid.report(run, tmp_path / "nothing")
+        coordinated_report.report(run, tmp_path / "nothing")
     assert {name: data for name, data in everything(run).items() if name != ".lock"} == before
 
 
 def test_a_folder_that_is_no_coordinators_gets_no_report(tmp_path: Path) -> None:
     with pytest.raises(OperatorFault, match="no coordinated.json here"):
-        laid.report(tmp_path, None)
+        coordinated_report.report(tmp_path, None)
     benched = audited.told().leave(tmp_path / "bench")
     with pytest.raises(OperatorFault, match="this run has its report"):
-        laid.report(benched, None)
+        coordinated_report.report(benched, None)

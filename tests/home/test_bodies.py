@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from audits.speed.writes import one_round
 from securefl import keys, wire
 from securefl.errors import OperatorFault, Tampered
-from securefl.home.bodies import ALONE, FOLDER, WHOLE, Bodies, Body, Known
+from securefl.home.body_files import ALONE, FOLDER, WHOLE, Bodies, Body, Known
 from securefl.home.home import Home
 from securefl.protocol import coordinator_state
 from securefl.terms import Closed, MemberId, RunId

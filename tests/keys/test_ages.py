@@ -19,7 +19,7 @@ from securefl.errors import Forged, OperatorFault
 from securefl.home import ageing
 from securefl.home.home import Home
 from securefl.policy import key_age, load, narrow
-from securefl.protocol import standing
+from securefl.protocol import key_standing
 from securefl.protocol.key_ages import BEHIND_S, RULE, KeyAges
 from securefl.terms import Handover, Leaf, Noticed, Participant, Refused, RunId, RunJoined, Scheme, SumOpened
 from tests.policy.test_policy_oracle import POLICY, changed
@@ -56,7 +56,7 @@ def joined(names: str, at: int) -> Leaf:
 def handed(name: str, at: int, issued: int) -> Leaf:
     by, to = identity(name), identity(name + "'")
     notice = Handover("f", seat(name).member, by.public, issued, to.public, issued, None)
-    return Leaf(at, Noticed(standing.sign(by, notice, to)))
+    return Leaf(at, Noticed(key_standing.sign(by, notice, to)))
 
 
 LEAVES = st.lists(

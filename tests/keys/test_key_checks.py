@@ -11,7 +11,7 @@ import pytest
 from securefl.audit.verify import verify
 from securefl.home import notices
 from securefl.home.home import Home
-from securefl.protocol import standing
+from securefl.protocol import key_standing
 from securefl.terms import (
     Departure,
     MessageReceived,
@@ -40,7 +40,7 @@ def stolen(kind: type[Departure | Revocation]) -> Callable[[Rotating, str], Sign
         home = federation.home(who)
         home.engine.dispose()
         said = kind(FederationName(federation.name), home.owner, home.identity.public, federation.time[0])
-        return standing.sign(home.identity, said)
+        return key_standing.sign(home.identity, said)
 
     return end
 

@@ -20,7 +20,7 @@ from securefl.home.peers import replaced
 from securefl.home.rotation import rotate
 from securefl.keys import Identity
 from securefl.ledger import heads
-from securefl.protocol import standing
+from securefl.protocol import key_standing
 from securefl.terms import (
     Departure,
     Handover,
@@ -77,7 +77,9 @@ def handed(
     federation: Rotating, who: str, old: Identity, new: Identity, head: SignedHead | None = None, lasts_s: int = HOUR
 ) -> SignedNotice:
     now, member = federation.time[0], federation.seat(who).member
-    return standing.sign(old, Handover(federation.name, member, old.public, now, new.public, now + lasts_s, head), new)
+    return key_standing.sign(
+        old, Handover(federation.name, member, old.public, now, new.public, now + lasts_s, head), new
+    )
 
 
 def at(moment: tuple[str, int], do: Callable[[], None]) -> Callable[[str, int], None]:
@@ -162,7 +164,7 @@ SECOND = identity("second of c")
 UNTRUE = {
     "unsigned departure": lambda f, c: SignedNotice(Departure(f.name, c.member, c.key, f.time[0]), bytes(64)),
     "unsigned revocation": lambda f, c: SignedNotice(Revocation(f.name, c.member, c.key, f.time[0]), bytes(64)),
-    "departure by the coordinator's key": lambda f, c: standing.sign(
+    "departure by the coordinator's key": lambda f, c: key_standing.sign(
         own := identity_of(f, COORDINATOR), Departure(f.name, c.member, own.public, f.time[0])
     ),
     "hand-over that its key did not sign": lambda f, c: SignedNotice(
@@ -190,7 +192,7 @@ def test_a_notice_that_no_home_takes_in_is_found_in_whatever_ledger_it_stands(
 def test_a_notice_under_a_key_that_nobody_has_is_listed(federation: Rotating, tmp_path: Path) -> None:
     """Its coordinator goes by it; nobody else can tell it from one of a party that was pinned anew."""
     gone = Departure(federation.name, federation.seat("c").member, STRANGER.public, federation.time[0])
-    recorded(federation, COORDINATOR, standing.sign(STRANGER, gone))
+    recorded(federation, COORDINATOR, key_standing.sign(STRANGER, gone))
     assert Living(federation).play(1)[0].outcome == "finished"
     judged = audited(federation, tmp_path)
     assert judged.ok, judged.why
@@ -203,7 +205,7 @@ def test_a_notice_under_a_key_that_nobody_has_judges_nobody(
     """One member has it in its ledger and goes on with the party: nothing says that the party left."""
     heedless(monkeypatch, "a")
     gone = Departure(federation.name, federation.seat("c").member, STRANGER.public, federation.time[0])
-    recorded(federation, "a", standing.sign(STRANGER, gone))
+    recorded(federation, "a", key_standing.sign(STRANGER, gone))
     assert Living(federation).play(1)[0].outcome == "finished"
     judged = audited(federation, tmp_path)
     assert judged.ok, judged.why
@@ -270,7 +272,7 @@ def test_a_party_that_was_pinned_anew_and_says_something_before_its_next_run_is_
     replaced(home.path, "f", Participant(member, anew.public, "here"))
     home.engine.dispose()
     gone = Departure(federation.name, member, anew.public, federation.time[0])
-    federation.taken(standing.sign(anew, gone), by=("b",))
+    federation.taken(key_standing.sign(anew, gone), by=("b",))
     judged = audited(federation, tmp_path)
     assert judged.ok, judged.why
     assert sum("not believed" in each for each in judged.unverified) == 1

@@ -13,10 +13,10 @@ from securefl.errors import Forged, OperatorFault, PeerFault
 from securefl.home import notices
 from securefl.protection import key_shares
 from securefl.protocol import messages as m
-from securefl.runtime import packages
+from securefl.runtime import courier_packages
+from securefl.runtime.courier_packages import Rule, Way
 from securefl.runtime.couriers import Couriers
 from securefl.runtime.inprocess import InProcess
-from securefl.runtime.packages import Rule, Way
 from securefl.seams import Failure
 from securefl.site import key_share
 from securefl.site.dispatch import Dispatcher
@@ -164,13 +164,19 @@ def test_a_package_under_a_key_that_counts_no_more_ends_no_wait(dead, tmp_path: 
     else:
         dead(split)
     home, told = federation.home(COORDINATOR), list[str]()
-    seat, folder, ticket = replace(federation.seat(CUSTODIAN), key=old.public), tmp_path / "c", packages.ticket_of(b"?")
+    seat, folder, ticket = (
+        replace(federation.seat(CUSTODIAN), key=old.public),
+        tmp_path / "c",
+        courier_packages.ticket_of(b"?"),
+    )
 
     def known() -> tuple[keys.PublicKey, ...]:
         return home.key_line("f", seat, federation.policy.text).counting()
 
     couriers = Couriers(folder, home.identity, {seat.member: known}, look_s=0.01, tell=told.append)
-    packages.write(folder / "from" / CUSTODIAN, old, Way.ANSWERED, ticket, seat.member, MemberId(CENTRE), b"+stolen")
+    courier_packages.write(
+        folder / "from" / CUSTODIAN, old, Way.ANSWERED, ticket, seat.member, MemberId(CENTRE), b"+stolen"
+    )
     ((_, answer),) = couriers.exchange([(seat.member, b"?")], waiting(0.3))
     home.engine.dispose()
     if dead is None:

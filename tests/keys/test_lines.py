@@ -11,8 +11,8 @@ from securefl.errors import Forged
 from securefl.home import notices
 from securefl.keys import Identity, Secret
 from securefl.ledger import heads
-from securefl.protocol import sight, standing
-from securefl.protocol.standing import NotTaken
+from securefl.protocol import key_standing, seen_heads
+from securefl.protocol.key_standing import NotTaken
 from securefl.terms import Handover, Hash, Head, Refused, Scheme, Settled, SumOpened, Witnessed
 from tests.protocol.test_protocol_sight import charter, heads_of
 from tests.support.rotating import COORDINATOR, HOUR, ROTATIONS, Living, Rotating
@@ -113,19 +113,21 @@ def test_a_hand_over_of_another_ledger_than_was_shown_is_not_taken_in(federation
     said = Handover(federation.name, member, old.public, now, new.public, now + HOUR, head)
     other = federation.home("b")
     with pytest.raises(NotTaken, match="not the one it has shown") as refused:
-        notices.take(other, federation.name, standing.sign(old, said, new))
+        notices.take(other, federation.name, key_standing.sign(old, said, new))
     assert refused.value.rule == "keys.another-ledger"
     other.engine.dispose()
 
 
 def test_a_head_that_was_seen_under_this_key_is_too_short_where_a_longer_one_was_seen_under_another() -> None:
-    known = replace(sight.relayed(charter(), heads_of(b=5), lambda _: True)[0], former={"b": signed_head("b", 9)})
+    known = replace(seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)[0], former={"b": signed_head("b", 9)})
     for size in (5, 6, 8):
         with pytest.raises(Forged) as caught:
-            sight.relayed(known, heads_of(b=size), lambda _: True)
+            seen_heads.relayed(known, heads_of(b=size), lambda _: True)
         assert caught.value.rule == SET_BACK
-        assert sight.relayed(known, heads_of(b=size), lambda _: True, stale=True)[1] == (), "said by others: no news"
-    assert len(sight.relayed(known, heads_of(b=10), lambda _: True)[1]) == 1
+        assert seen_heads.relayed(known, heads_of(b=size), lambda _: True, stale=True)[1] == (), (
+            "said by others: no news"
+        )
+    assert len(seen_heads.relayed(known, heads_of(b=10), lambda _: True)[1]) == 1
 
 
 def test_an_empty_ledger_is_too_short_where_one_was_seen_under_another_key() -> None:
@@ -135,5 +137,5 @@ def test_an_empty_ledger_is_too_short_where_one_was_seen_under_another_key() -> 
         MemberId("b"), MemberId("coordinator"), RunId(bytes(16)), 0, "Accept", None, MicroEpsilon(0), Hash(bytes(32)), 0
     )
     with pytest.raises(Forged) as caught:
-        sight.bound(replace(charter(), former={"b": signed_head("b", 9)}), receipt)
+        seen_heads.bound(replace(charter(), former={"b": signed_head("b", 9)}), receipt)
     assert caught.value.rule == SET_BACK

@@ -10,9 +10,9 @@ from securefl import wire
 from securefl.errors import Malformed, OperatorFault
 from securefl.home import adoption, introduced, notices, peers
 from securefl.keys import Identity, Secret
+from securefl.protocol import key_standing
 from securefl.protocol import messages as m
-from securefl.protocol import standing
-from securefl.protocol.standing import NotTaken
+from securefl.protocol.key_standing import NotTaken
 from securefl.terms import Departure, Handover, MemberId, Revocation, SignedNotice
 from tests.support.rotating import HOUR, Rotating
 from tests.support.worlds import World
@@ -59,7 +59,7 @@ def test_a_notice_of_a_federation_that_this_home_is_not_in_changes_nothing(tmp_p
     before, entries = peers.known(home.path, "f"), len(federation.entries("b"))
     said = Handover(name, MemberId("a"), author.identity.public, 0, NEW.public, HOUR, None)
     with pytest.raises(NotTaken) as refused:
-        notices.take(home, name, standing.sign(author.identity, said, NEW))
+        notices.take(home, name, key_standing.sign(author.identity, said, NEW))
     assert refused.value.rule == "keys.federation"
     assert (peers.known(home.path, "f"), len(federation.entries("b"))) == (before, entries)
     for each in (author, home):

@@ -13,8 +13,8 @@ from securefl.home import notices
 from securefl.home.rotation import rotate
 from securefl.keys import Identity
 from securefl.ledger import heads
-from securefl.protocol import key_line, standing
-from securefl.protocol.standing import NotTaken, Standings
+from securefl.protocol import key_line, key_standing
+from securefl.protocol.key_standing import NotTaken, Standings
 from securefl.terms import Handover, Hash, Head, MemberId, PublicKey, Refused, SignedHead, SignedNotice, SumOpened
 from securefl.terms.names import FederationName
 from tests.support.parties import NOW
@@ -28,7 +28,7 @@ PARTY = MemberId("a")
 def handed(old: Identity, new: Identity, federation: str = "f", head: Head | None = None) -> SignedNotice:
     signed = None if head is None else heads.sign(new, head)
     said = Handover(FederationName(federation), PARTY, old.public, NOW, new.public, NOW + HOUR, signed)
-    return standing.sign(old, said, new)
+    return key_standing.sign(old, said, new)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
@@ -135,7 +135,7 @@ def test_the_next_hand_over_of_a_line_tells_of_more_than_the_one_before(size: in
 
 def test_a_namesake_of_another_federation_uses_up_nobodys_hand_overs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do a home's own, which are said once in each federation that it is in."""
-    monkeypatch.setattr(standing, "MOST_HANDOVERS", 3)
+    monkeypatch.setattr(key_standing, "MOST_HANDOVERS", 3)
     line = [identity(f"{n}") for n in range(5)]
     known, steps = Standings(), list(zip(line, line[1:], strict=False))
     for number, (old, new) in enumerate(steps):

@@ -10,7 +10,7 @@ import pytest
 from securefl.errors import OperatorFault
 from securefl.home import notices
 from securefl.keys import fingerprint
-from securefl.protocol.standing import REVOKED
+from securefl.protocol.key_standing import REVOKED
 from securefl.terms import MemberId, MessageSent, PublicKey, Refused, Scheme, SumOpened
 from tests.support.rotating import COORDINATOR, HOUR, Living, Rotating
 

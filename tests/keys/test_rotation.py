@@ -20,8 +20,8 @@ from securefl.home.peers import known, pin
 from securefl.home.rotation import rotate
 from securefl.keys import Identity, Secret
 from securefl.ledger import export, heads
-from securefl.protocol import standing
-from securefl.protocol.standing import NotTaken
+from securefl.protocol import key_standing
+from securefl.protocol.key_standing import NotTaken
 from securefl.terms import (
     Departure,
     Handover,
@@ -176,7 +176,14 @@ def test_a_process_that_ends_while_a_key_is_exchanged_leaves_a_home_that_ends_it
     moment: int, federation: Rotating, monkeypatch
 ) -> None:
     old = federation.seat("a").key
-    steps = [(ring, "drawn"), (ring, "begin"), (ring, "exchange"), (Home, "record"), (ring, "end"), (standing, "sign")]
+    steps = [
+        (ring, "drawn"),
+        (ring, "begin"),
+        (ring, "exchange"),
+        (Home, "record"),
+        (ring, "end"),
+        (key_standing, "sign"),
+    ]
     place, name = steps[moment]
     whole = getattr(place, name)
 
@@ -215,7 +222,7 @@ def test_a_process_that_ends_while_a_key_is_exchanged_leaves_a_home_that_ends_it
 
 
 def signed(identity: Identity, notice, successor: Identity | None = None):
-    return standing.sign(identity, notice, successor)
+    return key_standing.sign(identity, notice, successor)
 
 
 A, B, NEW, OTHER = (Identity(Secret(bytes([seed]) * 32)) for seed in (1, 2, 3, 4))
@@ -247,7 +254,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_notice_that_is_not_its_owners_word_is_refused_by_name(case: str) -> None:
-    known_ = standing.Standings()
+    known_ = key_standing.Standings()
     assert known_.admit(handover(), "f", KEYS, 0)
     notice, rule = BAD[case]
     with pytest.raises(NotTaken) as refused:
@@ -256,7 +263,7 @@ def test_a_notice_that_is_not_its_owners_word_is_refused_by_name(case: str) -> N
 
 
 def test_a_key_is_handed_over_once_and_not_when_it_was_revoked() -> None:
-    none = standing.Standings()
+    none = key_standing.Standings()
     handed = none.after(handover().notice)
     assert not handed.admit(handover(), "f", KEYS, 0), "the same again is nothing new"
     with pytest.raises(NotTaken, match="handed over to"):
@@ -279,7 +286,7 @@ def test_a_key_is_handed_over_once_and_not_when_it_was_revoked() -> None:
 def test_a_revocation_ends_the_key_and_each_that_was_handed_over_to_it_and_no_successor(revoked: int) -> None:
     """Within every overlap; another federation's key of the same bytes, and another party's, count as before."""
     line = (A, NEW, OTHER, Identity(Secret(bytes([5]) * 32)))
-    known_ = standing.Standings()
+    known_ = key_standing.Standings()
     for one, other in zip(line, line[1:], strict=False):
         known_ = known_.after(handover(one, other, until=10**6).notice)
     known_ = known_.after(Revocation("f", "a", line[revoked].public, 0))

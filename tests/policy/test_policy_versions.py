@@ -12,7 +12,7 @@ from securefl import key_files
 from securefl.audit.replay import replay
 from securefl.audit.verify import verify
 from securefl.errors import OperatorFault, Unsafe
-from securefl.home import adoption, clock, opening
+from securefl.home import adoption, clock, run_policy
 from securefl.home.home import Home
 from securefl.planning import plan
 from securefl.policy import approvals, load
@@ -61,7 +61,7 @@ def adopt(home, policy, signatures, number=1):
 
 def held(home, name):
     with home.transaction() as conn:
-        return opening.adopted(home.opened(conn)).lines[name]
+        return run_policy.adopted(home.opened(conn)).lines[name]
 
 
 def test_a_policy_that_was_proposed_and_never_begun_is_followed_by_nothing(home, author):

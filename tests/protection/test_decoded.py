@@ -137,7 +137,7 @@ PLACES = {
         "protection/encrypted.py": {"EncryptedKeyHolder._opening"},
         "protection/masked_encryption.py": {"MaskedKeyHolder._opening"},
     },
-    "open_ring": {"protection/bfv_coefficients.py": {"open_sum"}, "protection/bfv_masked.py": {"open_sum"}},
+    "open_ring": {"protection/bfv_coefficients.py": {"open_sum"}, "protection/masked_bfv_payload.py": {"open_sum"}},
     "Summed": {"protection/encrypted.py": {"Holder.open_sum"}},
     "FromCustodian": {"protection/encrypted.py": {"summed"}, "protocol/custodian.py": {"_what_became"}},
     # what a strategy is handed; it imports no protection, so it can read nothing else

@@ -9,7 +9,7 @@ import pytest
 
 from securefl import keys, wire
 from securefl.errors import Forged
-from securefl.protocol import coordinator_state, member_state, sight
+from securefl.protocol import coordinator_state, member_state, seen_heads
 from securefl.protocol import member as mm
 from securefl.protocol import messages as m
 from securefl.terms import (
@@ -69,9 +69,9 @@ def heads_of(**sizes: int) -> tuple[SignedHead, ...]:
 
 
 def test_what_grew_is_new_and_what_stood_still_is_not() -> None:
-    known, seen = sight.relayed(charter(), heads_of(b=5, c=3), lambda _: True)
+    known, seen = seen_heads.relayed(charter(), heads_of(b=5, c=3), lambda _: True)
     assert [entry.head.head.size for entry in seen] == [5, 3]
-    again, seen = sight.relayed(known, heads_of(b=5, c=4), lambda _: True)
+    again, seen = seen_heads.relayed(known, heads_of(b=5, c=4), lambda _: True)
     assert [(entry.head.head.owner, entry.head.head.size) for entry in seen] == [("c", 4)]
     assert again.witnessed["b"] == signed_head("b", 5)
 
@@ -87,29 +87,29 @@ def test_what_grew_is_new_and_what_stood_still_is_not() -> None:
     ],
 )
 def test_heads_that_cannot_be_are_refused(heads: tuple[SignedHead, ...], rule: str) -> None:
-    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
+    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
     with pytest.raises(Forged) as caught:
-        sight.relayed(known, heads, lambda _: True)
+        seen_heads.relayed(known, heads, lambda _: True)
     assert caught.value.rule == rule
 
 
 def test_a_ledger_that_has_not_what_its_owner_signed_is_named_apart_from_anothers() -> None:
     """What to do differs: restore the own one; keep away from the other."""
     with pytest.raises(Forged, match="this ledger has not the 5 entries that a has signed.*restore the newest") as own:
-        sight.relayed(charter(), heads_of(a=5), lambda _: False)
-    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
+        seen_heads.relayed(charter(), heads_of(a=5), lambda _: False)
+    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
     with pytest.raises(Forged, match="b shows a ledger of 4 entries, and has shown 5 before") as others:
-        sight.relayed(known, heads_of(b=4), lambda _: True)
+        seen_heads.relayed(known, heads_of(b=4), lambda _: True)
     assert (own.value.rule, others.value.rule) == ("protocol.own-ledger-set-back", "protocol.ledger-set-back")
     assert {own.value.rule, others.value.rule} <= set(rules.FAULTS)
 
 
 def test_with_an_invitation_less_is_no_fault_but_two_ledgers_are() -> None:
-    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
-    after, seen = sight.relayed(known, heads_of(b=4), lambda _: True, stale=True)
+    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
+    after, seen = seen_heads.relayed(known, heads_of(b=4), lambda _: True, stale=True)
     assert (after.witnessed, seen) == (known.witnessed, ())
     with pytest.raises(Forged, match="two ledgers of 5 entries"):
-        sight.relayed(known, (signed_head("b", 5, bytes(32)),), lambda _: True, stale=True)
+        seen_heads.relayed(known, (signed_head("b", 5, bytes(32)),), lambda _: True, stale=True)
 
 
 @pytest.mark.parametrize("kind", ["Invite", "Enrol", "Propose", "Close"])
@@ -128,7 +128,7 @@ def test_a_member_whose_own_ledger_was_set_back_refuses_whatever_tells_it_so(kin
     ports = world.member_plugs
     world.member_plugs = lambda name: replace(ports(name), holds=lambda head: False)  # type: ignore[method-assign]
     world.play()
-    assert sight.SET_BACK in {fault.rule for name, fault in world.faults if name == "a"}
+    assert seen_heads.SET_BACK in {fault.rule for name, fault in world.faults if name == "a"}
     assert kind == "Close" or world.parties["a"].trained == 0
 
 
@@ -185,7 +185,7 @@ def test_an_acceptance_says_what_its_sender_saw_and_whom_it_is_about_refuses_its
             frame.head,
         )
     world.play()
-    assert faults_of(world, "a") == {sight.SET_BACK}
+    assert faults_of(world, "a") == {seen_heads.SET_BACK}
     assert signed_head("a", 7).head in held
     assert world.parties["a"].trained == 0
 
@@ -236,10 +236,10 @@ def test_a_ledger_that_was_shown_and_is_empty_now_was_set_back() -> None:
     receipt = Receipt(
         MemberId("b"), MemberId("coordinator"), RunId(bytes(16)), 0, "Accept", None, MicroEpsilon(0), Hash(bytes(32)), 0
     )
-    assert sight.bound(charter(), receipt) == ()
-    known, _ = sight.relayed(charter(), heads_of(b=5), lambda _: True)
+    assert seen_heads.bound(charter(), receipt) == ()
+    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
     with pytest.raises(Forged) as caught:
-        sight.bound(known, receipt)
+        seen_heads.bound(known, receipt)
     assert caught.value.rule == "protocol.ledger-set-back"
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from securefl import key_files, keys, wire
-from securefl.runtime import packages
+from securefl.runtime import courier_packages
+from securefl.runtime.courier_packages import Manifest, NotCarried, Rule, SignedManifest, Way
 from securefl.runtime.couriers import Couriers
-from securefl.runtime.packages import Manifest, NotCarried, Rule, SignedManifest, Way
 from securefl.seams import Failure
 from securefl.site.carry import answer_all
 from securefl.terms import Hash, MemberId, PublicKey, Refused, Settled, SumOpened
@@ -55,7 +55,7 @@ class Meddler:
                 lay(each, to)
 
     def there(self, name: str, medium: Path) -> None:
-        frame = medium / packages.FRAME
+        frame = medium / courier_packages.FRAME
         if self.how == "truncated":
             frame.write_bytes(frame.read_bytes()[:-7])
         elif self.how == "altered":
@@ -129,23 +129,23 @@ def test_a_member_whose_courier_comes_too_late_is_left_out_and_is_back_in_the_ne
 
 def a_package(folder: Path, way: Way = Way.ANSWERED, sender: MemberId = NORTH, to: MemberId = COORDINATOR,
               identity: keys.Identity = OWN, data: bytes = b"+frame") -> Path:  # fmt: skip
-    return packages.write(folder, identity, way, Hash(b"t" * 32), sender, to, data)
+    return courier_packages.write(folder, identity, way, Hash(b"t" * 32), sender, to, data)
 
 
 def replaced(package: Path, **fields: object) -> None:
-    signed: SignedManifest = wire.decode((package / packages.MANIFEST).read_bytes(), SignedManifest)
+    signed: SignedManifest = wire.decode((package / courier_packages.MANIFEST).read_bytes(), SignedManifest)
     changed = Manifest(**{**{name: getattr(signed.manifest, name) for name in Manifest.__slots__}, **fields})
-    (package / packages.MANIFEST).write_bytes(wire.encode(SignedManifest(changed, signed.signatures)))
+    (package / courier_packages.MANIFEST).write_bytes(wire.encode(SignedManifest(changed, signed.signatures)))
 
 
 def a_link(package: Path) -> None:
-    (package / packages.FRAME).unlink()
-    (package / packages.FRAME).symlink_to("/etc/hostname")
+    (package / courier_packages.FRAME).unlink()
+    (package / courier_packages.FRAME).symlink_to("/etc/hostname")
 
 
 def a_pipe(package: Path) -> None:
-    (package / packages.FRAME).unlink()
-    os.mkfifo(package / packages.FRAME)
+    (package / courier_packages.FRAME).unlink()
+    os.mkfifo(package / courier_packages.FRAME)
 
 
 SPOILT: dict[str, tuple[Callable[[Path], object], Rule]] = {
@@ -178,9 +178,9 @@ def test_a_request_whose_ticket_is_not_its_own_is_refused_and_nothing_is_removed
     into = tmp_path / "back"
     (into / "kept").mkdir(parents=True)
     (into / "kept" / "thesis.txt").write_text("years of work")
-    package = packages.write(tmp_path / "to", CENTRE, Way.ASKED, Hash(b"x" * 32), COORDINATOR, NORTH, b"what?")
+    package = courier_packages.write(tmp_path / "to", CENTRE, Way.ASKED, Hash(b"x" * 32), COORDINATOR, NORTH, b"what?")
     manifest = Manifest(Way.ASKED, Hash(ticket), COORDINATOR, NORTH, Hash(hashlib.sha256(b"what?").digest()), 5)
-    signed = packages.signed_by(CENTRE, manifest)
+    signed = courier_packages.signed_by(CENTRE, manifest)
     (package / "manifest").write_bytes(wire.encode(signed))
     (handled,) = answer_all(Silent(), OWN, NORTH, (CENTRE.public,), package, into, most=1 << 16)
     assert handled.refused is not None
@@ -189,26 +189,26 @@ def test_a_request_whose_ticket_is_not_its_own_is_refused_and_nothing_is_removed
 
 
 def test_a_package_is_taken_in_by_whoever_knows_any_of_its_senders_latest_keys(tmp_path: Path) -> None:
-    every = [keys.Identity(keys.Secret(bytes([n]) * 32)) for n in range(packages.MOST_SIGNATURES + 1)]
+    every = [keys.Identity(keys.Secret(bytes([n]) * 32)) for n in range(courier_packages.MOST_SIGNATURES + 1)]
     whole = every[-1]
     whole.former = tuple(reversed(every[:-1]))
     place = a_package(tmp_path, identity=whole)
 
     def taken(known: keys.Identity) -> bool:
         try:
-            packages.read(place, Way.ANSWERED, COORDINATOR, {NORTH: (known.public,)}, 1 << 10)
+            courier_packages.read(place, Way.ANSWERED, COORDINATOR, {NORTH: (known.public,)}, 1 << 10)
         except NotCarried as fault:
             assert fault.rule is Rule.SIGNATURE
             return False
         return True
 
-    assert [taken(each) for each in every] == [False] + [True] * packages.MOST_SIGNATURES
+    assert [taken(each) for each in every] == [False] + [True] * courier_packages.MOST_SIGNATURES
     assert not taken(CENTRE)
-    signed: SignedManifest = wire.decode((place / packages.MANIFEST).read_bytes(), SignedManifest)
+    signed: SignedManifest = wire.decode((place / courier_packages.MANIFEST).read_bytes(), SignedManifest)
     more = SignedManifest(signed.manifest, (*signed.signatures, signed.signatures[0]))
-    (place / packages.MANIFEST).write_bytes(wire.encode(more))
+    (place / courier_packages.MANIFEST).write_bytes(wire.encode(more))
     with pytest.raises(NotCarried, match="9 signatures"):
-        packages.read(place, Way.ANSWERED, COORDINATOR, {NORTH: (whole.public,)}, 1 << 10)
+        courier_packages.read(place, Way.ANSWERED, COORDINATOR, {NORTH: (whole.public,)}, 1 << 10)
 
 
 class Silent:
@@ -217,11 +217,11 @@ class Silent:
 
 
 def test_a_package_takes_the_place_of_a_package_alone(tmp_path: Path) -> None:
-    there = packages.place_of(tmp_path, Hash(b"x" * 32))
+    there = courier_packages.place_of(tmp_path, Hash(b"x" * 32))
     there.mkdir()
     (there / "thesis.txt").write_text("years of work")
     with pytest.raises(OSError, match="not empty"):
-        packages.write(tmp_path, CENTRE, Way.ASKED, Hash(b"x" * 32), COORDINATOR, NORTH, b"what?")
+        courier_packages.write(tmp_path, CENTRE, Way.ASKED, Hash(b"x" * 32), COORDINATOR, NORTH, b"what?")
     assert (there / "thesis.txt").read_text() == "years of work"
 
 
@@ -229,12 +229,12 @@ def test_a_package_takes_the_place_of_a_package_alone(tmp_path: Path) -> None:
 def test_a_package_that_is_not_what_its_sender_wrote_is_refused_by_name(case: str, tmp_path: Path) -> None:
     known: dict[MemberId, tuple[PublicKey, ...]] = {NORTH: (OWN.public,)}
     package = a_package(tmp_path)
-    manifest, data = packages.read(package, Way.ANSWERED, COORDINATOR, known, 1 << 16)
+    manifest, data = courier_packages.read(package, Way.ANSWERED, COORDINATOR, known, 1 << 16)
     assert (manifest.sender, data) == (NORTH, b"+frame")
     spoil, rule = SPOILT[case]
     spoil(package)
     with pytest.raises(NotCarried) as refused:
-        packages.read(package, Way.ANSWERED, COORDINATOR, known, 1 << 16)
+        courier_packages.read(package, Way.ANSWERED, COORDINATOR, known, 1 << 16)
     assert refused.value.rule is rule
 
 
@@ -300,8 +300,8 @@ def test_what_one_members_courier_does_to_its_folder_is_told_once_and_keeps_its_
         told.append(what)
         if mended:
             again.pop()()
-            packages.write(
-                folder / "from" / NORTH, OWN, Way.ANSWERED, packages.ticket_of(b"1"), NORTH, COORDINATOR, b"+1"
+            courier_packages.write(
+                folder / "from" / NORTH, OWN, Way.ANSWERED, courier_packages.ticket_of(b"1"), NORTH, COORDINATOR, b"+1"
             )
 
     with with_no_right_to_pass() as folder:
@@ -309,8 +309,8 @@ def test_what_one_members_courier_does_to_its_folder_is_told_once_and_keeps_its_
         couriers.prepare()
         for each in (folder / "to" / NORTH, folder / "from" / NORTH):
             each.mkdir()
-        packages.write(
-            folder / "from" / SOUTH, other, Way.ANSWERED, packages.ticket_of(b"2"), SOUTH, COORDINATOR, b"+2"
+        courier_packages.write(
+            folder / "from" / SOUTH, other, Way.ANSWERED, courier_packages.ticket_of(b"2"), SOUTH, COORDINATOR, b"+2"
         )
         again.append(spoil(folder / way / NORTH))
         answers = dict(couriers.exchange([(NORTH, b"1"), (SOUTH, b"2")], waiting(30 if mended else 0.3)))
@@ -328,16 +328,20 @@ def test_a_package_is_replaced_also_where_something_else_lies_in_it(tmp_path: Pa
     (first / ".DS_Store").write_bytes(b"looked at")
     assert a_package(tmp_path, data=b"+again") == first
     known: dict[MemberId, tuple[PublicKey, ...]] = {NORTH: (OWN.public,)}
-    assert packages.read(first, Way.ANSWERED, COORDINATOR, known, 1 << 16)[1] == b"+again"
+    assert courier_packages.read(first, Way.ANSWERED, COORDINATOR, known, 1 << 16)[1] == b"+again"
     assert (first / ".DS_Store").exists()
-    assert packages.packages_in(tmp_path) == (first,)
+    assert courier_packages.packages_in(tmp_path) == (first,)
     assert [each.name for each in tmp_path.iterdir()] == [first.name]
 
 
 def test_a_request_keeps_its_ticket_when_it_is_asked_again_and_a_key_file_is_what_signs(tmp_path: Path) -> None:
     identity = key_files.load_or_create(tmp_path / "identity.key")
-    assert packages.ticket_of(b"no frame") == packages.ticket_of(b"no frame") != packages.ticket_of(b"another")
-    first = packages.write(tmp_path, identity, Way.ASKED, Hash(b"t" * 32), COORDINATOR, NORTH, b"1")
-    again = packages.write(tmp_path, identity, Way.ASKED, Hash(b"t" * 32), COORDINATOR, NORTH, b"22")
+    assert (
+        courier_packages.ticket_of(b"no frame")
+        == courier_packages.ticket_of(b"no frame")
+        != courier_packages.ticket_of(b"another")
+    )
+    first = courier_packages.write(tmp_path, identity, Way.ASKED, Hash(b"t" * 32), COORDINATOR, NORTH, b"1")
+    again = courier_packages.write(tmp_path, identity, Way.ASKED, Hash(b"t" * 32), COORDINATOR, NORTH, b"22")
     assert first == again
-    assert packages.packages_in(tmp_path) == (first,)
+    assert courier_packages.packages_in(tmp_path) == (first,)

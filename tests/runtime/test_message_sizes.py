@@ -26,9 +26,9 @@ from securefl.protocol import messages as m
 from securefl.protocol.message_sizes import COPIES, FIXED, longest_answer, longest_request, said_by_protocol
 from securefl.runtime import framing
 from securefl.runtime.answering import BUSY, SILENCE, TOO_LONG
+from securefl.runtime.held_bytes import Claim, Full, Room
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes
-from securefl.runtime.room import Claim, Full, Room
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure, Waiting
 from securefl.simulation import parties

@@ -22,8 +22,8 @@ from securefl.errors import Forged, Malformed, OperatorFault, Unsafe
 from securefl.protocol import messages as m
 from securefl.runtime import framing
 from securefl.runtime.answering import GONE, SILENCE, heard
+from securefl.runtime.held_bytes import Claim, Room
 from securefl.runtime.inprocess import InProcess
-from securefl.runtime.room import Claim, Room
 from securefl.runtime.sockets import Sockets
 from securefl.seams import Failure
 from securefl.site import serve as served

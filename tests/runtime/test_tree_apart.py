@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from securefl.audit import laid
+from securefl.audit import coordinated_report
 from securefl.audit.verify import verify
 from securefl.ledger import export
 from securefl.terms import Gathered, MessageSent, ReservationReleased, Reserved, Scheme, Settled
@@ -46,7 +46,7 @@ def test_nodes_coordinate_their_own_sites_inside_their_parents_rounds_although_e
     opened = export.leaves_of(export.read(copies / "below" / "left" / f"{CUSTODIAN}.ledger"), CUSTODIAN)
     sent = [leaf.entry.receipt.kind for leaf in opened if isinstance(leaf.entry, MessageSent)]
     assert sent.count("Answered") == 2, "a sum a round"
-    told, _ = laid.report(run, copies, keys)
+    told, _ = coordinated_report.report(run, copies, keys)
     assert {row["member"] for row in told["accounts"]} == {"left", "right"}
     found = verify(run, keys)
     assert found.ok, found.why

@@ -15,7 +15,7 @@ from securefl.cli.main import main
 from securefl.errors import OperatorFault
 from securefl.home.export import copy_of
 from securefl.ledger import export
-from securefl.site import run_keys, settling
+from securefl.site import open_reservations, run_keys
 from securefl.site.serve import LOCK, alone
 from securefl.terms import Refused, Reserved, Settled
 from tests.support.parties import NOW, Federation, in_process
@@ -43,8 +43,8 @@ def copies(federation: Federation, folder: Path) -> Path:
     return folder
 
 
-def settle(federation: Federation, run: str = "", name: str = "b") -> settling.SettledByOperator:
-    return settling.settle(federation.place(name), run or federation.run.hex(), WHY, lambda: NOW + 1)
+def settle(federation: Federation, run: str = "", name: str = "b") -> open_reservations.SettledByOperator:
+    return open_reservations.settle(federation.place(name), run or federation.run.hex(), WHY, lambda: NOW + 1)
 
 
 def test_the_operator_is_told_and_what_is_settled_counts_as_spent(
@@ -67,7 +67,9 @@ def test_the_operator_is_told_and_what_is_settled_counts_as_spent(
     charges = [each for each in federation.entries("b") if isinstance(each, Reserved | Settled)]
     assert [type(each) for each in charges] == [Reserved, Settled]
     assert charges[1].did == charges[0].plan.learning.event, "whole: nobody knows how far it came"
-    (note,) = [each for each in federation.entries("b") if isinstance(each, Refused) and each.what == settling.WHAT]
+    (note,) = [
+        each for each in federation.entries("b") if isinstance(each, Refused) and each.what == open_reservations.WHAT
+    ]
     assert note.reasons[0].fix == WHY
 
 
@@ -115,7 +117,7 @@ def test_a_sites_machines_move_by_nothing_but_the_key_that_their_run_began_with(
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and ast.unparse(call.func) in ("member.step", "custodian.step"):
                 found.setdefault(path.name, []).append(ast.unparse(call.args[-1]).partition("(")[0])
-    assert set(found) == {"agent.py", "settling.py"}
+    assert set(found) == {"agent.py", "open_reservations.py"}
     assert {each for given in found.values() for each in given} == {"with_ledger"}
 
 
@@ -131,7 +133,7 @@ def test_what_is_not_reserved_is_not_settled(tmp_path: Path) -> None:
     with pytest.raises(OperatorFault, match="nothing is left to settle"):
         settle(federation)
     with pytest.raises(OperatorFault, match="no home with a ledger is here"):
-        settling.settle(tmp_path / "nowhere", "0", WHY, lambda: NOW)
+        open_reservations.settle(tmp_path / "nowhere", "0", WHY, lambda: NOW)
 
 
 def test_what_a_served_site_has_reserved_is_not_settled_beside_it(tmp_path: Path) -> None:

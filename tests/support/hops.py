@@ -29,7 +29,7 @@ def goes_back(caller: str, called: str) -> bool:
 
 
 def room_of(place: str) -> str:
-    """The room of a file or function, as `home` of `home/live.py`."""
+    """The room of a file or function, as `home` of `home/live_ledger.py`."""
     return re.split("[/:]", place)[0].removesuffix(".py")
 
 

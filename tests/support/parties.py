@@ -29,7 +29,7 @@ from securefl.protection import schemes
 from securefl.protocol import coordinator_state, member_state
 from securefl.protocol import custodian as u
 from securefl.protocol import messages as m
-from securefl.protocol.sight import Seen
+from securefl.protocol.seen_heads import Seen
 from securefl.runtime.couriers import Couriers
 from securefl.runtime.inprocess import InProcess
 from securefl.runtime.processes import Processes

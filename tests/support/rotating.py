@@ -13,9 +13,9 @@ from securefl.home.home import Home
 from securefl.home.peers import pin
 from securefl.home.rotation import rotate
 from securefl.policy import load
-from securefl.protocol import coordinator_state, standing
+from securefl.protocol import coordinator_state, key_standing
 from securefl.protocol import messages as m
-from securefl.protocol.sight import Seen
+from securefl.protocol.seen_heads import Seen
 from securefl.runtime.inprocess import InProcess
 from securefl.seams import Runtime
 from securefl.terms import MemberId, Participant, Revocation, RunId, SignedNotice
@@ -124,7 +124,7 @@ def _rotated_and_revoked(federation: Rotating, name: str) -> None:
     old = home.identity
     _rotated(federation, name)
     said = Revocation(federation.name, federation.seat(name).member, old.public, federation.time[0])
-    federation.taken(standing.sign(old, said))
+    federation.taken(key_standing.sign(old, said))
 
 
 ROTATIONS = {"rotated": _rotated, "rotated twice": _rotated_twice, "rotated, the old key revoked": _rotated_and_revoked}

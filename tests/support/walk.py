@@ -10,7 +10,7 @@ from pathlib import Path
 
 from securefl.home.home import Home
 from securefl.runtime.answering import Handler
-from securefl.runtime.packages import packages_in
+from securefl.runtime.courier_packages import packages_in
 from securefl.site.carry import answer_all
 from securefl.terms import MemberId, PublicKey
 from securefl.wire import LIMIT_BYTES

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from securefl.documents import encodings
 from securefl.documents.data_source import DataSource
 from securefl.errors import OperatorFault
-from securefl.training import sameness
+from securefl.training import same_records
 from securefl.training.data import load
 
 MARKED = ("utf-16", "utf-16-le", "utf-16-be", "utf-8-sig")  # these become UTF-8 before anything else
@@ -45,7 +45,7 @@ def test_lines_columns_and_quotes_are_the_same_bytes_in_every_encoding(name, raw
 
 @given(st.text(max_size=6), st.sampled_from(sorted(encodings.KNOWN - set(MARKED))))
 def test_what_an_encoding_has_not_is_written_one_by_one(text, name) -> None:
-    assert sameness.written(text, name) == b"".join(sameness.written(each, name) for each in text)
+    assert same_records.written(text, name) == b"".join(same_records.written(each, name) for each in text)
 
 
 def _read(folder, raw: bytes, encoding: str):

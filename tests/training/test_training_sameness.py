@@ -20,7 +20,7 @@ from securefl import shown
 from securefl.documents.data_source import DataSource
 from securefl.errors import OperatorFault
 from securefl.terms.records import Record
-from securefl.training import sameness
+from securefl.training import same_records
 from securefl.training.data import load
 from securefl.training.rows import Cuts, read
 from tests.support.tiny_models import shared
@@ -169,13 +169,13 @@ def test_texts_that_are_cut_to_the_same_tokens_are_one_record_to_train_on(model)
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 3))
 def test_no_vote_turns_one_label_into_another(votes, extra):
-    before, after = sameness.plurality(Counter(votes)), sameness.plurality(Counter([*votes, extra]))
+    before, after = same_records.plurality(Counter(votes)), same_records.plurality(Counter([*votes, extra]))
     assert before == after or None in (before, after)
-    assert sameness.plurality(Counter(votes)) == sameness.plurality(Counter(reversed(votes)))
+    assert same_records.plurality(Counter(votes)) == same_records.plurality(Counter(reversed(votes)))
 
 
 def forms(row, text, trained=None, encoding="utf-8", raw=b""):
-    return sameness.forms(row, raw, text, text if trained is None else trained, encoding)
+    return same_records.forms(row, raw, text, text if trained is None else trained, encoding)
 
 
 WRITTEN = {
@@ -207,16 +207,16 @@ UNDRAWN = [" ", *(chr(code) for code in range(0x110000) if shown.hidden(chr(code
 @settings(max_examples=300, deadline=None)
 def test_the_normal_form_is_of_what_is_drawn(text, hidden, place):
     at = min(place, len(text))
-    normal = sameness.canonical(text)
-    assert sameness.canonical(normal) == normal
-    assert sameness.canonical(text[:at] + hidden + text[at:]) == normal
+    normal = same_records.canonical(text)
+    assert same_records.canonical(normal) == normal
+    assert same_records.canonical(text[:at] + hidden + text[at:]) == normal
     for form in ("NFC", "NFD"):
-        assert sameness.canonical(unicodedata.normalize(form, text)) == normal
+        assert same_records.canonical(unicodedata.normalize(form, text)) == normal
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_texts_have_a_form_in_common_only_if_they_read_the_same(one, other):
-    alike = one == other or sameness.canonical(one) == sameness.canonical(other)
+    alike = one == other or same_records.canonical(one) == same_records.canonical(other)
     assert bool(forms((one, "left"), one) & forms((other, "right"), other)) == alike
 
 
@@ -331,5 +331,5 @@ def test_a_table_of_one_reading_has_no_form_more():
     """Where every reading makes the same rows, a row's cuts are its own bytes: no row is taken for another one."""
     for raw in (b"a,b\nx,1\ny,2", b'a\tb\r\n"x ""y"" z"\t1\r\nq "w\t2', b"a,b\n\n\nx,1\n"):
         cuts = Cuts(raw)
-        assert cuts.of(0, len(raw)) == {sameness.form(line) for line in raw.splitlines() if line}
-        assert cuts.of(0, 3) == {sameness.form(raw[:3])}
+        assert cuts.of(0, len(raw)) == {same_records.form(line) for line in raw.splitlines() if line}
+        assert cuts.of(0, 3) == {same_records.form(raw[:3])}

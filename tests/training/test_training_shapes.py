@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from audits.protection import bases
 from securefl.errors import OperatorFault
-from securefl.training import clipping, invariance, step
+from securefl.training import clipping, gradient_invariance, step
 from securefl.training.shapes import ALONE, ANY, SAME, Shapes
 from securefl.training.trainer import LoraTrainer
 from tests.support.tiny_models import UNREAD
@@ -112,11 +112,11 @@ class Rough(torch.nn.Module):
 
 
 def chosen(of, wrong):
-    head, of._shown = of._built.model.head, invariance.Shown()
+    head, of._shown = of._built.model.head, gradient_invariance.Shown()
     of._built.model.head = Rough(head, wrong)
     built = of._built
     try:
-        question = invariance.Question(
+        question = gradient_invariance.Question(
             built,
             of._wrapped,
             lambda ids: step.Encoded(ids, tuple(n % 3 for n in range(len(ids))), 0),
@@ -144,7 +144,7 @@ def test_what_gives_other_bits_when_computed_again_is_refused():
 
 def test_a_state_is_shown_once_and_what_was_found_is_kept():
     of = bases.model("llama")
-    of._shown = invariance.Shown()
+    of._shown = gradient_invariance.Shown()
     one, other = bases.base(of, "ordinary", 1), bases.base(of, "ordinary", 2)
     for at in (one, one, other, one):
         of.shapes(bases.plan(of), at)
@@ -154,7 +154,7 @@ def test_a_state_is_shown_once_and_what_was_found_is_kept():
 
 def test_a_base_is_shown_before_its_price_is_reserved_and_before_a_record_is_read():
     of = bases.model("gpt2")
-    of._shown = invariance.Shown()
+    of._shown = gradient_invariance.Shown()
     at, rule = bases.base(of, "drowned", 3), bases.plan(of)
     LoraTrainer(of, UNREAD, lambda size: bytes(size)).admit(rule, at)
     assert [digest for _, digest in of._shown._at] == [hashlib.sha256(at).digest()]

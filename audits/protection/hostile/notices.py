@@ -12,9 +12,9 @@ from securefl.errors import PeerFault
 from securefl.home import notices
 from securefl.keys import Identity, Secret
 from securefl.protection import key_shares
+from securefl.protocol import key_standing
 from securefl.protocol import messages as m
-from securefl.protocol import standing
-from securefl.protocol.standing import NotTaken
+from securefl.protocol.key_standing import NotTaken
 from securefl.site import key_share
 from securefl.site.dispatch import Dispatcher
 from securefl.site.run_keys import authentic
@@ -70,10 +70,10 @@ def tombstone(number: int, folder: Path) -> Outcome:
     forged = Departure(federation.name, federation.seat(victim).member, key, federation.time[0])
     data = wire.encode(forged)
     ways = (
-        SignedNotice(forged, centre.sign(standing.LABEL, data)),
+        SignedNotice(forged, centre.sign(key_standing.LABEL, data)),
         SignedNotice(forged, drawn.randbytes(64)),
-        standing.sign(centre, Departure(federation.name, forged.party, centre.public, federation.time[0])),
-        SignedNotice(forged, federation.say(victim, lambda home: standing.sign(
+        key_standing.sign(centre, Departure(federation.name, forged.party, centre.public, federation.time[0])),
+        SignedNotice(forged, federation.say(victim, lambda home: key_standing.sign(
             home.identity, Departure("another", forged.party, key, federation.time[0]))).signature),
     )  # fmt: skip
     return _tried(federation, ways[number % len(ways)], by)
@@ -89,7 +89,7 @@ def by_revoked(number: int, folder: Path) -> Outcome:
     federation.time[0] = now
     owner = federation.seat(victim).member
     said: Notice = Handover(federation.name, owner, stolen.public, now - HOUR, thief.public, now + HOUR, None)
-    return _tried(federation, standing.sign(stolen, said, thief), by)
+    return _tried(federation, key_standing.sign(stolen, said, thief), by)
 
 
 def replayed(number: int, folder: Path) -> Outcome:
@@ -103,7 +103,7 @@ def replayed(number: int, folder: Path) -> Outcome:
     other = next(name for name in first.everybody() if name not in (victim, by))
     thief, known = _of(first, other), first.seat(victim)
     said = Handover("f", first.seat(other).member, thief.public, first.time[0], known.key, first.time[0] + HOUR, None)
-    return _tried(first, SignedNotice(said, thief.sign(standing.LABEL, wire.encode(said)), signed.by_successor), by)
+    return _tried(first, SignedNotice(said, thief.sign(key_standing.LABEL, wire.encode(said)), signed.by_successor), by)
 
 
 def rotated_away(number: int, folder: Path) -> Outcome:
@@ -175,7 +175,7 @@ def ended_by_dead_key(number: int, folder: Path) -> Outcome:
     federation.taken(federation.rotated(COORDINATOR, drawn.randint(0, HOUR)))
     if number % 2:
         said = Revocation(federation.name, federation.seat(COORDINATOR).member, stolen.public, federation.time[0])
-        federation.taken(standing.sign(stolen, said))
+        federation.taken(key_standing.sign(stolen, said))
     else:
         federation.time[0] += HOUR + 1
     agent, close = federation.agent(victim), m.Close("aborted", "x", 0, b"", ())
@@ -229,7 +229,7 @@ def path_as_name(number: int, folder: Path) -> Outcome:
     home = federation.home(by)
     pins, size = (home.path / "peers" / "f.json").read_bytes(), len(federation.entries(by))
     try:
-        signed = notices.read(notices.text_of(standing.sign(old, said, thief)).encode(), "mail")
+        signed = notices.read(notices.text_of(key_standing.sign(old, said, thief)).encode(), "mail")
         notices.take(home, signed.notice.federation, signed)
         stopped = "nothing"
     except (NotTaken, ValueError) as refused:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from securefl.audit.ledger_files import Ledger, joined
 from securefl.errors import Forged
 from securefl.keys import fingerprint
-from securefl.protocol.standing import NotTaken, Standings
+from securefl.protocol.key_standing import NotTaken, Standings
 from securefl.terms import MemberId, Notice, Noticed, PublicKey, RunJoined, SignedNotice
 
 Named = tuple[str, MemberId]  # a federation, and a party of it

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from securefl.audit import afterwards, coordinated, figures, folder, json_files, last_word, pins, suites
+from securefl.audit import afterwards, coordinated, figures, folder, json_files, pins, report_entry, suites
 from securefl.audit.figures import coordinator_of
 from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.verify import Verdict, verify
@@ -113,7 +113,7 @@ def _lay(ledgers: Path, copy: Path) -> Iterator[Path]:
     for path in files:
         way = [part for part in path.parent.relative_to(ledgers).parts if part != "ledger"]
         place = Path(*way, "ledger", path.name)
-        if place == Path("ledger", f"{last_word.COORDINATES}{SUFFIX}"):
+        if place == Path("ledger", f"{report_entry.COORDINATES}{SUFFIX}"):
             continue  # the run's own, as it was bound
         if way and (len(way) % 2 or set(way[::2]) != {folder.BELOW}):
             what = f"{path.relative_to(ledgers)}: no place of a party"
@@ -125,6 +125,6 @@ def _lay(ledgers: Path, copy: Path) -> Iterator[Path]:
 
 def _facts(copy: Path, run_id: RunId, ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
     coordinator = coordinator_of(ledgers, run_id)
-    word = last_word.the_one(coordinator, run_id)
-    then = last_word.as_of(ledgers, coordinator, word, (run_id,), beside=last_word.beside(ledgers, word[1]))
+    word = report_entry.the_one(coordinator, run_id)
+    then = report_entry.as_of(ledgers, coordinator, word, (run_id,), beside=report_entry.beside(ledgers, word[1]))
     return afterwards.facts(json_files.mapping(copy / folder.COORDINATED), then, run_id)

@@ -15,7 +15,7 @@ from securefl.ledger.verified import LOST, Verified
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from securefl.home.bodies import Known
+    from securefl.home.body_files import Known
     from securefl.keys import Identity, Secret
     from securefl.merkle import Frontier
     from securefl.terms import Head, Leaf, RunId, SignedHead
