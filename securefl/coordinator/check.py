@@ -14,7 +14,7 @@ from securefl.documents.finding import MISSING, OK, WRONG, Finding, tried
 from securefl.home import adoption, ageing, identity
 from securefl.home.clock import clock
 from securefl.planning import start_file
-from securefl.planning.plan import check_first_plan
+from securefl.planning.possible import check_first_plan
 from securefl.policy import approvals, key_age
 from securefl.policy import load as policies
 

@@ -26,7 +26,8 @@ from securefl.home.home import Home
 from securefl.home.introduced import Introduced
 from securefl.home.peers import pin
 from securefl.planning import start_file
-from securefl.planning.plan import FirstState, check_first_plan, plan_of, strategy_of
+from securefl.planning.plan import FirstState, plan_of, strategy_of
+from securefl.planning.possible import check_first_plan
 from securefl.policy import load as policies
 from securefl.progress import Progress
 from securefl.protection import schemes

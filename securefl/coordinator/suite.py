@@ -16,7 +16,7 @@ from securefl.audit import folder, json_files, suite_report
 from securefl.coordinator import evidence, inviting, run, suite_folder
 from securefl.home.export import export_all
 from securefl.planning import explain
-from securefl.planning.plan import check_first_plan
+from securefl.planning.possible import check_first_plan
 from securefl.policy import load as policies
 
 if TYPE_CHECKING:

@@ -73,15 +73,25 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str = Field(description="CSV, TSV or JSON Lines; a folder of Parquet; or a Hugging Face data set here")
+    file: str = Field(description="CSV, TSV, JSON Lines or Parquet; a folder of Parquet; or a Hugging Face data set")
     split: Annotated[str, AfterValidator(_bare)] = Field("train", description="of a Hugging Face data set, by its name")
     encoding: Annotated[str, AfterValidator(encodings.known)] = "utf-8"
     multiline: bool = Field(
         False, description="whether quoted values of a CSV file may have several lines; else one that does is an error"
     )
+    delimiter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="of a CSV file; else whichever of , ; | and tab makes the columns `text` and `label` of its header",
+    )
     text: str = Field("text", description="the column with the text")
     label: str = Field("label", description="the column with the label")
     labels: dict[str, str] = Field(default_factory=dict, description="the file's labels, as the task calls them")
+    missing: tuple[str, ...] = Field(
+        (), description="what else stands for no value, such as NA; absent, null, NaN and blank values always do"
+    )
+    on_missing: Literal["drop", "refuse"] = Field("drop", description="rows without a text: left out, or an error")
     contains: str | None = Field(None, min_length=1, description="only rows whose text contains this, in any case")
     first_of: tuple[str, ...] = Field(
         (),
@@ -119,6 +129,8 @@ class DataSource(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataSource:
+        if self.delimiter is not None and self.delimiter in '"\r\n':
+            raise ValueError("delimiter: a quotation mark or the end of a line is none")
         if self.text == self.label:
             raise ValueError(f"text and label are both the column {self.text!r}")
         lowered = [each.lower() for each in self.first_of]

@@ -13,10 +13,10 @@ from securefl import wire
 from securefl.documents.federation import Loaded
 from securefl.documents.protection import ProtectionPart
 from securefl.documents.strategy import StrategyPart
-from securefl.errors import OperatorFault, Unsafe
+from securefl.errors import OperatorFault
 from securefl.planning.patience import patience_of
 from securefl.privacy.account import Account
-from securefl.protection import honest_count, noise_share
+from securefl.protection import noise_share
 from securefl.protocol import messages as m
 from securefl.strategy import server
 from securefl.strategy.averaged import Averaged
@@ -38,6 +38,7 @@ from securefl.terms import (
     PublicKey,
     RunId,
     Scheme,
+    Unbounded,
     Unit,
 )
 from securefl.terms.names import FederationName
@@ -109,34 +110,6 @@ def plan_of(loaded: Loaded, policy: Policy, run: RunId, first: FirstState, custo
         start=first.start,
         patience=patience_of(loaded, covered),
     )
-
-
-def check_first_plan(loaded: Loaded, policy: Policy, start: Start) -> None:
-    """Check that members may accept the plan of the first round, before any of them is asked.
-
-    Raises:
-        OperatorFault: none may; or what is to be trained does not fit the model or the policy's form.
-    """
-    first = FirstState.of(start, strategy_of(loaded, start))
-    check_acceptable(plan_of(loaded, policy, RunId(bytes(16)), first, None), loaded)
-
-
-def check_acceptable(plan: Plan, loaded: Loaded) -> None:
-    """Check that members may accept the plan of this federation's first round: what they check of its sums holds.
-
-    Raises:
-        OperatorFault: none may, by the name of the rule that each of them would refuse it by.
-    """
-    if plan.cover.scheme is Scheme.CLEAR:
-        return
-    try:
-        honest_count.check(plan, len(loaded.file.members))
-    except Unsafe as fault:
-        what = f"no member may accept this plan: {fault.rule}: {fault}"
-        remedy = (
-            "raise min_cohort, release fewer sums or keep no weights; noise needs a larger learning rate or finer grid"
-        )
-        raise OperatorFault(what, remedy, str(loaded.path)) from fault
 
 
 def scheme_of(loaded: Loaded, policy: Policy) -> Scheme:
@@ -211,11 +184,41 @@ def noise_of(loaded: Loaded, policy: Policy) -> Fraction:
     training = loaded.file.training
     if training.noise_multiplier is not None:
         return training.noise_multiplier
-    from securefl.privacy.accountant import calibrate  # noqa: PLC0415
+    from securefl.privacy.accountant import calibrate, cheapest  # noqa: PLC0415
 
     assert training.epsilon is not None, "the document has one of the two"
-    steps, rate = training.rounds * training.steps, None if training.sampler == "full" else training.rate
-    return calibrate(float(training.epsilon), float(policy.budget.delta_share), rate, steps)
+    asked, delta, steps = float(training.epsilon), float(policy.budget.delta_share), training.rounds * training.steps
+    rate = None if training.sampler == "full" else training.rate
+    try:
+        least = cheapest(delta, rate, steps)
+    except Unbounded as fault:
+        raise delta_too_small(loaded, delta, rate, steps) from fault
+    if least > asked:
+        what = f"found {asked:g}; all {steps} steps cost at least {least:.3g} at delta {delta:g}, whatever the noise"
+        remedy = f"write at least {_up(least)}, or give fewer rounds and steps"
+        raise OperatorFault(what, remedy, f"{loaded.path}: training.epsilon")
+    return calibrate(asked, delta, rate, steps)
+
+
+def delta_too_small(loaded: Loaded, delta: float, sampling_rate: Fraction | None, steps: int) -> OperatorFault:
+    """The fault of a policy at whose delta no noise has a finite cost, with the least power of ten that has one."""
+    from securefl.privacy.accountant import cheapest  # noqa: PLC0415
+
+    for power in range(math.floor(math.log10(delta)) + 1, 0):
+        try:
+            cheapest(10.0**power, sampling_rate, steps)
+        except Unbounded:
+            continue
+        what = f"found {delta:g}, at which no noise has a finite cost over {steps} steps"
+        place = f"{loaded.folder / loaded.file.policy}: budget.delta"
+        return OperatorFault(what, f"agree on a policy with a delta of at least 1e{power}", place)
+    raise AssertionError("at a delta of 0.1 noise has a price")
+
+
+def _up(value: float) -> str:
+    """Three digits of a number, rounded up."""
+    digits = 2 - math.floor(math.log10(value))
+    return f"{math.ceil(value * 10**digits) / 10**digits:.{max(digits, 0)}f}"
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:

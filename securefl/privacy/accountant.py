@@ -159,7 +159,7 @@ def epsilon_together(charges: Iterable[Charge], delta: float) -> float:
 def _epsilon_of(events: Sequence[Event], delta: float, bound: Accountant) -> float:
     if bound is Accountant.FILTER and unit_of(events) is not Unit.CLIENT:  # for members the price is a filter already
         return epsilon_filter(events, delta)
-    return _bounded(events, delta)
+    return bounded(events, delta)
 
 
 def _checked(delta: float) -> float:
@@ -321,7 +321,7 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
     )
 
 
-def _bounded(events: Sequence[Event], delta: float) -> float:
+def bounded(events: Sequence[Event], delta: float) -> float:
     """Epsilon by PLD; by RDP, which is above it, for members and where a PLD would keep its site busy for hours."""
     rough = epsilon_rdp(events, delta)
     if rough > LARGEST or sum(event.steps for event in events) > MOST_STEPS:
@@ -344,11 +344,23 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction | None, steps
 
     def cost(noise: Fraction) -> float:
         full = FullBatchGaussian(noise, steps)
-        return _bounded((full if sampling_rate is None else PoissonGaussian(sampling_rate, noise, steps),), delta)
+        return bounded((full if sampling_rate is None else PoissonGaussian(sampling_rate, noise, steps),), delta)
 
     over = "every record" if sampling_rate is None else f"rate {sampling_rate}"
     what = f"at delta {delta} over {steps} steps at {over},"
     return _least_noise(cost, target, what)
+
+
+def cheapest(delta: float, sampling_rate: Fraction | None, steps: int) -> float:
+    """Epsilon of the most noise that `calibrate` draws: the least target that it reaches; without a rate, of everybody.
+
+    Raises:
+        Unbounded: no noise has a finite epsilon at this delta.
+    """
+    noise = Fraction(MOST_NOISE)
+    full = FullBatchGaussian(noise, steps)
+    event = full if sampling_rate is None else PoissonGaussian(sampling_rate, noise, steps)
+    return bounded((event,), _checked(delta))
 
 
 def calibrate_shares(target: float, delta: float, event: Callable[[Fraction], Event], rounds: int) -> Fraction:

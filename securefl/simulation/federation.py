@@ -19,7 +19,8 @@ from securefl.documents.federation import Loaded
 from securefl.home import adoption
 from securefl.home.clock import Entropy, clock
 from securefl.home.home import Home
-from securefl.planning.plan import FirstState, check_acceptable, plan_of, strategy_of
+from securefl.planning.plan import FirstState, plan_of, strategy_of
+from securefl.planning.possible import check_first_plan, check_seats
 from securefl.policy import load as policies
 from securefl.progress import Progress, Silent
 from securefl.protection import schemes
@@ -110,6 +111,8 @@ def run(
     policy = policies.load(loaded.folder / loaded.file.policy)
     signatures = found_signatures(loaded.folder / loaded.file.policy, policy, unsafe_unsigned=unsafe_unsigned)
     tree = [(places, policy, signatures), *descended(places, policy, unsafe_unsigned=unsafe_unsigned)]
+    for each, its, _ in tree:
+        check_seats(each.loaded, its)
     check_homes((each.route, name, each.of(name)) for each, *_ in tree for name in each.parties)
     with claimed_folder(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
         watch = measure.Stopwatch(out / "timings.json")
@@ -207,8 +210,7 @@ def _trainable(loaded: Loaded, policy: Policy, shared: SharedModel) -> SharedMod
     Raises:
         OperatorFault: none may.
     """
-    first = FirstState.of(shared.start, strategy_of(loaded, shared.start))
-    check_acceptable(plan_of(loaded, policy, RunId(bytes(16)), first, None), loaded)
+    check_first_plan(loaded, policy, shared.start)
     return shared
 
 

@@ -114,6 +114,7 @@ def load_model(loaded: Loaded) -> SharedModel:
     task, adapter = file.task.task(), file.adapter.adapter()
     with blocks.named_in(loaded.path):
         shared = SharedModel.load(file.model, loaded.folder, task, adapter, file.training.engine)
+    shared.check_reads(file.training.max_tokens, f"{loaded.path}: training.max_tokens")
     shared.preflight()
     return shared
 

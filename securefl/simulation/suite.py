@@ -70,7 +70,9 @@ def run(
     refused = refusals(suite, models)
     if refused:
         return Result("refused", in_words(refused), {})
-    for model in models.values():
+    for name, model in models.items():
+        file = suite.tasks[name].loaded.file
+        model.check_reads(file.training.max_tokens, f"{suite.path}: tasks.{name}: training.max_tokens")
         model.preflight()
     records = records_of(suite)
     with suite_folder.claimed(suite.written, out):

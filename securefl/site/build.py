@@ -149,6 +149,7 @@ def model_of(site: Site, federation: str) -> SharedModel:
     task, adapter = trust.task.task(), trust.adapter.adapter()
     with blocks.named_in(site.path):
         shared = SharedModel.load(model.at or model.name, site.folder, task, adapter, model.engine, model.name)
+    _check_reads(shared, site, federation)
     shared.preflight()
     return shared
 
@@ -173,9 +174,17 @@ def models_of(views: Sequence[Site]) -> list[SharedModel | None]:
     model = views[0].file.model
     assert model is not None, "a member's document has a model"
     made = Base.load(model.at or model.name, views[0].folder, model.name).models(asked)
-    for shared in made.values():
-        shared.preflight()
+    for at, view in enumerate(views):
+        if str(at) in made:
+            _check_reads(made[str(at)], view, next(iter(view.file.federations)))
+            made[str(at)].preflight()
     return [made.get(str(at)) for at, _ in enumerate(views)]
+
+
+def _check_reads(shared: SharedModel, site: Site, federation: str) -> None:
+    most = site.file.federations[federation].max_tokens
+    if most is not None:
+        shared.check_reads(most, f"{site.path}: federations.{federation}.max_tokens")
 
 
 def records_of(site: Site, trust: TrustPart) -> Records:

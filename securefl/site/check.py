@@ -256,8 +256,8 @@ def _records(site: Site) -> Finding:
     forms = charged_records.forms_of(shared, records, limits_of(site, trust).reads)
     charged_records.check(site.home, site.account, forms)
     if site.file.data.heldout and not records.heldout:
-        what = f"none of {len(records.train)} rows is held out at heldout={site.file.data.heldout}"
+        what = f"none of {len(records.train)} rows is held out at heldout={site.file.data.heldout:g}"
         remedy = "raise `heldout`, or give more rows"
         return Finding(f"records in {name}", WARNING, f"{what}, so its accuracy says nothing", remedy)
-    detail = f"{len(records.train)} to train on, {len(records.heldout)} held out, on the account {site.account!r}"
+    detail = f"{records.counts}, on the account {site.account}"
     return Finding(f"records in {name}", OK, detail)

@@ -59,8 +59,12 @@ def write_factors(wrapped: nn.Module, model: str, out: Path) -> None:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """A record's gradient is a function of the record: no layer draws anything."""
+    """A record's gradient is a function of the record: no layer draws anything, nor one that is made later."""
     for module in model.modules():
+        config = getattr(module, "config", None)
+        for name, value in vars(config).items() if config is not None else ():
+            if "drop" in name and isinstance(value, float):  # some models make layers anew at their first row
+                setattr(config, name, 0.0)
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from securefl.errors import PeerFault
+from securefl.shown import plain
 from securefl.terms import (
     Adapter,
     CrossEntropy,
     DistributedDiscreteGaussian,
     Hash,
+    Learning,
     Model,
     NotTrueDistillation,
     Plan,
@@ -62,15 +65,25 @@ def check(plan: Plan, here: Loaded) -> None:
         raise Mismatch("of two labels, one is not the record's own: there is nothing to compare without it")
     if here.taken >= learning.max_tokens:
         raise Mismatch(f"max_tokens {learning.max_tokens} leaves no room for a text: the pattern takes {here.taken}")
-    possible = (
-        learning.optimizer in optimizers.NAMES,
-        learning.micro_tokens is None or learning.micro_tokens >= learning.max_tokens,
-        2**-64 <= learning.clip_l2 <= 2**64 and learning.learning_rate > 0,
-        learning.divisor >= 1 and learning.micro_batch >= 1 and learning.max_tokens >= 1,
-        here.longest is None or learning.max_tokens <= here.longest,
-    )
-    if not all(possible):
-        raise Mismatch(f"no training here can do {learning} with a model of {here.longest} positions")
+    for wrong in _impossible(learning, here.longest):
+        raise Mismatch(f"no training here can do this: {wrong}")
+
+
+def _impossible(learning: Learning, longest: int | None) -> Iterator[str]:
+    """Yield what a plan asks that no training can do: each field with its value and its bound."""
+    if learning.optimizer not in optimizers.NAMES:
+        yield f"optimizer {plain(learning.optimizer)}, which is none of {', '.join(optimizers.NAMES)}"
+    if learning.micro_tokens is not None and learning.micro_tokens < learning.max_tokens:
+        yield f"micro_tokens {learning.micro_tokens}, below max_tokens {learning.max_tokens}"
+    if not 2**-64 <= learning.clip_l2 <= 2**64:
+        yield f"clip {float(learning.clip_l2):.4g}, which is not from 2**-64 to 2**64"
+    if learning.learning_rate <= 0:
+        yield f"learning_rate {float(learning.learning_rate):.4g}, which is not above 0"
+    for name in ("divisor", "micro_batch", "max_tokens"):
+        if getattr(learning, name) < 1:
+            yield f"{name} {getattr(learning, name)}, below 1"
+    if longest is not None and learning.max_tokens > longest:
+        yield f"max_tokens {learning.max_tokens}, of a model of {longest} positions"
 
 
 def _check_names(plan: Plan, here: Loaded) -> None:

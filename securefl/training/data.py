@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from typing import Any
 from securefl.documents.data_source import DataSource, Span
 from securefl.errors import OperatorFault
 from securefl.terms.records import UNKNOWN, Record
-from securefl.training import rows, same_records
+from securefl.training import rows, same_records, values
+from securefl.training.counts import Counts, Tally, none_left
 from securefl.training.partition import Card, deal
 from securefl.training.sources import resolve
-
-SHOWN = 24  # a longer value, or one with blanks, may be a text in the wrong column: it is not shown
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,6 +32,7 @@ class Records:
     train: tuple[Record, ...]
     heldout: tuple[Record, ...]
     forms: frozenset[bytes] = frozenset()  # what the rows are recognised by that decided what is trained
+    counts: Counts | None = None  # what became of the file's rows: for the site alone
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -45,6 +45,7 @@ class Whole:
     forms: tuple[frozenset[bytes], ...]  # of the rows of ``records[i]``
     undecided: frozenset[bytes]  # of rows that are no record, because their labels tie
     labels: int  # of the task, at least 1
+    tally: Tally = field(default_factory=Tally)
 
 
 @dataclass(slots=True, repr=False)
@@ -79,42 +80,62 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
         OperatorFault, Missing: as for ``load``.
     """
     found = resolve(source.file, folder)
-    index = {label: number for number, label in enumerate(labels)}
+    index, tally = {label: number for number, label in enumerate(labels)}, Tally()
     groups: dict[str, _Group] = {}
     for each in rows.read(found, source):
+        tally.rows += 1
         row, place = each.columns, each.place
-        text = _text(row, source, place)
-        label = _label(row, source, index, place) if labels else 0
-        if label is None or not _chosen(row, source, place) or not _belongs(text, source) or not text.strip():
+        if not _chosen(row, source, place):
+            tally.not_chosen += 1
             continue
-        trained = text
+        text = _text(row, source, place)
+        if text is None:
+            tally.without_text += 1
+            continue
+        if not _belongs(text, source):
+            tally.not_chosen += 1
+            continue
+        label = _label(each, source, index) if labels else 0
+        if label is None:
+            tally.without_label += 1
+            continue
+        trained = tokenizable(text)
         for change in source.replace:
             trained = re.sub(change.pattern, change.with_, trained)
         held = _held_out(trained, source.heldout)
-        if not trained.strip() or not _below(b"share\0", trained, source.share):
+        if not trained.strip():
+            tally.without_text += 1
+            continue
+        if not _below(b"share\0", trained, source.share):
+            tally.not_chosen += 1
             continue
         if held and label == UNKNOWN:  # nothing to compare a guess with
+            tally.without_label += 1
             continue
         group = groups.setdefault(trained, _Group(held, Counter(), set()))
         group.votes[label] += 1
         group.forms |= each.cuts
-        group.forms |= same_records.forms((*row.values(), *each.names), each.raw, text, trained, each.encoding)
-    return _settled(found, groups, source, max(1, len(labels)))
+        group.forms |= same_records.forms((*row.values(), *each.called.values()), each.raw, text, trained, each.encoding)
+    return _settled(found, groups, source, max(1, len(labels)), tally)
 
 
-def _settled(found: Path | str, groups: Mapping[str, _Group], source: DataSource, labels: int) -> Whole:
+def _settled(
+    found: Path | str, groups: Mapping[str, _Group], source: DataSource, labels: int, tally: Tally
+) -> Whole:  # fmt: skip
     cards, records, forms = [], [], []
     undecided: set[bytes] = set()
     for text, group in groups.items():
         label = same_records.plurality(group.votes)
+        tally.again += group.votes.total() - 1
         if label is None:
             undecided |= group.forms
+            tally.tied += 1
             continue
         known = group.held or _below(b"labelled\0", text, source.labelled)
         cards.append(Card(text, label, group.held))
         records.append(Record(text, label if known else UNKNOWN))
         forms.append(frozenset(group.forms))
-    return Whole(found, tuple(cards), tuple(records), tuple(forms), frozenset(undecided), labels)
+    return Whole(found, tuple(cards), tuple(records), tuple(forms), frozenset(undecided), labels, tally)
 
 
 def tokenizable(text: str) -> str:
@@ -129,9 +150,9 @@ def texts(path: Path, column: str) -> list[str]:
         OperatorFault: bad bytes, no such column, or a value that is no text: with file and row.
     """
     source = DataSource.model_validate({"file": str(path), "text": column, "label": f"{column} ", "multiline": True})
-    if not path.is_file():
+    if not path.exists():
         raise OperatorFault("there is no such file", "check the path", str(path))
-    return [_text(row.columns, source, row.place) for row in rows.read(path, source)]
+    return [_text(row.columns, source, row.place) or "" for row in rows.read(path, source)]
 
 
 def part(source: DataSource, all_: Whole) -> Records:
@@ -148,54 +169,72 @@ def part(source: DataSource, all_: Whole) -> Records:
         mine = [i for i in mine if owners[i] == source.partition.index]
     train = [all_.records[i] for i in mine if not all_.cards[i].held]
     heldout = [all_.records[i] for i in mine if all_.cards[i].held]
-    wanted = f" with {source.contains!r}" if source.contains else ""
+    counts = Counts.of(all_.tally, len(train), len(heldout))
     if not train:
-        raise OperatorFault(f"no rows{wanted} to train on", "check the file and `contains`", str(all_.found))
+        raise OperatorFault(*none_left(counts, source), str(all_.found))
     met = all_.undecided.union(*(all_.forms[i] for i in mine if not all_.cards[i].held))
-    return Records(tuple(train), tuple(heldout), met)
+    return Records(tuple(train), tuple(heldout), met, counts)
 
 
-def _text(row: Mapping[str, Any], source: DataSource, place: str) -> str:
-    text = _column(row, source.text, place)
+def _text(row: Mapping[str, Any], source: DataSource, place: str) -> str | None:
+    """The row's text; None where it has none and is left out."""
+    text = row.get(source.text)
+    if values.is_missing(text, source.missing):
+        _check_column(
+            row, source.text, place, missing=source.on_missing == "refuse", remedy="or set `on_missing: drop`"
+        )
+        return None
     if not isinstance(text, str):
-        raise OperatorFault(f"`{source.text}` is a {type(text).__name__}", "a text is expected", place)
+        raise OperatorFault(f"`{source.text}` is {values.kind(text)}", "a text is expected", place)
     return text
 
 
-def _label(row: Mapping[str, Any], source: DataSource, index: Mapping[str, int], place: str) -> int | None:
+def _label(row: rows.Row, source: DataSource, index: Mapping[str, int]) -> int | None:
     """The label's index; without a label ``UNKNOWN``, or None where such rows are left out."""
-    absent = source.unlabelled != "refuse" and row.get(source.label) is None
-    raw = "" if absent else str(_column(row, source.label, place))
-    label = source.labels.get(raw, raw)
-    if not label.strip() and source.unlabelled != "refuse":
-        return UNKNOWN if source.unlabelled == "keep" else None
-    if label not in index:
-        shown = repr(raw) if len(raw) <= SHOWN and not re.search(r"\s", raw) else f"a value of {len(raw)} characters"
-        remedy = f"one of {', '.join(index)} is expected; `labels` can map it to one of them"
-        raise OperatorFault(f"`{source.label}` is {shown}", remedy, place)
-    return index[label]
+    found, place, refused = row.columns.get(source.label), row.place, source.unlabelled == "refuse"
+    if not values.is_missing(found, source.missing):
+        raw = values.written(found, source.label, place)
+        ways = (*values.forms(raw), *(() if source.label not in row.called else (row.called[source.label],)))
+        mapped = next((source.labels[each] for each in ways if each in source.labels), None)
+        if mapped is None:
+            mapped = next((each for each in ways if each in index), raw)
+        if mapped in index:
+            return index[mapped]
+        if refused or not values.is_missing(mapped):
+            shown, near = values.label_shown(raw, (*index, *source.labels))
+            remedy = near or f"one of {', '.join(index)} is expected; `labels` can map it to one of them"
+            raise OperatorFault(f"`{source.label}` is {shown}", remedy, place)
+    elif refused:
+        _check_column(row.columns, source.label, place, missing=True, remedy="or set `unlabelled` to drop or keep")
+    return UNKNOWN if source.unlabelled == "keep" else None
 
 
-def _column(row: Mapping[str, Any], name: str, place: str) -> object:
-    if name not in row:
-        known = ", ".join(sorted(row))
-        raise OperatorFault(f"no column `{name}`", f"the columns are {known}", place)
-    if row[name] is None:
-        raise OperatorFault(f"no value in the column `{name}`", "mend the row", place)
-    return row[name]
+def _check_column(row: Mapping[str, Any], name: str, place: str, *, missing: bool, remedy: str) -> None:
+    """Check that a row may have no value in this column: that another row of its table can have one.
+
+    Raises:
+        OperatorFault: its table has no such column; or ``missing`` values are refused.
+    """
+    if missing or name not in row:
+        if name in row:
+            raise OperatorFault(f"no value in the column `{name}`", f"mend the row, {remedy}", place)
+        raise OperatorFault(f"no column `{name}`", f"the columns are {', '.join(sorted(row))}", place)
 
 
 def _chosen(row: Mapping[str, Any], source: DataSource, place: str) -> bool:
-    """Return whether the row's columns are what `where` asks for."""
+    """Return whether the row's columns are what `where` asks for; a column without a value is not."""
     for name, wanted in source.where.items():
-        value = str(_column(row, name, place))
+        if values.is_missing(found := row.get(name), source.missing):
+            _check_column(row, name, place, missing=False, remedy="")
+            return False
+        ways = values.forms(values.written(found, name, place))
         if not isinstance(wanted, Span):
-            found = value in ((wanted,) if isinstance(wanted, str) else wanted)
-        elif re.fullmatch(r"-?\d{1,18}", value):
-            found = wanted.holds(int(value))
+            chosen = any(each in ((wanted,) if isinstance(wanted, str) else wanted) for each in ways)
+        elif re.fullmatch(r"-?\d{1,18}", ways[-1]):
+            chosen = wanted.holds(int(ways[-1]))
         else:
             raise OperatorFault(f"`{name}` is no whole number, and `where` asks for a span", "give its values", place)
-        if not found:
+        if not chosen:
             return False
     return True
 

@@ -16,7 +16,7 @@ from securefl.training.adapters import attached, check_targets, without_dropout,
 from securefl.training.built import Built
 from securefl.training.init import orthonormal
 from securefl.training.language import Language
-from securefl.training.model import loaded
+from securefl.training.model import REFERENCE, loaded
 from securefl.training.model_files import model_digest
 from securefl.training.modules import byte_gpt
 from securefl.training.sources import resolve
@@ -49,7 +49,7 @@ def load(name: str, folder: Path, adapter: Adapter) -> tuple[Built, Hash]:
 
 def assemble(decoder: nn.Module, tokenizer: Any, adapter: Adapter, name: str) -> Built:  # noqa: ANN401
     """The decoder with its adapter; nothing else can move."""
-    token_rows.check(tokenizer, decoder, name)
+    token_rows.check(tokenizer, decoder, REFERENCE, name)
     decoder.config.use_cache = False  # type: ignore[union-attr]
     blocks.check(decoder, adapter, name)
     blocks.cut(decoder, adapter.layer)

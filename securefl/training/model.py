@@ -23,8 +23,10 @@ from securefl.training import blocks, prompt, token_rows
 from securefl.training.adapters import attached, check_targets, without_dropout
 from securefl.training.built import Built
 from securefl.training.classifier import Classifier
+from securefl.training.foreign import others_code
 from securefl.training.init import orthonormal
 from securefl.training.model_files import check_unchanged, folder_of, model_digest
+from securefl.training.trial import check_finite, width
 
 NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # neither fetched nor run
 # Made-up text in many registers: what the base model says of it is public. The mean of its features is taken off every
@@ -79,30 +81,32 @@ def loaded(auto: Any, found: Path | str, pinned: Hash | None) -> tuple[nn.Module
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     digest, folder = pinned or model_digest(found), str(folder_of(found))
+    what, remedy = (
+        "no tokenizer that can be loaded",
+        "put the model's tokenizer files there, as save_pretrained writes them",
+    )
     with _quiet():
         encoder = _base(auto, folder)
-        try:
+        with others_code(what, remedy, str(found), Missing):
             tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-        except (OSError, ValueError, KeyError) as fault:
-            remedy = "put the model's tokenizer files there"
-            raise Missing("no tokenizer that can be loaded", remedy, str(found)) from fault
     check_unchanged(found, digest)
     return encoder, tokenizer
 
 
 def _base(auto: Any, folder: str) -> nn.Module:  # noqa: ANN401 - a transformers class
     given: dict[str, Any] = {
-        "dtype": torch.float32, "output_loading_info": True, "use_safetensors": True, **NO_CODE,
+        "dtype": torch.float32, "output_loading_info": True, "use_safetensors": True, "ignore_mismatched_sizes": True,
+        **NO_CODE,
     }  # fmt: skip
-    try:
+    remedy = "use a model whose config.json and weights this version of transformers reads"
+    with others_code("no model that can be loaded", remedy, folder, Missing):
         try:
             base, info = auto.from_pretrained(folder, add_pooling_layer=False, **given)
         except TypeError:  # not every architecture has a pooling layer to leave out
             base, info = auto.from_pretrained(folder, **given)
-    except (OSError, ValueError, KeyError) as fault:
-        why = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
-        remedy = "a folder or cached model with config and weights"
-        raise Missing(f"no model that can be loaded: {why}", remedy, folder) from fault
+    for name, stored, wanted in sorted(info["mismatched_keys"]):  # they were drawn anew: told here, not at the load
+        what = f"the weight `{name}` is {_by(stored)} in the file and {_by(wanted)} by config.json"
+        raise OperatorFault(what, "use weights and config.json of one model", folder)
     absent = sorted(map(str, info["missing_keys"]))
     if absent:
         what = f"the weights lack {len(absent)} tensors, `{absent[0]}` first: each member would draw its own"
@@ -110,7 +114,12 @@ def _base(auto: Any, folder: str) -> nn.Module:  # noqa: ANN401 - a transformers
     module: nn.Module = base
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone()  # what safetensors gives is the file itself: writing into it moved the model
+    check_finite(module, folder)
     return module
+
+
+def _by(shape: Any) -> str:  # noqa: ANN401 - of torch
+    return " x ".join(map(str, shape)) or "one number"
 
 
 @contextmanager
@@ -134,13 +143,12 @@ def _quiet() -> Iterator[None]:
 def assemble(encoder: nn.Module, tokenizer: Any, task: Task, adapter: Adapter, name: str) -> Built:  # noqa: ANN401
     """Adapter and head on an encoder that is in memory."""
     config: Any = getattr(encoder, "config", None)
-    hidden = getattr(config, "hidden_size", None)
-    if not isinstance(hidden, int):
-        raise OperatorFault("a model without `hidden_size`", "use a transformers encoder or decoder", name)
-    token_rows.check(tokenizer, encoder, name)
+    token_rows.check(tokenizer, encoder, REFERENCE, name)
     config.use_cache = False
+    without_dropout(encoder)
     blocks.check(encoder, adapter, name)
     blocks.cut(encoder, adapter.layer)
+    hidden = width(encoder, name) if task.prompt is None else 0  # a prompt reads the model's own head
     check_targets(encoder, adapter, name)
     encoder.requires_grad_(False)
     model = _classifier(encoder, tokenizer, task, adapter, name, hidden)

@@ -17,7 +17,7 @@ from typing import Final
 
 from securefl.errors import Missing, OperatorFault, Tampered
 from securefl.terms import Hash
-from securefl.training import model_documents
+from securefl.training import model_documents, weight_files
 
 UNREAD: Final = frozenset({".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf"})  # kinds no loader reads
 UNREAD_NAMES: Final = frozenset({".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt", "NOTICE", "NOTICE.txt"})
@@ -138,6 +138,8 @@ def _check(folder: Path, files: dict[str, Path]) -> None:
             raise OperatorFault(what, remedy, str(folder))
         if name.endswith(".json"):
             model_documents.check(folder, files, name, path.read_bytes())
+        if name.endswith(".safetensors"):
+            weight_files.check(path)
     if not any(name.endswith(".safetensors") and "/" not in name for name in files) and not any(
         name.endswith(".safetensors.index.json") and "/" not in name for name in files
     ):

@@ -18,7 +18,7 @@ from securefl.terms import Learning, Loss, PoissonGaussian, PseudoLabels, SoftLa
 from securefl.terms.records import UNKNOWN
 from securefl.training import pseudo_labels, step
 from securefl.training.built import Built
-from securefl.training.engines.engine import Engine, backward, forget
+from securefl.training.engines.engine import Engine, Uneven, backward, forget
 from securefl.training.losses import taught
 from securefl.training.noise import gaussian, repeatable
 from securefl.training.step import Encoded, Losses, cross_entropy, per_record_gradients
@@ -90,12 +90,41 @@ def _gradients(
     if len(batch[0]) != len(indices):
         what = f"the collator makes {len(batch[0])} rows of {len(indices)} records"
         raise OperatorFault(what, "let it pad, one record a row")
-    found = per_record_gradients(wrapped, built.parameters, batch, losses)
+    try:
+        found = per_record_gradients(wrapped, built.parameters, batch, losses)
+    except Uneven as fault:
+        name = next(name for name, each in built.trainable if each is fault.parameter)
+        what = f"{_layer(built, name)} is used on {fault.rows[0]} rows and on {fault.rows[1]} of {len(indices)} records"
+        even = ", ".join(_even_layers(built, batch)) or "none"
+        raise OperatorFault(
+            what, f"leave it out of the targets; layers with one row for each record: {even}"
+        ) from fault
     for (name, parameter), gradient in zip(built.trainable, found, strict=True):
         if getattr(gradient, "shape", None) != (len(indices), *parameter.shape):
             what = f"{_layer(built, name)} has no gradient for each of {len(indices)} records"
             raise OperatorFault(what, "leave it out of the targets, or turn off what recomputes or replaces its layer")
     return found
+
+
+def _even_layers(built: Built, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> list[str]:
+    """The names that targets may have, of linear layers that are run on one row for each record and nothing else."""
+    seen: dict[str, set[int]] = {}
+
+    def looking(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda _, given: seen.setdefault(name, set()).update(each.shape[0] for each in given[:1])
+
+    named = [(name, each) for name, each in built.model.encoder.named_modules() if isinstance(each, nn.Linear)]
+    hooks = [each.register_forward_pre_hook(looking(name)) for name, each in named if "lora_" not in name]
+    try:
+        with torch.no_grad():
+            built.model(*(each.to(built.parameters[0].device) for each in batch[:2]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    rows: dict[str, set[int]] = {}
+    for name, sizes in seen.items():
+        rows.setdefault(name.removesuffix(".base_layer").rpartition(".")[2], set()).update(sizes)
+    return sorted(name for name, sizes in rows.items() if sizes == {len(batch[0])})
 
 
 def _uncoupled(built: Built, wrapped: Engine, encoded: Encoded, together: list[torch.Tensor], losses: Losses) -> None:
@@ -106,7 +135,7 @@ def _uncoupled(built: Built, wrapped: Engine, encoded: Encoded, together: list[t
         next((label for label in encoded.labels if label != encoded.labels[last]), encoded.labels[last]),
     )
     teacher = encoded.teacher if encoded.teacher is None else encoded.teacher[[*range(last), 1]]
-    changed = Encoded((*encoded.ids[:last], encoded.ids[1]), labels, encoded.pad, teacher)
+    changed = replace(encoded, ids=(*encoded.ids[:last], encoded.ids[1]), labels=labels, teacher=teacher)
     others, least = _gradients(built, wrapped, changed, list(ALL), losses), _least(together)
     for (name, _), batch, other in zip(built.trainable, together, others, strict=True):
         for record in range(last):

@@ -6,8 +6,8 @@ UTF-16 begins with its mark; one with the mark is read as nothing else, and one 
 
 Which columns a row has, and which lines are the row, follows from these lines and the header alone. A line of a .tsv is
 one row, and a quotation mark in it is a character. In a .csv a quoted value ends in its line, unless the document says
-`multiline: true`; else one mark too many would make one row of all lines up to the next. A folder is read by a library
-only where its files say of each column what type it has: in a .csv that would follow from all rows.
+`multiline: true`; else one mark too many would make one row of all lines up to the next. What ends a value in a .csv is
+said by the document or by the header, which is no row.
 
 A row is recognised whatever its file is called: it carries the rows that every reading makes of its lines (`Cuts`).
 """
@@ -28,11 +28,12 @@ from typing import Any, Final
 
 from securefl.documents.data_source import DataSource
 from securefl.errors import Missing, OperatorFault
-from securefl.training import same_records
-from securefl.training.sources import PACKED, TABLES
+from securefl.training import columns, same_records
+from securefl.training.foreign import words
+from securefl.training.sources import PACKED, TABLES, TYPED
 
-DELIMITERS: Final = (b",", b"\t")  # those that a table with quoted values may have, whatever it is called
-TYPED: Final = ("parquet", "arrow")  # kinds of file that say themselves what type each column has
+DELIMITERS: Final = (b",", b"\t", b";", b"|")  # those that a table with quoted values may have, whatever it is called
+csv.field_size_limit((1 << 31) - 1)  # a text may have any length: the file is in memory already
 QUOTE: Final = b'"'
 CLOSED: Final = re.compile(rb'[^"]*(?:""[^"]*)*"(?!")')  # a quoted value, to its end
 SURPLUS: Final = "\0surplus"  # no column is called so: csv refuses the character
@@ -47,7 +48,7 @@ class Row:
     columns: Mapping[str, Any]
     raw: bytes = b""  # as it stands in the file; empty where a library read it
     encoding: str = "utf-8"  # what ``raw`` was read as
-    names: tuple[str, ...] = field(default=())  # what a library calls the classes it reads as numbers
+    called: Mapping[str, str] = field(default_factory=dict)  # of columns with numbered classes: this row's class
     cuts: frozenset[bytes] = frozenset()  # forms of the rows that any reading makes of its lines
 
 
@@ -113,9 +114,11 @@ def read(found: Path | str, source: DataSource) -> Iterator[Row]:
         OperatorFault: bad bytes, no table, or no rows: with file and line.
         Missing: the data set, or the library for it, is not on this machine.
     """
-    if isinstance(found, str) or found.is_dir():
+    if isinstance(found, str):
         return _hub(found, source)
-    readers: Mapping[str, Callable[[bytes, str, Path, bool], Iterator[Row]]] = {
+    if found.is_dir() or found.suffix.lower() in TYPED:
+        return (Row(place, row, called=called) for place, row, called in columns.read(found, source))
+    readers: Mapping[str, Callable[[bytes, str, Path, DataSource], Iterator[Row]]] = {
         ".csv": _comma_separated,
         ".tsv": _tab_separated,
         ".tab": _tab_separated,
@@ -125,13 +128,17 @@ def read(found: Path | str, source: DataSource) -> Iterator[Row]:
     kind = _kind(found)
     reader = readers.get(kind)
     if reader is None:
-        remedy = f"one of {', '.join(TABLES)} is expected, or one of them packed as {PACKED}"
-        raise OperatorFault(f"a file of kind {kind!r}", remedy, str(found))
+        remedy = (
+            f"one of {', '.join((*TABLES, *TYPED))} is expected, or one of the first {len(TABLES)} packed as {PACKED}"
+        )
+        raise OperatorFault(f"a file of kind '{kind}'", remedy, str(found))
+    if source.delimiter is not None and kind != ".csv":
+        raise OperatorFault(f"`delimiter`, and {kind} files have one of their own", "leave it out", str(found))
     raw, encoding = _narrow(_unpacked(found), source.encoding, str(found))
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
         raise OperatorFault("no rows", "the file is empty", str(found))
-    return reader(raw, encoding, found, source.multiline)
+    return reader(raw, encoding, found, source)
 
 
 def _unpacked(path: Path) -> bytes:
@@ -169,13 +176,28 @@ def _decoded(line: bytes, encoding: str, place: str) -> str:
         raise OperatorFault(what, "set `encoding`, or mend the file", place) from None
 
 
-def _comma_separated(raw: bytes, encoding: str, path: Path, multiline: bool) -> Iterator[Row]:  # noqa: FBT001
-    lines = _Lines(raw, encoding, path, multiline=multiline)
-    return _separated(lines, csv.DictReader(lines, restkey=SURPLUS, strict=True))
+def _comma_separated(raw: bytes, encoding: str, path: Path, source: DataSource) -> Iterator[Row]:
+    lines = _Lines(raw, encoding, path, multiline=source.multiline)
+    delimiter = source.delimiter or delimiter_of(raw, encoding, source)
+    return _separated(lines, csv.DictReader(lines, restkey=SURPLUS, strict=True, delimiter=delimiter))
 
 
-def _tab_separated(raw: bytes, encoding: str, path: Path, multiline: bool) -> Iterator[Row]:  # noqa: FBT001
-    del multiline  # a line is a row
+def delimiter_of(raw: bytes, encoding: str, source: DataSource) -> str:
+    """What ends a value in this table, by its header alone: what makes the columns of it that are asked for.
+
+    A comma, where none or several do. Records may have no label: then it is what makes the column of texts.
+    """
+    header = next(iter(raw.splitlines()), b"").decode(encoding, "replace")
+    made = {each.decode(): set(next(csv.reader([header], delimiter=each.decode()), [])) for each in DELIMITERS}
+    for wanted in ({source.text, source.label}, {source.text}):
+        found = [delimiter for delimiter, names in made.items() if wanted <= names]
+        if len(found) == 1:
+            return found[0]
+    return ","
+
+
+def _tab_separated(raw: bytes, encoding: str, path: Path, source: DataSource) -> Iterator[Row]:
+    del source  # a line is a row
     lines = _Lines(raw, encoding, path, multiline=False)
     return _separated(lines, csv.DictReader(lines, restkey=SURPLUS, delimiter="\t", quoting=csv.QUOTE_NONE))
 
@@ -226,7 +248,8 @@ def _separated(lines: _Lines, reader: csv.DictReader[str]) -> Iterator[Row]:
             if SURPLUS in row:
                 what = f"more values than the {len(names)} columns"
                 tabs = "a tab ends a value here, quoted or not: take it out of the text, or save the table as .csv"
-                remedy = "quote what holds a comma" if reader.reader.dialect.delimiter == "," else tabs
+                mark = reader.reader.dialect.delimiter
+                remedy = tabs if mark == "\t" else f"quote what holds a `{mark}`"
                 raise OperatorFault(what, remedy, at)
             found = cuts.of(place, place + len(line))
             yield Row(at, row, line.strip(b"\r\n"), lines.encoding, cuts=found)
@@ -236,8 +259,8 @@ def _separated(lines: _Lines, reader: csv.DictReader[str]) -> Iterator[Row]:
         raise OperatorFault(f"no table: {fault}", remedy, lines.place) from None
 
 
-def _json_lines(raw: bytes, encoding: str, path: Path, multiline: bool) -> Iterator[Row]:  # noqa: FBT001
-    del multiline  # a line is a row
+def _json_lines(raw: bytes, encoding: str, path: Path, source: DataSource) -> Iterator[Row]:
+    del source  # a line is a row
     cuts, start, end = Cuts(raw), 0, -1
     for number, line in enumerate(raw.split(b"\n"), start=1):  # not splitlines: a row may hold a carriage return
         start, end = end + 1, end + 1 + len(line)
@@ -264,38 +287,27 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _hub(found: Path | str, source: DataSource) -> Iterator[Row]:
+def _hub(found: str, source: DataSource) -> Iterator[Row]:
+    """The rows of a data set by its Hugging Face name: from where the library keeps it already."""
     try:
         import datasets  # noqa: PLC0415
     except ImportError as fault:
         remedy = "pip install 'securefl-core[hub]', or name a CSV, TSV or JSON Lines file"
-        raise Missing("a Hugging Face data set needs the library `datasets`", remedy, str(found)) from fault
+        raise Missing("a Hugging Face data set needs the library `datasets`", remedy, found) from fault
     try:
-        if not isinstance(found, str):
-            _check_typed(found, datasets.load_dataset_builder(str(found)).info.builder_name)
-        rows = datasets.load_dataset(str(found), split=source.split)
-    except (OSError, ValueError, ConnectionError) as fault:
+        rows = datasets.load_dataset(found, split=source.split)
+    except (OSError, ConnectionError, datasets.exceptions.DatasetNotFoundError) as fault:
         remedy = "fetch it first; nothing is fetched here"
-        raise Missing("this data set is not on this machine", remedy, str(found)) from fault
+        raise Missing("this data set is not on this machine", remedy, found) from fault
+    except Exception as fault:  # of the library, whatever it raises
+        remedy = "write a `split` that it has, or fetch it again; nothing is fetched here"
+        raise OperatorFault(f"no data set that can be read: {words(fault)}", remedy, found) from fault
     classes = {name: each.int2str for name, each in (rows.features or {}).items() if hasattr(each, "int2str")}
     for number, row in enumerate(rows, start=1):
-        named = tuple(
-            of(row[name]) for name, of in classes.items() if isinstance(row.get(name), int) and row[name] >= 0
-        )
-        yield Row(f"{found}, row {number}", row, names=named)
-
-
-def _check_typed(folder: Path, kind: str) -> None:
-    """Check that a folder's files say themselves what type each column has.
-
-    Raises:
-        OperatorFault: a library would guess it from all the rows: one row more, and others read otherwise.
-    """
-    if kind not in TYPED:
-        tables = [path for path in sorted(folder.rglob("*")) if _kind(path) in TABLES]
-        named = f"name the file itself: {tables[0]}" if tables else f"save it as {' or '.join(TABLES)}, and name that"
-        what = f"a folder of {kind} files: in these, what a value is depends on other rows"
-        raise OperatorFault(what, f"{named}; or save the folder's data as Parquet", str(folder))
+        called = {
+            name: of(row[name]) for name, of in classes.items() if isinstance(row.get(name), int) and row[name] >= 0
+        }
+        yield Row(f"{found}, row {number}", row, called=called)
 
 
 def _kind(path: Path) -> str:

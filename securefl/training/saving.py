@@ -21,6 +21,7 @@ from securefl.training.built import Built
 from securefl.training.classifier import Classifier
 from securefl.training.prompt import Prompted, without_output
 from securefl.training.sources import DISTRIBUTION
+from securefl.training.trial import width
 
 ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
 OWN, FACTS = "adapter.safetensors", "adapter.json"  # of a kind that PEFT does not know
@@ -134,12 +135,13 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
     features = None if facts.get("features") is None else _features_of(facts["features"])
     labels, hidden = head["weight"].shape
     hidden -= features is not None
-    if getattr(getattr(base, "config", None), "hidden_size", None) != hidden:
-        what = f"an adapter for models of width {hidden}"
-        raise OperatorFault(what, "load the base model it was trained on", str(out))
-    base.requires_grad_(False)
     blocks.cut(base, facts.get("layer"))
     gap = _gap(out, tokenizer) if "pattern" in facts else None
+    here = width(base, str(out)) if gap is None else getattr(getattr(base, "config", None), "hidden_size", None)
+    if here != hidden:
+        what = f"an adapter for models of width {hidden}, and this one is {here} wide"
+        raise OperatorFault(what, "load the base model it was trained on", str(out))
+    base.requires_grad_(False)
     if gap is not None:
         without_output(base, str(out))
     encoder = base

@@ -46,6 +46,7 @@ from securefl.training import (
     saving,
     step,
     token_rows,
+    trial,
 )
 from securefl.training.admission import Mismatch
 from securefl.training.built import Built
@@ -90,6 +91,7 @@ class SharedModel:
         self._start = adapter_tensors.dump(built)
         self._start_digest = Hash(hashlib.sha256(self._start).digest())
         self._safe: set[Loss] = set()
+        self._reads = trial.Reads(model.name, self._run_rows)
         self._shown = gradient_invariance.Shown()
 
     @classmethod
@@ -147,11 +149,27 @@ class SharedModel:
             plain = self._tokens(texts, labels, max_tokens)
             return preflight.with_answers(plain, loss, len(self.task.labels))
 
+        max_tokens = self._reads.fitting(max_tokens) or max_tokens
         for round_ in (1, 2) if self.adapter.rule is AdapterRule.ALTERNATING else (1,):
             built = self._ready(round_)
             adapter_tensors.load(built, self._start)  # whatever was looked at last
             preflight.check(built, self._wrapped, encode, max(1, len(self.task.labels)), self._losses(loss, round_))
         self._safe.add(loss)
+
+    def check_reads(self, max_tokens: int, place: str) -> None:
+        """Check that the model takes records of so many tokens, and of none; ``place`` is the field that says so.
+
+        Raises:
+            OperatorFault: it does not; with the longest that it takes.
+        """
+        self._reads.check(max_tokens, place)
+
+    def _run_rows(self, tokens: int) -> None:
+        texts = (" ".join(REFERENCE) * (1 + tokens // len(REFERENCE)), "")
+        encoded = self._tokens(texts, (0, 0), tokens)
+        with torch.no_grad():
+            for row in range(len(texts)):
+                self._built.model(*(each.to(self._built.parameters[0].device) for each in encoded.batch([row])[:2]))
 
     def shapes(self, plan: Plan, *states: bytes) -> Shapes:
         """In which shapes a record's gradient, and what a state says of it, is its own, bit for bit, at these states.
@@ -188,6 +206,7 @@ class SharedModel:
                 0 if self._pattern is None else self._pattern.taken,
             ),
         )  # fmt: skip
+        self.check_reads(plan.learning.max_tokens, "the plan's max_tokens")
         if plan.learning.loss not in self._safe:
             self.preflight(loss=plan.learning.loss)
 

@@ -16,6 +16,7 @@ from securefl.errors import Missing, OperatorFault
 DISTRIBUTION = "distribution:"
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")  # kinds of file that are read without further libraries
 PACKED = ".gz"  # after any of them
+TYPED = (".parquet", ".arrow")  # kinds of file that say themselves what type each column has
 
 
 def resolve(name: str, folder: Path) -> Path | str:
@@ -37,7 +38,7 @@ def resolve(name: str, folder: Path) -> Path | str:
     path = (folder / Path(name).expanduser()).resolve()
     if path.exists():
         return path
-    if name.startswith((".", "/", "~")) or Path(name.removesuffix(PACKED)).suffix in TABLES:
+    if name.startswith((".", "/", "~")) or Path(name.removesuffix(PACKED)).suffix in (*TABLES, *TYPED):
         raise Missing(f"there is no {path}", "check the path; it is relative to the federation's file", name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         remedy = "write a path, a Hugging Face name, or distribution:NAME/PATH"

@@ -36,14 +36,23 @@ def embedded(model: nn.Module) -> float:
     return said if isinstance(said, int) else math.inf
 
 
-def check(tokenizer: Any, model: nn.Module, name: str) -> None:  # noqa: ANN401 - a transformers tokenizer
-    """Check that the model has an embedding for every token of its tokenizer.
+def check(tokenizer: Any, model: nn.Module, texts: Sequence[str], name: str) -> None:  # noqa: ANN401 - of transformers
+    """Check that the model has an embedding for every token that its tokenizer makes of words.
+
+    A token that was added for something else, such as an image's beside a text model, may be beyond: where it stands in
+    a record it becomes padding (`of`).
+
+    Args:
+        texts: ordinary ones, none of which has such a token.
 
     Raises:
         OperatorFault: it has not.
     """
-    ids: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
-    largest, rows = max(ids.values(), default=-1), embedded(model)
+    rows, words = embedded(model), dict(getattr(tokenizer, "get_vocab", dict)())
+    for added in getattr(tokenizer, "get_added_vocab", dict)():
+        words.pop(added, None)
+    made = (each for row in _rows(tokenizer, list(texts), {}) for each in row if isinstance(each, int))
+    largest = max((*words.values(), *made), default=-1)
     if largest >= rows:
         what = f"the tokenizer has a token of id {largest}, the model an embedding for {rows} tokens"
         raise OperatorFault(what, "use the model's own tokenizer, or give the model the rows that it lacks", name)

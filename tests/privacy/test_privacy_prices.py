@@ -90,11 +90,11 @@ def test_beyond_so_many_steps_or_so_large_a_price_the_rougher_bound_holds() -> N
     def events(steps: int, noise: int = 40) -> tuple[PoissonGaussian, ...]:
         return (PoissonGaussian(Fraction(1, 1000), Fraction(noise), steps),)
 
-    assert accountant._bounded(events(50_001), DELTA) == epsilon_rdp(events(50_001), DELTA)
-    assert accountant._bounded(events(50_000), DELTA) == epsilon_pld(events(50_000), DELTA)
+    assert accountant.bounded(events(50_001), DELTA) == epsilon_rdp(events(50_001), DELTA)
+    assert accountant.bounded(events(50_000), DELTA) == epsilon_pld(events(50_000), DELTA)
     assert epsilon_pld(events(50_000), DELTA) < epsilon_rdp(events(50_000), DELTA)
     one = (PoissonGaussian(Fraction(1), Fraction(1, 50), 1),)
-    assert accountant._bounded(one, DELTA) == epsilon_rdp(one, DELTA) > 1000
+    assert accountant.bounded(one, DELTA) == epsilon_rdp(one, DELTA) > 1000
 
 
 def test_what_became_of_a_charge_has_the_names_that_accounts_are_known_by() -> None:

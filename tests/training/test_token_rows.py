@@ -79,13 +79,16 @@ def test_what_each_fault_of_a_tokenizer_would_have_done(built: Built, tmp_path: 
 
 
 def test_a_model_without_a_row_for_one_of_its_tokenizers_tokens_is_refused(built: Built, tmp_path: Path) -> None:
-    token_rows.check(built.tokenizer, built.model.encoder, "m")
+    words = ("late again",)
+    token_rows.check(built.tokenizer, built.model.encoder, words, "m")
     with pytest.raises(OperatorFault, match="a token of id 500, the model an embedding for 128"):
-        token_rows.check(spoiled(tmp_path, "hole"), built.model.encoder, "m")
+        token_rows.check(spoiled(tmp_path, "hole"), built.model.encoder, words, "m")
     extended = tiny_models.tokenizer()
-    extended.add_tokens([f"<{number}>" for number in range(128 - len(extended) + 1)])
+    extended.add_tokens(["late" if number == 128 else f"<{number}>" for number in range(len(extended), 129)])
+    assert extended.convert_tokens_to_ids("late") == 128
+    token_rows.check(extended, built.model.encoder, ("so kind",), "m")
     with pytest.raises(OperatorFault, match="a token of id 128, the model an embedding for 128"):
-        token_rows.check(extended, built.model.encoder, "m")
+        token_rows.check(extended, built.model.encoder, words, "m")
 
 
 def test_padding_is_always_a_token_of_the_model(built: Built, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_bottleneck_wider_than_its_layer_is_refused(tmp_path: Path) -> None:
 def test_virtual_vectors_take_their_positions_from_the_text(tmp_path: Path) -> None:
     of = shared(tmp_path, SOFT, "bert")
     assert of._built.longest == 96 - 4
-    with pytest.raises(Exception, match="a model of 92 positions"):
+    with pytest.raises(Exception, match="max_tokens 93, of a model of 92 positions"):
         of.train(plan(of, max_tokens=93), of.initial(), records(9), repeatable("long"))
 
 

@@ -18,6 +18,15 @@ from securefl.errors import OperatorFault
 from securefl.training.engines.refusals import refuse_packing
 
 
+class Uneven(OperatorFault):
+    """One tensor is used on other rows than the records'."""
+
+    def __init__(self, parameter: nn.Parameter, rows: tuple[int, int]) -> None:
+        what = f"one tensor of shape {tuple(parameter.shape)} is used on {rows[0]} rows and on {rows[1]}"
+        super().__init__(what, "let every use of it have one row for each record")
+        self.parameter, self.rows = parameter, rows
+
+
 class Engine(nn.Module):
     """``inner``, called as ever: outside of ``gradients`` a backward pass gives ordinary gradients.
 
@@ -108,12 +117,11 @@ def keep(parameter: nn.Parameter, gradient: torch.Tensor) -> None:
     """One more part of each record's gradient, (batch, *shape), stands at the tensor; parts of one pass add up.
 
     Raises:
-        OperatorFault: two parts of one pass are for different numbers of records.
+        Uneven: two parts of one pass are for different numbers of records.
     """
     before: torch.Tensor | None = getattr(parameter, "grad_sample", None)
     if before is not None and before.shape != gradient.shape:
-        what = f"one tensor of shape {tuple(parameter.shape)} is used on {len(before)} rows and on {len(gradient)}"
-        raise OperatorFault(what, "let every use of it have one row for each record")
+        raise Uneven(parameter, (len(before), len(gradient)))
     total = gradient if before is None else before + gradient
     parameter.grad_sample = total  # type: ignore[attr-defined]
 
