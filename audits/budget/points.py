@@ -21,7 +21,8 @@ from typing import Any
 
 from dp_accounting.pld import privacy_loss_distribution as distribution
 
-from securefl.privacy.accountant import INTERVAL, calibrate, epsilon_pld, interval_of
+from securefl.privacy.accountant import INTERVAL, epsilon_pld, interval_of
+from securefl.privacy.calibration import calibrate
 from securefl.terms import PoissonGaussian, Unbounded
 
 SIGMA, RATE, STEPS, DELTA, EPSILON = (0.4, 8.0), (1e-3, 1.0), (1, 5000), (1e-7, 1e-4), (0.05, 20.0)

@@ -269,7 +269,7 @@ def cell(setting_name: str, task: str, seed: int) -> list[dict[str, Any]]:
     """All arms of one task under one seed: a row for each publisher and arm."""
     import torch  # noqa: PLC0415
 
-    from securefl.privacy.accountant import calibrate  # noqa: PLC0415
+    from securefl.privacy.calibration import calibrate  # noqa: PLC0415
     from securefl.terms.records import Record  # noqa: PLC0415
     from securefl.wire import digest  # noqa: PLC0415
 

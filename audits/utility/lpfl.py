@@ -43,7 +43,7 @@ from securefl.documents import federation_file
 from securefl.documents.federation import Loaded
 from securefl.planning.plan import FirstState, plan_of
 from securefl.policy import load as policies
-from securefl.privacy.accountant import calibrate
+from securefl.privacy.calibration import calibrate
 from securefl.protocol.messages import state_digest
 from securefl.simulation import federation
 from securefl.terms import Adapter, AdapterKind, Learning, Plan, PoissonGaussian, RunId, SoftLabels

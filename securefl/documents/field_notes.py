@@ -170,6 +170,8 @@ _ROWS: dict[str, Note] = {
     "encoding": _N(what="how the file's bytes are read: utf-8, utf-16, latin1 and other names that Python knows"),
     "DataSource.label": _N(why="Its values are the task's `labels`, or `labels` below says which of them they are."),
     "DataSource.labels": _N(example={"0": "negative", "1": "positive"}),
+    "delimiter": _N(example=";"),
+    "missing": _N(example=["NA", "null"], why="NA may also be somebody's answer, so no word is taken for one unasked."),
     "contains": _N(example="@united"),
     "first_of": _N(example=["@united", "@jetblue"]),
     "labelled": _N("a share", 0.5),

@@ -156,7 +156,7 @@ def event_of(loaded: Loaded, policy: Policy, cover: ProtectionSpec, dimension: i
     if loaded.file.adapter.rule is AdapterRule.ALTERNATING:
         what = "rule alternating trains another number of values every round; unit client is priced for one number"
         raise OperatorFault(what, "use b-only or svd", f"{loaded.path}: adapter.rule")
-    from securefl.privacy.accountant import calibrate_shares  # noqa: PLC0415
+    from securefl.privacy.calibration import calibrate_shares  # noqa: PLC0415
 
     def shares(noise: Fraction) -> DistributedDiscreteGaussian:
         return DistributedDiscreteGaussian(
@@ -184,7 +184,7 @@ def noise_of(loaded: Loaded, policy: Policy) -> Fraction:
     training = loaded.file.training
     if training.noise_multiplier is not None:
         return training.noise_multiplier
-    from securefl.privacy.accountant import calibrate, cheapest  # noqa: PLC0415
+    from securefl.privacy.calibration import calibrate, cheapest  # noqa: PLC0415
 
     assert training.epsilon is not None, "the document has one of the two"
     asked, delta, steps = float(training.epsilon), float(policy.budget.delta_share), training.rounds * training.steps
@@ -202,7 +202,7 @@ def noise_of(loaded: Loaded, policy: Policy) -> Fraction:
 
 def delta_too_small(loaded: Loaded, delta: float, sampling_rate: Fraction | None, steps: int) -> OperatorFault:
     """The fault of a policy at whose delta no noise has a finite cost, with the least power of ten that has one."""
-    from securefl.privacy.accountant import cheapest  # noqa: PLC0415
+    from securefl.privacy.calibration import cheapest  # noqa: PLC0415
 
     for power in range(math.floor(math.log10(delta)) + 1, 0):
         try:

@@ -94,7 +94,8 @@ def _remedy(plan: Plan, rule: str) -> str:
 
 def _check_price(plan: Plan, loaded: Loaded, delta: float) -> None:
     """Check that the noise has a finite price at the policy's delta."""
-    from securefl.privacy.accountant import bounded, cheapest  # noqa: PLC0415
+    from securefl.privacy.accountant import bounded  # noqa: PLC0415
+    from securefl.privacy.calibration import cheapest  # noqa: PLC0415
 
     event = plan.learning.event
     if event.unit is not Unit.RECORD:  # priced as it was made

@@ -16,7 +16,7 @@ from scipy import stats
 
 from securefl import wire
 from securefl.errors import Malformed
-from securefl.privacy import accountant
+from securefl.privacy import accountant, calibration
 from securefl.privacy.account import Account, AccountFault
 from securefl.protocol import coordinator_state
 from securefl.terms import (
@@ -187,7 +187,7 @@ def test_calibrated_noise_costs_at_most_the_target_and_wastes_nothing(target, ro
     def event(noise: F) -> DistributedDiscreteGaussian:
         return DistributedDiscreteGaussian(F(1, 2), noise, honest, 1000, 14, F(1, 4), 1)
 
-    noise = accountant.calibrate_shares(target, DELTA, event, rounds)
+    noise = calibration.calibrate_shares(target, DELTA, event, rounds)
     assert 0.97 * target <= accountant.epsilon((event(noise),) * rounds, DELTA) <= target
 
 

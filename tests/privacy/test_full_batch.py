@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from securefl import wire
 from securefl.errors import Malformed
 from securefl.privacy.account import Account, AccountFault, bound_of, in_order
-from securefl.privacy.accountant import calibrate, epsilon_filter, epsilon_pld, epsilon_rdp
+from securefl.privacy.accountant import epsilon_filter, epsilon_pld, epsilon_rdp
+from securefl.privacy.calibration import calibrate
 from securefl.terms import Accountant, Event, FullBatchGaussian, Level, PoissonGaussian, Unit, covering
 from tests.privacy.test_privacy_account import a_charge, a_plan, reserved, settled
 

@@ -21,8 +21,6 @@ from securefl import wire
 from securefl.privacy.account import Account
 from securefl.privacy.accountant import (
     FILTER_ORDERS,
-    NOISE_GRID,
-    calibrate,
     epsilon_charged,
     epsilon_filter,
     epsilon_pld,
@@ -30,6 +28,7 @@ from securefl.privacy.accountant import (
     interval_of,
     price,
 )
+from securefl.privacy.calibration import NOISE_GRID, calibrate
 from securefl.terms import Accountant, Level, PoissonGaussian, Unbounded, micro_epsilon
 from tests.privacy.test_privacy_account import a_plan, freed, reserved, settled
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from securefl import wire
-from securefl.privacy import accountant
+from securefl.privacy import accountant, calibration
 from securefl.privacy.account import Account
 from securefl.privacy.accountant import unit_of
 from securefl.terms import DistributedDiscreteGaussian, MixedUnits, PoissonGaussian, Unbounded, Unit
@@ -31,7 +31,7 @@ def found(needed: float, power: float, target: float) -> tuple[Fraction, int]:
         asked.append(noise)
         return target * (needed / float(noise)) ** power
 
-    return accountant._least_noise(cost, target, "here"), len(asked)
+    return calibration._least_noise(cost, target, "here"), len(asked)
 
 
 @given(needed=st.floats(0.05, 1000), power=st.floats(0.5, 4), target=st.floats(1e-3, 100))
@@ -57,12 +57,12 @@ def test_a_target_that_takes_more_noise_than_a_thousand_is_refused(needed: float
 @pytest.mark.parametrize("target", [0.0, -1.0, math.inf, math.nan])
 def test_what_is_no_target_is_refused(target: float) -> None:
     with pytest.raises(Unbounded, match=f"epsilon={target}"):
-        accountant._least_noise(lambda _: 1.0, target, "here")
+        calibration._least_noise(lambda _: 1.0, target, "here")
 
 
 def test_a_cost_without_end_and_a_cost_of_nothing_are_on_either_side_of_every_target() -> None:
     wanted = Fraction(7, 2)
-    assert accountant._least_noise(lambda noise: math.inf if noise < wanted else 0.0, 1.0, "here") == wanted
+    assert calibration._least_noise(lambda noise: math.inf if noise < wanted else 0.0, 1.0, "here") == wanted
 
 
 def test_events_hide_one_unit_or_are_not_put_together() -> None:

@@ -18,7 +18,8 @@ from securefl.policy import load
 from securefl.policy.decide import explain
 from securefl.policy.plan_document import draft
 from securefl.privacy.account import Account, AccountFault
-from securefl.privacy.accountant import calibrate, epsilon_pld
+from securefl.privacy.accountant import epsilon_pld
+from securefl.privacy.calibration import calibrate
 from securefl.protocol import member, member_state
 from securefl.seams import Own
 from securefl.terms import Hash, MessageSent, PoissonGaussian, Refused, Reserved, Settled, Unbounded, Update
