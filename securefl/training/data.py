@@ -2,7 +2,7 @@
 
 A record is a distinct text as it is trained on, so it counts once in every step. Whether a row is used, held out, has a
 label, and whose it is, follows from this row alone. So one row more or less in the file changes the training set by at
-most one record (`sameness`).
+most one record (`same_records`).
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def whole(source: DataSource, folder: Path, labels: tuple[str, ...]) -> Whole:
         group = groups.setdefault(trained, _Group(held, Counter(), set()))
         group.votes[label] += 1
         group.forms |= each.cuts
-        group.forms |= same_records.forms((*row.values(), *each.called.values()), each.raw, text, trained, each.encoding)
+        group.forms |= same_records.forms(
+            (*row.values(), *each.called.values()), each.raw, text, trained, each.encoding
+        )
     return _settled(found, groups, source, max(1, len(labels)), tally)
 
 
