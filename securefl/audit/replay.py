@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from securefl.audit.ledger_files import Ledger, read_all, read_one
-from securefl.audit.spent import _rows, replayed
+from securefl.audit.spent import Opinion, _rows, replayed
 from securefl.errors import OperatorFault
 from securefl.ledger import export
 from securefl.privacy.account import Account, Standing
 
 
-def replay(run: Path) -> dict[str, Any]:
+def replay(run: Path, third: Opinion | None = None) -> dict[str, Any]:
     """Every privacy event that counts, and the largest total over the members' data sets.
+
+    Args:
+        run: the folder.
+        third: another accountant's opinion, shown beside the others as ``prv``; nothing is held to it.
 
     Returns:
         ``{"events": [...], "epsilon": {"pld", "rdp", "renyi_filter", "bound", "delta"}}``: ``bound`` names the one of
@@ -27,7 +31,7 @@ def replay(run: Path) -> dict[str, Any]:
 
     ledgers = read_all(run)
     verify.check(ledgers, folder.wanted(run))
-    return replayed(ledgers)
+    return replayed(ledgers, third)
 
 
 def reserved(path: Path) -> list[dict[str, Any]]:

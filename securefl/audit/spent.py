@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,7 @@ from securefl.privacy.account import Account, Charge, Standing, bound_of
 from securefl.terms import (
     Accountant,
     DistributedDiscreteGaussian,
+    Event,
     Level,
     Limit,
     MemberId,
@@ -24,8 +25,10 @@ from securefl.terms import (
     Unit,
 )
 
+Opinion = Callable[[Sequence[Event], float], float | None]  # epsilon of events at a delta; None for none
 
-def replayed(ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
+
+def replayed(ledgers: Mapping[MemberId, Ledger], third: Opinion | None = None) -> dict[str, Any]:
     """The same of ledgers that were checked."""
     delta = min(
         float(policy.budget.delta_share) for ledger in ledgers.values() for policy in _policies(ledger).values()
@@ -39,7 +42,9 @@ def replayed(ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
     records = [charges for charges in totals if _unit(charges) is not Unit.CLIENT]
     hiding = [tuple(each for each in _standing(account) if each.event.unit is Unit.CLIENT) for _, account in members]
     clients = [charges for charges in hiding if charges]  # of a member, whatever its data sets
-    beside = {"client": {"rdp": max(_rdp(charges, delta) for charges in clients)}} if clients else {}
+    beside: dict[str, Any] = {"client": {"rdp": max(_rdp(charges, delta) for charges in clients)}} if clients else {}
+    if third is not None:
+        beside["prv"] = _third(third, records, delta)
     return {
         "events": [_event(ledger, charge) for ledger, account in members for charge in _standing(account)],
         "epsilon": {
@@ -51,6 +56,13 @@ def replayed(ledgers: Mapping[MemberId, Ledger]) -> dict[str, Any]:
             **beside,
         },
     }
+
+
+def _third(opinion: Opinion, totals: Sequence[tuple[Charge, ...]], delta: float) -> float | None:
+    """The largest total by another accountant; nothing where it has no opinion on one of them."""
+    found = [opinion([charge.event for charge in charges], delta) for charges in totals]
+    known = [each for each in found if each is not None]
+    return max(known, default=0.0) if len(known) == len(found) else None
 
 
 def _unit(charges: tuple[Charge, ...]) -> Unit | None:

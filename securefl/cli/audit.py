@@ -54,15 +54,17 @@ def _told(verdict: Any) -> str:  # noqa: ANN401 - audit.verify.Verdict
 
 @audit_app.command("replay")
 def audit_replay(run_folder: Annotated[Path, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
-    """Every privacy event the ledgers show, and what they cost together, by two accountants."""
+    """Every privacy event the ledgers show, and what they cost together, by each accountant that is here."""
     from securefl.audit.replay import replay  # noqa: PLC0415
+    from securefl.training import prv  # noqa: PLC0415
 
-    answer = replay(run_folder)
+    answer = replay(run_folder, prv.epsilon_prv if prv.is_here() else None)
     rows = [
         f"{e['member']:<16}{e['mechanism']:<20}q={e['sampling_rate'][0]}/{e['sampling_rate'][1]:<8}"
         f"sigma={e['noise_multiplier']:<8}steps={e['steps']:<6}{e['state']}"
         for e in answer["events"]
     ]
     cost = answer["epsilon"]
-    total = f"epsilon {cost['pld']:.6f} (PLD), {cost['rdp']:.6f} (RDP) at delta {cost['delta']:g}"
+    third = "" if cost.get("prv") is None else f", {cost['prv']:.6f} (Opacus' PRV, to 0.01)"
+    total = f"epsilon {cost['pld']:.6f} (PLD), {cost['rdp']:.6f} (RDP){third} at delta {cost['delta']:g}"
     show(as_json, answer, "\n".join([*rows, total]))

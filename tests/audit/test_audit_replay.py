@@ -15,6 +15,7 @@ from securefl.audit.verify import verify
 from securefl.errors import OperatorFault, Tampered
 from securefl.ledger import export
 from securefl.terms import ReservationReleased, Settled
+from securefl.training.prv import epsilon_prv
 from tests.audit.test_audit_verify import did, lies
 from tests.support.audited import MEMBERS, POLICY, Story, told
 
@@ -51,6 +52,14 @@ def test_replay_shows_every_event_of_every_member_and_what_they_cost(good: Path)
     assert answer["epsilon"]["rdp"] == pytest.approx(oracle([(0.05, 1.0, 10)], by_rdp=True), abs=1e-6)
     assert answer["epsilon"]["delta"] == 1e-5
     assert answer["epsilon"]["pld"] <= answer["epsilon"]["rdp"]
+
+
+def test_a_third_opinion_stands_beside_the_others_and_decides_nothing(good: Path) -> None:
+    plain, third = replay(good), replay(good, epsilon_prv)
+    prv = third["epsilon"].pop("prv")
+    assert third == plain
+    assert prv == pytest.approx(plain["epsilon"]["pld"], abs=0.025)
+    assert replay(good, lambda events, delta: None)["epsilon"]["prv"] is None
 
 
 def test_replay_takes_the_member_who_lost_most_and_counts_all_its_runs(tmp_path: Path) -> None:

@@ -29,7 +29,16 @@ from securefl.privacy.accountant import (
     price,
 )
 from securefl.privacy.calibration import NOISE_GRID, calibrate
-from securefl.terms import Accountant, Level, PoissonGaussian, Unbounded, micro_epsilon
+from securefl.terms import (
+    Accountant,
+    DistributedDiscreteGaussian,
+    FullBatchGaussian,
+    Level,
+    PoissonGaussian,
+    Unbounded,
+    micro_epsilon,
+)
+from securefl.training.prv import epsilon_prv
 from tests.privacy.test_privacy_account import a_plan, freed, reserved, settled
 
 DELTA = 1e-5
@@ -230,13 +239,25 @@ def test_the_committed_points_hold_their_bars(path: Path) -> None:
     assert ("1000 points" if path.stem == "points1000" else "500 calibrations") in names
 
 
-def test_an_accountant_by_other_authors_agrees():
-    from opacus.accountants import PRVAccountant
+@pytest.mark.parametrize(
+    "events",
+    [
+        (PoissonGaussian(Fraction(1, 100), Fraction(1), 1000),),
+        (FullBatchGaussian(Fraction(10), 3), FullBatchGaussian(Fraction(10), 5)),
+        (FullBatchGaussian(Fraction(8), 4), PoissonGaussian(Fraction(1, 20), Fraction(1), 40)),
+        (),
+    ],
+)
+def test_an_accountant_by_other_authors_agrees(events):
+    other = epsilon_prv(events, 1e-5)
+    assert other is not None
+    assert abs(other - epsilon_pld(events, 1e-5)) < 0.025
 
-    other = PRVAccountant()
-    other.history = [(1.0, 0.01, 1000)]
-    ours = epsilon_pld((PoissonGaussian(Fraction(1, 100), Fraction(1), 1000),), 1e-5)
-    assert abs(other.get_epsilon(delta=1e-5) - ours) < 0.02
+
+def test_the_third_accountant_says_nothing_of_what_it_does_not_know():
+    members = DistributedDiscreteGaussian(Fraction(1), Fraction(4), 3, 8, 16, Fraction(1), 1)
+    assert epsilon_prv((members,), 1e-5) is None
+    assert epsilon_prv((FullBatchGaussian(Fraction(1), 1000),), 1e-5) is None
 
 
 @settings(max_examples=25, deadline=None)
