@@ -60,6 +60,20 @@ _ROWS: dict[str, Note] = {
         why="A record that is seldom drawn is well hidden: this rate is most of what makes a round cheap. At few "
         "records, few are in a step: rate x records is how many on average.",
     ),
+    "sampler": _N(
+        example="full",
+        why="Full batches pay where a step is cheap and epsilon small: noise is added once a step, whatever its "
+        "size. Nothing is sampled then, so a step costs more, and a run has few.",
+    ),
+    "average_last": _N(
+        "rounds",
+        20,
+        why="A mean of states has less noise than the last one, and costs nothing: take half of the rounds.",
+    ),
+    "features": _N(
+        why="Without them a few long features are clipped, and noise hides all but what every text shares.",
+    ),
+    "FeaturesPart.bias": _N("of a feature", 0.3),
     "noise_multiplier": _N(
         "clips",
         1.0,
@@ -74,7 +88,8 @@ _ROWS: dict[str, Note] = {
         why="Unit record needs it, and there is no default. A step divides the noised sum of its gradients by this "
         "number, to make a mean of it. The size of the sample would be the obvious number, but it depends on who has "
         "which records, and each record could be seen in it; so a public constant stands in its place. Take about "
-        "sampling_rate x records of a typical member. Twice as much halves the step as half the learning rate does; "
+        "sampling_rate x records of a typical member; of a full batch, its records. Twice as much halves the step as "
+        "half the learning rate does; "
         "epsilon does not depend on it.",
     ),
     "learning_rate": _N(
