@@ -120,7 +120,8 @@ def explain(run: Path, checked: Mapping[MemberId, Ledger] | None = None) -> Expl
     )  # fmt: skip
     by_name = {line.name: line.state for line in lines}
     hidden = bool(facts.schemes) and all(scheme.hides for scheme in facts.schemes)
-    breached = by_name["records"] is State.OFF or (hidden and by_name["updates"] is State.OFF)
+    asked_for = ("records", "epsilon", *(("updates",) if hidden else ()))
+    breached = any(by_name[name] is State.OFF for name in asked_for)
     return Explained(facts.run.hex(), facts.opened.federation, lines, _opens(facts), breached)
 
 
@@ -343,7 +344,7 @@ def _epsilon(facts: Facts) -> Line:
     rows = [row for row in facts.accounts if row["level"] == Level.DATASET.value]
     if not rows:
         return Line("epsilon", State.UNKNOWN, "no account")
-    worst = max(rows, key=lambda row: row["spent"] + row["reserved"])
+    worst = max(rows, key=lambda row: (row["spent"] + row["reserved"] > row["limit"], row["spent"] + row["reserved"]))
     spent = worst["spent"] + worst["reserved"]
     shown = (
         f"{spent:.4f} of {worst['limit']:g} at delta {worst['delta']:g}, at {worst['member']}, all its runs together"

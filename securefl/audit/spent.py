@@ -11,7 +11,7 @@ from securefl.audit.ledger_files import Ledger, policy_in
 from securefl.policy import load as policies
 from securefl.policy.training_rules import MECHANISMS
 from securefl.privacy import accountant
-from securefl.privacy.account import Account, Charge, Standing, bound_of
+from securefl.privacy.account import Account, Charge, Standing, bound_of, caps_of
 from securefl.terms import (
     Accountant,
     DistributedDiscreteGaussian,
@@ -168,7 +168,10 @@ def _accounts(
     name: str,
     datasets: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """One account, a row for each unit, at the strictest of the policies that hold it.
+    """One account, a row for each unit, at the strictest of the policies that hold it, as a decision takes them.
+
+    Those are the policies of federations that were charged there; of an account with no charge, all that may be. One
+    that was opened once and never charged promises nothing to anybody.
 
     What hides records composes in parallel over these data sets: the one with the least left speaks for all. What hides
     the member adds up, on these data sets and any other, and is held by all policies that hide it.
@@ -178,6 +181,9 @@ def _accounts(
     rows = []
     for unit in units or [_strictest(here, level, name).budget.unit]:
         holding = [*here, *_hiding_the_member(ledger)] if (level, unit) == (Level.DATASET, Unit.CLIENT) else here
+        beside = (charge for dataset in datasets for charge in account.beside(level, name, dataset, unit))
+        charged = {cap.by for cap in caps_of(beside, level, name)}
+        holding = [each for each in holding if each.federation in charged] or holding
         policy = _strictest(holding, level, name)
         delta = min(_cap(each, level, name).delta for each in holding)  # taken apart, as a decision does
         of_each = (

@@ -9,19 +9,21 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
+from securefl import __version__
 from securefl.cli.faults import Unspoken, ending
 from securefl.cli.options import say
-from securefl.shown import in_json
+from securefl.shown import in_json, on_screen
 
 # Each word that may come first, and where it is: `module:name` in this folder. Only what is asked for is imported.
 COMMANDS: Final = {
     "run": "train:run",
     "coordinate": "coordinator:coordinate",
-    "predict": "train:predict",
+    "predict": "use:predict",
+    "evaluate": "use:evaluate",
     "compare": "train:compare",
     "report": "look:report",
     "explain": "look:explain",
@@ -58,8 +60,8 @@ def command_line(first: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(_nothing)  # so that one command alone keeps its name
-    known = first in COMMANDS or first in GROUPS
+    app.callback()(_before)  # so that one command alone keeps its name
+    known = first in COMMANDS or first in GROUPS or first == "--version"
     for name in [each for each in COMMANDS if not known or each == first]:
         app.command(name)(_found(COMMANDS[name]))
     for name in [each for each in GROUPS if not known or each == first]:
@@ -67,7 +69,17 @@ def command_line(first: str | None = None) -> typer.Typer:
     return app
 
 
-def _nothing() -> None:
+def _version(asked: bool) -> None:  # noqa: FBT001 - what typer calls it with
+    if asked:
+        print(on_screen(f"securefl {__version__}"))
+        raise typer.Exit
+
+
+def _before(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
     """Do nothing before the command."""
 
 

@@ -1,4 +1,4 @@
-"""`securefl run`, `predict` and `compare`: train under policy, use what came of it, measure what privacy costs."""
+"""`securefl run` and `compare`: train under policy, and measure what privacy costs."""
 
 from __future__ import annotations
 
@@ -91,33 +91,6 @@ def _run_suite(
     show(as_json, answer, s.table(result, out))
     if result.outcome != "finished":
         raise typer.Exit(3 if result.outcome == "refused" else 5)
-
-
-def predict(
-    store: Annotated[Path, typer.Argument(help="The folder `modules` of a run with tasks.")],
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Texts: CSV, TSV or JSON Lines.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Which task; may be given several times; else all.")] = None,
-    text: Annotated[list[str] | None, typer.Option(help="A text; may be given several times.")] = None,
-    column: Annotated[str, typer.Option(help="The file's column with the text.")] = "text",
-    model: Annotated[str | None, typer.Option(help="Where the base model is; else as the modules name it.")] = None,
-    as_json: Json = False,
-) -> None:
-    """What the modules of a store say of texts: every task from one base model that is loaded once."""
-    from securefl.errors import OperatorFault  # noqa: PLC0415
-    from securefl.training import data, module_store  # noqa: PLC0415
-
-    texts = [*(text or ()), *(data.texts(file, column) if file else ())]
-    if not texts:
-        raise OperatorFault("no text", "give --text, or a file", "predict")
-    modules = module_store.Modules.open(store, model)
-    answers = {name: modules.answer(name, texts) for name in task or modules.manifests}
-    rows = [
-        {"row": row, "task": name, "label": each.label, "probabilities": dict(each.probabilities)}
-        for row in range(len(texts))
-        for name, each in ((name, told[row]) for name, told in answers.items())
-    ]
-    lines = [f"{r['row']:<8}{r['task']:<20}{r['label']}" for r in rows]
-    show(as_json, {"store": str(store), "answers": rows}, "\n".join(lines))
 
 
 def compare(

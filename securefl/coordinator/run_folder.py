@@ -46,6 +46,22 @@ def claimed(out: Path, what: Mapping[str, Any]) -> Iterator[RunId]:
         yield RunId(bytes.fromhex(found["run"]))
 
 
+@contextmanager
+def free_again(out: Path, *beside: str) -> Iterator[None]:
+    """If the block fails, the folder is free for a run of another file: for what comes before anything is recorded.
+
+    Args:
+        out: a folder whose run has only just been given its name.
+        beside: other files that the block leaves.
+    """
+    try:
+        yield
+    except BaseException:
+        for name in ("run.json", *beside):
+            (out / name).unlink(missing_ok=True)
+        raise
+
+
 def run_mark(out: Path, outcome: str) -> bytes:
     """Return what marks a run as over."""
     found = json.loads((out / "run.json").read_text())

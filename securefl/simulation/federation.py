@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securefl.audit import figures
-from securefl.coordinator import evidence
+from securefl.audit import figures, folder
+from securefl.coordinator import evidence, run_folder
 from securefl.coordinator.drive import drive
 from securefl.coordinator.run import prepare
 from securefl.documents import site_file
@@ -51,6 +51,7 @@ from securefl.simulation.parties import (
     observer_of,
     records_of,
     runtime_of,
+    told_of_members,
     without_held_out,
 )
 from securefl.simulation.start_files import handed_over
@@ -68,6 +69,9 @@ from securefl.terms.parties import COORDINATOR, CUSTODIAN
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
     from securefl.training.shared_model import SharedModel
+
+
+TIMINGS = "timings.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +118,19 @@ def run(
     for each, its, _ in tree:
         check_seats(each.loaded, its)
     check_homes((each.route, name, each.of(name)) for each, *_ in tree for name in each.parties)
+    fresh = not (out / folder.RUN).exists()
     with claimed_folder(out, loaded, tuple(each for _, each, _ in tree)) as run_id, ExitStack() as stack:
-        watch = measure.Stopwatch(out / "timings.json")
+        watch = measure.Stopwatch(out / TIMINGS)
         if already_bound(places, run_id, out):  # killed between its last word and the mark
             return finish(tree, out, evidence.report_of(out))
-        with watch("loading"):
+        undone = run_folder.free_again(out, TIMINGS) if fresh else nullcontext()
+        with undone, watch("loading"):
             shown.say(f"{loaded.file.name}: {len(loaded.file.members)} members, policy {policy.hash.hex()[:12]}")
             shared = _trainable(loaded, policy, workbench.model(loaded))
             held = held_records(places, workbench.records)
             records = held[()]
+        for line in told_of_members([each for each, *_ in tree], held):
+            shown.say(line)
         rosters = introduce_tree(tree)
         everybody = rosters[()].everybody
         home = Home.at(places.of(COORDINATOR), COORDINATOR, clock)

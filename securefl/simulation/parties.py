@@ -212,13 +212,22 @@ def held_records(places: SiteLayout, records: Callable[[Loaded, str], Any]) -> d
     return {places.route: {each.name: of(each.name) for each in places.loaded.file.members}, **held}
 
 
+def told_of_members(tree: Iterable[SiteLayout], held: Mapping[Route, Any]) -> Iterator[str]:
+    """A line for each site: what became of the rows of its file, and whether its account is a new one."""
+    for places in tree:
+        for name, part in held[places.route].items():
+            home = places.of(name)
+            new = "" if identity.is_made(home) else f"; a new account, in {home}: nothing was spent there"
+            yield f"{'/'.join((*places.route, name))}: {part.counts or f'{len(part.train)} to train on'}{new}"
+
+
 def without_held_out(tree: Iterable[SiteLayout], held: Mapping[tuple[str, ...], Any]) -> Iterator[str]:
     """A warning for each site that asks for held-out rows and has none. The run goes on, as with one row more."""
     for places in tree:
         for name, part in held[places.route].items():
             share = places.loaded.data[name].heldout if name in places.loaded.data else 0
             if share and part.train and not part.heldout:
-                what = f"{name}: none of {len(part.train)} rows is held out at heldout={share}"
+                what = f"{name}: none of {len(part.train)} rows is held out at heldout={share:g}"
                 yield f"{what}, so its accuracy says nothing; raise `heldout`, or give more rows"
 
 

@@ -7,9 +7,10 @@ from securefl.terms import Adapter, AdapterKind, Pooling
 HEAD_ALONE = """# A federated head
 
 `{head}` is a classification head on {read} of `{model}`, which is as it was: there is no
-adapter for PEFT to load. Texts were cut to {tokens} tokens. Run this in this folder:
+adapter for PEFT to load. Texts were cut to {tokens} tokens. Run this in this folder{argument}:
 
 ```python
+import sys
 from importlib.metadata import distribution
 
 from safetensors.torch import load_file
@@ -29,9 +30,11 @@ print({labels}[int(logits.argmax())])
 LORA = """# A federated adapter
 
 `{adapter}` is a LoRA adapter for `{model}`; `{head}` is the classification head on {read}.
-Texts were cut to {tokens} tokens. Run this in this folder:
+Texts were cut to {tokens} tokens. `AutoModelForSequenceClassification` would put a head of its own on
+top, which nobody trained: the head is the one in `{head}`. Run this in this folder{argument}:
 
 ```python
+import sys
 from importlib.metadata import distribution
 
 from peft import PeftModel
@@ -54,9 +57,10 @@ PROMPT = """# A federated adapter
 
 `{adapter}` is a LoRA adapter for the masked language model `{model}`, whose own head says the label: by the words it
 expects in place of [MASK]. `{head}` holds that head's rows for these words. Texts in their pattern were cut to {tokens}
-tokens, of which the pattern kept its own. Run this in this folder:
+tokens, of which the pattern kept its own. Run this in this folder{argument}:
 
 ```python
+import sys
 from importlib.metadata import distribution
 
 from peft import PeftModel
@@ -80,9 +84,10 @@ OWN = """# A federated adapter
 
 `{adapter}` is an adapter of kind {kind} for `{model}`; `{head}` is the classification head on
 {read}. PEFT has no adapter that is this one, so `PeftModel.from_pretrained` cannot load it. Texts were
-cut to {tokens} tokens. Run this in this folder:
+cut to {tokens} tokens. Run this in this folder{argument}:
 
 ```python
+import sys
 from importlib.metadata import distribution
 from pathlib import Path
 

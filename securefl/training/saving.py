@@ -65,6 +65,7 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
         pooled=pooled, cut=cut, shown=shown, read=model_card.READ[adapter.pooling],
         adapter=ADAPTER if adapter.kind.has_factors else OWN, model=model, base=_base_as_code(model), head=HEAD,
         tokens=tokens, labels=list(task.labels), kind=adapter.kind.value,
+        argument=", with the folder of the base model as its argument" if _is_beside(model) else "",
         layout=model_card.LAYOUTS.get(adapter.kind, ""), pattern=asked.pattern,
         words=[list(each) for each in asked.words],
     )  # fmt: skip
@@ -78,7 +79,14 @@ def _inner(model: Classifier) -> nn.Module:
     return model.encoder if get_base is None else get_base()
 
 
+def _is_beside(model: str) -> bool:
+    """Return whether this is a path from the federation's file, which says nothing where the adapter lies."""
+    return model.startswith(".")
+
+
 def _base_as_code(model: str) -> str:
+    if _is_beside(model):
+        return f"sys.argv[1]  # the folder that the federation's file calls {model!r}"
     if not model.startswith(DISTRIBUTION):
         return repr(model)
     package, _, inside = model.removeprefix(DISTRIBUTION).partition("/")
