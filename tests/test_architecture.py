@@ -224,6 +224,19 @@ def test_a_command_prints_nothing_that_moves_its_readers_cursor() -> None:
     assert found == []
 
 
+def test_a_text_is_written_and_read_as_utf_8_whatever_this_machine_speaks() -> None:
+    """Without its name the encoding is the machine's: a file would be another one elsewhere, or no file at all."""
+    found = []
+    for path in (*SOURCES, *sorted((ROOT / "securefl_carriers").rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            named = any(each.arg == "encoding" for each in node.keywords)
+            if node.func.attr in {"read_text", "write_text"} and not named:
+                found.append(f"{path.name}:{node.lineno}")
+    assert found == []
+
+
 def test_standard_error_has_one_door_behind_which_nothing_fails_or_waits() -> None:
     """Whoever operates a process is told by `tell`; a command that ends says why; nothing else writes there."""
     found = set[str]()

@@ -44,7 +44,7 @@ def _carriers() -> list[Path]:
 
 
 def _is(stamp: Path, wanted: str) -> bool:
-    return stamp.exists() and stamp.read_text() == wanted
+    return stamp.exists() and stamp.read_text(encoding="utf-8") == wanted
 
 
 def _digest(paths: Iterable[Path]) -> str:

@@ -291,5 +291,5 @@ def until(true: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
 
 def _ended(pid: int) -> None:
     """End a process of FLARE that a script of ours started."""
-    if "nvflare" in Path(f"/proc/{pid}/cmdline").read_text():
+    if "nvflare" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"):
         os.kill(pid, signal.SIGKILL)

@@ -79,7 +79,9 @@ class FlowerNetwork(Network):
         """The process of Flower's that a kit keeps alive."""
         serving = self.running[f"flower {name}"].pid
         called = "flower-superlink" if name == SERVER else "flower-supernode"
-        found = [pid for pid in _children(serving) if called in Path(f"/proc/{pid}/cmdline").read_text()]
+        found = [
+            pid for pid in _children(serving) if called in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+        ]
         return found[0]
 
     def end(self) -> None:

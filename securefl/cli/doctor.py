@@ -55,7 +55,7 @@ def _machine() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Finding("cores", "ok", str(cores))
     path = Path("/proc/cpuinfo")
-    flags = set(path.read_text().split()) if path.exists() else set()
+    flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
     fast = [name for name in ("aes", "vaes", "avx2", "avx512f") if name in flags]
     if flags and "aes" not in flags:
         yield Finding("cpu features", "warn", "no AES instructions", "masks and noise will be slow")

@@ -135,7 +135,7 @@ def _written(place: Path, made: Any, by_phone: str, *, as_json: bool) -> None:  
 
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(made.text)
+        place.write_text(made.text, encoding="utf-8")
     except OSError as fault:
         what = f"cannot be written: {fault.strerror}"
         raise OperatorFault(what, "choose a folder you may write, with --out", str(place)) from fault

@@ -116,7 +116,7 @@ def finished(cell: Cell, loaded: Loaded, out: Path) -> Outcome | None:
     if cell.epsilon is not None and not _is_over((out / path).parent):
         return None  # killed after its report was written, and before that was written down: it is gone on with
     _check(cell, loaded, (out / path).parent)
-    report = json.loads((out / path).read_text())
+    report = json.loads((out / path).read_text(encoding="utf-8"))
     outcome = report.get("outcome", {"status": "finished", "why": OPENLY})
     seconds = report["seconds"]["total"]
     if outcome["status"] != "finished":
@@ -130,7 +130,10 @@ def finished(cell: Cell, loaded: Loaded, out: Path) -> Outcome | None:
 
 
 def _is_over(run: Path) -> bool:
-    return not (run / folder.RUN).exists() or json.loads((run / folder.RUN).read_text()).get("outcome") is not None
+    return (
+        not (run / folder.RUN).exists()
+        or json.loads((run / folder.RUN).read_text(encoding="utf-8")).get("outcome") is not None
+    )
 
 
 def _check(cell: Cell, loaded: Loaded, run: Path) -> None:
@@ -141,13 +144,13 @@ def _check(cell: Cell, loaded: Loaded, run: Path) -> None:
     where, remedy = f"{folder_of(cell)}/run", "find out who put it there; remove the folder to make the run again"
     digest = m.state_digest(loaded.whole).hex()
     if cell.epsilon is None:
-        if json.loads((run / folder.REPORT).read_text()).get("federation_file") != digest:
+        if json.loads((run / folder.REPORT).read_text(encoding="utf-8")).get("federation_file") != digest:
             raise Tampered(where, f"a report of another federation's file than this cell's; {remedy}")
         return
     verdict = verify(run, _known(layout.SiteLayout(loaded, run.with_name("sites").resolve())))
     if not verdict.ok:
         raise Tampered(where, f"not verified: {verdict.why}; {remedy}")
-    marked = json.loads((run / folder.RUN).read_text()) if (run / folder.RUN).exists() else {}
+    marked = json.loads((run / folder.RUN).read_text(encoding="utf-8")) if (run / folder.RUN).exists() else {}
     if marked.get("federation_file") != digest:
         raise Tampered(where, f"a run of another federation's file than this cell's; {remedy}")
 

@@ -79,7 +79,7 @@ def _claimed(out: Path, digests: dict[str, str]) -> Iterator[None]:
     with files.alone_in(out, "comparing"):
         path = out / "experiment.json"
         if path.exists():
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             changed = [name for name, digest in digests.items() if found.get(name) != digest]
             if changed:
                 what = f"this folder holds runs of another experiment: the {' and the '.join(changed)} file differs"
@@ -88,6 +88,6 @@ def _claimed(out: Path, digests: dict[str, str]) -> Iterator[None]:
             raise OperatorFault("this folder is not empty and holds no experiment", "choose another --out", str(out))
         else:
             beside = path.with_name("experiment.json.new")
-            beside.write_text(json.dumps(digests, indent=1))
+            beside.write_text(json.dumps(digests, indent=1), encoding="utf-8")
             beside.replace(path)
         yield

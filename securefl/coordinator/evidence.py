@@ -27,7 +27,7 @@ def keep_state(out: Path, state: bytes, layout: Layout) -> None:
     And the layout that says which tensors they are, as plans name it.
     """
     (out / folder.STATE).write_bytes(state)
-    (out / folder.ADAPTER / adapter_files.LAYOUT).write_text(adapter_files.layout_text(layout))
+    (out / folder.ADAPTER / adapter_files.LAYOUT).write_text(adapter_files.layout_text(layout), encoding="utf-8")
 
 
 def mark(out: Path, data: bytes) -> None:
@@ -139,5 +139,5 @@ def _sync(path: Path) -> None:
 def write(path: Path, value: Mapping[str, Any]) -> None:
     """Write a file of a run's folder as JSON: whole, or as it was."""
     beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     beside.replace(path)

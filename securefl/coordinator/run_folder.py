@@ -29,7 +29,7 @@ def claimed(out: Path, what: Mapping[str, Any]) -> Iterator[RunId]:
     with files.alone_in(out, "running"):
         path = out / "run.json"
         if path.exists():
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             if found.get("outcome") is not None:
                 remedy = "choose another --out"
                 raise OperatorFault(f"this folder holds a run that is over ({found['outcome']})", remedy, str(out))
@@ -64,7 +64,7 @@ def free_again(out: Path, *beside: str) -> Iterator[None]:
 
 def run_mark(out: Path, outcome: str) -> bytes:
     """Return what marks a run as over."""
-    found = json.loads((out / "run.json").read_text())
+    found = json.loads((out / "run.json").read_text(encoding="utf-8"))
     return json.dumps({**found, "outcome": outcome}, indent=1).encode()
 
 

@@ -44,7 +44,7 @@ def claimed(written: bytes, out: Path) -> Iterator[None]:
     path = out / REPORT
     with files.alone_in(out, "running"):
         if path.exists():
-            if json.loads(path.read_text()).get("file") != digest:
+            if json.loads(path.read_text(encoding="utf-8")).get("file") != digest:
                 raise OperatorFault("this folder holds a suite of another file", "choose another --out", str(out))
         elif any(each.name not in _BEGUN for each in out.iterdir()):
             raise OperatorFault("this folder is not empty and holds no suite", "choose another --out", str(out))

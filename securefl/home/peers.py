@@ -20,7 +20,7 @@ def pinned(home: Path, federation: str) -> Path:
 def known(home: Path, federation: str) -> dict[str, str]:
     """Whose keys a home has pinned in one federation: names to keys in hex."""
     path = pinned(home, federation)
-    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 
 

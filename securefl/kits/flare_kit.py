@@ -107,7 +107,7 @@ def harden(kit: Path, *components: Mapping[str, Any]) -> None:
         rights["permissions"][SUBMITTER] = {"submit_job": "any"}
     for name, value in ((RESOURCES, resources), (RIGHTS, rights)):
         path = kit / "local" / name
-        path.write_text(json.dumps(value, indent=2) + "\n")
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
         path.chmod(0o600)
 
 
@@ -265,7 +265,7 @@ def _identity(kit: Path, neighbours: Neighbours) -> Iterator[Finding]:
 
 def _connection(kit: Path, _: dict[str, Any], __: dict[str, Any]) -> Iterator[Finding]:
     for path in sorted((kit / "startup").glob("fed_*.json")):
-        parts = json.loads(path.read_text())
+        parts = json.loads(path.read_text(encoding="utf-8"))
         ends = (parts.get("client") or {}, *parts["servers"])
         found = {each["connection_security"] for each in ends if "connection_security" in each}
         bad = sorted(found - {"mtls"}) or ([] if found else ["not said"])
@@ -305,7 +305,7 @@ def _read(kit: Path, name: str) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise OperatorFault(
             f"no kit of FLARE: {fault}", "give the folder with `startup` and `local`", str(path)

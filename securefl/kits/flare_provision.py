@@ -73,7 +73,7 @@ def fingerprint(out: Path) -> str:
         OperatorFault: there is none.
     """
     try:
-        return str(json.loads((out / "ca.json").read_text())["rootCA_fingerprint"])
+        return str(json.loads((out / "ca.json").read_text(encoding="utf-8"))["rootCA_fingerprint"])
     except (OSError, ValueError, KeyError) as fault:
         remedy = "make it with `securefl provision authority`"
         raise OperatorFault("no authority of FLARE", remedy, str(out)) from fault
@@ -201,5 +201,5 @@ def _written(value: Mapping[str, Any]) -> Iterator[Path]:
     """A document for the engine, for as long as a command reads it. JSON is YAML."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "document.yaml"
-        path.write_text(json.dumps(value))
+        path.write_text(json.dumps(value), encoding="utf-8")
         yield path

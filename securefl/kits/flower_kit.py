@@ -45,7 +45,7 @@ def examine(kit: Path, tables: Sequence[Path] = (Path("/proc/net/tcp"), Path("/p
 def _told(kit: Path) -> dict[str, Any]:
     remedy = "give the folder that `python -m securefl_carriers.flower.kit` made"
     try:
-        told = json.loads((kit / FILE).read_text())
+        told = json.loads((kit / FILE).read_text(encoding="utf-8"))
         kind, port = told[MARK], told["port"]
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise OperatorFault(f"no kit of Flower: {fault}", remedy, str(kit)) from fault
@@ -112,7 +112,7 @@ def _key_of(path: Path) -> str:
 def _registered(kit: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys of the nodes that Flower was told of, and those of the nodes that it was told to forget."""
     try:
-        told = json.loads((kit / NODES).read_text())
+        told = json.loads((kit / NODES).read_text(encoding="utf-8"))
         return tuple(map(str, told["nodes"])), tuple(map(str, told["gone"]))
     except FileNotFoundError:
         return (), ()
@@ -138,7 +138,7 @@ def _alone(told: Mapping[str, Any], tables: Sequence[Path]) -> Iterator[Finding]
     """Flower's own port asks nobody who they are: whoever reaches it registers nodes and submits runs."""
     port, bad = f"{told['port']:04X}", []
     for table in tables:
-        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+        for line in table.read_text(encoding="utf-8").splitlines()[1:] if table.exists() else ():
             local, state = line.split()[1], line.split()[3]
             if state == LISTENS and local.endswith(f":{port}") and local.rpartition(":")[0] not in LOOPBACKS:
                 bad.append(f"port {told['port']} listens beyond this machine")

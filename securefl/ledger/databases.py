@@ -111,7 +111,7 @@ def server_of(home: Path) -> sa.URL | None:
     if local.exists():
         remedy = f"remove {URL_FILE}: the account that was begun in ledger.db goes on there"
         raise OperatorFault(f"a ledger.db stands beside {URL_FILE}", remedy, str(home))
-    text = file.read_text(errors="replace").strip()
+    text = file.read_text(errors="replace", encoding="utf-8").strip()
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):

@@ -52,7 +52,7 @@ class Stopwatch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @contextmanager
     def __call__(self, link: str) -> Iterator[None]:
@@ -63,7 +63,7 @@ class Stopwatch:
         finally:
             self.seconds[link] = self.seconds.get(link, 0.0) + time.monotonic() - began
             beside = self._path.with_name(self._path.name + ".new")
-            beside.write_text(json.dumps(self.seconds))
+            beside.write_text(json.dumps(self.seconds), encoding="utf-8")
             beside.replace(self._path)
 
     def wrap(self, link: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -176,13 +176,13 @@ def _check_apart(suite: Suite, records: Mapping[str, Mapping[str, Records]]) -> 
 def _finished(folder: Path) -> dict[str, Any] | None:
     """The report of a run that is over, if this folder holds one."""
     marked, told = folder / "run.json", folder / "report.json"
-    if not marked.exists() or json.loads(marked.read_text()).get("outcome") is None:
+    if not marked.exists() or json.loads(marked.read_text(encoding="utf-8")).get("outcome") is None:
         return None
     verdict = verify(folder)
     if not verdict.ok:
         remedy = "find out who changed it; a task that is to run again needs another --out"
         raise OperatorFault(f"this task's run does not verify: {verdict.why}", remedy, str(folder))
-    report: dict[str, Any] = json.loads(told.read_text())
+    report: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
     return report
 
 

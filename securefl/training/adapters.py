@@ -55,7 +55,10 @@ def write_factors(wrapped: nn.Module, model: str, out: Path) -> None:
     wrapped.peft_config["default"].base_model_name_or_path = model  # type: ignore[index, union-attr]
     wrapped.save_pretrained(str(out), save_embedding_layers=False)  # type: ignore[operator]
     path = out / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_mapping": None}, indent=2, sort_keys=True))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"auto_mapping": None}, indent=2, sort_keys=True),
+        encoding="utf-8",
+    )
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -92,5 +92,5 @@ def save(built: Built, model: str, tokens: int, out: Path) -> None:
         write_factors(built.model.encoder, model, out)
     if built.adapter.layer is not None:
         what += f", for the model's first {built.adapter.layer} blocks: cut it behind them before you load"
-    (out / "adapter.json").write_text(json.dumps({"base": model, **asdict(built.adapter)}, indent=1))
-    (out / "README.md").write_text(README.format(model=model, what=what, tokens=tokens))
+    (out / "adapter.json").write_text(json.dumps({"base": model, **asdict(built.adapter)}, indent=1), encoding="utf-8")
+    (out / "README.md").write_text(README.format(model=model, what=what, tokens=tokens), encoding="utf-8")

@@ -43,7 +43,7 @@ def write(store: Path, manifest: Manifest, tensors: Mapping[str, tuple[int, ...]
     (store / f"{manifest.name}{MANIFEST}").unlink(missing_ok=True)  # tensors without a manifest are no module
     (store / f"{manifest.name}{TENSORS}").write_bytes(data)
     whole = store / f"{manifest.name}{MANIFEST}.new"  # half a manifest would be in the way of every other module
-    whole.write_text(signed.model_dump_json(indent=1) + "\n")
+    whole.write_text(signed.model_dump_json(indent=1) + "\n", encoding="utf-8")
     whole.replace(store / f"{manifest.name}{MANIFEST}")
 
 

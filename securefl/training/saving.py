@@ -44,7 +44,7 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
         card = model_card.HEAD_ALONE
     elif not adapter.kind.has_factors:
         save_file(_own(built.model), str(out / OWN), {"securefl": adapter.kind.value})
-        (out / FACTS).write_text(json.dumps({"base": model, **asdict(adapter)}, indent=1))
+        (out / FACTS).write_text(json.dumps({"base": model, **asdict(adapter)}, indent=1), encoding="utf-8")
     else:
         card = model_card.LORA if task.prompt is None else model_card.PROMPT
         write_factors(built.model.encoder, model, out)
@@ -57,7 +57,7 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     if adapter.features is not None:
         facts["features"] = _facts_of(adapter.features)
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
-    (out / "labels.json").write_text(json.dumps(task.labels))
+    (out / "labels.json").write_text(json.dumps(task.labels), encoding="utf-8")
     asked = task.prompt or Prompt("", ())
     shown = model_card.shown(adapter)
     pooled, cut = model_card.POOLED[adapter.pooling], model_card.cut(adapter, blocks.path_of(_inner(built.model)))
@@ -69,7 +69,7 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
         layout=model_card.LAYOUTS.get(adapter.kind, ""), pattern=asked.pattern,
         words=[list(each) for each in asked.words],
     )  # fmt: skip
-    (out / "README.md").write_text(text)
+    (out / "README.md").write_text(text, encoding="utf-8")
     _compare(built.model, out)
 
 
@@ -198,7 +198,7 @@ def _gap(out: Path, tokenizer: Any) -> int:  # noqa: ANN401 - a transformers tok
 
 def _adapter(out: Path) -> Adapter:
     try:
-        found = json.loads((out / FACTS).read_text())
+        found = json.loads((out / FACTS).read_text(encoding="utf-8"))
         return Adapter(
             tuple(found["targets"]), found["rank"], found["alpha"], found["seed"], AdapterKind(found["kind"]),
             layers=found.get("layers"), layer=found.get("layer"),

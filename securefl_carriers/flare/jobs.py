@@ -103,7 +103,7 @@ def _packed(startup: Path) -> bytes:
         for name, document in JOB.items():
             path = Path(folder) / NAME / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(document))
+            path.write_text(json.dumps(document), encoding="utf-8")
         key = load_private_key_file(str(startup / "server.key"))
         sign_folders(str(Path(folder) / NAME), key, str(startup / "server.crt"))
         for path in sorted(Path(folder).rglob("*")):
@@ -222,7 +222,7 @@ class JobRelay(Controller):
 def _written(fl_ctx: FLContext, kind: type) -> dict[str, Any]:
     """What the owner of this machine's kit wrote for this class in its resources."""
     workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT) or fl_ctx.get_engine().get_workspace()
-    resources = json.loads((Path(workspace.get_site_config_dir()) / "resources.json").read_text())
+    resources = json.loads((Path(workspace.get_site_config_dir()) / "resources.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = next(
         each["args"] for each in resources["components"] if each["path"] == f"{HERE}.{kind.__name__}"
     )

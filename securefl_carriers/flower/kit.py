@@ -242,7 +242,7 @@ def loaded(folder: Path) -> SiteKit | ServerKit:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        told = json.loads((folder / FILE).read_text())
+        told = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise NoKit(f"{folder} is no kit: {fault}") from fault
     if not isinstance(told, dict) or MARK not in told:

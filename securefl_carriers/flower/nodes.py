@@ -72,7 +72,7 @@ class Nodes:
     def registered(self) -> Registered:
         """Return what Flower was told."""
         with suppress(FileNotFoundError):
-            told = json.loads(self._file.read_text())
+            told = json.loads(self._file.read_text(encoding="utf-8"))
             return Registered({str(key): int(node) for key, node in told["nodes"].items()}, tuple(told["gone"]))
         return Registered({})
 

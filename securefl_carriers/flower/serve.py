@@ -188,7 +188,9 @@ def _connect(kit: ServerKit, home: Path) -> None:
     """Tell Flower's command line where the SuperLink of this machine is."""
     told = {"address": f"{LOOPBACK}:{kit.port}", "root-certificates": str(kit.folder / "ca.crt")}
     lines = [f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]"]
-    (home / "config.toml").write_text("\n".join([*lines, *(f"{key} = {json.dumps(told[key])}" for key in told), ""]))
+    (home / "config.toml").write_text(
+        "\n".join([*lines, *(f"{key} = {json.dumps(told[key])}" for key in told), ""]), encoding="utf-8"
+    )
 
 
 def main() -> None:
