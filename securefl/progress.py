@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from securefl.shown import on_screen, plain
 from securefl.telling import screen, tell
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Progress(Protocol):
@@ -73,6 +77,17 @@ class Lines:
         """Nothing: a line a step would be too many."""
 
 
+def _console(out: TextIO) -> Console:
+    """The terminal that is standard error, as wide as it is: rich asks the three standard files, and one is a pipe."""
+    from rich.console import Console  # noqa: PLC0415
+
+    columns = None
+    if not os.isatty(0) and not os.isatty(1):
+        with suppress(OSError, ValueError):
+            columns = os.get_terminal_size(out.fileno()).columns or None
+    return Console(file=out, width=columns, markup=False, emoji=False)
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Bars if standard error is a terminal, lines if not."""
@@ -80,7 +95,6 @@ def progress() -> Iterator[Progress]:
     if not out.isatty():
         yield Lines()
         return
-    from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
@@ -91,7 +105,7 @@ def progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(file=out, markup=False, emoji=False)) as bars:
+    with Bars(*columns, console=_console(out)) as bars:
         rounds_bar = bars.add_task("rounds", total=None)
         steps_bar = bars.add_task("", total=None, visible=False)
 
@@ -146,7 +160,6 @@ def tally() -> Iterator[Tally]:
     if not out.isatty():
         yield CountedLines()
         return
-    from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
     from rich.progress import Progress as Bars  # noqa: PLC0415
 
@@ -157,7 +170,7 @@ def tally() -> Iterator[Tally]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}", markup=False),
     )
-    with Bars(*columns, console=Console(file=out, markup=False, emoji=False)) as bars:
+    with Bars(*columns, console=_console(out)) as bars:
         bar = bars.add_task("", total=None, left="")
 
         class Shown:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from securefl.cli.options import Json, group, show
+from securefl.standard_error import owned
 
 carry_app = group("Messages as files, for machines that no wire joins.")
 
@@ -30,7 +31,7 @@ def carry_answer(
     from securefl.terms import MemberId  # noqa: PLC0415
 
     found = site_file.load(site)
-    with progress() as shown:
+    with owned(), progress() as shown:
         dispatcher = built(found, Environment(progress=shown))
         key = key_files.load(identity.place(found.home))
         me, most = MemberId(found.file.name), dispatcher.most_request

@@ -7,6 +7,7 @@ alone. Only what was wrong before that home was known, an option or the document
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from securefl.cli.faults import Unspoken, ending
 from securefl.errors import OperatorFault
 from securefl.metrics import SUFFIX
 from securefl.shown import on_screen
+from securefl.standard_error import owned
 from securefl.telling import screen, tell
 
 if TYPE_CHECKING:
@@ -67,6 +69,11 @@ class Words(io.TextIOBase):
             with os.fdopen(os.open(self._path, flags, files.FILE), "a") as file:
                 file.write(text)
         return len(text)
+
+    def taker(self) -> Callable[[bytes], object]:
+        """What keeps bytes that were meant for standard error, piece by piece, as text."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda data: self.write(decoder.decode(data))
 
 
 class Publisher:
@@ -113,21 +120,29 @@ def published(metrics: Metrics, file: Path | None, log: Log, home: Path, every_s
     if file is not None and (file.suffix != SUFFIX or not file.parent.is_dir()):
         remedy = f"give a name that ends in {SUFFIX}, in a folder that exists: a collector reads nothing else"
         raise OperatorFault(f"no file for metrics: {file}", remedy, "--metrics")
-    if file is None and log is Log.TEXT:
-        yield
-        return
-    out = screen() if log is Log.JSON else None
-    if out is not None:
+    words = Words(home / WORDS) if log is Log.JSON else None
+    if words is not None:
         with suppress(OperatorFault):  # the block says what is wrong with it
             files.folder(home)
-    publisher, over = Publisher(metrics, file, out, time.time), threading.Event()
+    with owned(None if words is None else words.taker()) as outside:
+        if file is None and words is None:
+            yield
+            return
+        publisher = Publisher(metrics, file, None if words is None else screen(outside), time.time)
+        with _publishing(publisher, words, every_s):
+            yield
+
+
+@contextmanager
+def _publishing(publisher: Publisher, words: Words | None, every_s: float) -> Iterator[None]:
+    over = threading.Event()
 
     def looking() -> None:
         while not over.wait(every_s):
             publisher.look()
 
     looks = threading.Thread(target=looking, daemon=True, name="publishing")
-    with redirect_stderr(Words(home / WORDS)) if out is not None else redirect_stderr(sys.stderr):
+    with redirect_stderr(sys.stderr if words is None else words):
         publisher.tell("begun", pid=os.getpid())
         publisher.look()
         looks.start()
@@ -141,7 +156,7 @@ def published(metrics: Metrics, file: Path | None, log: Log, home: Path, every_s
         except Exception as fault:
             found = ending(fault)
             code = found.code
-            if out is None:
+            if words is None:
                 raise
             tell(f"{found.trace}{found.text}")
             raise Unspoken(code) from None

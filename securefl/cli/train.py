@@ -11,6 +11,7 @@ import typer
 from securefl.cli.installed import check_trains
 from securefl.cli.options import Json, Unsigned, show
 from securefl.errors import Interrupted
+from securefl.standard_error import owned
 
 
 def run(
@@ -43,7 +44,7 @@ def run(
         loaded = loaded.model_copy(update={"file": file})
     arms = Baselines(local=with_local, without_privacy=without_privacy)
     try:
-        with progress() as shown:
+        with owned(), progress() as shown:
             result = f.run(loaded, out, sites=sites, arms=arms, progress=shown, unsafe_unsigned=unsafe_unsigned)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what was spent is recorded, and the same command goes on from here") from None
@@ -80,7 +81,7 @@ def _run_suite(
     suite = suite if policy is None else suite.under(policy)
     local, without_privacy = arms
     try:
-        with progress() as shown:
+        with owned(), progress() as shown:
             result = s.run(
                 suite, out, sites=sites, arms=Baselines(local=local, without_privacy=without_privacy), progress=shown,
                 unsafe_unsigned=unsafe_unsigned,
@@ -108,7 +109,7 @@ def compare(
     check_trains()
     loaded = e.load(experiment)
     try:
-        with tally() as shown:
+        with owned(), tally() as shown:
             results, text, code = sweep.compare(
                 loaded, out, jobs or len(os.sched_getaffinity(0)), shown, unsafe_unsigned=unsafe_unsigned
             )

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from securefl.protocol.messages import InProgress
 from securefl.runtime.answering import Handler, Leaving, said
+from securefl.standard_error import owned
 
 GRACE_S: Final = 10.0  # for what is under way when this process is told to end: a step of a training
 NUMBER: Final = struct.Struct(">Q")  # before each request and its answer: requests of one pipe are counted from 1
@@ -55,11 +56,13 @@ def serve(make: Maker, pipe: Connection, grace_s: float = GRACE_S) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, told)
     serving = _Serving(make, pipe)
-    with suppress(EOFError, OSError, _Told):
-        while True:
-            serving.begin(pipe.recv_bytes())
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not serving.ended(grace_s):  # a thread that is left in a step would be torn apart with the interpreter
+    with owned():
+        with suppress(EOFError, OSError, _Told):
+            while True:
+                serving.begin(pipe.recv_bytes())
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        all_ended = serving.ended(grace_s)
+    if not all_ended:  # a thread that is left in a step would be torn apart with the interpreter
         os._exit(0)
 
 

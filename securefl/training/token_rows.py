@@ -90,7 +90,7 @@ def _rows(tokenizer: Any, texts: list[str], cut: dict[str, Any]) -> Sequence[Seq
     if not texts:
         return []
     try:
-        found: Sequence[Sequence[object]] = tokenizer(texts, **cut)["input_ids"]
+        found: Sequence[Sequence[object]] = tokenizer(texts, verbose=False, **cut)["input_ids"]
     except BaseException as fault:  # a tokenizer raises what it likes
         if not isinstance(fault, Exception) and type(fault).__module__ != RUST:
             raise  # of this process, not of the text

@@ -65,7 +65,7 @@ def test_neighbours_look_alike_whatever_became_of_the_log(tmp_path: Path, monkey
     assert "Submitted" in expected[1]
     assert seen(tmp_path / "read", told := io.StringIO(), monkeypatch, beyond=True) == expected
     assert "clamped to the grid" in told.getvalue(), "the line is of this one record"
-    for log in ("unread", "standing still", "on a full disk"):
+    for log in ("unread", "standing still", "almost full", "on a full disk"):
         assert seen(tmp_path / log, LOGS[log](), monkeypatch, beyond=True) == expected, log
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,21 @@ def standing_still() -> io.TextIOWrapper:
     with suppress(BlockingIOError):
         while True:
             os.write(writes, bytes(1 << 12))
+    os.set_blocking(writes, True)
+    return os.fdopen(writes, "w", buffering=1)
+
+
+def almost_full() -> io.TextIOWrapper:
+    """A terminal that nobody reads any more: it says that it takes more, and has no room for a line."""
+    reads, writes = os.openpty()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, b"a line that was there before\n")
+    room = select.poll()
+    room.register(writes, select.POLLOUT)
+    while not room.poll(10):
+        os.read(reads, 1)
     os.set_blocking(writes, True)
     return os.fdopen(writes, "w", buffering=1)
 
@@ -48,7 +64,7 @@ class Terminal(io.StringIO):
 
 
 LOGS: dict[str, Callable[[], object]] = {
-    "unread": unread, "standing still": standing_still, "closed": closed, "on a full disk": on_a_full_disk,
+    "unread": unread, "standing still": standing_still, "almost full": almost_full, "closed": closed, "on a full disk": on_a_full_disk,
     "none": lambda: None, "a terminal that is gone": Terminal,
 }  # fmt: skip
 
