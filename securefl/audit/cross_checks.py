@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from securefl import keys, merkle, wire
 from securefl.audit.ledger_files import Ledger, joined, of_seat
@@ -90,6 +91,9 @@ def check_complete(ledgers: Mapping[MemberId, Ledger], runs: Runs, wanted: froze
             absent[seat.member] = f"run {run.hex()[:12]}: no ledger of {seat.member}, {part}"
     elsewhere = {entry.run for ledger in ledgers.values() for _, entry in ledger.each(RunJoined)} - set(runs)
     told = [f"run {run.hex()[:12]}: its coordinator's ledger is not here" for run in sorted(elsewhere)]
+    for ledger in ledgers.values():
+        what = "its owner was in another coordinator's run of this name, whose ledger is not here"
+        told += [f"run {run.hex()[:12]}: {ledger.name}: {what}" for run in sorted(ledger.apart)]
     return (*(each for _, each in sorted(absent.items())), *told)
 
 
@@ -150,7 +154,7 @@ def check_openings(ledger: Ledger, runs: Runs) -> None:
         joined.add(opened.run)
         if not any(seat.member == ledger.owner and seat.key in ledger.keys for seat in opened.peers):
             raise ledger.wrong("a run without its own seat in it", index)
-        if opened.run not in runs:
+        if opened.run not in runs or opened.run in ledger.apart:
             continue
         coordinator, told = runs[opened.run]
         if opened.task != told.task:
@@ -205,20 +209,28 @@ def _in_runs(ledger: Ledger) -> Iterator[tuple[int, MessageSent | MessageReceive
             yield index, entry, peers.get(entry.receipt.run, {})
 
 
-def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
-    """Check that every head somebody has seen is a prefix of its owner's ledger.
+def check_heads(ledgers: Mapping[MemberId, Ledger], runs: Runs = MappingProxyType({})) -> tuple[str, ...]:
+    """Return what is not verified, if every head that somebody has seen is a prefix of its owner's ledger.
+
+    Two ledgers of a party that is in none of these runs, and has none here, prove something of that party alone.
 
     Raises:
         Tampered: a ledger is older, shorter or another than it was when it was seen.
     """
     seen: dict[tuple[MemberId, PublicKey, int], tuple[Hash, MemberId]] = {}
-    same = joined(ledgers.values())
+    seats = {(seat.member, seat.key) for _, opened in runs.values() for seat in opened.peers}
+    same, notes = joined(ledgers.values()), set[str]()
     for ledger in ledgers.values():
         for signer, head in _seen_by(ledger):
-            key = min(same.get(signer, (signer,)))  # a ledger is one, whatever keys its owner had
+            keys_ = same.get(signer, frozenset({signer}))  # a ledger is one, whatever keys its owner had
+            key = min(keys_)
             root, witness = seen.setdefault((head.owner, key, head.size), (head.root, ledger.owner))
             if root != head.root:
-                raise Tampered(f"{head.owner}.ledger", f"{witness} and {ledger.owner} saw two of {head.size} entries")
+                what = f"{witness} and {ledger.owner} saw two of {head.size} entries"
+                here = of_seat(ledgers, Participant(head.owner, key, "")) is not None
+                if here or any((head.owner, each) in seats for each in keys_):
+                    raise Tampered(f"{head.owner}.ledger", what)
+                notes.add(f"{head.owner}.ledger: {what}, and its owner is in no run here")
     trees: dict[MemberId, merkle.Frontier] = {}
     for (owner, key, size), (root, witness) in sorted(seen.items()):
         shown = of_seat(ledgers, Participant(owner, key, ""))
@@ -232,6 +244,7 @@ def check_heads(ledgers: Mapping[MemberId, Ledger]) -> None:
         trees[owner] = tree
         if tree.root() != root:
             raise shown.wrong(f"its first {size} entries are not those that {witness} has seen")
+    return tuple(sorted(notes))
 
 
 def _seen_by(ledger: Ledger) -> Iterator[tuple[PublicKey, Head]]:
@@ -263,28 +276,40 @@ def _signer(ledger: Ledger, index: int, keys_: list[PublicKey], head: SignedHead
 
 
 def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
-    """Check that all members were asked about one set of survivors a round: those the sum was opened over.
+    """Check that each member was asked about a plan it was charged for, and all about the sum that was opened of it.
 
-    A question is signed by the coordinator, and its digest stands in the ledger of whoever answered it.
+    A question is signed by the coordinator, and its digest stands in the ledger of whoever answered it. Its receipt
+    names the plan: no member answers one whose receipt does not, so one that stands in a ledger is no member's.
 
     Raises:
-        Tampered: a coordinator showed two sets, or opened another sum than it asked about.
+        Tampered: a coordinator showed two sets, or opened another sum than it asked about; or a member answered what no
+            member answers.
     """
-    masked = {
-        wire.plan_hash(entry.plan)
-        for ledger in ledgers.values()
-        for _, entry in ledger.each(Reserved)
-        if entry.plan.cover.scheme.has_masks
-    }
     about = {(opening.run, opening.round): digest for digest, opening in _questions(runs)}
     for ledger in ledgers.values():
-        for index, got in ledger.each(MessageReceived):
-            receipt = got.receipt
-            opened = ledger.opened(receipt.run) if receipt.kind == "Ask" and receipt.plan in masked else None
-            if opened is not None and opened.role == "member" and receipt.run in runs:
+        plans = {wire.plan_hash(entry.plan): entry.plan for _, entry in ledger.each(Reserved)}
+        for index, receipt, answered in _asked_of(ledger):
+            plan = None if receipt.plan is None else plans.get(receipt.plan)
+            if plan is None or (plan.run, plan.round) != (receipt.run, receipt.round):
+                raise ledger.wrong("asked about a round, and its receipt names no plan of it that was paid for", index)
+            if not answered:
+                raise ledger.wrong(f"an answer about round {receipt.round}, and no question that it answers", index)
+            if receipt.kind == m.Ask.__name__ and plan.cover.scheme.has_masks and receipt.run in runs:
                 told = about.setdefault((receipt.run, receipt.round), receipt.digest)
                 if told != receipt.digest:
                     raise ledger.wrong(f"asked about other survivors of round {receipt.round} than others were", index)
+
+
+def _asked_of(ledger: Ledger) -> Iterator[tuple[int, Receipt, bool]]:
+    """Each question to a member and each answer of its, and whether the question stands before the answer."""
+    asked: set[tuple[RunId, int, Hash | None]] = set()
+    for index, entry in ledger.each(MessageSent | MessageReceived):
+        receipt = entry.receipt
+        opened = ledger.opened(receipt.run) if receipt.kind in (m.Ask.__name__, m.Answered.__name__) else None
+        if opened is not None and opened.role == "member":
+            name = (receipt.run, receipt.round, receipt.plan)
+            asked |= {name} if isinstance(entry, MessageReceived) else set()
+            yield index, receipt, name in asked
 
 
 def summed(runs: Runs) -> Mapping[Hash, tuple[MemberId, ...]]:

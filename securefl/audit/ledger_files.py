@@ -15,13 +15,17 @@ from securefl.ledger import export, heads
 from securefl.policy import load as policies
 from securefl.protocol import key_line, key_standing
 from securefl.terms import (
+    Entry,
     Handover,
     Hash,
     Leaf,
     MemberId,
+    MessageReceived,
+    MessageSent,
     Noticed,
     Participant,
     PublicKey,
+    Reserved,
     RunId,
     RunJoined,
 )
@@ -39,6 +43,7 @@ class Ledger:
     hashes: tuple[Hash, ...]
     former: tuple[PublicKey, ...] = ()  # keys that were handed over to ``key``, step by step, as its own entries say
     others: frozenset[PublicKey] = frozenset()  # keys that hand-overs join with ``key``, as any ledger here says
+    apart: frozenset[RunId] = frozenset()  # runs of another federation, with the name of one that a ledger here began
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:
@@ -56,18 +61,33 @@ class Ledger:
         return f"{self.owner}{export.SUFFIX}"
 
     def each(self, kind: type[T]) -> Iterator[tuple[int, T]]:
-        """The entries of one kind, with their places."""
+        """The entries of one kind, with their places; those of a run apart are no evidence on the one of its name."""
         for index, leaf in enumerate(self.leaves):
-            if isinstance(leaf.entry, kind):
+            if isinstance(leaf.entry, kind) and not (self.apart and self.is_apart(leaf.entry)):
                 yield index, leaf.entry
+
+    def is_apart(self, entry: Entry) -> bool:
+        """Whether an entry, but for the one that tells of its beginning, is of a run apart."""
+        return not isinstance(entry, RunJoined) and run_of(entry) in self.apart
 
     def opened(self, run: RunId) -> RunJoined | None:
         """Return how this party joined a run, if it did."""
-        return next((entry for _, entry in self.each(RunJoined) if entry.run == run), None)
+        joins = (entry for _, entry in self.each(RunJoined) if entry.run == run and run not in self.apart)
+        return next(joins, None)
 
     def wrong(self, why: str, entry: int | None = None) -> Tampered:
         """The finding that names this ledger."""
         return Tampered(self.name, why, entry)
+
+
+def run_of(entry: Entry) -> RunId | None:
+    """The run that an entry names."""
+    if isinstance(entry, MessageReceived | MessageSent):
+        return entry.receipt.run
+    if isinstance(entry, Reserved):
+        return entry.plan.run
+    run: RunId | None = getattr(entry, "run", None)
+    return run
 
 
 def policy_in(text: bytes, where: str) -> policies.Policy:
@@ -209,4 +229,30 @@ def _whole(ledgers: Mapping[MemberId, Ledger]) -> Mapping[MemberId, Ledger]:
                 if first != other:
                     shown = f"{fingerprint(first)} as {told} tells, and {fingerprint(other)} as {teller.name} does"
                     raise owners[one].wrong(f"{what}, each time by its signature, {fingerprint(one)}: {shown}")
-    return whole
+    return _with_runs_apart(whole)
+
+
+def _with_runs_apart(ledgers: Mapping[MemberId, Ledger]) -> Mapping[MemberId, Ledger]:
+    """The same, each with the runs in which it followed another coordinator than the one whose ledger names them here.
+
+    A run is of its federation and coordinator. Its name is the coordinator's to choose: another one may have chosen the
+    same, and whoever follows both is to blame for neither.
+    """
+    begun = {
+        entry.run: (entry.federation, ledger)
+        for ledger in ledgers.values()
+        for _, entry in ledger.each(RunJoined)
+        if entry.role == "coordinator"
+    }
+
+    def is_of(entry: RunJoined) -> bool:
+        federation, coordinator = begun[entry.run]
+        seats = {(seat.member, seat.key) for seat in entry.peers}
+        return entry.federation == federation and any((coordinator.owner, key) in seats for key in coordinator.keys)
+
+    found = {}
+    for owner, ledger in ledgers.items():
+        joins = [entry for _, entry in ledger.each(RunJoined) if entry.run in begun]
+        same = {entry.run for entry in joins if entry.role == "coordinator" or is_of(entry)}
+        found[owner] = replace(ledger, apart=frozenset({entry.run for entry in joins} - same))
+    return found

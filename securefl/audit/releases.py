@@ -35,7 +35,7 @@ def check(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> tuple[str, ...]:
         Tampered: a sum without a release, or a release without a sum; a sum over somebody whose result never came;
             another last release than somebody was told; or a sum that the custodian did not open, or that it alone did.
     """
-    _check_same(ledgers)
+    _check_same(ledgers, runs)
     notes: list[str] = []
     for run, (coordinator, opened) in sorted(runs.items()):
         released = _rounds(run, coordinator)
@@ -57,11 +57,13 @@ def _ledgers_of(opened: RunJoined, ledgers: Mapping[MemberId, Ledger]) -> Iterat
             yield ledger
 
 
-def _check_same(ledgers: Mapping[MemberId, Ledger]) -> None:
+def _check_same(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
     """All who were told of a round's release were told of the same."""
     seen: dict[tuple[RunId, int], tuple[Hash, MemberId]] = {}
     for ledger in ledgers.values():
         for index, entry in ledger.each(Released):
+            if entry.run not in runs:
+                continue
             digest, first = seen.setdefault((entry.run, entry.round), (entry.digest, ledger.owner))
             if digest != entry.digest:
                 raise ledger.wrong(f"another release of round {entry.round} than {first} has", index)

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from securefl import merkle
-from securefl.audit.ledger_files import Ledger
+from securefl.audit.ledger_files import Ledger, run_of
 from securefl.errors import Tampered
 from securefl.ledger import heads
 from securefl.terms import (
@@ -131,7 +131,7 @@ def _check_behind(
         own = ledger is coordinator
         for place in range(named[owner].size, index if own else len(ledger.leaves)):
             entry = ledger.leaves[place].entry
-            if _run_of(entry) in runs and (own or isinstance(entry, Reserved)):
+            if run_of(entry) in runs and not ledger.is_apart(entry) and (own or isinstance(entry, Reserved)):
                 raise ledger.wrong("an entry of this run, and the report was computed without it", place)
 
 
@@ -143,15 +143,6 @@ def _cut(ledger: Ledger, head: Head) -> Ledger:
     if len(ledger.hashes) < head.size or merkle.root(ledger.hashes[: head.size]) != head.root:
         raise ledger.wrong(f"its first {head.size} entries are not those that the report was computed from")
     return replace(ledger, leaves=ledger.leaves[: head.size], hashes=ledger.hashes[: head.size])
-
-
-def _run_of(entry: Entry) -> RunId | None:
-    if isinstance(entry, MessageReceived | MessageSent):
-        return entry.receipt.run
-    if isinstance(entry, Reserved):
-        return entry.plan.run
-    run: RunId | None = getattr(entry, "run", None)
-    return run
 
 
 def _known(ledgers: Ledgers, coordinator: Ledger, index: int) -> dict[MemberId, int]:

@@ -261,7 +261,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     cross_checks.check_receipts(ledgers)
     summed = cross_checks.summed(runs)
     left_out += tuple(each for ledger in ledgers.values() for each in key_checks.check(ledger, summed))
-    cross_checks.check_heads(ledgers)
+    left_out += cross_checks.check_heads(ledgers, runs)
     accounts = {ledger.owner: price_checks.check_account(ledger) for ledger in ledgers.values()}
     price_checks.check_rounds(ledgers, runs)
     cross_checks.check_questions(ledgers, runs)

@@ -33,10 +33,7 @@ def check_answer(course: RunState, event: Received, ports: Ports) -> None:
         raise Forged(f"{event.sender} shows no ledger")
     m.check_head(event.frame.head, event.sender, key)
     seen_heads.check_grown((course.heads.get(event.sender), course.former.get(event.sender)), event.frame.head)
-    named = event.frame.envelope.receipt.head
-    if named is not None:
-        m.check_head(named, event.sender, key)
-        m.check_progress(named, event.frame.head)
+    seen_heads.check_named(event.frame.envelope.receipt, key, event.frame.head)
 
 
 def check_reply(course: RunState, event: Received) -> None:

@@ -24,7 +24,7 @@ from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Identity, Secret
 from securefl.protection.summation import FromCustodian, Summation, Unopened
 from securefl.protocol import messages as m
-from securefl.protocol import seen_heads
+from securefl.protocol import requests, seen_heads
 from securefl.protocol.member_state import Received, SiteConfig
 from securefl.seams import KeyHolder, Prepared
 from securefl.terms import (
@@ -148,10 +148,9 @@ class Step:
 def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     """Join, and hand out what members need to encrypt."""
     charter = state.charter
-    invite = m.opened(event.envelope, m.Invite)
-    assert isinstance(invite, m.Invite)
+    invite = requests.opened(event.envelope, m.Invite)
     session = invite.session
-    charter, seen = seen_heads.relayed(charter, invite.heads, ports.holds, stale=True)
+    charter, seen = seen_heads.relayed(charter, session, invite.heads, ports.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     if session.federation != charter.federation:
@@ -184,7 +183,7 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
 def on_ask(state: Holding, event: Received, ports: Ports) -> Step:
     """Take one round's only question: a sum of signed inputs, which is decrypted once this is committed."""
     plan, prepared, shown = _checked(state, event, ports)
-    charter, seen = seen_heads.relayed(state.charter, shown, ports.holds)
+    charter, seen = seen_heads.relayed(state.charter, state.session, shown, ports.holds)
     receipt = event.envelope.receipt
     asked = Decrypting(replace(state, charter=charter), wire.plan_hash(plan), plan.round, receipt.digest)
     return Step(asked, (MessageReceived(receipt, event.envelope.signature), *seen), effects=(Decrypt(prepared),))
@@ -217,6 +216,7 @@ def _checked(state: Holding, event: Received, ports: Ports) -> tuple[Plan, Prepa
     if plan.round <= state.opened_round or {ask.round, event.envelope.receipt.round} != {plan.round}:
         what = f"a sum for round {plan.round}: the last one opened was of round {state.opened_round}"
         raise OutOfTurn(what, "protocol.replayed-round")
+    requests.check(event.envelope.receipt, ask, plan)
     # 2. every input is signed by a member of the cohort for this very plan, and each member stands there once
     if any(seat not in session.roster for seat in plan.cohort):
         raise Forged("a cohort with strangers", "protocol.stranger")
@@ -265,11 +265,10 @@ def _what_became(session: m.Session, asked: Decrypting, answer: bytes) -> Entry:
 
 def on_close(state: Holding | Decrypting, event: Received, ports: Ports) -> Step:
     """Leave, and keep everybody's head."""
-    close = m.opened(event.envelope, m.Close)
-    assert isinstance(close, m.Close)
+    close = requests.opened(event.envelope, m.Close)
     session = state.session
     reply = _enveloped(state.charter, session, ports, m.Bye(close.outcome), 0)
-    charter, seen = seen_heads.relayed(state.charter, close.heads, ports.holds)
+    charter, seen = seen_heads.relayed(state.charter, session, close.heads, ports.holds)
     entries: list[Entry] = list(seen)
     if close.state:
         entries.append(Released(session.run, close.round, m.state_digest(close.state)))
@@ -319,7 +318,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     if (type(state), kind) not in RULES:
         name = "protocol.second-question" if isinstance(state, Decrypting) else OutOfTurn.rule
         raise OutOfTurn(f"{receipt.kind} while {type(state).__name__}", name)
-    charter, seen = seen_heads.beside(charter, event.head)
+    charter, seen = seen_heads.beside(charter, event.head, receipt)
     moved = _moved(_with(state, charter), kind, event, ports)
     return replace(moved, entries=(*moved.entries, *seen))
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from securefl import keys, wire
 from securefl.errors import Forged, OutOfTurn, Unsafe
 from securefl.keys import Secret
-from securefl.protocol import declining, seen_heads
+from securefl.protocol import declining, requests, seen_heads
 from securefl.protocol import messages as m
 from securefl.protocol.member_checks import acceptances, check_as_agreed, check_cohort, covers, inputs_of, members_only
 from securefl.protocol.member_state import (
@@ -73,10 +73,9 @@ UNREAD: Final = declining.UNREAD
 def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
     """Join a run that is what this member's own charter says, and no other."""
     charter = state.charter
-    invite = m.opened(event.envelope, m.Invite)
-    assert isinstance(invite, m.Invite)
+    invite = requests.opened(event.envelope, m.Invite)
     session = invite.session
-    charter, seen = seen_heads.relayed(charter, invite.heads, ports.holds, stale=True)
+    charter, seen = seen_heads.relayed(charter, session, invite.heads, ports.holds, stale=True)
     if session.run != event.envelope.receipt.run:
         raise Forged("an invitation to one run in an envelope of another", "protocol.another-run")
     # 1. the federation, policy, coordinator and custodian are the ones this site was set up with
@@ -113,16 +112,15 @@ def on_invite(state: Idle, event: Received, ports: Ports) -> Step:
 def on_enrol(state: Ready | Sealed | Deciding | UnderWay, event: Received, ports: Ports) -> Step:
     """Make keys and shares for a round that has not been entered yet; pay for a training that was under way."""
     seat = state.seat
-    enrol = m.opened(event.envelope, m.Enrol)
-    assert isinstance(enrol, m.Enrol)
+    enrol = requests.opened(event.envelope, m.Enrol)
     next_round = seat.next_round + isinstance(state, Deciding | UnderWay)  # that of its plan has begun
     if enrol.round < next_round:
         raise OutOfTurn(f"round {enrol.round} again: the next one is {next_round}", "protocol.replayed-round")
     seen: tuple[Entry, ...] = ()
     if not seat.boxes:
         accepted = acceptances(seat, enrol.accepts)
-        charter, of_peers = seen_heads.relayed(seat.charter, accepted.shown, ports.holds)
-        charter, by_peers = seen_heads.relayed(charter, accepted.seen, ports.holds, stale=True)
+        charter, of_peers = seen_heads.relayed(seat.charter, seat.session, accepted.shown, ports.holds)
+        charter, by_peers = seen_heads.relayed(charter, seat.session, accepted.seen, ports.holds, stale=True)
         seen = (*of_peers, *by_peers)
         ports.protection(seat.session.scheme).check_material(
             accepted.material, seat.session.custodian.key if seat.session.custodian else None
@@ -153,8 +151,7 @@ def on_propose(state: Ready | Sealed, event: Received, ports: Ports) -> Step:
         rule = "protocol.replayed-round" if plan.round < seat.next_round else OutOfTurn.rule
         raise OutOfTurn(f"a plan for round {plan.round}: the next one here is {seat.next_round}", rule)
     receipt = event.envelope.receipt
-    if (receipt.plan, receipt.round) != (wire.plan_hash(plan), plan.round):
-        raise Forged("a plan that is not the one its receipt names", "protocol.another-plan")
+    requests.check(receipt, proposal)
     # 2. its cohort is part of the roster, with this member in it, and each takes part under a key that counts now
     check_cohort(seat, plan)
     for peer in (*plan.cohort, *((session.custodian,) if session.custodian else ())):
@@ -171,7 +168,7 @@ def on_propose(state: Ready | Sealed, event: Received, ports: Ports) -> Step:
     ports.protection(session.scheme).admit(
         seat.charter.me, plan, Secret(seat.box), seat.enrolment, proposal.relayed, seat.material
     )
-    charter, seen = seen_heads.relayed(seat.charter, proposal.heads, ports.holds)
+    charter, seen = seen_heads.relayed(seat.charter, session, proposal.heads, ports.holds)
     seat, told = (
         replace(seat, charter=charter, request=receipt.digest, reply=None),
         MessageReceived(receipt, event.envelope.signature),
@@ -252,14 +249,13 @@ def _failed(state: UnderWay, did: PrivacyEvent, ports: Ports, trouble: str) -> S
 def on_ask(state: Sealed, event: Received, ports: Ports) -> Step:
     """Answer one question about the round just sealed, and forget what would answer a second."""
     seat, plan = state.seat, state.plan
-    ask = m.opened(event.envelope, m.Ask)
-    assert isinstance(ask, m.Ask)
+    ask = requests.opened(event.envelope, m.Ask, plan)
     if ask.round != plan.round:
         raise OutOfTurn(f"a question about round {ask.round} in round {plan.round}", "protocol.another-round")
     protection = ports.protection(seat.session.scheme)
     answer = protection.answer(seat.charter.me, plan, state.kept, ask.question)
     shown = inputs_of(seat, plan, ask.sealed, protection.about(ask.question), ports.standing)
-    charter, seen = seen_heads.relayed(seat.charter, shown, ports.holds)
+    charter, seen = seen_heads.relayed(seat.charter, seat.session, shown, ports.holds)
     seat, message = replace(seat, charter=charter), m.Answered(plan.round, answer)
     return _replied(seat, Ready, event, ports, message, plan.round, plan=wire.plan_hash(plan), entries=seen)
 
@@ -267,9 +263,8 @@ def on_ask(state: Sealed, event: Received, ports: Ports) -> Step:
 def on_close(state: Ready | Sealed | Deciding | UnderWay, event: Received, ports: Ports) -> Step:
     """Leave; keep everybody's head, and pay for a training that was under way."""
     seat = state.seat
-    close = m.opened(event.envelope, m.Close)
-    assert isinstance(close, m.Close)
-    charter, seen = seen_heads.relayed(seat.charter, close.heads, ports.holds)
+    close = requests.opened(event.envelope, m.Close)
+    charter, seen = seen_heads.relayed(seat.charter, seat.session, close.heads, ports.holds)
     seat, entries = replace(seat, charter=charter), list[Entry](seen)
     if isinstance(state, UnderWay):
         entries.append(_paid_whole(state))
@@ -349,9 +344,13 @@ def step(state: State, event: Event, ports: Ports) -> Step:
         if not isinstance(state, Idle) and state.seat.request == receipt.digest:
             if state.seat.reply is not None:
                 return Step(state, outbound=state.seat.reply)
-            moved = on_resumed(state, Resumed(), ports)  # where that is another state, the ledger tells of it
-            got = MessageReceived(receipt, event.envelope.signature)
-            return moved if moved.state == state else replace(moved, entries=(got,))
+            moved = on_resumed(state, Resumed(), ports)
+            if moved.state == state:
+                return moved
+            assert isinstance(state, UnderWay)  # that is another state, so the ledger tells of it
+            requests.check(receipt, state.proposal)
+            seen_heads.beside(charter, event.head, receipt)
+            return replace(moved, entries=(MessageReceived(receipt, event.envelope.signature),))
         kind = REQUESTS.get(receipt.kind, type(None))
     rule = RULES.get((type(state), kind))
     if rule is None:
@@ -360,7 +359,7 @@ def step(state: State, event: Event, ports: Ports) -> Step:
     act, targets = rule
     seen: tuple[Witnessed, ...] = ()
     if isinstance(event, Received):
-        charter, seen = seen_heads.beside(state.charter if isinstance(state, Idle) else state.seat.charter, event.head)
+        charter, seen = seen_heads.beside(charter, event.head, event.envelope.receipt)
         state = Idle(charter) if isinstance(state, Idle) else replace(state, seat=replace(state.seat, charter=charter))
     moved = act(state, event, ports)
     assert type(moved.state) in targets, "a rule moved to a state its row does not name"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from securefl.errors import Forged
 from securefl.protocol import messages as m
-from securefl.terms import Head, MemberId, Receipt, SignedHead, Witnessed
+from securefl.protocol.acceptances import parties
+from securefl.terms import Head, MemberId, PublicKey, Receipt, SignedHead, Witnessed
 
 if TYPE_CHECKING:
     from securefl.protocol.member_state import SiteConfig
@@ -40,26 +41,43 @@ def check_grown(known: Iterable[SignedHead | None], head: SignedHead) -> None:
         m.check_progress(before, head)
 
 
-def beside(charter: SiteConfig, head: SignedHead | None) -> tuple[SiteConfig, tuple[Witnessed, ...]]:
-    """Take in the head of the coordinator's ledger that came beside a message.
+def check_named(receipt: Receipt, key: PublicKey, head: SignedHead) -> None:
+    """Check that the head in a receipt is its sender's, under this key, and of no more than came beside the message.
 
     Raises:
-        Forged: there is none, the coordinator did not sign it, or its ledger was longer before.
+        Forged: it is not. Whoever wrote such a receipt down would have a head there that nobody signed.
+    """
+    if receipt.head is not None:
+        m.check_head(receipt.head, receipt.sender, key)
+        m.check_progress(receipt.head, head)
+
+
+def beside(
+    charter: SiteConfig, head: SignedHead | None, receipt: Receipt
+) -> tuple[SiteConfig, tuple[Witnessed, ...]]:  # fmt: skip
+    """Take in the head of the coordinator's ledger that came beside a message with this receipt.
+
+    Raises:
+        Forged: there is none, the coordinator did not sign it, or its ledger was longer before; or the receipt names
+            another one.
     """
     coordinator = charter.coordinator
     if head is None:
         raise Forged(f"a message of {coordinator.member} without its ledger's head", "protocol.no-ledger")
     m.check_head(head, coordinator.member, coordinator.key)
+    check_named(receipt, coordinator.key, head)
     check_grown(_known(charter, coordinator.member), head)
     return _with(charter, {coordinator.member: head})
 
 
 def relayed(
-    charter: SiteConfig, heads: Iterable[SignedHead], holds: Callable[[Head], bool], *, stale: bool = False
-) -> tuple[SiteConfig, tuple[Witnessed, ...]]:
-    """Take in heads that the coordinator passed on: other parties', and this party's own as it was seen.
+    charter: SiteConfig, session: m.Session, heads: Iterable[SignedHead], holds: Callable[[Head], bool], *,
+    stale: bool = False,
+) -> tuple[SiteConfig, tuple[Witnessed, ...]]:  # fmt: skip
+    """Take in heads that the coordinator passed on: those of other parties in this run, and this party's own.
 
     Args:
+        session: whose parties count: whoever reads this ledger knows no other in this run.
         holds: whether this party's own ledger had that head before.
         stale: whether an older head than was seen is no fault: the coordinator may know less than this party.
 
@@ -68,12 +86,13 @@ def relayed(
             ledger is not the one it signed before.
     """
     custodian = (charter.custodian,) if charter.custodian else ()
-    known = {seat.member: seat.key for seat in (*charter.peers, charter.coordinator, *custodian)}
+    seats, here = (*charter.peers, charter.coordinator, *custodian), parties(session)
+    known = {seat.member: seat.key for seat in seats if seat.member in here}
     grown: dict[str, SignedHead] = {}
     for head in heads:
         owner = head.head.owner
         if owner not in known and owner != charter.me:
-            raise Forged(f"a head of {owner}, who is no peer", "protocol.stranger")
+            raise Forged(f"a head of {owner}, who is no peer in this run", "protocol.stranger")
         before = (grown.get(owner, charter.witnessed.get(owner)), charter.former.get(owner))
         if head == before[0] and (stale or before[1] is None):
             continue

@@ -304,7 +304,7 @@ LIES: dict[str, tuple[Lie, str, str]] = {
     "another plan than proposed": (lies("north", Reserved, quiet_plan), "nobody had proposed", "north.ledger"),
     "a laxer policy": (lies("north", RunJoined, lambda e: (replace(e, policy=LAX),)), "another policy, key or peer", "north.ledger"),
     "another task": (lies("north", RunJoined, lambda e: (replace(e, task="tone"),)), "another task for this run", "north.ledger"),
-    "another federation": (lies("north", RunJoined, lambda e: (replace(e, federation="x"),)), "another policy, key or peer", "north.ledger"),
+    "another federation": (lies("north", RunJoined, lambda e: (replace(e, federation="x"),)), "never joined the run", "north.ledger"),
     "a peer left out": (lies("north", RunJoined, lambda e: (replace(e, peers=e.peers[1:]),)), "own seat", "north.ledger"),
     "a run that begins twice": (lies("north", RunJoined, lambda e: (e, e)), "begins twice", "north.ledger"),
     "a run that never began": (lies("north", RunJoined, lambda e: ()), "never joined the run", "north.ledger"),
@@ -521,3 +521,44 @@ def test_what_a_report_says_of_one_round_is_true_of_all(number: int, how, tmp_pa
     verdict = verify(story.export(tmp_path))
     assert not verdict.ok
     assert "is none of this run" in verdict.why
+
+
+def asked_of_west(**changes: object) -> Lie:
+    """The coordinator and west agree on a question to west whose receipt says something else, signed by both keys."""
+
+    def lie(_: str, entry: Entry) -> Sequence[Entry]:
+        if isinstance(entry, MessageSent | MessageReceived) and (entry.receipt.kind, entry.receipt.to) == (
+            "Ask",
+            "west",
+        ):
+            other = signed(MessageSent(entry.receipt, entry.signature), **changes)
+            return (type(entry)(other.receipt, other.signature),)
+        return (entry,)
+
+    return lie
+
+
+@pytest.mark.parametrize("changes", [{"plan": None}, {"plan": Hash(bytes(32))}, {"round": 7}])
+def test_a_question_whose_receipt_names_no_plan_that_its_member_trained_is_found(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """Else two who agree on it would have one member answer for another sum, under a receipt that nobody compares."""
+    story = Story(asked_of_west(**changes))
+    story.begin()
+    story.round(1, asked=lambda member: audited.MEMBERS[member == "west" :])
+    story.close()
+    bad(story.export(tmp_path), "its receipt names no plan of it that was paid for", "west.ledger")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_answer_without_its_question_is_found(tmp_path: Path, asked: bool) -> None:
+    story = Story()
+    story.begin()
+    story.round(1, asked=(lambda _: audited.MEMBERS) if asked else None)
+    plan = next(entry.plan for entry in story.parties["west"].truth if isinstance(entry, Reserved))
+    story.say("west", "coordinator", "Answered", 1, wire.plan_hash(plan))
+    story.close()
+    if asked:
+        assert verify(story.export(tmp_path)).ok
+    else:
+        bad(story.export(tmp_path), "no question that it answers", "west.ledger")

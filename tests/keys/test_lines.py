@@ -14,7 +14,7 @@ from securefl.ledger import heads
 from securefl.protocol import key_standing, seen_heads
 from securefl.protocol.key_standing import NotTaken
 from securefl.terms import Handover, Hash, Head, Refused, Scheme, Settled, SumOpened, Witnessed
-from tests.protocol.test_protocol_sight import charter, heads_of
+from tests.protocol.test_protocol_sight import charter, heads_of, session
 from tests.support.rotating import COORDINATOR, HOUR, ROTATIONS, Living, Rotating
 from tests.support.worlds import signed_head
 
@@ -119,15 +119,17 @@ def test_a_hand_over_of_another_ledger_than_was_shown_is_not_taken_in(federation
 
 
 def test_a_head_that_was_seen_under_this_key_is_too_short_where_a_longer_one_was_seen_under_another() -> None:
-    known = replace(seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)[0], former={"b": signed_head("b", 9)})
+    known = replace(
+        seen_heads.relayed(charter(), session(), heads_of(b=5), lambda _: True)[0], former={"b": signed_head("b", 9)}
+    )
     for size in (5, 6, 8):
         with pytest.raises(Forged) as caught:
-            seen_heads.relayed(known, heads_of(b=size), lambda _: True)
+            seen_heads.relayed(known, session(), heads_of(b=size), lambda _: True)
         assert caught.value.rule == SET_BACK
-        assert seen_heads.relayed(known, heads_of(b=size), lambda _: True, stale=True)[1] == (), (
+        assert seen_heads.relayed(known, session(), heads_of(b=size), lambda _: True, stale=True)[1] == (), (
             "said by others: no news"
         )
-    assert len(seen_heads.relayed(known, heads_of(b=10), lambda _: True)[1]) == 1
+    assert len(seen_heads.relayed(known, session(), heads_of(b=10), lambda _: True)[1]) == 1
 
 
 def test_an_empty_ledger_is_too_short_where_one_was_seen_under_another_key() -> None:

@@ -316,7 +316,7 @@ def test_a_custodian_that_is_stopped_keeps_what_it_saw_of_the_coordinators_ledge
     left = u.step(decrypting, member_state.Received(close.envelope, longer, RAND), world.custodian_plugs()).state
     assert left.charter.witnessed["coordinator"] == longer
     with pytest.raises(PeerFault) as caught:  # so a ledger that is shorter than that is found
-        seen_heads.beside(left.charter, FAR)
+        seen_heads.beside(left.charter, FAR, close.envelope.receipt)
     assert caught.value.rule == "protocol.ledger-set-back"
 
 

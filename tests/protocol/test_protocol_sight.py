@@ -64,14 +64,19 @@ def charter() -> member_state.SiteConfig:
     return World().parties["a"].state.charter  # type: ignore[attr-defined]
 
 
+def session() -> m.Session:
+    found: m.Session = World().coordinator.state.course.session  # type: ignore[attr-defined]
+    return found
+
+
 def heads_of(**sizes: int) -> tuple[SignedHead, ...]:
     return tuple(signed_head(owner, size) for owner, size in sizes.items())
 
 
 def test_what_grew_is_new_and_what_stood_still_is_not() -> None:
-    known, seen = seen_heads.relayed(charter(), heads_of(b=5, c=3), lambda _: True)
+    known, seen = seen_heads.relayed(charter(), session(), heads_of(b=5, c=3), lambda _: True)
     assert [entry.head.head.size for entry in seen] == [5, 3]
-    again, seen = seen_heads.relayed(known, heads_of(b=5, c=4), lambda _: True)
+    again, seen = seen_heads.relayed(known, session(), heads_of(b=5, c=4), lambda _: True)
     assert [(entry.head.head.owner, entry.head.head.size) for entry in seen] == [("c", 4)]
     assert again.witnessed["b"] == signed_head("b", 5)
 
@@ -87,29 +92,29 @@ def test_what_grew_is_new_and_what_stood_still_is_not() -> None:
     ],
 )
 def test_heads_that_cannot_be_are_refused(heads: tuple[SignedHead, ...], rule: str) -> None:
-    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
+    known, _ = seen_heads.relayed(charter(), session(), heads_of(b=5), lambda _: True)
     with pytest.raises(Forged) as caught:
-        seen_heads.relayed(known, heads, lambda _: True)
+        seen_heads.relayed(known, session(), heads, lambda _: True)
     assert caught.value.rule == rule
 
 
 def test_a_ledger_that_has_not_what_its_owner_signed_is_named_apart_from_anothers() -> None:
     """What to do differs: restore the own one; keep away from the other."""
     with pytest.raises(Forged, match="this ledger has not the 5 entries that a has signed.*restore the newest") as own:
-        seen_heads.relayed(charter(), heads_of(a=5), lambda _: False)
-    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
+        seen_heads.relayed(charter(), session(), heads_of(a=5), lambda _: False)
+    known, _ = seen_heads.relayed(charter(), session(), heads_of(b=5), lambda _: True)
     with pytest.raises(Forged, match="b shows a ledger of 4 entries, and has shown 5 before") as others:
-        seen_heads.relayed(known, heads_of(b=4), lambda _: True)
+        seen_heads.relayed(known, session(), heads_of(b=4), lambda _: True)
     assert (own.value.rule, others.value.rule) == ("protocol.own-ledger-set-back", "protocol.ledger-set-back")
     assert {own.value.rule, others.value.rule} <= set(rules.FAULTS)
 
 
 def test_with_an_invitation_less_is_no_fault_but_two_ledgers_are() -> None:
-    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
-    after, seen = seen_heads.relayed(known, heads_of(b=4), lambda _: True, stale=True)
+    known, _ = seen_heads.relayed(charter(), session(), heads_of(b=5), lambda _: True)
+    after, seen = seen_heads.relayed(known, session(), heads_of(b=4), lambda _: True, stale=True)
     assert (after.witnessed, seen) == (known.witnessed, ())
     with pytest.raises(Forged, match="two ledgers of 5 entries"):
-        seen_heads.relayed(known, (signed_head("b", 5, bytes(32)),), lambda _: True, stale=True)
+        seen_heads.relayed(known, session(), (signed_head("b", 5, bytes(32)),), lambda _: True, stale=True)
 
 
 @pytest.mark.parametrize("kind", ["Invite", "Enrol", "Propose", "Close"])
@@ -237,7 +242,7 @@ def test_a_ledger_that_was_shown_and_is_empty_now_was_set_back() -> None:
         MemberId("b"), MemberId("coordinator"), RunId(bytes(16)), 0, "Accept", None, MicroEpsilon(0), Hash(bytes(32)), 0
     )
     assert seen_heads.bound(charter(), receipt) == ()
-    known, _ = seen_heads.relayed(charter(), heads_of(b=5), lambda _: True)
+    known, _ = seen_heads.relayed(charter(), session(), heads_of(b=5), lambda _: True)
     with pytest.raises(Forged) as caught:
         seen_heads.bound(known, receipt)
     assert caught.value.rule == "protocol.ledger-set-back"

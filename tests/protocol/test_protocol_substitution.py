@@ -126,14 +126,15 @@ def test_a_coordinator_that_uses_another_sum_than_the_custodian_opened_is_found_
         for name, party in (("coordinator", world.coordinator), ("custodian", world.parties["custodian"]))
     }
     honest = {MemberId(name): ledger(name, opening) for name, opening in of.items()}
-    price_checks.check_sums(honest)
+    runs = {of["custodian"].run}
+    price_checks.check_sums(honest, runs)
     drawn = random.Random(1)
     for _ in range(100):
         digest = Hash(hashlib.sha256(drawn.randbytes(8)).digest())
         lied = {**honest, MemberId("coordinator"): ledger("coordinator", replace(of["coordinator"], digest=digest))}
         with pytest.raises(Tampered, match="another sum of round 1"):
-            price_checks.check_sums(lied)
+            price_checks.check_sums(lied, runs)
     fewer = replace(of["coordinator"], survivors=of["coordinator"].survivors[:-1])
     with pytest.raises(Tampered, match="over others"):
-        price_checks.check_sums({**honest, MemberId("coordinator"): ledger("coordinator", fewer)})
+        price_checks.check_sums({**honest, MemberId("coordinator"): ledger("coordinator", fewer)}, runs)
     assert RunId(bytes(16)) == of["custodian"].run
