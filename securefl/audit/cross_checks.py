@@ -303,12 +303,14 @@ def check_questions(ledgers: Mapping[MemberId, Ledger], runs: Runs) -> None:
 def _asked_of(ledger: Ledger) -> Iterator[tuple[int, Receipt, bool]]:
     """Each question to a member and each answer of its, and whether the question stands before the answer."""
     asked: set[tuple[RunId, int, Hash | None]] = set()
-    for index, entry in ledger.each(MessageSent | MessageReceived):
-        receipt = entry.receipt
+    for index, leaf in enumerate(ledger.leaves):
+        if not isinstance(leaf.entry, MessageSent | MessageReceived):
+            continue
+        receipt = leaf.entry.receipt
         opened = ledger.opened(receipt.run) if receipt.kind in (m.Ask.__name__, m.Answered.__name__) else None
         if opened is not None and opened.role == "member":
             name = (receipt.run, receipt.round, receipt.plan)
-            asked |= {name} if isinstance(entry, MessageReceived) else set()
+            asked |= {name} if isinstance(leaf.entry, MessageReceived) else set()
             yield index, receipt, name in asked
 
 

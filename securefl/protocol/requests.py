@@ -52,7 +52,8 @@ def check(receipt: Receipt, message: m.Request, plan: Plan | None = None) -> Non
     due = round_, name = _named(message, plan)
     if (receipt.round, receipt.plan) != due:
         about = f"round {round_}" if name is None else f"round {round_} of plan {name.hex()[:12]}"
-        rule = "protocol.another-round" if (name, receipt.plan) == (None, None) else "protocol.another-plan"
+        of_plan = receipt.plan != name or isinstance(message, m.Propose)
+        rule = "protocol.another-plan" if of_plan else "protocol.another-round"
         raise Forged(f"a {receipt.kind} about {about}: its receipt says something else", rule)
 
 

@@ -43,7 +43,7 @@ def test_a_receipt_that_names_another_plan_or_round_than_its_request_is_refused(
     for plan in {None, OTHER} - {receipt.plan}:
         assert broken(party, scheme, state, told(frame, plan=plan)) == "protocol.another-plan"
     for round_ in (receipt.round + 1, 7):
-        rule = "protocol.another-round" if receipt.plan is None else "protocol.another-plan"
+        rule = "protocol.another-plan" if kind == "Propose" else "protocol.another-round"
         due = "protocol.replayed-round" if (party, kind) == ("custodian", "Ask") else rule
         assert broken(party, scheme, state, told(frame, round=round_)) == due
 
