@@ -41,7 +41,7 @@ def small(tmp_path_factory):
 def finished(small, tmp_path_factory):
     """A small run that finished; copy it before changing it."""
     home = tmp_path_factory.mktemp("finished")
-    result = small.run(home / "run", home / "sites")
+    result = small.run(home / "run", home / "sites", page=True)
     assert result.outcome == "finished", result.why
     return home
 

@@ -7,8 +7,10 @@ hash covers the whole chain, and a copy of it can be read and decided on alone.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from securefl.documents import strict
@@ -21,6 +23,7 @@ from securefl.terms.names import FederationName
 
 LIMIT_LEVELS = 8
 LIMIT_CAPS = 1024  # kept answers
+LIMIT_READ, LIMIT_READ_BYTES = 64, 64 * 1024  # files that are kept as they were read, and how long one of them may be
 ABOVE = b"\n--- # the policy above\n"  # between the files of a chain; never part of one, which holds one document
 
 
@@ -135,8 +138,7 @@ def parse(text: bytes, name: str) -> Policy:
     documents_: list[strict.Document] = []
     levels: list[PolicyDocument] = []
     for index, part in enumerate(texts):
-        document = strict.parse(part, name)
-        written = _policy_in(document)
+        document, written = _read(part, name)
         place = _place(document)
         if (written.parent is None) != (index == len(texts) - 1):
             known = "is not here" if written.parent else "is named nowhere"
@@ -190,12 +192,31 @@ def _chain(path: Path) -> tuple[tuple[Path, bytes], ...]:
         except OperatorFault as fault:
             raise OperatorFault(f"{asked}: {fault}" if asked else str(fault)) from fault
         texts.append((path, text))
-        document = strict.parse(text.split(ABOVE)[-1], str(path))
-        written = _policy_in(document)
+        document, written = _read(text.split(ABOVE)[-1], str(path))
         if written.parent is None or ABOVE in text:
             return tuple(texts)
         asked = _place(document)
         path = path.parent / written.parent.policy
+
+
+def _read(text: bytes, name: str) -> tuple[strict.Document, PolicyDocument]:
+    """One file of a chain, and the policy that it says: read once, whatever it is called and however often it is asked.
+
+    Raises:
+        OperatorFault: as for ``load``, with this name.
+    """
+    if len(text) <= LIMIT_READ_BYTES:
+        with suppress(OperatorFault):  # what is wrong is said of the file that it is in
+            document, written = _read_before(text)
+            return replace(document, name=name), written
+    document = strict.parse(text, name)
+    return document, _policy_in(document)
+
+
+@lru_cache(maxsize=LIMIT_READ)
+def _read_before(text: bytes) -> tuple[strict.Document, PolicyDocument]:
+    document = strict.parse(text, "")
+    return document, _policy_in(document)
 
 
 def _policy_in(document: strict.Document) -> PolicyDocument:

@@ -331,7 +331,7 @@ def test_a_run_records_who_signed_and_an_unsigned_one_says_so_for_ever(small, tm
         with pytest.raises(approvals.Unapproved, match="not signed: UNSIGNED: no author"):
             small.run(tmp_path / "refused", sites)
         assert not (tmp_path / "refused").exists()
-        small.run(tmp_path / "unsigned", sites, unsafe_unsigned=True)
+        small.run(tmp_path / "unsigned", sites, unsafe_unsigned=True, page=True)
     finally:
         sign(small.folder / "policy.yaml")
     verdict = verify(tmp_path / "unsigned")

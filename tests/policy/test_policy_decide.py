@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache, partial
 
 import pytest
 import yaml
@@ -58,11 +59,24 @@ class Question:
         return {reason.rule for reason in answer.reasons} if isinstance(answer, Refusal) else set()
 
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # what PyYAML does in C, where it can, is the same text sooner
+parsed = lru_cache(512)(partial(load.parse, name="policy.yaml"))
+
+
+def written(document) -> bytes:
+    return yaml.dump(document, Dumper=DUMPER).encode()
+
+
+@lru_cache(512)
+def drafted(text: bytes, policy: Hash) -> Plan:
+    return draft(strict.parse(text, "plan.yaml"), policy)
+
+
 def question(policy=POLICY, plan=PLAN, around=AROUND) -> Question:
     """Plain dictionaries as the objects that are decided on, with the twist done to them; a list of policies is a stack."""
     levels = policy if isinstance(policy, list) else [policy]
-    loaded = load.parse(load.ABOVE.join(yaml.safe_dump(level).encode() for level in levels), "policy.yaml")
-    made = draft(strict.parse(yaml.safe_dump(plan).encode(), "plan.yaml"), loaded.hash)
+    loaded = parsed(load.ABOVE.join(map(written, levels)))
+    made = drafted(written(plan), loaded.hash)
     twist, account = around["twist"], Known()
     first, *others = made.cohort
     if twist == "another policy":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -49,6 +50,23 @@ def test_the_hash_is_of_every_byte():
     assert load.parse(text, "a").hash == load.parse(text, "b").hash == load.policy_hash(text)
     assert load.parse(text + b"# seen\n", "a").hash != load.parse(text, "a").hash
     assert load.parse(text, "a").text == text
+
+
+def test_a_text_is_read_once_and_what_is_wrong_is_said_of_the_file_it_is_in(monkeypatch):
+    above = yaml.safe_dump(POLICY | {"federation": "above"}).encode()
+    below = yaml.safe_dump(POLICY | {"federation": "below", "parent": {"policy": "above.yaml"}}).encode()
+    chain, times, parse = load.ABOVE.join([below, above]), [], strict.parse
+    monkeypatch.setattr(strict, "parse", lambda text, name: times.append(text) or parse(text, name))
+    load._read_before.cache_clear()
+    assert load.parse(chain, "here/a.yaml") == load.parse(chain, "there/b.yaml")
+    assert sorted(times) == sorted([below, above])
+    looser = changed(yaml.safe_load(below), {"training.rank": {"at_most": 17}})
+    loose = load.ABOVE.join([yaml.safe_dump(looser).encode(), above])
+    wrong = load.ABOVE.join([below, above.replace(b"version: 1", b"version: one")])
+    for name in ("here/a.yaml", "there/b.yaml"):
+        for text, place in ((loose, name), (wrong, name.replace(Path(name).name, "above.yaml"))):
+            with pytest.raises(OperatorFault, match=re.escape(place) + ":[0-9]+"):
+                load.parse(text, name)
 
 
 def test_limits_are_exactly_what_is_written():

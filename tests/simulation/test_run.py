@@ -273,7 +273,7 @@ def child(small: Small, out: Path, sites: Path, file: Path) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
-    small.run(out, sites, file=file)
+    small.run(out, sites, file=file, page=True)
     os._exit(0)
 
 

@@ -54,7 +54,8 @@ def expected(out: Path, delta: float) -> float:
 
 @pytest.mark.parametrize("scheme", ["masking", "ckks"])
 def test_a_run_of_clients_reports_and_verifies_what_its_shares_cost(small: Small, tmp_path: Path, scheme: str) -> None:
-    result = small.run(tmp_path / "run", tmp_path / "sites", file=client_file(small, f"client-{scheme}.yaml", scheme))
+    file = client_file(small, f"client-{scheme}.yaml", scheme)
+    result = small.run(tmp_path / "run", tmp_path / "sites", file=file, page=True)
     assert result.outcome == "finished", result.why
     verdict = verify(tmp_path / "run")
     assert verdict.ok, verdict.why

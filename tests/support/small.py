@@ -130,6 +130,26 @@ def own_of(sites: Path, name: str, run: str, before: int):
         return home.own(conn, RunId(bytes.fromhex(run)), before)
 
 
+MODELS: dict[object, object] = {}  # by all that they are made of
+
+
+def kept_model(loaded):
+    """What ``load_model`` would give: made when it is first asked for, and given to every later run of this process."""
+    from securefl.simulation.parties import load_model
+    from securefl.training import language
+    from securefl.training.model_files import model_digest
+    from securefl.training.sources import resolve
+
+    file = loaded.file
+    if file.task.kind == language.KIND:  # its bytes are a file's of the project
+        return load_model(loaded)
+    base = model_digest(resolve(file.model, loaded.folder))
+    key = (base, file.model, file.task.task(), file.adapter.adapter(), file.training.engine)
+    if key not in MODELS:
+        MODELS[key] = load_model(loaded)
+    return MODELS[key]
+
+
 class Small:
     """The federation's folder, and runs of it."""
 
@@ -160,12 +180,13 @@ class Small:
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
 
-    def run(self, out: Path, sites: Path, file: Path | None = None, draw=None, **options):
-        """A run in this process."""
+    def run(self, out: Path, sites: Path, file: Path | None = None, draw=None, page: bool = False, **options):
+        """A run in this process, on a model that it had before; ``page`` is for tests that look at the pictures."""
         from securefl.documents import federation_file
         from securefl.simulation import federation
 
         loaded = federation_file.load(file or self.folder / "federation.yaml")
         if draw is not None:
             options["entropy"] = draw
-        return federation.run(loaded, out, sites=sites, **options)
+        bench = federation.ResourceCache(kept_model, page=page)
+        return federation.run(loaded, out, sites=sites, workbench=bench, **options)

@@ -296,7 +296,7 @@ def test_a_biased_rule_is_told_before_the_run_and_in_its_report(small: Small, tm
     from securefl.progress import Lines
 
     file = small.file("biased.yaml", policy=FREE, adapter__rule="both", training__rounds=1)
-    small.run(tmp_path / "run", tmp_path / "sites", file=file, progress=Lines())
+    small.run(tmp_path / "run", tmp_path / "sites", file=file, progress=Lines(), page=True)
     told = capsys.readouterr().err
     assert told.index("mean(B) mean(A) is not mean(BA)") < told.index("round 1/1")
     assert "mean(B) mean(A) is not mean(BA)" in (tmp_path / "run" / "report.html").read_text()

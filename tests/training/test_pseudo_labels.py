@@ -219,7 +219,8 @@ def test_a_report_shows_each_members_own_model_beside_the_broadcast(tmp_path) ->
     (tmp_path / "of").mkdir()
     strategy = {"pull": 0, "loss": {"kind": "pseudo-labels"}}
     small = Small(tmp_path / "of")
-    result = small.run(tmp_path / "out", tmp_path / "sites", small.file(strategy=strategy), arms=Baselines(local=True))
+    file, arms = small.file(strategy=strategy), Baselines(local=True)
+    result = small.run(tmp_path / "out", tmp_path / "sites", file, arms=arms, page=True)
     assert result.outcome == "finished", result.why
     assert all(0 <= each["heldout"]["broadcast"] <= 1 for each in result.report["members"])
     assert "broadcast" in table(result.report, tmp_path / "out")
