@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -18,6 +18,7 @@ from securefl.terms.parties import CUSTODIAN
 from securefl.terms.records import Record
 
 SharingName = Literal["weights", "home", "pull", "attention"]
+KEPT: Final = 1 << 30  # bytes of memory for what frozen parts of a model give for a site's records
 MADE_BY = "`securefl keys show HOME/identity.key` prints it"
 
 
@@ -42,6 +43,12 @@ class AtMost(Part):
     """A whole number that a plan may not go above."""
 
     at_most: Whole = Field(ge=1)
+
+
+class UpTo(Part):
+    """A whole number, 0 among them, that is not gone above."""
+
+    at_most: Whole = Field(ge=0)
 
 
 class Between(Part):
@@ -69,6 +76,11 @@ class LimitsPart(Part):
     tokens: AtMost | None = Field(None, description="tokens in memory at once, padding included")
     memory: AtMost | None = Field(
         None, description="bytes beside the model: a gradient of each record in memory, and what an update takes"
+    )
+    kept: UpTo = Field(
+        UpTo(at_most=KEPT),
+        description="bytes of memory for what is frozen before the first trained tensor, computed once a record; "
+        "beyond them it is computed in each step, to the same bits; no plan is refused by it",
     )
     patience: AtMost | None = Field(
         None,

@@ -225,16 +225,16 @@ def _trainer(
         return _nested(site, site.file.subfederation, trust, policy, shared, around, half, probe)
     from securefl.training.trainer import LoraTrainer  # noqa: PLC0415
 
-    me, reads = site.file.name, limits_of(site, trust).reads
+    me, limits = site.file.name, limits_of(site, trust)
     records = (around.records or (lambda: records_of(site, trust)))()
-    forms = charged_records.forms_of(shared, records, reads)
+    forms = charged_records.forms_of(shared, records, limits.reads)
     charged_records.check(home.path, site.account, forms)
 
     def stepped(done: int, steps: int) -> None:
         around.progress.step(me, done, steps)
         around.turns.step(done, steps)
 
-    trainer = LoraTrainer(shared, records, around.entropy, stepped, half, probe)
+    trainer = LoraTrainer(shared, records, around.entropy, stepped, half, probe, limits.part.kept.at_most)
     return charged_records.ChargedTrainer(trainer, home, site.account, forms)
 
 

@@ -260,4 +260,8 @@ def _records(site: Site) -> Finding:
         remedy = "raise `heldout`, or give more rows"
         return Finding(f"records in {name}", WARNING, f"{what}, so its accuracy says nothing", remedy)
     detail = f"{records.counts}, on the account {site.account}"
+    taken = shared.bytes_kept(records.train, limits_of(site, trust).reads)
+    if taken:
+        room = site.file.limits.kept.at_most
+        detail += f"; what is frozen for them takes {taken:,} bytes, and `limits.kept` gives it {room:,}"
     return Finding(f"records in {name}", OK, detail)

@@ -16,6 +16,12 @@ FIELD = "adapter."  # an error's place, in whichever document names the adapter
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers")  # what configurations call their number
 
 
+def inner(model: nn.Module) -> nn.Module:
+    """The base model inside of what PEFT put around it."""
+    base: nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return base
+
+
 def path_of(model: nn.Module) -> str | None:
     """Return where the model's blocks stand, outermost first; None where it is no stack of blocks of one kind."""
     config: Any = getattr(model, "config", None)

@@ -41,7 +41,8 @@ def run(
         optimizer.zero_grad()
         for part in step.micro_batches(encoded, chosen, learning.micro_batch, learning.micro_tokens):
             ids, mask, labels = (each.to(parameters[0].device) for each in encoded.batch(part))
-            backward(losses(model(ids, mask), labels).sum() / len(chosen))
+            with encoded.behind(part, len(part)):
+                backward(losses(model(ids, mask), labels).sum() / len(chosen))
         optimizer.step()
         done += 1
         progress(done, learning.event.steps)

@@ -48,7 +48,9 @@ def score(model: Classifier, encoded: Encoded, labels: int) -> Scores:
     with torch.no_grad():
         for part in micro_batches(encoded, range(len(encoded.ids)), 128):
             ids, mask, truth = (each.to(model.center.device) for each in encoded.batch(part))
-            for right, guess in zip(truth.tolist(), model(ids, mask).argmax(1).tolist(), strict=True):
+            with encoded.behind(part, len(part)):
+                guesses = model(ids, mask).argmax(1).tolist()
+            for right, guess in zip(truth.tolist(), guesses, strict=True):
                 counts[right][guess] += 1
     return Scores(tuple(map(tuple, counts)))
 

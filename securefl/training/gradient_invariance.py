@@ -56,11 +56,10 @@ class Question:
         raise OperatorFault(what, "use kernels that repeat: torch.use_deterministic_algorithms, or the CPU")
 
     def _alike(self, shapes: Shapes, lengths: tuple[int, ...], brief: bool, turn: int) -> bool:  # noqa: FBT001
-        chosen = _spread(lengths, FEW if brief else PROBES)
-        ids = tuple(tuple(self._token(record, at) for at in range(length)) for record, length in enumerate(chosen))
+        ids = self.synthetic(lengths, FEW if brief else PROBES)
         encoded = replace(self.encode(ids), shapes=shapes)
         every = range(len(ids))
-        alone = [found for record in every for found in self._found(encoded, [record])]
+        alone = [found for record in every for found in self.found(encoded, [record])]
         counts = shapes.possible(shapes.padded(lengths[0]))
         if brief and len(counts) > 1:
             counts = (counts[1 + turn % (len(counts) - 1)],)
@@ -69,21 +68,28 @@ class Question:
             if shapes.counts == SAME:  # the reference has idle neighbours: others must not matter either
                 orders += [[record] * count for record in every]
             for order in orders:
-                found = self._found(encoded, order)
-                if not all(_same(alone[record], one) for record, one in zip(order, found, strict=True)):
+                found = self.found(encoded, order)
+                if not all(same(alone[record], one) for record, one in zip(order, found, strict=True)):
                     return False
         return True
+
+    def synthetic(self, lengths: tuple[int, ...], records: int) -> tuple[tuple[int, ...], ...]:
+        """Return token ids of some records, from the shortest of these lengths to the longest."""
+        chosen = _spread(lengths, records)
+        return tuple(tuple(self._token(record, at) for at in range(length)) for record, length in enumerate(chosen))
 
     def _token(self, record: int, at: int) -> int:
         return self.tokens[(7 * record + 3 * at + at * at // 5) % len(self.tokens)]
 
-    def _found(self, encoded: Encoded, order: Sequence[int]) -> Found:
+    def found(self, encoded: Encoded, order: Sequence[int]) -> Found:
+        """Compute a batch of these records, in this order: each one's gradient, and what the model says of it."""
         batch = encoded.filled(order)
-        made = per_record_gradients(self.wrapped, self.built.parameters, batch, self.losses)
         said = torch.zeros(len(batch[0]))
-        if self.answers:
-            with torch.no_grad():
-                said = self.built.model(*(each.to(self.built.model.center.device) for each in batch[:2]))
+        with encoded.behind(order):
+            made = per_record_gradients(self.wrapped, self.built.parameters, batch, self.losses)
+            if self.answers:
+                with torch.no_grad():
+                    said = self.built.model(*(each.to(self.built.model.center.device) for each in batch[:2]))
         return [tuple(each[row] for each in (*made, said)) for row in range(len(order))]
 
 
@@ -112,8 +118,8 @@ def _spread(lengths: tuple[int, ...], most: int) -> tuple[int, ...]:
     return tuple(lengths[row * (len(lengths) - 1) // (most - 1)] for row in range(most))
 
 
-def _same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
-    """Bit for bit; two gradients that are not finite are alike, for neither contributes."""
+def same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
+    """Whether two were found the same, bit for bit; gradients that are not finite are alike, as neither counts."""
     *gradient, answer = one
     *gradient_too, answer_too = other
     if all(map(torch.equal, one, other)):  # in this order: nearly always they are, and NaN is equal to nothing

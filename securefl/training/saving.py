@@ -59,10 +59,10 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     save_file(head, str(out / HEAD), {"securefl": json.dumps(facts)})  # one key: several would be in a random order
     (out / "labels.json").write_text(json.dumps(task.labels), encoding="utf-8")
     asked = task.prompt or Prompt("", ())
-    shown = model_card.shown(adapter)
-    pooled, cut = model_card.POOLED[adapter.pooling], model_card.cut(adapter, blocks.path_of(_inner(built.model)))
+    path, shown = blocks.path_of(blocks.inner(built.model.encoder)), model_card.shown(adapter)
     text = card.format(
-        pooled=pooled, cut=cut, shown=shown, read=model_card.READ[adapter.pooling],
+        pooled=model_card.POOLED[adapter.pooling], cut=model_card.cut(adapter, path), shown=shown,
+        read=model_card.READ[adapter.pooling],
         adapter=ADAPTER if adapter.kind.has_factors else OWN, model=model, base=_base_as_code(model), head=HEAD,
         tokens=tokens, labels=list(task.labels), kind=adapter.kind.value,
         argument=", with the folder of the base model as its argument" if _is_beside(model) else "",
@@ -71,12 +71,6 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
     )  # fmt: skip
     (out / "README.md").write_text(text, encoding="utf-8")
     _compare(built.model, out)
-
-
-def _inner(model: Classifier) -> nn.Module:
-    """The base model inside of whatever its adapter put around it."""
-    get_base = getattr(model.encoder, "get_base_model", None)
-    return model.encoder if get_base is None else get_base()
 
 
 def _is_beside(model: str) -> bool:

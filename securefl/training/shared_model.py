@@ -38,12 +38,14 @@ from securefl.training import (
     client_sgd,
     device,
     gradient_invariance,
+    kept,
     language,
     language_model,
     preflight,
     pseudo_labels,
     same_records,
     saving,
+    stem,
     step,
     token_rows,
     trial,
@@ -93,6 +95,7 @@ class SharedModel:
         self._safe: set[Loss] = set()
         self._reads = trial.Reads(model.name, self._run_rows)
         self._shown = gradient_invariance.Shown()
+        self.stems = kept.Stems(stem.of(built))
 
     @classmethod
     def load(
@@ -182,11 +185,12 @@ class SharedModel:
 
         def encode(ids: tuple[tuple[int, ...], ...]) -> Encoded:
             of = tuple(n % labels for n in range(len(ids)))
-            return preflight.with_answers(Encoded(ids, of, plain.pad), loss, labels)
+            return self.stems.synthetic(preflight.with_answers(Encoded(ids, of, plain.pad), loss, labels), most)
 
         tokens = tuple(sorted({token for row in plain.ids for token in row}))
         losses = self._losses(loss, plan.round)
         asked = gradient_invariance.Question(built, self._wrapped, encode, tokens, losses, taught(loss))
+        self.stems.show(most, asked, (self._start, preflight.off_zero(self._start)))
         kind = (most, loss, tuple(name for name, _ in built.trainable))
         found = self._shown.at(asked, most, kind, states)
         adapter_tensors.load(built, self._start)
@@ -212,7 +216,7 @@ class SharedModel:
 
     def train(
         self, plan: Plan, base: bytes, records: tuple[Record, ...], rand: Entropy,
-        progress: StepWatch = step.unwatched,
+        progress: StepWatch = step.unwatched, room: kept.Room | None = None,
     ) -> Update:  # fmt: skip
         """The change a plan's steps make, and what they really were; all of it is shared.
 
@@ -223,7 +227,7 @@ class SharedModel:
         """
         if plan.sharing != Sharing():
             raise Mismatch(f"the plan shares as {plan.sharing}, and there is no member's half here")
-        after, did = self.trained(plan, base, base, records, rand, progress)
+        after, did = self.trained(plan, base, base, records, rand, progress, room)
         change = np.frombuffer(after, "<f4").astype(np.float64) - np.frombuffer(base, "<f4").astype(np.float64)
         values = np.concatenate([change[part] for part in self.layout.trained(plan.round)])
         if isinstance(did, DistributedDiscreteGaussian):
@@ -232,9 +236,11 @@ class SharedModel:
 
     def trained(
         self, plan: Plan, base: bytes, start: bytes, records: tuple[Record, ...], rand: Entropy,
-        progress: StepWatch = step.unwatched,
+        progress: StepWatch = step.unwatched, room: kept.Room | None = None,
     ) -> tuple[bytes, Event]:  # fmt: skip
         """The state after a plan's private steps from ``start``, and what they really were; ``base`` may teach.
+
+        What is frozen before the first trained tensor is kept in ``room``, and taken from it.
 
         Raises:
             Mismatch: the plan is not for what is loaded here.
@@ -242,7 +248,7 @@ class SharedModel:
         self.admit(plan)
         built, taught_by = self._ready(plan.round), (base,) if taught(plan.learning.loss) else ()
         shapes = self.shapes(plan, start, *taught_by)  # before a record is looked at
-        encoded = self._targets(plan, base, records, shapes)
+        encoded = self._targets(plan, base, records, shapes, room)
         adapter_tensors.load(built, start)
         self._wrapped.train()
         try:
@@ -284,12 +290,19 @@ class SharedModel:
         """Return what a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
         return self.agreement(base, moved) if weighting.probe is None else self.probed(moved, probe)
 
-    def _targets(self, plan: Plan, base: bytes, records: tuple[Record, ...], shapes: Shapes) -> Encoded:
+    def bytes_kept(self, records: tuple[Record, ...], max_tokens: int) -> int:
+        """Return the bytes of memory in which all is kept that is frozen for these records before what is trained."""
+        return self.stems.taking(self._records(self.distinct(records, max_tokens), max_tokens))
+
+    def _targets(
+        self, plan: Plan, base: bytes, records: tuple[Record, ...], shapes: Shapes, room: kept.Room | None = None
+    ) -> Encoded:  # fmt: skip
         """The records, each once as it is trained on, with what the broadcast model says of it where the loss asks."""
         tokens, loss = plan.learning.max_tokens, plan.learning.loss
         encoded = replace(self._records(self.distinct(records, tokens), tokens), shapes=shapes)
         if not isinstance(loss, SoftLabels) and UNKNOWN in encoded.labels:
             encoded = encoded.labelled()  # a record without the label that its loss needs contributes nothing, silently
+        encoded = self.stems.within(room, encoded, plan.learning)
         if not taught(loss):
             return encoded
         adapter_tensors.load(self._built, base)
@@ -314,7 +327,8 @@ class SharedModel:
         with torch.no_grad():
             for part in step.micro_batches(encoded, range(len(encoded.ids)), 128):
                 ids, mask, _ = (each.to(model.center.device) for each in encoded.filled(part))
-                found[part] = model(ids, mask)[: len(part)].to("cpu", torch.float32)
+                with encoded.behind(part):
+                    found[part] = model(ids, mask)[: len(part)].to("cpu", torch.float32)
         return found
 
     def train_without_privacy(

@@ -7,8 +7,9 @@ like any other: its noise is drawn and it is charged. A record whose gradient is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,14 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # ids, mask (batch, tok
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels -> one loss per record (batch,)
 
 
+class Known(Protocol):
+    """What a frozen part of the model gives for records, so that it need not be computed in every step."""
+
+    def behind(self, indices: Sequence[int], rows: int) -> AbstractContextManager[None]:
+        """Let the model compute these records behind that part, in a batch of so many rows, while the block runs."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Encoded:
     """Records as token ids, ready to be padded, and the shapes that they are computed in."""
@@ -39,9 +48,19 @@ class Encoded:
     pad: int
     teacher: torch.Tensor | None = None  # (records, columns): what another model says; targets are then label and this
     shapes: Shapes = field(default_factory=Shapes)
+    known: Known | None = None  # of these records, in this order
+
+    def behind(self, indices: Sequence[int], rows: int | None = None) -> AbstractContextManager[None]:
+        """While the block runs, a batch of these records is computed from what is known of them, if anything is.
+
+        ``rows`` as the batch has; without, as ``filled`` gives it.
+        """
+        if self.known is None:
+            return nullcontext()
+        return self.known.behind(indices, self.shapes.filled(len(indices)) if rows is None else rows)
 
     def labelled(self) -> Encoded:
-        """The records that have a label of their own."""
+        """The records that have a label of their own; what is known of them is to be asked for anew."""
         found = [index for index, label in enumerate(self.labels) if label != UNKNOWN]
         ids, labels = tuple(self.ids[i] for i in found), tuple(self.labels[i] for i in found)
         return Encoded(ids, labels, self.pad, shapes=self.shapes)
@@ -155,7 +174,8 @@ def clipped_sum(
     entries = sum(parameter.numel() for parameter in parameters) + (counted is not None)
     total = Units(entries)
     for part in micro_batches(encoded, sample, micro_batch, micro_tokens):
-        found = per_record_gradients(model, parameters, encoded.filled(part), losses)
+        with encoded.behind(part):
+            found = per_record_gradients(model, parameters, encoded.filled(part), losses)
         total.add(summed([each[: len(part)] for each in found], float(clip_l2), weigh).cpu())
     return ClippedSum(total.as_float64().numpy() * unit(float(clip_l2)), clip_l2)
 

@@ -12,6 +12,7 @@ from securefl.terms import (
     Weighting,
 )
 from securefl.training import (
+    kept,
     step,
 )
 from securefl.training.local_state import own_weights
@@ -31,10 +32,10 @@ class LoraTrainer:
 
     def __init__(
         self, shared: SharedModel, records: Records, rand: Entropy, progress: StepWatch = step.unwatched,
-        half: MemberHalf | None = None, probe: tuple[Record, ...] = (),
+        half: MemberHalf | None = None, probe: tuple[Record, ...] = (), room: int = kept.ROOM,
     ) -> None:  # fmt: skip
         self._shared, self._records, self._rand, self._progress = shared, records, rand, progress
-        self._half, self._probe = half, probe
+        self._half, self._probe, self._room = half, probe, kept.Room(room)
 
     def admit(self, plan: Plan, base: bytes) -> None:
         """Check the plan, the model, and how the model's kernels compute at this base; no record is read.
@@ -58,10 +59,10 @@ class LoraTrainer:
         self.admit(plan, base)
         records, sharing = self._records.train, plan.sharing
         if self._half is None or sharing == Sharing():
-            return self._shared.train(plan, base, records, self._rand, self._progress), Own()
+            return self._shared.train(plan, base, records, self._rand, self._progress, self._room), Own()
         start = self._half.start(plan, base, own.model if sharing.keeps else b"")
         model = base[: 4 * self._shared.dimension]  # behind it stands what the strategy alone reads
-        after, did = self._shared.trained(plan, model, start, records, self._rand, self._progress)
+        after, did = self._shared.trained(plan, model, start, records, self._rand, self._progress, self._room)
         weights, kept = own_weights(self._half, plan, self._scored, model, start, after, own.weights)
         update = Update(self._half.share(plan, base, start, after, weights), did)
         return update, Own(after if sharing.keeps else b"", kept)
