@@ -33,7 +33,7 @@ from audits.figures import figure, report
 from audits.speed.own_shapes import drawn
 from securefl.errors import Missing
 from securefl.terms import Adapter, AdapterKind, Learning, PoissonGaussian
-from securefl.training import adapter_tensors, kept, preflight, step
+from securefl.training import adapter_tensors, kept, step
 from securefl.training.noise import repeatable
 from securefl.training.optimizers import optimizer_of
 from securefl.training.shapes import Shapes
@@ -49,13 +49,16 @@ LEARNING = Learning(PoissonGaussian(ONE, ONE, 1), ONE, RECORDS, Fraction(1, 100)
 Step = Callable[[], object]
 
 
-def model(layers: int | None, engine: str = "auto", kind: AdapterKind = AdapterKind.LORA) -> SharedModel:
-    """MiniLM with an adapter of rank 8, its kernels tried."""
+def model(
+    layers: int | None, engine: str = "auto", kind: AdapterKind = AdapterKind.LORA, *, tried: bool = False
+) -> SharedModel:  # fmt: skip
+    """MiniLM with an adapter of rank 8; ``tried`` as before a training, which finds whether its stem can be kept."""
     targets = TARGETS if kind.has_targets else ()
     adapter = Adapter(targets, 8, 16, 1, kind, layers=layers)
     of = SharedModel.load(MODEL, Path(), tiny_models.TASK, adapter, engine)
-    of.shapes(tiny_models.plan(of, max_tokens=MOST), of.initial())
-    adapter_tensors.load(of._built, preflight.off_zero(of.initial()))  # noqa: SLF001 - the step's own parts, as a trainer has them
+    if tried:
+        of.shapes(tiny_models.plan(of, max_tokens=MOST), of.initial())
+    adapter_tensors.load(of._built, kept.off_zero(of.initial()))  # noqa: SLF001 - the step's own parts, as a trainer has them
     return of
 
 
@@ -151,7 +154,7 @@ def ratio(spent: dict[str, list[float]], one: str, other: str) -> float:
 
 def of_blocks(layers: int, turns: int, whole: SharedModel) -> Iterator[dict[str, Any]]:
     """The figures of an adapter in this many of the last blocks."""
-    of, where = model(layers), f"LoRA in the last {layers} of 6 blocks, {RECORDS} records of {MOST} tokens"
+    of, where = model(layers, tried=True), f"LoRA in the last {layers} of 6 blocks, {RECORDS} records of {MOST} tokens"
     encoded, varied = long(RECORDS), replace(drawn(4 * RECORDS), shapes=Shapes(MOST))
     for name, each in ((where, encoded), (f"{where[:30]}, airlines' lengths", varied)):
         other = differing(of, each)
@@ -183,7 +186,7 @@ def of_blocks(layers: int, turns: int, whole: SharedModel) -> Iterator[dict[str,
 
 def of_a_head(turns: int) -> Iterator[dict[str, Any]]:
     """The figures of a head alone: all but it is kept."""
-    of, encoded = model(None, kind=AdapterKind.HEAD), replace(drawn(16 * RECORDS), shapes=Shapes(MOST))
+    of, encoded = model(None, kind=AdapterKind.HEAD, tried=True), replace(drawn(16 * RECORDS), shapes=Shapes(MOST))
     other = differing(of, encoded)
     yield figure(f"a head alone: records with another gradient, of {len(encoded.ids)}", other, "0", other == 0)
     spent = times({"kept": private(of, with_kept(of, encoded))}, turns)
@@ -206,9 +209,10 @@ def main() -> int:
     except Missing as fault:
         print(fault, file=sys.stderr)
         return 2
-    for layers in (1,) if chosen.quick else tuple(BARS):
-        figures += of_blocks(layers, turns, whole)
-    figures += [] if chosen.quick else of_a_head(turns)
+    parts = [of_blocks(layers, turns, whole) for layers in ((1,) if chosen.quick else tuple(BARS))]
+    for each in (found for part in (*parts, *([] if chosen.quick else [of_a_head(turns)])) for found in part):
+        print(each["name"], each["value"], file=sys.stderr, flush=True)
+        figures.append(each)
     return report(figures, as_json=chosen.json, beside=("torch", "transformers", "peft", "opacus"))
 
 

@@ -248,6 +248,11 @@ _ROWS: dict[str, Note] = {
     "AtMost.at_most": _N("as the field says", 32, "the largest that is taken"),
     "Between.at_least": _N("as the field says", 0.001, "the least that is taken"),
     "Between.at_most": _N("as the field says", 10, "the largest that is taken"),
+    "UpTo.at_most": _N("as the field says", 2**30, "the largest that is taken; 0: nothing"),
+    "LimitsPart.kept": _N(
+        why="A hidden state is kept for each token of a record, or one feature for each record before a head alone: "
+        "`securefl site check --load` says how much that is here.",
+    ),
     "LimitsPart.learning_rate": _N("1", what="how far a step may go"),
     "ModelPart.name": _N(example="acme/encoder"),
     "socket": _N(example="sockets/north"),

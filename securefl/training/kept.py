@@ -1,11 +1,11 @@
 """What a stem gives for a site's records, in memory up to a limit: computed once for a record that there is room for.
 
-It is a function of the record and of public constants: the base model's files, how far it is used, the longest record,
-and the shapes that `gradient_invariance` found for it here, on synthetic tokens. So neither company in a batch, nor the order of
-records, nor whether there was room, changes a bit of what is trained, and a record that comes or goes changes nothing
-of another's. It is in memory alone, and gone with the process; a model of another digest is another object with
-nothing kept. How many records are computed ahead follows from a plan's sampling rate and steps, never from a sample, so
-how long a step takes does not tell who was sampled before.
+It is a function of the record and of public constants: the base model's files, how far the model is used, the longest
+record, and the shapes that `gradient_invariance` found for it here, on synthetic tokens. So neither company in a batch,
+nor the order of records, nor whether there was room changes a bit of what is trained, and a record that comes or goes
+changes nothing of another's. It is in memory alone, and gone with the process; a model of another digest is another
+object with nothing kept. How many records are computed ahead follows from a plan's sampling rate and steps, never from
+a sample, so how long a step takes does not tell who was sampled before.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import numpy as np
 import torch
 
 from securefl.documents.site_parts import KEPT
 from securefl.errors import OperatorFault
 from securefl.terms import Learning
-from securefl.training import adapter_tensors, gradient_invariance, stem
+from securefl.training import adapter_tensors, stem
 from securefl.training.foreign import others_code
+from securefl.training.gradient_invariance import LADDER, Question, same
 from securefl.training.shapes import Shapes
 from securefl.training.step import Encoded, micro_batches
 
 ROOM = KEPT  # bytes for one set of records, where a site says nothing else
 ROWS = 64  # records at once, where no plan says how many
+BATCHED = 5  # synthetic records of each shape that are computed together: no divisor of a number of rows
 PROBES = 3  # synthetic records of each shape whose gradients behind the stem are compared with those through all
 
 
@@ -120,7 +123,7 @@ class Stems:
         rows = 1 if self.stem.entered is None else None
         return sum(rows or encoded.shapes.padded(len(ids)) for ids in encoded.ids) * self.stem.row
 
-    def show(self, most: int, asked: gradient_invariance.Question, states: tuple[bytes, bytes]) -> None:
+    def show(self, most: int, asked: Question, states: tuple[bytes, bytes]) -> None:
         """Find out, once for each length, in which shapes the stem is a record's own, and whether all behind it is."""
         if self.stem is not None and most not in self._shown:
             self._shown[most] = _shown(self.stem, asked, most, states)
@@ -138,10 +141,11 @@ class Stems:
     def within(self, room: Room | None, encoded: Encoded, learning: Learning) -> Encoded:
         """Return the records with what is kept of them, and with more of it than before this training.
 
-        What was kept serves where model, records, tokens and shapes are the same ones; else it is dropped.
+        What was kept serves where model, records, tokens and shapes are the same ones; else it is dropped. Without room
+        the stem is computed each time, and the model is entered behind it all the same: so it was shown at the state.
         """
-        shapes = self._shown.get(learning.max_tokens)
-        if room is None or self.stem is None or not isinstance(shapes, Shapes):
+        shapes, room = self._shown.get(learning.max_tokens), Room(0) if room is None else room
+        if self.stem is None or not isinstance(shapes, Shapes):
             return encoded
         old = room.kept
         if old is None or old.stem is not self.stem or (old.encoded.ids, old.encoded.shapes) != (encoded.ids, shapes):
@@ -150,12 +154,19 @@ class Stems:
         return replace(encoded, known=old)
 
 
+def off_zero(state: bytes) -> bytes:
+    """Return a state near this one in which no tensor is zero: at zero, gradients hide what is wrong with others."""
+    values = np.frombuffer(state, "<f4")
+    moved: bytes = (values + 0.05 * np.sin(np.arange(1.0, 1 + len(values)))).astype("<f4").tobytes()
+    return moved
+
+
 def _bare(encoded: Encoded, shapes: Shapes) -> Encoded:
     """The token ids alone, in a stem's own shapes."""
     return Encoded(encoded.ids, (0,) * len(encoded.ids), encoded.pad, shapes=shapes)
 
 
-def _shown(of: stem.Stem, asked: gradient_invariance.Question, most: int, states: tuple[bytes, bytes]) -> Shapes | str:
+def _shown(of: stem.Stem, asked: Question, most: int, states: tuple[bytes, bytes]) -> Shapes | str:
     """Return the stem's shapes, or why it is not entered behind. Asked of synthetic records, before one is read.
 
     Args:
@@ -181,7 +192,7 @@ def _shown(of: stem.Stem, asked: gradient_invariance.Question, most: int, states
 
 def _as_through_all(
     of: stem.Stem,
-    asked: gradient_invariance.Question,
+    asked: Question,
     shapes: Shapes,
     lengths: tuple[int, ...],
     first: bytes,
@@ -195,22 +206,20 @@ def _as_through_all(
     adapter_tensors.load(asked.built, other)
     whole = [asked.found(plain, [record])[0] for record in range(PROBES)]
     behind = replace(plain, known=kept)  # in another order: what one record leaves is not what the next one finds
-    return all(
-        gradient_invariance.same(whole[record], asked.found(behind, [record])[0]) for record in reversed(range(PROBES))
-    )
+    return all(same(whole[record], asked.found(behind, [record])[0]) for record in reversed(range(PROBES)))
 
 
 def _ladder(most: int) -> Iterator[Shapes]:
-    return (Shapes(most, counts) for counts in gradient_invariance.LADDER)
+    return (Shapes(most, counts) for counts in LADDER)
 
 
-def _alike(of: stem.Stem, asked: gradient_invariance.Question, shapes: Shapes) -> bool:
+def _alike(of: stem.Stem, asked: Question, shapes: Shapes) -> bool:
     """Whether it gives each record the same bits alone and in every batch of these shapes."""
     for lengths in shapes.lengths:
-        kept = Kept(of, _bare(asked.encode(asked.synthetic(lengths, gradient_invariance.PROBES)), shapes), 0)
-        alone = [kept.computed([record]) for record in range(gradient_invariance.PROBES)]
+        kept = Kept(of, _bare(asked.encode(asked.synthetic(lengths, BATCHED)), shapes), 0)
+        alone = [kept.computed([record]) for record in range(BATCHED)]
         for count in shapes.possible(shapes.padded(lengths[0])):
-            order = [(row + 1) % gradient_invariance.PROBES for row in range(count)]
+            order = [(row + 1) % BATCHED for row in range(count)]
             found = kept.computed(order)
             if not all(torch.equal(alone[record][0], one) for record, one in zip(order, found, strict=True)):
                 return False

@@ -73,12 +73,6 @@ def with_answers(plain: Encoded, loss: Loss, labels: int) -> Encoded:
     return replace(plain, teacher=said)
 
 
-def off_zero(state: bytes) -> bytes:
-    """Return a state near this one in which nothing is zero."""
-    values = np.frombuffer(state, "<f4")
-    return (values + 0.05 * gaussian(repeatable("preflight"), len(values))).astype("<f4").tobytes()
-
-
 def _off_zero(parameters: list[nn.Parameter]) -> None:
     """At zero, B's and the head's gradients hide mistakes: check at a point that is not."""
     rand = repeatable("preflight")

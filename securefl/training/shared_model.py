@@ -190,7 +190,7 @@ class SharedModel:
         tokens = tuple(sorted({token for row in plain.ids for token in row}))
         losses = self._losses(loss, plan.round)
         asked = gradient_invariance.Question(built, self._wrapped, encode, tokens, losses, taught(loss))
-        self.stems.show(most, asked, (self._start, preflight.off_zero(self._start)))
+        self.stems.show(most, asked, (self._start, kept.off_zero(self._start)))
         kind = (most, loss, tuple(name for name, _ in built.trainable))
         found = self._shown.at(asked, most, kind, states)
         adapter_tensors.load(built, self._start)
