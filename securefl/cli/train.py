@@ -32,9 +32,11 @@ def run(
     from securefl.documents import federation_file  # noqa: PLC0415
     from securefl.progress import progress  # noqa: PLC0415
     from securefl.simulation import federation as f  # noqa: PLC0415
+    from securefl.simulation.check_documents import check_static  # noqa: PLC0415
     from securefl.simulation.measure import Baselines  # noqa: PLC0415
 
     check_trains()
+    check_static(federation, policy)
     if is_suite(federation):
         _run_suite(federation, out, sites, policy, (with_local, without_privacy), unsafe_unsigned, as_json)
         return

@@ -45,17 +45,7 @@ def with_data(file: FederationFile, document: Document, path: Path, above: tuple
     if live:
         raise OperatorFault(live)
     written = [each.get("name") for each in document.value["members"]]
-    sources = {}
-    for index, member in enumerate(file.members):
-        line = written.index(member.name)
-        place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
-        if member.federation is not None or member.key is not None:
-            continue
-        sources[member.name] = _source(_merged(file, index, place), place)
-        if sources[member.name].has_unlabelled and file.strategy.loss.kind not in WITHOUT_LABELS:
-            what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
-            remedy = f"set strategy.loss to {' or '.join(WITHOUT_LABELS)}, or `unlabelled` to drop"
-            raise OperatorFault(what, remedy, place)
+    sources = _sources(file, document, written)
     loaded = Loaded(file=file, path=path.resolve(), written=document.text, data=sources)
     for member in file.members:
         if member.federation is None:
@@ -72,6 +62,29 @@ def with_data(file: FederationFile, document: Document, path: Path, above: tuple
         loaded.below[member.name] = of(inner, where, (*above, path.resolve()))
         inherit.check(loaded, loaded.below[member.name], member.rounds, place)
     return loaded
+
+
+def _sources(file: FederationFile, document: Document, written: list[Any]) -> dict[str, DataSource]:
+    """Each member's data source, complete.
+
+    Raises:
+        OperatorFault: what is wrong with any of them, all at once.
+    """
+    sources, wrong = {}, list[OperatorFault]()
+    for index, member in enumerate(file.members):
+        line = written.index(member.name)
+        place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
+        if member.federation is not None or member.key is not None:
+            continue
+        try:
+            sources[member.name] = _trained(file, index, place)
+        except OperatorFault as fault:
+            wrong.append(fault)
+    if len(wrong) > 1:  # every member's at once
+        raise OperatorFault(tuple(str(each) for each in wrong))
+    if wrong:
+        raise wrong[0]
+    return sources
 
 
 def _live(file: FederationFile) -> Iterator[tuple[Path_, str]]:
@@ -120,6 +133,16 @@ def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:
             "`members` or `index` in the federation's `partition`", "leave it out: each has a part", place
         )
     return {**file.data, "partition": {**shared, "members": len(file.members), "index": index}}
+
+
+def _trained(file: FederationFile, index: int, place: str) -> DataSource:
+    """A member's data, whose records the federation's loss can train."""
+    source = _source(_merged(file, index, place), place)
+    if source.has_unlabelled and file.strategy.loss.kind not in WITHOUT_LABELS:
+        what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
+        remedy = f"set strategy.loss to {' or '.join(WITHOUT_LABELS)}, or `unlabelled` to drop"
+        raise OperatorFault(what, remedy, place)
+    return source
 
 
 def _source(merged: dict[str, Any], place: str) -> DataSource:

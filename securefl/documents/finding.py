@@ -1,4 +1,4 @@
-"""What a check of a document finds, line by line: ok, warning, soon (it will not be any more), missing, or wrong."""
+"""What a check finds, line by line: ok, warning, soon (it will not be ok any more), missing, refused, wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ OK: Final = "ok"
 WARNING: Final = "warning"  # it holds, and somebody should know what comes of it
 SOON: Final = "soon"  # it holds now, and somebody has to act before it does not
 MISSING: Final = "missing"  # it may still come
+REFUSED: Final = "refused"  # well formed, and a policy or an account says no
 WRONG: Final = "wrong"
 
 

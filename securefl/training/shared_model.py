@@ -383,6 +383,11 @@ class SharedModel:
             same_records.form(known + repr(ids).encode()) for ids in self._records(records, max_tokens).ids
         )
 
+    def longer(self, records: tuple[Record, ...], max_tokens: int) -> int:
+        """How many records have more tokens than are read of them."""
+        texts, labels = tuple(record.text for record in records), (0,) * len(records)
+        return sum(len(row) > max_tokens for row in self._tokens(texts, labels, max_tokens + 1).ids)
+
     def distinct(self, records: tuple[Record, ...], max_tokens: int) -> tuple[Record, ...]:
         """Return what is trained on: records of one row of token ids are one record, with the label of most of them."""
         key, encoded = (id(records), max_tokens), self._records(records, max_tokens)
