@@ -20,6 +20,7 @@ from securefl.shown import in_json, on_screen
 
 # Each word that may come first, and where it is: `module:name` in this folder. Only what is asked for is imported.
 COMMANDS: Final = {
+    "init": "init:init",
     "check": "check:check",
     "run": "train:run",
     "coordinate": "coordinator:coordinate",

@@ -80,7 +80,7 @@ def _written(value: Any) -> Any:  # noqa: ANN401 - whatever a document holds
     if isinstance(value, list | tuple):
         return [_written(each) for each in value]
     if isinstance(value, Fraction):
-        return _exactly(value)
+        return exactly(value)
     return value if isinstance(value, bool | int) or value is None else _of_float_or_text(value)
 
 
@@ -88,7 +88,7 @@ def _of_float_or_text(value: Any) -> Any:  # noqa: ANN401 - whatever a document 
     return _Number(repr(float(value))) if isinstance(value, float) else str(value)
 
 
-def _exactly(value: Fraction) -> Any:  # noqa: ANN401 - an int, a number or a text
+def exactly(value: Fraction) -> Any:  # noqa: ANN401 - an int, a number or a text
     """A whole number, a decimal that ends, or a fraction such as 1/3."""
     if value.denominator == 1:
         return value.numerator

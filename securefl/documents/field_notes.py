@@ -107,8 +107,6 @@ _ROWS: dict[str, Note] = {
     "AdapterPart.targets": _N(example=["query", "value"]),
     "rank": _N("1", 8, "of LoRA; width of a bottleneck; vectors of a prompt or prefix"),
     "layer": _N("blocks", 4),
-    "average_last": _N("rounds", 3),
-    "FeaturesPart.bias": _N("1", 1),
     "alpha": _N("1", 16, "LoRA's scale is alpha / rank"),
     "AdapterPart.seed": _N("", 1, why="Every member must start alike, and A says nothing of anybody's records."),
     "gamma": _N("L2 norm", "1/100"),

@@ -1,0 +1,120 @@
+"""What `init` writes is well formed, passes its own cases and the dry run, and trains end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from securefl.audit.verify import verify
+from securefl.cli.main import main
+from securefl.documents import site_file
+from securefl.policy import cases
+from securefl.site.check import WRONG
+from securefl.site.check import examine as examine_site
+from tests.support.small import MEMBERS, rows, save_model
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder with data files and a model of somebody's own, and what `init` made of them in the folder `desk`."""
+    here = tmp_path_factory.mktemp("own")
+    save_model(here / "mymodel")
+    for name in MEMBERS:
+        lines = ["message,topic", *(f"{text},{label}" for text, label in rows(name, 50)), "no topic here,"]
+        (here / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    before = Path.cwd()
+    os.chdir(here)
+    try:
+        main(
+            ["init", "desk", *(word for name in MEMBERS for word in ("--data", f"{name}.csv")), "--text", "message"]
+            + ["--label", "topic", "--model", "mymodel", "--epsilon", "8", "--json"]
+        )
+    except SystemExit as ended:
+        assert ended.code in (0, None)
+    finally:
+        os.chdir(before)
+    return here / "desk"
+
+
+def test_what_it_writes_is_commented_and_names_its_schemas(made) -> None:
+    for name, kind in {"federation.yaml": "federation", "policy.yaml": "policy"}.items():
+        first, *_ = text = (made / name).read_text().splitlines()
+        assert first == f"# yaml-language-server: $schema=schemas/{kind}.schema.json"
+        assert json.loads((made / "schemas" / f"{kind}.schema.json").read_text())["properties"]
+        assert sum("#" in line for line in text) > 8
+    document = yaml.safe_load((made / "federation.yaml").read_text())
+    assert document["task"]["labels"] == ["bad", "good"]
+    assert document["adapter"]["targets"] == ["query", "value"]
+    assert document["data"] == {"text": "message", "label": "topic", "unlabelled": "drop"}
+    assert document["training"]["divisor"] in (10, 20) and document["training"]["max_tokens"] == 16
+
+
+def test_its_policys_cases_hold_and_every_party_has_a_document(made) -> None:
+    outcomes = cases.run(made / "policy.yaml")
+    assert len(outcomes) == 5 and all(each.ok for each in outcomes), outcomes
+    for name in MEMBERS:
+        found = examine_site(site_file.load(made / "parties" / name / "site.yaml"))
+        assert [each for each in found if each.status == WRONG] == []
+        assert not (made / "parties" / name / "home").exists(), "no home was made"
+
+
+def test_it_passes_the_dry_run_and_trains_end_to_end(made, tmp_path, capsys) -> None:
+    file = made / "federation.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("rounds: 10", "rounds: 1").replace("steps: 8", "steps: 1"))  # cheaper, and no less
+    try:
+        main(["check", str(file), "--json"])
+    except SystemExit as ended:
+        assert ended.code in (0, None), capsys.readouterr().out
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"], told
+    try:
+        main(["run", str(file), "--out", str(tmp_path / "run"), "--sites", str(tmp_path / "sites"), "--json"])
+    except SystemExit as ended:
+        assert ended.code in (0, None), capsys.readouterr()
+    assert json.loads(capsys.readouterr().out)["outcome"]["status"] == "finished"
+    assert verify(tmp_path / "run").ok
+    file.write_text(text)
+
+
+def run_init(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["init", *words])
+    return int(ended.value.code or 0)
+
+
+def test_nothing_is_written_over_and_what_is_missing_is_named(made, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(made.parent)
+    own = [
+        "--data",
+        "north.csv",
+        "--data",
+        "south.csv",
+        "--data",
+        "west.csv",
+        "--text",
+        "message",
+        "--model",
+        "mymodel",
+    ]
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    assert run_init("desk", *own, "--label", "topic", "--epsilon", "8") == 2
+    assert "would be written over" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    elsewhere = str(tmp_path / "new")
+    assert run_init(elsewhere, *own, "--label", "subject", "--epsilon", "8") == 2
+    assert "the columns are message, topic" in capsys.readouterr().err
+    assert run_init(elsewhere, *own, "--label", "topic", "--epsilon", "none") == 2
+    assert run_init(elsewhere, *own, "--epsilon", "8") == 2
+    assert "--label is missing" in capsys.readouterr().err
+    assert (
+        run_init(elsewhere, *own[:4], "--text", "message", "--label", "topic", "--model", "mymodel", "--epsilon", "8")
+        == 2
+    )
+    assert "2 members" in capsys.readouterr().err
+    assert run_init(elsewhere, *own, "--label", "message", "--epsilon", "8") == 2
+    assert not (tmp_path / "new").exists()
