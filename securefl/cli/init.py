@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from securefl.cli.installed import check_trains
-from securefl.cli.options import Json, show
+from securefl.cli.options import Json, say, show
 
 
 def init(
@@ -79,4 +79,11 @@ def _asked(option: str, question: str, otherwise: str | None = None) -> str:
 
     if not sys.stdin.isatty():
         raise OperatorFault(f"{option} is missing", "give it; at a terminal it would be asked for", "init")
-    return str(typer.prompt(question, default=otherwise, err=True))
+    answer = ""
+    while not answer:
+        say(f"{question}{f' [{otherwise}]' if otherwise else ''}: ", end="")
+        try:
+            answer = input().strip() or otherwise or ""
+        except EOFError:
+            raise OperatorFault(f"{option} is missing", "give it, or answer", "init") from None
+    return answer

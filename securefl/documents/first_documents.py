@@ -82,7 +82,7 @@ def federation(first: First) -> str:
         for name, data in first.members.items()
     )
     return _aligned(f"""{line("federation").format(to="")}\
-# One training, by all members together. Every field is explained in docs/reference/federation.md.
+# One training, by all members together. The line above lets an editor explain and complete every field.
 # Try it: securefl check federation.yaml     Run it: securefl run federation.yaml --out RUN
 securefl_federation: 1
 name: {emit.scalar(first.name)}
@@ -94,7 +94,7 @@ task: {_flow({"kind": "classification", "labels": list(first.labels)})}
 adapter: {_flow(first.adapter)}
 
 data: ## what all members' data have in common
-{_block(first.shared)}\
+{_block(first.shared)}
 training:
   rounds: {ROUNDS}
   steps: {STEPS} ## in a round; each draws its records anew

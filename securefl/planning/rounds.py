@@ -26,9 +26,11 @@ from securefl.terms import (
     Plan,
     Reason,
     Reserved,
+    RunId,
     Unbounded,
     Unit,
 )
+from securefl.wire import digest
 
 if TYPE_CHECKING:
     from securefl.policy.load import Policy
@@ -64,6 +66,8 @@ class Course:
 def plans_of(loaded: Loaded, policy: Policy, first: FirstState) -> tuple[Plan, ...]:
     """The plan of each round, as far as it is known before the first: keys and states to come are made up."""
     plan = first_plan(loaded, policy, first)
+    if loaded.of_task is not None:  # each task is a run of its own
+        plan = replace(plan, run=RunId(digest("task", loaded.of_task)[:16]))
     return tuple(
         replace(plan, round=number, learning=replace(plan.learning, learning_rate=rate))
         for number, rate in enumerate(loaded.file.training.rates(), 1)

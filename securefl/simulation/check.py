@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from securefl.documents import suite_file
 from securefl.documents.finding import OK, REFUSED, WRONG, Finding
-from securefl.simulation import check_course, check_records
+from securefl.simulation import check_course, check_records, suite
 from securefl.simulation.check_documents import Part, read_all, tried
 from securefl.simulation.layout import SiteLayout, check_homes
 
@@ -53,6 +54,8 @@ def examine(path: Path, sites: Path | None, policy: Path | None = None, *, unsaf
     records = dict[str, check_records.Held]()
     for part in parts:
         records[part.name] = check_records.look(part.loaded, part.called, _owners(part), told)
+    if parts[0].task is not None:
+        told += _apart(path, parts, records)
     figures = check_course.look(parts, homes, records, told)
     figures["data"] = {part.name or part.loaded.file.name: records[part.name].figures for part in parts}
     return Checked(tuple(told), figures)
@@ -60,6 +63,18 @@ def examine(path: Path, sites: Path | None, policy: Path | None = None, *, unsaf
 
 def _owners(part: Part) -> tuple[str, ...] | None:
     return None if part.task is None else part.task.owners
+
+
+def _apart(path: Path, parts: list[Part], held: Mapping[str, check_records.Held]) -> Iterator[Finding]:
+    """Yield what is wrong where a member's tasks have accounts of their own: no record stands on two."""
+    names = {part.name: [each.name for each in part.loaded.file.members] for part in parts}
+    records = {task: {name: held[task].records.get(name, suite.NOTHING) for name in names[task]} for task in names}
+
+    def look() -> Finding:
+        suite.check_records_apart(suite_file.load(path), records)
+        return Finding("accounts", OK, "no record stands on two of one member")
+
+    yield from tried("accounts", look)
 
 
 def _homes(homes: SiteLayout) -> Finding:

@@ -13,13 +13,14 @@ import numpy as np
 from securefl.documents.finding import MISSING, OK, REFUSED, WARNING, WRONG, Finding
 from securefl.errors import Fault
 from securefl.home.looked_at import account_at
-from securefl.planning import rounds
+from securefl.planning import explain, rounds
 from securefl.planning.explain import seated
 from securefl.planning.plan import FirstState, strategy_of
 from securefl.planning.possible import check_first_plan
 from securefl.privacy.account import Account
 from securefl.protection import fixed_point, max_update
 from securefl.simulation.parties import load_model
+from securefl.site import charged_records
 from securefl.site.limits import bytes_beside_the_model
 from securefl.terms import Plan, Scheme
 
@@ -59,6 +60,7 @@ def look(
             )
         )
         if part.policy is not None:
+            told += _charged(part, shared, homes, records[part.name])
             figures[name] = _one(part, part.policy, shared, accounts, records[part.name], told)
     return {"trainings": figures}
 
@@ -71,6 +73,22 @@ def _accounts(parts: Sequence[Part], homes: SiteLayout | None, told: list[Findin
             found[name] = Account() if homes is None or name in homes.loaded.below else account_at(homes.of(name))
         except Fault as fault:
             told += [Finding(f"account of {name}", WRONG, line) for line in str(fault).splitlines()]
+    return found
+
+
+def _charged(part: Part, shared: SharedModel, homes: SiteLayout | None, held: Held) -> list[Finding]:
+    """Tell whose records were charged to another account of that one's home."""
+    if homes is None:
+        return []
+    found, members = list[Finding](), {each.name: each for each in part.loaded.file.members}
+    for name, records in held.records.items():
+        if name not in members or not any((homes.of(name) / charged_records.FOLDER).glob("*")):
+            continue
+        try:
+            forms = charged_records.forms_of(shared, records, part.loaded.file.training.max_tokens)
+            charged_records.check(homes.of(name), members[name].dataset or name, forms)
+        except Fault as fault:
+            found += [Finding(part.called(f"data of {name}"), WRONG, line) for line in str(fault).splitlines()]
     return found
 
 
@@ -88,6 +106,9 @@ def _one(
         told += [Finding(part.called("plan"), WRONG, line) for line in str(fault).splitlines()]
         return {}
     told.append(Finding(part.called("plan"), OK, _plan(plans[0])))
+    if part.task is not None and len(part.task.owners) < len(loaded.file.members):  # who owns records is hidden
+        whys = explain.foreseen(part.task.owned(), policy, shared.start)
+        told += [Finding(part.called("owners"), REFUSED, f"{w.rule}: {w.value}, {w.limit}", w.fix) for w in whys]
     base = strategy.broadcast(shared.start.state)
     figures = {"budget": _budget(part, policy, plans, base, accounts, told)}
     told += _long(part, shared, held)

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING, Any, Final
 
-from securefl.documents import federation_file, first_documents, site_file, strict
+from securefl.documents import emit, federation_file, first_documents, site_file, strict
 from securefl.documents.data_source import DataSource
 from securefl.documents.first_documents import First
 from securefl.errors import OperatorFault
@@ -72,6 +72,8 @@ def init(folder: Path, asked: Asked, schemas: Mapping[str, str]) -> tuple[Path, 
     Raises:
         OperatorFault: something asked for is unusable, or would be written over. Nothing was written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise OperatorFault("this is a file", "name a folder", str(folder))
     texts = _texts(folder, _first(folder, asked)) | {
         f"{SCHEMAS}/{kind}.schema.json": text for kind, text in schemas.items()
     }
@@ -82,7 +84,7 @@ def init(folder: Path, asked: Asked, schemas: Mapping[str, str]) -> tuple[Path, 
     for name, text in texts.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        place.write_text(text, encoding="utf-8")
     return tuple(folder / name for name in texts)
 
 
@@ -133,7 +135,7 @@ def _texts(folder: Path, first: First) -> dict[str, str]:
     federation = folder / "federation.yaml"
     federation_file.of(strict.parse(texts["federation.yaml"].encode(), str(federation)), federation)
     policies.parse(texts["policy.yaml"].encode(), str(folder / "policy.yaml"))
-    for name in first.members:
+    for name in first.members if "partition" not in first.shared else ():  # parts of one file are an experiment's
         path = f"{PARTIES}/{name}/{site_init.NAME}"
         texts[path] = first_documents.line("site").format(to="../../") + _site(folder, folder / path, name, first)
         site_file.of(strict.parse(texts[path].encode(), str(folder / path)), folder / path)
@@ -145,7 +147,10 @@ def _site(folder: Path, path: Path, name: str, first: First) -> str:
     source = {**first.shared, **first.members[name]}
     at, file = (_from(folder, each, path.parent) for each in (first.model, str(source["file"])))
     member = site_init.Member(name, first.region, first.model, at, file, source["text"], source["label"])
-    return member.document()
+    text, column = member.document(), f"  label: {emit.scalar(source['label'])}"
+    if "unlabelled" in source:
+        text = text.replace(column, f"  unlabelled: {source['unlabelled']}\n{column}", 1)
+    return text
 
 
 def _from(folder: Path, name: str, other: Path) -> str:

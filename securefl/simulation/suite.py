@@ -158,11 +158,11 @@ def records_of(suite: Suite) -> dict[str, dict[str, Records]]:
         }
         for name, each in suite.tasks.items()
     }
-    _check_apart(suite, found)
+    check_records_apart(suite, found)
     return found
 
 
-def _check_apart(suite: Suite, records: Mapping[str, Mapping[str, Records]]) -> None:
+def check_records_apart(suite: Suite, records: Mapping[str, Mapping[str, Records]]) -> None:
     """Check that accounts of one member that compose in parallel hold no record twice, however it is written."""
     parts: dict[str, list[OnAccount]] = {}
     for name, each in suite.tasks.items():

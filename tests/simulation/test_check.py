@@ -64,6 +64,27 @@ def test_an_account_is_looked_at_as_it_stands_and_nothing_there_changes(small, f
     assert account_at(finished / "nobody").charges == ()
 
 
+def test_records_that_another_account_paid_for_are_told(small, finished) -> None:
+    members = [{"name": n, "region": "here", "data": {"file": f"{n}.csv"}, "dataset": f"{n}-new"} for n in MEMBERS]
+    before = everything_in(finished)
+    found = examine(small.file("renamed.yaml", members=members), finished / "sites")
+    assert everything_in(finished) == before
+    (wrong,) = [each for each in by(found, "data of north") if each.status == WRONG]
+    assert "charged to 'north'" in wrong.detail and found.exit_code == 2
+
+
+def test_each_task_of_a_file_is_asked_for_on_what_the_ones_before_leave(small) -> None:
+    tasks = {
+        "one": {"members": list(MEMBERS)},
+        "two": {"members": list(MEMBERS), "adapter": {"rank": 2}, "training": {"rounds": 1}},
+    }
+    found = examine(small.file("tasks.yaml", tasks=tasks, training__rounds=1), None)
+    assert found.exit_code == 0, found.findings
+    first, second = (found.figures["trainings"][name]["budget"]["north"] for name in ("one", "two"))
+    assert second["spent"] == pytest.approx(first["rounds"][-1]["after"], abs=2e-6)
+    assert by(found, "accounts")[0].status == OK and by(found, "plan of two")
+
+
 def test_all_that_is_wrong_is_told_at_once_with_file_and_line(small, tmp_path, capsys) -> None:
     bad = (small.folder / "bad.csv").write_text("text,label\nfine,good\nodd,ugly\n")
     assert bad

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,7 @@ def test_it_passes_the_dry_run_and_trains_end_to_end(made, tmp_path, capsys) -> 
         assert ended.code in (0, None), capsys.readouterr().out
     told = json.loads(capsys.readouterr().out)
     assert told["ok"], told
+    file.write_text(re.sub("epsilon: 8 .*", "noise_multiplier: 3", file.read_text()))  # cheaper, too
     try:
         main(["run", str(file), "--out", str(tmp_path / "run"), "--sites", str(tmp_path / "sites"), "--json"])
     except SystemExit as ended:
@@ -85,6 +88,19 @@ def run_init(*words: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main(["init", *words])
     return int(ended.value.code or 0)
+
+
+def test_at_a_terminal_it_asks_for_what_is_not_given(made, tmp_path, capsys, monkeypatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.chdir(made.parent)
+    monkeypatch.setattr("sys.stdin", Terminal("north.csv, south.csv, west.csv\nmessage\n\nmymodel\n"))
+    assert run_init(str(tmp_path / "asked"), "--label", "topic", "--target", "nowhere", "--epsilon", "8") == 2
+    said = capsys.readouterr().err
+    assert "data files" in said and "column with the text [text]" in said and "model" in said
+    assert "nowhere" in said, "then it goes on with the answers"
 
 
 def test_nothing_is_written_over_and_what_is_missing_is_named(made, tmp_path, capsys, monkeypatch) -> None:
