@@ -54,8 +54,11 @@ def facts(told: Mapping[str, Any], ledgers: Mapping[MemberId, Ledger], run: RunI
 
 
 def write(made: Mapping[str, Any], run: Path) -> None:
-    """Write ``report.json`` and ``report.html``. The page has no pictures: it is the same wherever it is made."""
-    for name, text in ((PAGE, report.page_of(dict(made), {})), (folder.REPORT, in_json(made))):
+    """Write ``report.json``, then ``report.html``, each whole. The page has no pictures: it is the same wherever made.
+
+    Whoever is killed between the two leaves a report without its page, or with an older one; it is made again.
+    """
+    for name, text in ((folder.REPORT, in_json(made)), (PAGE, report.page_of(dict(made), {}))):
         beside = run / f"{name}.new"
         beside.write_text(text, encoding="utf-8")
         beside.replace(run / name)
@@ -69,7 +72,7 @@ def check(run: Path, told: Mapping[str, Any], ledgers: Mapping[MemberId, Ledger]
     """
     if not (run / folder.REPORT).exists():
         if (run / PAGE).exists():
-            raise Tampered(PAGE, f"a page, and no {folder.REPORT} that it shows")
+            raise Tampered(PAGE, f"a page, and no {folder.REPORT} that it shows; {AGAIN}")
         return
     found = json_files.mapping(run / folder.REPORT)
     try:

@@ -15,6 +15,7 @@ from securefl.audit.ledger_files import Ledger, read_all
 from securefl.audit.verify import Verdict, verify
 from securefl.errors import OperatorFault, Tampered
 from securefl.files import alone_in
+from securefl.ledger import export
 from securefl.ledger.export import SUFFIX
 from securefl.terms import MemberId, RunId
 
@@ -75,6 +76,8 @@ def _verified(run: Path, ledgers: Path | None, known: pins.Pins | None) -> Itera
     Raises:
         OperatorFault, Tampered: as for ``report``.
     """
+    for unfinished in run.rglob(f"*{export.UNFINISHED}"):
+        unfinished.unlink()  # of a process that was killed while it laid them: this folder is this one's alone
     with TemporaryDirectory() as scratch:
         copy = Path(scratch) / "run"
         shutil.copytree(run, copy, symlinks=True, ignore=lambda _, names: {name for name in names if name in MADE})
@@ -85,8 +88,7 @@ def _verified(run: Path, ledgers: Path | None, known: pins.Pins | None) -> Itera
             raise Tampered(str(first["ledger"]), found.why.removeprefix(f"{first['ledger']}: "))
         yield copy, found
         for path in laid:
-            (run / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(copy / path, run / path)
+            export.write(run / path, export.read(copy / path))
 
 
 def _check_folder(run: Path) -> None:

@@ -31,6 +31,7 @@ from securefl.terms import (
 )
 
 T = TypeVar("T")
+LEDGERS = "ledger"  # the folder that holds them, in that of a run, and of each federation below
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def read_all(run: Path) -> Mapping[MemberId, Ledger]:
     Raises:
         Tampered: one of the checks fails.
     """
-    folder = run / "ledger" if (run / "ledger").is_dir() else run
+    folder = run / LEDGERS if (run / LEDGERS).is_dir() else run
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     if run.is_file():
         raise Tampered(str(run), "no folder with ledgers: give a run, or its ledger folder; they are checked together")
@@ -131,10 +132,24 @@ def read_all(run: Path) -> Mapping[MemberId, Ledger]:
     if not paths:
         raise Tampered(str(folder), "no ledgers here")
     for path in paths:
+        if path.name.endswith(export.UNFINISHED):
+            what = "half a ledger, of a command that was killed while it wrote it: run that command again"
+            raise Tampered(path.name, what)
         if path.suffix != export.SUFFIX or not path.is_file():
             raise Tampered(path.name, "not a ledger, and it stands among them")
     ledgers = {ledger.owner: ledger for ledger in map(read_one, paths)}
     return _whole(ledgers)
+
+
+def read_below(inside: Path) -> Mapping[MemberId, Ledger]:
+    """The same of a federation below: in its folder, ledgers are in ``ledger``, and what a run left is beside them.
+
+    Raises:
+        Tampered: one of the checks fails, or there is no such folder.
+    """
+    if not (inside / LEDGERS).is_dir():
+        raise Tampered(LEDGERS, "missing: the ledgers of a federation below stand in its folder of this name")
+    return read_all(inside)
 
 
 def read_one(path: Path) -> Ledger:

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from securefl import merkle
-from securefl.audit.ledger_files import Ledger, run_of
+from securefl.audit.ledger_files import Ledger, of_seat, run_of
 from securefl.errors import Tampered
 from securefl.ledger import heads
 from securefl.terms import (
@@ -54,6 +54,27 @@ def check_speakers(ledgers: Ledgers) -> None:
             others = [each.opened(entry.run) for each in ledgers.values() if each is not ledger]
             if any(opened is not None and opened.role == COORDINATES for opened in others):
                 raise ledger.wrong("a word on what a run left that another party coordinates", index)
+
+
+def check_heads(ledgers: Ledgers) -> None:
+    """Check that each ledger begins as whoever said what a run left had it then, whatever else of that run is here.
+
+    A party of the same name under another key has another ledger: who is meant says the run, or the one joined last.
+
+    Raises:
+        Tampered: one was cut, or is another.
+    """
+    for ledger in ledgers.values():
+        last: RunJoined | None = None
+        for leaf in ledger.leaves:
+            if isinstance(leaf.entry, RunJoined):
+                last = leaf.entry
+            elif isinstance(leaf.entry, Reported) and last is not None:
+                seats = {seat.member: seat for seat in (ledger.opened(leaf.entry.run) or last).peers}
+                for head in leaf.entry.ledgers:
+                    shown = of_seat(ledgers, seats[head.owner]) if head.owner in seats else None
+                    if shown is not None:
+                        _cut(shown, head)
 
 
 def words(coordinator: Ledger, run: RunId) -> tuple[tuple[int, Reported], ...]:

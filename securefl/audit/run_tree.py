@@ -14,7 +14,7 @@ from typing import Any
 from securefl.audit import coordinated, cross_checks, folder, json_files, suites, tree
 from securefl.audit import explain as e
 from securefl.audit.explain import Explained, State
-from securefl.audit.ledger_files import Ledger, read_all
+from securefl.audit.ledger_files import Ledger, read_all, read_below
 from securefl.audit.tree import BELOW
 from securefl.audit.verify import check
 from securefl.errors import Tampered
@@ -67,7 +67,7 @@ def levels(run: Path, way: str = "") -> Iterator[tuple[str, Path | str]]:
     for name, path in tree.folders(run, ledgers):
         place = f"{way}{name}"
         try:
-            tree.check(name, ledgers.get(name), read_all(path))
+            tree.check(name, ledgers.get(name), read_below(path))
         except Tampered as fault:
             raise Tampered(f"{BELOW}/{place}/{fault.where}", fault.why, fault.entry) from fault
         yield place, path

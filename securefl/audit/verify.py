@@ -49,7 +49,7 @@ from securefl.audit import (
     suites,
     tree,
 )
-from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_one
+from securefl.audit.ledger_files import Ledger, of_seat, read_all, read_below, read_one
 from securefl.errors import Tampered
 from securefl.keys import fingerprint
 from securefl.privacy.account import Account, Standing
@@ -192,7 +192,7 @@ def _below(
     """
     place = f"{tree.BELOW}/{name}"
     try:
-        ledgers = read_all(inside)
+        ledgers = read_below(inside)
         apart = tree.check(name, above.get(name), ledgers)
         laid = parent.laid or (own is not None and coordinated.is_one(inside.parent.parent))
         here = _Place(f"{parent.way}{name}/", tree.runs_of(above.get(name)), own or parent.root, laid)
@@ -258,6 +258,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
         cross_checks.check_openings(ledger, runs)
     left_out = cross_checks.check_complete(ledgers, runs, wanted)
     report_entry.check_speakers(ledgers)
+    report_entry.check_heads(ledgers)
     cross_checks.check_receipts(ledgers)
     summed = cross_checks.summed(runs)
     left_out += tuple(each for ledger in ledgers.values() for each in key_checks.check(ledger, summed))

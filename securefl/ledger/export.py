@@ -17,6 +17,7 @@ from securefl.errors import Malformed, OperatorFault, Tampered
 from securefl.terms import Hash, Leaf, MemberId, PublicKey, SignedHead
 
 SUFFIX = ".ledger"
+UNFINISHED = f"{SUFFIX}.new"  # how a ledger's file is called until it is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def write(path: Path, file: LedgerFile) -> None:
     Raises:
         OperatorFault: it cannot be written.
     """
-    beside = path.with_name(path.name + ".new")
+    beside = path.with_name(path.name.removesuffix(SUFFIX) + UNFINISHED)
     data = wire.encode(Written(file, tuple(merkle.leaf_hash(leaf) for leaf in file.leaves)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -171,6 +171,36 @@ def test_ledgers_that_do_not_hold_leave_the_folder_as_it_was(run: Path, left, tm
     assert {name: data for name, data in everything(run).items() if name != ".lock"} == before
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("whole", range(6))
+def test_whoever_is_killed_while_a_report_is_made_makes_it_again(
+    whole: int, run: Path, left: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed as each file in turn is about to get its name: ledgers first, then the report, and then its page."""
+    replace_, names = Path.replace, list[str]()
+
+    def killed(path: Path, target: Path) -> Path:
+        if str(target).startswith(str(run)):
+            names.append(Path(target).name)
+            if len(names) > whole:
+                raise Killed
+        return replace_(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(Killed):
+        coordinated_report.report(run, left[1])
+    monkeypatch.undo()
+    assert names[-1] == [*(f"{name}.ledger" for name in sorted(audited.MEMBERS)), "report.json", "report.html"][whole]
+    found = verify(run)
+    assert found.ok or "again" in found.why, found.why
+    coordinated_report.report(run, left[1])
+    assert verify(run).ok
+    assert not list(run.rglob("*.ledger.new"))
+
+
 def test_a_folder_that_is_no_coordinators_gets_no_report(tmp_path: Path) -> None:
     with pytest.raises(OperatorFault, match="no coordinated.json here"):
         coordinated_report.report(tmp_path, None)

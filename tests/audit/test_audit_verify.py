@@ -27,6 +27,8 @@ from securefl.terms import (
     Participant,
     Plan,
     PublicKey,
+    Reason,
+    Refused,
     Released,
     ReservationReleased,
     Reserved,
@@ -521,6 +523,17 @@ def test_what_a_report_says_of_one_round_is_true_of_all(number: int, how, tmp_pa
     verdict = verify(story.export(tmp_path))
     assert not verdict.ok
     assert "is none of this run" in verdict.why
+
+
+def test_ledgers_alone_are_held_to_what_their_coordinator_said_that_they_were(tmp_path: Path) -> None:
+    story, run = told(), tmp_path / "run"
+    reason = Reason("protocol.stranger", "x", "y", "z")
+    story.note("north", Refused(story.run, 3, "Propose", (reason,)))
+    story.leave(run)
+    assert verify(run / "ledger").ok, verify(run / "ledger").why
+    party = story.parties["north"]
+    export.write(run / "ledger" / "north.ledger", party.file(len(party.leaves) - 1))
+    bad(run / "ledger", "are not those that the report was computed from", "north.ledger")
 
 
 def asked_of_west(**changes: object) -> Lie:

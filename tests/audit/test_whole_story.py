@@ -88,6 +88,24 @@ def test_a_member_below_that_joined_under_another_policy_is_found_although_its_c
             tree.check(node.owner, node, inside | {own.owner: replace(own, leaves=leaves)})
 
 
+def test_ledgers_of_a_federation_below_stand_in_their_own_folder_and_nowhere_else(tmp_path: Path) -> None:
+    """Else nothing that its coordinator said of that folder would be held against what is in it."""
+    run = tmp_path / "run"
+    shutil.copytree(unfinished._refused(), run)
+    assert verify(run).ok, verify(run).why
+    left = run / "below" / "left"
+    for path in left.iterdir():
+        if path.is_file():
+            path.unlink()
+    for path in (left / "ledger").iterdir():
+        path.rename(left / path.name)
+    (left / "ledger").rmdir()
+    found = verify(run)
+    assert (found.ok, found.first_bad) == (False, {"ledger": "below/left/ledger", "entry": None})
+    with pytest.raises(Tampered, match="missing: the ledgers of a federation below"):
+        run_tree.explain(run)
+
+
 def test_a_parents_copy_without_what_is_below_is_told_as_not_measured(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(unfinished._refused(), run)
