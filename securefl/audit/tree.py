@@ -11,8 +11,9 @@ from pathlib import Path
 
 from securefl import merkle, wire
 from securefl.audit import cross_checks
-from securefl.audit.ledger_files import Ledger
+from securefl.audit.ledger_files import LEDGERS, Ledger
 from securefl.errors import PeerFault, Tampered
+from securefl.ledger.export import SUFFIX
 from securefl.policy.load import ABOVE
 from securefl.privacy.account import Account, Charge, Standing
 from securefl.protocol import messages as m
@@ -39,7 +40,8 @@ def folders(run: Path, ledgers: Mapping[MemberId, Ledger]) -> Iterator[tuple[Mem
     """The folder of each federation below that left ledgers, or that results are of, by its name as a member."""
     for path in _below(run):
         node = ledgers.get(MemberId(path.name))
-        if node is None or (path / "ledger").is_dir() or any(node.each(Gathered)):
+        here = (path / LEDGERS).is_dir() or any(path.glob(f"*{SUFFIX}"))  # the second where they do not belong
+        if node is None or here or any(node.each(Gathered)):
             yield MemberId(path.name), path
 
 
@@ -83,7 +85,7 @@ def absent(run: Path, ledgers: Mapping[MemberId, Ledger], known: Collection[str]
     nodes = {name.partition("/")[0] for name in known} | {path.name for path in _below(run)}
     notes = []
     for ledger in ledgers.values():
-        if (run / BELOW / ledger.owner / "ledger").is_dir():
+        if (run / BELOW / ledger.owner / LEDGERS).is_dir():
             continue
         if any(ledger.each(Gathered)) or (ledger.owner in nodes and _asked(ledger)):
             what = "no ledgers of the federation below it; its totals and hashes stand as they are"
