@@ -2,7 +2,8 @@
 
 PLD with a discretisation of 1e-3, pessimistic, so what it says is an upper bound (Doroshenko et al. 2022); of 1e-4
 where RDP finds epsilon below 2, for there the losses of single steps are so small that 1e-3 overstates some prices by
-half. RDP is looser by some per cent and independent code, so it is a second opinion: PLD above RDP would be a bug.
+half. RDP is independent code, and a second opinion: looser by some per cent, except where delta is 1e-12 or so. A price
+is the lower of the two.
 
 Both composition theorems are for events that were fixed before the first of them ran, and for stopping before the last.
 Where an event may depend on what earlier ones gave (another noise after a first run's results were seen), an account is
@@ -319,8 +320,11 @@ def price(plan: Plan, account: Account, dataset: str, delta: float, caps: Sequen
 
 
 def bounded(events: Sequence[Event], delta: float) -> float:
-    """Epsilon by PLD; by RDP, which is above it, for members and where a PLD would keep its site busy for hours."""
+    """The lower of two upper bounds, by PLD and by RDP; by RDP alone for members and where a PLD would take hours.
+
+    RDP is the lower one at deltas of 1e-12 or so, where a PLD overstates: it pays for the tails that it cuts off.
+    """
     rough = epsilon_rdp(events, delta)
     if rough > LARGEST or sum(event.steps for event in events) > MOST_STEPS:
         return rough
-    return epsilon(events, delta)
+    return min(rough, epsilon(events, delta))

@@ -7,7 +7,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl import wire
@@ -157,3 +157,22 @@ def test_charges_together_cost_their_events_by_the_bound_that_holds_them(bound: 
     twice = PoissonGaussian(Fraction(1, 100), Fraction(1), 20)
     assert epsilon_together(charges, DELTA) == epsilon_pld([twice], DELTA)
     assert epsilon_together((), DELTA) == 0
+
+
+@settings(max_examples=8)
+@given(
+    st.sampled_from([Fraction(1, 1000), Fraction(1, 100), Fraction(1, 10), Fraction(1)]),
+    st.sampled_from([Fraction(1, 2), Fraction(1), Fraction(4)]), st.integers(1, 20_000), st.integers(3, 14),
+)  # fmt: skip
+def test_no_price_is_above_either_of_its_two_bounds(rate: Fraction, noise: Fraction, steps: int, delta: int) -> None:
+    """So no price that a site grants contradicts the second accountant of an audit, however small delta is."""
+    events = (PoissonGaussian(rate, noise, steps),)
+    found = accountant.bounded(events, 10.0**-delta)
+    assert found <= epsilon_rdp(events, 10.0**-delta)
+    assert found in (epsilon_pld(events, 10.0**-delta), epsilon_rdp(events, 10.0**-delta))
+
+
+def test_at_a_tiny_delta_the_price_is_the_second_bound() -> None:
+    events = (PoissonGaussian(Fraction(1, 1000), Fraction(1), 20_000),)
+    assert epsilon_pld(events, 1e-13) > epsilon_rdp(events, 1e-13) == accountant.bounded(events, 1e-13)
+    assert accountant.bounded(events, 1e-5) == epsilon_pld(events, 1e-5) < epsilon_rdp(events, 1e-5)
