@@ -65,7 +65,8 @@ def bound(homes: Sequence[Home], written: bytes, tasks: Iterable[str], out: Path
         out: the suite's folder.
 
     Raises:
-        OperatorFault: the suite is over; or a file is not as it was written down. Nothing is written.
+        OperatorFault: the suite is over; or a file is not as it was written down, or a run that it tells of is not
+            here. Nothing is written.
         Tampered: a file of it cannot be read.
     """
     runs = {name: folder.named(out / folder.TASKS / name) for name in tasks}
@@ -74,10 +75,29 @@ def bound(homes: Sequence[Home], written: bytes, tasks: Iterable[str], out: Path
     if evidence.exported(name, out):
         raise OperatorFault("this folder holds a suite that is over", "choose another --out", str(out))
     coordinators = [each for each in homes if each.owner == COORDINATOR]
+    told = evidence.told_in(out / REPORT)
     if not any(evidence.bound(each, name, out, folder.OF_SUITE) for each in coordinators):
+        _check_here(told, begun, out)
         return None
     export_all(homes, out / "ledger")
-    return evidence.told_in(out / REPORT)
+    return told
+
+
+def _check_here(told: Mapping[str, Any], begun: Mapping[str, RunId], out: Path) -> None:
+    """Check that each run is here of which a suite's last word tells: one that is away is not run, and paid, again.
+
+    Raises:
+        OperatorFault: one is not.
+    """
+    if told.get("outcome") is None:
+        return
+    here = {name: run.hex() for name, run in begun.items()}
+    rows = told.get("tasks")
+    of = {name: row.get("run") for name, row in rows.items()} if isinstance(rows, dict) else {}
+    if of != here:
+        away = ", ".join(sorted(name for name in of | here if of.get(name) != here.get(name)))
+        what = f"this folder holds a suite that is over, and not the runs that it tells of: {away or 'of no task'}"
+        raise OperatorFault(what, "put them back as they were, or choose another --out", str(out))
 
 
 def tell(written: bytes, tasks: Mapping[str, Mapping[str, Any]], said: Words, out: Path) -> dict[str, Any]:

@@ -98,13 +98,13 @@ def held(values: NDArray[np.float64], plan: Plan) -> NDArray[np.float64]:
     weights = [place for place, _ in upload_of(plan.sharing).weighed(plan.dimension)]
     values = np.clip(np.nan_to_num(values, nan=0.0), -entry, entry)
     values[weights] = np.clip(values[weights], 0.0, grid)  # at most 1 each
-    if float(np.linalg.norm(np.rint(values))) <= most.l2:
+    if _l2(np.rint(values)) <= most.l2:
         return values
     l2 = most.l2 - math.sqrt(plan.dimension)  # there is room for rounding
     changes = values.copy()  # these are shortened, and no weight is
     changes[weights] = 0
     room = math.sqrt(max(0.0, l2**2 - float(np.sum(values[weights] ** 2))))
-    changes *= room / float(np.linalg.norm(changes)) * (1 - 2.0**-40)
+    changes *= room / _l2(changes) * (1 - 2.0**-40)
     changes[weights] = values[weights]
     return changes
 
@@ -127,7 +127,7 @@ def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]
     event, encoding = plan.learning.event, plan.cover.encoding
     if isinstance(event, DistributedDiscreteGaussian):
         integers = encode(_short(update.values, float(event.clip_l2)), encoding)
-        norm = float(np.linalg.norm(integers.astype(np.float64)))
+        norm = _l2(integers.astype(np.float64))
         assert norm <= float(event.sensitivity) * (1 + 2.0**-30), "the sensitivity has room for rounding"
         return integers + noise_share.draw(rand, plan.dimension, event.deviation)
     scale = float(1 << encoding.fraction_bits)
@@ -137,10 +137,15 @@ def encode_update(update: Update, plan: Plan, rand: Secret) -> NDArray[np.int64]
 def _short(values: NDArray[np.float64], clip_l2: float) -> NDArray[np.float64]:
     """The values, scaled to the clip where they are longer; zeros where they have no length: (dimension,)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = float(np.linalg.norm(values))
+        norm = _l2(values)
     if not np.isfinite(norm):
         return np.zeros_like(values)
     return values if norm <= clip_l2 else values * (clip_l2 / norm * (1 - 2.0**-40))
+
+
+def _l2(values: NDArray[np.float64]) -> float:
+    """The length of a vector, however long: numpy adds in pairs, a product of two vectors one by one."""
+    return float(np.sqrt(np.sum(np.square(values))))
 
 
 def to_ring(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.unsignedinteger]:

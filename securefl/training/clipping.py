@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SHRINK = 1.0 - 2.0**-40  # rounding of a factor never lifts a clipped gradient above the clip
 UNIT_BITS = 42  # a sum is of whole units, this many bits below the clip: exact, in any order
 COLUMNS = 1024  # that are squared at once: a constant, for it decides in which order squares are added
+BLOCK = 1 << 13  # squares that are added one by one: with fewer than 2**12 such blocks, their rounding stays below SHRINK
 LOWEST = Fraction(1, 2**20)  # of the plan's clip: below this no quantile takes it
 
 Weights = tuple[torch.Tensor, torch.Tensor | None]  # a factor for each gradient (batch,); what it counts for (batch,)
@@ -83,11 +84,20 @@ def summed(gradients: Sequence[torch.Tensor], clip_l2: float, weigh: Weigh = fla
 
 
 def _squares(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Each row's squares, added up over all tensors in one order: (batch,) float64."""
+    """Each row's squares, added up over all tensors in one order: (batch,) float64.
+
+    In each column at most ``BLOCK`` are added one by one, and then the blocks: a small one is not lost behind many.
+    """
     total = torch.zeros(len(rows[0]), COLUMNS, dtype=torch.float64, device=rows[0].device)
+    block, added = torch.zeros_like(total), 0
     for row in rows:
         for part in torch.split(row, COLUMNS, 1):
-            total[:, : part.shape[1]].add_(part.to(torch.float64).square_())
+            block[:, : part.shape[1]].add_(part.to(torch.float64).square_())
+            added += 1
+            if added % BLOCK == 0:
+                total.add_(block)
+                block.zero_()
+    total.add_(block)
     left = COLUMNS
     while left > 1:
         left //= 2

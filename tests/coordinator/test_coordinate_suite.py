@@ -135,6 +135,15 @@ def test_the_command_of_a_suite_that_is_over_or_running_is_refused_and_what_was_
         coordinate(apart, out, sites)
     assert everything(out) == before
     assert verify(out).ok, verify(out).why
+    away = (out / "tasks" / "tone").rename(tmp_path / "away")  # whoever may edit the folder takes a run from it
+    with pytest.raises(OperatorFault, match="a suite that is over, and not the runs that it tells of: tone"):
+        coordinate(apart, out, sites)
+    shutil.copytree(next(path for path in (out / "tasks").iterdir()), out / "tasks" / "tone")  # or lays in another
+    with pytest.raises(OperatorFault, match="a suite that is over, and not the runs that it tells of: tone"):
+        coordinate(apart, out, sites)
+    shutil.rmtree(out / "tasks" / "tone")
+    away.rename(out / "tasks" / "tone")
+    assert everything(out) == before, "no task ran again"
     changed(out / "keys.json", lambda told: told.clear())  # whether or not its files stand
     with pytest.raises(OperatorFault, match="a suite that is over"):
         coordinate(apart, out, sites)

@@ -22,7 +22,7 @@ from securefl.policy.plan_document import draft
 from securefl.privacy.accountant import epsilon_pld
 from securefl.terms import Automatic, Flat, Hash, Learning, PoissonGaussian, Quantile, Update
 from securefl.terms.records import Record
-from securefl.training import adapter_tensors, step
+from securefl.training import adapter_tensors, clipping, step
 from securefl.training.clipping import LOWEST, read, shares, unit, weigh_by
 from securefl.training.noise import ClippedSum, NoisedSum, noised, repeatable
 from securefl.training.shapes import ALONE, ANY, Shapes
@@ -94,6 +94,16 @@ def test_one_gradient_that_is_not_finite_contributes_nothing_in_any_mode(mode, p
     with_it = step.clipped([torch.cat([good, bad])], 1.0, weigh)
     assert torch.equal(with_it, step.clipped([good], 1.0, weigh))
     assert torch.equal(step.clipped([torch.cat([bad, bad])], 1.0, weigh), torch.zeros(len(with_it)).double())
+
+
+def test_the_length_of_a_long_row_is_not_understated_by_more_than_the_clip_allows_for():
+    """Each square of the many is less than half the last bit of what stands in its column: one by one, all are lost."""
+    first, small = torch.zeros(1, clipping.COLUMNS), torch.zeros(1, clipping.COLUMNS)
+    first[0, 0], small[0, 0] = 1.0, 1.05e-8
+    rows = [first, *[small] * (2**25 // clipping.COLUMNS - 1)]
+    said = F(float(torch.sqrt(clipping._squares(rows))))
+    squared = sum(F(float(row[0, 0])) ** 2 for row in (first, small)) + F(float(small[0, 0])) ** 2 * (len(rows) - 2)
+    assert (said * F(clipping.SHRINK) ** -1) ** 2 > squared
 
 
 # Two sums for the price of one.
