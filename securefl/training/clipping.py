@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SHRINK = 1.0 - 2.0**-40  # rounding of a factor never lifts a clipped gradient above the clip
 UNIT_BITS = 42  # a sum is of whole units, this many bits below the clip: exact, in any order
 COLUMNS = 1024  # that are squared at once: a constant, for it decides in which order squares are added
-BLOCK = 1 << 13  # squares that are added one by one: with fewer than 2**12 such blocks, their rounding stays below SHRINK
+BLOCK = 1 << 13  # squares added one by one; with under 2**12 blocks, rounding stays below SHRINK
 LOWEST = Fraction(1, 2**20)  # of the plan's clip: below this no quantile takes it
 
 Weights = tuple[torch.Tensor, torch.Tensor | None]  # a factor for each gradient (batch,); what it counts for (batch,)

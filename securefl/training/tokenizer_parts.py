@@ -11,7 +11,8 @@ import binascii
 from collections.abc import Iterator
 from typing import Any, Final
 
-GROWTH: Final = 64  # times as long as it was a text may become; in Unicode's NFKC one character becomes 18
+GROWTH: Final = 72  # times as many characters a text may become: 18 in a table as T5's, 2 for spaces, 2 for a mark
+REPEATED: Final = 64  # characters of what stands in the place of an unknown word, or at an end of many pieces
 TYPES: Final = {
     "normalizer": frozenset({
         "Sequence", "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "Nmt",
@@ -27,7 +28,12 @@ TYPES: Final = {
     }),
 }  # fmt: skip
 INSIDE: Final = ("normalizers", "pretokenizers", "processors")  # of a Sequence
-BYTE_LEVEL: Final = 2  # a byte becomes a character of two bytes at most
+LENGTHENING: Final = ("normalizer", "pre_tokenizer")  # places whose parts change the text
+LONGEST: Final = {  # characters that one becomes at most, of all in Unicode 16
+    "NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "BertNormalizer": 3, "Lowercase": 2,
+    "ByteLevel": 4,  # each byte of one, and there are four
+}  # fmt: skip
+ENDS: Final = ("unk_token", "continuing_subword_prefix", "end_of_word_suffix")
 SAVE_AGAIN: Final = "use a tokenizer as transformers saves it"
 
 Wrong = tuple[str, str]  # what, and the remedy
@@ -44,7 +50,9 @@ def wrong(document: dict[str, Any]) -> Wrong | None:
                 return f"has {str(kind)[:40]!r} as a `{place}`, which is not known here", SAVE_AGAIN
             if part.get("dropout") not in (None, 0):
                 return "has `dropout`: a text would have another row each time", "set it to null"
-            growth *= _growth(part)
+            growth *= _growth(part) if place in LENGTHENING else 1
+            if any(isinstance(part.get(name), str) and len(part[name]) > REPEATED for name in ENDS):
+                return f"has more than {REPEATED} characters for each unknown word, or each piece", SAVE_AGAIN
             if kind == "TemplateProcessing" and not _holds_its_text_once(part):
                 return "has a template in which a text does not stand once", SAVE_AGAIN
     if growth > GROWTH:
@@ -65,19 +73,24 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - parsed JSO
 
 
 def _growth(part: dict[str, Any]) -> float:
-    """How many times as long a text may be behind this part."""
-    if part.get("type") == "ByteLevel":
-        return BYTE_LEVEL
-    if part.get("type") == "Replace":
+    """How many times as many characters a text may have behind this part. A piece of it has one at least."""
+    kind = part.get("type")
+    if kind == "Prepend":  # before each piece between two added tokens
+        return 1.0 + len(part["prepend"]) if isinstance(part.get("prepend"), str) else float("inf")
+    if kind == "Metaspace":  # before each word
+        return 1 if part.get("prepend_scheme") == "never" else 2
+    if kind == "ByteLevel":
+        return LONGEST[kind] + (part.get("add_prefix_space") is not False)
+    if kind == "Replace":
         pattern, content = part.get("pattern"), part.get("content")
         found = pattern.get("String") if isinstance(pattern, dict) else None
         if not isinstance(content, str):
             return float("inf")
         least = len(found) if isinstance(found, str) and found else 0  # a regex may match one character, or none
         return max(1.0, len(content) / least if least else len(content) + 1.0)
-    if part.get("type") == "Precompiled":
+    if kind == "Precompiled":
         return _longest(part.get("precompiled_charsmap"))
-    return 1
+    return LONGEST.get(kind, 1) if isinstance(kind, str) else 1
 
 
 def _longest(charsmap: object) -> float:

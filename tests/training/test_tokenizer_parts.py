@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from securefl.errors import OperatorFault
@@ -16,6 +17,8 @@ from tests.support import tiny_models
 
 DOUBLED = {"type": "Replace", "pattern": {"String": "z"}, "content": "zz"}
 SPACES = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"}
+MANY = {"type": "Replace", "pattern": {"Regex": "."}, "content": "x" * 30}
+MARK = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
@@ -41,8 +44,17 @@ GOOD = {
     "as BERT has it": {"normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}},
     "as GPT-2 has it": {"pre_tokenizer": LEVEL, "post_processor": LEVEL, "model": {"type": "BPE", "dropout": None}},
     "as Llama 3 has it": sequence("pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}"}}, LEVEL),
-    "as XLM-R has it": sequence(
-        "normalizer", {"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 18)}, SPACES
+    "as XLM-R has it": {
+        **sequence("normalizer", {"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 18)}, SPACES),
+        **sequence("pre_tokenizer", {"type": "WhitespaceSplit"}, MARK),
+    },
+    "as CLIP has it": {
+        **sequence("normalizer", {"type": "NFC"}, SPACES, {"type": "Lowercase"}),
+        **sequence("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "[a-z]+"}}, LEVEL),
+    },
+    "as Qwen has it": {"normalizer": {"type": "NFC"}, "pre_tokenizer": LEVEL, "post_processor": LEVEL},
+    "as Llama 2 has it": sequence(
+        "normalizer", {"type": "Prepend", "prepend": "\u2581"}, {**SPACES, "pattern": {"String": " "}}
     ),
     "an older model": {"model": {"vocab": {}, "merges": []}},
     "a template": template("[CLS]", "A", "[SEP]"),
@@ -51,9 +63,16 @@ BAD = {
     "draws lots": ({"model": {"type": "BPE", "dropout": 0.5}}, "dropout"),
     "doubles ten times": (sequence("normalizer", *[DOUBLED] * 10), "times as long"),
     "bytes of bytes": (sequence("pre_tokenizer", *[LEVEL] * 7), "times as long"),
-    "one character, many": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 65)}}, "times"),
+    "one character, many": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 73)}}, "times"),
     "a table that is none": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}}, "times as long"),
-    "an empty match": (sequence("normalizer", {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 64}), "times"),
+    "an empty match": (sequence("normalizer", {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 72}), "times"),
+    "eighteen of one, and more of each": (sequence("normalizer", {"type": "NFKC"}, MANY), "times as long"),
+    "four of one, and more of each": (sequence("normalizer", {"type": "NFD"}, MANY), "times as long"),
+    "much before each piece": ({"normalizer": {"type": "Prepend", "prepend": "p" * 72}}, "times as long"),
+    "nothing before each piece": ({"normalizer": {"type": "Prepend"}}, "times as long"),
+    "much for an unknown word": ({"model": {"type": "WordLevel", "unk_token": "u" * 65}}, "unknown word"),
+    "much before a part of a word": ({"model": {"type": "WordPiece", "continuing_subword_prefix": "#" * 65}}, "each piece"),
+    "much behind a word": ({"model": {"type": "BPE", "end_of_word_suffix": "w" * 65}}, "each piece"),
     "a text twice": (template("A", "A"), "does not stand once"),
     "no text": (template("[CLS]"), "does not stand once"),
     "a part of another name": ({"normalizer": {"type": "Python"}}, "not known"),
@@ -73,6 +92,23 @@ def test_what_answers_to_a_record_is_refused_by_what_it_is(document: dict[str, A
     assert word in found[0]
     with pytest.raises(OperatorFault, match=word):
         model_documents.check(Path(), ["tokenizer.json"], "tokenizer.json", json.dumps(document).encode())
+
+
+WORST = "\ufdfa\u1faf\u1faa\ufb2d\U0001d160\u0130\ufaff\ufafd\uac01\U000fffff\u33ae"  # of each form, and 4 bytes
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(WORST), max_size=20))
+@settings(max_examples=200)
+@example(WORST)
+def test_no_part_makes_more_of_a_text_than_is_said_of_it(text: str) -> None:
+    parts: dict[str, Any] = {name: getattr(normalizers, name)() for name in tokenizer_parts.LONGEST}
+    for name, part in parts.items():
+        for piece in (text, *text):
+            assert len(part.normalize_str(piece)) <= tokenizer_parts.LONGEST[name] * len(piece), (name, piece)
+    at_once = tokenizer_parts.LONGEST["ByteLevel"] + 1
+    for piece in filter(None, (text, *text)):
+        marked = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False).pre_tokenize_str(piece)
+        assert sum(len(each) for each, _ in marked) <= at_once * len(piece)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=4), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

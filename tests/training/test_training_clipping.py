@@ -22,8 +22,8 @@ from securefl.policy.plan_document import draft
 from securefl.privacy.accountant import epsilon_pld
 from securefl.terms import Automatic, Flat, Hash, Learning, PoissonGaussian, Quantile, Update
 from securefl.terms.records import Record
-from securefl.training import adapter_tensors, clipping, step
-from securefl.training.clipping import LOWEST, read, shares, unit, weigh_by
+from securefl.training import adapter_tensors, step
+from securefl.training.clipping import COLUMNS, LOWEST, SHRINK, _squares, read, shares, unit, weigh_by
 from securefl.training.noise import ClippedSum, NoisedSum, noised, repeatable
 from securefl.training.shapes import ALONE, ANY, Shapes
 from tests.policy.test_policy_oracle import PLAN, changed
@@ -98,12 +98,12 @@ def test_one_gradient_that_is_not_finite_contributes_nothing_in_any_mode(mode, p
 
 def test_the_length_of_a_long_row_is_not_understated_by_more_than_the_clip_allows_for():
     """Each square of the many is less than half the last bit of what stands in its column: one by one, all are lost."""
-    first, small = torch.zeros(1, clipping.COLUMNS), torch.zeros(1, clipping.COLUMNS)
+    first, small = torch.zeros(1, COLUMNS), torch.zeros(1, COLUMNS)
     first[0, 0], small[0, 0] = 1.0, 1.05e-8
-    rows = [first, *[small] * (2**25 // clipping.COLUMNS - 1)]
-    said = F(float(torch.sqrt(clipping._squares(rows))))
+    rows = [first, *[small] * (2**25 // COLUMNS - 1)]
+    said = F(float(torch.sqrt(_squares(rows))))
     squared = sum(F(float(row[0, 0])) ** 2 for row in (first, small)) + F(float(small[0, 0])) ** 2 * (len(rows) - 2)
-    assert (said * F(clipping.SHRINK) ** -1) ** 2 > squared
+    assert (said * F(SHRINK) ** -1) ** 2 > squared
 
 
 # Two sums for the price of one.
