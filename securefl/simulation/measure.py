@@ -146,9 +146,10 @@ def train_alone(shared: SharedModel, start: bytes, part: Records, plan: Plan, ro
     import numpy as np  # noqa: PLC0415
 
     assert private, "local training without noise is what `train_openly` is for"
-    state = start[: 4 * shared.dimension]
+    state, room = start[: 4 * shared.dimension], shared.room()
     for number in range(1, rounds + 1):
-        update: Update = shared.train(_untaught(_of_round(plan, shared, number)), state, part.train, os.urandom)
+        asked = _untaught(_of_round(plan, shared, number))
+        update: Update = shared.train(asked, state, part.train, os.urandom, room=room)
         after, begun = np.frombuffer(state, "<f4").astype(np.float64), 0
         for place in shared.layout.trained(number):
             size = place.stop - place.start
@@ -182,14 +183,15 @@ def train_openly(
     names = tuple(MemberId(name) for name in records)
     encoding = FixedPoint(64, 40, 64)  # nothing is clipped, so nothing is known of its size: 2**23 at most
     sharing, state, memory = plan.sharing, start, strategy.begin(start)
-    half = MemberStrategy(shared.layout, shared.initial())
+    half, rooms = MemberStrategy(shared.layout, shared.initial()), {name: shared.room() for name in records}
     for number, rate in enumerate(rates, start=1):
         asked = _of_round(replace(plan, learning=replace(plan.learning, learning_rate=rate)), shared, number)
         before = np.frombuffer(state, "<f4").astype(np.float64)
         total, attended = np.zeros(len(before)), np.zeros(())
         for name, part in records.items():
             label = int.from_bytes(hashlib.sha256(f"{seed} {number} {name}".encode()).digest()[:7])
-            after = shared.train_without_privacy(asked, state[: 4 * shared.dimension], part.train, seed=label)
+            now = state[: 4 * shared.dimension]
+            after = shared.train_without_privacy(asked, now, part.train, seed=label, room=rooms[name])
             if sharing.attention is not None:
                 attended = attended + half.share(
                     replace(asked, sharing=sharing), state, state[: 4 * shared.dimension], after, ()

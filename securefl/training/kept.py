@@ -42,7 +42,7 @@ class Kept:
         self.bytes = 0  # that are taken
         self._found: dict[int, torch.Tensor] = {}
         self._next = 0  # the first record that nothing was computed of ahead
-        self._full = False
+        self._full = room == 0
 
     def ahead(self, records: int, rows: int = ROWS, tokens: int | None = None) -> None:
         """Compute so many records more, in their order, until there is no room; ``rows`` and ``tokens`` at once."""

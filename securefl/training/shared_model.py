@@ -290,6 +290,11 @@ class SharedModel:
         """Return what a member's weight is made of: by the probe, where the weighting names one, or by agreement."""
         return self.agreement(base, moved) if weighting.probe is None else self.probed(moved, probe)
 
+    @staticmethod
+    def room() -> kept.Room:
+        """Return room for what is frozen for one set of records, as a site has that says nothing of it."""
+        return kept.Room()
+
     def bytes_kept(self, records: tuple[Record, ...], max_tokens: int) -> int:
         """Return the bytes of memory in which all is kept that is frozen for these records before what is trained."""
         return self.stems.taking(self._records(self.distinct(records, max_tokens), max_tokens))
@@ -332,8 +337,9 @@ class SharedModel:
         return found
 
     def train_without_privacy(
-        self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int, start: bytes | None = None
-    ) -> bytes:
+        self, plan: Plan, base: bytes, records: tuple[Record, ...], seed: int, start: bytes | None = None,
+        room: kept.Room | None = None,
+    ) -> bytes:  # fmt: skip
         """NOT PRIVATE: as many steps on as large samples, without clipping or noise; for a bench to compare with.
 
         From ``start``, or if there is none from ``base``, which may teach.
@@ -341,7 +347,7 @@ class SharedModel:
         """
         self.admit(plan)
         built = self._ready(plan.round)
-        encoded = self._targets(plan, base, records, Shapes(plan.learning.max_tokens))
+        encoded = self._targets(plan, base, records, Shapes(plan.learning.max_tokens), room)
         losses = self._losses(plan.learning.loss, plan.round)
         adapter_tensors.load(built, base if start is None else start)
         rand = repeatable(f"without privacy {seed}")

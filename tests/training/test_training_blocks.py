@@ -135,3 +135,4 @@ def test_a_decoder_of_bytes_is_cut_too(tmp_path):
     assert {name.partition(".lora")[0] for name, _ in of._built.stateful} == {
         "encoder.base_model.model.blocks.0.attention.query"
     }
+    assert of._tokens(("ab",), (0,), 16).ids == ((0, 97, 98),), "its tokenizer is asked as those of transformers are"

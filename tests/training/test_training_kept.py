@@ -37,7 +37,7 @@ CASES = {
     "lora, taught": ("bert", replace(adapter("bert"), layers=1, rule=AdapterRule.ALTERNATING), {"loss": PSEUDO}),
     "bottleneck": ("gpt2", replace(adapter("gpt2"), kind=AdapterKind.BOTTLENECK, layers=1), {}),
     "head": ("llama", Adapter((), 1, 1, 1, AdapterKind.HEAD, layer=1, pooling=Pooling.LAST), {}),
-    "language": ("bytes", Adapter(("query",), 2, 4, 1, layers=1), {}),
+    "language": ("bytes", Adapter(("query", "value"), 2, 4, 1, layers=1), {}),
 }  # fmt: skip
 SOME = records(24)
 MOST = 16
@@ -230,6 +230,14 @@ def test_an_adapter_in_the_first_block_or_before_it_leaves_nothing_to_keep(tmp_p
         of = SharedModel.load(str(folder), folder, TASK, asked)
         assert of.stems.stem is None and of.bytes_kept(SOME, MOST) == 0
         assert of.stems.told(MOST) == "nothing is kept: no block is frozen before the first trained tensor"
+
+
+def test_training_without_privacy_to_compare_with_is_the_same_too(of):
+    of, changes = of
+    of.shapes(asked_for(of, **changes), of.initial())
+    asked = asked_for(of, **changes)
+    one, other = (of.train_without_privacy(asked, of.initial(), SOME, 1, room=room) for room in (None, of.room()))
+    assert one == other != of.initial()
 
 
 def test_a_trainer_keeps_within_what_its_site_gives(tmp_path):

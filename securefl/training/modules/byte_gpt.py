@@ -64,9 +64,11 @@ class Bytes:
         """Tokens there are."""
         return BYTES
 
-    def __call__(self, texts: str | Sequence[str], *, truncation: bool, max_length: int) -> dict[str, list[list[int]]]:
+    def __call__(
+        self, texts: str | Sequence[str], *, truncation: bool, max_length: int, verbose: bool = False
+    ) -> dict[str, list[list[int]]]:
         """As a transformers tokenizer answers for a list of texts."""
-        del truncation
+        del truncation, verbose
         rows = [texts] if isinstance(texts, str) else texts
         return {"input_ids": [[BEGIN, *row.encode("utf-8", "replace")][:max_length] for row in rows]}
 
