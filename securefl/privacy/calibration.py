@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 
 from securefl.privacy.accountant import bounded, epsilon
 from securefl.terms import Event, FullBatchGaussian, PoissonGaussian, Unbounded
@@ -13,6 +14,7 @@ NOISE_GRID = 10_000  # calibrated noise multipliers are multiples of 1 / NOISE_G
 MOST_NOISE = 1000  # ... up to this one
 
 
+@lru_cache(maxsize=64)
 def calibrate(target: float, delta: float, sampling_rate: Fraction | None, steps: int) -> Fraction:
     """The least noise multiplier above 0.1, on a grid of 1/10000, whose cost is at most ``target``: rounded up.
 

@@ -49,7 +49,8 @@ def look(
         try:
             shared = load_model(part.loaded)
         except Fault as fault:
-            told += [Finding(part.called("model"), WRONG, line) for line in str(fault).splitlines()]
+            status = MISSING if part.loaded.file.is_live else WRONG  # of a live one, each site has its own
+            told += [Finding(part.called("model"), status, line) for line in str(fault).splitlines()]
             continue
         name = part.name or part.loaded.file.name
         told.append(

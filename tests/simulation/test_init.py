@@ -19,6 +19,10 @@ from securefl.site.check import WRONG
 from securefl.site.check import examine as examine_site
 from tests.support.small import MEMBERS, rows, save_model
 
+WORDS = re.compile(r"^[$] securefl (.*)$", re.MULTILINE)
+TOLD = (Path(__file__).parents[2] / "docs" / "first-federation.md").read_text()
+PAGE = {words.split()[0]: words.split() for words in WORDS.findall(TOLD)}  # the page's commands, by their first word
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
@@ -31,10 +35,7 @@ def made(tmp_path_factory) -> Path:
     before = Path.cwd()
     os.chdir(here)
     try:
-        main(
-            ["init", "desk", *(word for name in MEMBERS for word in ("--data", f"{name}.csv")), "--text", "message"]
-            + ["--label", "topic", "--model", "mymodel", "--epsilon", "8", "--json"]
-        )
+        main(PAGE["init"])
     except SystemExit as ended:
         assert ended.code in (0, None)
     finally:
@@ -64,23 +65,30 @@ def test_its_policys_cases_hold_and_every_party_has_a_document(made) -> None:
         assert not (made / "parties" / name / "home").exists(), "no home was made"
 
 
-def test_it_passes_the_dry_run_and_trains_end_to_end(made, tmp_path, capsys) -> None:
+def test_it_passes_the_dry_run_and_trains_end_to_end(made, capsys, monkeypatch) -> None:
     file = made / "federation.yaml"
     text = file.read_text()
     file.write_text(text.replace("rounds: 10", "rounds: 1").replace("steps: 8", "steps: 1"))  # cheaper, and no less
+    monkeypatch.chdir(made.parent)
     try:
-        main(["check", str(file), "--json"])
+        main(PAGE["policy"])
+    except SystemExit as ended:
+        assert ended.code in (0, None)
+    assert "5 cases, 0 failed" in capsys.readouterr().out
+    try:
+        main([*PAGE["check"], "--json"])
     except SystemExit as ended:
         assert ended.code in (0, None), capsys.readouterr().out
     told = json.loads(capsys.readouterr().out)
     assert told["ok"], told
     file.write_text(re.sub("epsilon: 8 .*", "noise_multiplier: 3", file.read_text()))  # cheaper, too
     try:
-        main(["run", str(file), "--out", str(tmp_path / "run"), "--sites", str(tmp_path / "sites"), "--json"])
+        main([*PAGE["run"], "--json"])
     except SystemExit as ended:
         assert ended.code in (0, None), capsys.readouterr()
     assert json.loads(capsys.readouterr().out)["outcome"]["status"] == "finished"
-    assert verify(tmp_path / "run").ok
+    assert verify(made.parent / "run").ok
+    assert {path.name for path in (made / "sites").iterdir()} >= {*MEMBERS, "coordinator"}
     file.write_text(text)
 
 
