@@ -10,6 +10,10 @@ os.environ.update(OMP_WAIT_POLICY="passive", OMP_NUM_THREADS="1", HF_HUB_OFFLINE
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from securefl.runtime import starting  # noqa: E402
+
+starting.IMPORTED += ["tests.support.parties", "pytest"]  # what processes of tests import besides
+
 settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=60)
 settings.load_profile("here")
 

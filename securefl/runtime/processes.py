@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
 
+from securefl.runtime import starting
 from securefl.runtime.answering import GONE, Leaving, answered
 from securefl.runtime.peer_process import GRACE_S, NUMBER, Maker, serve
 from securefl.seams import Failure, Waiting
@@ -52,11 +53,10 @@ class Processes:
         self, makers: Mapping[MemberId, Maker], parents: Collection[str] = (), grace_s: float = GRACE_S
     ) -> None:
         self._makers, self._parents, self._grace_s = dict(makers), frozenset(parents), grace_s
-        self._spawn = get_context("spawn")
         self._running: dict[MemberId, _Peer] = {}
         self._turn = threading.Lock()  # of whoever uses the pipes: ``close`` may come from another thread
         self._over = threading.Event()
-        self._waking, self._wake = self._spawn.Pipe(duplex=False)
+        self._waking, self._wake = Pipe(duplex=False)
 
     def exchange(
         self, outbound: Iterable[tuple[MemberId, bytes]], waiting: Waiting
@@ -133,11 +133,8 @@ class Processes:
             if self._running[member].process.is_alive():
                 return self._running[member]
             self._end([member])
-        ours, theirs = self._spawn.Pipe()
-        process = self._spawn.Process(
-            target=serve, args=(self._makers[member], theirs, self._grace_s), daemon=member not in self._parents
-        )
-        process.start()
+        ours, theirs = Pipe()
+        process = starting.start(serve, self._makers[member], theirs, self._grace_s, daemon=member not in self._parents)
         theirs.close()
         self._running[member] = _Peer(process, ours)
         return self._running[member]

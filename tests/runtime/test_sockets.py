@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ import pytest
 from securefl import wire
 from securefl.errors import Forged, Malformed, OperatorFault, Unsafe
 from securefl.protocol import messages as m
-from securefl.runtime import framing
+from securefl.runtime import framing, starting
 from securefl.runtime.answering import GONE, SILENCE, heard
 from securefl.runtime.held_bytes import Claim, Room
 from securefl.runtime.inprocess import InProcess
@@ -36,7 +35,6 @@ from tests.support import nested
 from tests.support.logs import LOGS, logging_to
 from tests.support.parties import COORDINATOR, Federation, Maker, on_sockets, waiting
 
-SPAWN = get_context("spawn")
 CHARGES = (Reserved, Settled, ReservationReleased)
 
 
@@ -52,7 +50,7 @@ class Gate:
     """A step at which a training in another process waits."""
 
     def __init__(self, at: int) -> None:
-        self.at, self.there, self.go_on = at, SPAWN.Event(), SPAWN.Event()
+        self.at, self.there, self.go_on = at, starting.context().Event(), starting.context().Event()
 
     def stepped(self, done: int) -> None:
         if done == self.at:
@@ -72,8 +70,7 @@ class Houses:
             self.start(name)
 
     def start(self, name: str, gate: Gate | None = None) -> None:
-        self.running[name] = SPAWN.Process(target=serving, args=(self.federation, name, gate), daemon=True)
-        self.running[name].start()
+        self.running[name] = starting.start(serving, self.federation, name, gate, daemon=True)
 
     def end(self, name: str, how: signal.Signals) -> int | None:
         process = self.running.pop(name)
@@ -142,8 +139,7 @@ def test_a_site_survives_a_coordinator_that_dies_while_it_trains(tmp_path: Path)
     with houses(federation) as parties:
         parties.end("b", signal.SIGKILL)
         parties.start("b", gate)
-        coordinator = SPAWN.Process(target=federation.drive, args=(federation.sockets(),))
-        coordinator.start()
+        coordinator = starting.start(federation.drive, federation.sockets(), daemon=False)
         assert gate.there.wait(60)
         os.kill(coordinator.pid, signal.SIGKILL)
         coordinator.join()
