@@ -73,15 +73,15 @@ def _sources(file: FederationFile, document: Document, written: list[Any]) -> di
     sources, wrong = {}, list[OperatorFault]()
     for index, member in enumerate(file.members):
         line = written.index(member.name)
-        place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
         if member.federation is not None or member.key is not None:
             continue
         try:
-            sources[member.name] = _trained(file, index, place)
+            sources[member.name] = _trained(file, index, document, line)
         except OperatorFault as fault:
             wrong.append(fault)
-    if len(wrong) > 1:  # every member's at once
-        raise OperatorFault(tuple(str(each) for each in wrong))
+    told = tuple(dict.fromkeys(map(str, wrong)))  # what all share is wrong once
+    if len(told) > 1:  # every member's at once
+        raise OperatorFault(told)
     if wrong:
         raise wrong[0]
     return sources
@@ -135,9 +135,10 @@ def _merged(file: FederationFile, index: int, place: str) -> dict[str, Any]:
     return {**file.data, "partition": {**shared, "members": len(file.members), "index": index}}
 
 
-def _trained(file: FederationFile, index: int, place: str) -> DataSource:
+def _trained(file: FederationFile, index: int, document: Document, line: int) -> DataSource:
     """A member's data, whose records the federation's loss can train."""
-    source = _source(_merged(file, index, place), place)
+    place = f"{document.name}:{document.line_of(('members', line))}: members.{line}.data"
+    source = _source(_merged(file, index, place), document, line)
     if source.has_unlabelled and file.strategy.loss.kind not in WITHOUT_LABELS:
         what = f"records without a label, and the loss {file.strategy.loss.kind} needs one"
         remedy = f"set strategy.loss to {' or '.join(WITHOUT_LABELS)}, or `unlabelled` to drop"
@@ -145,11 +146,18 @@ def _trained(file: FederationFile, index: int, place: str) -> DataSource:
     return source
 
 
-def _source(merged: dict[str, Any], place: str) -> DataSource:
+def _source(merged: dict[str, Any], document: Document, member: int) -> DataSource:
+    """A member's source; what is wrong in it is told where it was written: in what all share, or at the member."""
     from pydantic import ValidationError  # noqa: PLC0415
 
+    own, shared = ("members", member, "data"), ("data",)
     try:
         return DataSource.model_validate(merged)
     except ValidationError as fault:
-        wrong = strict.problems(merged, DataSource, fault)
-        raise OperatorFault(wrong, "see the federation's `data` and this member's", place) from fault
+        told = []
+        for where, words in strict.each_problem(merged, DataSource, fault):
+            of_all = (*shared, *where[:1]) in document.lines and (not where or (*own, *where) not in document.lines)
+            at, said = shared if of_all else own, words.removeprefix("the document: found a mapping; ")
+            name = ".".join(map(str, at)) + ("." if said == words else ": ")
+            told.append(f"{document.name}:{document.line_of((*at, *where))}: {name}{said}")
+        raise OperatorFault(tuple(dict.fromkeys(told))) from fault

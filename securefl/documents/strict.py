@@ -12,6 +12,7 @@ import typing
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -288,6 +289,11 @@ def problems(value: Any, model: type[BaseModel], fault: ValidationError) -> str:
     return "; ".join(dict.fromkeys(words for _, words in _told(value, model, fault)))
 
 
+def each_problem(value: Any, model: type[BaseModel], fault: ValidationError) -> Iterator[tuple[Path_, str]]:  # noqa: ANN401
+    """Yield where in a value each problem stands, and what there is to say of it."""
+    yield from dict.fromkeys(_told(value, model, fault))
+
+
 _WANTED = {
     "model_type": "write its fields under it, one a line",
     "model_attributes_type": "write its fields under it, one a line",
@@ -315,7 +321,7 @@ def _words(value: Any, model: type[BaseModel], error: Any) -> str:  # noqa: ANN4
     where: Path_ = error["loc"] if missing else _existing(value, error["loc"])  # behind it stand names of types
     place = ".".join(str(part) for part in where) or "the document"
     if missing:
-        return f"{place}: missing; add `{where[-1]}`"
+        return f"{place}: missing; add `{where[-1]}`{_allowed(model, where)}"
     if error["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, where[:-1]))
         close = difflib.get_close_matches(str(where[-1]), known, 1)
@@ -362,6 +368,23 @@ def _fields_at(model: type[BaseModel], path: Path_) -> Iterator[str]:
             return
         model = inner
     yield from (info.alias or name for name, info in model.model_fields.items())
+
+
+def _allowed(model: type[BaseModel], where: Path_) -> str:
+    """What a field that is missing may say: its values, if they are few, else what it is; nothing if nobody says."""
+    for part in where[:-1]:
+        field_ = next((info for name, info in model.model_fields.items() if part in (info.alias, name)), None)
+        inner = None if field_ is None else next(_models_in(field_.annotation), None)
+        model = inner or model
+    info = next((info for name, info in model.model_fields.items() if where[-1] in (info.alias, name)), None)
+    if info is None:
+        return ""
+    kind = info.annotation
+    values = tuple(kind) if isinstance(kind, type) and issubclass(kind, Enum) else typing.get_args(kind)
+    said = [str(getattr(each, "value", each)) for each in values if isinstance(each, str | int)]
+    if said and len(said) == len(values):
+        return f": {' or '.join(said)}"
+    return f": {info.description}" if info.description else ""
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401

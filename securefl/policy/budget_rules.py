@@ -120,8 +120,19 @@ def _within(
 ) -> Check:  # fmt: skip
     """Hold what one data set is charged against its share of a limit: the one place where epsilons are compared."""
     lower = "steps" if isinstance(asked.plan.learning.event, FullBatchGaussian) else "steps or sampling_rate"
-    fix = f"lower {lower}, or raise noise_multiplier, until {what} at most {_micro(share)}"
-    return Check(rule, 0 <= cost <= share, value, limit, fix)
+    ways = f"lower {lower}, or raise noise_multiplier,"
+    if _plans_differ(asked):
+        ways = (
+            f"lower {lower}, raise noise_multiplier, or keep to the plan that was charged before, which costs less (of "
+            "plans that differ, a filter takes the sum, which is higher than theirs)"
+        )
+    return Check(rule, 0 <= cost <= share, value, limit, f"{ways} until {what} at most {_micro(share)}")
+
+
+def _plans_differ(asked: Question) -> bool:
+    """Return whether an account is held by a filter that its policy did not ask for: what was charged there differs."""
+    by_itself = asked.policy.budget.bound is not Accountant.FILTER
+    return by_itself and any(cap.bound is Accountant.FILTER for cap in asked.price.caps)
 
 
 def _micro(millionths: int) -> str:

@@ -315,8 +315,10 @@ def table(report: dict[str, Any], out: Path) -> str:
         f"{told['before']:>9.3f}{told['after']:>9.3f}{_told(told['macro_f1'])}"
         + "".join(f"{told[e]:>17.3f}" for e in extra)
     )
-    links = ", ".join(f"{link} {value:.1f}" for link, value in report["seconds"].items())
     outcome = report["outcome"]
+    if not report["adapter"]:  # nothing was trained: figures of the first state would look like results
+        lines = [f"outcome  {outcome['status']}: {outcome['why']}"]
+    links = ", ".join(f"{link} {value:.1f}" for link, value in report["seconds"].items())
     lines += [
         "",
         *(f"WARNING  {warning}" for warning in report["warnings"]),
@@ -327,7 +329,7 @@ def table(report: dict[str, Any], out: Path) -> str:
         f"silence  {report['protections']['silence']}",
         f"bytes    {report['bytes']['up']:,} up, {report['bytes']['down']:,} down",
         f"seconds  {links}",
-        f"outcome  {outcome['status']}: {outcome['why']}",
+        *((f"outcome  {outcome['status']}: {outcome['why']}",) if report["adapter"] else ()),
         f"report   {out / 'report.html'}",
         f"adapter  {out / 'adapter' if report['adapter'] else 'none: no round finished'}",
         f"check it: securefl audit verify {out}",

@@ -60,7 +60,7 @@ class Reason:
         text_made_plain(self, "value", "limit", "fix")
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.value} is outside {self.limit}; {self.fix}"
+        return f"{self.rule}: {self.value}; allowed: {self.limit}; {self.fix}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ from securefl.training.built import Built
 from securefl.training.init import orthonormal
 from securefl.training.language import Language
 from securefl.training.model import REFERENCE, loaded
-from securefl.training.model_files import model_digest
+from securefl.training.model_files import pinned
 from securefl.training.modules import byte_gpt
-from securefl.training.sources import resolve
 
 KINDS = (AdapterKind.LORA, AdapterKind.RSLORA, AdapterKind.FULL)
 LARGEST = 4_000_000  # entries that `full` trains
@@ -38,8 +37,7 @@ def load(name: str, folder: Path, adapter: Adapter) -> tuple[Built, Hash]:
     if name.startswith(byte_gpt.PREFIX):
         shape = byte_gpt.shape_of(name)
         return assemble(byte_gpt.ByteGPT(shape), byte_gpt.Bytes(), adapter, name), shape.digest
-    found = resolve(name, folder)
-    digest = model_digest(found)
+    found, digest = pinned(name, folder)
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     decoder, tokenizer = loaded(AutoModelForCausalLM, found, digest)

@@ -8,6 +8,7 @@ file (`model_documents`). Code of a model is never run, weights are safetensors 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Final
 from securefl.errors import Missing, OperatorFault, Tampered
 from securefl.terms import Hash
 from securefl.training import model_documents, weight_files
+from securefl.training.sources import resolve
 
 UNREAD: Final = frozenset({".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf"})  # kinds no loader reads
 UNREAD_NAMES: Final = frozenset({".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt", "NOTICE", "NOTICE.txt"})
@@ -70,6 +72,28 @@ def model_digest(found: Path | str) -> Hash:
     for inside, path in sorted(files.items()):
         total.update(len(inside.encode()).to_bytes(4, "big") + inside.encode() + _hashed(path))
     return Hash(total.digest())
+
+
+def pinned(name: str, folder: Path) -> tuple[Path | str, Hash]:
+    """Where the model of this name or place is, and its digest.
+
+    Raises:
+        Missing: it is not on this machine; with the places that were looked at, and what is called nearly so.
+        OperatorFault: as for ``model_digest``.
+    """
+    found = resolve(name, folder)
+    try:
+        return found, model_digest(found)
+    except Missing as fault:
+        if isinstance(found, Path):
+            raise
+        near = [each.name for each in folder.iterdir() if (each / "config.json").is_file()] if folder.is_dir() else []
+        close = difflib.get_close_matches(name, near, 1)
+        what = f"no folder {folder / name} is here, and no model of this name is in the Hugging Face cache"
+        remedy = (
+            f"did you mean `./{close[0]}`?" if close else "write a path, or fetch it first; nothing is fetched here"
+        )
+        raise Missing(what, remedy, name) from fault
 
 
 def check_unchanged(found: Path | str, digest: Hash) -> None:

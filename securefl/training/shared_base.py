@@ -15,9 +15,8 @@ from torch import nn
 from securefl.terms import Adapter, AdapterKind, Model, Task
 from securefl.training.built import Built
 from securefl.training.model import assemble, base_of
-from securefl.training.model_files import model_digest
+from securefl.training.model_files import pinned
 from securefl.training.shared_model import SharedModel
-from securefl.training.sources import resolve
 
 
 class Base:
@@ -37,8 +36,8 @@ class Base:
         Raises:
             OperatorFault: it is not here.
         """
-        found = resolve(name, folder)
-        return cls(found, Model(called or name, model_digest(found)))
+        found, digest = pinned(name, folder)
+        return cls(found, Model(called or name, digest))
 
     def form(self, *, masked: bool = False) -> tuple[nn.Module, Any]:
         """The base model, with the head that fills a gap or without, and its tokenizer; the same every time.

@@ -59,11 +59,10 @@ from securefl.training.evaluate import Scores, score
 from securefl.training.language import Language, Surprise, surprise
 from securefl.training.losses import divergence, losses_of, taught
 from securefl.training.model import REFERENCE, build
-from securefl.training.model_files import model_digest
+from securefl.training.model_files import pinned
 from securefl.training.noise import repeatable
 from securefl.training.prompt import pattern_of
 from securefl.training.shapes import Shapes
-from securefl.training.sources import resolve
 from securefl.training.step import Encoded
 from securefl.wire import digest
 
@@ -109,8 +108,7 @@ class SharedModel:
         if task.kind == language.KIND:
             built, digest = language_model.load(name, folder, adapter)
             return cls(built, Model(called or name, digest), task, adapter, engine)
-        found = resolve(name, folder)
-        digest = model_digest(found)  # first: it says clearest what is not here
+        found, digest = pinned(name, folder)  # first: it says clearest what is not here
         return cls(build(found, task, adapter, digest), Model(called or name, digest), task, adapter, engine)
 
     @property

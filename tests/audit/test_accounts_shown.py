@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from securefl.audit import explain, replay
-from securefl.terms import RunId, RunJoined
-from tests.support.audited import POLICY, Story, digest
+from securefl.policy.decide import decide
+from securefl.privacy.accountant import price
+from securefl.terms import PoissonGaussian, RunId, RunJoined
+from tests.support.audited import EVENT, NOW, POLICY, Story, digest
 
 STRICT = POLICY.replace("federation: harbour", "federation: canal").replace("epsilon: 8, delta", "epsilon: 1, delta")
 STRICT = STRICT.replace("per_dataset: {epsilon: 8}", "per_dataset: {epsilon: 1}").replace(
@@ -64,3 +66,28 @@ def test_an_account_above_its_limit_is_a_protection_that_did_not_hold(
     (line,) = [each for each in found.lines if each.name == "epsilon"]
     assert line.state is state
     assert found.breached is (state is explain.State.OFF)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_refusal_says_why_a_plan_that_differs_costs_more_than_the_sum(changed: bool) -> None:
+    story = Story(
+        policy=POLICY.replace("epsilon: 8, delta", "epsilon: 1.7, delta").replace("{epsilon: 8}", "{epsilon: 1.7}")
+    )
+    story.begin()
+    story.round(1)
+    plan, account = story.plan(2), story.parties["north"].account()
+    event = (
+        PoissonGaussian(EVENT.sampling_rate * 2, EVENT.noise_multiplier, EVENT.steps)
+        if changed
+        else replace(EVENT, steps=400)
+    )
+    plan = replace(plan, learning=replace(plan.learning, event=event))
+    due = price(
+        plan, account, "north-data", float(story.policy.budget.delta_share), story.policy.caps("north-data", plan.run)
+    )
+    (fix,) = {
+        each.fix.partition(" until ")[0]
+        for each in decide(story.policy, plan, account, due, NOW).reasons
+        if each.rule == "budget.epsilon"
+    }
+    assert ("keep to the plan that was charged before" in fix) is changed

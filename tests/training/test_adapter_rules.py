@@ -289,7 +289,7 @@ def test_a_federation_runs_under_every_rule_and_its_adapter_loads(rule, scheme, 
 def test_a_rule_that_nobody_agreed_to_is_refused_before_training(small: Small, tmp_path: Path) -> None:
     result = small.run(tmp_path / "run", tmp_path / "sites", file=small.file("other.yaml", adapter__rule="svd"))
     assert result.outcome == "refused"
-    assert result.why.endswith(": training.rules: training.rules: svd is outside b-only; set rule to b-only")
+    assert result.why.endswith(": training.rules: training.rules: svd; allowed: b-only; set rule to b-only")
 
 
 def test_a_biased_rule_is_told_before_the_run_and_in_its_report(small: Small, tmp_path: Path, capsys) -> None:

@@ -431,6 +431,4 @@ def test_a_mode_the_policy_does_not_name_is_refused_before_training(small, tmp_p
         tmp_path / "run", tmp_path / "sites", small.file("automatic.yaml", training__clipping="automatic")
     )
     assert result.outcome == "refused"
-    assert result.why.endswith(
-        ": training.clipping: training.clipping: automatic is outside flat; set clipping to flat"
-    )
+    assert result.why.endswith(": training.clipping: training.clipping: automatic; allowed: flat; set clipping to flat")

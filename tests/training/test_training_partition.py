@@ -142,8 +142,8 @@ def test_a_limit_is_refused_with_what_to_write_instead():
     ({"partition": {"dirichlet": 1}}, {"file": "north.csv"}, "the members share one file in parts"),
     ({}, {"file": "north.csv", "partition": {"members": 2, "index": 0, "dirichlet": 1}}, "share one file in parts"),
     ({"partition": {"dirichlet": 1, "index": 0}}, {}, "leave it out: each has a part"),
-    ({"partition": {"dirichlet": 0}}, {}, r"odd.yaml:\d+: members.0.data: partition: .*above 0"),
-    ({"partition": 3}, {}, r"odd.yaml:\d+: members.0.data: partition: "),
+    ({"partition": {"dirichlet": 0}}, {}, r"odd.yaml:\d+: data.partition: .*above 0"),
+    ({"partition": 3}, {}, r"odd.yaml:\d+: data.partition: "),
 ])  # fmt: skip
 def test_a_federations_members_share_one_partition_or_have_none(small: Small, shared, own, message):
     members = [{"name": name, "region": "here", "data": copy.deepcopy(own)} for name in ("north", "south")]
