@@ -171,6 +171,21 @@ def test_every_claim_names_a_module_and_a_test_that_exist() -> None:
             assert f"def {name}(" in found.read_text(), f"{file}::{name}"
 
 
+def test_every_row_of_the_first_hour_names_tests_that_exist_or_says_that_it_is_open() -> None:
+    page = (ROOT / "audits" / "first_hour.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("| ") and " --- " not in line]
+    told = [line for line in lines if not line.startswith(("| row |", "| case |"))]
+    assert len(told) > 40
+    for line in told:
+        file, shown = "", line.rpartition(" | ")[2] if not line.endswith(" |") else line.split(" | ")[-1]
+        assert re.search(r"`test_\w+\.py|open|as S1", shown), line
+        for named, test in re.findall(r"`(test_\w+\.py)?(?:::(test_\w+))?`", shown):
+            file = named or file
+            if named or test:
+                (found,) = (ROOT / "tests").rglob(file)
+                assert not test or f"def {test}(" in found.read_text(), line
+
+
 def test_the_readmes_commands_exist() -> None:
     from typer.main import get_command
 
