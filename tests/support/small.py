@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from pathlib import Path
@@ -165,7 +166,7 @@ class Small:
 
     def file(self, name: str = "federation.yaml", policy: str | None = None, **changes) -> Path:
         """The federation's file, changed; nested keys as ``training__rounds``."""
-        document = yaml.safe_load(yaml.safe_dump(FEDERATION))
+        document = copy.deepcopy(FEDERATION)
         for key, value in changes.items():
             place = document
             *outer, last = key.split("__")
