@@ -156,7 +156,7 @@ def test_the_command_of_a_suite_that_is_over_or_running_is_refused_and_what_was_
     assert json.loads((out / "keys.json").read_text()) == {}, "nothing is written"
 
 
-def test_a_suite_that_was_killed_behind_its_last_word_ends_by_the_same_command_although_a_key_is_another(
+def test_a_suite_that_was_killed_around_its_last_word_ends_by_the_same_command_although_a_key_is_another(
     small, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     apart = InTasks(small, tmp_path / "world", capsys)
@@ -169,6 +169,10 @@ def test_a_suite_that_was_killed_behind_its_last_word_ends_by_the_same_command_a
             raise KeyboardInterrupt
         real(homes, folder)
 
+    with monkeypatch.context() as before_it, pytest.raises(KeyboardInterrupt):  # everything stands, and no word on it
+        before_it.setattr(suite_folder, "bind", lambda *_: killed((), out / "ledger"))
+        coordinate(apart, out, sites)
+    assert json.loads((out / "suite.json").read_text())["outcome"] is not None
     monkeypatch.setattr(evidence, "export_all", killed)
     with pytest.raises(KeyboardInterrupt):
         coordinate(apart, out, sites)
