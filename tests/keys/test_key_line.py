@@ -213,7 +213,7 @@ def test_a_dead_coordinators_key_ends_no_training_hears_no_progress_and_fills_no
     federation.taken(federation.rotated(COORDINATOR, HOUR))
     if revoke:
         federation.taken(
-            notices.standing.sign(thief, notices.Revocation("f", CENTRE, thief.public, federation.time[0]))
+            notices.key_standing.sign(thief, notices.Revocation("f", CENTRE, thief.public, federation.time[0]))
         )
     else:
         federation.time[0] += HOUR + 1
