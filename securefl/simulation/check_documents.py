@@ -78,8 +78,8 @@ def read_all(path: Path, policy: Path | None, told: list[Finding], *, unsafe_uns
     try:
         its, finding = _policy(policy or first.folder / first.file.policy, unsafe_unsigned=unsafe_unsigned)
         told.append(finding)
-        for loaded in found.values():
-            told += _seats(loaded, its)
+        if suite is None:  # of a task that too few take part in, its policy says so, and refuses that task alone
+            told += _seats(first, its)
         told += _below(first, its, unsafe_unsigned=unsafe_unsigned)
     except Fault as fault:
         told += lines("policy", fault)
