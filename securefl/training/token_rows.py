@@ -8,12 +8,13 @@ message that says so would tell of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from securefl.errors import OperatorFault
+from securefl.shown import plain
 
 if TYPE_CHECKING:
     from securefl.training.built import Built
@@ -37,17 +38,25 @@ def embedded(model: nn.Module) -> float:
 
 
 def check(tokenizer: Any, model: nn.Module, texts: Sequence[str], name: str) -> None:  # noqa: ANN401 - of transformers
-    """Check that the model has an embedding for every token that its tokenizer makes of words.
+    """Check that the tokenizer reads ordinary texts, and that the model has an embedding for every token it makes.
 
-    A token that was added for something else, such as an image's beside a text model, may be beyond: where it stands in
-    a record it becomes padding (`of`).
+    One that raises at each text would make padding of all records (`of`), and a training of nothing. A token that was
+    added for something else, such as an image's beside a text model, may be beyond: where it stands in a record it
+    becomes padding.
 
     Args:
         texts: ordinary ones, none of which has such a token.
 
     Raises:
-        OperatorFault: it has not.
+        OperatorFault: it raises, or the model has not.
     """
+    try:
+        _asked(tokenizer, list(texts), _cut(8))
+    except BaseException as fault:  # a tokenizer raises what it likes
+        if not _of_the_tokenizer(fault):
+            raise
+        what = f"the tokenizer raises at ordinary texts: {type(fault).__name__}: {plain(str(fault))}"
+        raise OperatorFault(what, "use the model's own tokenizer", name) from fault
     rows, words = embedded(model), dict(getattr(tokenizer, "get_vocab", dict)())
     for added in getattr(tokenizer, "get_added_vocab", dict)():
         words.pop(added, None)
@@ -76,7 +85,7 @@ def of(built: Built, texts: Sequence[str], most: int, pattern: Pattern | None = 
         OperatorFault: the pattern leaves no room for a text.
     """
     known, pad = embedded(built.model.encoder), padding(built)
-    cut = {"truncation": True, "max_length": most} if pattern is None else {"add_special_tokens": False}
+    cut = _cut(most) if pattern is None else {"add_special_tokens": False}
     given = list(texts) if pattern is None else [pattern.blank + text for text in texts]
     found = []
     for ids in _rows(built.tokenizer, given, cut):
@@ -85,14 +94,26 @@ def of(built: Built, texts: Sequence[str], most: int, pattern: Pattern | None = 
     return tuple(found)
 
 
-def _rows(tokenizer: Any, texts: list[str], cut: dict[str, Any]) -> Sequence[Sequence[object]]:  # noqa: ANN401
+def _rows(tokenizer: Any, texts: list[str], cut: Mapping[str, Any]) -> Sequence[Sequence[object]]:  # noqa: ANN401
     """Return what the tokenizer makes of texts; of one at which it raises, nothing, whatever the others are."""
     if not texts:
         return []
     try:
-        found: Sequence[Sequence[object]] = tokenizer(texts, verbose=False, **cut)["input_ids"]
+        return _asked(tokenizer, texts, cut)
     except BaseException as fault:  # a tokenizer raises what it likes
-        if not isinstance(fault, Exception) and type(fault).__module__ != RUST:
+        if not _of_the_tokenizer(fault):
             raise  # of this process, not of the text
         return [[]] if len(texts) == 1 else [row for text in texts for row in _rows(tokenizer, [text], cut)]
+
+
+def _asked(tokenizer: Any, texts: list[str], cut: Mapping[str, Any]) -> Sequence[Sequence[object]]:  # noqa: ANN401
+    found: Sequence[Sequence[object]] = tokenizer(texts, verbose=False, **cut)["input_ids"]
     return found
+
+
+def _cut(most: int) -> Mapping[str, Any]:
+    return {"truncation": True, "max_length": most}
+
+
+def _of_the_tokenizer(fault: BaseException) -> bool:
+    return isinstance(fault, Exception) or type(fault).__module__ == RUST

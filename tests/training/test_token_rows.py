@@ -91,6 +91,21 @@ def test_a_model_without_a_row_for_one_of_its_tokenizers_tokens_is_refused(built
         token_rows.check(extended, built.model.encoder, words, "m")
 
 
+def test_a_tokenizer_that_raises_at_ordinary_texts_is_refused_before_it_makes_padding_of_all_records(
+    built: Built, tmp_path: Path
+) -> None:
+    encoder = built.model.encoder
+    with pytest.raises(OperatorFault, match="the tokenizer raises at ordinary texts: .*Missing"):
+        token_rows.check(spoiled(tmp_path, "unknown"), encoder, ("café",), "m")
+
+    def of_another_interface(texts: list[str], max_length: int, truncation: bool) -> dict[str, list[list[int]]]:
+        del truncation
+        return {"input_ids": [[1] * min(len(text), max_length) for text in texts]}
+
+    with pytest.raises(OperatorFault, match="the tokenizer raises at ordinary texts: TypeError"):
+        token_rows.check(of_another_interface, encoder, ("late again",), "m")
+
+
 def test_padding_is_always_a_token_of_the_model(built: Built, tmp_path: Path) -> None:
     beyond = spoiled(tmp_path, "hole")
     beyond.pad_token = "z"
