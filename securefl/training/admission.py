@@ -76,7 +76,7 @@ def _impossible(learning: Learning, longest: int | None) -> Iterator[str]:
     if learning.micro_tokens is not None and learning.micro_tokens < learning.max_tokens:
         yield f"micro_tokens {learning.micro_tokens}, below max_tokens {learning.max_tokens}"
     if not 2**-64 <= learning.clip_l2 <= 2**64:
-        yield f"clip {float(learning.clip_l2):.4g}, which is not from 2**-64 to 2**64"
+        yield f"clip_l2 {float(learning.clip_l2):.4g}, which is not from 2**-64 to 2**64"
     if learning.learning_rate <= 0:
         yield f"learning_rate {float(learning.learning_rate):.4g}, which is not above 0"
     for name in ("divisor", "micro_batch", "max_tokens"):

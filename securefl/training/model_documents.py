@@ -86,11 +86,11 @@ def check(folder: Path, files: Collection[str], name: str, data: bytes) -> None:
         )
         if told:
             raise OperatorFault(f"`{name}` {told[0]}", told[1], str(folder))
-    if name == "config.json" and isinstance(document, dict) and document.get("quantization_config"):
-        quantized = document["quantization_config"]
-        method = str(quantized.get("quant_method", "") if isinstance(quantized, dict) else "")[:SHOWN]
-        what = f"`{name}` has `quantization_config` {method}".rstrip() + ": a quantized base is not supported"
-        raise OperatorFault(what, "use the model's own weights, as they were before", str(folder))
+    quantized = document.get("quantization_config") if name == "config.json" and isinstance(document, dict) else None
+    if isinstance(quantized, dict) and quantized.get("quant_method"):
+        what = f"`{name}` has `quantization_config` {str(quantized['quant_method'])[:SHOWN]}"
+        remedy = "use the model's own weights, as they were before"
+        raise OperatorFault(f"{what}: a quantized base is not supported", remedy, str(folder))
     if PARTS.fullmatch(name) and (made := tokenizer_parts.wrong(document if isinstance(document, dict) else {})):
         raise OperatorFault(f"`{name}` {made[0]}", made[1], str(folder))
 

@@ -70,7 +70,7 @@ def test_a_plan_that_reads_more_is_refused_before_a_record_is_read(roberta: Shar
 
 @pytest.mark.parametrize(("changes", "told"), [
     ({"optimizer": "lion"}, "optimizer lion, which is none of sgd"), ({"micro_tokens": 8}, "micro_tokens 8, below max_tokens 32"),
-    ({"clip_l2": F(2**65)}, "clip 3.689e"), ({"divisor": 0}, "divisor 0, below 1"), ({"learning_rate": F(0)}, "not above 0"),
+    ({"clip_l2": F(2**65)}, "clip_l2 3.689e"), ({"divisor": 0}, "divisor 0, below 1"), ({"learning_rate": F(0)}, "not above 0"),
 ])  # fmt: skip
 def test_what_no_training_can_do_is_said_by_field_and_value(roberta: SharedModel, changes: Any, told: str) -> None:
     with pytest.raises(Mismatch, match=told) as refused:

@@ -83,7 +83,7 @@ FAULTS = {
     "an architecture nobody knows": (config(model_type="newer"), "no model that can be loaded: .*newer"),
     "4 bits": (config(quantization_config={"quant_method": "bitsandbytes"}), "bitsandbytes: a quantized base"),
     "GPTQ": (config(quantization_config={"quant_method": "gptq", "bits": 4}), "gptq: a quantized base"),
-    "an unnamed method": (config(quantization_config=True), "`quantization_config`: a quantized base"),
+    "an unnamed method": (config(quantization_config={"bits": 4}), "no model that can be loaded: .*quant"),
     "no number": (not_a_number, "`encoder.layer.1.output.dense.weight` is not finite"),
     "a newer tokenizer": (tokenizer(model={"type": "SomethingNew"}), "'SomethingNew' as a `model`"),
     "a tokenizer cut short": (tokenizer(model={"type": "BPE"}), "no tokenizer that can be loaded: "),
