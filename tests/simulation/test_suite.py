@@ -466,8 +466,8 @@ def test_a_module_that_was_half_written_leaves_the_others(done: Path, tmp_path, 
     names = module_store.manifests(store)
     whole = Path.write_text
 
-    def half(self, text, *given):
-        whole(self, text[: len(text) // 2], *given)
+    def half(self, text, *given, **named):
+        whole(self, text[: len(text) // 2], *given, **named)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "write_text", half)
