@@ -254,16 +254,15 @@ def _with_runs_apart(ledgers: Mapping[MemberId, Ledger]) -> Mapping[MemberId, Le
     same, and whoever follows both is to blame for neither.
     """
     begun = {
-        entry.run: (entry.federation, ledger)
+        entry.run: ledger
         for ledger in ledgers.values()
         for _, entry in ledger.each(RunJoined)
         if entry.role == "coordinator"
     }
 
-    def is_of(entry: RunJoined) -> bool:
-        federation, coordinator = begun[entry.run]
+    def is_of(entry: RunJoined) -> bool:  # whatever federation that coordinator itself writes down
         seats = {(seat.member, seat.key) for seat in entry.peers}
-        return entry.federation == federation and any((coordinator.owner, key) in seats for key in coordinator.keys)
+        return any((begun[entry.run].owner, key) in seats for key in begun[entry.run].keys)
 
     found = {}
     for owner, ledger in ledgers.items():

@@ -46,6 +46,7 @@ from securefl.audit import (
     price_checks,
     releases,
     report_entry,
+    roles,
     suites,
     tree,
 )
@@ -253,6 +254,7 @@ def check(ledgers: Mapping[MemberId, Ledger], wanted: frozenset[RunId] | None = 
     Raises:
         Tampered: one of them fails.
     """
+    roles.check(ledgers)
     runs = cross_checks.covered(ledgers)
     for ledger in ledgers.values():
         cross_checks.check_openings(ledger, runs)

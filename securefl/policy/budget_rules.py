@@ -139,21 +139,19 @@ def _micro(millionths: int) -> str:
     return f"{millionths // 1_000_000}.{millionths % 1_000_000:06d}"
 
 
+_COST = ("price", "account", "plan.learning.event")
+_HOW = ("budget.overlap", "budget.bound")  # what is shared out; and what a remedy is chosen by
 BUDGET = (
     Rule("budget.unit", ("plan.learning.event",), ("budget.unit",), _unit),
     Rule("budget.neighbours", (), ("budget.neighbours",), _neighbours),
     Rule("budget.price", ("price", "account", "plan"), _EVERY_LIMIT, _price, says_whose=True),
     Rule("budget.once", ("account", "plan"), (), _once),
     Rule(
-        "budget.per_round.epsilon", ("price", "plan.learning.event"), ("budget.per_round.epsilon", "budget.overlap"),
-        _round,
+        "budget.per_round.epsilon", ("price", "plan.learning.event"), ("budget.per_round.epsilon", *_HOW), _round
     ),
-    Rule("budget.per_run.epsilon", ("price", "account"), ("budget.per_run", "budget.overlap"), _run),
-    Rule("budget.epsilon", ("price", "account"), ("budget.epsilon", "budget.overlap"), _federation),
-    Rule("budget.above.epsilon", ("price", "account"), ("budget.overlap",), _above, says_whose=True),
-    Rule(
-        "budget.per_dataset.epsilon", ("price", "account", "plan.learning.event"),
-        ("budget.per_dataset.epsilon", "budget.overlap"), _dataset,
-    ),
-    Rule("budget.others.epsilon", ("price", "account"), (), _others, says_whose=True),
+    Rule("budget.per_run.epsilon", _COST, ("budget.per_run", *_HOW), _run),
+    Rule("budget.epsilon", _COST, ("budget.epsilon", *_HOW), _federation),
+    Rule("budget.above.epsilon", _COST, _HOW, _above, says_whose=True),
+    Rule("budget.per_dataset.epsilon", _COST, ("budget.per_dataset.epsilon", *_HOW), _dataset),
+    Rule("budget.others.epsilon", _COST, ("budget.bound",), _others, says_whose=True),
 )  # fmt: skip

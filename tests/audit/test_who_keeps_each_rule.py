@@ -17,6 +17,7 @@ DECIDED = "`site/agent.py` decides and prices by the same functions, in one tran
 
 KEPT: dict[str, str] = {
     # what parties sent, saw and were asked
+    "roles.check": "each machine writes its own part, by the messages that it takes; `custody`: a plan names the key that was agreed to",
     "cross_checks.covered": "a home begins a run by a name once",
     "cross_checks.check_complete": "whoever lays ledgers beside each other",
     "cross_checks.check_openings": COVERED + "`on_invite`: federation, policy, task, roster and keys are its own; a name is joined once",

@@ -26,7 +26,7 @@ TRAINING = {
 def test_a_run_of_full_batches_is_charged_as_plain_gaussians_and_says_so(small: Small, tmp_path: Path) -> None:
     out, averaged = tmp_path / "run", {"average_last": 2}
     file = small.file("full.yaml", FULL, training=TRAINING, strategy=averaged, adapter=HEAD)
-    result = small.run(out, tmp_path / "sites", file)
+    result = small.run(out, tmp_path / "sites", file, page=True)
     assert result.outcome == "finished", result.why
     verdict = verify(out)
     assert verdict.ok, verdict.why

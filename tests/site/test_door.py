@@ -80,7 +80,7 @@ LIVE_ALONE = {
     "documents.coordinator_file._check_together": "one document is of the other's fields: a federation's file has both",
     "site.build._check_reads": "simulation.parties.load_model tries the same of the file's field, on its one model",
     "site.custody.check_one": "inside site.custody.assembled for a simulation, where a key was split",
-    "site.door.check": "this door",
+    "site.start_checks.check": "this door",
     "site.labels.check": "documents.federation_file says the same, of the loss that stands in the federation's file",
     "site.node.check_under": "calls planning.subfederation.check_policy, as the simulation does",
     "site.shown_keys._check": "as below",
@@ -110,6 +110,7 @@ def test_what_is_checked_before_anything_is_spent_is_one_list(tmp_path: Path, mo
     file = tree.tree(members=[tree.node("left"), *alone], protection="ckks")
     for module in (simulation, coordinator_run):
         monkeypatch.setattr(module, "drive", begins)
+    monkeypatch.setattr("tests.support.small.MODELS", {})  # the model is loaded here, and tried
     with traced() as simulated, pytest.raises(Begun):
         tree.run(tmp_path / "run", tmp_path / "sites", file=file)
     documents = sorted((tmp_path / "sites").rglob("site/*.yaml"))
