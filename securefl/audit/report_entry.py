@@ -59,18 +59,21 @@ def check_speakers(ledgers: Ledgers) -> None:
 def check_heads(ledgers: Ledgers) -> None:
     """Check that each ledger begins as whoever said what a run left had it then, whatever else of that run is here.
 
-    A party of the same name under another key has another ledger: who is meant says the run, or the one joined last.
+    A party of the same name under another key has another ledger: who is meant says the run; of a run with tasks, which
+    was joined under no name of its own, the runs of its federation that were joined before.
 
     Raises:
         Tampered: one was cut, or is another.
     """
     for ledger in ledgers.values():
-        last: RunJoined | None = None
+        joined: list[RunJoined] = []
         for leaf in ledger.leaves:
             if isinstance(leaf.entry, RunJoined):
-                last = leaf.entry
-            elif isinstance(leaf.entry, Reported) and last is not None:
-                seats = {seat.member: seat for seat in (ledger.opened(leaf.entry.run) or last).peers}
+                joined.append(leaf.entry)
+            elif isinstance(leaf.entry, Reported) and joined:
+                own = ledger.opened(leaf.entry.run)
+                runs = [each for each in joined if each.federation == joined[-1].federation] if own is None else [own]
+                seats = {seat.member: seat for run in runs for seat in run.peers}
                 for head in leaf.entry.ledgers:
                     shown = of_seat(ledgers, seats[head.owner]) if head.owner in seats else None
                     if shown is not None:

@@ -14,8 +14,9 @@ from securefl.audit import folder, run_tree, tree
 from securefl.audit.ledger_files import read_all
 from securefl.audit.verify import verify
 from securefl.errors import Tampered
+from securefl.ledger import export
 from securefl.policy.load import ABOVE
-from securefl.terms import MemberId, RunJoined
+from securefl.terms import MemberId, Reason, Refused, RunId, RunJoined
 from tests.support import audited
 from tests.support.audited import MEMBERS, Story, identity
 
@@ -141,3 +142,27 @@ def test_one_tasks_folder_in_the_place_of_another_is_found(tmp_path: Path) -> No
     shutil.copytree(run / "tasks" / "mood", run / "tasks" / "wish")
     with pytest.raises(Tampered, match="not the run that suite.json names"):
         run_tree.explain(run)
+
+
+@pytest.mark.parametrize("cohorts", [(MEMBERS, MEMBERS[:3]), (MEMBERS[:3], MEMBERS)])
+def test_the_end_of_a_ledger_cannot_be_cut_whichever_task_its_owner_had_a_part_in(
+    tmp_path: Path, cohorts: tuple[tuple[str, ...], ...]
+) -> None:
+    """The word on a run with tasks names ledgers of all of them, and no run by that name was ever joined."""
+    story = Story()
+    for cohort in cohorts:
+        story.cohort = cohort
+        story.begin()
+        story.round(1)
+        story.close()
+    seen = len(story.parties["west"].leaves)  # what it wrote later, nobody else saw
+    story.note("west", Refused(RunId(bytes(16)), 1, "plan", (Reason("budget.per_dataset.epsilon", "x", "y", "z"),)))
+    story.export(tmp_path / "then")
+    story.note("coordinator", folder.reported(RunId(b"\7" * 16), read_all(tmp_path / "then"), ()))
+    for cut in (None, seen):
+        copies = tmp_path / f"{cut}"
+        for name, party in story.parties.items():
+            export.write(copies / f"{name}.ledger", party.file(cut if name == "west" else None))
+        found = verify(copies, KNOWN)
+        assert found.ok is (cut is None), found.why
+    assert "are not those that the report was computed from" in found.why
