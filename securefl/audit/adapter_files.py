@@ -18,7 +18,7 @@ from typing import Any
 from securefl import wire
 from securefl.audit import json_files, tensor_files
 from securefl.errors import Tampered
-from securefl.terms import AdapterKind, AdapterRule, Plan, Pooling, adapter_start
+from securefl.terms import AdapterKind, AdapterRule, Plan, adapter_start
 from securefl.terms.layout import A, B, Layout, Tensor
 
 ADAPTER = "adapter"
@@ -37,7 +37,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 }  # fmt: skip
 Stored = tuple[tuple[int, ...], bytes]  # a tensor's shape and numbers
 IN_THE_GAP = "the masked language model's head in the gap"  # what a prompt's head is shown
-POOLED = {Pooling.MEAN: "mean over the mask", Pooling.FIRST: "first token", Pooling.LAST: "last token of the mask"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +233,7 @@ def _check_head(path: Path, named: Mapping[str, Stored], plan: Plan) -> tuple[st
     if "head.weight" in named and found.tensors["weight"][1] != named["head.weight"][1]:
         raise Tampered(_name(path), "its weight is not what the state that was released has")
     prompt, adapter = plan.task.prompt, plan.adapter
-    pooled = IN_THE_GAP if prompt is not None else POOLED[adapter.pooling]
+    pooled = IN_THE_GAP if prompt is not None else adapter.pooling.words
     due: dict[str, Any] = {"base": plan.model.name, "labels": plan.task.labels, "pooling": pooled}
     due |= {} if adapter.layer is None else {"layer": adapter.layer}
     if features is not None:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Final
 
 from securefl.audit.ledger_files import Ledger
+from securefl.protocol.member import REQUESTS  # what a coordinator alone sends
 from securefl.terms import MemberId, MessageReceived, MessageSent, PublicKey, Reserved, RunId, RunJoined
-
-COORDINATES, TRAINS, OPENS = "coordinator", "member", "custodian"
-ROLES: Final = frozenset({COORDINATES, TRAINS, OPENS})
-ASKS: Final = frozenset({"Invite", "Enrol", "Propose", "Ask", "Close"})  # what a coordinator alone sends
+from securefl.terms.entries import ROLES
 
 
 def check(ledgers: Mapping[MemberId, Ledger]) -> None:
@@ -32,11 +29,13 @@ def check(ledgers: Mapping[MemberId, Ledger]) -> None:
             run, role = opened.run, opened.role
             if role not in ROLES:
                 raise ledger.wrong("a part in a run that there is not", index)
-            if role != COORDINATES and ledger.owner in asked.get(run, ()) and run not in ledger.apart:
+            if run in ledger.apart:
+                continue
+            if role != "coordinator" and ledger.owner in asked.get(run, ()):
                 raise ledger.wrong(f"the {role} of a run that it coordinated", index)
-            if role != TRAINS and run in trained:
+            if role != "member" and run in trained:
                 raise ledger.wrong(f"the {role} of a run in which it was to train", index)
-            if role != OPENS and not opens.get(run, set()).isdisjoint(ledger.keys) and run not in ledger.apart:
+            if role != "custodian" and not opens.get(run, set()).isdisjoint(ledger.keys):
                 raise ledger.wrong(f"the {role} of a run whose plans name it as custodian", index)
 
 
@@ -45,10 +44,10 @@ def _asked(ledgers: Mapping[MemberId, Ledger]) -> Mapping[RunId, set[MemberId]]:
     asked: dict[RunId, set[MemberId]] = defaultdict(set)
     for ledger in ledgers.values():
         for _, sent in ledger.each(MessageSent):
-            if sent.receipt.kind in ASKS:
+            if sent.receipt.kind in REQUESTS:
                 asked[sent.receipt.run].add(ledger.owner)
         for _, got in ledger.each(MessageReceived):
-            if got.receipt.kind in ASKS and got.receipt.run not in ledger.apart:
+            if got.receipt.kind in REQUESTS:
                 asked[got.receipt.run].add(got.receipt.sender)
     return asked
 
@@ -58,6 +57,6 @@ def _opens(ledgers: Mapping[MemberId, Ledger]) -> Mapping[RunId, set[PublicKey]]
     opens: dict[RunId, set[PublicKey]] = defaultdict(set)
     for ledger in ledgers.values():
         for _, entry in ledger.each(Reserved):
-            if entry.plan.run not in ledger.apart and entry.plan.cover.custodian:
+            if entry.plan.cover.custodian:
                 opens[entry.plan.run].add(entry.plan.cover.custodian)
     return opens

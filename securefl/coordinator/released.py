@@ -5,7 +5,6 @@ A state is used on the base model that the plan names by its digest, and on no o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from securefl.audit import adapter_files, figures, folder
 from securefl.audit.ledger_files import read_all
 from securefl.errors import Missing, OperatorFault, Tampered
+from securefl.protocol.messages import state_digest
 from securefl.terms import Plan
 from securefl.terms import Released as Release
 from securefl.terms.records import Record
@@ -51,7 +51,7 @@ def read(run: Path) -> Released:
         state = place.read_bytes()
     except OSError as fault:
         raise Missing(f"cannot be read: {fault.strerror}", "export the run again", str(place)) from fault
-    if hashlib.sha256(state).digest() != said[-1].digest:
+    if state_digest(state) != said[-1].digest:
         raise Tampered(str(place), "this state is not the one that was released")
     return Released(plan, state)
 

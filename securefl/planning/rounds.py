@@ -29,6 +29,7 @@ from securefl.terms import (
     RunId,
     Unbounded,
     Unit,
+    micro_epsilon,
 )
 from securefl.wire import digest
 
@@ -127,10 +128,9 @@ def _standing(policy: Policy, account: Account, dataset: str, plan: Plan) -> tup
         return MicroEpsilon(0), limit
     bound = Accountant.FILTER if budget.bound is Accountant.FILTER else bound_of(charges, Level.DATASET, dataset)
     try:
-        spent = epsilon_charged(charges, float(budget.delta_share), bound)
+        return micro_epsilon(epsilon_charged(charges, float(budget.delta_share), bound)), limit
     except Unbounded:
         return limit, limit
-    return MicroEpsilon(int(spent * MICRO) + 1), limit
 
 
 def _noise(policy: Policy, plans: Sequence[Plan], account: Account, dataset: str) -> Fraction | None:
@@ -138,12 +138,7 @@ def _noise(policy: Policy, plans: Sequence[Plan], account: Account, dataset: str
     event = plans[0].learning.event
     if event.unit is Unit.CLIENT:
         return None
-
-    def all_granted(noise: Fraction) -> bool:
-        noisier = [replace(plan, learning=replace(plan.learning, event=_with(event, noise))) for plan in plans]
-        return not course(policy, noisier, account, dataset).reasons
-
-    low = high = event.noise_multiplier
+    low = event.noise_multiplier
     for high in _louder(low):
         if _may_fit(policy, plans, account, dataset, _with(event, high)):
             break
@@ -157,7 +152,8 @@ def _noise(policy: Policy, plans: Sequence[Plan], account: Account, dataset: str
         else:
             low = middle
     rounded = Fraction(-int(-high * 1000 // 1), 1000)
-    return rounded if all_granted(rounded) else None
+    noisier = [replace(plan, learning=replace(plan.learning, event=_with(event, rounded))) for plan in plans]
+    return None if course(policy, noisier, account, dataset).reasons else rounded
 
 
 def _louder(noise: Fraction) -> Iterator[Fraction]:

@@ -29,8 +29,7 @@ def calibrate(target: float, delta: float, sampling_rate: Fraction | None, steps
     """
 
     def cost(noise: Fraction) -> float:
-        full = FullBatchGaussian(noise, steps)
-        return bounded((full if sampling_rate is None else PoissonGaussian(sampling_rate, noise, steps),), delta)
+        return bounded((_steps(noise, sampling_rate, steps),), delta)
 
     over = "every record" if sampling_rate is None else f"rate {sampling_rate}"
     what = f"at delta {delta} over {steps} steps at {over},"
@@ -43,10 +42,7 @@ def cheapest(delta: float, sampling_rate: Fraction | None, steps: int) -> float:
     Raises:
         Unbounded: no noise has a finite epsilon at this delta.
     """
-    noise = Fraction(MOST_NOISE)
-    full = FullBatchGaussian(noise, steps)
-    event = full if sampling_rate is None else PoissonGaussian(sampling_rate, noise, steps)
-    return bounded((event,), delta)
+    return bounded((_steps(Fraction(MOST_NOISE), sampling_rate, steps),), delta)
 
 
 def calibrate_shares(target: float, delta: float, event: Callable[[Fraction], Event], rounds: int) -> Fraction:
@@ -63,6 +59,13 @@ def calibrate_shares(target: float, delta: float, event: Callable[[Fraction], Ev
             return math.inf
 
     return _least_noise(cost, target, f"over {rounds} rounds")
+
+
+def _steps(noise: Fraction, sampling_rate: Fraction | None, steps: int) -> Event:
+    """Noisy steps over samples at this rate; without one, over every record."""
+    if sampling_rate is None:
+        return FullBatchGaussian(noise, steps)
+    return PoissonGaussian(sampling_rate, noise, steps)
 
 
 def _least_noise(cost: Callable[[Fraction], float], target: float, what: str) -> Fraction:

@@ -18,7 +18,7 @@ from securefl.planning.explain import seated
 from securefl.planning.plan import FirstState, strategy_of
 from securefl.planning.possible import check_first_plan
 from securefl.privacy.account import Account
-from securefl.protection import fixed_point, max_update
+from securefl.protection import fixed_point, max_update, saturation
 from securefl.simulation.parties import load_model
 from securefl.site import charged_records
 from securefl.site.limits import bytes_beside_the_model
@@ -220,7 +220,7 @@ def _rehearsed(
 def _grid(part: Part, plan: Plan, update: np.ndarray[Any, np.dtype[np.float64]]) -> Finding:
     """Tell what the grid makes of an update: by public constants, and of one that was made of synthetic text."""
     what, encoding = part.called("grid"), plan.cover.encoding
-    end, step = 2.0 ** (encoding.value_bits - 1 - encoding.fraction_bits), 2.0**-encoding.fraction_bits
+    end, step = saturation.end(encoding), 2.0**-encoding.fraction_bits
     clamped = fixed_point.outside(update, encoding)
     moved = int((update != 0).sum())
     vanished = int(((fixed_point.encode(update, encoding) == 0) & (update != 0)).sum())

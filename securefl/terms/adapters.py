@@ -52,6 +52,11 @@ class Pooling(StrEnum):
     FIRST = "first"  # of its first token
     LAST = "last"  # of its last token: a decoder's has seen all
 
+    @property
+    def words(self) -> str:
+        """What stands beside a saved adapter."""
+        return {"mean": "mean over the mask", "first": "first token", "last": "last token of the mask"}[self.value]
+
 
 class AdapterRule(StrEnum):
     """Which factor of BA a round trains."""

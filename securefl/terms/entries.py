@@ -12,6 +12,8 @@ from securefl.terms.names import FederationName, Hash, MemberId, Nonce, RunId, S
 from securefl.terms.notices import Handover, SignedNotice
 from securefl.terms.plans import Participant, Plan
 
+ROLES = ("member", "coordinator", "custodian")
+
 
 @dataclass(frozen=True, slots=True)
 class RunJoined:
@@ -19,7 +21,7 @@ class RunJoined:
 
     run: RunId
     federation: FederationName
-    role: str  # "member" | "coordinator" | "custodian"
+    role: str  # one of ROLES
     policy: bytes  # the document itself, so that a copied ledger can be checked alone
     dataset: str  # the account's root at this site; empty where no records are held
     peers: tuple[Participant, ...]

@@ -35,6 +35,11 @@ def path_of(model: nn.Module) -> str | None:
     return None
 
 
+def stack(model: nn.Module, path: str) -> tuple[nn.Module, ...]:
+    """The blocks that stand there, in order."""
+    return tuple(model.get_submodule(path).children())
+
+
 @contextmanager
 def named_in(document: Path) -> Iterator[None]:
     """What an adapter asks of a model that has it not is said of this document, which asks it.
@@ -63,7 +68,7 @@ def check(model: nn.Module, adapter: Adapter, name: str) -> None:
         if path is None:
             what = f"`{written.format(asked)}`, and no stack of blocks is found in {name}"
             raise OperatorFault(what, f"leave {field} out, or use an encoder or decoder of blocks", FIELD + field)
-        blocks = len(list(model.get_submodule(path).children()))
+        blocks = len(stack(model, path))
         if asked > blocks:
             what = f"`{written.format(asked)}`, and {name} has {blocks} blocks"
             raise OperatorFault(what, f"write `{written.format(blocks)}` or less", FIELD + field)
@@ -88,5 +93,5 @@ def carrying(model: nn.Module, adapter: Adapter) -> tuple[str, ...] | None:
     path = path_of(model)
     if adapter.layers is None or path is None:
         return None
-    blocks = len(list(model.get_submodule(path).children()))
+    blocks = len(stack(model, path))
     return tuple(f"{path}.{number}" for number in range(blocks - adapter.layers, blocks))

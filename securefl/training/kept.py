@@ -179,7 +179,8 @@ def _shown(of: stem.Stem, asked: Question, most: int, states: tuple[bytes, bytes
     try:
         with others_code("it cannot be entered", "", ""):
             adapter_tensors.load(asked.built, first)
-            shapes = next((found for found in _ladder(most) if _alike(of, asked, found)), None)
+            ladder = (Shapes(most, counts) for counts in LADDER)
+            shapes = next((found for found in ladder if _alike(of, asked, found)), None)
             if shapes is None:
                 return f"{of.name} are other bits when they are computed again"
             for lengths in shapes.lengths:
@@ -207,10 +208,6 @@ def _as_through_all(
     whole = [asked.found(plain, [record])[0] for record in range(PROBES)]
     behind = replace(plain, known=kept)  # in another order: what one record leaves is not what the next one finds
     return all(same(whole[record], asked.found(behind, [record])[0]) for record in reversed(range(PROBES)))
-
-
-def _ladder(most: int) -> Iterator[Shapes]:
-    return (Shapes(most, counts) for counts in LADDER)
 
 
 def _alike(of: stem.Stem, asked: Question, shapes: Shapes) -> bool:

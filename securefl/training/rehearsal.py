@@ -10,6 +10,7 @@ import os
 import resource
 import time
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -54,9 +55,7 @@ def rehearse(shared: SharedModel, plan: Plan, base: bytes, records: int, words: 
     made = tuple(Record(text, number % labels) for number, text in enumerate(texts))
     event = replace(plan.learning.event, steps=STEPS)
     if isinstance(event, PoissonGaussian):
-        event = replace(
-            event, sampling_rate=type(event.sampling_rate)(1)
-        )  # every one of these, as the sample of a step
+        event = replace(event, sampling_rate=Fraction(1))  # every one of these, as the sample of a step
     few = replace(plan, learning=replace(plan.learning, event=event))
     start = base[: 4 * shared.dimension]
     after, _ = shared.trained(few, start, start, made, os.urandom, lambda *_: times.append(time.perf_counter()))

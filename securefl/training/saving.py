@@ -25,7 +25,6 @@ from securefl.training.trial import width
 
 ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
 OWN, FACTS = "adapter.safetensors", "adapter.json"  # of a kind that PEFT does not know
-POOLED = {Pooling.MEAN: "mean over the mask", Pooling.FIRST: "first token", Pooling.LAST: "last token of the mask"}
 
 
 def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
@@ -49,7 +48,7 @@ def save(built: Built, task: Task, model: str, tokens: int, out: Path) -> None:
         card = model_card.LORA if task.prompt is None else model_card.PROMPT
         write_factors(built.model.encoder, model, out)
     head = _head(built.model)
-    facts: dict[str, object] = {"base": model, "labels": task.labels, "pooling": POOLED[adapter.pooling]}
+    facts: dict[str, object] = {"base": model, "labels": task.labels, "pooling": adapter.pooling.words}
     if isinstance(built.model, Prompted) and task.prompt is not None:
         facts |= {"pooling": "the masked language model's head in the gap", **asdict(task.prompt)}
     if adapter.layer is not None:
@@ -152,7 +151,7 @@ def load(base: torch.nn.Module, out: Path, tokenizer: Any = None) -> Classifier:
     elif (out / OWN).exists():
         encoder = attached(base, _adapter(out), str(out))
         encoder.load_state_dict(load_file(str(out / OWN)), strict=False)  # what is missing is found below
-    pooling = next((each for each in Pooling if POOLED[each] == facts.get("pooling")), Pooling.MEAN)
+    pooling = next((each for each in Pooling if each.words == facts.get("pooling")), Pooling.MEAN)
     model = Classifier(encoder, hidden, labels, pooling, features)
     if features is not None:
         model.center.copy_(head.pop("center"))

@@ -94,7 +94,7 @@ def of(built: Built) -> Stem | None:
     path = blocks.path_of(encoder)
     if path is None:
         return None
-    stack = tuple(encoder.get_submodule(path).children())
+    stack = blocks.stack(encoder, path)
     inside = [{id(each) for each in block.parameters()} & moved for block in stack]
     first = next((number for number, found in enumerate(inside) if found), 0)
     if first == 0 or moved != set().union(*inside):

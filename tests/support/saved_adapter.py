@@ -31,7 +31,7 @@ def leave(plan: Plan, state: bytes, folder: Path) -> None:
     b, bias, weight = (values[each.name].reshape(each.shape) for each in LAYOUT.tensors)
     a = adapter_start.orthonormal(plan.adapter.seed, f"encoder.{INNER}.lora_A.default.weight", (RANK, WIDTH))
     tensors = {f"{INNER}.lora_A.weight": a, f"{INNER}.lora_B.weight": b}
-    facts = {"base": plan.model.name, "labels": plan.task.labels, "pooling": adapter_files.POOLED[plan.adapter.pooling]}
+    facts = {"base": plan.model.name, "labels": plan.task.labels, "pooling": plan.adapter.pooling.words}
     config = {
         "peft_type": "LORA", "r": RANK, "lora_alpha": plan.adapter.alpha, "use_rslora": False, "bias": "none",
         "base_model_name_or_path": plan.model.name, "target_modules": [LAYER], "init_lora_weights": True,
