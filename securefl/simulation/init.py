@@ -25,7 +25,7 @@ from securefl.policy import load as policies
 from securefl.site import init as site_init
 from securefl.terms import Adapter, Task
 from securefl.terms.names import NAME_FORM
-from securefl.training import data, rows
+from securefl.training import data, rows, values
 from securefl.training.sources import resolve
 
 if TYPE_CHECKING:
@@ -213,7 +213,10 @@ def _column(table: Iterator[rows.Row], asked: Asked, place: str) -> Iterator[str
                 known = ", ".join(sorted(map(str, row.columns)))
                 raise OperatorFault(f"no column `{name}`", f"the columns are {known}: give --text and --label", place)
         value = row.columns[asked.label]
-        yield "" if value is None else row.called.get(asked.label, str(value)).strip()
+        if values.is_missing(value):
+            yield ""
+        else:
+            yield (row.called.get(asked.label) or values.written(value, asked.label, row.place)).strip()
 
 
 def _adapter(folder: Path, model: str, labels: tuple[str, ...], asked: Asked) -> tuple[dict[str, Any], SharedModel]:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ import yaml
 from securefl.audit.verify import verify
 from securefl.cli.main import main
 from securefl.documents import site_file
+from securefl.documents.data_source import DataSource
 from securefl.policy import cases
+from securefl.simulation import init
 from securefl.site.check import WRONG
 from securefl.site.check import examine as examine_site
+from securefl.training import data
 from tests.support.small import MEMBERS, rows, save_model
 
+LABELS = ("true", "false", "NaN", "null", "true")
 WORDS = re.compile(r"^[$] securefl (.*)$", re.MULTILINE)
 TOLD = (Path(__file__).parents[2] / "docs" / "first-federation.md").read_text()
 PAGE = {words.split()[0]: words.split() for words in WORDS.findall(TOLD)}  # the page's commands, by their first word
@@ -142,3 +147,16 @@ def test_nothing_is_written_over_and_what_is_missing_is_named(made, tmp_path, ca
     assert "2 members" in capsys.readouterr().err
     assert run_init(elsewhere, *own, "--label", "message", "--epsilon", "8") == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_labels_are_read_by_the_rule_that_records_are_read_by(tmp_path) -> None:
+    """True and false as the file writes them; NaN and null are no label, and no member of the list of labels."""
+    file = tmp_path / "west.jsonl"
+    file.write_text("\n".join(f'{{"text": "words {n}", "label": {label}}}' for n, label in enumerate(LABELS)) + "\n")
+    asked = init.Asked((file,), "text", "label", "./model", ("west",), Fraction(8), "desk")
+    labels, has_unlabelled = init._labels(asked)
+    assert (labels, has_unlabelled) == (("false", "true"), True)
+    source = DataSource.model_validate({"file": str(file), "heldout": 0, "unlabelled": "drop"})
+    records = data.load(source, tmp_path, labels)
+    assert {labels[each.label] for each in records.train} == {"false", "true"}
+    assert len(records.train) == 3
