@@ -195,7 +195,7 @@ def noise_of(loaded: Loaded, policy: Policy) -> Fraction:
         raise delta_too_small(loaded, delta, rate, steps) from fault
     if least > asked:
         what = f"found {asked:g}; all {steps} steps cost at least {least:.3g} at delta {delta:g}, whatever the noise"
-        remedy = f"write at least {_up(least)}, or give fewer rounds and steps"
+        remedy = f"write at least {in_three_digits(least, math.ceil)}, or give fewer rounds and steps"
         raise OperatorFault(what, remedy, f"{loaded.path}: training.epsilon")
     return calibrate(asked, delta, rate, steps)
 
@@ -215,10 +215,10 @@ def delta_too_small(loaded: Loaded, delta: float, sampling_rate: Fraction | None
     raise AssertionError("at a delta of 0.1 noise has a price")
 
 
-def _up(value: float) -> str:
-    """Three digits of a number, rounded up."""
+def in_three_digits(value: float | Fraction, rounded: Callable[[float | Fraction], int]) -> str:
+    """Three digits of a number above 0, by ``math.ceil`` or ``math.floor``: what a remedy names is on the safe side."""
     digits = 2 - math.floor(math.log10(value))
-    return f"{math.ceil(value * 10**digits) / 10**digits:.{max(digits, 0)}f}"
+    return f"{rounded(value * 10**digits) / 10**digits:.{max(digits, 0)}f}"
 
 
 def price_in(policy: Policy, dataset: str) -> Callable[[Plan, Account], Price]:

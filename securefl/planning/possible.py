@@ -7,12 +7,11 @@ constants is checked here: it is refused with field, value, limit and what would
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from securefl.documents.federation import Loaded
 from securefl.errors import OperatorFault, Unsafe
-from securefl.planning.plan import FirstState, cover_of, delta_too_small, plan_of, strategy_of
+from securefl.planning.plan import FirstState, cover_of, delta_too_small, in_three_digits, plan_of, strategy_of
 from securefl.protection import honest_count, saturation
 from securefl.terms import Plan, PoissonGaussian, RunId, Scheme, Unbounded, Unit
 from securefl.terms.start import Start
@@ -78,7 +77,9 @@ def check_acceptable(plan: Plan, loaded: Loaded) -> None:
             f"found {found:g}: its noise alone moves a value by {saturation.deviation(plan):.3g}, and the grid ends at "
             f"{saturation.end(cover):g}, so that what leaves is cut off and says nothing"
         )
-        remedy = f"set learning_rate to at most {_down(rate)}, lower clip or noise, or raise divisor"
+        remedy = (
+            f"set learning_rate to at most {in_three_digits(rate, math.floor)}, lower clip or noise, or raise divisor"
+        )
         raise OperatorFault(what, remedy, f"{loaded.path}: training.learning_rate")
 
 
@@ -110,9 +111,3 @@ def _check_price(plan: Plan, loaded: Loaded, delta: float) -> None:
             raise delta_too_small(loaded, delta, rate, event.steps) from fault
         what = f"found {float(event.noise_multiplier):g}, which has no finite cost at delta {delta:g}"
         raise OperatorFault(what, "give more noise", f"{loaded.path}: training.noise_multiplier") from fault
-
-
-def _down(rate: Fraction) -> str:
-    """Three digits of a number, rounded down."""
-    digits = 2 - math.floor(math.log10(rate))
-    return f"{math.floor(rate * 10**digits) / 10**digits:.{max(digits, 0)}f}"
